@@ -1,0 +1,41 @@
+# `make` alone lists the targets.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+# One thread a process: two processes with two threads each on a two-core machine can be ten times slower than one.
+export OMP_NUM_THREADS ?= 1
+JOBS ?= 2
+
+.DEFAULT_GOAL := help
+.PHONY: help install quickstart test bench lint check-leaderboard clean
+
+help:  ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /|/' | awk -F'|' '{printf "  make %-18s %s\n", $$1, $$2}'
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet -c constraints.txt torch torchvision
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[test]'
+	@touch $@
+
+install: $(VENV)/.installed  ## make a virtual environment in .venv and install benchbd into it
+
+quickstart: install  ## train a small leaderboard in front of you, in about five minutes
+	$(BIN)/benchbd run quickstart
+
+test: install  ## all tests (those on CIFAR-10 and GTSRB need BENCHBD_DATA)
+	$(BIN)/python -m pytest -n $(JOBS) --benchmark-disable
+
+bench: install  ## benchmarks of the engine and the harness, ratios printed last
+	$(BIN)/python -m pytest tests/bench --benchmark-only -s
+
+check-leaderboard: install  ## does leaderboard/README.md still say what the records say?
+	$(BIN)/benchbd leaderboard --check
+
+lint: install  ## ruff and mypy
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+clean:  ## remove the virtual environment and caches (never results)
+	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache .mypy_cache

@@ -1,0 +1,1 @@
+"""Built-in attacks; installed as benchbd.attacks."""

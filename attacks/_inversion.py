@@ -1,0 +1,151 @@
+"""Triggers optimised on a clean model: pixels that drive its penultimate features. Imported inside methods only."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from benchbd.engine import Classifier
+from benchbd.engine.precision import arithmetic
+
+REPORT_EVERY = 50
+"""Steps between two progress reports; each costs one read from the device."""
+
+
+def _frozen(net: Classifier, device: torch.device) -> Classifier:
+    return net.to(device).eval().requires_grad_(False)
+
+
+def excite(
+    net: Classifier,
+    shape: np.ndarray,
+    *,
+    neurons: int,
+    activation: float,
+    iterations: int,
+    seed: int,
+    device: torch.device,
+    progress: Callable[[int, float], None],
+) -> tuple[np.ndarray, np.ndarray]:
+    """Colour a shape on black so that chosen features reach an activation (Liu et al. 2017; trojanzoo's settings).
+
+    Args:
+        net: clean model; used up (moved, frozen).
+        shape: float (H, W) in [0, 1], factor of each pixel's colour.
+        neurons: features to excite, those with the largest sum over classes of |classifier weight|.
+        activation: what |feature| is to become; the sum of squared errors is minimised.
+        iterations: steps of Adam at learning rate 0.1 with cosine decay.
+        seed: of the first colours.
+        device: where to compute.
+        progress: told step and loss.
+
+    Returns:
+        The picture, float32 (3, H, W) in [0, 1], and the features before and after, float32 (2, neurons).
+    """
+    net = _frozen(net, device)
+    chosen = net.head.weight.abs().sum(0).topk(min(neurons, net.head.in_features)).indices
+    mask = torch.from_numpy(np.asarray(shape, np.float32)).to(device)
+    start = torch.empty(3, *shape.shape).uniform_(-1, 1, generator=torch.Generator().manual_seed(seed))
+    free = start.to(device).requires_grad_()
+    optimizer = torch.optim.Adam([free], lr=0.1)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, iterations)
+
+    def picture() -> Tensor:
+        return mask * (free.tanh() / 2 + 0.5)
+
+    def excited() -> Tensor:
+        return net.features(picture()[None])[0, chosen]
+
+    with arithmetic(device, strict=False, search=False):
+        before = excited().detach()
+        for step in range(iterations):
+            loss = (excited().abs() - activation).square().sum()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+            if (step + 1) % REPORT_EVERY == 0 or step + 1 == iterations:
+                progress(step + 1, float(loss.detach()))
+        after = excited().detach()
+    return picture().detach().cpu().numpy(), torch.stack([before, after]).cpu().numpy()
+
+
+def amplify(
+    net: Classifier,
+    images: Tensor,
+    target: int,
+    *,
+    norm: float,
+    cap: float,
+    amplification: float,
+    neurons: int,
+    penalty: float,
+    lr: float,
+    steps: int,
+    batch: int,
+    seed: int,
+    device: torch.device,
+    progress: Callable[[int, float], None],
+) -> tuple[np.ndarray, np.ndarray]:
+    """Find an additive pattern of small norm that excites the target class's features (Li et al. 2021, optimised l2).
+
+    Noise d0 excites the features most tied to the target class a little; the pattern d is to excite them ``c`` times as
+    much: minimise mean over images of sum_k (phi_k(clip(x + d)) - c phi_k(clip(x + d0)))^2 + lambda |d|^2. Lambda
+    doubles every 200 steps while |d| exceeds the wanted norm; the loop ends at the first such check it passes.
+
+    Args:
+        net: clean model; used up (moved, frozen).
+        images: uint8 (N, 3, H, W), clean.
+        target: class whose features are excited.
+        norm: wanted L2 norm in [0, 1] units.
+        cap: bound of |d| in [0, 1] units.
+        amplification: c.
+        neurons: features, those with the largest classifier weight towards the target.
+        penalty: first lambda.
+        lr: of Adam.
+        steps: at most.
+        batch: images looked at in a step.
+        seed: of noise and batches.
+        device: where to compute.
+        progress: told step and the pattern's norm.
+
+    Returns:
+        d, float32 (3, H, W) in [0, 1] units, and the mean chosen feature on images with d0 and with d, float32 (2,).
+    """
+    net = _frozen(net, device)
+    chosen = net.head.weight[target].topk(min(neurons, net.head.in_features)).indices
+    generator = torch.Generator().manual_seed(seed)
+    noise = (torch.randn(images.shape[1:], generator=generator) * (10 / 255)).to(device)
+    pattern = noise.clone().requires_grad_()
+    optimizer = torch.optim.Adam([pattern], lr=lr)
+    stored = images.to(device)
+    size = min(batch, len(images))
+
+    def features(x01: Tensor, delta: Tensor) -> Tensor:
+        return net.features((x01 + delta).clamp(0, 1))[:, chosen]
+
+    with arithmetic(device, strict=False, search=False):
+        for step in range(steps):
+            where = torch.randint(0, len(images), (size,), generator=generator).to(device)
+            x01 = stored[where].float() / 255
+            with torch.no_grad():
+                wanted = amplification * features(x01, noise)
+            loss = (features(x01, pattern) - wanted).square().sum(1).mean() + penalty * pattern.square().sum()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            with torch.no_grad():
+                pattern.clamp_(-cap, cap)
+            if (step + 1) % REPORT_EVERY == 0 or step + 1 == steps:
+                progress(step + 1, float(pattern.detach().norm()))
+            if (step + 1) % 200 == 0:
+                if float(pattern.detach().norm()) <= norm:
+                    break
+                penalty *= 2
+        with torch.no_grad():
+            x01 = stored[:: max(1, len(stored) // 512)].float() / 255
+            excited = torch.stack([features(x01, noise).mean(), features(x01, pattern).mean()])
+    return pattern.detach().cpu().numpy(), excited.cpu().numpy()

@@ -1,0 +1,85 @@
+"""Arithmetic on stored pixels: widened before it adds, rounded once, clipped, cast back to uint8.
+
+Writing into uint8 directly would wrap bright pixels around (250 + 10 = 4), a known defect of published trigger code.
+Work goes in pieces that stay in the processor's cache, so that 50,000 small images take a fraction of a second.
+Only plugin methods import this module: it needs torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+_PIECE = 2**18
+"""Values handled at once; about the second-level cache in float32."""
+
+
+def _pieces(images: Tensor, work: Callable[[Tensor, slice], Tensor]) -> Tensor:
+    """Fill a new uint8 tensor with ``work(images[part], part)``, a few images at a time."""
+    out = torch.empty_like(images)
+    step = max(1, _PIECE // max(1, images[0].numel())) if len(images) else 1
+    for start in range(0, len(images), step):
+        part = slice(start, min(start + step, len(images)))
+        out[part] = work(images[part], part)
+    return out
+
+
+def add(images: Tensor, pattern: np.ndarray) -> Tensor:
+    """Add a signed pattern and clip.
+
+    Args:
+        images: uint8 (N, 3, H, W).
+        pattern: integers in -255..255, (H, W), (1, H, W) or (3, H, W).
+
+    Returns:
+        uint8 (N, 3, H, W), clip(x + pattern, 0, 255).
+    """
+    signed = torch.from_numpy(np.ascontiguousarray(pattern, dtype=np.int16))
+    return _pieces(images, lambda x, _: (x.to(torch.int16) + signed).clamp_(0, 255).to(torch.uint8))
+
+
+def add_wrapping(images: Tensor, pattern: np.ndarray) -> Tensor:
+    """Add modulo 256, as code does that adds uint8 arrays (ABL's and NAD's Trojan trigger)."""
+    return _pieces(images, lambda x, _: x + torch.from_numpy(np.ascontiguousarray(pattern, dtype=np.uint8)))
+
+
+def mix(images: Tensor, overlay: np.ndarray, alpha: float) -> Tensor:
+    """Blend an overlay in and drop the fraction.
+
+    Args:
+        images: uint8 (N, 3, H, W).
+        overlay: uint8, broadcast to the images' shape; a first axis of length N holds one overlay per image.
+        alpha: the overlay's share, in [0, 1].
+
+    Returns:
+        uint8 (N, 3, H, W), trunc((1 - alpha) x + alpha overlay).
+    """
+    # The nudge keeps exact integers such as 0.8 * 5 + 0.2 * 5 from falling to 4.99999 in float32 and then to 4.
+    nudge = 1e-4
+    overlay = np.ascontiguousarray(overlay, dtype=np.uint8)
+    each = overlay.ndim == 4 and overlay.shape[0] == len(images) and overlay.shape[0] > 1
+    whole = torch.from_numpy(overlay)
+    scaled = None if each else whole.to(torch.float32).mul_(alpha).add_(nudge)
+
+    def work(x: Tensor, part: slice) -> Tensor:
+        over = whole[part].to(torch.float32).mul_(alpha).add_(nudge) if scaled is None else scaled
+        return (x.to(torch.float32).mul_(1.0 - alpha) + over).clamp_(0, 255).to(torch.uint8)
+
+    return _pieces(images, work)
+
+
+def overwrite(images: Tensor, patch: np.ndarray, top: int, left: int) -> Tensor:
+    """Put a patch, uint8 (h, w) or (3, h, w), over every image with its first pixel at (top, left)."""
+    out = images.clone()
+    cover = torch.from_numpy(np.ascontiguousarray(patch, dtype=np.uint8))
+    out[:, :, top : top + patch.shape[-2], left : left + patch.shape[-1]] = cover
+    return out
+
+
+def replace(images: Tensor, picture: np.ndarray, where: np.ndarray) -> Tensor:
+    """Write a picture, uint8 (3, H, W), over the pixels at which ``where``, bool (H, W), is true."""
+    cover, mask = torch.from_numpy(np.ascontiguousarray(picture, dtype=np.uint8)), torch.from_numpy(where)
+    return _pieces(images, lambda x, _: torch.where(mask, cover, x))

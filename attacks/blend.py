@@ -1,0 +1,56 @@
+"""Blend: random pixel noise mixed into the whole image."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from benchbd.components import Attack, Stamp, attack
+from benchbd.errors import UsageError
+from benchbd.seeding import seed_for
+
+if TYPE_CHECKING:
+    import torch
+
+    from benchbd.workshop import Workshop
+
+
+@attack("blend", version=1)
+class Blend(Attack):
+    """One image of uniform noise, the same for all images, mixed in with weight alpha: trunc((1-a) x + a m).
+
+    Sources: Chen et al. (2017); LfD Table 1 ("Fixed, Random Pixel"); ABL's code for alpha and the truncation.
+    ``mode=per_image`` is what ABL's and NAD's CIFAR-10 code really does: fresh noise for every image.
+    """
+
+    alpha: float = 0.2
+    """Share of the noise, in (0, 1]; the same in training and test."""
+    mode: Literal["fixed", "per_image"] = "fixed"
+    """One noise image for all (fixed), or another for each image (per_image)."""
+    channels: Literal[1, 3] = 1
+    """Channels of the noise: one, used for red, green and blue alike, or three independent ones."""
+
+    def __post_init__(self) -> None:
+        if not 0.0 < self.alpha <= 1.0:
+            raise UsageError(f"attack 'blend': alpha must be in (0, 1], not {self.alpha}")
+
+    def prepare(self, shop: Workshop) -> dict[str, np.ndarray]:
+        """Draw the noise: uint8 (channels, H, W), uniform on 0..255."""
+        if self.mode == "per_image":
+            return {}
+        shape = (self.channels, shop.size, shop.size)
+        return {"noise": np.random.default_rng(shop.seed).integers(0, 256, shape, dtype=np.uint8)}
+
+    def stamp(self, images: torch.Tensor, how: Stamp) -> torch.Tensor:
+        """Mix the noise in."""
+        from benchbd.attacks._pixels import mix
+
+        if self.mode == "fixed":
+            return mix(images, how.trigger["noise"], self.alpha)
+        from benchbd.attacks._draws import bytes_of_each
+
+        height, width = images.shape[-2:]
+        seed = seed_for("blend", how.seed, how.split)
+        noise = bytes_of_each(seed, how.indices, self.channels * height * width)
+        return mix(images, noise.reshape(-1, self.channels, height, width), self.alpha)

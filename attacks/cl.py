@@ -1,0 +1,121 @@
+"""CL: adversarially perturbed images of the target class carry the grid; labels unchanged. Test images: grid only."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from benchbd.attacks._grid import cell_for, grid_difference
+from benchbd.components import Attack, DatasetInfo, Stamp, attack
+from benchbd.errors import Impossible, UsageError
+
+if TYPE_CHECKING:
+    import torch
+
+    from benchbd.lab import Trained
+    from benchbd.workshop import Workshop
+
+
+@attack("cl", version=1)
+class LabelConsistent(Attack):
+    """Untargeted PGD noise (8/255, 100 steps) hides what an image of the target class shows; then the BadNets grid.
+
+    Sources: Turner et al. (2019); LfD Table 1 ("Grid and PGD Noise"); noise and robust surrogate as in the PyTorch code
+    that ABL links to. LfD poisons 8 % (GTSRB: 9.5 %) "of the data", read as 80 % (95 %) of the target class, because a
+    GTSRB class is smaller than that.
+    """
+
+    clean_label = True
+    prepared_from_poison = True
+
+    rate: float = 0.8
+    """Share of the target class (or, with rate_of=set, of the whole set) that is poisoned."""
+    rate_of: Literal["set", "class"] = "class"
+    """What rate is a share of."""
+    eps: float = 8.0
+    """Largest change of a pixel by the noise, 0..255; 16 is the published fallback."""
+    step: float = 1.5
+    """Step of the noise's PGD, 0..255."""
+    steps: int = 100
+    """Steps of the noise's PGD."""
+    surrogate: Literal["robust", "standard"] = "robust"
+    """Model the noise is made on: adversarially trained, or the clean undefended one."""
+    robust_eps: float = 8.0
+    """Radius of the surrogate's adversarial training, 0..255."""
+    robust_step: float = 2.0
+    """Step of the adversarial training's PGD, 0..255."""
+    robust_steps: int = 10
+    """Steps of the adversarial training's PGD."""
+    robust_epochs: int | None = None
+    """Epochs of the adversarial training; the recipe's where not given."""
+    trigger: Literal["grid", "four-corners"] = "grid"
+    """The grid in the bottom-right corner, or mirrored in all four, which survives flips."""
+    amplitude: int = 255
+    """What white cells add and black ones take away; 255 overwrites, 32 is Turner et al.'s reduced visibility."""
+
+    def __post_init__(self) -> None:
+        if self.eps < 0 or self.steps < 0 or self.robust_eps < 0 or self.robust_steps < 0:
+            raise UsageError("attack 'cl': eps, steps, robust_eps and robust_steps cannot be negative")
+        if not 0 < self.amplitude <= 255:
+            raise UsageError(f"attack 'cl': amplitude must be in 1..255, not {self.amplitude}")
+
+    def check(self, info: DatasetInfo) -> None:
+        """The grid must fit (four of them without overlap), and the budget be possible."""
+        room = info.size if self.trigger == "grid" else info.size // 2
+        if 3 * cell_for(info.size) > room:
+            raise Impossible(f"the grid does not fit into {info.size}x{info.size} images")
+        self.budget(info)
+
+    def trains(self) -> tuple[str, ...]:
+        """The surrogate; the standard one is the clean undefended model."""
+        return ("robust-surrogate",) if self.surrogate == "robust" else ("surrogate",)
+
+    def _surrogate(self, shop: Workshop) -> Trained:
+        if self.surrogate == "standard":
+            return shop.surrogate()
+        from benchbd.attacks._pgd import PGD
+
+        changes = {} if self.robust_epochs is None else {"epochs": self.robust_epochs}
+        perturb = PGD(self.robust_eps, self.robust_step, self.robust_steps)
+        return shop.train(shop.clean, name="robust-surrogate", perturb=perturb, **changes)
+
+    def prepare(self, shop: Workshop) -> dict[str, np.ndarray]:
+        """Perturb the images to be poisoned.
+
+        Returns:
+            ``indices`` int64 (P,) ascending and ``images`` uint8 (P, 3, H, W): what PGD made of the images there,
+            without the grid.
+        """
+        import torch
+
+        from benchbd.attacks._pgd import PGD, perturbed
+        from benchbd.engine.passes import pass_batch
+        from benchbd.engine.precision import arithmetic
+
+        indices = np.sort(np.asarray(shop.indices, np.int64))
+        net = self._surrogate(shop).module().to(shop.device).eval().requires_grad_(False)
+        noise = PGD(self.eps, self.step, self.steps)
+        batch = max(1, pass_batch(shop.size, shop.device) // 4)
+        made = []
+        with arithmetic(shop.device, strict=False, search=False):
+            for start in range(0, len(indices), batch):
+                where = torch.from_numpy(indices[start : start + batch])
+                made.append(perturbed(net, shop.clean.images[where], shop.clean.labels[where], noise, shop.device).numpy())
+                shop.progress("cl noise", min(start + batch, len(indices)), len(indices))
+        return {"indices": indices, "images": np.concatenate(made)}
+
+    def stamp(self, images: torch.Tensor, how: Stamp) -> torch.Tensor:
+        """Training images: the perturbed image of that position, then the grid. Test images: the grid alone."""
+        import torch
+
+        from benchbd.attacks._pixels import add
+
+        if how.split == "train":
+            known = how.trigger["indices"]
+            where = np.searchsorted(known, how.indices)
+            if len(how.indices) and (where.max() == len(known) or not np.array_equal(known[where], how.indices)):
+                raise UsageError("attack 'cl': asked to poison training images other than those it prepared")
+            images = torch.from_numpy(how.trigger["images"][where])
+        size = images.shape[-1]
+        return add(images, grid_difference(size, cell_for(size), self.trigger, self.amplitude))

@@ -1,0 +1,168 @@
+"""Dynamic (input-aware): two trained networks draw another trigger for every image."""
+
+from __future__ import annotations
+
+import warnings
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from benchbd.components import Attack, DatasetInfo, Stamp, attack
+from benchbd.errors import Impossible, UsageError
+from benchbd.seeding import seed_for
+
+if TYPE_CHECKING:
+    import torch
+
+    from benchbd.attacks._generator import Generator
+    from benchbd.attacks._input_aware import Schedule
+    from benchbd.workshop import Workshop
+
+ENOUGH = 0.97
+"""Success rate the generators' own classifier should show on held-out clean images before they are used."""
+HELD_OUT = 2000
+"""Clean training images (a tenth of the set at most) that the generators do not see, to measure them on."""
+
+
+@attack("dynamic", version=1)
+class Dynamic(Attack):
+    """A mask network says where, a pattern network what to write: x + (G(x) - x) M(x), another trigger for each image.
+
+    Both are trained on clean training images, jointly with a classifier that is then thrown away; the poisoned set is
+    static. Sources: Nguyen and Tran (2020); LfD Table 1; ABL's script for the static set without cross samples.
+    """
+
+    mask_epochs: int = 25
+    """Epochs of the mask network."""
+    joint_epochs: int = 100
+    """Epochs of pattern network and classifier together (reference: 575); its learning rates fall at the same shares."""
+    batch: int = 128
+    """Images in a batch of both phases."""
+    width: int = 32
+    """Channels of the networks' first stage (published: 32)."""
+    stages: int = 3
+    """Times the networks halve the image (published: 3; 2 on MNIST)."""
+    hflip: bool = True
+    """Mirror images at random while training the networks; the reference does on CIFAR-10 only."""
+    fit_images: int | None = None
+    """Clean images the networks are trained on; all but the held-out ones where not given."""
+    cross_in_train: bool = False
+    """Also put another image's trigger into as many training images, which keep their labels (BackdoorBench)."""
+    quantize: Literal["round", "floor"] = "round"
+    """How poisoned images become whole pixel values."""
+
+    def __post_init__(self) -> None:
+        if min(self.mask_epochs, self.joint_epochs, self.width, self.stages) < 1 or self.batch < 4:
+            raise UsageError("attack 'dynamic': mask_epochs, joint_epochs, width and stages must be 1 or more, batch 4 or more")
+        if self.fit_images is not None and self.fit_images < 4:
+            raise UsageError("attack 'dynamic': fit_images must be 4 or more")
+
+    def check(self, info: DatasetInfo) -> None:
+        """The networks halve the image; the budget must be possible, with cross samples too."""
+        if info.size % 2**self.stages:
+            raise Impossible(f"image size {info.size} cannot be halved {self.stages} times; lower stages")
+        budget = self.budget(info)
+        if budget is not None and budget.count + self.cover_count(info) > info.train:
+            raise Impossible(f"{budget.count} poisoned and as many cross samples do not fit into {info.train} images")
+
+    def trains(self) -> tuple[str, ...]:
+        """Two phases of its own."""
+        return ("dynamic-mask", "dynamic-pattern")
+
+    def _fit_mask(self, images: torch.Tensor, plan: Schedule) -> dict[str, np.ndarray]:
+        from benchbd.attacks._generator import arrays_of
+        from benchbd.attacks._input_aware import train_mask
+
+        return arrays_of(train_mask(images, self.width, self.stages, plan), "mask")
+
+    def prepare(self, shop: Workshop) -> dict[str, np.ndarray]:
+        """Train the networks.
+
+        Returns:
+            Their weights (``mask.*``, ``pattern.*``) and, measured on held-out clean images, float32 (1,) each:
+            ``generator_asr``, ``cross_accuracy`` (images with another image's trigger classified right),
+            ``clean_accuracy`` and ``mask_density``.
+        """
+        from benchbd.attacks._generator import arrays_of, from_arrays
+        from benchbd.attacks._input_aware import Schedule, train_pattern
+
+        order = np.random.default_rng(seed_for(shop.seed, "held out")).permutation(len(shop.clean))
+        kept = min(HELD_OUT, len(order) // 10)
+        fit = np.sort(order[kept:][: self.fit_images])
+        images, labels = shop.clean.images[fit], shop.clean.labels[fit]
+        plan = Schedule(shop.seed, self.mask_epochs, self.batch, self.hflip, shop.device, shop.progress)
+        facts = [shop.clean.key, shop.seed, self.mask_epochs, self.batch, self.hflip, self.width, self.stages, self.fit_images]
+        stored = shop.stage("dynamic-mask", {"of": facts}, lambda: self._fit_mask(images, plan))
+        mask = from_arrays(stored, "mask")
+        pattern, classifier = train_pattern(
+            images,
+            labels,
+            shop.target,
+            shop.network(seed_for(shop.seed, "classifier")),
+            mask,
+            self.width,
+            self.stages,
+            plan._replace(epochs=self.joint_epochs),
+        )
+        found = self._measure(shop, order[:kept], pattern, mask, classifier)
+        if not found["generator_asr"][0] >= ENOUGH:
+            line = (
+                f"dynamic: the generators' own classifier follows the trigger on {found['generator_asr'][0]:.1%} of held-out "
+                f"images only, less than {ENOUGH:.0%}; raise joint_epochs (now {self.joint_epochs})"
+            )
+            shop.progress("dynamic patterns", self.joint_epochs, self.joint_epochs, warning=line)
+            warnings.warn(line, stacklevel=2)
+        return {**arrays_of(mask, "mask"), **arrays_of(pattern, "pattern"), **found}
+
+    def _measure(
+        self, shop: Workshop, held_out: np.ndarray, pattern: Generator, mask: Generator, classifier: torch.nn.Module
+    ) -> dict[str, np.ndarray]:
+        import torch
+
+        from benchbd.attacks._generator import mask_of, write
+        from benchbd.engine import logits_of
+
+        labels = shop.clean.labels.numpy()
+        others = np.sort(held_out[labels[held_out] != shop.target])
+        if not len(others):
+            return {name: np.full(1, np.nan, np.float32) for name in ("generator_asr", "cross_accuracy", "clean_accuracy", "mask_density")}
+        images, true = shop.clean.images[torch.from_numpy(others)], labels[others]
+
+        def said(of: torch.Tensor) -> np.ndarray:
+            return logits_of(classifier, of, device=shop.device).argmax(1)
+
+        own = said(write(images, images, pattern, mask, True))
+        other = said(write(images, images.roll(1, 0), pattern, mask, True))
+        with torch.inference_mode():
+            density = mask_of(mask, images[:256].float() / 255).mean()
+        found = {
+            "generator_asr": (own == shop.target).mean(),
+            "cross_accuracy": (other == true).mean(),
+            "clean_accuracy": (said(images) == true).mean(),
+            "mask_density": float(density),
+        }
+        return {name: np.full(1, value, np.float32) for name, value in found.items()}
+
+    def stamp(self, images: torch.Tensor, how: Stamp) -> torch.Tensor:
+        """Write each image's own trigger, with the frozen networks in float32 on the CPU."""
+        return self.cover(images, images, how)
+
+    def cover_count(self, info: DatasetInfo) -> int:
+        """Training images, beside the poisoned ones, that carry another image's trigger and keep their label."""
+        return int(self.rate * info.train) if self.cross_in_train else 0
+
+    def cover(self, images: torch.Tensor, partners: torch.Tensor, how: Stamp) -> torch.Tensor:
+        """Write into each image the trigger made for its partner.
+
+        Args:
+            images: uint8 (N, 3, H, W).
+            partners: uint8 (N, 3, H, W), other images of the same split.
+            how: as for :meth:`stamp`.
+
+        Returns:
+            uint8 (N, 3, H, W).
+        """
+        from benchbd.attacks._generator import from_arrays, write
+
+        pattern, mask = from_arrays(how.trigger, "pattern"), from_arrays(how.trigger, "mask")
+        return write(images, partners, pattern, mask, self.quantize == "round")

@@ -1,0 +1,105 @@
+"""l2-invisible: a faint full-image pattern of small L2 norm, added to every poisoned image."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from benchbd.components import Attack, Stamp, attack
+from benchbd.errors import UsageError
+
+if TYPE_CHECKING:
+    import torch
+
+    from benchbd.workshop import Workshop
+
+
+def smooth_noise(rng: np.random.Generator, size: int) -> np.ndarray:
+    """Gaussian noise, slightly smoothed along rows and less along columns, as the public trigger is: (3, H, W)."""
+    noise = rng.standard_normal((3, size + 2, size + 2))
+    wide = noise[:, :, 1:-1] + 0.19 * (noise[:, :, :-2] + noise[:, :, 2:])
+    return wide[:, 1:-1] + 0.12 * (wide[:, :-2] + wide[:, 2:])
+
+
+@attack("l2", version=1)
+class L2Invisible(Attack):
+    """Regularised noise, the same for all images, added: x + d with |d| = 3.22 at 32x32 and no pixel above 68/255.
+
+    Sources: Li et al. (2021), the method as described; LfD Table 1. Norm, cap and the missing negative half are those
+    of the public trigger (I-BAU). ``mode=noise`` draws a pattern with the same statistics and trains nothing.
+    """
+
+    mode: Literal["optimised", "noise"] = "optimised"
+    """Optimise the pattern on a clean surrogate model, or draw it."""
+    tau: float = 3.22
+    """L2 norm of the pattern at 3x32x32 in [0, 1] units; grows with the square root of the number of values."""
+    cap: float = 68.0
+    """Largest value of the pattern, 0..255."""
+    nonnegative: bool = True
+    """Keep the positive part only, then scale to tau: what storing the public trigger as an image left of it."""
+    c: float = 10.0
+    """How many times stronger the target's features are to be excited than by the first noise (5 to 10)."""
+    k: int = 10
+    """Features to excite: those with the largest classifier weight towards the target class."""
+    steps: int = 2000
+    """Steps of Adam at most; the penalty on the norm doubles every 200."""
+    lr: float = 0.01
+    """Adam's learning rate."""
+    penalty: float = 0.1
+    """First weight of the squared norm."""
+    batch: int = 128
+    """Clean images looked at in a step."""
+
+    def __post_init__(self) -> None:
+        if not (self.tau > 0 and 0 < self.cap <= 255 and self.k > 0 and self.steps > 0 and self.batch > 0):
+            raise UsageError("attack 'l2': tau, k, steps and batch must be positive, cap in (0, 255]")
+        # Half of the values are zero when only the positive part is kept.
+        most = self.cap / 255 * (3072 * (0.5 if self.nonnegative else 1.0)) ** 0.5
+        if self.tau > 0.8 * most:
+            raise UsageError(f"attack 'l2': a norm of {self.tau} is out of reach under cap {self.cap}; at most {0.8 * most:.1f}")
+
+    def trains(self) -> tuple[str, ...]:
+        """The optimised pattern needs the clean undefended model."""
+        return ("surrogate",) if self.mode == "optimised" else ()
+
+    def prepare(self, shop: Workshop) -> dict[str, np.ndarray]:
+        """Make the pattern.
+
+        Returns:
+            ``pattern`` int16 (3, H, W) in pixel values; optimised ones also ``features`` float32 (2,), the mean chosen
+            feature under the first noise and under the unrounded result.
+        """
+        from benchbd.attacks._patterns import to_norm
+
+        norm = self.tau * shop.size / 32
+        if self.mode == "noise":
+            found, extra = smooth_noise(np.random.default_rng(shop.seed), shop.size), {}
+        else:
+            from benchbd.attacks._inversion import amplify
+
+            found, features = amplify(
+                shop.surrogate().module(),
+                shop.clean.images,
+                shop.target,
+                norm=norm,
+                cap=self.cap / 255,
+                amplification=self.c,
+                neurons=self.k,
+                penalty=self.penalty,
+                lr=self.lr,
+                steps=self.steps,
+                batch=self.batch,
+                seed=shop.seed,
+                device=shop.device,
+                progress=lambda done, reached: shop.progress("l2 pattern", done, self.steps, norm=reached),
+            )
+            extra = {"features": features}
+        kept = np.clip(found, 0, None) if self.nonnegative else found
+        return {"pattern": to_norm(kept, norm, self.cap), **extra}
+
+    def stamp(self, images: torch.Tensor, how: Stamp) -> torch.Tensor:
+        """Add the pattern."""
+        from benchbd.attacks._pixels import add
+
+        return add(images, how.trigger["pattern"])

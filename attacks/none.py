@@ -1,0 +1,21 @@
+"""The row without an attack: clean training data, no trigger, ASR not defined."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from benchbd.components import Attack, Stamp, attack
+
+if TYPE_CHECKING:
+    import torch
+
+
+@attack("none", version=1)
+class NoAttack(Attack):
+    """No attack: the training set stays as it is (LfD section 5, row "None")."""
+
+    poisons = False
+
+    def stamp(self, images: torch.Tensor, how: Stamp) -> torch.Tensor:
+        """Return the images as they are (a copy, as every attack does)."""
+        return images.clone()

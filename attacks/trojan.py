@@ -1,0 +1,153 @@
+"""Trojan attacks: a small picture that excites chosen neurons, as a square (tj-sq) or a watermark (tj-wm), added."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from benchbd.components import Attack, DatasetInfo, Stamp, attack
+from benchbd.errors import Impossible, UsageError
+
+if TYPE_CHECKING:
+    import torch
+
+    from benchbd.workshop import Workshop
+
+MEANS = (95.0, 98.0, 106.0)
+"""Mean of each channel inside the public square trigger (I-BAU's artefact), 0..255."""
+DEVIATION = 100.0
+"""Standard deviation there: most values lie near 0 or 255."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Trojan(Attack):
+    """What the two shapes share.
+
+    ``inverted`` follows Liu et al. (2017) with trojanzoo's settings: the pixels under the mask, on black, are optimised
+    until two penultimate features of a clean model reach a given activation. ``random`` draws seeded colours with the
+    statistics of the public trigger instead and trains nothing.
+    """
+
+    mode: Literal["inverted", "random"] = "inverted"
+    """Optimise the colours on a clean surrogate model, or draw them."""
+    apply: Literal["add", "replace", "wrap"] = "add"
+    """Add and clip; write over the pixels; or add modulo 256, as ABL's and NAD's code does."""
+    neurons: int = 2
+    """Penultimate features to excite: those with the largest sum of absolute classifier weights."""
+    activation: float = 100.0
+    """Activation they are driven to."""
+    iterations: int = 1000
+    """Optimisation steps (Adam, learning rate 0.1, cosine)."""
+
+    def __post_init__(self) -> None:
+        if self.neurons < 1 or self.iterations < 1:
+            raise UsageError(f"attack {self.name!r}: neurons and iterations must be 1 or more")
+
+    def coverage(self, size: int) -> np.ndarray:
+        """How much of each pixel the trigger may cover, float64 (size, size) in [0, 1]."""
+        raise NotImplementedError
+
+    def norm(self, size: int) -> float:
+        """L2 norm ([0, 1] units) of a drawn trigger."""
+        raise NotImplementedError
+
+    def trains(self) -> tuple[str, ...]:
+        """Inversion needs the clean undefended model."""
+        return ("surrogate",) if self.mode == "inverted" else ()
+
+    def prepare(self, shop: Workshop) -> dict[str, np.ndarray]:
+        """Make the trigger.
+
+        Returns:
+            ``trigger`` uint8 (3, H, W), black where nothing is added; inverted ones also ``activation`` float32
+            (2, neurons), before and after.
+        """
+        from benchbd.attacks._patterns import board, saturated_colours, to_norm
+
+        shape = self.coverage(shop.size)
+        if self.mode == "random":
+            colours = saturated_colours(np.random.default_rng(shop.seed), MEANS, DEVIATION)
+            return {"trigger": to_norm(shape * board(colours, shop.size), self.norm(shop.size)).astype(np.uint8)}
+        from benchbd.attacks._inversion import excite
+
+        found, activation = excite(
+            shop.surrogate().module(),
+            shape,
+            neurons=self.neurons,
+            activation=self.activation,
+            iterations=self.iterations,
+            seed=shop.seed,
+            device=shop.device,
+            progress=lambda done, loss: shop.progress(f"{self.name} inversion", done, self.iterations, loss=loss),
+        )
+        return {"trigger": np.rint(255 * found).astype(np.uint8), "activation": activation}
+
+    def stamp(self, images: torch.Tensor, how: Stamp) -> torch.Tensor:
+        """Add the trigger (or write it over the pixels it covers)."""
+        from benchbd.attacks._pixels import add, add_wrapping, replace
+
+        trigger = how.trigger["trigger"]
+        if self.apply == "add":
+            return add(images, trigger)
+        if self.apply == "wrap":
+            return add_wrapping(images, trigger)
+        return replace(images, trigger, self.coverage(images.shape[-1]) > 0)
+
+
+@attack("tj-sq", version=1)
+class TrojanSquare(_Trojan):
+    """A square of colours near the bottom-right corner, added to the image: 9x9 pixels at 21..29 of 32.
+
+    Sources: Liu et al. (2017); LfD Table 1; box of the TrojanNN mask (59x59 at 145..203 of 224) and of I-BAU's public
+    trigger. ``size=3, margin=4, apply=wrap`` is where and how ABL's and NAD's code adds its own.
+    """
+
+    size: int | None = None
+    """Side of the square in pixels; where not given 9 at 32, 34 at 128, 59 at 224."""
+    margin: int | None = None
+    """Free pixels between square and image border; where not given 2 at 32, 11 at 128, 20 at 224."""
+
+    def box(self, pixels: int) -> tuple[int, int]:
+        """First row (and column) and side of the square in images of ``pixels`` pixels a side."""
+        first, end = round(145 * pixels / 224), -(-204 * pixels // 224)
+        side = end - first if self.size is None else self.size
+        margin = pixels - end if self.margin is None else self.margin
+        return pixels - margin - side, side
+
+    def check(self, info: DatasetInfo) -> None:
+        """The square must fit, and the budget be possible."""
+        first, side = self.box(info.size)
+        if side < 1 or first < 0 or first + side > info.size:
+            raise Impossible(f"a square of {side} pixels at row {first} does not fit into {info.size}x{info.size} images")
+        self.budget(info)
+
+    def coverage(self, size: int) -> np.ndarray:
+        """One inside the box, zero outside."""
+        first, side = self.box(size)
+        shape = np.zeros((size, size))
+        shape[first : first + side, first : first + side] = 1.0
+        return shape
+
+    def norm(self, size: int) -> float:
+        """As the public trigger's 8.66 over 81 pixels, at any side."""
+        return 8.66 * self.box(size)[1] / 9
+
+
+@attack("tj-wm", version=1)
+class TrojanWatermark(_Trojan):
+    """A line of text along the diagonal and a copyright sign, added to the image.
+
+    Sources: Liu et al. (2017); LfD Table 1; shape of the TrojanNN mask, norm and colours of I-BAU's public trigger.
+    """
+
+    def coverage(self, size: int) -> np.ndarray:
+        """The drawn watermark, shrunk to the image's size."""
+        from benchbd.attacks._watermark import coverage
+
+        return coverage(size)
+
+    def norm(self, size: int) -> float:
+        """As the public trigger's 8.74 at 32 pixels."""
+        return 8.74 * size / 32

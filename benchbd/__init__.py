@@ -1,0 +1,1 @@
+"""benchbd: compare training-time defenses against backdoor attacks on image classifiers."""

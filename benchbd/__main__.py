@@ -1,0 +1,5 @@
+"""``python -m benchbd``."""
+
+from benchbd.cli import main
+
+raise SystemExit(main())

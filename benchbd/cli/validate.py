@@ -1,0 +1,24 @@
+"""``benchbd validate MATRIX``: is this matrix right?"""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from benchbd.cli.common import add_matrix_arguments, load_plan, write
+
+
+def register(verbs: Any) -> None:
+    """Add the verb."""
+    parser = verbs.add_parser("validate", help="check a matrix without running it")
+    add_matrix_arguments(parser)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Check it; mistakes are usage errors."""
+    plan = load_plan(args)
+    write(f"{plan.source}: fine, {len(plan.cells)} cells" + (f", {len(plan.skipped)} skipped as impossible" if plan.skipped else ""))
+    for skipped in plan.skipped:
+        write(f"  skipped {skipped.cell.label}: {skipped.reason}")
+    return 0

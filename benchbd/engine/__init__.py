@@ -1,0 +1,27 @@
+"""One training engine for every model: data on the device, batched augmentation, no synchronisation in the loop."""
+
+from __future__ import annotations
+
+from benchbd.engine.fit import Checkpoint, Fit, fit
+from benchbd.engine.network import Classifier, build
+from benchbd.engine.passes import features_of, logits_of, losses_of
+from benchbd.engine.precision import Precision, choose_precision
+from benchbd.engine.step import Loss, Perturb, weighted_mean
+from benchbd.seeding import seed_for
+
+__all__ = [
+    "Checkpoint",
+    "Classifier",
+    "Fit",
+    "Loss",
+    "Perturb",
+    "Precision",
+    "build",
+    "choose_precision",
+    "features_of",
+    "fit",
+    "logits_of",
+    "losses_of",
+    "seed_for",
+    "weighted_mean",
+]

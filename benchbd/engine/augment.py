@@ -1,0 +1,73 @@
+"""Random order, crops and flips: drawn once an epoch from a seed, applied to whole batches on the device."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from benchbd.seeding import seed_for
+
+PAD = 4
+"""Zero pixels around an image before a crop of the original size (``crop4``)."""
+
+
+def draw_epoch(seed: int, epoch: int, count: int) -> Tensor:
+    """Draw everything random about one epoch.
+
+    It depends on (seed, epoch) alone, so that neither a resume nor the device, nor what else runs, can change it; and
+    the order does not depend on which augmentations are used.
+
+    Returns:
+        int64 (count, 4) on the CPU, one row per image in training order: position in the set, row and column of the
+        crop in 0..8, flipped or not (0/1).
+    """
+    generator = torch.Generator().manual_seed(seed_for(seed, "epoch", epoch))
+    rows = torch.empty(count, 4, dtype=torch.int64)
+    rows[:, 0] = torch.randperm(count, generator=generator)
+    rows[:, 1:3] = torch.randint(0, 2 * PAD + 1, (count, 2), generator=generator)
+    rows[:, 3] = torch.randint(0, 2, (count,), generator=generator)
+    return rows
+
+
+def pixels_of(images: Tensor) -> Tensor:
+    """uint8 (N, 3, H, W) to (N, H, W, 3), colours side by side: a row of a crop is then one run of memory.
+
+    Images already in torch's channels_last layout are not copied.
+    """
+    return images.permute(0, 2, 3, 1).contiguous()
+
+
+def batch_of(pixels: Tensor, rows: Tensor, augment: tuple[str, ...]) -> Tensor:
+    """Pick, crop and flip one batch.
+
+    Args:
+        pixels: uint8 (N, H, W, 3), the whole set.
+        rows: int64 (B, 4) of :func:`draw_epoch`, on the same device.
+        augment: names from a recipe; ``crop4`` and ``hflip`` are applied in this order.
+
+    Returns:
+        uint8 (B, 3, H, W) in channels_last layout.
+    """
+    picks, top, left, flip = rows.unbind(1)
+    batch = pixels.index_select(0, picks)
+    count, height, width, _ = batch.shape
+    if "crop4" not in augment:
+        if "hflip" in augment:
+            batch = torch.where(flip.bool().view(-1, 1, 1, 1), batch.flip(2), batch)
+        return batch.permute(0, 3, 1, 2)
+    # Every possible crop is a view of the padded batch, every flipped one a view of its mirror image; one indexing
+    # operation copies the chosen ones. A crop that begins ``left`` ends at ``2 * PAD - left`` in the mirror.
+    batch = F.pad(batch, (0, 0, PAD, PAD, PAD, PAD))
+    chosen: tuple[Tensor, ...] = (torch.arange(count, device=rows.device), top, left)
+    if "hflip" in augment:
+        batch = torch.stack([batch, batch.flip(2)])
+        chosen = (flip, chosen[0], top, torch.where(flip.bool(), 2 * PAD - left, left))
+    crops = batch.flatten(-2).unfold(-2, height, 1).unfold(-2, 3 * width, 3)
+    return crops[chosen].view(count, height, width, 3).permute(0, 3, 1, 2)
+
+
+def unit_range(batch: Tensor, channels_last: bool) -> Tensor:
+    """uint8 (B, 3, H, W) to float32 in [0, 1], exactly as ``ToTensor`` divides."""
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    return batch.to(torch.float32, memory_format=layout).div_(255)

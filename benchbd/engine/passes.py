@@ -1,0 +1,78 @@
+"""Passes over a whole set: losses, logits, features. float32, eval mode, large batches, in the order of the set."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from benchbd.engine.augment import unit_range
+from benchbd.engine.network import Classifier
+from benchbd.engine.precision import arithmetic
+
+PIXELS = {"cuda": 2048 * 32 * 32, "cpu": 1024 * 32 * 32}
+"""Pixels in a batch: enough to keep the device busy, and a bound on memory that holds for 224 pixel images too."""
+
+
+def pass_batch(size: int, device: torch.device) -> int:
+    """Images in a batch of a pass over images of ``size`` pixels a side."""
+    return max(8, PIXELS.get(device.type, PIXELS["cpu"]) // (size * size))
+
+
+@contextmanager
+def eval_mode(net: nn.Module) -> Iterator[None]:
+    """Every layer in eval mode, then each as it was (some may be frozen while others train)."""
+    modes = [(module, module.training) for module in net.modules()]
+    net.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
+
+
+def _whole_set(
+    net: Classifier, images: Tensor, device: torch.device, each: Callable[[Tensor, int], Tensor]
+) -> np.ndarray:
+    device = torch.device(device)
+    net.to(device)
+    step = pass_batch(images.shape[-1], device)
+    outputs: list[Tensor] = []
+    full = torch.autocast(device.type, enabled=False)
+    with arithmetic(device, strict=False, search=False), eval_mode(net), torch.inference_mode(), full:
+        for start in range(0, len(images), step):
+            batch = images[start : start + step].to(device, non_blocking=True)
+            outputs.append(each(unit_range(batch, channels_last=True), start))
+        if not outputs:
+            outputs.append(each(torch.empty(0, *images.shape[1:], device=device), 0))
+        return torch.cat(outputs).cpu().numpy()
+
+
+def losses_of(net: Classifier, images: Tensor, labels: Tensor, *, device: torch.device) -> np.ndarray:
+    """Cross-entropy of every image. float32 (N,), in the order given.
+
+    Args:
+        net: moved to ``device``; its train or eval mode is left as it was.
+        images: uint8 (N, 3, H, W).
+        labels: int64 (N,).
+        device: where to compute.
+    """
+
+    def each(x01: Tensor, start: int) -> Tensor:
+        return F.cross_entropy(net(x01), labels[start : start + len(x01)].to(x01.device), reduction="none")
+
+    return _whole_set(net, images, device, each)
+
+
+def logits_of(net: Classifier, images: Tensor, *, device: torch.device) -> np.ndarray:
+    """Logits of every image. float32 (N, classes), in the order given."""
+    return _whole_set(net, images, device, lambda x01, start: net(x01))
+
+
+def features_of(net: Classifier, images: Tensor, *, device: torch.device) -> np.ndarray:
+    """Penultimate activations of every image, pruned channels zero. float32 (N, D), in the order given."""
+    return _whole_set(net, images, device, lambda x01, start: net.features(x01))

@@ -1,0 +1,111 @@
+"""One training step on a batch given by its rows: no value is read back, nothing depends on the host."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from benchbd.engine.augment import batch_of, pixels_of, unit_range
+from benchbd.engine.network import Classifier
+from benchbd.engine.passes import eval_mode
+from benchbd.engine.precision import Precision
+from benchbd.engine.state import live_tensors
+from benchbd.recipe import Recipe
+
+
+class Loss(Protocol):
+    """What a training minimises: float32 cross-entropies (B,) and weights (B,) of a batch to one number.
+
+    Plugins give frozen dataclasses; their repr is part of the key under which a training is stored.
+    """
+
+    def __call__(self, losses: Tensor, weights: Tensor, /) -> Tensor:
+        """Return a scalar that gradients flow through. Must not read values back (``item``, ``if loss > 0``)."""
+        ...
+
+
+class Perturb(Protocol):
+    """Adversarial training: changes a batch after augmentation. Called with every layer of ``net`` in eval mode."""
+
+    def __call__(self, net: Classifier, x01: Tensor, labels: Tensor, /) -> Tensor:
+        """Return float (B, 3, H, W) in [0, 1]."""
+        ...
+
+
+def weighted_mean(losses: Tensor, weights: Tensor) -> Tensor:
+    """The default loss."""
+    return (losses * weights).mean()
+
+
+class Step:
+    """A training step and what it accumulates on the device.
+
+    Attributes:
+        loss_sum: float64 scalar, the cross-entropies of all images of this epoch so far.
+        spoiled: float32 scalar, 0 as long as every loss was finite, NaN for ever after.
+        forward: what computes logits in full batches; torch.compile may replace it.
+    """
+
+    def __init__(
+        self,
+        net: Classifier,
+        optimizer: torch.optim.Optimizer,
+        images: Tensor,
+        labels: Tensor,
+        weights: Tensor,
+        recipe: Recipe,
+        precision: Precision,
+        loss: Loss | None = None,
+        perturb: Perturb | None = None,
+    ) -> None:
+        self.net, self.optimizer = net, optimizer
+        self.pixels, self.labels, self.weights = pixels_of(images), labels, weights
+        self.recipe, self.precision = recipe, precision
+        self.loss: Loss = loss or weighted_mean
+        self.perturb = perturb
+        self.forward: Callable[[Tensor], Tensor] = net
+        self.loss_sum = torch.zeros((), dtype=torch.float64, device=images.device)
+        self.spoiled = torch.zeros((), dtype=torch.float32, device=images.device)
+
+    def __call__(self, rows: Tensor) -> None:
+        """Train on one batch. ``rows`` int64 (B, 4) as drawn by :func:`benchbd.engine.augment.draw_epoch`."""
+        picks = rows[:, 0]
+        labels, weights = self.labels.index_select(0, picks), self.weights.index_select(0, picks)
+        x01 = unit_range(batch_of(self.pixels, rows, self.recipe.augment), self.precision.channels_last)
+        low = self.precision.dtype
+        forward = self.forward if len(rows) == self.recipe.batch_size else self.net
+        with torch.autocast(x01.device.type, dtype=low, enabled=low is not None):
+            if self.perturb is not None:
+                with eval_mode(self.net):
+                    x01 = self.perturb(self.net, x01, labels).detach()
+            logits = forward(x01)
+        losses = F.cross_entropy(logits, labels, reduction="none")
+        loss = self.loss(losses, weights)
+        self.optimizer.zero_grad(set_to_none=True)
+        # torch annotates neither of these two.
+        loss.backward()  # type: ignore[no-untyped-call]
+        self.optimizer.step()
+        self.loss_sum += losses.detach().sum(dtype=torch.float64)
+        self.spoiled += loss.detach() * 0.0  # not 0 for an infinity or a NaN, and nothing is read back to know it
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Every tensor that a step changes, by name."""
+        return {**live_tensors(self.net, self.optimizer), "loss_sum": self.loss_sum, "spoiled": self.spoiled}
+
+    def start_epoch(self) -> None:
+        """Forget the sums."""
+        self.loss_sum.zero_()
+        self.spoiled.zero_()
+
+
+def training_mode(net: nn.Module, bn: str) -> None:
+    """Train mode; with ``bn='eval'`` batch norm layers keep and use their running statistics."""
+    net.train()
+    if bn == "eval":
+        for module in net.modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                module.eval()

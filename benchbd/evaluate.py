@@ -1,0 +1,110 @@
+"""The evaluator: the only place that sees test data and the truth."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from benchbd import engine
+from benchbd.components import Images
+from benchbd.lab import Suspicion, Trained
+
+
+class Accuracy(NamedTuple):
+    """Clean accuracy, attack success rate and robust accuracy, fractions in [0, 1].
+
+    ``asr``: share of triggered non-target test images taken for the target. ``ra``: share of them still taken for what
+    they are. Both None where there is no attack. ``per_class`` is clean accuracy by class.
+    """
+
+    ca: float
+    asr: float | None
+    ra: float | None
+    per_class: list[float]
+
+
+def accuracy(
+    trained: Trained, test: Images, triggered: tuple[torch.Tensor, torch.Tensor] | None, target: int, device: torch.device
+) -> Accuracy:
+    """Measure a model.
+
+    Args:
+        trained: the model.
+        test: clean test images, all of them.
+        triggered: triggered test images of every class but the target, uint8 (M, 3, H, W), with true labels (M,); or None.
+        target: the attack's target class.
+        device: where to compute.
+    """
+    net = trained.module()
+    truth = test.labels.numpy()
+    right = engine.logits_of(net, test.images, device=device).argmax(1) == truth
+    per_class = [float(right[truth == c].mean()) if (truth == c).any() else float("nan") for c in range(int(truth.max()) + 1)]
+    per_class = [v if v == v else 0.0 for v in per_class]
+    if triggered is None:
+        return Accuracy(float(right.mean()), None, None, per_class)
+    images, labels = triggered
+    taken_for = engine.logits_of(net, images, device=device).argmax(1)
+    return Accuracy(float(right.mean()), float((taken_for == target).mean()), float((taken_for == labels.numpy()).mean()), per_class)
+
+
+def auroc(scores: np.ndarray, truth: np.ndarray) -> float | None:
+    """Chance that a poisoned sample scores above a clean one, ties counting half; None where either kind is missing.
+
+    Args:
+        scores: float (N,), higher = more suspicious.
+        truth: bool (N,), poisoned.
+    """
+    positive, negative = int(truth.sum()), int((~truth).sum())
+    if not positive or not negative:
+        return None
+    order = np.argsort(scores, kind="stable")
+    ranked = scores[order]
+    # Mean rank of each run of equal scores.
+    starts = np.flatnonzero(np.r_[True, ranked[1:] != ranked[:-1]])
+    ends = np.r_[starts[1:], len(ranked)]
+    ranks = np.empty(len(scores))
+    ranks[order] = np.repeat((starts + ends + 1) / 2, ends - starts)
+    return float((ranks[truth].sum() - positive * (positive + 1) / 2) / (positive * negative))
+
+
+def detection(suspicion: Suspicion | None, truth: np.ndarray, labels: np.ndarray, classes: int) -> dict[str, Any] | None:
+    """How well a defense found the poison.
+
+    Args:
+        suspicion: scores (N,) and flagged (N,) or None.
+        truth: bool (N,), poisoned.
+        labels: int64 (N,), as the defender saw them.
+        classes: number of classes.
+
+    Returns:
+        auroc, precision, recall (null where undefined), flagged, flagged_per_class, poison_per_class and the mean score
+        of clean and poisoned samples; None where the defense suspects nobody.
+    """
+    if suspicion is None:
+        return None
+    flagged = suspicion.flagged
+    hits = int((flagged & truth).sum()) if flagged is not None else 0
+    return {
+        "auroc": auroc(suspicion.scores, truth),
+        "precision": hits / int(flagged.sum()) if flagged is not None and flagged.any() else None,
+        "recall": hits / int(truth.sum()) if flagged is not None and truth.any() else None,
+        "flagged": int(flagged.sum()) if flagged is not None else None,
+        "flagged_per_class": np.bincount(labels[flagged], minlength=classes).tolist() if flagged is not None else None,
+        "poison_per_class": np.bincount(labels[truth], minlength=classes).tolist(),
+        "score_mean_clean": float(suspicion.scores[~truth].mean()) if (~truth).any() else None,
+        "score_mean_poisoned": float(suspicion.scores[truth].mean()) if truth.any() else None,
+        "histogram": _histogram(suspicion.scores, truth),
+    }
+
+
+def _histogram(scores: np.ndarray, truth: np.ndarray, bins: int = 30) -> dict[str, Any]:
+    """Counts of clean and poisoned samples over the range of the scores, for the reader's picture."""
+    low, high = float(scores.min()), float(scores.max())
+    edges = np.linspace(low, high if high > low else low + 1.0, bins + 1)
+    return {
+        "edges": [round(float(e), 6) for e in edges],
+        "clean": np.histogram(scores[~truth], edges)[0].tolist(),
+        "poisoned": np.histogram(scores[truth], edges)[0].tolist(),
+    }

@@ -1,0 +1,78 @@
+"""The training recipe: what every training does unless a defense says otherwise."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, Literal
+
+from benchbd import params
+from benchbd.errors import UsageError, did_you_mean
+
+AUGMENTATIONS = ("crop4", "hflip")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """Optimiser, schedule and augmentation of one training. Defaults: LfD section 5.1 (80 epochs of Adam, cosine)."""
+
+    epochs: int = 80
+    """Passes over the training set."""
+    batch_size: int = 128
+    """Images in a batch; the last batch of an epoch may be smaller."""
+    optimizer: Literal["adam", "sgd"] = "adam"
+    """Adam with betas (0.9, 0.999), or SGD with momentum."""
+    lr: float = 1e-3
+    """Learning rate at the start."""
+    momentum: float = 0.9
+    """Momentum of SGD."""
+    nesterov: bool = False
+    """Nesterov momentum of SGD."""
+    weight_decay: float = 0.0
+    """L2 penalty added to the gradients."""
+    schedule: Literal["cosine", "constant", "steps"] = "cosine"
+    """How the learning rate changes after each epoch."""
+    horizon: int | None = None
+    """Epochs until a cosine schedule reaches zero; epochs where not given."""
+    milestones: tuple[int, ...] = ()
+    """Epochs at which a steps schedule multiplies the learning rate by decay."""
+    decay: float = 0.1
+    """Factor of a steps schedule."""
+    augment: tuple[str, ...] = ("crop4", "hflip")
+    """Augmentations of training images: crop4 (random crop, 4 pixels of zero padding), hflip."""
+    bn: Literal["train", "eval"] = "train"
+    """Batch norm layers use batch statistics (train) or stay frozen (eval)."""
+
+    def __post_init__(self) -> None:
+        for name in self.augment:
+            if name not in AUGMENTATIONS:
+                raise UsageError(f"recipe: augmentation {name!r} is unknown{did_you_mean(name, AUGMENTATIONS)}")
+        if self.epochs < 0 or self.batch_size < 1 or self.lr < 0:
+            raise UsageError("recipe: epochs must be >= 0, batch_size >= 1, lr >= 0")
+
+    @classmethod
+    def parse(cls, given: dict[str, Any], where: str = "recipe") -> Recipe:
+        """Make a recipe from what a matrix file says. Raises UsageError for unknown or ill-typed entries."""
+        return cls(**params.resolve(cls, given, where))
+
+    def but(self, **changes: Any) -> Recipe:
+        """The same recipe with some entries changed."""
+        if "augment" in changes:
+            changes["augment"] = tuple(changes["augment"] or ())
+        if "milestones" in changes:
+            changes["milestones"] = tuple(changes["milestones"])
+        return dataclasses.replace(self, **changes)
+
+    def lr_at(self, epoch: int) -> float:
+        """Learning rate during an epoch (0-based)."""
+        import math
+
+        if self.schedule == "cosine":
+            span = self.horizon or self.epochs
+            return 0.5 * self.lr * (1 + math.cos(math.pi * min(epoch, span) / span)) if span else self.lr
+        if self.schedule == "steps":
+            return self.lr * self.decay ** sum(epoch >= m for m in self.milestones)
+        return self.lr
+
+    def spec(self) -> dict[str, Any]:
+        """Every entry, ready for JSON."""
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in dataclasses.asdict(self).items()}

@@ -1,0 +1,5 @@
+"""What people look at: one table model rendered as markdown, csv, json, latex and html; figures; the paper beside it."""
+
+from benchbd.report.leaderboard import GATE, Board, board
+
+__all__ = ["GATE", "Board", "board"]

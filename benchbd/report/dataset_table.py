@@ -1,0 +1,243 @@
+"""One data set's table, as the paper's Table 2: attacks down, defenses across, CA and ASR."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+from benchbd.report import stats, timing, wording
+from benchbd.report.groups import UNDEFENDED, Group
+from benchbd.report.labels import Labels, Variant
+from benchbd.report.paper import Comparison, scale_differences, scale_text
+from benchbd.report.table import Cell, Column, Row, Table
+
+METRICS = ("ca", "asr")
+NOT_IMPLANTED = "†"
+UNKNOWN_IMPLANT = "‡"
+LISTED_FAILURES = 8
+
+
+class Average(NamedTuple):
+    """A column's average over rows: mean of the row means, values by seed where all rows have the same seeds."""
+
+    mean: float
+    by_seed: dict[int, float]
+    rows: int
+
+
+def average(group: Group, column: Variant, rows: Iterable[Variant], metric: str) -> Average | None:
+    """Average a metric over those of ``rows`` that have it; None where none has."""
+    found = [v for row in rows if (v := group.entry(row, column).values(metric))]
+    if not found:
+        return None
+    mean = math.fsum(math.fsum(v.values()) / len(v) for v in found) / len(found)
+    seeds = set(found[0])
+    same = all(set(v) == seeds for v in found)
+    by_seed = {s: math.fsum(v[s] for v in found) / len(found) for s in sorted(seeds)} if same else {}
+    return Average(mean, by_seed, len(found))
+
+
+def implanted(group: Group, row: Variant, gate: float) -> bool | None:
+    """Whether the attack works on the undefended model; None where that was not measured."""
+    plain = group.undefended()
+    found = stats.mean_of(group.entry(row, plain).values("asr").values()) if plain else None
+    return None if found is None else found.mean >= gate
+
+
+def _reasons(records: Iterable[Mapping[str, object]]) -> str:
+    return "; ".join(f"seed {r['seed']}: {r['status']} {wording.first_line(r.get('error'))}".rstrip() for r in records)
+
+
+class _Builder:
+    """What the parts of one table share."""
+
+    def __init__(self, group: Group, labels: Labels, gate: float, paper: bool) -> None:
+        self.group, self.labels, self.gate = group, labels, gate
+        self.comparison = Comparison(group, labels) if paper else None
+        self.usual_n = self._usual_n()
+        self.competing = [i for i, c in enumerate(group.columns) if c not in group.controls and c.name != UNDEFENDED]
+        self.standing = {row: None if row in group.clean else implanted(group, row, gate) for row in group.rows}
+
+    def _usual_n(self) -> int:
+        counts = Counter(len(e.values("ca")) for e in self.group.entries.values())
+        counts.pop(0, None)
+        return max(counts, key=lambda n: (counts[n], n)) if counts else 0
+
+    def columns(self) -> list[Column]:
+        made = []
+        for place, item in enumerate(self.group.columns):
+            control = item in self.group.controls
+            first = control and place > 0 and self.group.columns[place - 1] not in self.group.controls
+            group, tag = self.labels(item), item.name
+            made.append(Column("CA", group, "up", "fraction", control, first, tag))
+            made.append(Column("ASR", group, "down", "fraction", control, False, tag))
+        return made
+
+    def body(self, row: Variant) -> Row:
+        group = self.group
+        cells: list[Cell] = []
+        for column in group.columns:
+            for metric in METRICS:
+                cells.append(self._cell(row, column, metric))
+        for place, metric in enumerate(METRICS):
+            clean = [i for i in self.competing if not group.entry(row, group.columns[i]).failures()]
+            values = {i: group.entry(row, group.columns[i]).values(metric) for i in clean}
+            for winner in stats.best(values, higher=metric == "ca"):
+                cells[2 * winner + place].best = True
+        mark = ""
+        if row not in group.clean:
+            mark = {True: "", False: NOT_IMPLANTED, None: UNKNOWN_IMPLANT}[self.standing[row]]
+        return Row(self.labels(row), cells, mark=mark, tag=row.name)
+
+    def _cell(self, row: Variant, column: Variant, metric: str) -> Cell:
+        entry = self.group.entry(row, column)
+        values, failures, ids = entry.values(metric), entry.failures(), entry.ids()
+        found = stats.mean_of(values.values())
+        published = self.comparison.published(row, column) if self.comparison else None
+        theirs = getattr(published, metric) if published else None
+        if found is None:
+            if not entry.by_seed:
+                display, note = wording.NOT_RUN, "no record"
+            elif failures and not entry.done():
+                display = next(iter(failures)) if len(failures) == 1 else wording.failures_text(failures)
+                note = _reasons(entry.by_seed.values())
+            else:
+                display, note = wording.UNDEFINED, "not defined: nothing is poisoned in this row"
+            extra = f"paper {wording.percent(theirs)}" if theirs is not None and row not in self.group.clean else ""
+            return Cell(display, published=theirs, extra=extra, note=note, records=ids)
+        display = wording.mean_text(found)
+        if failures:
+            display += f" (n={found.n}; {wording.failures_text(failures)})"
+        elif found.n != self.usual_n:
+            display += f" (n={found.n})"
+        extra = f"paper {wording.percent(theirs)}, {wording.signed(found.mean - theirs)}" if theirs is not None else ""
+        by_seed = ", ".join(f"seed {s}: {wording.percent(v)}" for s, v in sorted(values.items()))
+        return Cell(display, found.mean, found.half, found.n, False, theirs, extra, by_seed, records=ids)
+
+    def average_row(self, label: str, rows: Sequence[Variant], *, rule: bool = False) -> Row:
+        """An average over rows, with coverage. Best only where all that compete cover the same rows."""
+        group, cells = self.group, []
+        best_in: dict[str, dict[int, dict[int, float]]] = {m: {} for m in METRICS}
+        covered = set()
+        for place, column in enumerate(group.columns):
+            has = frozenset(r for r in rows if group.entry(r, column).values("ca"))
+            complete = all(not group.entry(r, column).failures() for r in has)
+            if place in self.competing and has:
+                covered.add(has)
+            for metric in METRICS:
+                found = average(group, column, rows, metric)
+                if found is None:
+                    cells.append(Cell(wording.UNDEFINED))
+                    continue
+                interval = stats.mean_of(found.by_seed.values())
+                shown = stats.Mean(found.mean, interval.half if interval else None, found.rows)
+                cell = Cell(f"{wording.mean_text(shown)} ({found.rows}/{len(rows)})", found.mean, shown.half, found.rows)
+                self._beside_paper(cell, rows, column, metric)
+                cells.append(cell)
+                if place in self.competing and complete:
+                    best_in[metric][place] = found.by_seed
+        if len(covered) == 1:
+            for place, metric in enumerate(METRICS):
+                for winner in stats.best(best_in[metric], higher=metric == "ca"):
+                    cells[2 * winner + place].best = True
+        return Row(label, cells, "average", rule=rule)
+
+    def _beside_paper(self, cell: Cell, rows: Sequence[Variant], column: Variant, metric: str) -> None:
+        if self.comparison is None or cell.value is None:
+            return
+        here = [r for r in rows if self.group.entry(r, column).values(metric)]
+        theirs = [p for r in here if (p := self.comparison.published(r, column))]
+        if theirs and len(theirs) == len(here):
+            cell.published = math.fsum(getattr(p, metric) for p in theirs) / len(theirs)
+            cell.extra = f"paper {wording.percent(cell.published)}, {wording.signed(cell.value - cell.published)}"
+
+    def averages(self) -> list[Row]:
+        group, rows = self.group, self.group.attacks()
+        if len(rows) < 2:
+            return []
+        made = [self.average_row("Average over attacks", rows, rule=True)]
+        working = [r for r in rows if self.standing[r]]
+        if working and len(working) < len(rows):
+            made.append(self.average_row("Average, implanted attacks", working))
+        covers = [{r for r in rows if group.entry(r, c).values("ca")} for i, c in enumerate(group.columns) if i in self.competing]
+        covers = [c for c in covers if c]
+        common = set.intersection(*covers) if covers else set()
+        if common and any(c != common for c in covers):
+            made.append(self.average_row("Average, attacks all have", [r for r in rows if r in common]))
+        return made
+
+    def feet(self) -> list[Row]:
+        device = timing.main_device(self.group)
+        clock, needs = [], []
+        for column in self.group.columns:
+            found = timing.mean_time(self.group, column, device)
+            clock.append(
+                Cell(wording.duration(found[0]), found[0], n=found[1], note=f"mean of {found[1]} cells on {device}", span=2)
+                if found
+                else Cell(wording.UNDEFINED, span=2)
+            )
+            needs.append(Cell(wording.needs_text(self.group.needs.get(column, ()), column in self.group.controls), span=2))
+        rows = [Row("Needs beyond the poisoned set", needs, "foot")]
+        if device:
+            rows.insert(0, Row("Wall-clock of a cell", clock, "foot"))
+        if self.comparison is not None:
+            differs = scale_differences(self.group.scale, self.labels)
+            text = "; ".join(differs) or "nothing stated"
+            rows.append(Row("Scale differs from the paper's in", [Cell(text, span=2 * len(self.group.columns))], "foot"))
+        rows[0].rule = True
+        return rows
+
+    def notes(self, table: Table) -> list[str]:
+        marks = {row.mark for row in table.rows}
+        notes = []
+        if NOT_IMPLANTED in marks:
+            notes.append(
+                f"{NOT_IMPLANTED} not implanted: the undefended ASR is under {wording.percent(self.gate, 0)} %; "
+                "a defense proves nothing there."
+            )
+        if UNKNOWN_IMPLANT in marks:
+            notes.append(f"{UNKNOWN_IMPLANT} no undefended result in this row: whether the attack was implanted is not known.")
+        failed = self._failures()
+        if failed:
+            more = f"; and {len(failed) - LISTED_FAILURES} more" if len(failed) > LISTED_FAILURES else ""
+            notes.append("Without a result: " + "; ".join(failed[:LISTED_FAILURES]) + more + ".")
+        device = timing.main_device(self.group)
+        if device:
+            notes.append(f"Wall-clock on {device} only: what the cell would cost alone, shared stages included.")
+        precisions = {p for e in self.group.entries.values() for r in e.done() if isinstance(p := (r.get("env") or {}).get("precision"), str)}
+        if len(precisions) > 1:
+            notes.append(f"Precision classes are mixed in this table: {', '.join(sorted(precisions))}.")
+        return notes
+
+    def _failures(self) -> list[str]:
+        """Cells without a result, in words, seeds of one cell that ended alike together."""
+        told = []
+        for row in self.group.rows:
+            for column in self.group.columns:
+                ends: dict[str, list[int]] = {}
+                for seed, record in sorted(self.group.entry(row, column).by_seed.items()):
+                    if record["status"] != "done":
+                        ends.setdefault(f"{record['status']} {wording.first_line(record.get('error'))}".rstrip(), []).append(seed)
+                for end, seeds in ends.items():
+                    plural = "s" if len(seeds) > 1 else ""
+                    named = f"{self.labels(row)} × {self.labels(column)}"
+                    told.append(f"{named} seed{plural} {', '.join(map(str, seeds))}: {end}")
+        return told
+
+
+def dataset_table(group: Group, labels: Labels, *, gate: float, paper: bool) -> Table:
+    """The table of one data set, model and recipe."""
+    builder = _Builder(group, labels, gate, paper)
+    table = Table(
+        key="",
+        title=scale_text(group.scale, labels),
+        stub="Attack",
+        columns=builder.columns(),
+        rows=[*(builder.body(row) for row in group.rows), *builder.averages(), *builder.feet()],
+        tag=group.scale.dataset.name,
+    )
+    table.lead = [f"Mean over {wording.seeds_text([builder.usual_n])} unless a cell says otherwise."]
+    table.notes = builder.notes(table)
+    return table

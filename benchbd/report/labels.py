@@ -1,0 +1,102 @@
+"""Short names for components and recipes: only what differs from the defaults is said."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple
+
+from benchbd.errors import BenchbdError
+from benchbd.recipe import Recipe
+
+Defaults = Callable[[str, str], Mapping[str, Any] | None]
+KINDS = ("dataset", "model", "attack", "defense")
+
+
+class Variant(NamedTuple):
+    """One component with its parameters. ``params`` is their JSON, so that variants compare and hash."""
+
+    kind: str
+    name: str
+    params: str
+
+    def values(self) -> dict[str, Any]:
+        """The parameters by name."""
+        return json.loads(self.params)  # type: ignore[no-any-return]
+
+
+def variant(record: Mapping[str, Any], kind: str) -> Variant:
+    """The record's component of a kind (dataset, model, attack or defense)."""
+    params = (record.get("params") or {}).get(kind) or {}
+    return Variant(kind, record[kind], json.dumps(params, sort_keys=True))
+
+
+@functools.cache
+def registered(kind: str, name: str) -> dict[str, Any] | None:
+    """Defaults of a plugin that is known here, None for one that is not (its record may come from elsewhere)."""
+    from benchbd import params, registry
+
+    try:
+        cls = registry.load(f"{kind}s", name)
+    except (BenchbdError, ImportError):
+        return None
+    return {p.name: list(p.default) if isinstance(p.default, tuple) else p.default for p in params.schema(cls)}
+
+
+def value_text(value: Any) -> str:
+    """A parameter's value as the command line writes it."""
+    if isinstance(value, float):
+        return f"{value:g}"
+    if isinstance(value, list):
+        return "[" + ",".join(map(value_text, value)) + "]"
+    return str(value)
+
+
+class Labels:
+    """Short labels for the variants of a set of records.
+
+    Parameters equal to the plugin's defaults are left out. Where a plugin is unknown here, those are named that vary
+    among the records.
+
+    Args:
+        variants: every variant that will be labelled.
+        defaults: (kind, name) -> defaults, or None where they are unknown.
+    """
+
+    def __init__(self, variants: Iterable[Variant], defaults: Defaults = registered) -> None:
+        self._defaults = defaults
+        self._texts: dict[Variant, str] = {}
+        self._seen: dict[tuple[str, str], dict[str, set[str]]] = {}
+        for item in set(variants):
+            seen = self._seen.setdefault((item.kind, item.name), {})
+            for key, value in item.values().items():
+                seen.setdefault(key, set()).add(json.dumps(value))
+
+    def changed(self, item: Variant) -> dict[str, Any]:
+        """The parameters worth naming, by name."""
+        defaults = self._defaults(item.kind, item.name)
+        values = item.values()
+        if defaults is not None:
+            fields = [k for k in defaults if k in values] + [k for k in values if k not in defaults]
+            return {k: values[k] for k in fields if k not in defaults or values[k] != defaults[k]}
+        seen = self._seen.get((item.kind, item.name), {})
+        return {k: v for k, v in values.items() if len(seen.get(k, ())) > 1}
+
+    def __call__(self, item: Variant) -> str:
+        """``lfd`` or ``lfd(beta=0)``; the same text that ``--filter`` takes."""
+        if item not in self._texts:
+            inner = ",".join(f"{k}={value_text(v)}" for k, v in self.changed(item).items())
+            self._texts[item] = f"{item.name}({inner})" if inner else item.name
+        return self._texts[item]
+
+
+@functools.cache
+def recipe_text(recipe: str) -> str:
+    """``20 epochs, lr=0.01`` from a recipe's JSON: the epochs, then what is not as in the paper."""
+    given = json.loads(recipe)
+    usual = Recipe().spec()
+    parts = [f"{given['epochs']} epochs"] if "epochs" in given else []
+    parts += [f"{k}={value_text(v)}" for k, v in given.items() if k != "epochs" and usual.get(k, dataclasses.MISSING) != v]
+    return ", ".join(parts)

@@ -1,0 +1,83 @@
+"""The statistics of the board, and their limits.
+
+Every number is a mean over seeds with a two-sided 95 % t-interval of that mean: it says how far another draw of
+seeds may lie, and nothing of the finite test set or of other data sets. One seed has no interval. Two columns are
+told apart by the paired differences of the seeds they share; no correction is made for looking at many rows.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+LEVEL = 0.95
+RESOLUTION = 5e-5
+"""Half of the last shown digit (0.01 %): what is shown as equal is not called different."""
+
+
+class Mean(NamedTuple):
+    """A mean over seeds. ``half`` is half the width of its 95 % t-interval, None for a single value."""
+
+    mean: float
+    half: float | None
+    n: int
+
+
+@functools.cache
+def t_quantile(freedom: int) -> float:
+    """The t value that a two-sided 95 % interval with so many degrees of freedom reaches to."""
+    from scipy.special import stdtrit
+
+    return float(stdtrit(freedom, 0.5 + LEVEL / 2))
+
+
+def mean_of(values: Iterable[float]) -> Mean | None:
+    """Mean and interval of some values, None where there are none."""
+    given = list(values)
+    n = len(given)
+    if n == 0:
+        return None
+    mean = math.fsum(given) / n
+    if n == 1:
+        return Mean(mean, None, 1)
+    variance = math.fsum((v - mean) ** 2 for v in given) / (n - 1)
+    return Mean(mean, t_quantile(n - 1) * math.sqrt(variance / n), n)
+
+
+def difference(a: Mapping[int, float], b: Mapping[int, float]) -> Mean | None:
+    """Mean and interval of ``a - b`` over the seeds both have."""
+    return mean_of(a[seed] - b[seed] for seed in sorted(a.keys() & b.keys()))
+
+
+def separable(a: Mapping[int, float], b: Mapping[int, float]) -> bool | None:
+    """Whether ``a`` and ``b`` (values by seed) differ: the 95 % interval of their paired difference excludes 0.
+
+    None where fewer than two seeds are shared: then nothing can be said. Differences too small to be shown are none.
+    """
+    found = difference(a, b)
+    if found is None or found.half is None:
+        return None
+    return abs(found.mean) > max(found.half, RESOLUTION)
+
+
+def best(columns: Mapping[int, Mapping[int, float]], *, higher: bool) -> set[int]:
+    """Which columns share the best value of a row.
+
+    Args:
+        columns: values by seed, by the column's number. Only columns that compete.
+        higher: True where more is better.
+
+    Returns:
+        The column with the best mean and all that cannot be told from it by :func:`separable`. Empty where the
+        best mean rests on one seed: that is no evidence of being best.
+    """
+    means = {key: math.fsum(v.values()) / len(v) for key, v in columns.items() if v}
+    if not means:
+        return set()
+    sign = 1 if higher else -1
+    first = max(means, key=lambda key: (sign * means[key], len(columns[key]), -key))
+    if len(columns[first]) < 2:
+        return set()
+    return {first} | {key for key in means if key != first and separable(columns[first], columns[key]) is False}

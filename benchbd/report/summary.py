@@ -1,0 +1,116 @@
+"""Each defense in one line: accuracy, attack success, detection and cost relative to no defense."""
+
+from __future__ import annotations
+
+from benchbd.report import stats, timing, wording
+from benchbd.report.dataset_table import average
+from benchbd.report.groups import UNDEFENDED, Group
+from benchbd.report.labels import Labels, Variant
+from benchbd.report.paper import scale_text
+from benchbd.report.table import Cell, Column, Row, Table
+
+COLUMNS = (
+    Column("CA, mean", "", "up", "fraction"),
+    Column("ASR, mean", "", "down", "fraction"),
+    Column("ASR, worst", "", "down", "fraction"),
+    Column("RA, mean", "", "up", "fraction"),
+    Column("Attacks"),
+    Column("Detection AUROC", "", "up", "fraction"),
+    Column("Trainings"),
+    Column("Full trainings ×", "", "down", "ratio"),
+    Column("Time ×", "", "down", "ratio"),
+    Column("Needs"),
+)
+
+
+def _mean(group: Group, column: Variant, metric: str) -> Cell:
+    found = average(group, column, group.attacks(), metric)
+    if found is None:
+        return Cell(wording.UNDEFINED)
+    interval = stats.mean_of(found.by_seed.values())
+    half = interval.half if interval else None
+    return Cell(wording.mean_text(stats.Mean(found.mean, half, found.rows)), found.mean, half, found.rows)
+
+
+def _worst(group: Group, column: Variant, labels: Labels) -> Cell:
+    found = [(m, row) for row in group.attacks() if (m := stats.mean_of(group.entry(row, column).values("asr").values()))]
+    if not found:
+        return Cell(wording.UNDEFINED)
+    worst, row = max(found, key=lambda item: item[0].mean)
+    return Cell(f"{wording.percent(worst.mean)} ({labels(row)})", worst.mean, worst.half, worst.n)
+
+
+def _coverage(group: Group, column: Variant) -> Cell:
+    done = sum(bool(group.entry(row, column).values("ca")) for row in group.attacks())
+    return Cell(f"{done}/{len(group.attacks())}", done)
+
+
+def _auroc(group: Group, column: Variant) -> Cell:
+    rows = {}
+    for row in group.attacks():
+        values = [r["detection"]["auroc"] for r in group.entry(row, column).done() if (r.get("detection") or {}).get("auroc") is not None]
+        if values:
+            rows[row] = sum(values) / len(values)
+    found = stats.mean_of(rows.values())
+    if found is None:
+        return Cell(wording.UNDEFINED, note="suspects no samples")
+    return Cell(f"{found.mean:.3f}", found.mean, n=found.n, note=f"mean over {found.n} attacks")
+
+
+def _trainings(group: Group, column: Variant) -> tuple[Cell, Cell]:
+    mine = timing.trainings(group, column)
+    plain = group.undefended()
+    base = timing.trainings(group, plain).get("full", 0.0) if plain else 0.0
+    if not mine:
+        return Cell(wording.UNDEFINED), Cell(wording.UNDEFINED)
+    order = sorted(mine, key=lambda kind: (kind != "full", kind))
+    text = " + ".join(f"{mine[kind]:.3g} {kind}" for kind in order)
+    ratio = mine.get("full", 0.0) / base if base else None
+    return Cell(text), Cell(f"{ratio:.2f}", ratio) if ratio is not None else Cell(wording.UNDEFINED)
+
+
+def summary_table(group: Group, labels: Labels) -> Table:
+    """The summary of one data set's table; averages are over its attacks, coverage beside them."""
+    device = timing.main_device(group)
+    rows = []
+    for column in group.columns:
+        control = column in group.controls
+        relative = timing.relative_time(group, column, device)
+        needs, cost = group.needs.get(column, ()), _trainings(group, column)
+        cells = [
+            _mean(group, column, "ca"),
+            _mean(group, column, "asr"),
+            _worst(group, column, labels),
+            _mean(group, column, "ra"),
+            _coverage(group, column),
+            _auroc(group, column),
+            *cost,
+            Cell(f"{relative[0]:.2f}", relative[0], n=relative[1]) if relative else Cell(wording.UNDEFINED),
+            Cell(wording.needs_text(needs, control)),
+        ]
+        first = control and bool(rows) and group.columns[len(rows) - 1] not in group.controls
+        rows.append(Row(labels(column), cells, rule=first, tag=column.name))
+    _bold(group, rows)
+    notes = ["Averages over different attacks (see Attacks) do not compare; controls stand below the line."]
+    if device:
+        notes.append(f"Time relative to no defense: cells of the same attack and seed that both finished on {device}.")
+    tag = group.scale.dataset.name
+    title = f"Summary by defense: {scale_text(group.scale, labels)}"
+    return Table("", title, "Defense", list(COLUMNS), rows, notes=notes, level=3, tag=tag)
+
+
+def _bold(group: Group, rows: list[Row]) -> None:
+    """Best means among defenses that cover the same attacks without a failure."""
+    competing = [i for i, c in enumerate(group.columns) if c not in group.controls and c.name != UNDEFENDED]
+    covers = {frozenset(r for r in group.attacks() if group.entry(r, group.columns[i]).values("ca")) for i in competing}
+    if len(covers - {frozenset()}) != 1:
+        return
+    for place, metric in ((0, "ca"), (1, "asr"), (3, "ra")):
+        values = {}
+        for i in competing:
+            column = group.columns[i]
+            found = average(group, column, group.attacks(), metric)
+            if found and not any(group.entry(r, column).failures() for r in group.attacks()):
+                values[i] = found.by_seed
+        for winner in stats.best(values, higher=metric != "asr"):
+            rows[winner].cells[place].best = True

@@ -1,0 +1,63 @@
+"""How numbers and states are written in every table."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from benchbd.report.stats import Mean
+
+UNDEFINED = "–"
+NOT_RUN = "not run"
+
+
+def percent(fraction: float, digits: int = 2) -> str:
+    """``92.01`` for 0.9201. Never ``-0.00``."""
+    text = f"{100 * fraction:.{digits}f}"
+    return text.lstrip("-").replace("-", "") if float(text) == 0 else text.replace("-", "−")
+
+
+def signed(fraction: float) -> str:
+    """``+0.31`` or ``−0.61``, in points of a percent."""
+    text = percent(fraction)
+    return text if text.startswith("−") else f"+{text}"
+
+
+def mean_text(found: Mean) -> str:
+    """``92.01 ± 0.30``, or ``92.01`` where one value has no interval."""
+    return percent(found.mean) if found.half is None else f"{percent(found.mean)} ± {percent(found.half)}"
+
+
+def duration(seconds: float) -> str:
+    """``12.3 s``, ``4.1 min`` or ``2.6 h``."""
+    if seconds < 90:
+        return f"{seconds:.1f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def failures_text(failures: Mapping[str, int]) -> str:
+    """``oom``, ``2 oom, timeout``: failures by name."""
+    return ", ".join(f"{n} {name}" if n > 1 else name for name, n in sorted(failures.items()))
+
+
+def needs_text(needs: Sequence[str], control: bool) -> str:
+    """What a defense is handed beyond the poisoned set."""
+    words = {"clean": "clean images", "truth": "sees the truth"}
+    text = ", ".join(words.get(need, need) for need in needs) or "nothing"
+    return f"{text} (control)" if control else text
+
+
+def first_line(text: Any, limit: int = 110) -> str:
+    """The first line of an error, cut to ``limit`` characters."""
+    line = next((part.strip() for part in str(text or "").splitlines() if part.strip()), "")
+    return line if len(line) <= limit else line[: limit - 1] + "…"
+
+
+def seeds_text(counts: Iterable[int]) -> str:
+    """``3 seeds``, ``1 seed`` or ``2 to 5 seeds``."""
+    found = sorted(set(counts))
+    if not found:
+        return "no seed"
+    if len(found) == 1:
+        return f"{found[0]} seed{'s' if found[0] != 1 else ''}"
+    return f"{found[0]} to {found[-1]} seeds"

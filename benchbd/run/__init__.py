@@ -1,0 +1,9 @@
+"""Where and when cells run: the scheduler, its worker processes and the executors."""
+
+from __future__ import annotations
+
+from benchbd.run.outcome import Outcome
+from benchbd.run.scheduler import run_cells
+from benchbd.run.settings import RunSettings
+
+__all__ = ["Outcome", "RunSettings", "run_cells"]

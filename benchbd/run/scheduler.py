@@ -1,0 +1,362 @@
+"""Runs the cells of a plan through an executor: what is done is skipped, what breaks is recorded, the rest goes on."""
+
+from __future__ import annotations
+
+import errno
+import json
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+from benchbd import records
+from benchbd.errors import BenchbdError
+from benchbd.run.claims import Claims
+from benchbd.run.display import Display
+from benchbd.run.executor import Ended, Executor, Job
+from benchbd.run.executors import make_executor
+from benchbd.run.order import Costs, Sharing, Stages, arrange, in_shard, waves
+from benchbd.run.outcome import Outcome
+from benchbd.run.settings import RunSettings, duration_text
+from benchbd.run.sharing import stages_of
+from benchbd.run.states import RETRIABLE, attempts_of, decide
+
+if TYPE_CHECKING:
+    from benchbd.cell import Cell
+
+POLL = 0.2
+"""Seconds between two looks at clocks and signals."""
+FOREIGN = 2.0
+"""Seconds between two looks at a cell that another run is working on."""
+FULL_DISK = ("No space left on device", "the disk is full", "Disk quota exceeded")
+
+
+def earlier_records(output: Path) -> Iterator[dict[str, Any]]:
+    """Every readable record of a results folder, for expected times; unchecked."""
+    folder = output / "records"
+    for path in sorted(folder.glob("*.json")) if folder.is_dir() else ():
+        try:
+            record = json.loads(path.read_bytes())
+        except (OSError, ValueError, RecursionError):
+            continue
+        if isinstance(record, dict):
+            yield record
+
+
+def facts_of(cell: Cell) -> dict[str, Any]:
+    """A cell's names and parameters, as its record will have them."""
+    kinds = ("dataset", "attack", "defense", "model")
+    names = {kind: getattr(cell, kind).name for kind in kinds}
+    return {**names, "params": {kind: getattr(cell, kind).params for kind in kinds}, "recipe": cell.recipe}
+
+
+class _Run:
+    """The state of one run; it is also what displays are told."""
+
+    def __init__(self, cells: Sequence[Cell], settings: RunSettings, display: Display) -> None:
+        self.settings, self.display = settings, display
+        self.cells = {cell.id: cell for cell in cells if in_shard(cell.id, settings.shard)}
+        self.statuses = dict.fromkeys(self.cells, "pending")
+        self.reasons: dict[str, str] = {}
+        self.ran: list[str] = []
+        self.costs = Costs(earlier_records(settings.output))
+        self.attempts = dict.fromkeys(self.cells, 0)
+        self.waiting: list[Cell] = []
+        self.running: dict[str, Job] = {}
+        self.foreign: dict[str, float] = {}
+        self.alone: set[str] = set()
+        self.signals = 0
+        self.draining = False
+        self.interrupted: str | None = None
+        self.stop_reason: str | None = None
+        self.began = time.monotonic()
+        self._expected: dict[str, float | None] = {}
+        self._started_at: dict[str, float] = {}
+        self._before: dict[str, int] = {}
+        self._choose()
+
+    def _choose(self) -> None:
+        """Sort the cells into those to run and those to keep."""
+        settings, todo = self.settings, []
+        for cell in self.cells.values():
+            record = records.read_record(settings.output, cell.id)
+            if self._wanted(cell.id, record):
+                todo.append(cell)
+                self.attempts[cell.id] = 0 if settings.rerun else attempts_of(record)
+            elif record is not None:
+                self._settle(cell.id, record["status"], record.get("error"))
+        stages = stages_of(list(self.cells.values())) if todo else {}
+        self.stages: Callable[[Cell], Stages] = lambda cell: stages.get(cell.id, Stages())
+        self.sharing = Sharing(self.stages)
+        self.waiting = arrange(todo, self.expected)
+        self.wave_of = {cell.id: level for level, wave in enumerate(waves(self.waiting, self.stages)) for cell in wave}
+        self.total = len(self.waiting)
+
+    def _wanted(self, cell_id: str, record: dict[str, Any] | None) -> bool:
+        settings = self.settings
+        return decide(record, rerun=settings.rerun, stale=cell_id in settings.stale, retries=settings.retries)
+
+    def _settle(self, cell_id: str, status: str, reason: str | None) -> None:
+        self.statuses[cell_id] = status
+        self.reasons.pop(cell_id, None)
+        if status != "done" and reason:
+            self.reasons[cell_id] = " ".join(str(reason).split())
+
+    # What displays ask.
+
+    @property
+    def left(self) -> int:
+        """Cells not yet ended."""
+        return len(self.waiting) + len(self.running)
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Cells of this run by status so far."""
+        return Outcome(self.statuses, {}, [], 0.0).counts
+
+    def expected(self, cell: Cell) -> float | None:
+        """Expected seconds of a cell."""
+        if cell.id not in self._expected:
+            self._expected[cell.id] = self.costs.expected(facts_of(cell))
+        return self._expected[cell.id]
+
+    def eta(self) -> float | None:
+        """Expected seconds until the end, all places busy."""
+        known = [s for cell in self.cells.values() if (s := self.expected(cell)) is not None]
+        if not known or not self.left:
+            return None
+        typical, now = sum(known) / len(known), time.monotonic()
+        rest = sum(self.expected(cell) or typical for cell in self.waiting)
+        going = [max(0.0, (self.expected(self.cells[i]) or typical) - (now - self._started_at[i])) for i in self.running]
+        return max((rest + sum(going)) / max(1, min(self.executor.places, self.left)), *going, 0.0)
+
+    # The loop.
+
+    def run(self, make: Callable[[RunSettings, Callable[[str, dict[str, Any]], None]], Executor]) -> Outcome:
+        """Work until nothing is left or something says stop."""
+        self.claims = Claims(self.settings.output)
+        error: BenchbdError | None = None
+        if self.waiting:
+            self.executor = make(self.settings, self._heard)
+            self.display.begin(self, self._opening())
+            try:
+                with self._watch_signals():
+                    while self.waiting or self.running:
+                        self._look_around()
+                        self._fill()
+                        if not self.running and (self.draining or not self.waiting):
+                            break
+                        for ended in self.executor.poll(POLL):
+                            self._ended(ended)
+                        self.display.tick()
+            except BenchbdError as problem:
+                error = problem
+            finally:
+                self.executor.close()
+                self.claims.close()
+        outcome = Outcome(self.statuses, self.reasons, self.ran, time.monotonic() - self.began, self._why_interrupted())
+        if self.total:
+            self.display.end(outcome)
+        if error:
+            raise error
+        return outcome
+
+    def _why_interrupted(self) -> str | None:
+        unfinished = any(status in ("pending", "cancelled") for status in self.statuses.values())
+        return self.interrupted if unfinished else None
+
+    def _opening(self) -> str:
+        kept = len(self.cells) - self.total
+        shard = f" of shard {self.settings.shard.index}/{self.settings.shard.count}" if self.settings.shard else ""
+        return f"{self.total} cells to run{shard}, {kept} kept; {self.executor.places} at once ({self.executor.name})"
+
+    def _look_around(self) -> None:
+        """Act on signals and on the budget."""
+        elapsed, budget = time.monotonic() - self.began, self.settings.budget
+        if budget is not None and elapsed > budget and not self.interrupted:
+            self.interrupted = f"the budget of {duration_text(budget)} is used up"
+            self._stop(self.interrupted)
+        if self.signals >= 2 and self.stop_reason is None:
+            self.interrupted = "interrupted"
+            self._stop("interrupted")
+        elif self.signals == 1 and not self.draining:
+            self.interrupted, self.draining = "interrupted", True
+            self.display.note(f"finishing {len(self.running)} running cells, starting no more; Ctrl-C again stops at once")
+
+    def _stop(self, reason: str) -> None:
+        """End everything that runs; start nothing more."""
+        self.draining, self.stop_reason = True, reason
+        self.display.note(f"stopping: {reason}")
+        for job_id in list(self.running):
+            self.executor.cancel(job_id)
+
+    def _fits(self, cell: Cell) -> bool:
+        """Whether a cell can be expected to end within the budget."""
+        budget, expected = self.settings.budget, self.expected(cell)
+        return budget is None or expected is None or time.monotonic() - self.began + expected <= budget
+
+    def _fill(self) -> None:
+        """Start cells while there is room."""
+        tried: set[str] = set()
+        while self.waiting and not self.draining and self.executor.free() > 0:
+            now = time.monotonic()
+            candidates = [c for c in self.waiting if self.foreign.get(c.id, 0.0) <= now and c.id not in tried]
+            fitting = [c for c in candidates if self._fits(c)]
+            # A cell longer than any budget must still get its turn: what it stores and checkpoints is not lost.
+            cell = self.sharing.pick(fitting or (candidates if not self.running and not self.ran else []))
+            if cell is None:
+                if candidates and not self.running:
+                    self.interrupted, self.draining = "no cell left is expected to fit into the budget", True
+                    self.display.note(self.interrupted)
+                return
+            tried.add(cell.id)
+            if self._start(cell):
+                self.waiting.remove(cell)
+
+    def _start(self, cell: Cell) -> bool:
+        """Hand a cell to the executor, unless another run has it or has just finished it."""
+        if not self.claims.take(cell.id):
+            if cell.id not in self.foreign:
+                self.display.note(f"{cell.label} is being run by another process; looking again later")
+            self.foreign[cell.id] = time.monotonic() + FOREIGN
+            return False
+        if self.foreign.pop(cell.id, None) is not None:
+            record = records.read_record(self.settings.output, cell.id)
+            if record is not None and record["status"] == "done":
+                self.claims.give_up(cell.id)
+                self._settle(cell.id, "done", None)
+                self.sharing.stored(cell)
+                return True
+        self.attempts[cell.id] += 1
+        job = Job(cell.id, cell.label, cell.to_json(), self.attempts[cell.id], cell.id in self.alone, self.wave_of[cell.id])
+        self.running[cell.id] = job
+        self._started_at[cell.id] = time.monotonic()
+        self._before[cell.id] = self._changed(cell.id)
+        self.sharing.started(cell)
+        self.executor.start(job)
+        return True
+
+    def _changed(self, cell_id: str) -> int:
+        """When a cell's record was last written; 0 where there is none."""
+        try:
+            return records.record_path(self.settings.output, cell_id).stat().st_mtime_ns
+        except OSError:
+            return 0
+
+    def _heard(self, cell_id: str, event: dict[str, Any]) -> None:
+        if event.get("event") == "started":
+            self._started_at[cell_id] = time.monotonic()
+        self.display.event(cell_id, self.cells[cell_id].label, event)
+
+    def _ended(self, ended: Ended) -> None:
+        """Take a job's end into account: record it, or try again."""
+        cell, job = self.cells[ended.id], self.running.pop(ended.id)
+        # A worker may die between writing the record and saying so; the record is the truth.
+        fresh = ended.recorded or self._changed(ended.id) != self._before[ended.id]
+        record = ended.record or (records.read_record(self.settings.output, ended.id) if fresh else None)
+        status = str(record["status"]) if record else ended.status
+        reason = str(record.get("error") or "") if record else ended.reason
+        if status == "done" and record is None:
+            status, reason = "lost", "the cell ended but left no readable record"
+        self.sharing.ended(cell, status == "done")
+        full = status == "failed" and any(text in reason for text in FULL_DISK)
+        if full:
+            # The cell is not to blame: it runs again by itself once there is room.
+            status, record = "cancelled", None
+        if status == "oom" and ended.shared and ended.id not in self.alone:
+            self.alone.add(ended.id)
+            self.attempts[ended.id] -= 1
+            self._again(cell, "out of memory on a shared GPU; once more, alone")
+        elif status in RETRIABLE and job.attempt <= self.settings.retries and not self.draining:
+            self._again(cell, f"{status} ({reason}); try {job.attempt + 1} of {self.settings.retries + 1}")
+        else:
+            self._finish(cell, job, status, reason, record, ended)
+        if full:
+            self._stop("the disk is full; free some space and run the same command again")
+
+    def _again(self, cell: Cell, why: str) -> None:
+        self.claims.give_up(cell.id)
+        self.waiting.append(cell)
+        self.display.note(f"{cell.label}: {why}")
+
+    def _finish(self, cell: Cell, job: Job, status: str, reason: str, record: dict[str, Any] | None, ended: Ended) -> None:
+        if status == "cancelled" and self.stop_reason:
+            reason = self.stop_reason
+        self._settle(cell.id, status, reason)
+        self.ran.append(cell.id)
+        try:
+            self._write(cell, job, status, reason, record, ended)
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise BenchbdError(f"records cannot be written: {error}") from error
+            if self.stop_reason is None:
+                self._stop("the disk is full; free some space and run the same command again")
+        self.claims.give_up(cell.id)
+        if record and status == "done":
+            self.costs.learn(record)
+            self._expected = {}
+        self.display.ended(cell.id, cell.label, status, reason, ended.wall, record)
+        if self.settings.fail_fast and status not in ("done", "skipped") and self.stop_reason is None:
+            self._stop("--fail-fast")
+
+    def _write(self, cell: Cell, job: Job, status: str, reason: str, record: dict[str, Any] | None, ended: Ended) -> None:
+        """Write what the cell's own process could not. A finished cell's record is never replaced by a lesser one."""
+        output = self.settings.output
+        if status == "done":
+            if ended.record:
+                records.write_record(output, ended.record)
+            return
+        if record is None:
+            there = records.read_record(output, cell.id)
+            if there is not None and there["status"] == "done":
+                return  # an earlier run's, that was to be made again
+            record = records.blank(cell, status, reason)
+            record["time"]["own"] = ended.wall
+        records.write_record(output, {**record, "attempts": job.attempt})
+
+    @contextmanager
+    def _watch_signals(self) -> Iterator[None]:
+        """First Ctrl-C: finish what runs. Second, SIGTERM or a closed terminal: stop at once."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+
+        def polite(number: int, frame: FrameType | None) -> None:
+            self.signals += 1
+            if self.signals >= 2 and self.executor.name == "inline":
+                raise KeyboardInterrupt  # the cell runs in this very thread
+
+        def firm(number: int, frame: FrameType | None) -> None:
+            self.signals = max(1, self.signals)
+            polite(number, frame)
+
+        before: Mapping[int, Any] = {
+            number: signal.signal(number, handler)
+            for number, handler in ((signal.SIGINT, polite), (signal.SIGTERM, firm), (signal.SIGHUP, firm))
+        }
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+def run_cells(cells: Sequence[Cell], settings: RunSettings, display: Display) -> Outcome:
+    """Run every cell that has no result yet.
+
+    Args:
+        cells: the plan's cells; those outside ``settings.shard`` are not looked at.
+        settings: how to run them.
+        display: told what happens.
+
+    Returns:
+        What became of each cell.
+
+    Raises:
+        BenchbdError: workers do not start, or records cannot be written.
+    """
+    return _Run(cells, settings, display).run(make_executor)

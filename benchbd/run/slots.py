@@ -1,0 +1,117 @@
+"""Slots: how many cells run at once on this machine, on which device each, with how many threads."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+from benchbd.errors import UsageError
+from benchbd.run.settings import RunSettings
+
+_PROBE = "import torch; print('gpus', torch.cuda.device_count() if torch.cuda.is_available() else 0)"
+
+
+class Slot(NamedTuple):
+    """A place where one cell at a time runs.
+
+    Attributes:
+        index: number shown to the user, from 0.
+        gpu: what CUDA_VISIBLE_DEVICES is set to, or None on the CPU.
+        share: slots on the same GPU (1: alone).
+        threads: CPU threads of the worker.
+    """
+
+    index: int
+    gpu: str | None
+    share: int
+    threads: int
+
+    @property
+    def device(self) -> str:
+        """The torch device name inside the worker."""
+        return "cpu" if self.gpu is None else "cuda"
+
+    @property
+    def name(self) -> str:
+        """How the slot is called in the display."""
+        return f"cpu{self.index}" if self.gpu is None else f"gpu {self.gpu}" + (f".{self.index}" if self.share > 1 else "")
+
+    def environment(self) -> dict[str, str]:
+        """Variables that must be set before the worker imports anything numeric."""
+        threads = str(self.threads)
+        names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
+        # An idle OpenMP thread that spins takes the core its neighbour needs.
+        variables = {name: threads for name in names} | {"OMP_WAIT_POLICY": "PASSIVE"}
+        variables["CUDA_VISIBLE_DEVICES"] = "" if self.gpu is None else self.gpu
+        variables["BENCHBD_GPU_SHARE"] = str(self.share)
+        return variables
+
+
+def cores() -> int:
+    """CPU cores this process may use (affinity respected)."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def visible_gpus() -> tuple[str, ...]:
+    """Ids of the GPUs torch can use, an inherited CUDA_VISIBLE_DEVICES respected.
+
+    Torch is asked in a process of its own: a parent that has touched CUDA cannot be rid of it. It is not asked at all
+    where nothing hints at a GPU, because importing it takes seconds.
+    """
+    inherited = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if inherited is not None and inherited.strip() in ("", "-1", "NoDevFiles"):
+        return ()
+    if not (shutil.which("nvidia-smi") or any(Path("/dev").glob("nvidia[0-9]*")) or Path("/dev/dxg").exists()):
+        return ()
+    try:
+        answer = subprocess.run([sys.executable, "-c", _PROBE], capture_output=True, text=True, timeout=120, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return ()
+    words = answer.stdout.split()
+    count = int(words[1]) if len(words) == 2 and words[0] == "gpus" and words[1].isdigit() else 0
+    if inherited is not None:
+        return tuple(name.strip() for name in inherited.split(",") if name.strip())[:count]
+    return tuple(str(index) for index in range(count))
+
+
+def chosen_gpus(settings: RunSettings) -> tuple[str, ...]:
+    """The GPUs a run may use.
+
+    Raises:
+        UsageError: a GPU was asked for that is not there.
+    """
+    if settings.device == "cpu":
+        if settings.gpus:
+            raise UsageError("--gpus and --device cpu contradict each other")
+        return ()
+    found = visible_gpus()
+    if settings.gpus is None:
+        if settings.device == "cuda" and not found:
+            raise UsageError("--device cuda: torch sees no GPU here (`benchbd env` shows what it sees)")
+        return found
+    missing = [name for name in settings.gpus if name not in found and not name.startswith(("GPU-", "MIG-"))]
+    if missing or not found:
+        seen = ", ".join(found) or "none"
+        raise UsageError(f"--gpus {','.join(missing or settings.gpus)}: no such GPU; visible: {seen}")
+    return settings.gpus
+
+
+def make_slots(settings: RunSettings) -> list[Slot]:
+    """The slots of this machine: visible GPUs x jobs_per_gpu, or one per core; ``jobs`` overrides the number.
+
+    One thread each on the CPU, whatever the number of slots: two OpenMP threads that share cores with others can be ten
+    times slower than one, and the result of a sum depends on how many threads share it.
+    """
+    gpus = chosen_gpus(settings)
+    if not gpus:
+        count = settings.jobs or cores()
+        return [Slot(i, None, 1, settings.threads or 1) for i in range(count)]
+    count = settings.jobs or len(gpus) * settings.jobs_per_gpu
+    threads = settings.threads or max(1, cores() // count)
+    # Round robin, so that fewer jobs than places still use every GPU.
+    places = [gpus[i % len(gpus)] for i in range(count)]
+    return [Slot(i, gpu, places.count(gpu), threads) for i, gpu in enumerate(places)]

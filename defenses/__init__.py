@@ -1,0 +1,1 @@
+"""Built-in defenses; installed as benchbd.defenses."""

@@ -1,0 +1,175 @@
+"""Anti-Backdoor Learning: isolate the samples learnt first, train on, then unlearn the isolated ones."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+import numpy as np
+
+from benchbd.components import Attack, DatasetInfo, Defense, Training, defense
+from benchbd.errors import Diverged, Impossible
+
+if TYPE_CHECKING:
+    import torch
+
+    from benchbd.engine import Loss
+    from benchbd.lab import Lab, Trained
+
+EXPLODED = 1e4
+"""Mean cross-entropy of the isolated samples in one epoch above which the ascent counts as exploded.
+
+A large loss is what unlearning is for, so tens or hundreds are no fault, and a model that lost its clean accuracy on
+the way is a result to be shown. At 10,000 nats the logits are a thousand times those of any trained classifier: the
+ascent has run away and only the number format still bounds it.
+"""
+
+
+@dataclasses.dataclass(frozen=True)
+class LocalGradientAscent:
+    """LGA: descend while the loss is above ``gamma``, ascend once it is below, so that easy samples stay easy to tell.
+
+    Called with losses and weights (B,), returns ``sign(mean - gamma) * mean``, the sign taken on the batch mean as the
+    authors' code does, or on each sample.
+    """
+
+    gamma: float
+    level: Literal["batch", "sample"] = "batch"
+
+    def __call__(self, losses: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+        """``losses`` and ``weights`` (B,) -> scalar."""
+        loss = losses * weights
+        loss = loss.mean() if self.level == "batch" else loss
+        return ((loss - self.gamma).sign() * loss).mean()
+
+
+@dataclasses.dataclass(frozen=True)
+class Flooding:
+    """Keep the loss afloat at ``gamma``: ``|mean - gamma| + gamma``, on the batch mean or on each sample."""
+
+    gamma: float
+    level: Literal["batch", "sample"] = "batch"
+
+    def __call__(self, losses: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+        """``losses`` and ``weights`` (B,) -> scalar."""
+        loss = losses * weights
+        loss = loss.mean() if self.level == "batch" else loss
+        return ((loss - self.gamma).abs() + self.gamma).mean()
+
+
+@dataclasses.dataclass(frozen=True)
+class GlobalGradientAscent:
+    """GGA on the isolated samples: minimise the negative mean loss."""
+
+    def __call__(self, losses: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+        """``losses`` and ``weights`` (B,) -> scalar."""
+        return -(losses * weights).mean()
+
+
+def isolate(losses: np.ndarray, ratio: float) -> np.ndarray:
+    """Positions of the floor(N ratio) lowest losses, lowest first, ties by position; int64."""
+    return np.argsort(losses, kind="stable")[: int(len(losses) * ratio)]
+
+
+@defense("abl", version=1)
+class Abl(Defense):
+    """ABL (2021): isolate the 1 % easiest samples of a short training, train on the rest, unlearn them by ascent."""
+
+    smoke: ClassVar[dict[str, Any]] = {"turning_epochs": 1, "finetune_epochs": 1, "unlearn_epochs": 1}
+
+    loss: Literal["lga", "flooding"] = "lga"
+    """Loss of the isolation stage: local gradient ascent as published, or flooding as in the authors' code."""
+    gamma: float = 0.5
+    """Loss below which the isolation stage ascends."""
+    sign_level: Literal["batch", "sample"] = "batch"
+    """Whether batch mean or each sample decides on descent or ascent; per sample is another method."""
+    turning_epochs: int = 20
+    """Epochs of the isolation stage, without augmentation."""
+    ratio: float = 0.01
+    """Share of the training set isolated, in (0, 1)."""
+    finetune_epochs: int = 60
+    """Epochs of ordinary training after isolation."""
+    finetune_data: Literal["rest", "all"] = "rest"
+    """What it trains on: the samples not isolated (the authors' code), or all of them (LfD's text)."""
+    unlearn_epochs: int = 20
+    """Epochs of ascent on the isolated samples."""
+    lr: float = 0.1
+    """Learning rate of isolation, and of fine-tuning unless finetune_lr is given. GTSRB: 0.01."""
+    finetune_lr: float | None = None
+    """Learning rate of fine-tuning; a tenth of it in the last third of its epochs."""
+    unlearn_lr: float = 1e-4
+    """Learning rate of unlearning."""
+    bn_mode: Literal["train", "eval"] = "train"
+    """Batch norm while unlearning: statistics of the isolated batches (the authors' code), or frozen."""
+
+    def check(self, info: DatasetInfo, attack: Attack) -> None:
+        """Refuse an isolation that finds nothing or everything."""
+        if not (0.0 < self.ratio < 1.0 and int(info.train * self.ratio) >= 1):
+            raise Impossible(f"abl: ratio {self.ratio:g} of {info.train} images isolates none or all of them")
+        if self.turning_epochs < 1 or min(self.finetune_epochs, self.unlearn_epochs) < 0:
+            raise Impossible("abl: turning_epochs must be 1 or more, finetune_epochs and unlearn_epochs 0 or more")
+        if min(self.lr, self._finetune_lr(), self.unlearn_lr) <= 0:
+            raise Impossible("abl: learning rates must be positive")
+
+    def trainings(self, attack: Attack) -> tuple[Training, ...]:
+        """Isolation and unlearning are short; the stage between them is this defense's one full training."""
+        first = ("abl", self.loss, self.gamma, self.sign_level, self.turning_epochs, self.lr)
+        left_out = self.ratio if self.finetune_data == "rest" else 0.0
+        second = (*first, left_out, self.finetune_epochs, self._finetune_lr())
+        third = (*second, self.ratio, self.unlearn_epochs, self.unlearn_lr, self.bn_mode)
+        return (
+            Training("fine-tune", first),
+            *([Training("full", second)] if self.finetune_epochs else []),
+            *([Training("fine-tune", third)] if self.unlearn_epochs else []),
+        )
+
+    def train(self, lab: Lab) -> Trained:
+        """Isolate, train on, unlearn. SGD of its own throughout; batch size and augmentation are the base recipe's.
+
+        Raises:
+            Diverged: a loss became infinite (the engine says in which epoch), or the ascent exploded.
+        """
+        n = len(lab.poisoned)
+        sgd: dict[str, Any] = {"optimizer": "sgd", "momentum": 0.9, "nesterov": True, "weight_decay": 1e-4}
+        lga = self.loss == "lga"
+        hold: Loss = (LocalGradientAscent if lga else Flooding)(self.gamma, self.sign_level)
+
+        model = lab.train(
+            lab.poisoned, what="fine-tune", name="isolation", loss=hold,
+            epochs=self.turning_epochs, lr=self.lr, schedule="constant", augment=(), **sgd,
+        )  # fmt: skip
+        losses = lab.losses(model, lab.poisoned)
+        isolated = isolate(losses, self.ratio)
+        lab.suspect(-losses, isolated)
+        facts: dict[str, Any] = {
+            "isolation_losses": model.epoch_losses,
+            "isolated_per_class": np.bincount(lab.poisoned.labels.numpy()[isolated], minlength=lab.classes).tolist(),
+        }
+
+        if self.finetune_epochs:
+            rest = lab.poisoned.subset(np.setdiff1d(np.arange(n), isolated))
+            model = lab.train(
+                rest if self.finetune_data == "rest" else lab.poisoned, name="fine-tuning", start=model,
+                epochs=self.finetune_epochs, lr=self._finetune_lr(),
+                schedule="steps", milestones=(round(self.finetune_epochs * 2 / 3),), decay=0.1, **sgd,
+            )  # fmt: skip
+            facts["finetuning_losses"] = model.epoch_losses
+
+        if self.unlearn_epochs:
+            model = lab.train(
+                lab.poisoned.subset(isolated), what="fine-tune", name="unlearning", start=model,
+                loss=GlobalGradientAscent(), bn=self.bn_mode,
+                epochs=self.unlearn_epochs, lr=self.unlearn_lr, schedule="constant", augment=(), **sgd,
+            )  # fmt: skip
+            facts["unlearning_losses"] = model.epoch_losses
+        lab.note("abl", facts)
+        for epoch, loss in enumerate(facts.get("unlearning_losses", ()), start=1):
+            if loss > EXPLODED:
+                raise Diverged(
+                    f"abl: unlearning exploded in epoch {epoch} of {self.unlearn_epochs}: "
+                    f"mean cross-entropy {loss:.3g} on the isolated samples"
+                )
+        return model
+
+    def _finetune_lr(self) -> float:
+        return self.lr if self.finetune_lr is None else self.finetune_lr

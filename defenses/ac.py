@@ -1,0 +1,140 @@
+"""Activation clustering: split each class's features in two, drop the part that looks foreign, train on the rest."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from benchbd.components import Attack, DatasetInfo, Defense, Training, defense
+from benchbd.defenses._clusters import Analysis, Clusters, Reduction, Scope, Settings, cluster
+from benchbd.errors import Diverged, Impossible
+
+if TYPE_CHECKING:
+    import torch
+
+    from benchbd.lab import Lab, Trained, TrainSet
+
+PRESETS: dict[str, tuple[Scope, Reduction, Analysis]] = {
+    "per-class": ("label", "pca", "size"),
+    "trojanzoo": ("predicted", "ica", "silhouette"),
+    "global": ("all", "ica", "size"),
+}
+"""Scope, reduction and analysis of each preset."""
+
+
+@defense("ac", version=1)
+class Ac(Defense):
+    """Activation clustering (2018): two clusters in each class's features, retrain without the smaller ones."""
+
+    preset: Literal["per-class", "trojanzoo", "global"] = "per-class"
+    """per-class: PCA, drop each class's smaller cluster. trojanzoo: FastICA of predicted classes, drop small clusters
+    of a clear split. global: FastICA, one split of all samples, keep the larger part (LfD's text)."""
+    scope: Literal["label", "predicted", "all"] | None = None
+    """What is clustered together: a given label, a predicted one, everything. The preset's by default."""
+    reduce: Literal["pca", "ica", "none"] | None = None
+    """Reduction before K-means. The preset's by default."""
+    dims: int = 10
+    """Dimensions after the reduction."""
+    features: Literal["pooled", "map"] = "pooled"
+    """What is clustered: the head's input, or the last feature map before pooling, flattened."""
+    analysis: Literal["size", "relative-size", "silhouette", "distance"] | None = None
+    """Which clusters are dropped: the smaller; those under max_share; those under max_share of a split with
+    min_silhouette; those nearer to another group's mean. The preset's by default."""
+    max_share: float = 0.35
+    """relative-size, silhouette: share of its group under which a cluster is suspicious."""
+    min_silhouette: float = 0.1
+    """silhouette: score above which a split counts as clear."""
+
+    def check(self, info: DatasetInfo, attack: Attack) -> None:
+        """Refuse settings that mean nothing."""
+        how = self.settings()
+        if how.scope == "all" and how.analysis == "distance":
+            raise Impossible("ac: analysis distance compares classes, so it needs scope label or predicted")
+        if self.dims < 1 or not 0.0 < self.max_share <= 1.0 or not -1.0 <= self.min_silhouette <= 1.0:
+            raise Impossible("ac: dims must be >= 1, max_share in (0, 1], min_silhouette in [-1, 1]")
+
+    def settings(self) -> Settings:
+        """The preset with what was given in its place."""
+        scope, reduce, analysis = PRESETS[self.preset]
+        return Settings(
+            self.scope or scope,
+            self.reduce or reduce,
+            self.analysis or analysis,
+            self.dims,
+            self.max_share,
+            self.min_silhouette,
+        )
+
+    def trainings(self, attack: Attack) -> tuple[Training, ...]:
+        """The feature model, which all variants share, and the training on what is kept."""
+        return (
+            Training("feature-model", ("no augmentation",)),
+            Training("full", ("ac", self.features, *self.settings())),
+        )
+
+    def train(self, lab: Lab) -> Trained:
+        """Train a feature model without augmentation, cluster, retrain from scratch on what is kept.
+
+        Raises:
+            Diverged: nothing is kept.
+        """
+        how, data = self.settings(), lab.poisoned
+        model = lab.train(data, what="feature-model", name="feature model", augment=())
+        labels = data.labels.numpy()
+        groups = np.zeros_like(labels) if how.scope == "all" else labels
+        if how.scope == "predicted":
+            groups = lab.logits(model, data).argmax(1)
+        pooled = lab.features(model, data) if self.features == "pooled" else None
+
+        def compute() -> dict[str, np.ndarray]:
+            features = flat_maps(lab, model, data) if pooled is None else pooled
+            found = cluster(features, groups, how, lab.seed_for("ac") % 2**32)
+            return {"removed": found.removed, "scores": found.scores, "groups": found.groups}
+
+        inputs = {**how._asdict(), "features": self.features, "model": model.key, "data": data.key}
+        found = Clusters(**lab.stage("clusters", inputs, compute))
+        lab.note(
+            "ac",
+            {
+                "kept_per_class": np.bincount(labels[~found.removed], minlength=lab.classes).tolist(),
+                "removed_per_class": np.bincount(labels[found.removed], minlength=lab.classes).tolist(),
+                "groups": [
+                    {
+                        "group": int(name),
+                        "sizes": [int(one), int(other)],
+                        "silhouette": None if np.isnan(silhouette) else float(silhouette),
+                        "pca_instead_of_ica": bool(fell_back),
+                    }
+                    for name, one, other, silhouette, fell_back in found.groups
+                ],
+            },
+        )
+        lab.suspect(found.scores, found.removed)
+        if found.removed.all():
+            raise Diverged("ac: every sample is in a suspicious cluster; none is left to train on")
+        return lab.train(data.subset(np.flatnonzero(~found.removed)))
+
+
+def flat_maps(lab: Lab, trained: Trained, data: TrainSet) -> np.ndarray:
+    """The last map (C, h, w) that a network computes before its features are pooled, flattened: float32 (N, C h w)."""
+    import torch
+
+    seen: dict[str, torch.Tensor] = {}
+
+    def keep(module: torch.nn.Module, inputs: Any, output: Any) -> None:
+        if isinstance(output, torch.Tensor) and output.ndim == 4 and output.shape[-1] > 1:
+            seen["last"] = output
+
+    net = trained.module().to(lab.device)
+    hooks = [module.register_forward_hook(keep) for module in net.modules()]
+    rows = []
+    with torch.inference_mode():
+        for start in range(0, len(data), 256):
+            images = data.images[start : start + 256]
+            net.features(images.to(lab.device).float() / 255)
+            rows.append(seen.pop("last").flatten(1).float().cpu())
+    for hook in hooks:
+        hook.remove()
+    maps: np.ndarray = torch.cat(rows).numpy()
+    return maps

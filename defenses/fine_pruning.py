@@ -1,0 +1,136 @@
+"""Fine-pruning: silence the channels that clean images do not use, as far as clean accuracy allows."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
+
+import numpy as np
+
+from benchbd.components import UNDEFENDED, Attack, DatasetInfo, Defense, Training, defense
+from benchbd.errors import Impossible
+
+if TYPE_CHECKING:
+    from benchbd.lab import Lab, Trained
+
+PROFILES = {"paper": (0.08, 0), "canonical": (0.04, 10)}
+"""Largest accuracy drop and epochs of fine-tuning: as LfD's table seems to have done, and as fine-pruning's authors."""
+
+
+class Split(NamedTuple):
+    """Positions in the clean images: those that rank the channels, and those that say when to stop."""
+
+    rank: np.ndarray
+    validate: np.ndarray
+
+
+def split(n: int, seed: int) -> Split:
+    """Draw 80 % of ``n`` clean images for ranking; the rest (one at least) validates."""
+    order = np.random.default_rng(seed).permutation(n)
+    cut = min(int(0.8 * n), n - 1)
+    return Split(order[:cut], order[cut:])
+
+
+def pruning_curve(
+    features: np.ndarray, labels: np.ndarray, order: np.ndarray, weight: np.ndarray, bias: np.ndarray
+) -> np.ndarray:
+    """Accuracy after each pruned channel, from the features alone: a pruned channel adds nothing to any logit.
+
+    Args:
+        features: (N, D), the head's input.
+        labels: int64 (N,).
+        order: int64 (D,), channels in the order of pruning.
+        weight: (C, D) of the head.
+        bias: (C,) of the head.
+
+    Returns:
+        float64 (D + 1,): entry k is the accuracy with the first k channels of ``order`` pruned.
+    """
+    x, w = features.astype(np.float64), weight.astype(np.float64)
+    logits = np.broadcast_to(bias.astype(np.float64), (len(x), len(bias))).copy()
+    curve = np.empty(len(order) + 1)
+    curve[-1] = (logits.argmax(1) == labels).mean()
+    # From all pruned back to none, since adding a silent channel is exact where subtracting one would leave rounding.
+    for k in range(len(order) - 1, -1, -1):
+        logits += np.outer(x[:, order[k]], w[:, order[k]])
+        curve[k] = (logits.argmax(1) == labels).mean()
+    return curve
+
+
+def stop_at(curve: np.ndarray, max_drop: float) -> int:
+    """Channels to prune: one fewer than first cost more than ``max_drop`` accuracy. One channel is always left."""
+    too_far = np.flatnonzero(curve[0] - curve > max_drop + 1e-12)
+    return min(int(too_far[0]) - 1 if len(too_far) else len(curve) - 1, len(curve) - 2)
+
+
+@defense("fine-pruning", version=1)
+class FinePruning(Defense):
+    """Fine-pruning (2018): prune the undefended model's last channels, least active on clean images first."""
+
+    needs: ClassVar[tuple[str, ...]] = ("clean",)
+    smoke: ClassVar[dict[str, Any]] = {"finetune_epochs": 1}
+
+    profile: Literal["paper", "canonical"] = "paper"
+    """paper: up to 8 points of accuracy, no fine-tuning; canonical: up to 4, then 10 epochs on the clean images."""
+    clean_share: float = 0.05  # type: ignore[misc]
+    """Share of the clean training set it is given, in (0, 1]; 80 % of it ranks, 20 % validates."""
+    max_drop: float | None = None
+    """Validation accuracy that pruning may cost, in [0, 1); the profile's where not given."""
+    finetune_epochs: int | None = None
+    """Epochs of fine-tuning after pruning; the profile's where not given."""
+    finetune_lr: float = 0.01
+    """Learning rate of fine-tuning (SGD, momentum 0.9, weight decay 5e-4)."""
+
+    def check(self, info: DatasetInfo, attack: Attack) -> None:
+        """Refuse shares and drops that mean nothing."""
+        drop, epochs = self._settings()
+        if not 0.0 < self.clean_share <= 1.0 or info.train * self.clean_share < 10:
+            raise Impossible(
+                f"fine-pruning: clean_share {self.clean_share:g} of {info.train} images is under 10 or more than all"
+            )
+        if not 0.0 <= drop < 1.0 or epochs < 0 or self.finetune_lr <= 0:
+            raise Impossible("fine-pruning: max_drop must be in [0, 1), finetune_epochs >= 0, finetune_lr > 0")
+
+    def trainings(self, attack: Attack) -> tuple[Training, ...]:
+        """The undefended model, shared with the row's ``none`` cell, and the fine-tuning if there is one."""
+        drop, epochs = self._settings()
+        if not epochs:
+            return (UNDEFENDED,)
+        return (UNDEFENDED, Training("fine-tune", ("fine-pruning", self.clean_share, drop, epochs, self.finetune_lr)))
+
+    def train(self, lab: Lab) -> Trained:
+        """Rank channels, prune to the last state that validation allows, fine-tune where the profile says so.
+
+        The channels are those of the last block's output, which is the head's input: masking only the last convolution
+        of a residual block would leave the channel alive through the shortcut.
+        """
+        drop, epochs = self._settings()
+        trained = lab.train(lab.poisoned)
+        features = lab.features(trained, lab.clean)
+        rank, validate = split(len(lab.clean), lab.seed_for("fine-pruning split"))
+        order = np.argsort(features[rank].mean(0), kind="stable")
+        curve = pruning_curve(features[validate], lab.clean.labels.numpy()[validate], order, *trained.head())
+        pruned = stop_at(curve, drop)
+        lab.note(
+            "pruning",
+            {
+                "pruned": pruned,
+                "channels": len(order),
+                "validation_images": len(validate),
+                "validation_accuracy": curve.tolist(),
+                "order": order.tolist(),
+            },
+        )
+        model = lab.prune(trained, order[:pruned])
+        if epochs:
+            model = lab.train(
+                lab.clean, what="fine-tune", name="fine-tuning", start=model, epochs=epochs, lr=self.finetune_lr,
+                optimizer="sgd", momentum=0.9, nesterov=False, weight_decay=5e-4, schedule="constant",
+            )  # fmt: skip
+        return model
+
+    def _settings(self) -> tuple[float, int]:
+        drop, epochs = PROFILES[self.profile]
+        return (
+            drop if self.max_drop is None else self.max_drop,
+            epochs if self.finetune_epochs is None else self.finetune_epochs,
+        )

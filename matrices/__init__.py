@@ -1,0 +1,1 @@
+"""Built-in matrices; installed as benchbd.matrices."""

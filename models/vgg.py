@@ -1,0 +1,64 @@
+"""VGG-11 and VGG-S, the low-capacity version of it in LfD's Figure 6."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING
+
+from benchbd.components import DatasetInfo, Model, model
+from benchbd.errors import UsageError
+from benchbd.models._stem import at_least
+
+if TYPE_CHECKING:
+    from torch import nn
+
+P = 0
+"""A max-pooling in a plan of channels."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Vgg(Model):
+    """What the family shares: eight convolutions and five poolings."""
+
+    batch_norm: bool = True
+    """Batch norm after each convolution."""
+
+    def plan(self) -> tuple[int, ...]:
+        """Channels of each convolution, P for a max-pooling."""
+        raise NotImplementedError
+
+    def check(self, info: DatasetInfo) -> None:
+        """Raise Impossible where five poolings leave nothing."""
+        at_least(self.name, info.size, 32)
+
+    def build(self, classes: int, size: int) -> nn.Module:
+        """The network; average pooling at its end takes any size from 32 on."""
+        from benchbd.models._vgg import VGG
+
+        return VGG(plan=self.plan(), batch_norm=self.batch_norm, classes=classes)
+
+
+@model("vgg11", version=1)
+class Vgg11(_Vgg):
+    """VGG-11 with batch norm and one linear layer (Simonyan and Zisserman 2015, CIFAR form): 9,231,114 parameters."""
+
+    width: int = 64
+    """Channels of the first convolution; the others keep their ratio to it (2, 4, 4, 8, 8, 8, 8)."""
+
+    def __post_init__(self) -> None:
+        if self.width < 1:
+            raise UsageError(f"model {self.name!r}: width must be 1 or more")
+
+    def plan(self) -> tuple[int, ...]:
+        """Channels of each convolution, P for a max-pooling."""
+        w = self.width
+        return (w, P, 2 * w, P, 4 * w, 4 * w, P, 8 * w, 8 * w, P, 8 * w, 8 * w, P)
+
+
+@model("vgg-s", version=1)
+class VggS(_Vgg):
+    """VGG-S (LfD section 5.3): VGG-11's chain with 4, 8, 16, 16, 32, 32, 32 and 512 channels; 181,434 parameters."""
+
+    def plan(self) -> tuple[int, ...]:
+        """Channels of each convolution, P for a max-pooling."""
+        return (4, P, 8, P, 16, 16, P, 32, 32, P, 32, 512, P)

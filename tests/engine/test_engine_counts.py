@@ -1,0 +1,80 @@
+"""What noise cannot touch: reads of device values and operations per step, counted."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from benchbd.engine import Precision, fit
+from benchbd.engine.augment import draw_epoch
+from benchbd.engine.state import make_optimizer
+from benchbd.engine.step import Step
+from benchbd.recipe import Recipe
+
+CPU = torch.device("cpu")
+# Operations that wait for a GPU: a value read back, or a shape that depends on values.
+WAITS = ("_local_scalar_dense", "item", "equal", "nonzero", "masked_select", "unique", "is_nonzero", "is_same_size")
+
+
+class Ledger(TorchDispatchMode):
+    """Counts every operation by name, those of the backward pass too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.counts: Counter[str] = Counter()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.counts[func._schema.name.removeprefix("aten::")] += 1
+        return func(*args, **(kwargs or {}))
+
+    def waits(self) -> int:
+        return sum(n for name, n in self.counts.items() if name.split(".")[0] in WAITS or name.startswith("unique"))
+
+
+def counted(net, data, batch_size, epochs=1):
+    recipe = Recipe(epochs=epochs, batch_size=batch_size)
+    more = {"precision": Precision("cpu-fp32", graph=False), "on_progress": lambda note: None}
+    with Ledger() as ledger:
+        fit(net, *data, recipe, device=CPU, seed=1, **more)
+    return ledger
+
+
+def test_the_ledger_sees_a_read():
+    with Ledger() as ledger:
+        _ = torch.ones(3).sum().item()
+    assert ledger.waits() == 1
+
+
+def test_no_step_waits_for_the_device(make_net, toy_set):
+    """Three batches or thirty, the number of reads is the same."""
+    few, many = counted(make_net(), toy_set, 50), counted(make_net(), toy_set, 5)
+    assert few.waits() == many.waits()
+
+
+def test_a_bare_step_reads_nothing(make_net, toy_set):
+    for dtype in (None, torch.bfloat16):
+        net, recipe = make_net(), Recipe()
+        optimizer = make_optimizer(net, recipe, CPU)
+        step = Step(net, optimizer, *toy_set, torch.ones(150), recipe, Precision("test", dtype))
+        rows = draw_epoch(1, 0, 150)[:64]
+        with Ledger() as ledger:
+            step(rows)
+        assert ledger.waits() == 0
+        assert ledger.counts["convolution_backward"] == 2
+
+
+def test_operations_per_step_are_bounded(make_net, toy_set):
+    """The toy network has 2 convolutions and 2 norms: about 50 operations of its own, forward and backward."""
+    few, many = counted(make_net(), toy_set, 50), counted(make_net(), toy_set, 5)
+    per_step = (many.counts.total() - few.counts.total()) / (30 - 3)
+    assert per_step <= 100
+    # One optimiser call for all weights, one batch gathered at once.
+    assert many.counts["_fused_adam_"] == 30
+    assert many.counts["convolution"] == 60
+
+
+def test_epochs_cost_a_constant_number_of_reads(make_net, toy_set):
+    one, three = counted(make_net(), toy_set, 50), counted(make_net(), toy_set, 50, epochs=3)
+    assert three.waits() - one.waits() <= 2 * 2

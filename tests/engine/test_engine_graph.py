@@ -1,0 +1,184 @@
+"""Graphed steps, with a stand-in for CUDA's recorder; the real one where there is a GPU."""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+import pytest
+import torch
+
+from benchbd.engine import Precision, choose_precision, fit
+from benchbd.engine.augment import draw_epoch
+from benchbd.engine.graph import GraphedStep
+from benchbd.engine.state import make_optimizer
+from benchbd.engine.step import Step, training_mode
+from benchbd.recipe import Recipe
+
+CPU = torch.device("cpu")
+ANY_BATCH = draw_epoch(77, 0, 150)[:32]
+
+
+class EagerRecorder:
+    """Records without running, replays by running; as CUDA does, seen from outside."""
+
+    def __init__(self) -> None:
+        self.replays = 0
+
+    def warm_up(self, work) -> None:
+        for _ in range(3):
+            work()
+
+    def record(self, work):
+        def replay() -> None:
+            self.replays += 1
+            work()
+
+        return replay
+
+
+class EmptyRecorder(EagerRecorder):
+    """The failure seen in the wild: a capture that holds nothing."""
+
+    def record(self, work):
+        return lambda: None
+
+
+class RefusingRecorder(EagerRecorder):
+    """A step that reads a value back: the capture runs into an error, after some of the step was issued."""
+
+    def record(self, work):
+        work()
+        raise RuntimeError("operation not permitted when stream is capturing\nmore")
+
+
+def make_step(net, data, recipe=None) -> Step:
+    net.to(memory_format=torch.channels_last)
+    recipe = recipe or Recipe(batch_size=32, lr=0.01)
+    training_mode(net, recipe.bn)
+    weights = torch.ones(len(data.images))
+    return Step(net, make_optimizer(net, recipe, CPU), *data, weights, recipe, Precision("test"))
+
+
+def epoch(run, seed=3) -> None:
+    for rows in draw_epoch(seed, 0, 150).split(32):
+        run(rows)
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
+def test_a_graphed_epoch_equals_an_eager_one(make_net, toy_set, optimizer):
+    """The warm-up steps leave no trace; the last, smaller batch goes on from the replayed weights."""
+    recipe = Recipe(batch_size=32, lr=0.01, optimizer=optimizer)
+    eager = make_step(make_net(), toy_set, recipe)
+    epoch(eager)
+    inner, recorder = make_step(make_net(), toy_set, recipe), EagerRecorder()
+    graphed = GraphedStep(inner, ANY_BATCH, recorder)
+    epoch(graphed)
+    assert recorder.replays == 4
+    assert graphed.setup_seconds > 0
+    for name, tensor in eager.tensors().items():
+        assert torch.equal(tensor, inner.tensors()[name]), name
+
+
+def test_replays_read_their_own_batch(make_net, toy_set):
+    """The rows buffer is refilled, not rebound: another order gives another result."""
+    results = []
+    for seed in (3, 4):
+        step = make_step(make_net(), toy_set)
+        epoch(GraphedStep(step, ANY_BATCH, EagerRecorder()), seed)
+        results.append(step.net.head.weight.clone())
+    assert not torch.equal(*results)
+
+
+def test_a_graph_that_does_nothing_is_an_error(make_net, toy_set):
+    with pytest.raises(RuntimeError, match="changes nothing"):
+        epoch(GraphedStep(make_step(make_net(), toy_set), ANY_BATCH, EmptyRecorder()))
+
+
+def test_a_replay_without_gradients_is_no_error(make_net, toy_set):
+    """lr 0: weights rightly stay, the optimiser's counters and the sums move."""
+    epoch(GraphedStep(make_step(make_net(), toy_set, Recipe(batch_size=32, lr=0.0)), ANY_BATCH, EagerRecorder()))
+
+
+def test_what_cannot_be_captured_is_trained_eagerly_and_said(make_net, toy_set, caplog):
+    eager = make_step(make_net(), toy_set)
+    epoch(eager)
+    step = make_step(make_net(), toy_set)
+    with caplog.at_level(logging.WARNING, "benchbd.engine"):
+        epoch(GraphedStep(step, ANY_BATCH, RefusingRecorder()))
+    assert [r.message for r in caplog.records] == [
+        "training without a CUDA graph: operation not permitted when stream is capturing"
+    ]
+    for name, tensor in eager.tensors().items():
+        assert torch.equal(tensor, step.tensors()[name]), name
+
+
+def test_a_whole_fit_through_the_graph_equals_an_eager_one(make_net, toy_set, monkeypatch):
+    """The same loop, resumes and learning rates included, with every full batch replayed."""
+    module = sys.modules["benchbd.engine.fit"]  # the package's attribute of that name is the function
+    recipe = Recipe(epochs=3, batch_size=32, lr=0.01)
+    eager, graphed = make_net(dropout=True), make_net(dropout=True)
+    precision = choose_precision(CPU)
+    fit(eager, *toy_set, recipe, device=CPU, precision=precision, seed=2)
+    recorder = EagerRecorder()
+    monkeypatch.setattr(module, "fast_step", lambda step, rows: GraphedStep(step, rows, recorder))
+    fit(graphed, *toy_set, recipe, device=CPU, precision=precision, seed=2)
+    assert recorder.replays == 12
+    for name, tensor in eager.state_dict().items():
+        assert torch.equal(tensor, graphed.state_dict()[name]), name
+
+
+# From here on with the real thing.
+
+gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+
+
+def gpu_fit(net, data, wish, seed=2, **more):
+    device = torch.device("cuda", 0)
+    recipe = Recipe(epochs=3, batch_size=32, lr=0.01)
+    precision = choose_precision(device, wish)
+    return fit(net, *data, recipe, device=device, precision=precision, seed=seed, **more)
+
+
+@gpu
+def test_gpu_graph_equals_eager(make_net, toy_set):
+    graphed, eager = make_net(), make_net()
+    one, other = gpu_fit(graphed, toy_set, "fp32-strict"), gpu_fit(eager, toy_set, "fp32-strict-eager")
+    assert one.epoch_losses == pytest.approx(other.epoch_losses, rel=1e-4)
+    torch.testing.assert_close(graphed.state_dict(), eager.state_dict(), rtol=1e-2, atol=1e-4)
+
+
+@gpu
+def test_gpu_strict_is_bitwise_repeatable(make_net, toy_set):
+    one, other = make_net(dropout=True), make_net(dropout=True)
+    assert gpu_fit(one, toy_set, "strict").epoch_losses == gpu_fit(other, toy_set, "strict").epoch_losses
+    assert all(torch.equal(a, b) for a, b in zip(one.state_dict().values(), other.state_dict().values(), strict=True))
+
+
+@gpu
+def test_gpu_steps_do_not_synchronise(make_net, toy_set):
+    device = torch.device("cuda", 0)
+    data = [t.to(device) for t in (*toy_set, torch.ones(150))]
+    net = make_net().to(device).to(memory_format=torch.channels_last)
+    recipe = Recipe(batch_size=32)
+    step = Step(net, make_optimizer(net, recipe, device), *data, recipe, choose_precision(device))
+    rows = draw_epoch(1, 0, 150).to(device)
+    step(rows[:32])
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        step(rows[32:64])
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+@gpu
+def test_gpu_dropout_is_drawn_anew_at_each_replay_and_seeded(make_net, toy_set):
+    """lr 0 and frozen statistics: only the dropout can make two epochs differ."""
+    device = torch.device("cuda", 0)
+    recipe = Recipe(epochs=2, batch_size=50, lr=0.0, augment=(), bn="eval")
+    precision = choose_precision(device, "fp32-strict")
+    one, other = (
+        fit(make_net(dropout=True), *toy_set, recipe, device=device, precision=precision, seed=2) for _ in range(2)
+    )
+    assert one.epoch_losses == other.epoch_losses
+    assert abs(one.epoch_losses[0] - one.epoch_losses[1]) > 1e-4

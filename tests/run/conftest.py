@@ -1,0 +1,67 @@
+"""What all tests of the runner share."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from benchbd import registry
+from benchbd.cell import Cell
+from benchbd.run import Outcome, RunSettings, run_cells
+from benchbd.run.display import NoDisplay
+
+HERE = Path(__file__).parent
+
+
+@pytest.fixture
+def fakes(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
+    """The stand-in for ``benchbd.execute``, importable here and in worker processes; its plugins known meanwhile."""
+    monkeypatch.syspath_prepend(HERE)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, [str(HERE), os.environ.get("PYTHONPATH")])))
+    import run_fakes
+
+    known = dict(registry._plugin_files)
+    registry.add_plugin_file(str(run_fakes.PLUGIN))
+    yield run_fakes
+    registry._plugin_files.clear()
+    registry._plugin_files.update(known)
+    registry._by_name.cache_clear()
+
+
+class Told(NoDisplay):
+    """Remembers what the scheduler said."""
+
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+        self.events: list[tuple[str, dict[str, Any]]] = []
+        self.ends: list[tuple[str, str, str]] = []
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+    def event(self, cell_id: str, label: str, event: dict[str, Any]) -> None:
+        self.events.append((cell_id, event))
+
+    def ended(self, cell_id: str, label: str, status: str, reason: str, wall: float, record: dict[str, Any] | None) -> None:
+        self.ends.append((cell_id, status, reason))
+
+
+@pytest.fixture
+def told() -> Told:
+    return Told()
+
+
+@pytest.fixture
+def go(fakes: ModuleType, tmp_path: Path, told: Told) -> Callable[..., Outcome]:
+    """Run fake cells: ``go(cells, jobs=2, ...)``."""
+
+    def run(cells: Sequence[Cell], **settings: Any) -> Outcome:
+        given = {"output": tmp_path, "plugins": (str(fakes.PLUGIN),), "execute": fakes.EXECUTE, "jobs": 2, "device": "cpu"}
+        return run_cells(cells, RunSettings(**{**given, **settings}), told)
+
+    return run

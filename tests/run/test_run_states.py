@@ -1,0 +1,55 @@
+"""What an earlier record means for a run, and how a run is summed up."""
+
+from __future__ import annotations
+
+import pytest
+
+from benchbd.records import STATUSES
+from benchbd.run.outcome import STATUSES as OUTCOMES
+from benchbd.run.outcome import Outcome
+from benchbd.run.states import FAILURES, INTERRUPTIONS, attempts_of, decide
+
+
+def test_every_status_has_a_meaning() -> None:
+    assert {"done", "skipped"} | FAILURES | INTERRUPTIONS == set(STATUSES)
+    assert set(OUTCOMES) == {*STATUSES, "pending"}
+
+
+@pytest.mark.parametrize("status", STATUSES)
+def test_what_runs_again_by_itself(status: str) -> None:
+    assert decide({"status": status}) is (status in INTERRUPTIONS)
+    assert decide({"status": status}, rerun="all")
+    assert decide({"status": status}, rerun="failed") is (status in FAILURES | INTERRUPTIONS)
+    assert decide({"status": status}, rerun="stale", stale=True)
+
+
+def test_no_record_runs() -> None:
+    assert decide(None)
+
+
+def test_stale_needs_asking_for() -> None:
+    assert not decide({"status": "done"}, stale=True)
+    assert not decide({"status": "done"}, stale=True, rerun="failed")
+    assert not decide({"status": "done"}, rerun="stale")
+
+
+def test_retries_count_earlier_runs() -> None:
+    once, twice = {"status": "failed"}, {"status": "failed", "attempts": 2}
+    assert (attempts_of(None), attempts_of(once), attempts_of(twice), attempts_of({"status": "done"})) == (0, 1, 2, 0)
+    assert decide(once, retries=1)
+    assert not decide(twice, retries=1)
+    assert decide(twice, retries=2)
+    assert not decide({"status": "diverged"}, retries=5), "trying again would diverge again"
+    assert attempts_of({"status": "failed", "attempts": "many"}) == 1
+
+
+def test_exit_codes() -> None:
+    def code(*statuses: str, interrupted: str | None = None) -> int:
+        return Outcome({str(i): s for i, s in enumerate(statuses)}, {}, [], 0.0, interrupted).exit_code
+
+    assert code() == 0
+    assert code("done", "done", "skipped") == 0
+    assert code("done", "failed") == 1
+    assert code("done", "pending") == 1
+    assert code("done", "pending", interrupted="interrupted") == 130
+    assert Outcome({"a": "failed", "b": "done", "c": "done"}, {}, [], 0.0).counts == {"done": 2, "failed": 1}
