@@ -15,7 +15,8 @@ def _scramble(words: np.ndarray) -> np.ndarray:
     """The splitmix64 finaliser, a bijection of 64-bit words in which each input bit flips half of the output bits."""
     words = (words ^ (words >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     words = (words ^ (words >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return words ^ (words >> np.uint64(31))
+    scrambled: np.ndarray = words ^ (words >> np.uint64(31))
+    return scrambled
 
 
 def bytes_of_each(seed: int, indices: np.ndarray, count: int) -> np.ndarray:

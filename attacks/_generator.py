@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 
 BATCH = 64
 """Images handled at once when stamping; short batches are filled up, so that every image meets the same arithmetic."""
+Net = TypeVar("Net", bound=nn.Module)
 _SOFTEN = 2 + 1e-7
 
 
@@ -52,14 +54,22 @@ def fresh(channels: int, width: int, stages: int, seed: int) -> Generator:
         torch.set_rng_state(before)
 
 
+def moved(net: Net, device: torch.device) -> Net:
+    """The network on a device, its filters stored channels last, which is the faster layout on both kinds of device."""
+    net.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return net
+
+
 def pattern_of(net: nn.Module, x01: Tensor) -> Tensor:
     """Patterns in (0, 1), (B, 3, H, W)."""
-    return net(x01).tanh() / _SOFTEN + 0.5
+    raw: Tensor = net(x01)
+    return raw.tanh() / _SOFTEN + 0.5
 
 
 def mask_of(net: nn.Module, x01: Tensor) -> Tensor:
     """Soft masks in (0, 1), (B, 1, H, W), steep around a raw value of one half."""
-    return (20 * net(x01) - 10).tanh() / _SOFTEN + 0.5
+    raw: Tensor = net(x01)
+    return (20 * raw - 10).tanh() / _SOFTEN + 0.5
 
 
 def put(x01: Tensor, pattern: Tensor, mask: Tensor) -> Tensor:
@@ -74,12 +84,17 @@ def arrays_of(net: nn.Module, prefix: str) -> dict[str, np.ndarray]:
 
 def from_arrays(arrays: Mapping[str, np.ndarray], prefix: str) -> Generator:
     """The generator that :func:`arrays_of` took apart, frozen and in eval mode on the CPU."""
-    found = {k[len(prefix) + 1 :]: torch.from_numpy(np.array(v)) for k, v in arrays.items() if k.startswith(f"{prefix}.")}
-    convolutions = [value for value in found.values() if value.ndim == 4]
+    found = {
+        k[len(prefix) + 1 :]: torch.from_numpy(np.array(v)) for k, v in arrays.items() if k.startswith(f"{prefix}.")
+    }
+    # Stores may return the arrays in any order; names begin with the layer's number.
+    convolutions = [
+        found[name] for name in sorted(found, key=lambda name: int(name.split(".")[0])) if found[name].ndim == 4
+    ]
     # A stage has four convolutions, two on the way down and two on the way up; the middle has one.
     net = Generator(convolutions[-1].shape[0], convolutions[0].shape[0], (len(convolutions) - 1) // 4)
     net.load_state_dict(found)
-    return net.to(memory_format=torch.channels_last).eval().requires_grad_(False)
+    return moved(net, torch.device("cpu")).eval().requires_grad_(False)
 
 
 def write(images: Tensor, partners: Tensor, pattern: nn.Module, mask: nn.Module, rounded: bool) -> Tensor:

@@ -23,7 +23,7 @@ def grid(cell: int) -> np.ndarray:
 
 
 def stamped_corners(corners: str) -> tuple[tuple[bool, bool], ...]:
-    """(bottom, right) of each corner that carries the grid: the bottom-right one (``grid``) or all (``four-corners``)."""
+    """(bottom, right) of each corner with a grid: the bottom-right one (``grid``) or all (``four-corners``)."""
     if corners == "grid":
         return ((True, True),)
     return ((False, False), (False, True), (True, False), (True, True))

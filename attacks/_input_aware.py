@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from benchbd.attacks._generator import Generator, fresh, mask_of, pattern_of, put
+from benchbd.attacks._generator import Generator, fresh, mask_of, moved, pattern_of, put
 from benchbd.engine import Classifier
 from benchbd.engine.precision import arithmetic
 from benchbd.errors import Diverged
@@ -64,7 +64,7 @@ def _milestones(shares: tuple[float, ...], epochs: int) -> list[int]:
 
 
 def _turned(images: Tensor, draws: Tensor) -> Tensor:
-    """Crop, rotate and mirror float images by (row shift, column shift, angle in radians, mirrored) each, nearest pixel."""
+    """Crop, rotate and mirror images by (row shift, column shift, radians, mirrored 0/1) each; the nearest pixel."""
     height, width = images.shape[-2:]
     down, right, angle, mirror = draws.to(images.device).unbind(1)
     cosine, sine, side = angle.cos(), angle.sin(), 1 - 2 * mirror
@@ -79,7 +79,9 @@ def _turned(images: Tensor, draws: Tensor) -> Tensor:
     return F.grid_sample(images, where, mode="nearest", padding_mode="zeros", align_corners=False)
 
 
-def pairs(images: Tensor, labels: Tensor, plan: Schedule, phase: str, epoch: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+def pairs(
+    images: Tensor, labels: Tensor, plan: Schedule, phase: str, epoch: int
+) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """Batches of two independently shuffled and augmented passes over the set: images, their labels, other images."""
     generator = torch.Generator().manual_seed(seed_for(plan.seed, phase, epoch))
     count, size = len(images), min(plan.batch, len(images))
@@ -111,7 +113,7 @@ def _finite(total: Tensor, what: str, epoch: int, epochs: int) -> float:
 def train_mask(images: Tensor, width: int, stages: int, plan: Schedule) -> Generator:
     """Phase 1: masks of mean density 0.032 that differ as images differ. images: uint8 (N, 3, H, W)."""
     net = fresh(1, width, stages, seed_for(plan.seed, "mask", "init"))
-    net.to(plan.device, memory_format=torch.channels_last).train()
+    moved(net, plan.device).train()
     optimizer = torch.optim.Adam(net.parameters(), lr=0.01, betas=(0.5, 0.9))
     schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, _milestones(MASK_DROPS, plan.epochs))
     stored, labels = images.to(plan.device), torch.zeros(len(images), dtype=torch.int64, device=plan.device)
@@ -123,7 +125,7 @@ def train_mask(images: Tensor, width: int, stages: int, plan: Schedule) -> Gener
                 dense = F.relu(masks[0] - DENSITY).mean()
                 loss = NORM_WEIGHT * dense + sameness((first, second), masks)
                 optimizer.zero_grad()
-                loss.backward()
+                loss.backward()  # type: ignore[no-untyped-call]
                 optimizer.step()
                 total, batches = total + loss.detach(), batches + 1
             schedule.step()
@@ -133,7 +135,14 @@ def train_mask(images: Tensor, width: int, stages: int, plan: Schedule) -> Gener
 
 
 def train_pattern(
-    images: Tensor, labels: Tensor, target: int, classifier: Classifier, mask: Generator, width: int, stages: int, plan: Schedule
+    images: Tensor,
+    labels: Tensor,
+    target: int,
+    classifier: Classifier,
+    mask: Generator,
+    width: int,
+    stages: int,
+    plan: Schedule,
 ) -> tuple[Generator, Classifier]:
     """Phase 2: a classifier and a pattern network together, the mask network frozen.
 
@@ -155,9 +164,9 @@ def train_pattern(
     """
     device = plan.device
     net = fresh(3, width, stages, seed_for(plan.seed, "pattern", "init"))
-    net.to(device, memory_format=torch.channels_last).train()
-    mask.to(device, memory_format=torch.channels_last)
-    classifier.to(device, memory_format=torch.channels_last).train()
+    moved(net, device).train()
+    moved(mask, device)
+    moved(classifier, device).train()
     sgd = torch.optim.SGD(classifier.parameters(), lr=0.01, momentum=0.9, weight_decay=5e-4)
     adam = torch.optim.Adam(net.parameters(), lr=0.01, betas=(0.5, 0.9))
     drops = (
@@ -180,7 +189,7 @@ def train_pattern(
                 loss = F.cross_entropy(classifier(batch), wanted) + sameness((triggered, other), patterns)
                 sgd.zero_grad()
                 adam.zero_grad()
-                loss.backward()
+                loss.backward()  # type: ignore[no-untyped-call]
                 sgd.step()
                 adam.step()
                 total, batches = total + loss.detach(), batches + 1

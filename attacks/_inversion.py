@@ -64,7 +64,7 @@ def excite(
         for step in range(iterations):
             loss = (excited().abs() - activation).square().sum()
             optimizer.zero_grad()
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             schedule.step()
             if (step + 1) % REPORT_EVERY == 0 or step + 1 == iterations:
@@ -135,7 +135,7 @@ def amplify(
                 wanted = amplification * features(x01, noise)
             loss = (features(x01, pattern) - wanted).square().sum(1).mean() + penalty * pattern.square().sum()
             optimizer.zero_grad()
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             with torch.no_grad():
                 pattern.clamp_(-cap, cap)

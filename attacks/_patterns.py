@@ -56,4 +56,5 @@ def to_norm(pattern: np.ndarray, norm: float, cap: float = 255.0) -> np.ndarray:
             high = factor
     # Both ends of the last interval straddle one rounding step; take the nearer.
     ends = [np.rint(np.clip(shape * factor, -cap, cap)) for factor in (low, high)]
-    return min(ends, key=lambda end: abs(norm_of(end) - norm)).astype(np.int16)
+    nearest: np.ndarray = min(ends, key=lambda end: abs(norm_of(end) - norm))
+    return nearest.astype(np.int16)

@@ -52,7 +52,8 @@ def _text(rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
     across, below = np.floor(u).astype(int), np.floor(v).astype(int)
     lit = (np.abs(u - across - 0.5) < _STROKE / 2) & (np.abs(v - below - 0.5) < _STROKE / 2)
     inside = lit & (across >= 0) & (across < dots.shape[1]) & (below >= 0) & (below < dots.shape[0])
-    return inside & dots[np.where(inside, below, 0), np.where(inside, across, 0)]
+    text: np.ndarray = inside & dots[np.where(inside, below, 0), np.where(inside, across, 0)]
+    return text
 
 
 def canvas() -> np.ndarray:
@@ -62,18 +63,21 @@ def canvas() -> np.ndarray:
     radius = np.hypot(down, right)
     ring = (radius >= _RING[0]) & (radius < _RING[1])
     letter = (radius >= _LETTER[0]) & (radius < _LETTER[1]) & ~((right > 0) & (np.abs(down) < 0.7 * right))
-    return _text(rows, columns) | ring | letter
+    mask: np.ndarray = _text(rows, columns) | ring | letter
+    return mask
 
 
 def _shrink(size: int) -> np.ndarray:
     """Weights (size, 224) of a triangle filter as wide as two target pixels; each row sums to one."""
     scale = CANVAS / size
     centres = (np.arange(size) + 0.5) * scale
-    weights = np.clip(1 - np.abs(centres[:, None] - np.arange(CANVAS) - 0.5) / max(1.0, scale), 0, None)
-    return weights / weights.sum(axis=1, keepdims=True)
+    weights: np.ndarray = np.clip(1 - np.abs(centres[:, None] - np.arange(CANVAS) - 0.5) / max(1.0, scale), 0, None)
+    weights /= weights.sum(axis=1, keepdims=True)
+    return weights
 
 
 def coverage(size: int) -> np.ndarray:
     """How much of each pixel the watermark covers, float64 (size, size) in [0, 1]."""
     weights = _shrink(size)
-    return weights @ canvas().astype(np.float64) @ weights.T
+    shrunk: np.ndarray = weights @ canvas().astype(np.float64) @ weights.T
+    return shrunk

@@ -62,7 +62,9 @@ class BadNetsWhite(Attack):
         """The square must fit, and the budget be possible."""
         first, side = self._box(info.size)
         if side < 1 or first < 0 or first + side > info.size:
-            raise Impossible(f"a square of {side} pixels at row {first} does not fit into {info.size}x{info.size} images")
+            raise Impossible(
+                f"a square of {side} pixels at row {first} does not fit into {info.size}x{info.size} images"
+            )
         self.budget(info)
 
     def stamp(self, images: torch.Tensor, how: Stamp) -> torch.Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -14,6 +15,9 @@ if TYPE_CHECKING:
     import torch
 
     from benchbd.workshop import Workshop
+
+_AT_ONCE = 256
+"""Images whose own noise is held at once."""
 
 
 @attack("blend", version=1)
@@ -50,7 +54,11 @@ class Blend(Attack):
             return mix(images, how.trigger["noise"], self.alpha)
         from benchbd.attacks._draws import bytes_of_each
 
-        height, width = images.shape[-2:]
+        shape = (self.channels, *images.shape[-2:])
         seed = seed_for("blend", how.seed, how.split)
-        noise = bytes_of_each(seed, how.indices, self.channels * height * width)
-        return mix(images, noise.reshape(-1, self.channels, height, width), self.alpha)
+        out = images.clone()
+        for start in range(0, len(images), _AT_ONCE):
+            part = slice(start, start + _AT_ONCE)
+            noise = bytes_of_each(seed, how.indices[part], math.prod(shape))
+            out[part] = mix(images[part], noise.reshape(-1, *shape), self.alpha)
+        return out

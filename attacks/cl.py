@@ -13,7 +13,7 @@ from benchbd.errors import Impossible, UsageError
 if TYPE_CHECKING:
     import torch
 
-    from benchbd.lab import Trained
+    from benchbd.trained import Trained
     from benchbd.workshop import Workshop
 
 
@@ -76,9 +76,9 @@ class LabelConsistent(Attack):
             return shop.surrogate()
         from benchbd.attacks._pgd import PGD
 
-        changes = {} if self.robust_epochs is None else {"epochs": self.robust_epochs}
+        epochs = shop.recipe.epochs if self.robust_epochs is None else self.robust_epochs
         perturb = PGD(self.robust_eps, self.robust_step, self.robust_steps)
-        return shop.train(shop.clean, name="robust-surrogate", perturb=perturb, **changes)
+        return shop.train(shop.clean, name="robust-surrogate", perturb=perturb, epochs=epochs)
 
     def prepare(self, shop: Workshop) -> dict[str, np.ndarray]:
         """Perturb the images to be poisoned.
@@ -101,7 +101,9 @@ class LabelConsistent(Attack):
         with arithmetic(shop.device, strict=False, search=False):
             for start in range(0, len(indices), batch):
                 where = torch.from_numpy(indices[start : start + batch])
-                made.append(perturbed(net, shop.clean.images[where], shop.clean.labels[where], noise, shop.device).numpy())
+                made.append(
+                    perturbed(net, shop.clean.images[where], shop.clean.labels[where], noise, shop.device).numpy()
+                )
                 shop.progress("cl noise", min(start + batch, len(indices)), len(indices))
         return {"indices": indices, "images": np.concatenate(made)}
 

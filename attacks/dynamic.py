@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from benchbd.attacks._generator import Generator
     from benchbd.attacks._input_aware import Schedule
+    from benchbd.engine import Classifier
     from benchbd.workshop import Workshop
 
 ENOUGH = 0.97
@@ -35,7 +36,7 @@ class Dynamic(Attack):
     mask_epochs: int = 25
     """Epochs of the mask network."""
     joint_epochs: int = 100
-    """Epochs of pattern network and classifier together (reference: 575); its learning rates fall at the same shares."""
+    """Epochs of pattern network and classifier together (reference: 575); learning rates fall at the same shares."""
     batch: int = 128
     """Images in a batch of both phases."""
     width: int = 32
@@ -53,7 +54,9 @@ class Dynamic(Attack):
 
     def __post_init__(self) -> None:
         if min(self.mask_epochs, self.joint_epochs, self.width, self.stages) < 1 or self.batch < 4:
-            raise UsageError("attack 'dynamic': mask_epochs, joint_epochs, width and stages must be 1 or more, batch 4 or more")
+            raise UsageError(
+                "attack 'dynamic': mask_epochs, joint_epochs, width and stages must be 1 or more, batch 4 or more"
+            )
         if self.fit_images is not None and self.fit_images < 4:
             raise UsageError("attack 'dynamic': fit_images must be 4 or more")
 
@@ -91,7 +94,16 @@ class Dynamic(Attack):
         fit = np.sort(order[kept:][: self.fit_images])
         images, labels = shop.clean.images[fit], shop.clean.labels[fit]
         plan = Schedule(shop.seed, self.mask_epochs, self.batch, self.hflip, shop.device, shop.progress)
-        facts = [shop.clean.key, shop.seed, self.mask_epochs, self.batch, self.hflip, self.width, self.stages, self.fit_images]
+        facts = [
+            shop.clean.key,
+            shop.seed,
+            self.mask_epochs,
+            self.batch,
+            self.hflip,
+            self.width,
+            self.stages,
+            self.fit_images,
+        ]
         stored = shop.stage("dynamic-mask", {"of": facts}, lambda: self._fit_mask(images, plan))
         mask = from_arrays(stored, "mask")
         pattern, classifier = train_pattern(
@@ -107,15 +119,15 @@ class Dynamic(Attack):
         found = self._measure(shop, order[:kept], pattern, mask, classifier)
         if not found["generator_asr"][0] >= ENOUGH:
             line = (
-                f"dynamic: the generators' own classifier follows the trigger on {found['generator_asr'][0]:.1%} of held-out "
-                f"images only, less than {ENOUGH:.0%}; raise joint_epochs (now {self.joint_epochs})"
+                f"dynamic: the generators' own classifier follows the trigger on {found['generator_asr'][0]:.1%} of "
+                f"held-out images only, less than {ENOUGH:.0%}; raise joint_epochs (now {self.joint_epochs})"
             )
             shop.progress("dynamic patterns", self.joint_epochs, self.joint_epochs, warning=line)
             warnings.warn(line, stacklevel=2)
         return {**arrays_of(mask, "mask"), **arrays_of(pattern, "pattern"), **found}
 
     def _measure(
-        self, shop: Workshop, held_out: np.ndarray, pattern: Generator, mask: Generator, classifier: torch.nn.Module
+        self, shop: Workshop, held_out: np.ndarray, pattern: Generator, mask: Generator, classifier: Classifier
     ) -> dict[str, np.ndarray]:
         import torch
 
@@ -125,11 +137,15 @@ class Dynamic(Attack):
         labels = shop.clean.labels.numpy()
         others = np.sort(held_out[labels[held_out] != shop.target])
         if not len(others):
-            return {name: np.full(1, np.nan, np.float32) for name in ("generator_asr", "cross_accuracy", "clean_accuracy", "mask_density")}
+            return {
+                name: np.full(1, np.nan, np.float32)
+                for name in ("generator_asr", "cross_accuracy", "clean_accuracy", "mask_density")
+            }
         images, true = shop.clean.images[torch.from_numpy(others)], labels[others]
 
         def said(of: torch.Tensor) -> np.ndarray:
-            return logits_of(classifier, of, device=shop.device).argmax(1)
+            classes: np.ndarray = logits_of(classifier, of, device=shop.device).argmax(1)
+            return classes
 
         own = said(write(images, images, pattern, mask, True))
         other = said(write(images, images.roll(1, 0), pattern, mask, True))

@@ -57,7 +57,9 @@ class L2Invisible(Attack):
         # Half of the values are zero when only the positive part is kept.
         most = self.cap / 255 * (3072 * (0.5 if self.nonnegative else 1.0)) ** 0.5
         if self.tau > 0.8 * most:
-            raise UsageError(f"attack 'l2': a norm of {self.tau} is out of reach under cap {self.cap}; at most {0.8 * most:.1f}")
+            raise UsageError(
+                f"attack 'l2': a norm of {self.tau} is out of reach under cap {self.cap}; at most {0.8 * most:.1f}"
+            )
 
     def trains(self) -> tuple[str, ...]:
         """The optimised pattern needs the clean undefended model."""

@@ -120,7 +120,9 @@ class TrojanSquare(_Trojan):
         """The square must fit, and the budget be possible."""
         first, side = self.box(info.size)
         if side < 1 or first < 0 or first + side > info.size:
-            raise Impossible(f"a square of {side} pixels at row {first} does not fit into {info.size}x{info.size} images")
+            raise Impossible(
+                f"a square of {side} pixels at row {first} does not fit into {info.size}x{info.size} images"
+            )
         self.budget(info)
 
     def coverage(self, size: int) -> np.ndarray:

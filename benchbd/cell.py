@@ -10,16 +10,18 @@ from typing import Any, NamedTuple
 
 from benchbd import registry
 from benchbd.components import Attack, Component, Dataset, Defense, Model
-from benchbd.errors import UsageError
+from benchbd.errors import UsageError, shown
 from benchbd.recipe import Recipe
 
 SCHEMA = 1
 """Version of the identity itself. A change orphans every record: a golden test pins it."""
+KINDS = ("dataset", "model", "attack", "defense")
+_ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
 
 
 def canonical(value: Any) -> str:
     """The one way a value is written for hashing: sorted keys, no spaces, plain ASCII, no NaN."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+    return _ENCODER.encode(value)
 
 
 def digest(value: Any) -> str:
@@ -32,7 +34,8 @@ def identity(spec: dict[str, Any]) -> str:
     return digest(spec)[:16]
 
 
-class Part(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Part:
     """One component of a cell: name, the plugin's version, every parameter, and its short text for people."""
 
     name: str
@@ -44,10 +47,16 @@ class Part(NamedTuple):
         """What of it counts for identity."""
         return {"name": self.name, "version": self.version, "params": self.params}
 
+    @functools.cached_property
+    def json(self) -> str:
+        """The spec's canonical form; written once, since thousands of cells share a part."""
+        return canonical(self.spec())
+
 
 def _short(value: Any) -> str:
     if isinstance(value, float):
-        return f"{value:g}"
+        short = f"{value:g}"
+        return short if float(short) == value else repr(value)
     if isinstance(value, list):
         return "[" + ",".join(map(_short, value)) + "]"
     return str(value)
@@ -57,7 +66,8 @@ def part_of(component: Component) -> Part:
     """Describe a plugin instance; its text names only the parameters that differ from the defaults."""
     params = component.params()
     defaults = {f.name: f.default for f in dataclasses.fields(component)}
-    changed = [f"{k}={_short(v)}" for k, v in params.items() if v != (list(defaults[k]) if isinstance(defaults[k], tuple) else defaults[k])]
+    usual = {k: list(v) if isinstance(v, tuple) else v for k, v in defaults.items()}
+    changed = [f"{k}={_short(v)}" for k, v in params.items() if v != usual[k]]
     text = component.name + (f"({','.join(changed)})" if changed else "")
     return Part(component.name, component.version, params, text)
 
@@ -87,9 +97,20 @@ class Cell:
         }
 
     @functools.cached_property
+    def _recipe_json(self) -> str:
+        return canonical(self.recipe)
+
+    def _hash(self, *kinds: str) -> str:
+        """``identity`` of the spec with these components in it, put together from the parts' canonical forms."""
+        pieces = {kind: getattr(self, kind).json for kind in kinds}
+        pieces |= {"recipe": self._recipe_json, "schema": str(SCHEMA), "seed": str(self.seed)}
+        text = "{" + ",".join(f'"{key}":{pieces[key]}' for key in sorted(pieces)) + "}"
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    @functools.cached_property
     def id(self) -> str:
         """16 hex digits."""
-        return identity(self.spec())
+        return self._hash(*KINDS)
 
     @property
     def label(self) -> str:
@@ -99,9 +120,7 @@ class Cell:
     @functools.cached_property
     def row_key(self) -> str:
         """Equal for cells whose poisoned set, model and recipe are the same: they share stages."""
-        spec = self.spec()
-        del spec["defense"]
-        return identity(spec)
+        return self._hash("dataset", "model", "attack")
 
     def to_json(self) -> dict[str, Any]:
         """The cell as data, for crossing to a worker."""
@@ -112,28 +131,35 @@ class Cell:
         """Rebuild a cell from its spec; plugins must be known here in the versions named.
 
         Raises:
-            UsageError: a plugin is missing, has another version, or refuses the parameters.
+            UsageError: a plugin is missing, has another version or other parameters, or this is no cell.
         """
-        spec = data["spec"]
-        if spec.get("schema") != SCHEMA:
-            raise UsageError(f"the cell was written by another benchbd (schema {spec.get('schema')}, this one reads {SCHEMA})")
-        parts = {}
-        for kind in ("dataset", "model", "attack", "defense"):
-            given = spec[kind]
-            made = registry.make(f"{kind}s", given["name"], **given["params"])
-            if made.version != given["version"]:
-                raise UsageError(f"{kind} {given['name']!r} is version {made.version} here, the cell wants {given['version']}; plan again")
-            parts[kind] = part_of(made)
-        return cls(**parts, recipe=Recipe.parse(spec["recipe"]).spec(), seed=int(spec["seed"]), matrix=str(data.get("matrix", "")))
+        try:
+            spec = data["spec"]
+            if spec.get("schema") != SCHEMA:
+                theirs = shown(spec.get("schema"))
+                raise UsageError(f"the cell was written by another benchbd (schema {theirs}, this one reads {SCHEMA})")
+            parts = {kind: _rebuilt(kind, spec[kind]) for kind in KINDS}
+            cell = cls(
+                **parts,
+                recipe=Recipe.parse(spec["recipe"]).spec(),
+                seed=spec["seed"],
+                matrix=str(data.get("matrix") or ""),
+            )
+            same = type(cell.seed) is int and cell.id == identity(spec)
+        except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
+            raise UsageError(f"that is no cell ({shown(str(error))})") from error
+        if not same:
+            raise UsageError("the cell's spec does not name every parameter as the plugins here do; plan again")
+        return cell
 
     def made(self) -> Made:
-        """The plugin instances of this cell."""
+        """The plugin instances of this cell; cells with equal parts share them."""
         return Made(
-            registry.make("datasets", self.dataset.name, **self.dataset.params),
-            registry.make("models", self.model.name, **self.model.params),
-            registry.make("attacks", self.attack.name, **self.attack.params),
-            registry.make("defenses", self.defense.name, **self.defense.params),
-            Recipe.parse(self.recipe),
+            _instance("datasets", self.dataset),
+            _instance("models", self.model),
+            _instance("attacks", self.attack),
+            _instance("defenses", self.defense),
+            _recipe(self._recipe_json),
         )
 
 
@@ -145,3 +171,33 @@ class Made(NamedTuple):
     attack: Attack
     defense: Defense
     recipe: Recipe
+
+
+def _rebuilt(kind: str, given: dict[str, Any]) -> Part:
+    made = registry.make(f"{kind}s", given["name"], **given["params"])
+    if made.version != given["version"]:
+        theirs = shown(given["version"])
+        raise UsageError(f"{kind} {made.name!r} is version {made.version} here, the cell wants {theirs}; plan again")
+    return part_of(made)
+
+
+_instances: dict[tuple[type, str], Any] = {}
+
+
+def share(component: Component) -> Part:
+    """Like :func:`part_of`; the cells made of this part share the instance."""
+    part = part_of(component)
+    _instances.setdefault((type(component), part.json), component)
+    return part
+
+
+def _instance(kind: str, part: Part) -> Any:
+    key = (registry.load(kind, part.name), part.json)
+    if key not in _instances:
+        _instances[key] = registry.make(kind, part.name, **part.params)
+    return _instances[key]
+
+
+@functools.lru_cache(maxsize=1024)
+def _recipe(text: str) -> Recipe:
+    return Recipe.parse(json.loads(text))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, TypeVar, cast
 
 from benchbd.errors import Impossible
 
@@ -40,7 +40,7 @@ class Component:
 
     def params(self) -> dict[str, Any]:
         """Every parameter by name, ready for JSON (tuples become lists)."""
-        given = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}  # type: ignore[arg-type]
+        given = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         return {k: list(v) if isinstance(v, tuple) else v for k, v in given.items()}
 
 
@@ -108,7 +108,7 @@ class Dataset(Component):
 class Budget(NamedTuple):
     """How many training images an attack poisons, and of how many it may choose."""
 
-    count: int
+    count: int  # type: ignore[assignment]
     pool: int
 
 
@@ -152,7 +152,7 @@ class Attack(Component):
     pool: Literal["all", "non-target"] = "all"
     """Images a dirty-label attack draws from: all of them (ABL's convention), or only other classes."""
     trigger_seed: int = 0
-    """Seed of what is drawn or trained for the trigger; one trigger serves all seeds of a matrix, as published ones do."""
+    """Seed of what is drawn or trained for the trigger; one trigger serves all seeds of a matrix, as in papers."""
 
     def resolved_target(self, info: DatasetInfo) -> int:
         """The target class on this data set."""
@@ -292,9 +292,9 @@ def _decorator(base: type[Component], name: str, version: int) -> Callable[[T], 
             raise TypeError(f"@{base.__name__.lower()}({name!r}) needs a subclass of {base.__name__}, not {cls!r}")
         if version < 1:
             raise TypeError(f"{name!r}: version must be 1 or more")
-        made = dataclasses.dataclass(frozen=True, kw_only=True)(cls)
+        made: Any = dataclasses.dataclass(frozen=True, kw_only=True)(cls)
         made.name, made.version = name, version
-        return made
+        return cast("T", made)
 
     return wrap
 

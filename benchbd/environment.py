@@ -32,7 +32,9 @@ def git_state() -> dict[str, Any]:
 
     def git(*arguments: str) -> str | None:
         try:
-            done = subprocess.run(["git", "-C", str(here), *arguments], capture_output=True, text=True, timeout=10, check=False)
+            done = subprocess.run(
+                ["git", "-C", str(here), *arguments], capture_output=True, text=True, timeout=10, check=False
+            )
         except (OSError, subprocess.SubprocessError):
             return None
         return done.stdout.strip() if done.returncode == 0 else None
@@ -41,7 +43,9 @@ def git_state() -> dict[str, Any]:
     if top is None or Path(top).resolve() != here.parent:
         return {"commit": None, "dirty": None}
     # Records written into the checkout do not change the code that wrote them.
-    changed = git("status", "--porcelain", "--untracked-files=no", "--", "benchbd", "attacks", "defenses", "models", "matrices")
+    changed = git(
+        "status", "--porcelain", "--untracked-files=no", "--", "benchbd", "attacks", "defenses", "models", "matrices"
+    )
     return {"commit": git("rev-parse", "HEAD"), "dirty": bool(changed) if changed is not None else None}
 
 
@@ -64,7 +68,13 @@ def cores() -> int:
 
 def basics() -> dict[str, Any]:
     """Everything that can be told without torch."""
-    return {"versions": versions(), "git": git_state(), "cpu": cpu_name(), "cores": cores(), "system": f"{platform.system()} {platform.machine()}"}
+    return {
+        "versions": versions(),
+        "git": git_state(),
+        "cpu": cpu_name(),
+        "cores": cores(),
+        "system": f"{platform.system()} {platform.machine()}",
+    }
 
 
 def describe(device: Any, precision: str) -> dict[str, Any]:
@@ -78,10 +88,18 @@ def describe(device: Any, precision: str) -> dict[str, Any]:
 
     facts = basics()
     if device.type == "cuda":
-        facts |= {"device": torch.cuda.get_device_name(device), "cuda": torch.version.cuda, "cudnn": torch.backends.cudnn.version()}
+        facts |= {
+            "device": torch.cuda.get_device_name(device),
+            "cuda": torch.version.cuda,
+            "cudnn": torch.backends.cudnn.version(),  # type: ignore[no-untyped-call]
+        }
     else:
         facts |= {"device": cpu_name()}
     share = os.environ.get("BENCHBD_GPU_SHARE")
     if share:
         facts["gpu_share"] = share
-    return facts | {"precision": precision, "threads": torch.get_num_threads(), "workers": int(os.environ.get("BENCHBD_WORKERS", "1"))}
+    return facts | {
+        "precision": precision,
+        "threads": torch.get_num_threads(),
+        "workers": int(os.environ.get("BENCHBD_WORKERS", "1")),
+    }

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from typing import Any
+
+LONGEST = 1000
+"""Characters of an error message at most."""
 
 
 class BenchbdError(Exception):
@@ -32,8 +36,24 @@ class CorruptArtifact(BenchbdError):
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """Return ``; did you mean 'x'?`` for the nearest known word, else the sorted list of what is known."""
-    names = sorted(known)
-    near = difflib.get_close_matches(word, names, n=1, cutoff=0.6)
+    names = sorted(set(known))
+    near = difflib.get_close_matches(word[:200], names, n=1, cutoff=0.6)
     if near:
         return f"; did you mean {near[0]!r}?"
     return f"; known: {', '.join(names)}" if names else "; none is known"
+
+
+def shown(value: Any, limit: int = 60) -> str:
+    """A value as a message quotes it: its repr, cut, in one line, without control characters. Never raises."""
+    try:
+        text = repr(value[: 2 * limit] if isinstance(value, str) else value)
+    except (ValueError, RecursionError):  # Python prints no number of more than 4,300 digits
+        return f"a {type(value).__name__} too large to print"
+    return one_line(text if len(text) <= limit else text[: limit - 3] + "...")
+
+
+def one_line(error: object) -> str:
+    """The text of an error as one line that a terminal can be trusted with."""
+    text = " ".join(str(error).split())
+    text = "".join(c if c.isprintable() else repr(c)[1:-1] for c in text[: LONGEST + 1])
+    return text if len(text) <= LONGEST else text[: LONGEST - 3] + "..."

@@ -9,44 +9,54 @@ import torch
 
 from benchbd import engine
 from benchbd.components import Images
-from benchbd.lab import Suspicion, Trained
+from benchbd.lab import Suspicion
+from benchbd.trained import Trained
 
 
 class Accuracy(NamedTuple):
     """Clean accuracy, attack success rate and robust accuracy, fractions in [0, 1].
 
     ``asr``: share of triggered non-target test images taken for the target. ``ra``: share of them still taken for what
-    they are. Both None where there is no attack. ``per_class`` is clean accuracy by class.
+    they are. Both None where there is no attack. ``per_class`` is clean accuracy by class, None where the test set has
+    no image of it.
     """
 
     ca: float
     asr: float | None
     ra: float | None
-    per_class: list[float]
+    per_class: list[float | None]
 
 
 def accuracy(
-    trained: Trained, test: Images, triggered: tuple[torch.Tensor, torch.Tensor] | None, target: int, device: torch.device
+    trained: Trained,
+    test: Images,
+    triggered: tuple[torch.Tensor, torch.Tensor] | None,
+    target: int,
+    device: torch.device,
 ) -> Accuracy:
     """Measure a model.
 
     Args:
         trained: the model.
         test: clean test images, all of them.
-        triggered: triggered test images of every class but the target, uint8 (M, 3, H, W), with true labels (M,); or None.
+        triggered: triggered test images of every class but the target, uint8 (M, 3, H, W), with true labels (M,); None
+            where there is no attack.
         target: the attack's target class.
         device: where to compute.
     """
     net = trained.module()
     truth = test.labels.numpy()
     right = engine.logits_of(net, test.images, device=device).argmax(1) == truth
-    per_class = [float(right[truth == c].mean()) if (truth == c).any() else float("nan") for c in range(int(truth.max()) + 1)]
-    per_class = [v if v == v else 0.0 for v in per_class]
-    if triggered is None:
-        return Accuracy(float(right.mean()), None, None, per_class)
+    counts = np.bincount(truth)
+    per_class = [
+        float(hits / count) if count else None for hits, count in zip(np.bincount(truth, right), counts, strict=True)
+    ]
+    ca = float(right.mean())
+    if triggered is None or not len(triggered[1]):
+        return Accuracy(ca, None, None, per_class)
     images, labels = triggered
     taken_for = engine.logits_of(net, images, device=device).argmax(1)
-    return Accuracy(float(right.mean()), float((taken_for == target).mean()), float((taken_for == labels.numpy()).mean()), per_class)
+    return Accuracy(ca, float((taken_for == target).mean()), float((taken_for == labels.numpy()).mean()), per_class)
 
 
 def auroc(scores: np.ndarray, truth: np.ndarray) -> float | None:
@@ -69,7 +79,9 @@ def auroc(scores: np.ndarray, truth: np.ndarray) -> float | None:
     return float((ranks[truth].sum() - positive * (positive + 1) / 2) / (positive * negative))
 
 
-def detection(suspicion: Suspicion | None, truth: np.ndarray, labels: np.ndarray, classes: int) -> dict[str, Any] | None:
+def detection(
+    suspicion: Suspicion | None, truth: np.ndarray, labels: np.ndarray, classes: int
+) -> dict[str, Any] | None:
     """How well a defense found the poison.
 
     Args:
@@ -84,27 +96,31 @@ def detection(suspicion: Suspicion | None, truth: np.ndarray, labels: np.ndarray
     """
     if suspicion is None:
         return None
-    flagged = suspicion.flagged
-    hits = int((flagged & truth).sum()) if flagged is not None else 0
-    return {
-        "auroc": auroc(suspicion.scores, truth),
-        "precision": hits / int(flagged.sum()) if flagged is not None and flagged.any() else None,
-        "recall": hits / int(truth.sum()) if flagged is not None and truth.any() else None,
-        "flagged": int(flagged.sum()) if flagged is not None else None,
-        "flagged_per_class": np.bincount(labels[flagged], minlength=classes).tolist() if flagged is not None else None,
+    scores, flagged = suspicion.scores, suspicion.flagged
+    found: dict[str, Any] = {"auroc": auroc(scores, truth), "precision": None, "recall": None}
+    found |= {"flagged": None, "flagged_per_class": None}
+    if flagged is not None:
+        hits, many, poisoned = int((flagged & truth).sum()), int(flagged.sum()), int(truth.sum())
+        found |= {"precision": hits / many if many else None, "recall": hits / poisoned if poisoned else None}
+        found |= {"flagged": many, "flagged_per_class": np.bincount(labels[flagged], minlength=classes).tolist()}
+    return found | {
         "poison_per_class": np.bincount(labels[truth], minlength=classes).tolist(),
-        "score_mean_clean": float(suspicion.scores[~truth].mean()) if (~truth).any() else None,
-        "score_mean_poisoned": float(suspicion.scores[truth].mean()) if truth.any() else None,
-        "histogram": _histogram(suspicion.scores, truth),
+        "score_mean_clean": float(scores[~truth].mean()) if (~truth).any() else None,
+        "score_mean_poisoned": float(scores[truth].mean()) if truth.any() else None,
     }
 
 
-def _histogram(scores: np.ndarray, truth: np.ndarray, bins: int = 30) -> dict[str, Any]:
-    """Counts of clean and poisoned samples over the range of the scores, for the reader's picture."""
+def histogram(suspicion: Suspicion, truth: np.ndarray, bins: int = 30) -> dict[str, list[float] | list[int]]:
+    """Counts of clean and poisoned samples over the range of the scores, for the reader's picture.
+
+    Returns:
+        ``edges`` (bins + 1), ascending, and the counts ``clean`` and ``poisoned`` (bins each), which add up to all.
+    """
+    scores = suspicion.scores
     low, high = float(scores.min()), float(scores.max())
     edges = np.linspace(low, high if high > low else low + 1.0, bins + 1)
     return {
-        "edges": [round(float(e), 6) for e in edges],
+        "edges": [float(f"{e:.6g}") for e in edges],
         "clean": np.histogram(scores[~truth], edges)[0].tolist(),
         "poisoned": np.histogram(scores[truth], edges)[0].tolist(),
     }

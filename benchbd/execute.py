@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import errno
+import contextlib
 import gc
+import itertools
 import resource
 import time
 import traceback
-from collections.abc import Callable
-from contextlib import suppress
+from collections import Counter
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +20,44 @@ from benchbd import environment, evaluate, records, registry
 from benchbd.cell import Cell, Made
 from benchbd.components import Images
 from benchbd.datafolder import data_folder
-from benchbd.errors import BenchbdError, Diverged, Impossible
-from benchbd.lab import Lab, Ledger, NetworkPlan, Trained, TrainSet
-from benchbd.poison import Poisoner, apply
+from benchbd.errors import BenchbdError, Diverged, Impossible, UsageError, one_line
+from benchbd.lab import Lab
+from benchbd.poison import Poison, Poisoner, apply
 from benchbd.seeding import seed_for
-from benchbd.store import Store
+from benchbd.stages import STAGE_KINDS, Ledger, owner_of
+from benchbd.store import FULL, Store
+from benchbd.trained import NetworkPlan, Trained, TrainSet
 
 Event = Callable[[dict[str, Any]], None]
+
+_listeners: dict[int, Event] = {}
+_numbers = itertools.count()
+
+
+class _Messenger:
+    """Passes events on to a listener kept here, in the module: what listens knows the attack, its bearer must not."""
+
+    __slots__ = ("_number",)
+
+    def __init__(self, number: int) -> None:
+        self._number = number
+
+    def __call__(self, event: dict[str, Any]) -> None:
+        _listeners[self._number](event)
+
+    def line(self, text: str) -> None:
+        """Pass a line for the log on."""
+        self({"event": "log", "line": text})
+
+
+@contextlib.contextmanager
+def _messenger(on_event: Event | None) -> Iterator[_Messenger]:
+    number = next(_numbers)
+    _listeners[number] = on_event or (lambda event: None)
+    try:
+        yield _Messenger(number)
+    finally:
+        del _listeners[number]
 
 
 def execute(
@@ -48,149 +80,182 @@ def execute(
         on_event: told what is going on.
 
     Returns:
-        The record. Whatever goes wrong inside is in its ``status`` and ``error``; only a record that can't be written
-        (a full disk) raises.
+        The record. Whatever goes wrong inside is in its ``status`` and ``error``.
+
+    Raises:
+        UsageError: the cell or its plugins are not known here, so that there is nothing to write a record about.
+        OSError: the record cannot be written (a full disk).
     """
-    say: Event = on_event or (lambda event: None)
     for file in plugins or []:
         registry.add_plugin_file(file)
     cell = Cell.from_json(cell_json)
-    began = time.perf_counter()
     record = records.blank(cell, "failed")
-    try:
-        record = _run(cell, record, output, data_root, _device(device), say)
-        record["status"] = "done"
-    except Diverged as error:
-        record |= {"status": "diverged", "error": str(error)}
-    except Impossible as error:
-        record |= {"status": "skipped", "error": str(error)}
-    except BenchbdError as error:
-        record |= {"status": "failed", "error": str(error)}
-    except torch.OutOfMemoryError as error:
-        record |= {"status": "oom", "error": " ".join(str(error).split())[:300]}
-    except MemoryError:
-        record |= {"status": "oom", "error": "out of memory"}
-    except OSError as error:
-        if error.errno == errno.ENOSPC:
-            record["error"] = f"the disk is full ({error.filename or output}); free some space and run the same command again"
-        else:
-            record["error"] = f"{type(error).__name__}: {error}"
-        say({"event": "log", "line": traceback.format_exc()})
-    except Exception as error:
-        record["error"] = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
-        say({"event": "log", "line": traceback.format_exc()})
+    ledger = Ledger()
+    began = time.perf_counter()
+    with _messenger(on_event) as say:
+        try:
+            where = _device(device)
+            _reset_peak(where)
+            try:
+                _run(cell, record, output, data_root, where, ledger, say)
+            finally:
+                record["epochs_trained"], record["trainings"] = ledger.epochs, ledger.trainings
+                record["artifacts"]["stages"] = ledger.artifacts
+                record["time"] |= {"stages": {**ledger.stages, **record["time"]["stages"]}, "waited": ledger.waited}
+                record["peak_memory_bytes"] = _peak(where)
+            record["status"] = "done"
+        except (Exception, SystemExit) as error:
+            record["status"], record["error"] = _explained(error, output)
+            if not isinstance(error, BenchbdError):
+                say.line(traceback.format_exc())
     record["time"]["own"] = time.perf_counter() - began
     records.write_record(output, record)
     return record
 
 
+def _explained(error: BaseException, output: Path) -> tuple[str, str]:
+    """The status and the one line that an error ends a cell with."""
+    text = one_line(error)
+    if isinstance(error, Diverged):
+        return "diverged", text
+    if isinstance(error, Impossible):
+        return "skipped", text
+    if isinstance(error, BenchbdError):
+        return "failed", text
+    if _is_out_of_memory(error):
+        return "oom", text or "out of memory"
+    if isinstance(error, OSError) and error.errno in FULL:
+        place = error.filename or output
+        return "failed", f"the disk is full ({place}); free some space and run the same command again"
+    return "failed", f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory ran out, on the device or the host. torch says so in several ways."""
+    if isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError)):
+        return True
+    signs = ("out of memory", "can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED")
+    return isinstance(error, RuntimeError) and any(sign in str(error) for sign in signs)
+
+
 def _device(name: str) -> torch.device:
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(name)
+    try:
+        return torch.device(name)
+    except RuntimeError as error:
+        raise UsageError(f"device {name!r} is unknown; say cpu, cuda or cuda:0") from error
 
 
-def _run(cell: Cell, record: dict[str, Any], output: Path, data_root: str | None, device: torch.device, say: Event) -> dict[str, Any]:
+def _run(
+    cell: Cell,
+    record: dict[str, Any],
+    output: Path,
+    data_root: str | None,
+    device: torch.device,
+    ledger: Ledger,
+    say: _Messenger,
+) -> None:
+    """Fill in the record, as far as the cell gets."""
     made = cell.made()
-    store = Store(output / "store", lambda line: say({"event": "log", "line": line}))
-    poisoner = Poisoner(cell, made, store, device, say, data_folder(data_root))
-    network = NetworkPlan(made.model, cell.model, made.dataset.info().classes, made.dataset.info().size, made.dataset.normalisation)
-    ledger = Ledger()
-    record["sources"] = {k: registry.source_digest(f"{k}s", getattr(cell, k).name) for k in ("dataset", "model", "attack", "defense")}
-    _reset_peak(device)
+    store = Store(output / "store", say.line)
+    attacker = Ledger()
+    poisoner = Poisoner(cell, made, store, device, say, data_folder(data_root), attacker)
+    parts = ("dataset", "model", "attack", "defense")
+    record["sources"] = {kind: registry.source_digest(f"{kind}s", getattr(cell, kind).name) for kind in parts}
 
+    began = time.perf_counter()
     say({"event": "stage", "stage": "poison"})
-    lab, key, counts = _open_lab(cell, made, poisoner, network, ledger, store, device, say)
-    record["poison"] = counts or None
-    record["artifacts"]["poisoned_set"] = key
-    record["env"] = environment.describe(device, lab.precision_for(network).name)
+    lab = _open_lab(cell, made, poisoner, ledger, store, record)
+    record["env"] = environment.describe(device, lab.precision_for(lab._network).name)
+    poisoning = time.perf_counter() - began
 
     # From here until the defense returns, neither truth nor test data is in memory (unless it declared the need).
     gc.collect()
     began = time.perf_counter()
     trained = made.defense.train(lab)
-    elsewhere = time.perf_counter() - began - ledger.inside
-    record["epochs_trained"] = ledger.epochs
-    record["trainings"] = {"asked": ledger.trainings, "computed": ledger.computed}
-    record["time"]["stages"] = {**ledger.stages, "defense's own": elsewhere}
+    elsewhere = max(0.0, time.perf_counter() - began - ledger.inside)
+    if not isinstance(trained, Trained):
+        got = type(trained).__name__
+        raise UsageError(f"defense {made.defense.name!r} returned {got}, not what lab.train or lab.prune gave")
+    record["time"]["stages"] = {"defense's own": elsewhere}
     record["time"]["total"] = sum(ledger.stages.values()) + elsewhere
+    record["trainings_computed"] = dict(Counter(ledger.computed) + Counter(attacker.computed))
     record["notes"] = {**lab.notes, "train_loss": {"model": trained.epoch_losses}}
+    record["artifacts"]["model"] = trained.key
 
-    say({"event": "stage", "stage": "evaluate"})
     began = time.perf_counter()
+    say({"event": "stage", "stage": "evaluate"})
     _measure(record, made, poisoner, trained, lab, device)
-    record["time"]["stages_not_charged"] = {"evaluate": time.perf_counter() - began}
-    record["artifacts"] |= {"model": trained.key, "stages": ledger.artifacts}
-    record["peak_memory_bytes"] = _peak(device)
-    return record
+    record["time"]["stages_not_charged"] = {"poison": poisoning, "evaluate": time.perf_counter() - began}
 
 
-def _open_lab(
-    cell: Cell, made: Made, poisoner: Poisoner, network: NetworkPlan, ledger: Ledger, store: Store, device: torch.device, say: Event
-) -> tuple[Lab, str, dict[str, Any]]:
+def _open_lab(cell: Cell, made: Made, poisoner: Poisoner, ledger: Ledger, store: Store, record: dict[str, Any]) -> Lab:
     """The lab with the poisoned set in it, and no more of the truth than the defense declares."""
     clean, info = poisoner.train_set()
     poison = poisoner.poison(clean, info)
+    record["poison"] = poison.facts or None
+    record["artifacts"] |= {"poisoned_set": poison.key, "trigger_sha256": poison.trigger_sha256}
     poisoned = apply(clean, poison)
     needs = made.defense.needs
-    held_out = _clean_part(clean, made, cell.seed) if "clean" in needs else None
-    truth = None
-    if "truth" in needs:
-        truth = np.zeros(len(poisoned), bool)
-        truth[poison.indices] = True
-    lab = Lab(
+    return Lab(
         poisoned,
-        clean=held_out,
-        truth=truth,
-        store=store,
-        network=network,
+        clean=_clean_part(clean, poison, made, cell.seed) if "clean" in needs else None,
+        truth=poison.truth(len(poisoned)) if "truth" in needs else None,
+        store=Store(store.root, store.say, STAGE_KINDS),
+        network=NetworkPlan(made.model, cell.model, info.classes, info.size, made.dataset.normalisation),
         recipe=made.recipe,
         seed=cell.seed,
-        device=device,
+        device=poisoner.device,
         ledger=ledger,
-        on_event=say,
+        on_event=poisoner.on_event,
+        owner=owner_of(made.defense),
     )
-    return lab, poisoned.key, poison.facts
 
 
-def _clean_part(clean: TrainSet, made: Made, seed: int) -> TrainSet:
-    """A share of the clean training set, of each class alike, for defenses that declare the need."""
+def _clean_part(clean: TrainSet, poison: Poison, made: Made, seed: int) -> TrainSet:
+    """A share of the clean training set, of each class alike, for defenses that declare the need.
+
+    Images that the attack left alone come first, others only where a class has not enough of those: the clean original
+    of a poisoned image would give the trigger away to whoever compares the two.
+    """
     rng = np.random.default_rng(seed_for("clean", clean.key, seed))
     labels = clean.labels.numpy()
+    touched = np.zeros(len(clean), bool)
+    touched[poison.indices] = True
     share = float(getattr(made.defense, "clean_frac", made.defense.clean_share))
-    chosen = [
-        rng.permutation(np.flatnonzero(labels == c))[: max(1, round(share * int((labels == c).sum())))] for c in np.unique(labels)
-    ]
+    chosen = []
+    for label in np.unique(labels):
+        members = rng.permutation(np.flatnonzero(labels == label))
+        members = members[np.argsort(touched[members], kind="stable")]
+        chosen.append(members[: max(1, round(share * len(members)))])
     return clean.subset(rng.permutation(np.concatenate(chosen)))
 
 
-def _measure(record: dict[str, Any], made: Made, poisoner: Poisoner, trained: Trained, lab: Lab, device: torch.device) -> None:
+def _measure(
+    record: dict[str, Any], made: Made, poisoner: Poisoner, trained: Trained, lab: Lab, device: torch.device
+) -> None:
     """Fill in what only the truth and the test images can tell."""
-    info = made.dataset.info()
+    clean, info = poisoner.train_set()
+    poison = poisoner.poison(clean, info)
     test = made.dataset.load("test", poisoner.root)
-    if not made.attack.poisons:
-        found = evaluate.accuracy(trained, test, None, info.target, device)
-        truth = np.zeros(len(lab.poisoned), bool)
-    else:
-        clean, info = poisoner.train_set()
-        poison = poisoner.poison(clean, info)
-        truth = np.zeros(len(lab.poisoned), bool)
-        truth[poison.indices] = True
-        triggered = poisoner.triggered(Images(test.images, test.labels), info, poison)
-        found = evaluate.accuracy(trained, test, triggered, made.attack.resolved_target(info), device)
-        record["artifacts"]["trigger_sha256"] = poison.trigger_sha256
-        record["notes"]["triggered_test_images"] = len(triggered[1])
+    triggered = poisoner.triggered(Images(*test), info, poison) if made.attack.poisons else None
+    found = evaluate.accuracy(trained, test, triggered, made.attack.resolved_target(info), device)
     record |= {"ca": found.ca, "asr": found.asr, "ra": found.ra}
-    record["notes"]["test_images"] = len(test.labels)
-    record["notes"]["ca_per_class"] = found.per_class
-    record["detection"] = evaluate.detection(lab.suspicion, truth, lab.poisoned.labels.numpy(), info.classes)
+    record["notes"] |= {"test_images": len(test.labels), "ca_per_class": found.per_class}
+    if triggered is not None:
+        record["notes"]["triggered_test_images"] = len(triggered[1])
+    if lab.suspicion is not None:
+        truth, labels = poison.truth(len(clean)), apply(clean, poison).labels.numpy()
+        record["detection"] = evaluate.detection(lab.suspicion, truth, labels, info.classes)
+        record["notes"]["suspicion"] = evaluate.histogram(lab.suspicion, truth)
 
 
 def _reset_peak(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     # Linux forgets the process's high-water mark when 5 is written here; a worker runs many cells.
-    with suppress(OSError):
+    with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
 
 
@@ -198,7 +263,7 @@ def _peak(device: torch.device) -> int:
     """Peak memory in bytes: of the device on CUDA, of the process otherwise."""
     if device.type == "cuda":
         return int(torch.cuda.max_memory_allocated(device))
-    with suppress(OSError, ValueError, IndexError):
+    with contextlib.suppress(OSError, ValueError, IndexError):
         for line in Path("/proc/self/status").read_text().splitlines():
             if line.startswith("VmHWM:"):
                 return int(line.split()[1]) * 1024

@@ -6,13 +6,19 @@ import ast
 import dataclasses
 import functools
 import inspect
+import itertools
 import math
 import re
+import textwrap
 import types
 import typing
 from typing import Any, Literal, NamedTuple, Union
 
-from benchbd.errors import UsageError, did_you_mean
+from benchbd.errors import UsageError, did_you_mean, shown
+
+LONGEST_TEXT = 1000
+"""Characters of a text parameter at most."""
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)[eE][+-]?\d+")
 
 
 class Param(NamedTuple):
@@ -37,11 +43,11 @@ def _field_docs(cls: type) -> dict[str, str]:
         if base is object or base.__module__ == "builtins":
             continue
         try:
-            tree = ast.parse(inspect.cleandoc("\n" + inspect.getsource(base)))
-        except (OSError, TypeError, SyntaxError, IndentationError):
+            tree = ast.parse(textwrap.dedent(inspect.getsource(base)))
+        except (OSError, TypeError, SyntaxError):
             continue
         body = tree.body[0].body if tree.body and isinstance(tree.body[0], ast.ClassDef) else []
-        for here, after in zip(body, body[1:]):
+        for here, after in itertools.pairwise(body):
             if (
                 isinstance(here, ast.AnnAssign)
                 and isinstance(here.target, ast.Name)
@@ -73,6 +79,53 @@ def schema(cls: type) -> list[Param]:
     return [Param(f.name, type_text(hints[f.name]), f.default, docs.get(f.name, "")) for f in dataclasses.fields(cls)]
 
 
+@functools.cache
+def list_typed(cls: type) -> frozenset[str]:
+    """Parameters whose value is itself a list; to expand, such a one takes a list of lists."""
+
+    def takes_list(hint: Any) -> bool:
+        if typing.get_origin(hint) in (Union, types.UnionType):
+            return any(takes_list(option) for option in typing.get_args(hint))
+        return typing.get_origin(hint) is tuple
+
+    return frozenset(f.name for f in dataclasses.fields(cls) if takes_list(_hints(cls)[f.name]))
+
+
+def _supported(hint: Any) -> bool:
+    origin, inner = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (Union, types.UnionType):
+        return all(_supported(option) for option in inner)
+    if origin is Literal:
+        return all(isinstance(option, (int, str)) for option in inner)
+    if origin is tuple:
+        return len(inner) == 2 and inner[1] is Ellipsis and _supported(inner[0])
+    return hint in (int, float, bool, str, type(None))
+
+
+@functools.cache
+def defaults(cls: type) -> dict[str, Any]:
+    """Every default, typed as a given value would be, so that writing a default out changes no cell's identity.
+
+    Raises:
+        TypeError: a field without a default, of a type that no matrix can give, or with a default of another type.
+    """
+    hints = _hints(cls)
+    found: dict[str, Any] = {}
+    for field in dataclasses.fields(cls):
+        hint = hints[field.name]
+        if not _supported(hint):
+            can = "int, float, bool, str, None, Literal, unions of these and tuple[X, ...]"
+            raise TypeError(f"parameter {field.name!r} has the type {type_text(hint)}; parameters may be {can}")
+        if field.default is dataclasses.MISSING:
+            raise TypeError(f"parameter {field.name!r} needs a plain default")
+        try:
+            found[field.name] = _coerce(field.default, hint)
+        except ValueError:
+            text = f"default of parameter {field.name!r} must be {type_text(hint)}, not {shown(field.default)}"
+            raise TypeError(text) from None
+    return found
+
+
 def _coerce(value: Any, hint: Any) -> Any:
     """Return ``value`` as ``hint`` or raise ValueError. Lossless only: 1 is a float, 1.5 is no int, 'yes' no bool."""
     origin = typing.get_origin(hint)
@@ -92,34 +145,40 @@ def _coerce(value: Any, hint: Any) -> Any:
         if not isinstance(value, (list, tuple)):
             raise ValueError
         return tuple(_coerce(v, typing.get_args(hint)[0]) for v in value)
-    if hint is type(None):
-        if value is None:
-            return None
-        raise ValueError
+    if hint is type(None) and value is None:
+        return None
     if hint is float:
-        # YAML 1.1 reads 1e-3 (no dot) as text; a number typed that way is still a number.
-        if isinstance(value, str) and not re.fullmatch(r"[+-]?(\d+\.?\d*|\.\d+)[eE][+-]?\d+", value):
-            raise ValueError
-        if isinstance(value, bool) or not isinstance(value, (int, float, str)):
-            raise ValueError
-        try:
-            number = float(value)
-        except OverflowError as error:
-            raise ValueError from error
-        if not math.isfinite(number):
-            raise ValueError
-        return number
+        return _float(value)
     if hint is int:
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or value != value or value in (math.inf, -math.inf):
-            raise ValueError
-        if int(value) != value or abs(value) > 2**53:
-            raise ValueError
-        return int(value)
-    if hint is bool or hint is str:
-        if type(value) is hint:
-            return value
-        raise ValueError
+        return _int(value)
+    if hint is bool and type(value) is bool:
+        return value
+    if hint is str and type(value) is str and value.isprintable() and len(value) <= LONGEST_TEXT:
+        return value
     raise ValueError
+
+
+def _float(value: Any) -> float:
+    # YAML 1.1, and so --set in other tools, reads 1e-3 (no dot) as text; a number typed that way is still a number.
+    if isinstance(value, str) and not _NUMBER.fullmatch(value):
+        raise ValueError
+    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+        raise ValueError
+    try:
+        number = float(value)
+    except OverflowError as error:
+        raise ValueError from error
+    if not math.isfinite(number):
+        raise ValueError
+    return number + 0.0  # -0.0 is 0.0: one value, one identity
+
+
+def _int(value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not -(2**53) <= value <= 2**53:
+        raise ValueError
+    if int(value) != value:
+        raise ValueError
+    return int(value)
 
 
 def resolve(cls: type, given: dict[str, Any], where: str) -> dict[str, Any]:
@@ -136,20 +195,15 @@ def resolve(cls: type, given: dict[str, Any], where: str) -> dict[str, Any]:
     Raises:
         UsageError: an unknown name, or a value of the wrong type.
     """
-    hints = _hints(cls)
-    fields = {f.name: f for f in dataclasses.fields(cls)}
-    for name in given:
-        if name not in fields:
-            raise UsageError(f"{where} has no parameter {name!r}{did_you_mean(str(name), fields)}")
-    values: dict[str, Any] = {}
-    for name, field in fields.items():
-        if name not in given:
-            values[name] = field.default
-            continue
+    values = dict(defaults(cls))
+    for name, value in given.items():
+        if name not in values:
+            raise UsageError(
+                f"{where} has no parameter {shown(name)}{did_you_mean(name if isinstance(name, str) else '', values)}"
+            )
+        hint = _hints(cls)[name]
         try:
-            values[name] = _coerce(given[name], hints[name])
-        except ValueError:
-            shown = repr(given[name])
-            shown = shown if len(shown) <= 60 else shown[:57] + "..."
-            raise UsageError(f"{where}: {name} must be {type_text(hints[name])}, not {shown}") from None
+            values[name] = _coerce(value, hint)
+        except (ValueError, RecursionError):
+            raise UsageError(f"{where}: {name} must be {type_text(hint)}, not {shown(value)}") from None
     return values

@@ -7,19 +7,20 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
+from benchbd import engine
 from benchbd.cell import Cell, Made, Part, digest
 from benchbd.components import Attack, DatasetInfo, Images, Stamp
 from benchbd.errors import Impossible, UsageError
-from benchbd.lab import Ledger, NetworkPlan, TrainSet
 from benchbd.seeding import seed_for
+from benchbd.stages import Ledger, code_of, owner_of
 from benchbd.store import Store
+from benchbd.trained import NetworkPlan, TrainSet
 from benchbd.workshop import Workshop
 
 CODE_VERSION = 1
@@ -32,13 +33,15 @@ class Poison(NamedTuple):
     """A poisoning, apart from the images it was made for.
 
     Attributes:
-        indices: int64 (P,), positions of the poisoned images, ascending.
+        indices: int64 (P,), positions of the changed images, ascending.
         images: uint8 (P, 3, H, W), what they became.
         labels: int64 (P,), the labels they carry.
         facts: count, share_of_set, share_of_target_class, target.
         trigger: arrays that the attack prepared.
-        key: key of the poisoned set.
+        key: artifact key of the poison; the clean set's where nothing is poisoned.
         trigger_sha256: sha256 of the prepared arrays, or None where there are none.
+        flags: bool (P,), False for changed images that are no poison (covers, which keep their true label).
+        data_key: key of the poisoned training set: hash of its content, from which the artifact cannot be found.
     """
 
     indices: np.ndarray
@@ -48,14 +51,21 @@ class Poison(NamedTuple):
     trigger: dict[str, np.ndarray]
     key: str
     trigger_sha256: str | None
+    flags: np.ndarray
+    data_key: str
+
+    def truth(self, count: int) -> np.ndarray:
+        """bool (count,): which images of a training set of that many are poisoned."""
+        poisoned = np.zeros(count, bool)
+        poisoned[self.indices[self.flags]] = True
+        return poisoned
 
 
 def fingerprint(data: Images) -> str:
-    """sha256 over all labels and up to 4,096 evenly spaced images: tells two copies of a data set apart."""
-    step = max(1, len(data.labels) // 4096)
-    sha = hashlib.sha256(data.labels.numpy().tobytes())
-    sha.update(str(tuple(data.images.shape)).encode())
-    sha.update(data.images[::step].contiguous().numpy().tobytes())
+    """sha256 over all labels and images: tells two copies of a data set apart that differ in one pixel."""
+    sha = hashlib.sha256(f"{tuple(data.images.shape)}".encode())
+    for part in (data.labels, data.images):
+        sha.update(part.contiguous().numpy().reshape(-1).view(np.uint8).data)
     return sha.hexdigest()
 
 
@@ -95,11 +105,37 @@ def draw(attack: Attack, info: DatasetInfo, labels: np.ndarray, seed: int, datas
     return np.sort(rng.permutation(pool)[: budget.count]).astype(np.int64)
 
 
-def _stamp(attack: Attack, images: torch.Tensor, how: Stamp) -> torch.Tensor:
-    """Stamp and hold the attack to its word: uint8, same shape, input untouched."""
-    out = attack.stamp(images, how)
-    if out.dtype != torch.uint8 or out.shape != images.shape:
-        raise UsageError(f"attack {attack.name!r}: stamp returned {out.dtype} {tuple(out.shape)}, not uint8 {tuple(images.shape)}")
+def draw_cover(
+    attack: Attack, info: DatasetInfo, indices: np.ndarray, count: int, seed: int, dataset: Part
+) -> tuple[np.ndarray, np.ndarray]:
+    """Choose the images that carry a trigger made for another image and keep their label, for attacks that have such.
+
+    Args:
+        attack: its ``cover_count(info)`` says how many.
+        info: of the data set.
+        indices: int64 (P,), the poisoned images; covers are others.
+        count: number of training images.
+        seed: the cell's seed.
+        dataset: for the seed.
+
+    Returns:
+        int64 (K,) ascending, and int64 (K,): for each the image whose trigger it carries, never itself.
+    """
+    wanted: Callable[[DatasetInfo], int] = getattr(attack, "cover_count", lambda info: 0)
+    many = wanted(info._replace(train=count))
+    rest = np.setdiff1d(np.arange(count), indices)
+    if many > len(rest):
+        raise Impossible(f"{many} cover images wanted but only {len(rest)} of {count} are not poisoned")
+    rng = np.random.default_rng(seed_for("cover", dataset.spec(), attack.name, seed))
+    chosen = np.sort(rng.permutation(rest)[:many]).astype(np.int64)
+    return chosen, (chosen + rng.integers(1, max(2, count), len(chosen))) % count
+
+
+def _checked(attack: Attack, out: Any, shape: torch.Size) -> torch.Tensor:
+    """Hold an attack to its word: uint8, same shape."""
+    if not isinstance(out, torch.Tensor) or out.dtype != torch.uint8 or out.shape != shape:
+        got = f"{getattr(out, 'dtype', type(out).__name__)} {tuple(getattr(out, 'shape', ()))}"
+        raise UsageError(f"attack {attack.name!r}: stamp returned {got}, not a torch.uint8 tensor {tuple(shape)}")
     return out
 
 
@@ -119,6 +155,7 @@ class Poisoner:
         device: for what must be trained first.
         on_event: told of progress.
         root: folder of the data sets.
+        ledger: is told of the trainings that the attack needs.
     """
 
     cell: Cell
@@ -127,6 +164,7 @@ class Poisoner:
     device: torch.device
     on_event: Callable[[dict[str, Any]], None]
     root: str | None
+    ledger: Ledger = dataclasses.field(default_factory=Ledger)
 
     def train_set(self) -> tuple[TrainSet, DatasetInfo]:
         """The clean training set, read now."""
@@ -138,52 +176,76 @@ class Poisoner:
         attack, cell = self.made.attack, self.cell
         if not attack.poisons:
             empty = np.zeros((0, 3, info.size, info.size), np.uint8)
-            return Poison(np.zeros(0, np.int64), empty, np.zeros(0, np.int64), {}, {}, clean.key, None)
+            none = np.zeros(0, np.int64)
+            return Poison(none, empty, none, {}, {}, clean.key, None, np.zeros(0, bool), clean.key)
         labels = clean.labels.numpy()
         indices = draw(attack, info, labels, cell.seed, cell.dataset)
-        trigger_key, trigger, sha = self.trigger(clean, info, indices)
-        key = digest(["poison", CODE_VERSION, clean.key, cell.attack.spec(), cell.seed, trigger_key])
+        trigger, sha = self.trigger(clean, info, indices)[1:]
+        key = digest(["poison", CODE_VERSION, clean.key, cell.attack.spec(), cell.seed, sha, owner_of(attack)])
 
         def compute() -> tuple[dict[str, np.ndarray], dict[str, Any]]:
             return self._make(clean, info, indices, trigger), {}
 
-        found, _ = self.store.memo("poison", key, compute)
-        where, given = found.arrays["indices"], found.arrays["labels"]
-        flags = found.arrays["poison"]
+        found, _ = self.store.memo("poison", key, compute, self._wait("poison"))
+        where, flags = found.arrays["indices"], found.arrays["poison"]
         target = attack.resolved_target(info)
+        hit = where[flags]
         facts = {
-            "count": int(flags.sum()),
-            "share_of_set": float(flags.sum() / len(labels)),
-            "share_of_target_class": float((labels[where[flags]] == target).sum() / max(1, (labels == target).sum())),
+            "count": len(hit),
+            "share_of_set": len(hit) / len(labels),
+            "share_of_target_class": float((labels[hit] == target).sum() / max(1, (labels == target).sum())),
             "target": target,
         }
         if not flags.all():
             facts["cover"] = int((~flags).sum())
-        return Poison(where, found.arrays["images"], given, facts, trigger, key, sha)
+        data_key = digest(["poisoned", clean.key, found.sha256])
+        return Poison(where, found.arrays["images"], found.arrays["labels"], facts, trigger, key, sha, flags, data_key)
 
-    def _make(self, clean: TrainSet, info: DatasetInfo, indices: np.ndarray, trigger: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        attack = self.made.attack
-        how = Stamp("train", indices, trigger, stamp_seed(attack, self.cell.dataset))
-        chosen = torch.from_numpy(indices)
-        images = _stamp(attack, clean.images[chosen], how).numpy()
-        labels = clean.labels[chosen].numpy().copy()
+    def _wait(self, stage: str) -> Callable[[], None]:
+        return lambda: self.on_event({"event": "waiting", "stage": stage})
+
+    def _make(
+        self, clean: TrainSet, info: DatasetInfo, indices: np.ndarray, trigger: dict[str, np.ndarray]
+    ) -> dict[str, np.ndarray]:
+        attack: Any = self.made.attack
+        seed = stamp_seed(attack, self.cell.dataset)
+        # Indexing copies, so an attack that stamps in place changes nothing but its own images.
+        chosen = clean.images[torch.from_numpy(indices)]
+        images = [_checked(attack, attack.stamp(chosen, Stamp("train", indices, trigger, seed)), chosen.shape)]
+        labels = clean.labels.numpy()[indices]
         if not attack.clean_label:
             labels[:] = attack.resolved_target(info)
-        return {"indices": indices, "images": images, "labels": labels, "poison": np.ones(len(indices), bool)}
+        cover, partners = draw_cover(attack, info, indices, len(clean), self.cell.seed, self.cell.dataset)
+        if len(cover):
+            here, there = (clean.images[torch.from_numpy(i)] for i in (cover, partners))
+            images.append(_checked(attack, attack.cover(here, there, Stamp("train", cover, trigger, seed)), here.shape))
+        where = np.concatenate([indices, cover])
+        order = np.argsort(where)
+        return {
+            "indices": where[order],
+            "images": torch.cat(images).numpy()[order],
+            "labels": np.concatenate([labels, clean.labels.numpy()[cover]])[order],
+            "poison": (np.arange(len(where)) < len(indices))[order],
+        }
 
-    def trigger(self, clean: TrainSet, info: DatasetInfo, indices: np.ndarray) -> tuple[str | None, dict[str, np.ndarray], str | None]:
-        """What the attack prepares: key, arrays and their sha256; (None, {}, None) for attacks that prepare nothing."""
+    def trigger(
+        self, clean: TrainSet, info: DatasetInfo, indices: np.ndarray
+    ) -> tuple[str | None, dict[str, np.ndarray], str | None]:
+        """What the attack prepares: key, arrays and their sha256; (None, {}, None) for those that prepare nothing."""
         attack = self.made.attack
         if type(attack).prepare is Attack.prepare:
             return None, {}, None
-        network = NetworkPlan(self.made.model, self.cell.model, info.classes, info.size, self.made.dataset.normalisation)
+        network = NetworkPlan(
+            self.made.model, self.cell.model, info.classes, info.size, self.made.dataset.normalisation
+        )
         spec = self.cell.attack.spec()
         if not attack.prepared_from_poison:
             # How many images are poisoned does not change the trigger: one serves all budgets.
             spec = {**spec, "params": {k: v for k, v in spec["params"].items() if k not in _BUDGET}}
-        trained = [network.spec(), self.cell.recipe, self.device.type] if attack.trains() else None
+        precision = engine.choose_precision(self.device).name
+        trained = [network.spec(), self.cell.recipe, precision] if attack.trains() else None
         drawn = hashlib.sha256(indices.tobytes()).hexdigest() if attack.prepared_from_poison else None
-        key = digest(["trigger", CODE_VERSION, clean.key, spec, trained, drawn])
+        key = digest(["trigger", CODE_VERSION, clean.key, spec, trained, drawn, code_of(type(attack).prepare)])
         shop = Workshop(
             clean,
             info,
@@ -195,20 +257,31 @@ class Poisoner:
             network=network,
             recipe=self.made.recipe,
             device=self.device,
-            ledger=Ledger(),
+            ledger=self.ledger,
             on_event=self.on_event,
+            owner=owner_of(attack),
         )
-        found, _ = self.store.memo("trigger", key, lambda: (dict(attack.prepare(shop)), {}))
-        meta = self.store.path("trigger", key) / "meta.json"
-        return key, found.arrays, str(json.loads(meta.read_bytes())["sha256"])
+
+        def compute() -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+            self.on_event({"event": "stage", "stage": "trigger"})
+            made = attack.prepare(shop)
+            if not isinstance(made, dict):
+                raise UsageError(f"attack {attack.name!r}: prepare returned {type(made).__name__}, not arrays by name")
+            return made, {}
+
+        found, _ = self.store.memo("trigger", key, compute, self._wait("trigger"))
+        return key, found.arrays, found.sha256
 
     def triggered(self, data: Images, info: DatasetInfo, poison: Poison) -> tuple[torch.Tensor, torch.Tensor]:
         """Test images of every other class with the trigger, uint8 (M, 3, H, W), and their true labels (M,)."""
         attack = self.made.attack
         where = np.flatnonzero(data.labels.numpy() != attack.resolved_target(info)).astype(np.int64)
-        how = Stamp("test", where, poison.trigger, stamp_seed(attack, self.cell.dataset))
         index = torch.from_numpy(where)
-        return _stamp(attack, data.images[index], how), data.labels[index]
+        images = data.images[index]
+        if len(where):
+            how = Stamp("test", where, poison.trigger, stamp_seed(attack, self.cell.dataset))
+            images = _checked(attack, attack.stamp(images, how), images.shape)
+        return images, data.labels[index]
 
 
 def apply(clean: TrainSet, poison: Poison) -> TrainSet:
@@ -219,4 +292,4 @@ def apply(clean: TrainSet, poison: Poison) -> TrainSet:
     images, labels = clean.images.clone(), clean.labels.clone()
     images[where] = torch.from_numpy(poison.images)
     labels[where] = torch.from_numpy(poison.labels)
-    return TrainSet(images, labels, poison.key)
+    return TrainSet(images, labels, poison.data_key)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Any, Literal
 
 from benchbd import params
@@ -46,8 +47,23 @@ class Recipe:
         for name in self.augment:
             if name not in AUGMENTATIONS:
                 raise UsageError(f"recipe: augmentation {name!r} is unknown{did_you_mean(name, AUGMENTATIONS)}")
-        if self.epochs < 0 or self.batch_size < 1 or self.lr < 0:
-            raise UsageError("recipe: epochs must be >= 0, batch_size >= 1, lr >= 0")
+        wrong = [text for text, fine in self._rules() if not fine]
+        if wrong:
+            raise UsageError(f"recipe: {wrong[0]}")
+
+    def _rules(self) -> list[tuple[str, bool]]:
+        return [
+            (f"epochs must be 0 or more, not {self.epochs}", self.epochs >= 0),
+            (f"batch_size must be 1 or more, not {self.batch_size}", self.batch_size >= 1),
+            (f"lr must be 0 or more, not {self.lr}", self.lr >= 0),
+            (f"momentum must be in [0, 1), not {self.momentum}", 0 <= self.momentum < 1),
+            ("nesterov needs a momentum above 0", not self.nesterov or self.momentum > 0),
+            (f"weight_decay must be 0 or more, not {self.weight_decay}", self.weight_decay >= 0),
+            (f"horizon must be 1 or more, not {self.horizon}", self.horizon is None or self.horizon >= 1),
+            (f"milestones must be 0 or more, not {list(self.milestones)}", all(m >= 0 for m in self.milestones)),
+            (f"decay must be above 0, not {self.decay}", self.decay > 0),
+            ("augment names an augmentation twice", len(set(self.augment)) == len(self.augment)),
+        ]
 
     @classmethod
     def parse(cls, given: dict[str, Any], where: str = "recipe") -> Recipe:
@@ -55,17 +71,17 @@ class Recipe:
         return cls(**params.resolve(cls, given, where))
 
     def but(self, **changes: Any) -> Recipe:
-        """The same recipe with some entries changed."""
+        """The same recipe with some entries changed; ``augment=False`` or None means no augmentation.
+
+        Raises:
+            UsageError: an unknown or ill-typed entry.
+        """
         if "augment" in changes:
-            changes["augment"] = tuple(changes["augment"] or ())
-        if "milestones" in changes:
-            changes["milestones"] = tuple(changes["milestones"])
-        return dataclasses.replace(self, **changes)
+            changes["augment"] = changes["augment"] or ()
+        return Recipe.parse({**self.spec(), **changes})
 
     def lr_at(self, epoch: int) -> float:
         """Learning rate during an epoch (0-based)."""
-        import math
-
         if self.schedule == "cosine":
             span = self.horizon or self.epochs
             return 0.5 * self.lr * (1 + math.cos(math.pi * min(epoch, span) / span)) if span else self.lr

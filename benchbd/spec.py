@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import ast
 import re
+import warnings
 from typing import Any
 
-from benchbd.errors import UsageError
+from benchbd.errors import UsageError, shown
 
 _FORM = re.compile(r"\s*([A-Za-z0-9][A-Za-z0-9_.-]*)\s*(?:\((.*)\))?\s*", re.DOTALL)
 MAX_LENGTH = 2000
@@ -22,36 +23,46 @@ def parse_spec(given: Any, what: str) -> tuple[str, dict[str, Any]]:
     Raises:
         UsageError: it is neither form, or its arguments are no literals.
     """
+    inner: Any = {}
     if isinstance(given, dict):
         if len(given) != 1:
             raise UsageError(f"{what}: {{name: {{parameters}}}} takes one name, found {len(given)}")
-        name, inner = next(iter(given.items()))
-        if inner is None:
-            inner = {}
-        if not isinstance(name, str) or not isinstance(inner, dict):
-            raise UsageError(f"{what} {name!r}: parameters must be a mapping such as {{rate: 0.1}}")
+        given, inner = next(iter(given.items()))
+        inner = {} if inner is None else inner
+        if not isinstance(given, str) or not isinstance(inner, dict):
+            raise UsageError(f"{what} {shown(given)}: parameters must be a mapping such as {{rate: 0.1}}")
         for key in inner:
             if not isinstance(key, str):
-                raise UsageError(f"{what} {name!r}: parameter names are words, not {key!r}")
-        given_text = name
-    elif isinstance(given, str):
-        given_text, inner = given, {}
-    else:
-        raise UsageError(f"{what}: expected a name, found {str(given)[:60]!r}")
-    if len(given_text) > MAX_LENGTH:
-        raise UsageError(f"{what}: a name of {len(given_text)} characters is no name")
-    match = _FORM.fullmatch(given_text)
+                raise UsageError(f"{what} {shown(given)}: parameter names are words, not {shown(key)}")
+    elif not isinstance(given, str):
+        raise UsageError(f"{what}: expected a name, found {shown(given)}")
+    if len(given) > MAX_LENGTH:
+        raise UsageError(f"{what}: a name of {len(given)} characters is no name")
+    match = _FORM.fullmatch(given)
     if match is None:
-        raise UsageError(f"{what}: {given_text[:60]!r} is neither NAME nor NAME(parameter=value)")
+        raise UsageError(f"{what}: {shown(given)} is neither NAME nor NAME(parameter=value)")
     name, arguments = match.group(1), match.group(2)
-    return name, {**(_arguments(name, arguments, what) if arguments else {}), **inner}
+    called = _arguments(name, arguments, what) if arguments else {}
+    for key in inner:
+        if key in called:
+            raise UsageError(f"{what} {shown(name)}: {key!r} is given twice")
+    return name, {**called, **inner}
 
 
 def _arguments(name: str, text: str, what: str) -> dict[str, Any]:
     try:
-        call = ast.parse(f"f({text})", mode="eval").body
-        if not isinstance(call, ast.Call) or call.args or any(k.arg is None for k in call.keywords):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # an odd escape in a string is no second line of ours
+            call = ast.parse(f"f({text})", mode="eval").body
+        # Whatever closes the bracket early, such as "a=1)(b=2", makes another tree than one plain call of f.
+        if not (isinstance(call, ast.Call) and isinstance(call.func, ast.Name)) or call.args:
             raise ValueError("write parameter=value")
-        return {str(k.arg): ast.literal_eval(k.value) for k in call.keywords}
+        found: dict[str, Any] = {}
+        for keyword in call.keywords:
+            if keyword.arg is None or keyword.arg in found:
+                raise ValueError("each parameter once, by name")
+            found[keyword.arg] = ast.literal_eval(keyword.value)
+        return found
     except (SyntaxError, ValueError, RecursionError, MemoryError, TypeError) as error:
-        raise UsageError(f"{what} {name!r}: cannot read the parameters ({text[:60]}): write name=value, with text in quotes") from error
+        how = "write name=value, each once, with text in quotes"
+        raise UsageError(f"{what} {shown(name)}: cannot read the parameters {shown(text)}: {how}") from error

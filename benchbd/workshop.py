@@ -6,10 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from benchbd.cell import digest
 from benchbd.components import DatasetInfo
 from benchbd.errors import UsageError
-from benchbd.lab import Stages, Trained, TrainSet
 from benchbd.seeding import seed_for
+from benchbd.stages import Stages
+from benchbd.trained import Trained, TrainSet, sha_of
 
 if TYPE_CHECKING:
     from benchbd.engine import Classifier
@@ -25,12 +27,25 @@ class Workshop(Stages):
         seed: seed of everything drawn or trained for the trigger (from the attack's ``trigger_seed``).
     """
 
-    def __init__(self, clean: TrainSet, info: DatasetInfo, target: int, trigger_seed: int, indices: np.ndarray | None, purpose: Any, **base: Any) -> None:
+    def __init__(
+        self,
+        clean: TrainSet,
+        info: DatasetInfo,
+        target: int,
+        trigger_seed: int,
+        indices: np.ndarray | None,
+        purpose: Any,
+        **base: Any,
+    ) -> None:
         # Trainings here use the seed the clean row's none cell has, so that its model is the surrogate.
         super().__init__(seed=trigger_seed, **base)
         self.clean, self.info, self.target = clean, info, target
         self.seed = seed_for("trigger", purpose, trigger_seed)
         self._indices = indices
+
+    def _around(self) -> str:
+        self.clean.check()
+        return digest([self.clean.key, self.target, None if self._indices is None else sha_of(self._indices)])
 
     @property
     def indices(self) -> np.ndarray:

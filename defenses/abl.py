@@ -45,7 +45,10 @@ class LocalGradientAscent:
 
 @dataclasses.dataclass(frozen=True)
 class Flooding:
-    """Keep the loss afloat at ``gamma``: ``|mean - gamma| + gamma``, on the batch mean or on each sample."""
+    """Keep the loss afloat at ``gamma``: ``|mean - gamma| + gamma``, on the batch mean or on each sample.
+
+    Its gradient is LGA's, sign(mean - gamma) times the mean's, so both train the same network; only the value differs.
+    """
 
     gamma: float
     level: Literal["batch", "sample"] = "batch"
@@ -78,7 +81,8 @@ class Abl(Defense):
     smoke: ClassVar[dict[str, Any]] = {"turning_epochs": 1, "finetune_epochs": 1, "unlearn_epochs": 1}
 
     loss: Literal["lga", "flooding"] = "lga"
-    """Loss of the isolation stage: local gradient ascent as published, or flooding as in the authors' code."""
+    """Loss of the isolation stage: local gradient ascent as published, or flooding as in the authors' code. Their
+    gradients are equal."""
     gamma: float = 0.5
     """Loss below which the isolation stage ascends."""
     sign_level: Literal["batch", "sample"] = "batch"

@@ -71,7 +71,7 @@ class FinePruning(Defense):
 
     profile: Literal["paper", "canonical"] = "paper"
     """paper: up to 8 points of accuracy, no fine-tuning; canonical: up to 4, then 10 epochs on the clean images."""
-    clean_share: float = 0.05  # type: ignore[misc]
+    clean_frac: float = 0.05
     """Share of the clean training set it is given, in (0, 1]; 80 % of it ranks, 20 % validates."""
     max_drop: float | None = None
     """Validation accuracy that pruning may cost, in [0, 1); the profile's where not given."""
@@ -83,9 +83,9 @@ class FinePruning(Defense):
     def check(self, info: DatasetInfo, attack: Attack) -> None:
         """Refuse shares and drops that mean nothing."""
         drop, epochs = self._settings()
-        if not 0.0 < self.clean_share <= 1.0 or info.train * self.clean_share < 10:
+        if not 0.0 < self.clean_frac <= 1.0 or info.train * self.clean_frac < 10:
             raise Impossible(
-                f"fine-pruning: clean_share {self.clean_share:g} of {info.train} images is under 10 or more than all"
+                f"fine-pruning: clean_frac {self.clean_frac:g} of {info.train} images is under 10 or more than all"
             )
         if not 0.0 <= drop < 1.0 or epochs < 0 or self.finetune_lr <= 0:
             raise Impossible("fine-pruning: max_drop must be in [0, 1), finetune_epochs >= 0, finetune_lr > 0")
@@ -95,7 +95,7 @@ class FinePruning(Defense):
         drop, epochs = self._settings()
         if not epochs:
             return (UNDEFENDED,)
-        return (UNDEFENDED, Training("fine-tune", ("fine-pruning", self.clean_share, drop, epochs, self.finetune_lr)))
+        return (UNDEFENDED, Training("fine-tune", ("fine-pruning", self.clean_frac, drop, epochs, self.finetune_lr)))
 
     def train(self, lab: Lab) -> Trained:
         """Rank channels, prune to the last state that validation allows, fine-tune where the profile says so.

@@ -7,8 +7,9 @@ import importlib
 import os
 import sys
 from collections.abc import Sequence
+from typing import Any, NoReturn
 
-from benchbd.errors import BenchbdError
+from benchbd.errors import BenchbdError, UsageError, did_you_mean, one_line, shown
 
 VERBS = (
     "run",
@@ -34,11 +35,22 @@ VERBS = (
 )
 
 
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line, as all our errors do; takes no abbreviations, which a new flag would break."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        kwargs.setdefault("allow_abbrev", False)
+        super().__init__(*args, **kwargs)
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message}; see {self.prog} --help")
+
+
 def parser() -> argparse.ArgumentParser:
     """The whole command line."""
     from importlib.util import find_spec
 
-    top = argparse.ArgumentParser(
+    top = _Parser(
         prog="benchbd",
         description="Compare training-time defenses against backdoor attacks on image classifiers.",
         epilog="benchbd VERB --help tells more. Start with: benchbd run quickstart",
@@ -54,8 +66,38 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command. Returns the exit code: 0 fine, 1 some cells failed, 2 usage error, 130 interrupted."""
+    # Not list(): importing the verb benchbd.cli.list gives this module that name.
+    given = sys.argv[1:] if argv is None else [*argv]
+    try:
+        code = _main(given)
+        sys.stdout.flush()
+        return code
+    except BenchbdError as error:
+        return _complain(str(error), error.exit_code)
+    except BrokenPipeError:
+        # The reader (head, less) went away; that is no error. Keep the interpreter from flushing into the void.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except OSError as error:
+        # A full disk, a folder that may not be written: the system's own words, and the file it was about.
+        about = f"{error.filename}: " if error.filename else ""
+        return _complain(f"{about}{error.strerror or error}", 1)
+    except KeyboardInterrupt:
+        return _complain("interrupted", 130)
+
+
+def _complain(text: str, code: int) -> int:
+    sys.stderr.write(f"benchbd: {one_line(text)}\n")
+    return code
+
+
+def _main(given: list[str]) -> int:
     top = parser()
-    args = top.parse_args(argv)
+    words = [word for word in given if not word.startswith("-")]
+    known = [verb for verb in VERBS if f"benchbd.cli.{verb}" in sys.modules]
+    if words and words[0] not in known:
+        raise UsageError(f"there is no verb {shown(words[0])}{did_you_mean(words[0], known)}")
+    args = top.parse_args(given)
     if args.version:
         from benchbd.environment import versions
 
@@ -64,15 +106,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.verb is None:
         top.print_help()
         return 2
-    try:
-        return int(args.run(args))
-    except BenchbdError as error:
-        sys.stderr.write(f"benchbd: {' '.join(str(error).split())}\n")
-        return error.exit_code
-    except BrokenPipeError:
-        # The reader (head, less) went away; that is no error. Keep the interpreter from flushing into the void.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    except KeyboardInterrupt:
-        sys.stderr.write("benchbd: interrupted\n")
-        return 130
+    # Names from files may hold what the terminal's encoding cannot; that must not stop a table in the middle.
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+    return int(args.run(args))

@@ -9,9 +9,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchbd.errors import UsageError
+from benchbd.errors import UsageError, shown
+from benchbd.userpath import look, user_path
 
 if TYPE_CHECKING:
+    import torch
+
     from benchbd.matrix import Plan
 
 DEFAULT_OUTPUT = "benchbd-out"
@@ -19,38 +22,43 @@ DEFAULT_OUTPUT = "benchbd-out"
 
 def add_output(parser: argparse.ArgumentParser) -> None:
     """``--output``."""
-    parser.add_argument("--output", metavar="DIR", default=DEFAULT_OUTPUT, help=f"results folder (default: {DEFAULT_OUTPUT})")
+    text = f"results folder (default: {DEFAULT_OUTPUT})"
+    parser.add_argument("--output", metavar="DIR", default=DEFAULT_OUTPUT, help=text)
 
 
 def add_plugins(parser: argparse.ArgumentParser) -> None:
     """``--plugin``."""
-    parser.add_argument("--plugin", metavar="FILE", action="append", default=[], help="Python file with plugins of your own; may be repeated")
+    text = "Python file with plugins of your own, which is run; may be repeated"
+    parser.add_argument("--plugin", metavar="FILE", action="append", default=[], help=text)
 
 
 def add_matrix_arguments(parser: argparse.ArgumentParser) -> None:
     """MATRIX and what narrows or changes it."""
+
+    def repeated(flag: str, metavar: str, text: str) -> None:
+        parser.add_argument(flag, metavar=metavar, action="append", default=[], help=text)
+
     parser.add_argument("matrix", metavar="MATRIX", help="a YAML file, or the name of a shipped matrix")
     add_output(parser)
-    parser.add_argument("--data", metavar="DIR", help="folder of the data sets (default: $BENCHBD_DATA, then the user's cache)")
-    parser.add_argument("--filter", metavar="K=GLOB", action="append", default=[], help="only cells that match, such as defense=lfd*,attack!=none")
-    parser.add_argument("--exclude", metavar="K=GLOB", action="append", default=[], help="without cells that match")
-    parser.add_argument("--set", metavar="K=V", action="append", default=[], help="change a setting: epochs=2, dataset.train=1000, lfd.alpha=0.2")
+    text = "folder of the data sets (default: $BENCHBD_DATA, then the user's cache)"
+    parser.add_argument("--data", metavar="DIR", help=text)
+    repeated("--filter", "K=GLOB", "only cells that match, such as defense=lfd*,attack!=none")
+    repeated("--exclude", "K=GLOB", "without cells that match")
+    repeated("--set", "K=V", "change a setting: epochs=2, dataset.train=1000, lfd.alpha=0.2")
     parser.add_argument("--seeds", metavar="LIST", help="seeds instead of the matrix's: 0-2 or 0,3")
-    parser.add_argument("--smoke", action="store_true", help="shrink every cell to seconds, to find mistakes before a long run")
+    text = "shrink every cell to seconds, to find mistakes before a long run"
+    parser.add_argument("--smoke", action="store_true", help=text)
     add_plugins(parser)
 
 
 def load_plan(args: argparse.Namespace) -> Plan:
     """The plan that the arguments name, narrowed by --filter and --exclude."""
-    import dataclasses
-
     from benchbd import matrix
 
     add_plugin_files(args)
-    plan = matrix.load(
-        args.matrix, sets=args.set, seeds=matrix.parse_seeds(args.seeds) if args.seeds else None, smoke=getattr(args, "smoke", False)
-    )
-    return dataclasses.replace(plan, cells=matrix.select(plan.cells, args.filter, args.exclude))
+    seeds = None if args.seeds is None else matrix.parse_seeds(args.seeds)
+    plan = matrix.load(args.matrix, sets=args.set, seeds=seeds, smoke=getattr(args, "smoke", False))
+    return matrix.narrow(plan, args.filter, args.exclude)
 
 
 def add_plugin_files(args: argparse.Namespace) -> None:
@@ -64,12 +72,26 @@ def add_plugin_files(args: argparse.Namespace) -> None:
 
 def output_folder(args: argparse.Namespace) -> Path:
     """``--output`` as a path. Raises UsageError where a file is in its place."""
-    folder = Path(args.output).expanduser()
-    if "\0" in str(folder):
-        raise UsageError("--output: a path has no NUL in it")
-    if folder.exists() and not folder.is_dir():
-        raise UsageError(f"--output {args.output}: is a file, not a folder")
+    folder = user_path(args.output, "--output")
+    if look(folder, "--output") not in ("folder", "nothing"):
+        raise UsageError(f"--output {shown(args.output, 200)}: is a file, not a folder")
     return folder
+
+
+def compute_device(name: str) -> torch.device:
+    """``auto``, ``cpu``, ``cuda`` or ``cuda:N``. Raises UsageError for a device that is not there."""
+    import torch
+
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise UsageError(f"--device {shown(name)}: must be auto, cpu, cuda or cuda:N") from None
+    there = torch.cuda.device_count()
+    if device.type not in ("cpu", "cuda") or (device.type == "cuda" and (device.index or 0) >= there):
+        raise UsageError(f"--device {shown(name)}: no such device here ({there} GPUs are visible)")
+    return device
 
 
 def write(text: str) -> None:
@@ -87,7 +109,19 @@ def columns(rows: Sequence[Sequence[str]], *, indent: str = "") -> str:
     if not rows:
         return ""
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    return "\n".join(indent + "  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows)
+    lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows)
+    return "\n".join(indent + line for line in lines)
+
+
+def record_ids(output: Path) -> list[str]:
+    """Ids of the records that lie in a results folder, unread."""
+    from benchbd.records import is_id
+
+    try:
+        names = [path.name for path in (output / "records").iterdir()]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    return sorted(name[:-5] for name in names if name.endswith(".json") and is_id(name[:-5]))
 
 
 def find_record(output: Path, wanted: str) -> dict[str, Any]:
@@ -99,17 +133,17 @@ def find_record(output: Path, wanted: str) -> dict[str, Any]:
     from benchbd.records import read_record
 
     folder = output / "records"
-    ids = sorted(p.stem for p in folder.glob("*.json")) if folder.is_dir() else []
+    ids = record_ids(output)
     if not ids:
         raise UsageError(f"no records in {folder}; run a matrix first, or name its folder with --output")
     fitting = [i for i in ids if i.startswith(wanted)] if wanted else []
     if not fitting:
-        found = [r for i in ids if (r := read_record(output, i)) and r.get("label") == wanted]
-        if found:
-            return found[0]
-        raise UsageError(f"no cell {wanted[:80]!r} among the {len(ids)} records in {folder}; benchbd status lists them")
+        fitting = [i for i in ids if wanted and (r := read_record(output, i)) and r["label"] == wanted]
+    if not fitting:
+        raise UsageError(f"no cell {shown(wanted)} among the {len(ids)} records in {folder}; benchbd status lists them")
     if len(fitting) > 1:
-        raise UsageError(f"{wanted!r} fits {len(fitting)} cells ({', '.join(fitting[:4])}...); give more of the id")
+        some = ", ".join(fitting[:4]) + (", ..." if len(fitting) > 4 else "")
+        raise UsageError(f"{shown(wanted)} fits {len(fitting)} cells ({some}); give more of the id")
     record = read_record(output, fitting[0])
     if record is None:
         raise UsageError(f"record {folder / fitting[0]}.json is damaged; benchbd run makes it again")

@@ -4,64 +4,83 @@ from __future__ import annotations
 
 import argparse
 import inspect
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from benchbd.cli.common import add_plugin_files, add_plugins, columns, write, write_json
-from benchbd.components import KINDS
-from benchbd.errors import UsageError, did_you_mean
+from benchbd.errors import UsageError, did_you_mean, shown
+
+if TYPE_CHECKING:
+    from benchbd.scan import Entry
 
 
 def register(verbs: Any) -> None:
     """Add the verb."""
     parser = verbs.add_parser("describe", help="a plugin's documentation and parameters")
-    parser.add_argument("name", metavar="NAME", help="a name from benchbd list, or KIND/NAME where two kinds share it (attacks/none)")
-    parser.add_argument("--json", action="store_true")
+    name = "a name from benchbd list, or KIND/NAME where two kinds share it (attacks/none)"
+    parser.add_argument("name", metavar="NAME", help=name)
+    parser.add_argument("--json", action="store_true", help="as JSON")
     add_plugins(parser)
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
     """Describe every plugin of that name."""
-    from benchbd import params, registry
+    from benchbd import registry
 
     add_plugin_files(args)
-    kind, slash, name = args.name.rpartition("/")
-    found = [e for e in registry.entries() if e.name == (name if slash else args.name) and e.kind and kind in ("", e.kind, e.kind[:-1])]
+    kind, _, name = args.name.rpartition("/")
+    known = [entry for entry in registry.entries() if entry.kind]
+    found = {e.kind: e for e in known if e.name == name and kind in ("", e.kind, e.kind[:-1])}
     if not found:
-        known = [e.name for e in registry.entries() if e.kind]
-        raise UsageError(f"nothing is called {args.name[:60]!r}{did_you_mean(args.name, known)}")
-    told = []
-    for entry in sorted(found, key=lambda e: KINDS.index(e.kind)):
-        cls = registry.load(entry.kind, entry.name)
-        facts: dict[str, Any] = {
-            "kind": entry.kind[:-1],
-            "name": entry.name,
-            "version": cls.version,
-            "origin": entry.origin,
-            "doc": inspect.getdoc(cls) or "",
-            "parameters": [p._asdict() for p in params.schema(cls)],
-        }
-        if entry.kind == "defenses":
-            facts |= {"needs": list(cls.needs), "control": cls.control}
-        if entry.kind == "attacks":
-            facts |= {"clean_label": cls.clean_label}
-        if entry.kind == "datasets":
-            facts |= {"info": cls().info()._asdict(), "source": cls.source}
-        told.append(facts)
+        names = [e.name for e in known] if not kind else [f"{e.kind}/{e.name}" for e in known]
+        raise UsageError(f"nothing is called {shown(args.name)}{did_you_mean(args.name, names)}")
+    told = [_facts(entry) for entry in found.values()]
     if args.json:
         write_json(told if len(told) > 1 else told[0])
-        return 0
-    write("\n\n".join(_text(f) for f in told))
+    else:
+        write("\n\n".join(_text(facts) for facts in told))
     return 0
+
+
+def _facts(entry: Entry) -> dict[str, Any]:
+    from benchbd import params, registry
+
+    cls = registry.load(entry.kind, entry.name)
+    facts: dict[str, Any] = {
+        "kind": entry.kind[:-1],
+        "name": entry.name,
+        "version": cls.version,
+        "origin": entry.origin,
+        "doc": inspect.getdoc(cls) or "",
+        "parameters": [p._asdict() for p in params.schema(cls)],
+    }
+    if entry.kind == "defenses":
+        facts |= {"needs": list(cls.needs), "control": cls.control}
+    if entry.kind == "attacks":
+        facts |= {"clean_label": cls.clean_label}
+    if entry.kind == "datasets":
+        with registry.blame(entry.kind, entry.name):
+            facts |= {"info": cls().info()._asdict(), "source": cls.source}
+    return facts
 
 
 def _text(facts: dict[str, Any]) -> str:
     lines = [f"{facts['kind']} {facts['name']} (version {facts['version']}, {facts['origin']})", "", facts["doc"], ""]
     if facts.get("needs"):
         lines += [f"Needs: {', '.join(facts['needs'])}{' (a control)' if facts['control'] else ''}", ""]
+    if facts.get("clean_label"):
+        lines += ["Clean-label: poisons images of the target class only and changes no label.", ""]
+    if facts.get("info"):
+        info = facts["info"]
+        sizes = f"{info['train']:,} training and {info['test']:,} test images of {info['size']}x{info['size']} pixels"
+        lines += [f"{info['classes']} classes, {sizes}; target class {info['target']}.", ""]
     if facts.get("source"):
         lines += [f"Source: {facts['source']}", ""]
     if facts["parameters"]:
-        rows = [(p["name"], p["type"], str(p["default"]), p["help"]) for p in facts["parameters"]]
+        rows = [(p["name"], p["type"], _default(p["default"]), p["help"]) for p in facts["parameters"]]
         lines += ["Parameters:", columns([("name", "type", "default", "meaning"), *rows], indent="  ")]
     return "\n".join(lines).rstrip()
+
+
+def _default(value: Any) -> str:
+    return f"[{', '.join(map(str, value))}]" if isinstance(value, tuple) else str(value)

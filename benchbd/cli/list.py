@@ -8,14 +8,18 @@ from typing import Any
 
 from benchbd.cli.common import add_plugins, columns, write, write_json
 from benchbd.components import KINDS
+from benchbd.errors import UsageError, did_you_mean, one_line, shown
+
+GROUPS = (*KINDS, "matrices")
 
 
 def register(verbs: Any) -> None:
     """Add the verb."""
     parser = verbs.add_parser("list", help="attacks, defenses, models, datasets and matrices that are known")
-    parser.add_argument("what", nargs="?", help="attacks, defenses, models, datasets or matrices; or a GLOB over all names")
-    parser.add_argument("glob", nargs="?", default="*", help="only names that match")
-    parser.add_argument("--json", action="store_true")
+    what = "attacks, defenses, models, datasets or matrices; or a GLOB over all names"
+    parser.add_argument("what", nargs="?", metavar="KIND", help=what)
+    parser.add_argument("glob", nargs="?", metavar="GLOB", help="only names that match")
+    parser.add_argument("--json", action="store_true", help="as JSON")
     add_plugins(parser)
     parser.set_defaults(run=run)
 
@@ -26,25 +30,38 @@ def run(args: argparse.Namespace) -> int:
 
     for file in args.plugin:
         registry.add_plugin_file(file, load=False)
-    groups = (*KINDS, "matrices")
-    if args.what and args.what not in groups:
-        args.what, args.glob = None, args.what
-    rows = []
-    for entry in registry.entries():
-        if args.what in (None, entry.kind) or not entry.kind:
-            status = f"unavailable: {entry.error}" if entry.error else "ok"
-            rows.append({"kind": entry.kind or "?", "name": entry.name, "summary": entry.summary, "origin": entry.origin, "status": status})
-    if args.what in (None, "matrices"):
-        from benchbd.matrix import shipped
-
-        rows += [{"kind": "matrices", "name": n, "summary": "", "origin": "shipped", "status": "ok"} for n in shipped()]
-    rows = [r for r in rows if fnmatch.fnmatchcase(r["name"], args.glob)]
+    group, glob = args.what, args.glob
+    if group not in (None, *GROUPS):
+        if glob is not None:
+            raise UsageError(f"list: there is no kind {shown(group)}{did_you_mean(group, GROUPS)}")
+        group, glob = None, group
+    rows = [row for row in _rows() if group in (None, row["kind"]) or row["kind"] == "?"]
+    known = [row["name"] for row in rows]
+    rows = [row for row in rows if glob is None or fnmatch.fnmatchcase(row["name"], glob)]
+    if glob is not None and not rows:
+        words = known if group else (*GROUPS, *known)
+        raise UsageError(f"list: nothing is called {shown(glob)}{did_you_mean(glob, words)}")
     if args.json:
         write_json(rows)
         return 0
-    for group in (*groups, "?"):
-        mine = [r for r in rows if r["kind"] == group]
+    for kind in (*GROUPS, "?"):
+        mine = [(r["name"], r["summary"] if r["status"] == "ok" else r["status"]) for r in rows if r["kind"] == kind]
         if mine:
-            write(("cannot be read" if group == "?" else group) + ":")
-            write(columns([(r["name"], r["summary"] if r["status"] == "ok" else r["status"]) for r in mine], indent="  "))
+            write(("files that cannot be read" if kind == "?" else kind) + ":")
+            write(columns(mine, indent="  "))
     return 0
+
+
+def _rows() -> list[dict[str, str]]:
+    from benchbd import registry
+    from benchbd.shipped import described
+
+    rows = []
+    for entry in registry.entries():
+        # A file that cannot be read has no kind and no name but the file's.
+        status = f"unavailable: {entry.error} ({entry.origin})" if entry.error else "ok"
+        facts = {"kind": entry.kind or "?", "name": entry.name, "summary": entry.summary, "origin": entry.origin}
+        rows.append({**facts, "status": one_line(status)})
+    for name, summary in described().items():
+        rows.append({"kind": "matrices", "name": name, "summary": summary, "origin": "shipped", "status": "ok"})
+    return rows

@@ -4,33 +4,41 @@ from __future__ import annotations
 
 import argparse
 from collections import Counter
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from benchbd.cli.common import add_matrix_arguments, columns, load_plan, output_folder, write, write_json
+from benchbd.cli.common import (
+    add_matrix_arguments,
+    columns,
+    load_plan,
+    output_folder,
+    record_ids,
+    write,
+    write_json,
+)
+
+if TYPE_CHECKING:
+    from benchbd.matrix import Plan
 
 
 def register(verbs: Any) -> None:
     """Add the verb."""
     parser = verbs.add_parser("plan", help="what a run would do, without doing it")
     add_matrix_arguments(parser)
-    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--json", action="store_true", help="as JSON")
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
     """Tell the plan."""
-    from benchbd import matrix, registry
-    from benchbd.records import read_record
+    from benchbd import matrix
 
     plan = load_plan(args)
-    output = output_folder(args)
-    there = output.is_dir()
-    status = {c.id: (read_record(output, c.id) or {}).get("status", "missing") if there else "missing" for c in plan.cells}
-    open_cells = tuple(c for c in plan.cells if status[c.id] != "done")
-    shared = matrix.trainings(open_cells)
+    status = _status(plan, output_folder(args))
+    shared = matrix.trainings(tuple(c for c in plan.cells if status[c.id] != "done"))
     counts = Counter(training.what for _, training in shared)
     alone = Counter(training.what for (_, training), cells in shared.items() for _ in cells)
-    missing = _missing(plan, args.data, registry)
+    missing = _missing(plan, args.data)
     if args.json:
         write_json(
             {
@@ -43,26 +51,39 @@ def run(args: argparse.Namespace) -> int:
             }
         )
         return 0
-    done = Counter(status.values())
-    write(f"{plan.name}: {len(plan.cells)} cells ({', '.join(f'{n} {s}' for s, n in sorted(done.items()))})" if plan.cells else f"{plan.name}: no cells")
-    write(columns([(c.id, status[c.id], c.label) for c in plan.cells], indent="  "))
+    states = ", ".join(f"{n} {s}" for s, n in sorted(Counter(status.values()).items()))
+    write(f"{plan.name}: {len(plan.cells)} cells ({states})" if plan.cells else f"{plan.name}: no cells")
+    if plan.cells:
+        write(columns([(c.id, status[c.id], c.label) for c in plan.cells], indent="  "))
     for skipped in plan.skipped:
         write(f"  skipped {skipped.cell.label}: {skipped.reason}")
-    if open_cells:
-        told = ", ".join(f"{n} {w}" for w, n in sorted(counts.items()))
-        write(f"trainings still to do: {told} (cell by cell it would be {sum(alone.values())} instead of {sum(counts.values())})")
+    if counts:
+        told = ", ".join(f"{n} {what}" for what, n in sorted(counts.items()))
+        sharing = f"cell by cell it would be {sum(alone.values())} instead of {sum(counts.values())}"
+        write(f"trainings still to do: {told} ({sharing})")
     for line in missing:
         write(f"data: {line}")
     return 0
 
 
-def _missing(plan: Any, root: str | None, registry: Any) -> list[str]:
+def _status(plan: Plan, output: Path) -> dict[str, str]:
+    """Each cell's status; only records that lie there are opened."""
+    from benchbd.records import read_record
+
+    there = set(record_ids(output))
+    found = {cell.id: read_record(output, cell.id) if cell.id in there else None for cell in plan.cells}
+    return {cell_id: record["status"] if record else "missing" for cell_id, record in found.items()}
+
+
+def _missing(plan: Plan, root: str | None) -> list[str]:
+    from benchbd import registry
     from benchbd.datafolder import data_folder
 
     folder = data_folder(root)
     lines = []
-    for _, part in {c.dataset.text: c.dataset for c in plan.cells}.items():
-        line = registry.make("datasets", part.name, **part.params).missing(folder)
+    for cell in {c.dataset.json: c for c in plan.cells}.values():
+        with registry.blame("datasets", cell.dataset.name):
+            line = cell.made().dataset.missing(folder)
         if line:
             lines.append(line)
     return lines

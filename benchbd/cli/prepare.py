@@ -3,35 +3,49 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any
+import sys
+from typing import TYPE_CHECKING, Any
 
-from benchbd.cli.common import add_matrix_arguments, load_plan, output_folder, write
+from benchbd.cli.common import add_matrix_arguments, compute_device, load_plan, output_folder, write
+from benchbd.errors import BenchbdError, one_line
+
+if TYPE_CHECKING:
+    from benchbd.cell import Cell
 
 
 def register(verbs: Any) -> None:
     """Add the verb."""
     parser = verbs.add_parser("prepare", help="read data and make poisoned sets before any GPU is taken")
     add_matrix_arguments(parser)
-    parser.add_argument("--device", default="auto", help="where surrogates and generators are trained (default: auto)")
+    text = "where surrogates and generators are trained (default: auto)"
+    parser.add_argument("--device", metavar="NAME", default="auto", help=text)
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Prepare every row once."""
+    """Prepare every row once. A row that can't be prepared costs itself alone."""
     from benchbd.datafolder import data_folder
-    from benchbd.execute import _device
     from benchbd.poison import Poisoner
     from benchbd.store import Store
 
+    root = data_folder(args.data)
+    device = compute_device(args.device)
     plan = load_plan(args)
     store = Store(output_folder(args) / "store", write)
-    rows = {}
+    failed = 0
+    rows: dict[str, Cell] = {}
     for cell in plan.cells:
         rows.setdefault(cell.row_key, cell)
     for cell in rows.values():
-        poisoner = Poisoner(cell, cell.made(), store, _device(args.device), lambda event: None, data_folder(args.data))
-        clean, info = poisoner.train_set()
-        poison = poisoner.poison(clean, info)
-        told = f"{poison.facts['count']} of {len(clean)} images poisoned" if poison.facts else f"{len(clean)} clean images"
-        write(f"{cell.dataset.text}/{cell.attack.text}/s{cell.seed}: {told}")
-    return 0
+        row = f"{cell.dataset.text}/{cell.model.text}/{cell.attack.text}/s{cell.seed}"
+        try:
+            poisoner = Poisoner(cell, cell.made(), store, device, lambda event: None, root)
+            clean, info = poisoner.train_set()
+            poison = poisoner.poison(clean, info)
+        except BenchbdError as error:
+            failed += 1
+            sys.stderr.write(f"{row}: {one_line(error)}\n")
+            continue
+        count = poison.facts.get("count")
+        write(f"{row}: {f'{count} of {len(clean)} images poisoned' if count else f'{len(clean)} clean images'}")
+    return 1 if failed else 0

@@ -6,19 +6,16 @@ import argparse
 from typing import Any
 
 from benchbd.cli.common import add_output, columns, find_record, output_folder, write, write_json
+from benchbd.errors import one_line
 
 
 def register(verbs: Any) -> None:
     """Add the verb."""
     parser = verbs.add_parser("show", help="one cell's record")
     parser.add_argument("cell", metavar="CELL", help="its id, the start of it, or its label")
-    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--json", action="store_true", help="as JSON")
     add_output(parser)
     parser.set_defaults(run=run)
-
-
-def _number(value: Any, form: str = ".4f") -> str:
-    return "-" if value is None else format(value, form)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -26,25 +23,46 @@ def run(args: argparse.Namespace) -> int:
     record = find_record(output_folder(args), args.cell)
     if args.json:
         write_json(record)
-        return 0
+    else:
+        # A record may come from elsewhere: nothing in it may reach the terminal as more than text.
+        write(columns([(one_line(name), one_line(value)) for name, value in _rows(record)]))
+    return 0
+
+
+def _number(value: Any, form: str = ".4f") -> str:
+    return "-" if value is None else format(value, form)
+
+
+def _pairs(facts: dict[str, Any]) -> str:
+    return ", ".join(f"{k}={v}" for k, v in facts.items()) or "-"
+
+
+def _rows(record: dict[str, Any]) -> list[tuple[str, str]]:
     rows = [
         ("cell", f"{record['label']} ({record['id']})"),
         ("status", record["status"] + (f": {record['error']}" if record["error"] else "")),
         ("CA / ASR / RA", " / ".join(_number(record[k]) for k in ("ca", "asr", "ra"))),
     ]
-    if record["detection"]:
-        d = record["detection"]
-        rows.append(("detection", f"AUROC {_number(d['auroc'])}, precision {_number(d['precision'])}, recall {_number(d['recall'])}"))
-    if record["poison"]:
-        p = record["poison"]
-        rows.append(("poison", f"{p['count']} images, {p['share_of_set']:.2%} of the set, {p['share_of_target_class']:.2%} of the target class"))
+    found = record["detection"]
+    if found:
+        told = (f"{name} {_number(found.get(key))}" for name, key in _DETECTION)
+        rows.append(("detection", ", ".join(told)))
+    poison = record["poison"]
+    if poison:
+        of_set, of_class = (_number(poison.get(f"share_of_{k}"), ".2%") for k in ("set", "target_class"))
+        count = _number(poison.get("count"), ",.0f")
+        rows.append(("poison", f"{count} images, {of_set} of the set, {of_class} of the target class"))
     time = record["time"]
-    rows.append(("time", f"{_number(time['total'], '.1f')} s as if alone, {_number(time['own'], '.1f')} s spent by this run"))
-    rows += [(f"  {name}", f"{seconds:.1f} s") for name, seconds in time["stages"].items()]
-    rows.append(("peak memory", f"{record['peak_memory_bytes'] / 2**20:.0f} MiB" if record["peak_memory_bytes"] else "-"))
-    rows += [(k, ", ".join(f"{a}={b}" for a, b in v.items()) or "-") for k, v in record["params"].items()]
-    rows.append(("recipe", ", ".join(f"{a}={b}" for a, b in record["recipe"].items())))
-    rows += [(f"env {k}", str(v)) for k, v in record["env"].items()]
+    total, own = (_number(time.get(k), ".1f") for k in ("total", "own"))
+    rows.append(("time", f"{total} s as if alone, {own} s spent by this run"))
+    rows += [(f"stage {name}", f"{seconds:.1f} s") for name, seconds in time["stages"].items()]
+    peak = record["peak_memory_bytes"]
+    rows.append(("peak memory", f"{peak / 2**20:.0f} MiB" if peak else "-"))
+    rows += [(kind, _pairs(given)) for kind, given in record["params"].items()]
+    rows.append(("recipe", _pairs(record["recipe"])))
+    rows += [(f"env {k}", _pairs(v) if isinstance(v, dict) else str(v)) for k, v in record["env"].items()]
     rows += [(f"note {k}", str(v)[:100]) for k, v in record["notes"].items()]
-    write(columns(rows))
-    return 0
+    return rows
+
+
+_DETECTION = (("AUROC", "auroc"), ("precision", "precision"), ("recall", "recall"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from benchbd.cli.common import add_matrix_arguments, load_plan, write
+from benchbd.cli.common import add_matrix_arguments, load_plan, output_folder, write
 
 
 def register(verbs: Any) -> None:
@@ -17,8 +17,13 @@ def register(verbs: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Check it; mistakes are usage errors."""
+    from benchbd.datafolder import data_folder
+
+    data_folder(args.data)
+    output_folder(args)
     plan = load_plan(args)
-    write(f"{plan.source}: fine, {len(plan.cells)} cells" + (f", {len(plan.skipped)} skipped as impossible" if plan.skipped else ""))
+    impossible = f", {len(plan.skipped)} skipped" if plan.skipped else ""
+    write(f"{plan.source}: fine, {len(plan.cells)} cells{impossible}")
     for skipped in plan.skipped:
         write(f"  skipped {skipped.cell.label}: {skipped.reason}")
     return 0

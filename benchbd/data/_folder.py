@@ -67,7 +67,10 @@ class Folder(Dataset):
 
     def missing(self, root: str | None) -> str | None:
         """Say which files to put where, where a class folder is not there."""
-        where = find(root, self.folders(), "train")
+        try:
+            where = find(root, self.folders(), "train")
+        except UsageError as error:
+            return str(error)
         if where is None:
             return self._absent(root)
         for part in PARTS.values():

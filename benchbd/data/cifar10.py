@@ -54,7 +54,10 @@ class Cifar10(Dataset):
         """Say which files to put where, where they are neither there nor to be had over the network."""
         from benchbd.data._fetch import reachable
 
-        where = find(root, ("", "cifar10"), FOLDER)
+        try:
+            where = find(root, ("", "cifar10"), FOLDER)
+        except UsageError as error:
+            return str(error)
         if where is not None:
             lost = [name for name in FILES if not (where / FOLDER / name).is_file()]
             return _incomplete(where, lost) if lost else None

@@ -81,10 +81,10 @@ class Gtsrb(Dataset):
 
     def missing(self, root: str | None) -> str | None:
         """Say which files to put where, where a folder is not there."""
-        where = find(root, ("gtsrb", ""), "GTSRB")
-        if where is None:
-            return _absent(root)
         try:
+            where = find(root, ("gtsrb", ""), "GTSRB")
+            if where is None:
+                return _absent(root)
             _training(where, self.release)
             _annotations(where)
         except UsageError as error:

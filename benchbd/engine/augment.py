@@ -30,19 +30,20 @@ def draw_epoch(seed: int, epoch: int, count: int) -> Tensor:
     return rows
 
 
-def pixels_of(images: Tensor) -> Tensor:
-    """uint8 (N, 3, H, W) to (N, H, W, 3), colours side by side: a row of a crop is then one run of memory.
+def _gather(images: Tensor, picks: Tensor) -> Tensor:
+    """The picked images as (B, H, W, 3), colours side by side: a row of a crop is then one run of memory."""
+    pixels = images.permute(0, 2, 3, 1)
+    if pixels.is_contiguous():
+        return pixels.index_select(0, picks)
+    # The batch is turned around, not the set: a second copy of CIFAR-10 is a tenth of what a CPU worker may use.
+    return images.index_select(0, picks).permute(0, 2, 3, 1).contiguous()
 
-    Images already in torch's channels_last layout are not copied.
-    """
-    return images.permute(0, 2, 3, 1).contiguous()
 
-
-def batch_of(pixels: Tensor, rows: Tensor, augment: tuple[str, ...]) -> Tensor:
+def batch_of(images: Tensor, rows: Tensor, augment: tuple[str, ...]) -> Tensor:
     """Pick, crop and flip one batch.
 
     Args:
-        pixels: uint8 (N, H, W, 3), the whole set.
+        images: uint8 (N, 3, H, W), the whole set; a little faster in channels_last layout.
         rows: int64 (B, 4) of :func:`draw_epoch`, on the same device.
         augment: names from a recipe; ``crop4`` and ``hflip`` are applied in this order.
 
@@ -50,7 +51,7 @@ def batch_of(pixels: Tensor, rows: Tensor, augment: tuple[str, ...]) -> Tensor:
         uint8 (B, 3, H, W) in channels_last layout.
     """
     picks, top, left, flip = rows.unbind(1)
-    batch = pixels.index_select(0, picks)
+    batch = _gather(images, picks)
     count, height, width, _ = batch.shape
     if "crop4" not in augment:
         if "hflip" in augment:

@@ -103,7 +103,7 @@ def fit(
 
     Args:
         net: moved to ``device`` and left there in eval mode, without gradients.
-        images: uint8 (N, 3, H, W). In channels_last layout they are not copied on a CPU.
+        images: uint8 (N, 3, H, W). Not copied on a CPU.
         labels: int64 (N,).
         recipe: optimiser, schedule, augmentation.
         device: where to train.
@@ -114,8 +114,8 @@ def fit(
         perturb: adversarial training.
         on_progress: told ``epoch`` (from 1), ``epochs``, ``step`` and ``steps`` of the epoch, ``images`` trained on so
             far, a few times a second; at the end of each epoch also ``loss``.
-        on_epoch: called after each epoch with its number (from 0) and the network in eval mode. After a resume it is
-            not called again for epochs that were finished before.
+        on_epoch: called after each epoch with its number (from 0) and the network in eval mode, which it must leave on
+            its device. After a resume it is not called again for epochs that were finished before.
         checkpoint: where to go on from and to save to; on a CPU the result of a resumed training is bit-identical.
 
     Raises:
@@ -131,17 +131,21 @@ def fit(
         raise ValueError(f"fit needs uint8 (N, 3, H, W) and (N,), not {images.dtype} {images.shape}, {labels.shape}")
     if weights is not None and weights.shape != (count,):
         raise ValueError(f"fit needs one weight per image, {count} in all, not {tuple(weights.shape)}")
+    classes = net.head.out_features
+    if int(labels.min()) < 0 or int(labels.max()) >= classes:
+        # On a GPU this would surface later, without saying where, and end the process for good.
+        raise ValueError(f"fit needs labels 0..{classes - 1}, not {int(labels.min())}..{int(labels.max())}")
     weights = torch.ones(count) if weights is None else weights.to(torch.float32)
     layout = torch.channels_last if precision.channels_last else torch.contiguous_format
     net.to(device)
     net.to(memory_format=layout)  # type: ignore[call-overload]
     optimizer = make_optimizer(net, recipe, device)
-    step = Step(
-        net, optimizer, images.to(device), labels.to(device), weights.to(device), recipe, precision, loss, perturb
-    )
+    images = images.to(device)
+    if device.type == "cuda":
+        images = images.contiguous(memory_format=torch.channels_last)
+    step = Step(net, optimizer, images, labels.to(device), weights.to(device), recipe, precision, loss, perturb)
     with arithmetic(device, strict=precision.strict, search=not precision.strict), _own_randomness(device) as reseed:
         result = _loop(step, count, seed, reseed, on_progress, on_epoch, checkpoint)
-    optimizer.zero_grad(set_to_none=True)
     net.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     net.eval()
     return result
@@ -156,7 +160,7 @@ def _loop(
     on_epoch: Callable[[int, Classifier], None] | None,
     checkpoint: Checkpoint | None,
 ) -> Fit:
-    net, optimizer, recipe, device = step.net, step.optimizer, step.recipe, step.pixels.device
+    net, optimizer, recipe, device = step.net, step.optimizer, step.recipe, step.images.device
     bounds = batch_bounds(count, recipe.batch_size)
     first_epoch = first_batch = 0
     losses: list[float] = []
@@ -225,7 +229,7 @@ def fast_step(step: Step, rows: Tensor) -> Step | GraphedStep:
 
     ``rows`` is any full batch, to warm up with; nothing is captured where the set is smaller than a batch.
     """
-    device = step.pixels.device
+    device = step.images.device
     if device.type != "cuda":
         return step
     if step.precision.compile:

@@ -78,8 +78,7 @@ class GraphedStep:
         before = {name: tensor.detach().clone() for name, tensor in step.tensors().items()}
         recorder.warm_up(lambda: step(self._rows))
         self._put_back(before)
-        # The graph shall allocate its own gradients, in its own pool, and write them anew at every replay.
-        step.optimizer.zero_grad(set_to_none=True)
+        # A step ends without gradients: the graph allocates its own, in its own pool, anew at every replay.
         try:
             self._replay = recorder.record(lambda: step(self._rows))
         except RuntimeError as error:

@@ -7,7 +7,7 @@ import functools
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
@@ -64,7 +64,8 @@ def _choose(kind: str, wish: str) -> Precision:
     if len(numbers) > 1 or (strict and ("fast" in words or compiled)):
         raise UsageError(f"precision {wish!r} contradicts itself")
     cuda = kind == "cuda"
-    fast_bf16 = torch.cuda.is_bf16_supported(including_emulation=False) if cuda else cpu_multiplies_bf16()
+    # NVIDIA's bf16 units came with compute capability 8; before, torch only emulates them.
+    fast_bf16 = torch.cuda.get_device_capability()[0] >= 8 if cuda else cpu_multiplies_bf16()
     if numbers[0] == "bf16" and cuda and not fast_bf16:
         raise UsageError("precision 'bf16': this GPU cannot compute in bf16; say fp32")
     bf16 = numbers[0] == "bf16" or (numbers[0] == "auto" and fast_bf16)
@@ -109,6 +110,8 @@ def arithmetic(device: torch.device, *, strict: bool, search: bool) -> Iterator[
     if device.type != "cuda":
         yield
         return
+    memory: Any = torch.utils.deterministic  # a module with a property, which type checkers cannot see
+    filling = memory.fill_uninitialized_memory
     deterministic = torch.are_deterministic_algorithms_enabled()
     warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
     tf32 = torch.backends.cuda.matmul.allow_tf32
@@ -117,9 +120,12 @@ def arithmetic(device: torch.device, *, strict: bool, search: bool) -> Iterator[
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     try:
         torch.use_deterministic_algorithms(strict)
+        # Writing every output twice would not make it more repeatable: our kernels write all they allocate.
+        memory.fill_uninitialized_memory = False
         torch.backends.cuda.matmul.allow_tf32 = False
         with torch.backends.cudnn.flags(enabled=True, benchmark=search, deterministic=strict, allow_tf32=False):
             yield
     finally:
         torch.backends.cuda.matmul.allow_tf32 = tf32
+        memory.fill_uninitialized_memory = filling
         torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)

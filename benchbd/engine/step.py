@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from benchbd.engine.augment import batch_of, pixels_of, unit_range
+from benchbd.engine.augment import batch_of, unit_range
 from benchbd.engine.network import Classifier
 from benchbd.engine.passes import eval_mode
 from benchbd.engine.precision import Precision
@@ -63,7 +63,7 @@ class Step:
         perturb: Perturb | None = None,
     ) -> None:
         self.net, self.optimizer = net, optimizer
-        self.pixels, self.labels, self.weights = pixels_of(images), labels, weights
+        self.images, self.labels, self.weights = images, labels, weights
         self.recipe, self.precision = recipe, precision
         self.loss: Loss = loss or weighted_mean
         self.perturb = perturb
@@ -75,20 +75,22 @@ class Step:
         """Train on one batch. ``rows`` int64 (B, 4) as drawn by :func:`benchbd.engine.augment.draw_epoch`."""
         picks = rows[:, 0]
         labels, weights = self.labels.index_select(0, picks), self.weights.index_select(0, picks)
-        x01 = unit_range(batch_of(self.pixels, rows, self.recipe.augment), self.precision.channels_last)
+        x01 = unit_range(batch_of(self.images, rows, self.recipe.augment), self.precision.channels_last)
         low = self.precision.dtype
         forward = self.forward if len(rows) == self.recipe.batch_size else self.net
         with torch.autocast(x01.device.type, dtype=low, enabled=low is not None):
             if self.perturb is not None:
                 with eval_mode(self.net):
                     x01 = self.perturb(self.net, x01, labels).detach()
+                self.optimizer.zero_grad(set_to_none=True)  # what its backward passes may have left behind
             logits = forward(x01)
         losses = F.cross_entropy(logits, labels, reduction="none")
         loss = self.loss(losses, weights)
-        self.optimizer.zero_grad(set_to_none=True)
         # torch annotates neither of these two.
         loss.backward()  # type: ignore[no-untyped-call]
         self.optimizer.step()
+        # Now rather than before the next backward pass: gradients need no memory while activations pile up.
+        self.optimizer.zero_grad(set_to_none=True)
         self.loss_sum += losses.detach().sum(dtype=torch.float64)
         self.spoiled += loss.detach() * 0.0  # not 0 for an infinity or a NaN, and nothing is read back to know it
 

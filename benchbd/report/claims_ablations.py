@@ -1,4 +1,4 @@
-"""The paper's claims about LfD's parts (section 5.2, Figures 4 and 5), each judged over the attacks all settings share."""
+"""The paper's claims about LfD's parts (section 5.2, Figures 4 and 5), judged over the attacks all settings share."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def _all_values(found: Sweep, metric: str) -> str:
     shown = []
     for value, column in zip(found.values, found.columns, strict=True):
         here = average(found.group, column, found.rows, metric)
-        shown.append(f"{value_text(value)}: {wording.percent(here.mean) if here else '–'}")
+        shown.append(f"{value_text(value)}: {wording.percent(here.mean) if here else wording.UNDEFINED}")
     return ", ".join(shown)
 
 
@@ -42,7 +42,9 @@ def _ends(evidence: Evidence, parameter: str, metric: str) -> list[Finding]:
     return [f for f in made if f]
 
 
-def _named(evidence: Evidence, parameter: str, order: tuple[str, ...], first: str, second: str, metric: str, rule: Rule) -> list[Finding]:
+def _named(
+    evidence: Evidence, parameter: str, order: tuple[str, ...], first: str, second: str, metric: str, rule: Rule
+) -> list[Finding]:
     """One worded value of a parameter against another."""
     made = []
     for group in evidence.of("cifar10"):
@@ -64,7 +66,6 @@ def _higher(both: Pair) -> bool:
     return both.a > both.b
 
 
-
 def claims() -> list[Claim]:
     """The claims, figure by figure."""
     teacher = partial(_named, parameter="teacher", order=TEACHERS)
@@ -82,9 +83,21 @@ def claims() -> list[Claim]:
             "shown as a plot",
             partial(teacher, first="resnet-s1", second="resnet-s", metric="asr", rule=_higher),
         ),
-        Claim("Figure 4b", "A higher alpha lowers the ASR", "shown as a plot", partial(_ends, parameter="alpha", metric="asr")),
-        Claim("Figure 4b", "A higher alpha costs CA", "shown as a plot", partial(_ends, parameter="alpha", metric="ca")),
-        Claim("Figure 4c", "A higher beta lowers the ASR", "shown as a plot", partial(_ends, parameter="beta", metric="asr")),
+        Claim(
+            "Figure 4b",
+            "A higher alpha lowers the ASR",
+            "shown as a plot",
+            partial(_ends, parameter="alpha", metric="asr"),
+        ),
+        Claim(
+            "Figure 4b", "A higher alpha costs CA", "shown as a plot", partial(_ends, parameter="alpha", metric="ca")
+        ),
+        Claim(
+            "Figure 4c",
+            "A higher beta lowers the ASR",
+            "shown as a plot",
+            partial(_ends, parameter="beta", metric="asr"),
+        ),
         Claim("Figure 4c", "A higher beta costs CA", "shown as a plot", partial(_ends, parameter="beta", metric="ca")),
         Claim(
             "Figure 5",

@@ -38,7 +38,7 @@ def gap(curve: Curve, epoch: int = SCORED_EPOCH) -> float | None:
 
 
 def _lower_loss(evidence: Evidence) -> list[Finding]:
-    """Poisoned samples' mean loss is below the clean ones' at every probed epoch up to the scored one, on each attack."""
+    """Poisoned samples' mean loss is below the clean ones' at every probed epoch up to the scored one, on each."""
     by_scale: dict[object, list[Curve]] = {}
     for curve in curves(evidence.groups):
         if curve.scale.model.name == "resnet18":
@@ -51,14 +51,17 @@ def _lower_loss(evidence: Evidence) -> list[Finding]:
             if last is None:
                 continue
             held.append(all(curve.poison[i] < curve.clean[i] for i in range(last + 1)))
-            shown.append(f"{evidence.labels(curve.attack)} clean {number(curve.clean[last])} poisoned {number(curve.poison[last])}")
+            shown.append(
+                f"{evidence.labels(curve.attack)} clean {number(curve.clean[last])} "
+                f"poisoned {number(curve.poison[last])}"
+            )
         if held:
             made.append(Finding(all(held), f"epoch {SCORED_EPOCH}: {'; '.join(shown)}", found[0].scale))
     return made
 
 
 def _wider(evidence: Evidence, large: str) -> list[Finding]:
-    """The gap between clean and poisoned loss is larger on the small network, for every attack, at the scored epoch."""
+    """On every attack the gap between clean and poisoned loss is larger on the small network, at the scored epoch."""
     return _over_matches(evidence, large, gap, "loss gap", lambda big, small: small > big)
 
 
@@ -101,8 +104,8 @@ def _chaos(evidence: Evidence) -> list[Finding]:
 def _clusters(evidence: Evidence, large: Points, small: Points) -> Finding:
     (clean_l, poison_l), (clean_s, poison_s) = purity(large), purity(small)
     text = (
-        f"{evidence.labels(large.attack)}: alike among 10 neighbours, clean {number(clean_l)} on resnet18 and {number(clean_s)} "
-        f"on resnet-s, poisoned {number(poison_l)} and {number(poison_s)}"
+        f"{evidence.labels(large.attack)}: alike among 10 neighbours, clean {number(clean_l)} on resnet18 and "
+        f"{number(clean_s)} on resnet-s, poisoned {number(poison_l)} and {number(poison_s)}"
     )
     return Finding(clean_s < clean_l and poison_s > 0.5, text, large.scale)
 
@@ -111,12 +114,27 @@ def claims() -> list[Claim]:
     """The claims, figure by figure."""
     plot = "shown as a plot"
     made = [
-        Claim("Figure 1", f"Poisoned samples have lower losses than clean ones early on (ResNet-18, to epoch {SCORED_EPOCH})", plot, _lower_loss),
-        Claim("Figure 1", "ResNet-S separates clean and poisoned losses more than ResNet-18", plot, partial(_wider, large="resnet18")),
-        Claim("Figure 2", "Fewer poisoned samples lie above the clean mean loss on ResNet-S than on ResNet-18", plot, _fewer),
+        Claim(
+            "Figure 1",
+            f"Poisoned samples have lower losses than clean ones early on (ResNet-18, to epoch {SCORED_EPOCH})",
+            plot,
+            _lower_loss,
+        ),
+        Claim(
+            "Figure 1",
+            "ResNet-S separates clean and poisoned losses more than ResNet-18",
+            plot,
+            partial(_wider, large="resnet18"),
+        ),
+        Claim(
+            "Figure 2",
+            "Fewer poisoned samples lie above the clean mean loss on ResNet-S than on ResNet-18",
+            plot,
+            _fewer,
+        ),
     ]
     for large in ("vgg11", "lenet", "mobilenetv2"):
         text = f"{SMALLER[large]} separates clean and poisoned losses more than {large}"
         made.append(Claim("Figure 6", text, plot, partial(_wider, large=large)))
-    text = "At epoch 20 ResNet-S mixes clean classes that ResNet-18 separates, while poison stays clustered (rule: over half)"
+    text = "At epoch 20 ResNet-S mixes clean classes that ResNet-18 separates, poison stays clustered (rule: over half)"
     return [*made, Claim("Figure 7", text, plot, _chaos)]

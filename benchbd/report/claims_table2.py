@@ -52,7 +52,9 @@ def _lowest(dataset: str, evidence: Evidence, contenders: tuple[str, ...] = ("lf
         pairs = {
             other: both
             for other in others
-            if first in columns and other in columns and (both := pair(group, columns[first], columns[other], rows, "asr"))
+            if first in columns
+            and other in columns
+            and (both := pair(group, columns[first], columns[other], rows, "asr"))
         }
         if pairs:
             text = "; ".join(both.text(first, other) for other, both in pairs.items())
@@ -65,7 +67,11 @@ def _mean(group: Group, row: Variant, column: Variant, metric: str) -> float | N
     return math.fsum(values.values()) / len(values) if values else None
 
 
-def _by_attack(dataset: str, evidence: Evidence, judge: Callable[[list[tuple[str, dict[str, dict[str, float]]]]], tuple[bool, str] | None]) -> list[Finding]:
+def _by_attack(
+    dataset: str,
+    evidence: Evidence,
+    judge: Callable[[list[tuple[str, dict[str, dict[str, float]]]]], tuple[bool, str] | None],
+) -> list[Finding]:
     """Judge by single attacks: rows in which LfD and a rival are measured, as (attack, {defense: {metric: mean}})."""
     found = []
     for group in evidence.of(dataset):
@@ -139,10 +145,14 @@ def claims() -> list[Claim]:
     for dataset, cost in (("cifar10", 0.01), ("gtsrb", 0.03), ("imagenet-subset", 0.01)):
         name = NAMES[dataset]
         published = f"lfd {wording.percent(_published(dataset, 'lfd', 'asr'))}"
-        text = f"{name}: LfD brings the average ASR down to the published level (rule: at most {100 * NEAR:.0f} points above)"
+        text = (
+            f"{name}: LfD brings the average ASR to the published level (rule: at most {100 * NEAR:.0f} points above)"
+        )
         found.append(Claim("abstract", text, published, partial(_level, dataset)))
         text = f"{name}: LfD costs less than {100 * cost:.0f} point{'s' if cost > 0.01 else ''} of CA on average"
-        judge = partial(Evidence.compare, dataset=dataset, a="lfd", b="none", metric="ca", rule=partial(_cost_under, cost))
+        judge = partial(
+            Evidence.compare, dataset=dataset, a="lfd", b="none", metric="ca", rule=partial(_cost_under, cost)
+        )
         found.append(Claim("abstract", text, _beside(dataset, "ca", "lfd", "none"), judge))
         text = f"{name}: LfD has the lowest average ASR of the four defenses"
         found.append(Claim("section 5.1", text, _beside(dataset, "asr", "lfd", *RIVALS), partial(_lowest, dataset)))
@@ -176,7 +186,15 @@ def claims() -> list[Claim]:
             "section 5.1",
             "CIFAR-10 without attack: LfD loses less than 1 point of CA to AC",
             _beside(cifar, "ca", "lfd", "ac", clean=True),
-            partial(Evidence.compare, dataset=cifar, a="lfd", b="ac", metric="ca", rule=partial(_cost_under, 0.01), clean=True),
+            partial(
+                Evidence.compare,
+                dataset=cifar,
+                a="lfd",
+                b="ac",
+                metric="ca",
+                rule=partial(_cost_under, 0.01),
+                clean=True,
+            ),
         ),
         Claim(
             "section 5.1",

@@ -56,6 +56,7 @@ class _Builder:
     def __init__(self, group: Group, labels: Labels, gate: float, paper: bool) -> None:
         self.group, self.labels, self.gate = group, labels, gate
         self.comparison = Comparison(group, labels) if paper else None
+        self.device = timing.main_device(group)
         self.usual_n = self._usual_n()
         self.competing = [i for i, c in enumerate(group.columns) if c not in group.controls and c.name != UNDEFENDED]
         self.standing = {row: None if row in group.clean else implanted(group, row, gate) for row in group.rows}
@@ -133,7 +134,9 @@ class _Builder:
                     continue
                 interval = stats.mean_of(found.by_seed.values())
                 shown = stats.Mean(found.mean, interval.half if interval else None, found.rows)
-                cell = Cell(f"{wording.mean_text(shown)} ({found.rows}/{len(rows)})", found.mean, shown.half, found.rows)
+                cell = Cell(
+                    f"{wording.mean_text(shown)} ({found.rows}/{len(rows)})", found.mean, shown.half, found.rows
+                )
                 self._beside_paper(cell, rows, column, metric)
                 cells.append(cell)
                 if place in self.competing and complete:
@@ -161,7 +164,11 @@ class _Builder:
         working = [r for r in rows if self.standing[r]]
         if working and len(working) < len(rows):
             made.append(self.average_row("Average, implanted attacks", working))
-        covers = [{r for r in rows if group.entry(r, c).values("ca")} for i, c in enumerate(group.columns) if i in self.competing]
+        covers = [
+            {r for r in rows if group.entry(r, c).values("ca")}
+            for i, c in enumerate(group.columns)
+            if i in self.competing
+        ]
         covers = [c for c in covers if c]
         common = set.intersection(*covers) if covers else set()
         if common and any(c != common for c in covers):
@@ -169,23 +176,33 @@ class _Builder:
         return made
 
     def feet(self) -> list[Row]:
-        device = timing.main_device(self.group)
+        device = self.device
         clock, needs = [], []
         for column in self.group.columns:
             found = timing.mean_time(self.group, column, device)
             clock.append(
-                Cell(wording.duration(found[0]), found[0], n=found[1], note=f"mean of {found[1]} cells on {device}", span=2)
+                Cell(
+                    wording.duration(found[0]),
+                    found[0],
+                    n=found[1],
+                    note=f"mean of {found[1]} cells on {device}",
+                    span=2,
+                )
                 if found
                 else Cell(wording.UNDEFINED, span=2)
             )
-            needs.append(Cell(wording.needs_text(self.group.needs.get(column, ()), column in self.group.controls), span=2))
+            needs.append(
+                Cell(wording.needs_text(self.group.needs.get(column, ()), column in self.group.controls), span=2)
+            )
         rows = [Row("Needs beyond the poisoned set", needs, "foot")]
         if device:
             rows.insert(0, Row("Wall-clock of a cell", clock, "foot"))
         if self.comparison is not None:
             differs = scale_differences(self.group.scale, self.labels)
             text = "; ".join(differs) or "nothing stated"
-            rows.append(Row("Scale differs from the paper's in", [Cell(text, span=2 * len(self.group.columns))], "foot"))
+            rows.append(
+                Row("Scale differs from the paper's in", [Cell(text, span=2 * len(self.group.columns))], "foot")
+            )
         rows[0].rule = True
         return rows
 
@@ -198,15 +215,21 @@ class _Builder:
                 "a defense proves nothing there."
             )
         if UNKNOWN_IMPLANT in marks:
-            notes.append(f"{UNKNOWN_IMPLANT} no undefended result in this row: whether the attack was implanted is not known.")
+            notes.append(
+                f"{UNKNOWN_IMPLANT} no undefended result in this row: whether the attack was implanted is not known."
+            )
         failed = self._failures()
         if failed:
             more = f"; and {len(failed) - LISTED_FAILURES} more" if len(failed) > LISTED_FAILURES else ""
             notes.append("Without a result: " + "; ".join(failed[:LISTED_FAILURES]) + more + ".")
-        device = timing.main_device(self.group)
-        if device:
-            notes.append(f"Wall-clock on {device} only: what the cell would cost alone, shared stages included.")
-        precisions = {p for e in self.group.entries.values() for r in e.done() if isinstance(p := (r.get("env") or {}).get("precision"), str)}
+        if self.device:
+            notes.append(f"Wall-clock on {self.device} only: what the cell would cost alone, shared stages included.")
+        precisions = {
+            p
+            for e in self.group.entries.values()
+            for r in e.done()
+            if isinstance(p := (r.get("env") or {}).get("precision"), str)
+        }
         if len(precisions) > 1:
             notes.append(f"Precision classes are mixed in this table: {', '.join(sorted(precisions))}.")
         return notes
@@ -219,10 +242,12 @@ class _Builder:
                 ends: dict[str, list[int]] = {}
                 for seed, record in sorted(self.group.entry(row, column).by_seed.items()):
                     if record["status"] != "done":
-                        ends.setdefault(f"{record['status']} {wording.first_line(record.get('error'))}".rstrip(), []).append(seed)
+                        ends.setdefault(
+                            f"{record['status']} {wording.first_line(record.get('error'))}".rstrip(), []
+                        ).append(seed)
                 for end, seeds in ends.items():
                     plural = "s" if len(seeds) > 1 else ""
-                    named = f"{self.labels(row)} × {self.labels(column)}"
+                    named = f"{self.labels(row)} {wording.TIMES} {self.labels(column)}"
                     told.append(f"{named} seed{plural} {', '.join(map(str, seeds))}: {end}")
         return told
 

@@ -14,7 +14,22 @@ from benchbd.report.table import Column, Row, Table
 if TYPE_CHECKING:
     from benchbd.report.leaderboard import Board
 
-FIELDS = ("table", "row_kind", "row", "mark", "column", "metric", "value", "interval", "n", "best", "published", "difference", "display", "note")
+FIELDS = (
+    "table",
+    "row_kind",
+    "row",
+    "mark",
+    "column",
+    "metric",
+    "value",
+    "interval",
+    "n",
+    "best",
+    "published",
+    "difference",
+    "display",
+    "note",
+)
 
 
 def _lines(table: Table) -> Iterator[list[Any]]:
@@ -32,7 +47,20 @@ def _row(table: Table, row: Row) -> Iterator[list[Any]]:
         numbers = ["" if v is None else repr(float(v)) for v in (cell.value, cell.interval)]
         beside = ["" if v is None else f"{v:.10g}" for v in (cell.published, difference)]
         best = "yes" if cell.best else ""
-        yield [table.title, row.kind, row.label, row.mark, column.group, metric, *numbers, cell.n or "", best, *beside, cell.display, cell.note]
+        yield [
+            table.title,
+            row.kind,
+            row.label,
+            row.mark,
+            column.group,
+            metric,
+            *numbers,
+            cell.n or "",
+            best,
+            *beside,
+            cell.display,
+            cell.note,
+        ]
 
 
 def _inert(value: Any) -> Any:

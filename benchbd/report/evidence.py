@@ -22,7 +22,7 @@ class Finding(NamedTuple):
 
 
 class Claim(NamedTuple):
-    """One thing the paper says. ``judge`` returns a finding per scale at which it was measured, none where it was not."""
+    """One thing the paper says. ``judge`` returns a finding for each scale at which it was measured."""
 
     where: str
     text: str
@@ -31,7 +31,7 @@ class Claim(NamedTuple):
 
 
 class Pair(NamedTuple):
-    """Two columns' averages over the same rows, and their difference (first minus second) by paired seeds."""
+    """Two columns' averages over the same rows, and their difference (first minus second) over the seeds all share."""
 
     a: float
     b: float
@@ -42,13 +42,13 @@ class Pair(NamedTuple):
     def noise(self) -> str:
         """Says so where the difference cannot be told from none."""
         if self.gap is None or self.gap.half is None:
-            return "one seed or unequal seeds: no interval"
+            return "fewer than two common seeds: no interval"
         apart = abs(self.gap.mean) > max(self.gap.half, stats.RESOLUTION)
         text = f"difference {wording.signed(self.gap.mean)} ± {wording.percent(self.gap.half)}"
         return text if apart else f"{text}, not separable"
 
     def text(self, name_a: str, name_b: str) -> str:
-        """``lfd 0.77, abl 8.29 (9 attacks; difference −7.52 ± 0.40)``."""
+        """``lfd 0.77, abl 8.29 (9 attacks; difference -7.52 ± 0.40)``."""
         attacks = f"{self.rows} attack{'s' if self.rows != 1 else ''}"
         return f"{name_a} {wording.percent(self.a)}, {name_b} {wording.percent(self.b)} ({attacks}; {self.noise})"
 
@@ -59,7 +59,10 @@ def pair(group: Group, a: Variant, b: Variant, rows: Iterable[Variant], metric: 
     left, right = average(group, a, both, metric), average(group, b, both, metric)
     if left is None or right is None:
         return None
-    return Pair(left.mean, right.mean, stats.difference(left.by_seed, right.by_seed), len(both))
+    values = [(group.entry(r, a).values(metric), group.entry(r, b).values(metric)) for r in both]
+    seeds = set.intersection(*(set(x) & set(y) for x, y in values))
+    gaps = [math.fsum(x[s] - y[s] for x, y in values) / len(both) for s in sorted(seeds)]
+    return Pair(left.mean, right.mean, stats.mean_of(gaps), len(both))
 
 
 class Evidence:
@@ -83,8 +86,10 @@ class Evidence:
         """Attack rows in which the attack is not known to have failed."""
         return [row for row in group.attacks() if implanted(group, row, self.gate) is not False]
 
-    def compare(self, dataset: str, a: str, b: str, metric: str, rule: Callable[[Pair], bool], *, clean: bool = False) -> list[Finding]:
-        """Judge two defenses by a rule on their averages: over working attacks for ASR, all for CA, or the clean row."""
+    def compare(
+        self, dataset: str, a: str, b: str, metric: str, rule: Callable[[Pair], bool], *, clean: bool = False
+    ) -> list[Finding]:
+        """Judge two defenses by a rule on averages: over working attacks for ASR, all for CA, or the clean row."""
         found = []
         for group in self.of(dataset):
             columns = self.columns(group)
@@ -105,4 +110,4 @@ class Evidence:
 
 def number(value: float) -> str:
     """A loss or ratio in three digits."""
-    return "–" if math.isnan(value) else f"{value:.3g}"
+    return wording.UNDEFINED if math.isnan(value) else f"{value:.3g}"

@@ -25,17 +25,22 @@ class Scale(NamedTuple):
 
 @dataclass(slots=True)
 class Entry:
-    """What is known of one attack x defense: a record per seed."""
+    """What is known of one attack x defense: a record per seed. Ask only once it is filled: answers are kept."""
 
     by_seed: dict[int, Record] = field(default_factory=dict)
+    _kept: dict[str, Any] = field(default_factory=dict)
 
     def done(self) -> list[Record]:
         """The records that carry numbers, by seed."""
-        return [r for _, r in sorted(self.by_seed.items()) if r["status"] == "done"]
+        if "" not in self._kept:
+            self._kept[""] = [r for _, r in sorted(self.by_seed.items()) if r["status"] == "done"]
+        return self._kept[""]  # type: ignore[no-any-return]
 
     def values(self, metric: str) -> dict[int, float]:
         """A metric by seed, where it is defined."""
-        return {s: r[metric] for s, r in self.by_seed.items() if r["status"] == "done" and r.get(metric) is not None}
+        if metric not in self._kept:
+            self._kept[metric] = {r["seed"]: r[metric] for r in self.done() if r.get(metric) is not None}
+        return self._kept[metric]  # type: ignore[no-any-return]
 
     def failures(self) -> Counter[str]:
         """How many seeds ended in which other way."""
@@ -78,6 +83,11 @@ class Grouping(NamedTuple):
     groups: list[Group]
     left_out: list[str]
 
+    def variants(self) -> set[Variant]:
+        """Every component that occurs."""
+        scales = {v for g in self.groups for v in (g.scale.dataset, g.scale.model)}
+        return scales.union(*(g.rows for g in self.groups), *(g.columns for g in self.groups))
+
 
 def _rank(name: str, order: Mapping[str, int]) -> tuple[int, str]:
     return (order.get(name, len(order)), name)
@@ -86,7 +96,9 @@ def _rank(name: str, order: Mapping[str, int]) -> tuple[int, str]:
 def _versions(record: Mapping[str, Any]) -> tuple[int, ...]:
     spec = record.get("spec") or {}
     found = (spec.get(kind) for kind in ("dataset", "model", "attack", "defense"))
-    return tuple(part["version"] if isinstance(part, dict) and isinstance(part.get("version"), int) else 0 for part in found)
+    return tuple(
+        part["version"] if isinstance(part, dict) and isinstance(part.get("version"), int) else 0 for part in found
+    )
 
 
 def _standing(record: Mapping[str, Any]) -> tuple[Any, ...]:
@@ -94,7 +106,12 @@ def _standing(record: Mapping[str, Any]) -> tuple[Any, ...]:
     return (_versions(record), record["status"] == "done", record["id"])
 
 
-def group(records: Iterable[Record], attack_order: Mapping[str, int], defense_order: Mapping[str, int], dataset_order: Mapping[str, int]) -> Grouping:
+def group(
+    records: Iterable[Record],
+    attack_order: Mapping[str, int],
+    defense_order: Mapping[str, int],
+    dataset_order: Mapping[str, int],
+) -> Grouping:
     """Put records in their places.
 
     Records of one place and seed differ in their plugins' versions, or were measured twice; the newest versions
@@ -107,11 +124,15 @@ def group(records: Iterable[Record], attack_order: Mapping[str, int], defense_or
         dataset_order: place of known data sets; others follow by name.
     """
     groups: dict[Scale, Group] = {}
+    recipes: dict[str, str] = {}
     older = twice = 0
     for record in records:
         dataset, model = variant(record, "dataset"), variant(record, "model")
         attack, defense = variant(record, "attack"), variant(record, "defense")
-        scale = Scale(dataset, model, json.dumps(record.get("recipe") or {}, sort_keys=True))
+        recipe = repr(record.get("recipe") or {})
+        if recipe not in recipes:
+            recipes[recipe] = json.dumps(record.get("recipe") or {}, sort_keys=True)
+        scale = Scale(dataset, model, recipes[recipe])
         here = groups.get(scale)
         if here is None:
             here = groups[scale] = Group(scale)

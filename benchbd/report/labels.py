@@ -27,10 +27,18 @@ class Variant(NamedTuple):
         return json.loads(self.params)  # type: ignore[no-any-return]
 
 
+_made: dict[tuple[str, str, str], Variant] = {}
+
+
 def variant(record: Mapping[str, Any], kind: str) -> Variant:
     """The record's component of a kind (dataset, model, attack or defense)."""
     params = (record.get("params") or {}).get(kind) or {}
-    return Variant(kind, record[kind], json.dumps(params, sort_keys=True))
+    # Many records share few variants, and repr is faster than JSON: equal reprs have equal JSON.
+    key = (kind, record[kind], repr(params))
+    found = _made.get(key)
+    if found is None:
+        found = _made[key] = Variant(kind, record[kind], json.dumps(params, sort_keys=True))
+    return found
 
 
 @functools.cache
@@ -98,5 +106,7 @@ def recipe_text(recipe: str) -> str:
     given = json.loads(recipe)
     usual = Recipe().spec()
     parts = [f"{given['epochs']} epochs"] if "epochs" in given else []
-    parts += [f"{k}={value_text(v)}" for k, v in given.items() if k != "epochs" and usual.get(k, dataclasses.MISSING) != v]
+    parts += [
+        f"{k}={value_text(v)}" for k, v in given.items() if k != "epochs" and usual.get(k, dataclasses.MISSING) != v
+    ]
     return ", ".join(parts)

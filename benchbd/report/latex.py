@@ -5,6 +5,7 @@ from __future__ import annotations
 from itertools import groupby
 from typing import TYPE_CHECKING
 
+from benchbd.report import wording
 from benchbd.report.table import Cell, Row, Table
 
 if TYPE_CHECKING:
@@ -12,10 +13,11 @@ if TYPE_CHECKING:
 
 _SIGNS = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
-    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}",
-    "±": r"$\pm$", "−": r"$-$", "–": "--", "—": "---", "×": r"$\times$", "↑": r"$\uparrow$", "↓": r"$\downarrow$",
-    "†": r"$\dagger$", "‡": r"$\ddagger$", "·": r"$\cdot$", "…": r"\dots{}", "‖": r"$\Vert$", "α": r"$\alpha$",
-    "β": r"$\beta$", "γ": r"$\gamma$", "≤": r"$\leq$", "≥": r"$\geq$", '"': "''", "'": "'", "Δ": r"$\Delta$",
+    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "|": r"\textbar{}",
+    "<": r"\textless{}", ">": r"\textgreater{}", '"': "''",
+    "±": r"$\pm$", "↑": r"$\uparrow$", "↓": r"$\downarrow$", "†": r"$\dagger$", "‡": r"$\ddagger$", "·": r"$\cdot$",
+    "…": r"\dots{}", "‖": r"$\Vert$", "“": "``", "”": "''", "—": "---",
+    wording.MINUS: r"$-$", wording.DASH: "--", wording.TIMES: r"$\times$",
 }  # fmt: skip
 
 
@@ -44,7 +46,11 @@ def _row(row: Row) -> str:
 def table_text(table: Table) -> str:
     """One ``table*`` environment with caption and notes."""
     sides = "l" + "".join(("|" if c.rule else "") + ("r" if c.unit else "l") for c in table.columns)
-    lines = [r"\begin{table*}", r"\centering\small", rf"\caption{{{escape(' '.join([table.title + '.', *table.lead]))}}}"]
+    lines = [
+        r"\begin{table*}",
+        r"\centering\small",
+        rf"\caption{{{escape(' '.join([table.title + '.', *table.lead]))}}}",
+    ]
     lines += [rf"\begin{{tabular}}{{{sides}}}", r"\toprule"]
     if any(c.group for c in table.columns):
         spans = [(name, len(list(members))) for name, members in groupby(c.group for c in table.columns)]

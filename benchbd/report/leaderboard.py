@@ -10,7 +10,7 @@ from benchbd.errors import UsageError, did_you_mean
 from benchbd.report import paper as published
 from benchbd.report.dataset_table import dataset_table
 from benchbd.report.groups import group
-from benchbd.report.labels import KINDS, Defaults, Labels, registered, variant
+from benchbd.report.labels import Defaults, Labels, registered
 from benchbd.report.records import Record
 from benchbd.report.summary import summary_table
 from benchbd.report.table import Table
@@ -18,7 +18,14 @@ from benchbd.report.table import Table
 GATE = 0.5
 """Undefended ASR from which an attack counts as implanted: most triggered images then reach the target class."""
 
-FORMATS = {"md": "markdown", "csv": "delimited", "json": "delimited", "latex": "latex", "html": "page", "jsonl": "records"}
+FORMATS = {
+    "md": "markdown",
+    "csv": "delimited",
+    "json": "delimited",
+    "latex": "latex",
+    "html": "page",
+    "jsonl": "records",
+}
 
 READING = (
     "CA ↑ is accuracy on clean test images, ASR ↓ the share of triggered test images of other classes that are taken "
@@ -37,6 +44,7 @@ class Board:
 
     tables: list[Table]
     records: list[Record]
+    labels: Labels
     gate: float = GATE
     paper: bool = False
     title: str = "Leaderboard"
@@ -76,7 +84,7 @@ def board(
     """
     found = list(records)
     grouping = group(found, published.order(1), published.order(2), published.order(0))
-    labels = Labels((variant(r, kind) for r in found for kind in KINDS), defaults)
+    labels = Labels(grouping.variants(), defaults)
     tables = []
     for here in grouping.groups:
         tables.append(dataset_table(here, labels, gate=gate, paper=paper))
@@ -90,4 +98,4 @@ def board(
         table.check()
     notes = list(grouping.left_out)
     notes.append(f"An attack counts as implanted from an undefended ASR of {100 * gate:.0f} % on.")
-    return Board(tables, found, gate, paper, title, notes=notes)
+    return Board(tables, found, labels, gate, paper, title, notes=notes)

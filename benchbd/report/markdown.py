@@ -24,6 +24,8 @@ def escape(text: str) -> str:
 
 def _cell(cell: Cell) -> str:
     text = escape(cell.display)
+    if cell.span > 2:  # Markdown has no spanning cells: keep the column narrow.
+        text = text.replace("; ", "<br>")
     if cell.best and text:
         text = f"**{text}**"
     return f"{text}<br>{escape(cell.extra)}" if cell.extra else text
@@ -50,7 +52,7 @@ def _label(row: Row) -> str:
 
 def table_text(table: Table) -> str:
     """One table: title, what stands above, the table, what stands below."""
-    from tabulate import tabulate
+    from tabulate import tabulate  # type: ignore[import-untyped,unused-ignore]
 
     rows = []
     for row in table.rows:

@@ -38,8 +38,10 @@ class Curve(NamedTuple):
 
 
 def _numbers(value: Any) -> list[float] | None:
-    if isinstance(value, list) and all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in value):
-        return [float(v) for v in value]
+    if isinstance(value, list) and all(
+        v is None or (isinstance(v, (int, float)) and not isinstance(v, bool)) for v in value
+    ):
+        return [math.nan if v is None else float(v) for v in value]
     return None
 
 
@@ -50,7 +52,14 @@ def probe_of(record: Mapping[str, Any]) -> dict[str, list[float]] | None:
         return None
     found = {key: _numbers(probe.get(key)) for key in ("epochs", "clean_mean", "poison_mean", "poison_over_clean_mean")}
     lengths = {len(v) for v in found.values() if v is not None}
-    if found["epochs"] is None or found["clean_mean"] is None or found["poison_mean"] is None or len(lengths) != 1 or 0 in lengths:
+    if (
+        found["epochs"] is None
+        or not all(map(math.isfinite, found["epochs"]))
+        or found["clean_mean"] is None
+        or found["poison_mean"] is None
+        or len(lengths) != 1
+        or 0 in lengths
+    ):
         return None
     found["poison_over_clean_mean"] = found["poison_over_clean_mean"] or [math.nan] * lengths.pop()
     return found  # type: ignore[return-value]
@@ -76,7 +85,12 @@ def curves(groups: Iterable[Group]) -> list[Curve]:
 
 def _curve(scale: Scale, attack: Variant, probed: list[tuple[dict[str, Any], dict[str, list[float]]]]) -> Curve:
     shared = sorted(set.intersection(*(set(p["epochs"]) for _, p in probed)))
-    picked: dict[str, list[list[float]]] = {"clean_mean": [], "poison_mean": [], "poison_over_clean_mean": [], "share": []}
+    picked: dict[str, list[list[float]]] = {
+        "clean_mean": [],
+        "poison_mean": [],
+        "poison_over_clean_mean": [],
+        "share": [],
+    }
     for record, probe in probed:
         place = {epoch: i for i, epoch in enumerate(probe["epochs"])}
         for key in ("clean_mean", "poison_mean", "poison_over_clean_mean"):
@@ -117,7 +131,9 @@ def _fits(note: Mapping[str, Any]) -> bool:
     xy, poison, label = note.get("xy"), note.get("poison"), note.get("label")
     if not (isinstance(xy, list) and isinstance(poison, list) and isinstance(label, list) and xy):
         return False
-    return len(xy) == len(poison) == len(label) and all(_numbers(p) is not None and len(p) == 2 for p in xy)
+    return len(xy) == len(poison) == len(label) and all(
+        isinstance(p, list) and len(p) == 2 and None not in p and _numbers(p) for p in xy
+    )
 
 
 def purity(picture: Points, neighbours: int = 10) -> tuple[float, float]:

@@ -84,8 +84,9 @@ def _fault(record: Any, identity: Identity | None) -> str | None:
     if stages is not None and not (isinstance(stages, dict) and all(_number(v) for v in stages.values())):
         return f"time.stages must be seconds by stage, not {_shown(stages)}"
     for key, value in (record.get("trainings") or {}).items():
-        if not _number(value):
-            return f"trainings.{key} must be a number, not {_shown(value)}"
+        # Counts by kind, or two such counts: asked for, and computed rather than found in the store.
+        if not all(map(_number, value.values() if isinstance(value, dict) else [value])):
+            return f"trainings.{key} must be a count or counts by kind, not {_shown(value)}"
     if not all(isinstance(need, str) for need in record.get("needs") or ()):
         return f"needs must be a list of words, not {_shown(record['needs'])}"
     if identity is not None:
@@ -105,6 +106,9 @@ def _refuse(text: str) -> float:
     raise ValueError(f"{text} is not JSON")
 
 
+_DECODER = json.JSONDecoder(parse_constant=_refuse)
+
+
 def parse(text: str, where: str, identity: Identity | None = None) -> Record:
     """Make a checked record out of JSON text.
 
@@ -117,7 +121,7 @@ def parse(text: str, where: str, identity: Identity | None = None) -> Record:
         UsageError: one line that names ``where`` and the fault.
     """
     try:
-        record = json.loads(text, parse_constant=_refuse)
+        record = _DECODER.decode(text)
     except (ValueError, RecursionError) as error:
         raise UsageError(f"{where}: not JSON ({str(error).splitlines()[0]})") from None
     fault = _fault(record, identity)
@@ -126,16 +130,17 @@ def parse(text: str, where: str, identity: Identity | None = None) -> Record:
     return record  # type: ignore[no-any-return]
 
 
-def _read(path: Path) -> str:
+def _read(path: str | os.PathLike[str]) -> str:
     try:
-        return path.read_text(encoding="utf-8")
+        with open(path, encoding="utf-8") as file:  # noqa: PTH123 - ten thousand Path objects would take as long
+            return file.read()
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
         raise UsageError(f"{path}: cannot be read ({reason})") from None
 
 
 def load(path: str | os.PathLike[str], identity: Identity | None = None) -> list[Record]:
-    """Load every record of a results folder (``<folder>/records/*.json``) or of a ``.jsonl`` file, sorted.
+    """Load every record of a results folder (``<folder>/records/*.json``, by file name) or of a ``.jsonl`` file.
 
     Raises:
         UsageError: nothing there, an unreadable file, not JSON, a field of the wrong type, an id that is not the
@@ -144,19 +149,20 @@ def load(path: str | os.PathLike[str], identity: Identity | None = None) -> list
     place = Path(path)
     if place.is_file():
         lines = _read(place).splitlines()
-        found = [parse(s, f"{place}, line {i}", identity) for i, s in enumerate(lines, 1) if s.strip()]
-        return ordered(found)
+        return [parse(s, f"{place}, line {i}", identity) for i, s in enumerate(lines, 1) if s.strip()]
     folder = place / "records"
     if not folder.is_dir():
         raise UsageError(f"{place}: no records there (neither a results file nor a folder with records/ in it)")
     found = []
     with os.scandir(folder) as entries:
-        files = sorted((e for e in entries if e.name.endswith(".json") and not e.name.startswith(".")), key=lambda e: e.name)
+        files = sorted(
+            (e for e in entries if e.name.endswith(".json") and not e.name.startswith(".")), key=lambda e: e.name
+        )
         for entry in files:
             if entry.is_symlink() or not entry.is_file():
                 raise UsageError(f"{entry.path}: a record must be a plain file")
-            found.append(parse(_read(Path(entry.path)), entry.path, identity))
-    return ordered(found)
+            found.append(parse(_read(entry.path), entry.path, identity))
+    return found
 
 
 def ordered(records: Iterable[Record]) -> list[Record]:
@@ -164,7 +170,15 @@ def ordered(records: Iterable[Record]) -> list[Record]:
 
     def place(record: Record) -> tuple[Any, ...]:
         params = json.dumps([record.get("params"), record.get("recipe")], sort_keys=True)
-        return (record["dataset"], record["model"], record["attack"], record["defense"], params, record["seed"], record["id"])
+        return (
+            record["dataset"],
+            record["model"],
+            record["attack"],
+            record["defense"],
+            params,
+            record["seed"],
+            record["id"],
+        )
 
     return sorted(records, key=place)
 

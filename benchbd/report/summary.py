@@ -17,8 +17,8 @@ COLUMNS = (
     Column("Attacks"),
     Column("Detection AUROC", "", "up", "fraction"),
     Column("Trainings"),
-    Column("Full trainings ×", "", "down", "ratio"),
-    Column("Time ×", "", "down", "ratio"),
+    Column(f"Full trainings {wording.TIMES}", "", "down", "ratio"),
+    Column(f"Time {wording.TIMES}", "", "down", "ratio"),
     Column("Needs"),
 )
 
@@ -33,7 +33,9 @@ def _mean(group: Group, column: Variant, metric: str) -> Cell:
 
 
 def _worst(group: Group, column: Variant, labels: Labels) -> Cell:
-    found = [(m, row) for row in group.attacks() if (m := stats.mean_of(group.entry(row, column).values("asr").values()))]
+    found = [
+        (m, row) for row in group.attacks() if (m := stats.mean_of(group.entry(row, column).values("asr").values()))
+    ]
     if not found:
         return Cell(wording.UNDEFINED)
     worst, row = max(found, key=lambda item: item[0].mean)
@@ -48,7 +50,11 @@ def _coverage(group: Group, column: Variant) -> Cell:
 def _auroc(group: Group, column: Variant) -> Cell:
     rows = {}
     for row in group.attacks():
-        values = [r["detection"]["auroc"] for r in group.entry(row, column).done() if (r.get("detection") or {}).get("auroc") is not None]
+        values = [
+            r["detection"]["auroc"]
+            for r in group.entry(row, column).done()
+            if (r.get("detection") or {}).get("auroc") is not None
+        ]
         if values:
             rows[row] = sum(values) / len(values)
     found = stats.mean_of(rows.values())
@@ -72,7 +78,7 @@ def _trainings(group: Group, column: Variant) -> tuple[Cell, Cell]:
 def summary_table(group: Group, labels: Labels) -> Table:
     """The summary of one data set's table; averages are over its attacks, coverage beside them."""
     device = timing.main_device(group)
-    rows = []
+    rows: list[Row] = []
     for column in group.columns:
         control = column in group.controls
         relative = timing.relative_time(group, column, device)

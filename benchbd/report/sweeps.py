@@ -63,6 +63,10 @@ def sweep(group: Group, defense: str, parameter: str, order: tuple[str, ...] = (
         pairs = sorted(family.values(), key=lambda item: _place(item[0], order))
         measured = [(v, c) for v, c in pairs if any(group.entry(r, c).values("ca") for r in group.attacks())]
         rows = [r for r in group.attacks() if all(group.entry(r, c).values("ca") for _, c in measured)]
-        if len(measured) >= 2 and rows and (best is None or (len(measured), len(rows)) > (len(best.values), len(best.rows))):
+        if (
+            len(measured) >= 2
+            and rows
+            and (best is None or (len(measured), len(rows)) > (len(best.values), len(best.rows)))
+        ):
             best = Sweep(group, parameter, [v for v, _ in measured], [c for _, c in measured], rows)
     return best

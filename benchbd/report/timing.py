@@ -21,8 +21,10 @@ def device_of(record: Mapping[str, Any]) -> str:
         device = device.get("name")
     if not isinstance(device, str) or not device:
         return UNKNOWN
-    precision = env.get("precision")
-    return f"{device}, {precision}" if isinstance(precision, str) else device
+    told = [device, *(str(env[key]) for key in ("precision",) if env.get(key))]
+    if env.get("gpu_share"):
+        told.append(f"shared by {env['gpu_share']}")
+    return ", ".join(told)
 
 
 def total_of(record: Mapping[str, Any]) -> float | None:
@@ -75,12 +77,14 @@ def relative_time(group: Group, column: Variant, device: str | None) -> tuple[fl
 
 
 def trainings(group: Group, column: Variant) -> dict[str, float]:
-    """Mean number of trainings of each kind that a column's finished cells needed."""
+    """Mean number of trainings of each kind that a column's finished cells asked for (some may have been shared)."""
     total: Counter[str] = Counter()
     cells = 0
     for row in group.rows:
         for record in group.entry(row, column).done():
-            if record.get("trainings"):
-                total.update({k: v for k, v in record["trainings"].items() if v})
+            counts = record.get("trainings") or {}
+            counts = counts.get("asked", counts)
+            if counts:
+                total.update({k: v for k, v in counts.items() if v})
                 cells += 1
     return {kind: n / cells for kind, n in total.items()} if cells else {}

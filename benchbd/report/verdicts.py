@@ -36,7 +36,14 @@ def verdict_table(groups: Sequence[Group], labels: Labels, gate: float) -> Table
         for finding in findings:
             verdict = HOLDS if finding.holds else FAILS
             counts[verdict] += 1
-            texts = (claim.where, verdict, claim.published, finding.figures, evidence.scale(finding.scale), evidence.differs(finding.scale))
+            texts = (
+                claim.where,
+                verdict,
+                claim.published,
+                finding.figures,
+                evidence.scale(finding.scale),
+                evidence.differs(finding.scale),
+            )
             rows.append(Row(claim.text, [Cell(text) for text in texts]))
         if not findings:
             counts[OPEN] += 1
@@ -49,8 +56,8 @@ def verdict_table(groups: Sequence[Group], labels: Labels, gate: float) -> Table
         rows,
         lead=[f"{counts[HOLDS]} hold, {counts[FAILS]} fail, {counts[OPEN]} not measured."],
         notes=[
-            "A verdict compares means in percent; “not separable” says that the 95 % t-interval of the paired difference "
-            "contains 0. ASR claims leave out attacks whose undefended ASR is under the gate.",
+            "A verdict compares means in percent; “not separable” says that the 95 % t-interval of the paired "
+            "difference contains 0. ASR claims leave out attacks whose undefended ASR is under the gate.",
             "A verdict at a smaller scale than the paper's says nothing certain about the paper's scale.",
         ],
     )

@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from benchbd.report.stats import Mean
 
-UNDEFINED = "–"
+MINUS, TIMES, DASH = "\N{MINUS SIGN}", "\N{MULTIPLICATION SIGN}", "\N{EN DASH}"
+UNDEFINED = DASH
 NOT_RUN = "not run"
 
 
 def percent(fraction: float, digits: int = 2) -> str:
     """``92.01`` for 0.9201. Never ``-0.00``."""
-    text = f"{100 * fraction:.{digits}f}"
-    return text.lstrip("-").replace("-", "") if float(text) == 0 else text.replace("-", "−")
+    # A half rounds away from zero although its binary fraction may lie a hair below: 6.135 is 6.14, as people round.
+    text = f"{100 * fraction + math.copysign(1e-9, fraction):.{digits}f}"
+    return text.lstrip("-").replace("-", "") if float(text) == 0 else text.replace("-", MINUS)
 
 
 def signed(fraction: float) -> str:
-    """``+0.31`` or ``−0.61``, in points of a percent."""
+    """``+0.31`` or ``-0.61`` with a true minus sign, in points of a percent."""
     text = percent(fraction)
-    return text if text.startswith("−") else f"+{text}"
+    return text if text.startswith(MINUS) else f"+{text}"
 
 
 def mean_text(found: Mean) -> str:

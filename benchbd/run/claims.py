@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 from pathlib import Path
@@ -50,10 +51,8 @@ class Claims:
         """Release everything."""
         for cell_id in list(self._held):
             self.give_up(cell_id)
-        try:
+        with contextlib.suppress(OSError):  # another run has cells in there, or none was ever claimed
             self._folder.rmdir()
-        except OSError:
-            pass  # another run has cells in there, or none was ever claimed
 
 
 def running(output: Path) -> set[str]:

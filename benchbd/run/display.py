@@ -18,10 +18,17 @@ NAMES = ("auto", "rich", "plain", "none")
 class Facts(Protocol):
     """What the scheduler tells of the whole matrix at any moment."""
 
-    total: int
-    left: int
-    running: int
-    counts: dict[str, int]
+    @property
+    def total(self) -> int:
+        """Cells this run has to run."""
+
+    @property
+    def left(self) -> int:
+        """Cells not yet ended."""
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Cells by status so far, those kept from earlier runs included."""
 
     def eta(self) -> float | None:
         """Seconds until the last cell is expected to end; None while nothing is known."""
@@ -36,7 +43,9 @@ class Display(Protocol):
     def event(self, cell_id: str, label: str, event: dict[str, Any]) -> None:
         """A running cell said something (see :mod:`benchbd.run.executor`)."""
 
-    def ended(self, cell_id: str, label: str, status: str, reason: str, wall: float, record: dict[str, Any] | None) -> None:
+    def ended(
+        self, cell_id: str, label: str, status: str, reason: str, wall: float, record: dict[str, Any] | None
+    ) -> None:
         """A cell came to an end."""
 
     def note(self, text: str) -> None:
@@ -58,7 +67,9 @@ class NoDisplay:
     def event(self, cell_id: str, label: str, event: dict[str, Any]) -> None:
         """Nothing."""
 
-    def ended(self, cell_id: str, label: str, status: str, reason: str, wall: float, record: dict[str, Any] | None) -> None:
+    def ended(
+        self, cell_id: str, label: str, status: str, reason: str, wall: float, record: dict[str, Any] | None
+    ) -> None:
         """Nothing."""
 
     def note(self, text: str) -> None:
@@ -118,7 +129,9 @@ class PlainDisplay:
         elif kind == "note":
             self._line(f"note   {event.get('text')}  [{cell_id}]")
 
-    def ended(self, cell_id: str, label: str, status: str, reason: str, wall: float, record: dict[str, Any] | None) -> None:
+    def ended(
+        self, cell_id: str, label: str, status: str, reason: str, wall: float, record: dict[str, Any] | None
+    ) -> None:
         """One line with the result or the reason."""
         self._now.pop(cell_id, None)
         facts = self._facts

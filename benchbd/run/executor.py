@@ -11,6 +11,11 @@ Notify = Callable[[str, Event], None]
 ``started`` (with ``where``), ``stage``, ``progress``, ``log``, ``waiting`` and ``resumed``."""
 
 
+def waits(event: Event) -> bool:
+    """True for the event of a cell that has to wait for a stage which another worker computes."""
+    return event.get("event") == "waiting" or str(event.get("stage", "")).endswith("(another worker computes it)")
+
+
 class Job(NamedTuple):
     """A cell on its way to an executor.
 
@@ -36,7 +41,8 @@ class Ended(NamedTuple):
 
     Attributes:
         id: the cell's id.
-        status: the record's status, or what the executor found out (``killed``, ``oom``, ``timeout``, ``lost``, ...).
+        status: the record's status, or what the executor found out (``killed``, ``oom``, ``timeout``, ``lost``, ...);
+            ``pending`` where it was taken back before it began.
         reason: one line, empty when done.
         recorded: True where the cell's own process has written its record already.
         shared: the cell had to share its GPU.
@@ -57,6 +63,10 @@ class Executor(Protocol):
     """Runs jobs somewhere. All methods are called from the scheduler's thread."""
 
     name: str
+    remote: bool
+    """True where cells claim and record themselves, in the output folder, from other machines."""
+    detaches: bool
+    """True where jobs outlive the run that sent them, to be found again by the next."""
 
     @property
     def places(self) -> int:
@@ -70,6 +80,9 @@ class Executor(Protocol):
 
     def poll(self, seconds: float) -> list[Ended]:
         """Wait up to that long for something to happen; return the jobs that ended."""
+
+    def drain(self) -> None:
+        """Nothing more is to begin: take back what only waits."""
 
     def cancel(self, job_id: str) -> None:
         """Stop a job now; it then ends as ``cancelled``."""

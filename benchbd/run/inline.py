@@ -25,6 +25,8 @@ class InlineExecutor:
     """One place, no isolation: a crash takes the run with it. ``--timeout`` works between Python instructions only."""
 
     name = "inline"
+    remote = False
+    detaches = False
     places = 1
 
     def __init__(self, slot: Slot, settings: RunSettings, notify: Notify) -> None:
@@ -105,11 +107,14 @@ class InlineExecutor:
 
         return restore
 
+    def drain(self) -> None:
+        """At most one job waits, and it is about to begin."""
+
     def cancel(self, job_id: str) -> None:
         """Forget a job that has not begun; a running one can only be interrupted by a signal."""
         for job in [j for j in self._waiting if j.id == job_id]:
             self._waiting.remove(job)
-            self._early.append(Ended(job_id, "cancelled", "stopped before it began"))
+            self._early.append(Ended(job_id, "pending"))
 
     def close(self) -> None:
         """Nothing to stop."""

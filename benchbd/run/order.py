@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import json
-import statistics
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 from benchbd.run.settings import Shard
@@ -32,48 +30,7 @@ def in_shard(cell_id: str, shard: Shard | None) -> bool:
     if shard is None:
         return True
     number = int.from_bytes(hashlib.sha256(cell_id.encode()).digest()[:8], "big")
-    return number % shard.count == shard.index - 1
-
-
-class Costs:
-    """Expected seconds of a cell, learnt from records.
-
-    The mean over records of the nearest kind is taken: same data set, attack, defense and model (another seed); else
-    same data set, defense and model; else same data set and model. Parameters and recipe count as part of a name.
-    """
-
-    def __init__(self, records: Iterable[Mapping[str, Any]] = ()) -> None:
-        self._seen: dict[Key, list[float]] = defaultdict(list)
-        for record in records:
-            self.learn(record)
-
-    @staticmethod
-    def _kinds(thing: Mapping[str, Any]) -> list[Key]:
-        params = thing.get("params") or {}
-        kinds = ("dataset", "attack", "defense", "model")
-        names = {kind: json.dumps([thing.get(kind), params.get(kind)], sort_keys=True) for kind in kinds}
-        recipe = json.dumps(thing.get("recipe"), sort_keys=True)
-        near = (names["dataset"], names["attack"], names["defense"], names["model"], recipe)
-        return [near, (names["dataset"], names["defense"], names["model"], recipe), (names["dataset"], names["model"], recipe)]
-
-    def learn(self, record: Mapping[str, Any]) -> None:
-        """Take a finished cell's time into account; anything without one is ignored."""
-        time = record.get("time")
-        total = time.get("total") if isinstance(time, Mapping) else None
-        if record.get("status") == "done" and isinstance(total, (int, float)) and 0 <= total < 1e9:
-            for kind in self._kinds(record):
-                self._seen[kind].append(float(total))
-
-    def expected(self, cell: Mapping[str, Any]) -> float | None:
-        """Seconds a cell is expected to take alone; None where nothing like it was ever run.
-
-        Args:
-            cell: the cell's names and parameters, as in a record.
-        """
-        for kind in self._kinds(cell):
-            if kind in self._seen:
-                return statistics.fmean(self._seen[kind])
-        return None
+    return number % shard.of == shard.number - 1
 
 
 def arrange(cells: Sequence[T], expected: Callable[[T], float | None]) -> list[T]:

@@ -35,7 +35,7 @@ class Outcome:
 
     @property
     def exit_code(self) -> int:
-        """0: all done (or found impossible); 130: stopped before the end (Ctrl-C, SIGTERM, ``--budget``); 1: some cells have no result."""
+        """0: all done (or impossible); 130: stopped early (Ctrl-C, SIGTERM, ``--budget``); 1: some have no result."""
         if self.interrupted:
             return 130
         return 0 if all(status in ("done", "skipped") for status in self.statuses.values()) else 1

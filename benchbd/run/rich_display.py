@@ -38,7 +38,9 @@ class _Row:
             return
         epoch, epochs, step, steps = (event.get(name) for name in ("epoch", "epochs", "step", "steps"))
         if isinstance(epoch, (int, float)) and isinstance(epochs, (int, float)) and epochs:
-            inside = step / steps if isinstance(step, (int, float)) and isinstance(steps, (int, float)) and steps else 0.0
+            inside = (
+                step / steps if isinstance(step, (int, float)) and isinstance(steps, (int, float)) and steps else 0.0
+            )
             # A step count is within its epoch; without one the epoch named has just ended.
             self.share = min(1.0, (max(0, epoch - 1) + inside if inside else epoch) / epochs)
             self.epoch = f"{epoch}/{epochs}"
@@ -75,11 +77,27 @@ class RichDisplay:
         # Drawn by rich's own thread while the scheduler's may change the rows: take what is there now.
         table = Table(box=None, padding=(0, 1, 0, 0), expand=False)
         for name in ("slot", "cell", "stage", "", "epoch", "loss", "images", "left", "for"):
-            table.add_column(name, no_wrap=True, overflow="ellipsis", max_width=56 if name == "cell" else 34, style="dim" if name == "slot" else "")
+            table.add_column(
+                name,
+                no_wrap=True,
+                overflow="ellipsis",
+                max_width=56 if name == "cell" else 34,
+                style="dim" if name == "slot" else "",
+            )
         now = time.monotonic()
         for row in sorted(list(self._rows.values()), key=lambda r: r.where):
             bar = ProgressBar(total=1.0, completed=row.share, width=12)
-            table.add_row(row.where, row.label, row.stage, bar, row.epoch, row.loss, row.rate, row.left, duration_text(now - row.began))
+            table.add_row(
+                row.where,
+                row.label,
+                row.stage,
+                bar,
+                row.epoch,
+                row.loss,
+                row.rate,
+                row.left,
+                duration_text(now - row.began),
+            )
         return Group(table, self._foot())
 
     def _foot(self) -> RenderableType:
@@ -110,11 +128,15 @@ class RichDisplay:
         elif cell_id in self._rows:
             self._rows[cell_id].hear(event)
 
-    def ended(self, cell_id: str, label: str, status: str, reason: str, wall: float, record: dict[str, Any] | None) -> None:
+    def ended(
+        self, cell_id: str, label: str, status: str, reason: str, wall: float, record: dict[str, Any] | None
+    ) -> None:
         """One line that stays."""
         self._rows.pop(cell_id, None)
         line = Text(f"{status:<9}", style=COLOURS.get(status, "yellow"))
-        line.append(f"{label}  {numbers(record) if status == 'done' else reason}  {duration_text(wall)}", style="default")
+        line.append(
+            f"{label}  {numbers(record) if status == 'done' else reason}  {duration_text(wall)}", style="default"
+        )
         self._say(line)
 
     def note(self, text: str) -> None:

@@ -3,26 +3,22 @@
 from __future__ import annotations
 
 import errno
-import json
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from pathlib import Path
-from types import FrameType
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from benchbd import records
 from benchbd.errors import BenchbdError
 from benchbd.run.claims import Claims
+from benchbd.run.costs import Costs, earlier_records, facts_of
 from benchbd.run.display import Display
 from benchbd.run.executor import Ended, Executor, Job
 from benchbd.run.executors import make_executor
-from benchbd.run.order import Costs, Sharing, Stages, arrange, in_shard, waves
+from benchbd.run.order import Sharing, Stages, arrange, in_shard, waves
 from benchbd.run.outcome import Outcome
 from benchbd.run.settings import RunSettings, duration_text
 from benchbd.run.sharing import stages_of
+from benchbd.run.signals import Signals
 from benchbd.run.states import RETRIABLE, attempts_of, decide
 
 if TYPE_CHECKING:
@@ -33,25 +29,6 @@ POLL = 0.2
 FOREIGN = 2.0
 """Seconds between two looks at a cell that another run is working on."""
 FULL_DISK = ("No space left on device", "the disk is full", "Disk quota exceeded")
-
-
-def earlier_records(output: Path) -> Iterator[dict[str, Any]]:
-    """Every readable record of a results folder, for expected times; unchecked."""
-    folder = output / "records"
-    for path in sorted(folder.glob("*.json")) if folder.is_dir() else ():
-        try:
-            record = json.loads(path.read_bytes())
-        except (OSError, ValueError, RecursionError):
-            continue
-        if isinstance(record, dict):
-            yield record
-
-
-def facts_of(cell: Cell) -> dict[str, Any]:
-    """A cell's names and parameters, as its record will have them."""
-    kinds = ("dataset", "attack", "defense", "model")
-    names = {kind: getattr(cell, kind).name for kind in kinds}
-    return {**names, "params": {kind: getattr(cell, kind).params for kind in kinds}, "recipe": cell.recipe}
 
 
 class _Run:
@@ -69,12 +46,12 @@ class _Run:
         self.running: dict[str, Job] = {}
         self.foreign: dict[str, float] = {}
         self.alone: set[str] = set()
-        self.signals = 0
         self.draining = False
+        self.detached = False
         self.interrupted: str | None = None
         self.stop_reason: str | None = None
         self.began = time.monotonic()
-        self._expected: dict[str, float | None] = {}
+        self._kinds: dict[str, list[tuple[Any, ...]]] = {}
         self._started_at: dict[str, float] = {}
         self._before: dict[str, int] = {}
         self._choose()
@@ -86,6 +63,7 @@ class _Run:
             record = records.read_record(settings.output, cell.id)
             if self._wanted(cell.id, record):
                 todo.append(cell)
+                self._before[cell.id] = self._changed(cell.id)
                 self.attempts[cell.id] = 0 if settings.rerun else attempts_of(record)
             elif record is not None:
                 self._settle(cell.id, record["status"], record.get("error"))
@@ -120,9 +98,9 @@ class _Run:
 
     def expected(self, cell: Cell) -> float | None:
         """Expected seconds of a cell."""
-        if cell.id not in self._expected:
-            self._expected[cell.id] = self.costs.expected(facts_of(cell))
-        return self._expected[cell.id]
+        if cell.id not in self._kinds:
+            self._kinds[cell.id] = Costs.kinds(facts_of(cell))
+        return self.costs.expected(self._kinds[cell.id])
 
     def eta(self) -> float | None:
         """Expected seconds until the end, all places busy."""
@@ -131,7 +109,9 @@ class _Run:
             return None
         typical, now = sum(known) / len(known), time.monotonic()
         rest = sum(self.expected(cell) or typical for cell in self.waiting)
-        going = [max(0.0, (self.expected(self.cells[i]) or typical) - (now - self._started_at[i])) for i in self.running]
+        going = [
+            max(0.0, (self.expected(self.cells[i]) or typical) - (now - self._started_at[i])) for i in self.running
+        ]
         return max((rest + sum(going)) / max(1, min(self.executor.places, self.left)), *going, 0.0)
 
     # The loop.
@@ -142,13 +122,14 @@ class _Run:
         error: BenchbdError | None = None
         if self.waiting:
             self.executor = make(self.settings, self._heard)
+            self.signals = Signals(interrupt=self.executor.name == "inline")
             self.display.begin(self, self._opening())
             try:
-                with self._watch_signals():
+                with self.signals:
                     while self.waiting or self.running:
                         self._look_around()
                         self._fill()
-                        if not self.running and (self.draining or not self.waiting):
+                        if self.detached or (not self.running and (self.draining or not self.waiting)):
                             break
                         for ended in self.executor.poll(POLL):
                             self._ended(ended)
@@ -171,7 +152,7 @@ class _Run:
 
     def _opening(self) -> str:
         kept = len(self.cells) - self.total
-        shard = f" of shard {self.settings.shard.index}/{self.settings.shard.count}" if self.settings.shard else ""
+        shard = f" of shard {self.settings.shard.number}/{self.settings.shard.of}" if self.settings.shard else ""
         return f"{self.total} cells to run{shard}, {kept} kept; {self.executor.places} at once ({self.executor.name})"
 
     def _look_around(self) -> None:
@@ -180,12 +161,20 @@ class _Run:
         if budget is not None and elapsed > budget and not self.interrupted:
             self.interrupted = f"the budget of {duration_text(budget)} is used up"
             self._stop(self.interrupted)
-        if self.signals >= 2 and self.stop_reason is None:
+        if self.signals.leave and self.executor.detaches:
+            self.interrupted, self.detached = (
+                "detached: jobs go on in the queue, the same command finds them again",
+                True,
+            )
+        elif self.signals.count >= 2 and self.stop_reason is None:
             self.interrupted = "interrupted"
             self._stop("interrupted")
-        elif self.signals == 1 and not self.draining:
+        elif self.signals.count == 1 and not self.draining:
             self.interrupted, self.draining = "interrupted", True
-            self.display.note(f"finishing {len(self.running)} running cells, starting no more; Ctrl-C again stops at once")
+            self.display.note(
+                f"finishing {len(self.running)} running cells, starting no more; Ctrl-C again stops at once"
+            )
+            self.executor.drain()
 
     def _stop(self, reason: str) -> None:
         """End everything that runs; start nothing more."""
@@ -196,8 +185,11 @@ class _Run:
 
     def _fits(self, cell: Cell) -> bool:
         """Whether a cell can be expected to end within the budget."""
-        budget, expected = self.settings.budget, self.expected(cell)
-        return budget is None or expected is None or time.monotonic() - self.began + expected <= budget
+        budget = self.settings.budget
+        if budget is None:
+            return True
+        expected = self.expected(cell)
+        return expected is None or time.monotonic() - self.began + expected <= budget
 
     def _fill(self) -> None:
         """Start cells while there is room."""
@@ -218,21 +210,25 @@ class _Run:
                 self.waiting.remove(cell)
 
     def _start(self, cell: Cell) -> bool:
-        """Hand a cell to the executor, unless another run has it or has just finished it."""
-        if not self.claims.take(cell.id):
+        """Hand a cell to the executor, unless another run has it or has just finished it; False: look again later."""
+        if not self.executor.remote and not self.claims.take(cell.id):
             if cell.id not in self.foreign:
                 self.display.note(f"{cell.label} is being run by another process; looking again later")
             self.foreign[cell.id] = time.monotonic() + FOREIGN
             return False
-        if self.foreign.pop(cell.id, None) is not None:
+        self.foreign.pop(cell.id, None)
+        if self._changed(cell.id) != self._before[cell.id]:
             record = records.read_record(self.settings.output, cell.id)
-            if record is not None and record["status"] == "done":
+            if record is not None and not decide(record, retries=self.settings.retries):
                 self.claims.give_up(cell.id)
-                self._settle(cell.id, "done", None)
-                self.sharing.stored(cell)
+                self._settle(cell.id, record["status"], record.get("error"))
+                if record["status"] == "done":
+                    self.sharing.stored(cell)
                 return True
         self.attempts[cell.id] += 1
-        job = Job(cell.id, cell.label, cell.to_json(), self.attempts[cell.id], cell.id in self.alone, self.wave_of[cell.id])
+        job = Job(
+            cell.id, cell.label, cell.to_json(), self.attempts[cell.id], cell.id in self.alone, self.wave_of[cell.id]
+        )
         self.running[cell.id] = job
         self._started_at[cell.id] = time.monotonic()
         self._before[cell.id] = self._changed(cell.id)
@@ -255,6 +251,10 @@ class _Run:
     def _ended(self, ended: Ended) -> None:
         """Take a job's end into account: record it, or try again."""
         cell, job = self.cells[ended.id], self.running.pop(ended.id)
+        if ended.status == "pending":
+            self.sharing.ended(cell, False)
+            self.claims.give_up(cell.id)
+            return
         # A worker may die between writing the record and saying so; the record is the truth.
         fresh = ended.recorded or self._changed(ended.id) != self._before[ended.id]
         record = ended.record or (records.read_record(self.settings.output, ended.id) if fresh else None)
@@ -279,11 +279,14 @@ class _Run:
             self._stop("the disk is full; free some space and run the same command again")
 
     def _again(self, cell: Cell, why: str) -> None:
+        self._before[cell.id] = self._changed(cell.id)
         self.claims.give_up(cell.id)
         self.waiting.append(cell)
         self.display.note(f"{cell.label}: {why}")
 
-    def _finish(self, cell: Cell, job: Job, status: str, reason: str, record: dict[str, Any] | None, ended: Ended) -> None:
+    def _finish(
+        self, cell: Cell, job: Job, status: str, reason: str, record: dict[str, Any] | None, ended: Ended
+    ) -> None:
         if status == "cancelled" and self.stop_reason:
             reason = self.stop_reason
         self._settle(cell.id, status, reason)
@@ -298,12 +301,13 @@ class _Run:
         self.claims.give_up(cell.id)
         if record and status == "done":
             self.costs.learn(record)
-            self._expected = {}
         self.display.ended(cell.id, cell.label, status, reason, ended.wall, record)
         if self.settings.fail_fast and status not in ("done", "skipped") and self.stop_reason is None:
             self._stop("--fail-fast")
 
-    def _write(self, cell: Cell, job: Job, status: str, reason: str, record: dict[str, Any] | None, ended: Ended) -> None:
+    def _write(
+        self, cell: Cell, job: Job, status: str, reason: str, record: dict[str, Any] | None, ended: Ended
+    ) -> None:
         """Write what the cell's own process could not. A finished cell's record is never replaced by a lesser one."""
         output = self.settings.output
         if status == "done":
@@ -317,32 +321,6 @@ class _Run:
             record = records.blank(cell, status, reason)
             record["time"]["own"] = ended.wall
         records.write_record(output, {**record, "attempts": job.attempt})
-
-    @contextmanager
-    def _watch_signals(self) -> Iterator[None]:
-        """First Ctrl-C: finish what runs. Second, SIGTERM or a closed terminal: stop at once."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-
-        def polite(number: int, frame: FrameType | None) -> None:
-            self.signals += 1
-            if self.signals >= 2 and self.executor.name == "inline":
-                raise KeyboardInterrupt  # the cell runs in this very thread
-
-        def firm(number: int, frame: FrameType | None) -> None:
-            self.signals = max(1, self.signals)
-            polite(number, frame)
-
-        before: Mapping[int, Any] = {
-            number: signal.signal(number, handler)
-            for number, handler in ((signal.SIGINT, polite), (signal.SIGTERM, firm), (signal.SIGHUP, firm))
-        }
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
 
 
 def run_cells(cells: Sequence[Cell], settings: RunSettings, display: Display) -> Outcome:

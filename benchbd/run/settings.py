@@ -13,15 +13,17 @@ EXECUTE = "benchbd.execute:execute"
 EXECUTORS = ("inline", "local", "slurm", "ray")
 RERUN = ("failed", "stale", "all")
 
-_UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-_DURATION = re.compile(r"(?:(\d+(?:\.\d+)?)d)?(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s?)?", re.ASCII)
+_UNITS = (86400.0, 3600.0, 60.0, 1.0)
+_DURATION = re.compile(
+    r"(?:(\d+(?:\.\d+)?)d)?(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s?)?", re.ASCII
+)
 
 
 class Shard(NamedTuple):
-    """Part ``index`` (1-based) of ``count``."""
+    """Part ``number`` (from 1) of ``of``."""
 
-    index: int
-    count: int
+    number: int
+    of: int
 
 
 def parse_duration(text: str, flag: str = "--timeout") -> float:
@@ -33,7 +35,7 @@ def parse_duration(text: str, flag: str = "--timeout") -> float:
     found = _DURATION.fullmatch(text.strip().lower())
     seconds = 0.0
     if found:
-        seconds = sum(float(part) * unit for part, unit in zip(found.groups(), (86400.0, 3600.0, 60.0, 1.0)) if part)
+        seconds = sum(float(part) * unit for part, unit in zip(found.groups(), _UNITS, strict=True) if part)
     if not 0.0 < seconds < 1e9:
         raise UsageError(f"{flag} must be a time like 90s, 25m, 2h or 1h30m, not {text!r}")
     return seconds
@@ -104,6 +106,8 @@ class RunSettings:
     rerun: Literal["failed", "stale", "all"] | None = None
     stale: frozenset[str] = frozenset()
     """Ids whose plugin source changed since their record was made (for ``rerun='stale'``)."""
+    gpu_share: int = 1
+    """Cells on the GPU of this run, told by the cluster that shares it out; only recorded."""
     execute: str = EXECUTE
     """``module:function`` that workers call for a cell; tests put their own here."""
 

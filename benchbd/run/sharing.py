@@ -28,7 +28,9 @@ def stages_of(cells: Sequence[Cell]) -> dict[str, Stages]:
     for cell in cells:
         light["poison", cell.row_key].append(cell.id)
         if cell.made().attack.trains():
-            trigger = json.dumps([cell.dataset.spec(), cell.model.spec(), cell.attack.spec(), cell.recipe], sort_keys=True)
+            trigger = json.dumps(
+                [cell.dataset.spec(), cell.model.spec(), cell.attack.spec(), cell.recipe], sort_keys=True
+            )
             heavy["trigger", trigger].append(cell.id)
     heavy_of: dict[str, set[Key]] = defaultdict(set)
     light_of: dict[str, set[Key]] = defaultdict(set)

@@ -19,13 +19,13 @@ class Slot(NamedTuple):
     """A place where one cell at a time runs.
 
     Attributes:
-        index: number shown to the user, from 0.
+        number: number shown to the user, from 0.
         gpu: what CUDA_VISIBLE_DEVICES is set to, or None on the CPU.
         share: slots on the same GPU (1: alone).
         threads: CPU threads of the worker.
     """
 
-    index: int
+    number: int
     gpu: str | None
     share: int
     threads: int
@@ -38,16 +38,28 @@ class Slot(NamedTuple):
     @property
     def name(self) -> str:
         """How the slot is called in the display."""
-        return f"cpu{self.index}" if self.gpu is None else f"gpu {self.gpu}" + (f".{self.index}" if self.share > 1 else "")
+        return (
+            f"cpu{self.number}"
+            if self.gpu is None
+            else f"gpu {self.gpu}" + (f".{self.number}" if self.share > 1 else "")
+        )
 
-    def environment(self) -> dict[str, str]:
-        """Variables that must be set before the worker imports anything numeric."""
+    def environment(self, workers: int = 1) -> dict[str, str]:
+        """Variables that must be set before the worker imports anything numeric.
+
+        Args:
+            workers: slots in use on this machine.
+        """
         threads = str(self.threads)
         names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
         # An idle OpenMP thread that spins takes the core its neighbour needs.
         variables = {name: threads for name in names} | {"OMP_WAIT_POLICY": "PASSIVE"}
         variables["CUDA_VISIBLE_DEVICES"] = "" if self.gpu is None else self.gpu
-        variables["BENCHBD_GPU_SHARE"] = str(self.share)
+        # What follows is only recorded: times of shared devices and of busy machines are not comparable.
+        variables["BENCHBD_GPU_SHARE"] = "" if self.gpu is None else str(self.share)
+        variables["BENCHBD_WORKERS"] = str(workers)
+        # A file called random.py in the folder where a run is started must not replace Python's own.
+        variables["PYTHONSAFEPATH"] = "1"
         return variables
 
 
@@ -68,7 +80,9 @@ def visible_gpus() -> tuple[str, ...]:
     if not (shutil.which("nvidia-smi") or any(Path("/dev").glob("nvidia[0-9]*")) or Path("/dev/dxg").exists()):
         return ()
     try:
-        answer = subprocess.run([sys.executable, "-c", _PROBE], capture_output=True, text=True, timeout=120, check=False)
+        answer = subprocess.run(
+            [sys.executable, "-c", _PROBE], capture_output=True, text=True, timeout=120, check=False
+        )
     except (OSError, subprocess.TimeoutExpired):
         return ()
     words = answer.stdout.split()
@@ -114,4 +128,4 @@ def make_slots(settings: RunSettings) -> list[Slot]:
     threads = settings.threads or max(1, cores() // count)
     # Round robin, so that fewer jobs than places still use every GPU.
     places = [gpus[i % len(gpus)] for i in range(count)]
-    return [Slot(i, gpu, places.count(gpu), threads) for i, gpu in enumerate(places)]
+    return [Slot(i, gpu, places.count(gpu) * settings.gpu_share, threads) for i, gpu in enumerate(places)]

@@ -1,8 +1,8 @@
 """A worker: one process that runs cell after cell for one slot. ``python -m benchbd.run.worker``.
 
-The run talks to it in JSON lines over two pipes of their own; stdout and stderr go to the running cell's log file, native
-crash reports included. Importing torch is paid once. The worker leads its own process group, which dies with the run
-(:mod:`benchbd.run.lifeline`).
+The run talks to it in JSON lines over two pipes of their own; stdout and stderr go to the running cell's log file,
+native crash reports included. Importing torch is paid once. The worker leads its own process group, which dies with
+the run (:mod:`benchbd.run.lifeline`).
 """
 
 from __future__ import annotations
@@ -152,23 +152,35 @@ class Worker:
             except OSError as error:
                 self.say({"event": "note", "text": f"no log for {order['id']}: {error}"})
 
-            def on_event(event: dict[str, Any]) -> None:
+            def on_event(event: dict[str, Any], last: list[str] = [""]) -> None:  # noqa: B006 - its own for each cell
                 text = event_line(event)
-                if text is not None:
+                if text is not None and text != last[0]:
+                    last[0] = text
                     self.write(f"{stamp()} {text}")
                 self.say(event)
 
-            os.environ["BENCHBD_GPU_SHARE"] = str(order.get("share", 1))
+            os.environ["BENCHBD_GPU_SHARE"] = str(order.get("share") or "")
             status, reason, recorded = run_one(self.execute, order, self.settings, on_event)
             self.write(f"{stamp()} {status}{': ' if reason else ''}{reason}")
             sound = status == "done" or device_is_sound()
             gc.collect()
-            self.say({"event": "ended", "id": order["id"], "status": status, "reason": reason, "recorded": recorded, "sound": sound})
+            self.say(
+                {
+                    "event": "ended",
+                    "id": order["id"],
+                    "status": status,
+                    "reason": reason,
+                    "recorded": recorded,
+                    "sound": sound,
+                }
+            )
 
 
 def main() -> None:
     """Entry point; called by :class:`benchbd.run.local.LocalExecutor` alone."""
-    parser = argparse.ArgumentParser(prog="python -m benchbd.run.worker", description="Runs cells for a run; not for people.")
+    parser = argparse.ArgumentParser(
+        prog="python -m benchbd.run.worker", description="Runs cells for a run; not for people."
+    )
     for name in ("commands", "events", "lifeline", "parent", "threads"):
         parser.add_argument(f"--{name}", type=int, required=True)
     for name in ("output", "device", "execute"):

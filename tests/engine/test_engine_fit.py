@@ -287,6 +287,9 @@ def test_what_does_not_fit_together_is_refused(make_net, toy_set, plain):
         train(make_net(), toy_set, SHORT, plain, weights=torch.ones(149))
     with pytest.raises(ValueError, match="uint8"):
         train(make_net(), toy_set._replace(images=toy_set.images.float()), SHORT, plain)
+    for change in (1, -1):
+        with pytest.raises(ValueError, match=r"labels 0\.\.2"):
+            train(make_net(), toy_set._replace(labels=toy_set.labels + change), SHORT, plain)
 
 
 # Callbacks and perturbations

@@ -47,7 +47,9 @@ class Told(NoDisplay):
     def event(self, cell_id: str, label: str, event: dict[str, Any]) -> None:
         self.events.append((cell_id, event))
 
-    def ended(self, cell_id: str, label: str, status: str, reason: str, wall: float, record: dict[str, Any] | None) -> None:
+    def ended(
+        self, cell_id: str, label: str, status: str, reason: str, wall: float, record: dict[str, Any] | None
+    ) -> None:
         self.ends.append((cell_id, status, reason))
 
 
@@ -61,7 +63,13 @@ def go(fakes: ModuleType, tmp_path: Path, told: Told) -> Callable[..., Outcome]:
     """Run fake cells: ``go(cells, jobs=2, ...)``."""
 
     def run(cells: Sequence[Cell], **settings: Any) -> Outcome:
-        given = {"output": tmp_path, "plugins": (str(fakes.PLUGIN),), "execute": fakes.EXECUTE, "jobs": 2, "device": "cpu"}
+        given = {
+            "output": tmp_path,
+            "plugins": (str(fakes.PLUGIN),),
+            "execute": fakes.EXECUTE,
+            "jobs": 2,
+            "device": "cpu",
+        }
         return run_cells(cells, RunSettings(**{**given, **settings}), told)
 
     return run

@@ -1,4 +1,4 @@
-"""A stand-in for ``benchbd.execute`` and the plugins that steer it, so that the runner is tested without any training."""
+"""A stand-in for ``benchbd.execute``, so that the runner is tested without any training."""
 
 from __future__ import annotations
 
@@ -21,7 +21,9 @@ PLUGIN = Path(__file__).with_name("run_plugins.py")
 EXECUTE = "run_fakes:execute"
 
 
-def cell(do: str = "done", n: int = 0, *, seconds: float = 0.0, shared: str = "", attack: str = "", seed: int = 0) -> Cell:
+def cell(
+    do: str = "done", n: int = 0, *, seconds: float = 0.0, shared: str = "", attack: str = "", seed: int = 0
+) -> Cell:
     """A cell that does what ``do`` says."""
     registry.add_plugin_file(str(PLUGIN))
     return Cell(

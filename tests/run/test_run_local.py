@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,12 +13,12 @@ import pytest
 
 from benchbd import records
 from benchbd.errors import BenchbdError
-from benchbd.run import Outcome
-from benchbd.run import local as local_module
+from benchbd.run import Outcome, worker_process
 from benchbd.run.executor import Ended, Job
-from benchbd.run.local import LocalExecutor, cause_of_death
+from benchbd.run.local import LocalExecutor
 from benchbd.run.settings import RunSettings
 from benchbd.run.slots import Slot
+from benchbd.run.worker_process import cause_of_death
 
 Go = Callable[..., Outcome]
 
@@ -44,7 +43,9 @@ def alive(pid: int) -> bool:
         ("raise-outside", "failed", "RuntimeError: broken before any record"),
     ],
 )
-def test_a_broken_cell_costs_one_cell(fakes: ModuleType, go: Go, tmp_path: Path, do: str, status: str, reason: str) -> None:
+def test_a_broken_cell_costs_one_cell(
+    fakes: ModuleType, go: Go, tmp_path: Path, do: str, status: str, reason: str
+) -> None:
     cells = [fakes.cell(n=1), fakes.cell(do), fakes.cell(n=2), fakes.cell(n=3)]
     outcome = go(cells)
     assert outcome.counts == {"done": 3, status: 1}
@@ -56,7 +57,9 @@ def test_a_broken_cell_costs_one_cell(fakes: ModuleType, go: Go, tmp_path: Path,
     assert set(record) >= {"ca", "asr", "ra", "detection", "poison", "time", "env", "spec"}, "a failure is a whole row"
 
 
-def test_a_worker_that_dies_after_its_record_was_written_has_done_its_cell(fakes: ModuleType, go: Go, tmp_path: Path) -> None:
+def test_a_worker_that_dies_after_its_record_was_written_has_done_its_cell(
+    fakes: ModuleType, go: Go, tmp_path: Path
+) -> None:
     outcome = go([fakes.cell("die-late"), fakes.cell(n=1)])
     assert outcome.counts == {"done": 2}
     assert outcome.exit_code == 0
@@ -119,16 +122,21 @@ def test_workers_see_one_thread_and_no_gpu(fakes: ModuleType, go: Go, tmp_path: 
     go([cell], jobs=1)
     record = records.read_record(tmp_path, cell.id)
     assert record is not None
-    assert record["notes"] == {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "BENCHBD_GPU_SHARE": "1", "device": "cpu"}
+    assert record["notes"] == {
+        "OMP_NUM_THREADS": "1",
+        "CUDA_VISIBLE_DEVICES": "",
+        "BENCHBD_GPU_SHARE": "",
+        "device": "cpu",
+    }
 
 
 def test_workers_that_cannot_start_end_the_run_with_one_line(fakes: ModuleType, go: Go) -> None:
-    with pytest.raises(BenchbdError, match="worker processes do not start: .*no_such_module"):
+    with pytest.raises(BenchbdError, match=r"worker processes do not start: .*no_such_module"):
         go([fakes.cell()], execute="no_such_module:execute")
 
 
 def test_killed_by_the_kernel_for_want_of_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(local_module, "oom_kills", lambda: 4)
+    monkeypatch.setattr(worker_process, "oom_kills", lambda: 4)
     assert cause_of_death(-9, 3)[0] == "oom"
     assert cause_of_death(-9, 4)[0] == "killed"
     assert cause_of_death(-15, 3)[0] == "killed"
@@ -136,7 +144,9 @@ def test_killed_by_the_kernel_for_want_of_memory(monkeypatch: pytest.MonkeyPatch
     assert cause_of_death(-6, 3) == ("failed", "the worker crashed with SIGABRT")
 
 
-def executor(fakes: ModuleType, output: Path, slots: list[Slot], heard: list[tuple[str, dict[str, Any]]]) -> LocalExecutor:
+def executor(
+    fakes: ModuleType, output: Path, slots: list[Slot], heard: list[tuple[str, dict[str, Any]]]
+) -> LocalExecutor:
     settings = RunSettings(output=output, plugins=(str(fakes.PLUGIN),), execute=fakes.EXECUTE)
     return LocalExecutor(slots, settings, lambda cell_id, event: heard.append((cell_id, event)))
 

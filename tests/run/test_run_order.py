@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchbd.run.order import Costs, Sharing, Stages, arrange, in_shard, waves
+from benchbd.run.costs import Costs
+from benchbd.run.order import Sharing, Stages, arrange, in_shard, waves
 from benchbd.run.settings import Shard
 from benchbd.run.sharing import stages_of
 
@@ -18,7 +20,7 @@ IDS = st.lists(st.text("0123456789abcdef", min_size=16, max_size=16), unique=Tru
 @given(IDS, st.integers(1, 9))
 def test_shards_are_a_partition(ids: list[str], count: int) -> None:
     parts = [[i for i in ids if in_shard(i, Shard(index, count))] for index in range(1, count + 1)]
-    assert sorted(sum(parts, [])) == sorted(ids)
+    assert sorted(itertools.chain(*parts)) == sorted(ids)
 
 
 def test_shards_do_not_depend_on_the_order_and_are_about_even() -> None:
@@ -42,27 +44,51 @@ def test_unknown_first_in_plan_order_then_longest_first(seconds: list[float | No
 
 
 def record(**changes: Any) -> dict[str, Any]:
-    base = {"dataset": "d", "attack": "a", "defense": "f", "model": "m", "params": {}, "recipe": {"epochs": 1}, "status": "done"}
+    base = {
+        "dataset": "d",
+        "attack": "a",
+        "defense": "f",
+        "model": "m",
+        "params": {},
+        "recipe": {"epochs": 1},
+        "status": "done",
+    }
     return {**base, "time": {"total": 10.0}, **changes}
 
 
 def test_costs_take_the_nearest_kind() -> None:
-    costs = Costs([record(), record(time={"total": 20.0}), record(attack="b", time={"total": 60.0}), record(defense="g", time={"total": 210.0})])
-    assert costs.expected(record(status="-")) == 15.0
-    assert costs.expected(record(attack="new")) == 30.0
-    assert costs.expected(record(defense="new")) == 75.0
-    assert costs.expected(record(dataset="new")) is None
-    assert costs.expected(record(recipe={"epochs": 2})) is None
+    costs = Costs(
+        [
+            record(),
+            record(time={"total": 20.0}),
+            record(attack="b", time={"total": 60.0}),
+            record(defense="g", time={"total": 210.0}),
+        ]
+    )
+    assert costs.expected(Costs.kinds(record(status="-"))) == 15.0
+    assert costs.expected(Costs.kinds(record(attack="new"))) == 30.0
+    assert costs.expected(Costs.kinds(record(defense="new"))) == 75.0
+    assert costs.expected(Costs.kinds(record(dataset="new"))) is None
+    assert costs.expected(Costs.kinds(record(recipe={"epochs": 2}))) is None
 
 
 def test_costs_ignore_what_has_no_time() -> None:
-    odd = [record(status="failed"), record(time=None), record(time={"total": None}), record(time={"total": -1}), {}, {"params": 3, "status": "x"}]
+    odd = [
+        record(status="failed"),
+        record(time=None),
+        record(time={"total": None}),
+        record(time={"total": -1}),
+        {},
+        {"params": 3, "status": "x"},
+    ]
     costs = Costs(r for r in odd if isinstance(r.get("params", {}), dict))
-    assert costs.expected(record()) is None
+    assert costs.expected(Costs.kinds(record())) is None
 
 
 def cell(name: str, *heavy: str, light: str = "") -> Any:
-    return SimpleNamespace(name=name, stages=Stages(frozenset((k,) for k in heavy), frozenset((k,) for k in light.split())))
+    return SimpleNamespace(
+        name=name, stages=Stages(frozenset((k,) for k in heavy), frozenset((k,) for k in light.split()))
+    )
 
 
 def test_sharers_of_a_running_training_wait_while_others_can_run() -> None:
@@ -116,7 +142,12 @@ def test_waves_never_compute_a_training_twice(keys: list[set[str]]) -> None:
 
 
 def test_stages_of_real_cells(fakes: ModuleType) -> None:
-    cells = [fakes.cell(n=1, shared="teacher"), fakes.cell(n=2, shared="teacher"), fakes.cell(n=3), fakes.cell(n=4, shared="teacher", attack="b")]
+    cells = [
+        fakes.cell(n=1, shared="teacher"),
+        fakes.cell(n=2, shared="teacher"),
+        fakes.cell(n=3),
+        fakes.cell(n=4, shared="teacher", attack="b"),
+    ]
     stages = stages_of(cells)
     one, two, three, four = (stages[c.id] for c in cells)
     assert one.heavy == two.heavy

@@ -14,13 +14,25 @@ from benchbd.run.settings import RunSettings, Shard, duration_text, parse_durati
 
 @pytest.mark.parametrize(
     ("text", "seconds"),
-    [("90", 90), ("45s", 45), ("25m", 1500), ("2h", 7200), ("1h30m", 5400), ("1d", 86400), ("0.5h", 1800), (" 2H ", 7200), ("1m30", 90)],
+    [
+        ("90", 90),
+        ("45s", 45),
+        ("25m", 1500),
+        ("2h", 7200),
+        ("1h30m", 5400),
+        ("1d", 86400),
+        ("0.5h", 1800),
+        (" 2H ", 7200),
+        ("1m30", 90),
+    ],
 )
 def test_durations(text: str, seconds: float) -> None:
     assert parse_duration(text) == seconds
 
 
-@pytest.mark.parametrize("text", ["", "0", "0s", "-5m", "h", "2x", "2h2h", "30m1h", "1e3", "nan", "inf", "٣m", "9" * 30])
+@pytest.mark.parametrize(
+    "text", ["", "0", "0s", "-5m", "h", "2x", "2h2h", "30m1h", "1e3", "nan", "inf", "٣m", "9" * 30]
+)
 def test_what_is_no_duration(text: str) -> None:
     with pytest.raises(UsageError, match="--budget"):
         parse_duration(text, "--budget")
@@ -48,7 +60,10 @@ def test_gpus() -> None:
             parse_gpus(text)
 
 
-@pytest.mark.parametrize("wrong", [{"jobs": 0}, {"threads": -1}, {"timeout": 0.0}, {"jobs_per_gpu": 0}, {"retries": -1}, {"executor": "dask"}])
+@pytest.mark.parametrize(
+    "wrong",
+    [{"jobs": 0}, {"threads": -1}, {"timeout": 0.0}, {"jobs_per_gpu": 0}, {"retries": -1}, {"executor": "dask"}],
+)
 def test_settings_that_make_no_sense(wrong: dict[str, object]) -> None:
     with pytest.raises(UsageError, match=f"--{next(iter(wrong)).replace('_', '-')}"):
         RunSettings(output=Path(), **wrong)

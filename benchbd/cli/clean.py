@@ -1,0 +1,96 @@
+"""``benchbd clean``: give disk space back. Asks first, and never touches a finished record."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+from benchbd.cli.common import add_output, output_folder, write
+from benchbd.errors import UsageError
+
+EPILOG = """\
+Without a flag only what dead processes left behind is removed. Records of finished cells are never removed by any flag:
+delete the folder itself for that. Models and stages are made again when they are needed.
+"""
+
+
+def register(verbs: Any) -> None:
+    """Add the verb."""
+    parser = verbs.add_parser(
+        "clean",
+        help="remove litter, stored stages, failures",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--artifacts", action="store_true", help="stored models, poisoned sets and other stages")
+    parser.add_argument("--failed", action="store_true", help="records and logs of cells without a result")
+    parser.add_argument("--logs", action="store_true", help="logs of finished cells")
+    parser.add_argument("-y", "--yes", action="store_true", help="do not ask")
+    add_output(parser)
+    parser.set_defaults(run=run)
+
+
+def _size(paths: list[Path]) -> int:
+    files = [f for path in paths for f in ([path] if not path.is_dir() else path.rglob("*"))]
+    return sum(f.lstat().st_size for f in files if f.is_file() or f.is_symlink())
+
+
+def run(args: argparse.Namespace) -> int:
+    """Say what would go, ask, remove."""
+    import shutil
+
+    from benchbd.records import read_record
+    from benchbd.run.claims import running
+    from benchbd.run.litter import sweep
+
+    output = output_folder(args)
+    if not any((output / name).is_dir() for name in ("records", "store", "logs")):
+        raise UsageError(f"{output}: no results folder")
+    busy = running(output)
+    if busy:
+        raise UsageError(f"{output}: {len(busy)} cells are being run in there; wait for the run to end")
+    statuses = {p.stem: (read_record(output, p.stem) or {}).get("status") for p in _files(output / "records", "*.json")}
+    doomed: list[tuple[str, list[Path]]] = []
+    if args.artifacts:
+        doomed.append(("stored stages", [output / "store"] if (output / "store").is_dir() else []))
+    if args.failed:
+        gone = [i for i, status in statuses.items() if status not in ("done", "skipped", None)]
+        files = [output / "records" / f"{i}.json" for i in gone] + [output / "logs" / f"{i}.log" for i in gone]
+        doomed.append((f"{len(gone)} records without a result", [f for f in files if f.is_file()]))
+    if args.logs:
+        logs = [p for p in _files(output / "logs", "*.log") if statuses.get(p.stem) in ("done", "skipped")]
+        doomed.append((f"{len(logs)} logs", logs))
+    found = sweep(output, older_than=0.0, remove=False)
+    write(f"litter of dead processes: {found.locks} lock files, {found.temporary} temporary files")
+    for what, paths in doomed:
+        write(f"{what}: {_size(paths) / 2**20:,.1f} MiB")
+    if not any(paths for _, paths in doomed) and not any(found):
+        write("nothing to remove")
+        return 0
+    if not args.yes and not _agreed(output):
+        write("nothing was removed")
+        return 1
+    sweep(output, older_than=0.0)
+    for _, paths in doomed:
+        for path in paths:
+            if path.is_symlink() or path.is_file():
+                path.unlink(missing_ok=True)
+            else:
+                shutil.rmtree(path)
+    write("removed")
+    return 0
+
+
+def _files(folder: Path, pattern: str) -> list[Path]:
+    return [p for p in sorted(folder.glob(pattern)) if p.is_file() and not p.is_symlink()] if folder.is_dir() else []
+
+
+def _agreed(output: Path) -> bool:
+    """Ask on the terminal. Raises UsageError where nobody is there to answer."""
+    if not sys.stdin.isatty():
+        raise UsageError("clean asks before it removes anything; say -y where nobody can answer")
+    sys.stderr.write(f"remove this from {output}? [y/N] ")
+    sys.stderr.flush()
+    return sys.stdin.readline().strip().lower() in ("y", "yes")

@@ -1,0 +1,90 @@
+"""``benchbd compare A B``: what changed between two sets of results."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING, Any
+
+from benchbd.cli.common import columns, write, write_json
+
+if TYPE_CHECKING:
+    from benchbd.report.stats import Mean
+
+EPILOG = """\
+Configurations are matched by names, parameters and recipe, so that results of two versions of a plugin can be compared;
+changes are means over the seeds both have, with half of the 95 % t-interval where there are at least two.
+Exit code 1 where a limit of --fail is broken, or (with --fail) a result is lost.
+
+  benchbd compare before after --fail asr:+2 --fail ca:-1 --fail time:+20
+"""
+
+
+def register(verbs: Any) -> None:
+    """Add the verb."""
+    parser = verbs.add_parser(
+        "compare", help="two sets of results", epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("a", metavar="A", help="a results folder, or a results.jsonl")
+    parser.add_argument("b", metavar="B", help="the same")
+    parser.add_argument(
+        "--fail",
+        metavar="METRIC:±N",
+        action="append",
+        default=[],
+        help="limit in points (time: percent), such as asr:+2",
+    )
+    parser.add_argument("--json", action="store_true")
+    parser.set_defaults(run=run)
+
+
+def _text(change: Mean | None, unit: str = "") -> str:
+    if change is None:
+        return "-"
+    return f"{change.mean:+.2f}{unit}" + ("" if change.half is None else f" ± {change.half:.2f}")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Compare and tell."""
+    from benchbd.cell import identity
+    from benchbd.report import records
+    from benchbd.run.comparing import compare, failures, parse_limit
+    from benchbd.userpath import user_path
+
+    limits = [parse_limit(text) for text in args.fail]
+    a, b = (records.load(user_path(place, "compare"), identity) for place in (args.a, args.b))
+    found = compare(a, b)
+    broken = failures(found, limits) if limits else []
+    if args.json:
+        lines = [
+            {
+                "label": line.label,
+                "lost": line.lost,
+                **{metric: change and change._asdict() for metric, change in line.changes.items()},
+            }
+            for line in found.lines
+        ]
+        write_json({"cells": lines, "only_a": found.only_a, "only_b": found.only_b, "broken": broken})
+        return 1 if broken else 0
+    rows = [("", "CA", "ASR", "RA", "time", "seeds")]
+    for line in found.lines:
+        changes = line.changes
+        seeds = str(changes["ca"].n if changes["ca"] else 0) + (f" (lost {len(line.lost)})" if line.lost else "")
+        rows.append(
+            (
+                line.label,
+                _text(changes["ca"]),
+                _text(changes["asr"]),
+                _text(changes["ra"]),
+                _text(changes["time"], " %"),
+                seeds,
+            )
+        )
+    write(columns(rows) if found.lines else "nothing in common")
+    for name, labels in (("A", found.only_a), ("B", found.only_b)):
+        if labels:
+            write(
+                f"only in {name}: {', '.join(labels[:8])}" + (f" and {len(labels) - 8} more" if len(labels) > 8 else "")
+            )
+    for text in broken:
+        write(f"FAIL {text}")
+    return 1 if broken else 0

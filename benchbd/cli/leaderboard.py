@@ -1,0 +1,153 @@
+"""``benchbd leaderboard``: the tables of a results folder or file, in any format; ``--check`` compares."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from benchbd.cli.common import add_output, add_plugin_files, add_plugins, load_plan, output_folder, write
+from benchbd.errors import UsageError
+
+if TYPE_CHECKING:
+    from benchbd.report import Board
+
+COMMITTED = Path("leaderboard")
+RESULTS, README = COMMITTED / "results.jsonl", COMMITTED / "README.md"
+FORMATS = ("md", "csv", "latex", "html", "json", "jsonl")
+
+EPILOG = """\
+  benchbd leaderboard                                   every record in benchbd-out
+  benchbd leaderboard table2 --paper --format html --write board.html
+  benchbd leaderboard cifar10-small --format jsonl --write leaderboard/results.jsonl
+  benchbd leaderboard --results leaderboard/results.jsonl --write leaderboard/README.md
+  benchbd leaderboard --check                           exit 1 where leaderboard/README.md is out of date
+"""
+
+
+def register(verbs: Any) -> None:
+    """Add the verb."""
+    parser = verbs.add_parser(
+        "leaderboard",
+        help="tables of what was measured",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "matrix", metavar="MATRIX", nargs="?", help="only the cells of this matrix (default: every record)"
+    )
+    add_output(parser)
+    parser.add_argument("--results", metavar="FILE", help="a results.jsonl instead of the results folder")
+    parser.add_argument(
+        "--format", choices=FORMATS, default="md", help="default: md; jsonl is the records themselves, sorted"
+    )
+    parser.add_argument(
+        "--paper", action="store_true", help="the paper's values and differences, and verdicts on its claims"
+    )
+    parser.add_argument(
+        "--gate", metavar="ASR", type=float, help="undefended ASR from which an attack counts as implanted"
+    )
+    parser.add_argument("--write", metavar="FILE", help="into this file instead of standard output")
+    parser.add_argument(
+        "--check",
+        action="store_true",
+        help=f"compare with FILE of --write (default: {README}); exit 1 where they differ",
+    )
+    cells = parser.add_argument_group("cells of MATRIX")
+    cells.add_argument("--filter", metavar="K=GLOB", action="append", default=[], help="only cells that match")
+    cells.add_argument("--exclude", metavar="K=GLOB", action="append", default=[], help="without cells that match")
+    cells.add_argument("--set", metavar="K=V", action="append", default=[], help="as given to run")
+    cells.add_argument("--seeds", metavar="LIST", help="as given to run")
+    cells.add_argument("--smoke", action="store_true", help="as given to run")
+    add_plugins(parser)
+    parser.set_defaults(run=run)
+
+
+def read(args: argparse.Namespace) -> tuple[list[dict[str, Any]], float | None, str]:
+    """The records that the arguments name, the matrix's gate (None without a matrix), and a title.
+
+    Raises:
+        UsageError: nothing to read, or a record that is wrong.
+    """
+    from benchbd.cell import identity
+    from benchbd.report import records
+
+    place = Path(args.results).expanduser() if args.results else output_folder(args)
+    if args.results and not place.is_file():
+        raise UsageError(f"--results {args.results}: no such file")
+    if not args.results and not (place / "records").is_dir():
+        raise UsageError(
+            f"no records in {place}; run a matrix first, or name the folder with --output or a file with --results"
+        )
+    found = records.load(place, identity)
+    if args.matrix is None:
+        if args.filter or args.exclude or args.set or args.seeds or args.smoke:
+            raise UsageError("--filter, --exclude, --set, --seeds and --smoke choose cells of a matrix; name one")
+        add_plugin_files(args)
+        return found, None, "Leaderboard"
+    plan = load_plan(args)
+    skipped = {s.cell.id: s for s in plan.skipped}
+    wanted = {cell.id for cell in plan.cells} | skipped.keys()
+    mine = [record for record in found if record["id"] in wanted]
+    missing = skipped.keys() - {record["id"] for record in mine}
+    if missing and not (args.filter or args.exclude):
+        from benchbd.records import blank
+
+        mine += [blank(skipped[ident].cell, "skipped", skipped[ident].reason) for ident in sorted(missing)]
+    return mine, plan.gate, plan.name
+
+
+def make(args: argparse.Namespace) -> Board:
+    """The board that the arguments ask for."""
+    from benchbd.report import GATE, board
+
+    if args.gate is not None and not 0 <= args.gate <= 1:
+        raise UsageError(f"--gate is an ASR in [0, 1], not {args.gate:g}")
+    records, gate, title = read(args)
+    if args.gate is not None:
+        gate = args.gate
+    return board(records, gate=GATE if gate is None else gate, paper=args.paper, title=title)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Show, write or check."""
+    if args.check:
+        return check(args)
+    text = make(args).render(args.format)
+    if args.write:
+        from benchbd.report.records import write_text
+
+        write_text(Path(args.write).expanduser(), text)
+    else:
+        write(text)
+    return 0
+
+
+def check(args: argparse.Namespace) -> int:
+    """Compare the generated text with the committed file; one line and 1 where they differ."""
+    from benchbd.report.markdown import MARKER
+
+    target = Path(args.write).expanduser() if args.write else README
+    if args.results is None and RESULTS.is_file():
+        args.results = str(RESULTS)
+    try:
+        committed = target.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(
+            f"{target}: cannot be read ({getattr(error, 'strerror', None) or 'not UTF-8 text'})"
+        ) from error
+    # The file itself says whether the paper's values are in it.
+    first = committed.partition("\n")[0]
+    args.paper = args.paper or (first.startswith(MARKER) and " --paper" in first)
+    text = make(args).render(args.format)
+    if text == committed:
+        return 0
+    line = next(
+        (i for i, (a, b) in enumerate(zip(text.split("\n"), committed.split("\n"), strict=False), 1) if a != b), None
+    )
+    where = f"line {line}" if line else "its end"
+    flags = f"--results {args.results} " if args.results else f"--output {args.output} "
+    flags += ("--paper " if args.paper else "") + (f"--format {args.format} " if args.format != "md" else "")
+    flags += f"--gate {args.gate:g} " if args.gate is not None else ""
+    write(f"{target} is out of date from {where} on; make it again: benchbd leaderboard {flags}--write {target}")
+    return 1

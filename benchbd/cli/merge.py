@@ -1,0 +1,49 @@
+"""``benchbd merge DIR...``: bring results of several machines or shards together."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import Any
+
+from benchbd.cli.common import add_output, output_folder, write
+
+EPILOG = """\
+Records are joined by id. Where two finished records of one cell have different numbers, the first stays, the other one
+is kept in OUTPUT/conflicts/, and the largest difference is shown (exit code 1). A record whose id is not the hash of
+its spec is refused. Nothing is removed from the folders named.
+
+  benchbd merge part1 part2 part3 --output all
+"""
+
+
+def register(verbs: Any) -> None:
+    """Add the verb."""
+    parser = verbs.add_parser(
+        "merge", help="join results folders", epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("sources", metavar="DIR", nargs="+", help="a results folder, or a results.jsonl")
+    add_output(parser)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Merge and tell."""
+    from benchbd.run.merging import merge
+    from benchbd.userpath import user_path
+
+    output = output_folder(args)
+    merged = merge([user_path(source, "merge") for source in args.sources], output)
+    for line in merged.refused:
+        sys.stderr.write(f"refused: {line}\n")
+    for conflict in merged.conflicts:
+        difference = f"{100 * conflict.difference:.2f} points"
+        write(
+            f"conflict: {conflict.label} [{conflict.id}]: differs by up to {difference}; the other is {conflict.kept}"
+        )
+    counts = f"{merged.added} added, {merged.same} there already, {len(merged.conflicts)} conflicts"
+    write(f"{counts}, {len(merged.refused)} refused -> {output}")
+    if merged.conflicts:
+        largest = max(conflict.difference for conflict in merged.conflicts)
+        write(f"largest difference: {100 * largest:.2f} points")
+    return 1 if merged.conflicts or merged.refused else 0

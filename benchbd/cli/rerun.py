@@ -1,0 +1,44 @@
+"""``benchbd rerun CELL``: run one cell again, whatever its record says."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import Any
+
+from benchbd.cli.common import add_output, add_plugin_files, add_plugins, find_record, output_folder, write
+from benchbd.cli.run_arguments import add_run_arguments, run_settings, writable
+
+
+def register(verbs: Any) -> None:
+    """Add the verb."""
+    parser = verbs.add_parser("rerun", help="run one cell again")
+    parser.add_argument("cell", metavar="CELL", help="its id, the start of it, or its label")
+    add_output(parser)
+    parser.add_argument(
+        "--data", metavar="DIR", help="folder of the data sets (default: $BENCHBD_DATA, then the user's cache)"
+    )
+    add_plugins(parser)
+    add_run_arguments(parser)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the cell that the record's spec describes."""
+    from benchbd.cell import Cell
+    from benchbd.run import run_cells
+    from benchbd.run.display import make_display, numbers
+    from benchbd.run.summary import summary
+
+    add_plugin_files(args)
+    output = output_folder(args)
+    record = find_record(output, args.cell)
+    cell = Cell.from_json({"spec": record["spec"], "matrix": record.get("matrix") or ""})
+    writable(output)
+    settings = run_settings(args, rerun="all")
+    outcome = run_cells([cell], settings, make_display(args.display))
+    if args.display != "none":
+        sys.stderr.write(summary(outcome, {cell.id: cell.label}, settings))
+    if outcome.statuses[cell.id] == "done":
+        write(f"{cell.label}  {numbers(find_record(output, cell.id))}".rstrip())
+    return outcome.exit_code

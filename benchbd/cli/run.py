@@ -1,0 +1,131 @@
+"""``benchbd run MATRIX``: run every cell that has no result yet, then show the leaderboard."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from benchbd.cli.common import add_matrix_arguments, load_plan, output_folder, write
+from benchbd.cli.run_arguments import add_run_arguments, run_settings, same_command, writable
+from benchbd.errors import BenchbdError, UsageError
+
+if TYPE_CHECKING:
+    from benchbd.cell import Cell
+    from benchbd.matrix import Plan
+    from benchbd.run import RunSettings
+
+EPILOG = """\
+What is done is skipped: run the same command again after a crash, and it goes on. Cells that failed, diverged, ran out
+of memory or of time stay as they are until --rerun failed; cells that were killed, lost or cancelled run again.
+First Ctrl-C: finish what runs. Second: stop at once.
+Exit codes: 0 all done, 1 some cells have no result, 2 usage error, 130 interrupted (Ctrl-C, --budget).
+
+  benchbd run quickstart
+  benchbd run table2 --data ~/data --seeds 0-2 --timeout 2h --retries 1
+  benchbd run table2 --filter 'defense=lfd*,attack!=none' --set epochs=2
+  benchbd run table2 --shard 2/4 --output part2        then: benchbd merge part1 part2 part3 part4
+"""
+
+
+def register(verbs: Any) -> None:
+    """Add the verb."""
+    parser = verbs.add_parser(
+        "run",
+        help="run a matrix and show its leaderboard",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add_matrix_arguments(parser)
+    parser.add_argument("--rerun", choices=("failed", "stale", "all"), help="run these again as well")
+    parser.add_argument("--shard", metavar="I/N", help="only the I-th of N parts, for as many machines")
+    add_run_arguments(parser)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run, summarise, show."""
+    from benchbd.records import read_record
+    from benchbd.run import run_cells
+    from benchbd.run.display import make_display
+    from benchbd.run.stale import changed_sources
+    from benchbd.run.summary import summary
+
+    plan = load_plan(args)
+    if not plan.cells:
+        raise UsageError(
+            f"{plan.name}: no cell can be run ({plan.skipped[0].reason})" if plan.skipped else f"{plan.name}: no cells"
+        )
+    output = output_folder(args)
+    writable(output)
+    there = {cell.id: record for cell in plan.cells if (record := read_record(output, cell.id))}
+    stale = frozenset(cell.id for cell in plan.cells if cell.id in there and changed_sources(cell, there[cell.id]))
+    settings = run_settings(args, rerun=args.rerun, stale=stale)
+    _check_data(plan, there, settings)
+    _record_skipped(plan, there, output)
+    outcome = run_cells(plan.cells, settings, make_display(args.display))
+    if args.display != "none":
+        labels = {cell.id: cell.label for cell in plan.cells}
+        kept = stale - set(outcome.ran)
+        text = summary(
+            outcome,
+            labels,
+            settings,
+            again=same_command(args, "--rerun", "failed"),
+            go_on=same_command(args),
+            stale=len(kept),
+        )
+        sys.stderr.write(text)
+        sys.stderr.flush()
+    try:
+        _show_board(plan, output)
+    except BenchbdError as error:
+        # The run itself is fine; one record of another day must not turn its exit code.
+        sys.stderr.write(f"benchbd: no leaderboard: {' '.join(str(error).split())}\n")
+    return outcome.exit_code
+
+
+def _check_data(plan: Plan, there: dict[str, dict[str, Any]], settings: RunSettings) -> None:
+    """Find out that data is missing before any worker starts. Ray's machines have data folders of their own."""
+    from benchbd.datafolder import data_folder
+    from benchbd.run.states import decide
+
+    if settings.executor == "ray":
+        return
+    folder = data_folder(settings.data_root)
+    needed: dict[str, Cell] = {}
+    for cell in plan.cells:
+        if decide(there.get(cell.id), rerun=settings.rerun, stale=cell.id in settings.stale, retries=settings.retries):
+            needed.setdefault(cell.dataset.text, cell)
+    for cell in needed.values():
+        line = cell.made().dataset.missing(folder)
+        if line:
+            raise UsageError(line)
+
+
+def _record_skipped(plan: Plan, there: dict[str, dict[str, Any]], output: Path) -> None:
+    """Cells that cannot exist are rows too, with the reason."""
+    from benchbd import records
+
+    for skipped in plan.skipped:
+        earlier = records.read_record(output, skipped.cell.id)
+        if earlier is None or (earlier["status"], earlier["error"]) != ("skipped", skipped.reason):
+            records.write_record(output, records.blank(skipped.cell, "skipped", skipped.reason))
+
+
+def _show_board(plan: Plan, output: Path) -> None:
+    """Print the matrix's leaderboard and write the results folder's."""
+    from benchbd.cell import identity
+    from benchbd.report import board
+    from benchbd.report import records as reported
+
+    everything = reported.load(output, identity)
+    wanted = {cell.id for cell in plan.cells} | {skipped.cell.id for skipped in plan.skipped}
+    mine = [record for record in everything if record["id"] in wanted]
+    if not any(record["status"] == "done" for record in mine):
+        return
+    path = output / "leaderboard.md"
+    reported.write_text(path, board(everything, gate=plan.gate).render("md"))
+    write(board(mine, gate=plan.gate, title=plan.name).render("md"))
+    write(f"\nleaderboard: {path}")

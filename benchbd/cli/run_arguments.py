@@ -1,0 +1,150 @@
+"""The flags of ``run`` and ``rerun``, and the settings they make."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from benchbd.cli.common import output_folder
+from benchbd.errors import UsageError
+
+if TYPE_CHECKING:
+    from benchbd.run.settings import RunSettings
+
+DEFAULTS = {"executor": "local", "device": "auto", "jobs_per_gpu": 1, "retries": 0}
+
+
+def add_run_arguments(parser: argparse.ArgumentParser) -> None:
+    """How cells are run; nothing here changes a result."""
+    where = parser.add_argument_group("where")
+    where.add_argument(
+        "--executor",
+        choices=("inline", "local", "slurm", "ray"),
+        default="local",
+        help="default: local, a worker process per slot",
+    )
+    where.add_argument("--executor-config", metavar="YAML", help="settings of slurm or ray: a file, or {key: value}")
+    where.add_argument(
+        "--device", choices=("auto", "cpu", "cuda"), default="auto", help="default: the visible GPUs, else the CPU"
+    )
+    where.add_argument("-j", "--jobs", metavar="N", type=int, help="cells at once (default: one a GPU, or one a core)")
+    where.add_argument("--gpus", metavar="LIST", help="GPUs to use, such as 0,1 (default: all visible)")
+    where.add_argument(
+        "--jobs-per-gpu",
+        metavar="N",
+        type=int,
+        default=1,
+        help="cells that share a GPU; their times are not comparable (default: 1)",
+    )
+    where.add_argument(
+        "--threads", metavar="N", type=int, help="threads of a worker (default: 1 on CPU, cores/slots with GPUs)"
+    )
+    when = parser.add_argument_group("when to try, when to stop")
+    when.add_argument(
+        "--timeout", metavar="TIME", help="limit for one cell, such as 2h; waiting for shared stages is not counted"
+    )
+    when.add_argument(
+        "--retries", metavar="N", type=int, default=0, help="try a cell that broke N more times (default: 0)"
+    )
+    when.add_argument("--fail-fast", action="store_true", help="stop at the first cell that breaks")
+    when.add_argument("--budget", metavar="TIME", help="stop cleanly after this time, such as 25m; run again to go on")
+    parser.add_argument(
+        "--display",
+        choices=("auto", "rich", "plain", "none"),
+        default="auto",
+        help="default: rich on a terminal, plain otherwise",
+    )
+    parser.add_argument("--execute", help=argparse.SUPPRESS)
+
+
+def read_config(given: str | None) -> dict[str, Any]:
+    """``--executor-config``: a YAML file, or a mapping written out. Raises UsageError."""
+    if not given:
+        return {}
+    import yaml
+
+    text = given
+    if not given.lstrip().startswith("{"):
+        try:
+            text = Path(given).expanduser().read_text(encoding="utf-8")
+        except (OSError, ValueError) as error:
+            raise UsageError(f"--executor-config {given[:200]}: cannot be read ({error})") from error
+    try:
+        config = yaml.safe_load(text)
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
+        raise UsageError(f"--executor-config {given[:200]}: not YAML ({' '.join(str(error).split())[:200]})") from error
+    if config is None:
+        return {}
+    if not isinstance(config, dict) or not all(isinstance(key, str) for key in config):
+        raise UsageError(f"--executor-config {given[:200]}: must be a mapping such as {{partition: gpu}}")
+    return config
+
+
+def run_settings(args: argparse.Namespace, **more: Any) -> RunSettings:
+    """The settings that the arguments ask for. Raises UsageError."""
+    from benchbd import registry
+    from benchbd.run.settings import EXECUTE, RunSettings, parse_duration, parse_gpus, parse_shard
+
+    output = output_folder(args)
+    shard = getattr(args, "shard", None)
+    return RunSettings(
+        output=output.resolve(),
+        data_root=str(Path(args.data).expanduser().resolve()) if args.data else None,
+        plugins=tuple(registry.plugin_files()),
+        device=args.device,
+        executor=args.executor,
+        executor_config=read_config(args.executor_config),
+        jobs=args.jobs,
+        gpus=parse_gpus(args.gpus) if args.gpus else None,
+        jobs_per_gpu=args.jobs_per_gpu,
+        threads=args.threads,
+        timeout=parse_duration(args.timeout, "--timeout") if args.timeout else None,
+        retries=args.retries,
+        fail_fast=args.fail_fast,
+        budget=parse_duration(args.budget, "--budget") if args.budget else None,
+        shard=parse_shard(shard) if shard else None,
+        execute=args.execute or EXECUTE,
+        **more,
+    )
+
+
+def writable(output: Path) -> None:
+    """Make the results folder, or say in one line why that fails. Raises UsageError."""
+    try:
+        for folder in (output, output / "records", output / "logs"):
+            folder.mkdir(parents=True, exist_ok=True)
+        probe = output / "records" / ".probe"
+        probe.write_bytes(b"")
+        probe.unlink()
+    except OSError as error:
+        raise UsageError(f"--output {output}: cannot be written ({error.strerror or error})") from error
+
+
+def same_command(args: argparse.Namespace, *extra: str) -> str:
+    """The command that names the same cells again, ready to be pasted."""
+    words = ["benchbd", "run", args.matrix, "--output", args.output]
+    words += ["--data", args.data] if args.data else []
+    for flag in ("filter", "exclude", "set", "plugin"):
+        for value in getattr(args, flag):
+            words += [f"--{flag}", value]
+    words += ["--seeds", args.seeds] if args.seeds else []
+    words += ["--smoke"] if args.smoke else []
+    for flag in (
+        "executor",
+        "executor_config",
+        "device",
+        "jobs",
+        "gpus",
+        "jobs_per_gpu",
+        "threads",
+        "timeout",
+        "retries",
+        "budget",
+        "shard",
+    ):
+        value = getattr(args, flag)
+        if value not in (None, DEFAULTS.get(flag)):
+            words += [f"--{flag.replace('_', '-')}", str(value)]
+    return shlex.join([*words, *extra])

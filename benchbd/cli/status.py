@@ -1,0 +1,60 @@
+"""``benchbd status MATRIX``: how far a matrix is."""
+
+from __future__ import annotations
+
+import argparse
+from collections import Counter
+from typing import Any
+
+from benchbd.cli.common import add_matrix_arguments, columns, load_plan, output_folder, write, write_json
+
+
+def register(verbs: Any) -> None:
+    """Add the verb."""
+    parser = verbs.add_parser("status", help="counts and states of a matrix's cells")
+    add_matrix_arguments(parser)
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--all", action="store_true", help="list done cells too")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Tell the states."""
+    from benchbd.records import read_record
+    from benchbd.run.claims import running
+    from benchbd.run.stale import changed_sources
+
+    plan = load_plan(args)
+    output = output_folder(args)
+    busy = running(output)
+    rows: list[dict[str, Any]] = []
+    for cell in plan.cells:
+        record = read_record(output, cell.id)
+        status = "running" if cell.id in busy else record["status"] if record else "missing"
+        stale = changed_sources(cell, record) if record else []
+        error = " ".join(str((record or {}).get("error") or "").split()) if status != "running" else ""
+        rows.append({"id": cell.id, "label": cell.label, "status": status, "error": error or None, "stale": stale})
+    skipped: list[dict[str, Any]] = [
+        {"id": s.cell.id, "label": s.cell.label, "status": "skipped", "error": s.reason, "stale": []}
+        for s in plan.skipped
+    ]
+    counts = Counter(str(row["status"]) for row in [*rows, *skipped])
+    if args.json:
+        write_json(
+            {
+                "name": plan.name,
+                "counts": dict(counts),
+                "stale": sum(bool(r["stale"]) for r in rows),
+                "cells": [*rows, *skipped],
+            }
+        )
+        return 0
+    write(f"{plan.name}: " + (", ".join(f"{n} {status}" for status, n in counts.most_common()) or "no cells"))
+    shown = [r for r in [*rows, *skipped] if args.all or r["status"] != "done" or r["stale"]]
+    table = []
+    for row in shown:
+        why = [str(row["error"])] if row["error"] else []
+        why += [f"stale: {', '.join(row['stale'])} changed since"] if row["stale"] else []
+        table.append((str(row["id"]), str(row["status"]), str(row["label"]), "; ".join(why)))
+    write(columns(table, indent="  ")) if table else None
+    return 0

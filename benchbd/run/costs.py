@@ -1,0 +1,77 @@
+"""How long a cell is expected to take, learnt from records."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from benchbd.cell import Cell
+
+Key = tuple[Any, ...]
+
+
+def earlier_records(output: Path) -> Iterator[dict[str, Any]]:
+    """Every readable record of a results folder, for expected times; unchecked."""
+    folder = output / "records"
+    for path in sorted(folder.glob("*.json")) if folder.is_dir() else ():
+        try:
+            record = json.loads(path.read_bytes())
+        except (OSError, ValueError, RecursionError):
+            continue
+        if isinstance(record, dict):
+            yield record
+
+
+def facts_of(cell: Cell) -> dict[str, Any]:
+    """A cell's names and parameters, as its record will have them."""
+    kinds = ("dataset", "attack", "defense", "model")
+    names = {kind: getattr(cell, kind).name for kind in kinds}
+    return {**names, "params": {kind: getattr(cell, kind).params for kind in kinds}, "recipe": cell.recipe}
+
+
+class Costs:
+    """Expected seconds of a cell, learnt from records.
+
+    The mean over records of the nearest kind is taken: same data set, attack, defense and model (another seed); else
+    same data set, defense and model; else same data set and model. Parameters and recipe count as part of a name.
+    """
+
+    def __init__(self, records: Iterable[Mapping[str, Any]] = ()) -> None:
+        self._seen: dict[Key, list[float]] = defaultdict(lambda: [0.0, 0.0])
+        """Sum of seconds and number of records, by kind."""
+        for record in records:
+            self.learn(record)
+
+    @staticmethod
+    def kinds(thing: Mapping[str, Any]) -> list[Key]:
+        """What a record, or :func:`facts_of` a cell, counts as: the nearest kind first."""
+        params = thing.get("params") or {}
+        kinds = ("dataset", "attack", "defense", "model")
+        names = {kind: json.dumps([thing.get(kind), params.get(kind)], sort_keys=True) for kind in kinds}
+        recipe = json.dumps(thing.get("recipe"), sort_keys=True)
+        near = (names["dataset"], names["attack"], names["defense"], names["model"], recipe)
+        return [
+            near,
+            (names["dataset"], names["defense"], names["model"], recipe),
+            (names["dataset"], names["model"], recipe),
+        ]
+
+    def learn(self, record: Mapping[str, Any]) -> None:
+        """Take a finished cell's time into account; anything without one is ignored."""
+        time = record.get("time")
+        total = time.get("total") if isinstance(time, Mapping) else None
+        if record.get("status") == "done" and isinstance(total, (int, float)) and 0 <= total < 1e9:
+            for kind in self.kinds(record):
+                self._seen[kind][0] += float(total)
+                self._seen[kind][1] += 1
+
+    def expected(self, kinds: list[Key]) -> float | None:
+        """Seconds a cell of such kinds is expected to take alone; None where nothing like it was ever run."""
+        for kind in kinds:
+            if kind in self._seen:
+                return self._seen[kind][0] / self._seen[kind][1]
+        return None

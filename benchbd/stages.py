@@ -1,0 +1,441 @@
+"""Stages of work memoised by content: trainings, passes over a set, prunings, and whatever else a plugin names.
+
+The key of a stage hashes everything that determines its result: data, model, recipe, weights, loss, seed, precision
+class, code version. Who asks, under which name and where progress is shown does not count, so that cells share.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import inspect
+import math
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from benchbd import engine, registry
+from benchbd.cell import canonical, digest, part_of
+from benchbd.components import Component
+from benchbd.errors import Diverged, UsageError, one_line, shown
+from benchbd.recipe import Recipe
+from benchbd.seeding import seed_for
+from benchbd.store import FULL, Artifact, Store
+from benchbd.trained import NetworkPlan, Trained, TrainSet, positions, sha_of
+
+if TYPE_CHECKING:
+    from benchbd.engine import Loss, Perturb, Precision
+
+CODE_VERSION = 1
+"""Part of every stage's key: raise it when the engine or the lab computes something else than before."""
+STAGE_KINDS = ("model", "array", "checkpoint")
+"""Kinds of artifacts that stages are kept as; a lab's view of the store holds no others."""
+WHATS = ("full", "feature-model", "teacher", "fine-tune")
+"""What a training may be counted as."""
+
+Result = tuple[dict[str, np.ndarray], dict[str, Any]]
+
+
+@dataclasses.dataclass
+class Ledger:
+    """What a cell's stages cost.
+
+    Attributes:
+        stages: seconds by stage name, as if each had been computed for this cell alone.
+        inside: wall-clock of this process in stages, loading and waiting included.
+        waited: seconds of it in which another process computed what was wanted.
+        epochs: epochs of the trainings asked for.
+        trainings: trainings asked for, by what they are; ``computed`` those of them that were not in the store.
+        artifacts: keys by stage name.
+    """
+
+    stages: dict[str, float] = dataclasses.field(default_factory=dict)
+    inside: float = 0.0
+    waited: float = 0.0
+    epochs: int = 0
+    trainings: dict[str, int] = dataclasses.field(default_factory=dict)
+    computed: dict[str, int] = dataclasses.field(default_factory=dict)
+    artifacts: dict[str, str] = dataclasses.field(default_factory=dict)
+
+    def charge(self, name: str, seconds: float) -> None:
+        """Add to a stage's cost."""
+        self.stages[name] = self.stages.get(name, 0.0) + seconds
+
+
+@dataclasses.dataclass
+class _Frame:
+    """A stage being computed: wall-clock and charges of the stages asked for within it."""
+
+    spent: float = 0.0
+    charges: list[list[Any]] = dataclasses.field(default_factory=list)
+
+
+def code_of(thing: Any) -> str:
+    """sha256 of the source of a class (its bases in plugin code included) or function; '' where there is none."""
+    bases = thing.__mro__ if isinstance(thing, type) else (thing,)
+    text = []
+    for base in bases:
+        if getattr(base, "__module__", "").partition(".")[0] not in ("builtins", "typing", "abc", "torch"):
+            try:
+                text.append(inspect.getsource(base))
+            except (OSError, TypeError):  # typed into a prompt
+                continue
+    return hashlib.sha256("\n".join(text).encode()).hexdigest() if text else ""
+
+
+def spelled(thing: Any, what: str) -> Any:
+    """How a loss or a perturbation is written in a key: its class, the class's source, its fields.
+
+    Raises:
+        UsageError: it is no frozen dataclass of numbers, text and arrays. Of others one cannot tell whether two are the
+            same: a function's repr is an address in memory, a large array's is cut short.
+    """
+    if isinstance(thing, float) and not math.isfinite(thing):
+        return repr(thing)
+    if thing is None or isinstance(thing, (str, int, float)):
+        return thing
+    if isinstance(thing, (list, tuple)):
+        return [spelled(item, what) for item in thing]
+    if isinstance(thing, (np.ndarray, torch.Tensor)):
+        return {"sha256": sha_of(np.asarray(thing.detach().cpu() if isinstance(thing, torch.Tensor) else thing))}
+    frozen = getattr(getattr(thing, "__dataclass_params__", None), "frozen", False)
+    if isinstance(thing, type) or not frozen:
+        raise UsageError(f"{what} must be a frozen dataclass, so that its fields tell all about it, not {shown(thing)}")
+    fields = {f.name: spelled(getattr(thing, f.name), f"{what}.{f.name}") for f in dataclasses.fields(thing)}
+    return {"class": type(thing).__qualname__, "code": code_of(type(thing)), "fields": fields}
+
+
+def owner_of(plugin: Component) -> list[Any]:
+    """What of a plugin counts for the stages that it computes with code of its own."""
+    return [plugin.kind, plugin.name, plugin.version, registry.source_digest(plugin.kind, plugin.name)]
+
+
+class Stages:
+    """Memoised stages over a store; the base of the lab and of the attacks' workshop.
+
+    Args:
+        store: where artifacts lie.
+        network: the cell's model.
+        recipe: the base recipe.
+        seed: seed of initialisation and batch order.
+        device: where to compute.
+        ledger: is told the costs.
+        on_event: told of progress.
+        checkpoint_every: seconds between checkpoints of a running training.
+        owner: what counts of the plugin at work for free-form stages (:func:`owner_of`).
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        network: NetworkPlan,
+        recipe: Recipe,
+        seed: int,
+        device: torch.device,
+        ledger: Ledger,
+        on_event: Callable[[dict[str, Any]], None],
+        checkpoint_every: float = 180.0,
+        owner: Any = None,
+    ) -> None:
+        self._store, self._network, self._seed, self._ledger, self._on_event = store, network, seed, ledger, on_event
+        self._checkpoint_every, self._owner = checkpoint_every, owner
+        self.recipe, self.device = recipe, device
+        self.classes, self.size = network.classes, network.size
+        self._seen: set[str] = set()
+        self._frames: list[_Frame] = []
+
+    def seed_for(self, purpose: str) -> int:
+        """A seed for a purpose of the plugin's own, stable for this cell's seed."""
+        return seed_for("plugin", self._seed, purpose)
+
+    def _plan_for(self, model: str | None) -> NetworkPlan:
+        if model is None:
+            return self._network
+        made = registry.make("models", model)
+        return dataclasses.replace(self._network, model=made, part=part_of(made))
+
+    def precision_for(self, plan: NetworkPlan) -> Precision:
+        """Numbers a network computes in on this device; part of every key."""
+        return engine.choose_precision(self.device)
+
+    def _memo(self, kind: str, name: str, key: str, what: str, compute: Callable[[], Result]) -> Artifact:
+        """Look a stage up or compute it, and write its cost down; equal stages of one cell are charged once.
+
+        A stage may ask for others while it is computed. Its own cost leaves theirs out, and its artifact names them, so
+        that a cell which finds it in the store is charged for them all the same.
+        """
+        frame = _Frame()
+        began = time.perf_counter()
+        waiting_since: float | None = None
+
+        def tell() -> None:
+            nonlocal waiting_since
+            waiting_since = time.perf_counter()
+            self._on_event({"event": "waiting", "stage": name})
+
+        def measured() -> Result:
+            self._waited(waiting_since)
+            if waiting_since is not None:  # who computed it gave up or died
+                self._on_event({"event": "stage", "stage": name})
+            self._frames.append(frame)
+            started = time.perf_counter()
+            try:
+                arrays, facts = compute()
+            finally:
+                self._frames.pop()
+            facts.setdefault("seconds", time.perf_counter() - started - frame.spent)
+            return arrays, {**facts, "inner": frame.charges} if frame.charges else facts
+
+        self._on_event({"event": "stage", "stage": name})
+        found, now = self._store.memo(kind, key, measured, tell)
+        if not now:
+            self._waited(waiting_since)
+        spent = time.perf_counter() - began
+        mine = [name, key, float(found.meta["seconds"]), int(found.meta.get("epochs", 0)), what]
+        charges = [*found.meta.get("inner", []), mine]
+        if self._frames:
+            self._frames[-1].spent += spent
+            self._frames[-1].charges += [c for c in charges if c not in self._frames[-1].charges]
+        else:
+            self._ledger.inside += spent
+        for charge in charges:
+            self._charge(*charge, now=now and charge is mine)
+        return found
+
+    def _waited(self, since: float | None) -> None:
+        if since is not None:
+            self._ledger.waited += time.perf_counter() - since
+
+    def _charge(self, name: str, key: str, seconds: float, epochs: int, what: str, *, now: bool) -> None:
+        if key in self._seen:
+            return
+        self._seen.add(key)
+        ledger = self._ledger
+        ledger.charge(name, seconds)
+        ledger.epochs += epochs
+        free, number = name, 1
+        while free in ledger.artifacts:
+            number += 1
+            free = f"{name} {number}"
+        ledger.artifacts[free] = key
+        if what:
+            ledger.trainings[what] = ledger.trainings.get(what, 0) + 1
+            if now:
+                ledger.computed[what] = ledger.computed.get(what, 0) + 1
+
+    def _recipe(self, changes: dict[str, Any], name: str) -> Recipe:
+        plain = {k: v.item() if isinstance(v, np.generic) else v for k, v in changes.items()}
+        if "augment" in plain:
+            plain["augment"] = plain["augment"] or ()
+        return Recipe.parse({**self.recipe.spec(), **plain}, f"{name}: the recipe") if plain else self.recipe
+
+    def train(
+        self,
+        data: TrainSet,
+        *,
+        what: str = "full",
+        name: str = "train",
+        model: str | None = None,
+        weights: Any = None,
+        loss: Loss | None = None,
+        perturb: Perturb | None = None,
+        start: Trained | None = None,
+        repeat: int = 0,
+        **changes: Any,
+    ) -> Trained:
+        """Train a network on a set, or return the stored one that the same call made before.
+
+        Args:
+            data: images and labels.
+            what: how the plan counts it: ``full``, ``feature-model``, ``teacher`` or ``fine-tune``.
+            name: the stage's name in the record.
+            model: another model's spec (``resnet-s(stem=2)``); the cell's where not given.
+            weights: float32 (N,), one per sample of ``data``, multiplied into its loss.
+            loss: a frozen dataclass, called with per-sample losses (B,) and weights (B,); returns what is minimised.
+            perturb: a frozen dataclass, called with network, images (B, 3, H, W) in [0, 1] and labels after
+                augmentation; returns the images to train on.
+            start: network to start from; a fresh initialisation where not given.
+            repeat: another initialisation and batch order for the same data.
+            **changes: entries of the recipe to change (``epochs=5, augment=()``).
+
+        Raises:
+            Diverged: the loss stopped being finite, or a weight is not.
+            UsageError: what is asked for makes no sense.
+        """
+        data.check()
+        if len(data) == 0:
+            raise UsageError(f"{name}: there is no sample to train on")
+        if what not in WHATS:
+            raise UsageError(f"{name}: what must be one of {', '.join(WHATS)}, not {shown(what)}")
+        plan = start._plan if start is not None and model is None else self._plan_for(model)
+        if start is not None and plan.spec() != start._plan.spec():
+            raise UsageError(f"{name}: {plan.part.text} cannot start from a {start._plan.part.text}")
+        recipe = self._recipe(changes, name)
+        values = None if weights is None else _weights(weights, len(data), name)
+        precision = self.precision_for(plan)
+        key = digest(
+            [
+                "train",
+                CODE_VERSION,
+                data.key,
+                plan.spec(),
+                {**recipe.spec(), "horizon": recipe.horizon or recipe.epochs},
+                None if values is None else sha_of(values),
+                spelled(loss, f"{name}: loss"),
+                spelled(perturb, f"{name}: perturb"),
+                None if start is None else start.key,
+                [self._seed, repeat],
+                precision.name,
+            ]
+        )
+
+        def compute() -> Result:
+            net = plan.build(seed_for("init", self._seed, repeat))
+            if start is not None:
+                net.load_state_dict({k: torch.from_numpy(np.array(v)) for k, v in start._state.items()})
+            fit = engine.fit(
+                net,
+                data.images,
+                data.labels,
+                recipe,
+                device=self.device,
+                precision=precision,
+                seed=seed_for("batches", self._seed, repeat),
+                weights=None if values is None else torch.from_numpy(values),
+                loss=loss,
+                perturb=perturb,
+                on_progress=lambda facts: self._on_event({"event": "progress", "stage": name, **facts}),
+                checkpoint=Checkpoint(self._store, key, self._checkpoint_every),
+            )
+            state = {k: v.detach().cpu().numpy() for k, v in net.state_dict().items()}
+            facts = {"epoch_losses": fit.epoch_losses, "epochs": recipe.epochs, "seconds": fit.seconds}
+            return state, {**facts, "model": canonical(plan.spec())}
+
+        try:
+            found = self._memo("model", name, key, what, compute)
+        except Diverged:
+            self._store.drop("checkpoint", key)
+            raise
+        # Only now that the weights are stored: a kill in between must not cost the training.
+        self._store.drop("checkpoint", key)
+        return Trained(key, found.arrays, plan, list(found.meta["epoch_losses"]), int(found.meta["epochs"]))
+
+    def _pass(self, kind: str, trained: Trained, data: TrainSet) -> np.ndarray:
+        data.check()
+        key = digest([kind, CODE_VERSION, trained.key, data.key, self.device.type])
+
+        def compute() -> Result:
+            net = trained.module()
+            if kind == "losses":
+                out = engine.losses_of(net, data.images, data.labels, device=self.device)
+            elif kind == "features":
+                out = engine.features_of(net, data.images, device=self.device)
+            else:
+                out = engine.logits_of(net, data.images, device=self.device)
+            return {kind: out}, {}
+
+        return self._memo("array", kind, key, "", compute).arrays[kind]
+
+    def losses(self, trained: Trained, data: TrainSet) -> np.ndarray:
+        """Cross-entropy of each sample, float32 (N,): eval mode, no augmentation, fp32, in the order of ``data``."""
+        return self._pass("losses", trained, data)
+
+    def features(self, trained: Trained, data: TrainSet) -> np.ndarray:
+        """Penultimate features, float32 (N, D): eval mode, no augmentation, fp32, in the order of ``data``."""
+        return self._pass("features", trained, data)
+
+    def logits(self, trained: Trained, data: TrainSet) -> np.ndarray:
+        """Logits, float32 (N, C): eval mode, no augmentation, fp32, in the order of ``data``."""
+        return self._pass("logits", trained, data)
+
+    def prune(self, trained: Trained, channels: Any) -> Trained:
+        """The network with some penultimate channels masked to zero; weights stay, nothing is trained.
+
+        Args:
+            trained: the network; itself where there is no channel to mask.
+            channels: positions (M,) among the D penultimate channels, in any order, or a mask bool (D,).
+        """
+        where = np.unique(positions(channels, len(trained._state["channel_mask"]), "prune"))
+        if not len(where):
+            return trained
+        key = digest(["prune", CODE_VERSION, trained.key, sha_of(where)])
+
+        def compute() -> Result:
+            state = {k: np.array(v) for k, v in trained._state.items()}
+            state["channel_mask"][where] = 0
+            return state, {"epoch_losses": trained.epoch_losses, "epochs": 0}
+
+        found = self._memo("model", "prune", key, "", compute)
+        return Trained(key, found.arrays, trained._plan, trained.epoch_losses, 0)
+
+    def _around(self) -> str:
+        """Key of the data that free-form stages are about."""
+        raise NotImplementedError
+
+    def stage(
+        self, name: str, params: dict[str, Any], compute: Callable[[], dict[str, np.ndarray]]
+    ) -> dict[str, np.ndarray]:
+        """A memoised stage of the plugin's own. The plugin's version and source and the data are in its key already.
+
+        Args:
+            name: the stage.
+            params: everything else that determines the result, JSON-able: keys of the models that go in, settings.
+            compute: returns arrays by name; nothing random but from :meth:`seed_for`.
+        """
+        try:
+            spelt = canonical(params)
+        except (TypeError, ValueError) as error:
+            raise UsageError(f"stage {shown(name)}: params must be JSON-able ({one_line(error)})") from error
+        key = digest(["stage", CODE_VERSION, self._owner, self._around(), name, spelt, self._seed, self.device.type])
+        return self._memo("array", name, key, "", lambda: (compute(), {})).arrays
+
+
+def _weights(given: Any, count: int, name: str) -> np.ndarray:
+    values = np.ascontiguousarray(np.asarray(given, np.float32))
+    if values.shape != (count,):
+        raise UsageError(f"{name}: {count} samples but weights of shape {values.shape}")
+    wrong = count - int(np.isfinite(values).sum())
+    if wrong:
+        raise Diverged(f"{name}: {wrong} of {count} weights are not finite")
+    return values
+
+
+class Checkpoint:
+    """Saves a running training every so often, so that a killed one goes on where it was.
+
+    The state carries the seconds spent so far, so that the cost of a resumed training is that of all its parts.
+    """
+
+    def __init__(self, store: Store, key: str, every: float) -> None:
+        self._store, self._key, self._every = store, key, every
+        self._last = time.perf_counter()
+
+    def due(self) -> bool:
+        """Whether it is time to save."""
+        return time.perf_counter() - self._last >= self._every
+
+    def save(self, state: dict[str, Any]) -> None:
+        """Save tensors and plain numbers. A full disk is said and survived: the training itself may still be kept."""
+        arrays = {k: v.detach().cpu().numpy() for k, v in state.items() if isinstance(v, torch.Tensor)}
+        plain = {k: v for k, v in state.items() if not isinstance(v, torch.Tensor)}
+        try:
+            self._store.put("checkpoint", self._key, arrays, {"plain": plain})
+        except OSError as error:
+            if error.errno not in FULL:
+                raise
+            self._store.say("the disk is full: no checkpoint was saved; the training goes on")
+        self._last = time.perf_counter()
+
+    def load(self) -> dict[str, Any] | None:
+        """What was saved last, or None."""
+        found = self._store.get("checkpoint", self._key)
+        if found is None:
+            return None
+        return {**{k: torch.from_numpy(v) for k, v in found.arrays.items()}, **found.meta["plain"]}
+
+    def clear(self) -> None:
+        """Forget it: the training is complete."""
+        self._store.drop("checkpoint", self._key)

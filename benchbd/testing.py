@@ -1,0 +1,148 @@
+"""What every plugin promises, as checks: the contract tests run them, and so does ``benchbd check NAME``.
+
+The checks themselves are in :mod:`benchbd.testing_checks`. They work on tiny plugins (:mod:`benchbd.testing_plugins`)
+and need a second or two each.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from benchbd import registry
+from benchbd.cell import Cell, part_of
+from benchbd.components import DatasetInfo, Images
+from benchbd.errors import BenchbdError, one_line
+from benchbd.recipe import Recipe
+from benchbd.testing_checks import CHECKS, Check
+
+if TYPE_CHECKING:
+    import torch
+
+    from benchbd.poison import Poison, Poisoner
+    from benchbd.trained import TrainSet
+
+PLUGINS = Path(__file__).with_name("testing_plugins.py")
+
+
+def register() -> None:
+    """Make the tiny plugins known."""
+    registry.add_plugin_file(str(PLUGINS))
+
+
+def cell(
+    *,
+    dataset: str = "tiny",
+    model: str = "tiny-net",
+    attack: str = "none",
+    defense: str = "none",
+    seed: int = 0,
+    **recipe: Any,
+) -> Cell:
+    """A cell out of four specs, two epochs long unless told otherwise. Makes the tiny plugins known."""
+    register()
+    given = {"datasets": dataset, "models": model, "attacks": attack, "defenses": defense}
+    data, network, attacker, defender = (part_of(registry.make(kind, text)) for kind, text in given.items())
+    used = Recipe.parse({"epochs": 2, "batch_size": 32, **recipe}).spec()
+    return Cell(data, network, attacker, defender, used, seed, "testing")
+
+
+class Bench:
+    """One plugin with its ``smoke`` parameters, and what has been made with it so far.
+
+    Args:
+        kind: ``attacks``, ``defenses``, ``models`` or ``datasets``.
+        name: the plugin's.
+        folder: for what is written; a temporary one where not given.
+        **given: parameters that win over the plugin's ``smoke`` ones.
+    """
+
+    def __init__(self, kind: str, name: str, folder: Path | None = None, **given: Any) -> None:
+        register()
+        self.kind, self.name = kind, name
+        self.entry = registry.find(kind, name)
+        self.cls: type[Any] = registry.load(kind, name)
+        self.made: Any = registry.make(kind, name, **{**self.cls.smoke, **given})
+        self._temporary = None if folder else tempfile.TemporaryDirectory(prefix="benchbd-check-")
+        self.folder = folder or Path(self._temporary.name if self._temporary else "")
+
+    @functools.cached_property
+    def missing(self) -> str | None:
+        """For data sets: what files are missing, one line; None where all is there."""
+        return self.made.missing(None) if self.kind == "datasets" else None  # type: ignore[no-any-return]
+
+    def poisoner(self, where: str, seed: int = 0) -> Poisoner:
+        """The attack at work on the tiny set, in a store of its own."""
+        import torch
+
+        from benchbd.poison import Poisoner
+        from benchbd.store import Store
+
+        mine = part_of(self.made)
+        this = dataclasses.replace(cell(seed=seed, epochs=1), attack=mine)
+        store = Store(self.folder / where)
+        return Poisoner(this, this.made(), store, torch.device("cpu"), lambda event: None, None)
+
+    @functools.cached_property
+    def clean(self) -> tuple[TrainSet, DatasetInfo]:
+        """The tiny training set."""
+        return self.poisoner("none").train_set()
+
+    @functools.cached_property
+    def poisons(self) -> tuple[Poison, Poison]:
+        """The same poison made twice, without anything shared."""
+        return self.poisoner("one").poison(*self.clean), self.poisoner("two").poison(*self.clean)
+
+    @functools.cached_property
+    def triggered(self) -> tuple[Images, torch.Tensor, torch.Tensor]:
+        """The tiny test set, and its triggered images with their labels."""
+        poisoner = self.poisoner("one")
+        test = poisoner.made.dataset.load("test", None)
+        return (test, *poisoner.triggered(test, self.clean[1], self.poisons[0]))
+
+    def run(self, where: str, attack: str = "tiny-patch") -> dict[str, Any]:
+        """The record of a cell with this defense, run in a folder."""
+        from benchbd.execute import execute
+
+        this = dataclasses.replace(cell(attack=attack), defense=part_of(self.made))
+        return execute(this.to_json(), output=self.folder / where, device="cpu")
+
+    @functools.cached_property
+    def runs(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The same cell run twice, without anything shared."""
+        return self.run("one"), self.run("two")
+
+
+def faults(bench: Bench, check: Check) -> list[str]:
+    """What one check finds wrong; what it raises counts as found."""
+    try:
+        return list(check(bench))
+    except BenchbdError as error:
+        return [one_line(error)]
+    except Exception as error:
+        return [f"{type(error).__name__}: {one_line(error)}"]
+
+
+def check(kind: str, name: str, **given: Any) -> list[str]:
+    """Run every check on a plugin.
+
+    Returns:
+        One line for each thing that is wrong, with the plugin and where it is; empty where all is well.
+
+    Raises:
+        UsageError: there is no such plugin, or it cannot be loaded.
+    """
+    bench = Bench(kind, name, **given)
+    where = f"{kind[:-1]} {name!r} ({bench.entry.origin})"
+    if bench.missing:
+        return [f"{where}: not checked: {bench.missing}"]
+    return [f"{where}: {one.__name__}: {line}" for one in CHECKS[kind] for line in faults(bench, one)]
+
+
+def names(kind: str) -> list[str]:
+    """Every plugin of a kind that can be listed, the tiny ones included."""
+    register()
+    return sorted({entry.name for entry in registry.entries(kind) if not entry.error})

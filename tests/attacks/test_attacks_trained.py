@@ -1,0 +1,363 @@
+"""What attacks train first: inverted triggers, optimised noise, adversarial noise, input-aware generators."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+import pytest
+import torch
+
+from benchbd import registry
+from benchbd.attacks._generator import BATCH, Generator, arrays_of, fresh, from_arrays, mask_of, pattern_of, put, write
+from benchbd.attacks._input_aware import DENSITY, Schedule, apart, pairs, train_mask
+from benchbd.attacks._patterns import norm_of
+from benchbd.attacks._pgd import PGD, perturbed
+from benchbd.components import DatasetInfo, Stamp
+from benchbd.errors import Diverged, Impossible, UsageError
+
+TINY_DYNAMIC = "dynamic(mask_epochs=2, joint_epochs=2, width=4, stages=2, batch=20)"
+
+
+def attack(text: str):
+    return registry.make("attacks", text)
+
+
+def prepared(workshop, text: str, **options):
+    made = attack(text)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        return made, dict(made.prepare(workshop(made, **options)))
+
+
+# Trojan inversion
+
+
+@pytest.mark.parametrize("name", ["tj-sq", "tj-wm"])
+def test_inversion_drives_the_chosen_features_towards_the_activation(workshop, name):
+    made, trigger = prepared(workshop, f"{name}(iterations=40, activation=3.0)", count=40)
+    assert made.trains() == ("surrogate",)
+    before, after = trigger["activation"]
+    assert np.abs(np.abs(after) - 3.0).sum() < 0.9 * np.abs(np.abs(before) - 3.0).sum()
+    assert trigger["trigger"].dtype == np.uint8
+    assert not trigger["trigger"][:, made.coverage(32) == 0].any()
+    assert trigger["trigger"].any()
+
+
+def test_inversion_is_repeatable_and_follows_the_trigger_seed(workshop):
+    text = "tj-sq(iterations=3)"
+    first, again = prepared(workshop, text, count=40)[1], prepared(workshop, text, count=40, where="b")[1]
+    other = prepared(workshop, "tj-sq(iterations=3, trigger_seed=1)", count=40)[1]
+    assert np.array_equal(first["trigger"], again["trigger"])
+    assert not np.array_equal(first["trigger"], other["trigger"])
+
+
+def test_inversion_reports_progress_and_leaves_the_surrogate_alone(workshop):
+    made = attack("tj-sq(iterations=60)")
+    shop = workshop(made, count=40)
+    weights = {k: v.clone() for k, v in shop.surrogate().module().state_dict().items()}
+    made.prepare(shop)
+    told = [(e["epoch"], e["epochs"]) for e in shop.events if e.get("stage") == "tj-sq inversion"]
+    assert told == [(50, 60), (60, 60)]
+    assert all(torch.equal(v, weights[k]) for k, v in shop.surrogate().module().state_dict().items())
+
+
+# l2
+
+
+def test_optimised_l2_keeps_norm_and_cap_and_excites_more_than_noise(workshop):
+    _, trigger = prepared(workshop, "l2(steps=60, batch=20, k=4)", count=40)
+    pattern = trigger["pattern"]
+    assert norm_of(pattern) == pytest.approx(3.22, abs=0.005)
+    assert pattern.min() == 0
+    assert pattern.max() <= 68
+    with_noise, with_pattern = trigger["features"]
+    assert with_pattern > with_noise
+
+
+def test_optimised_l2_is_repeatable_and_follows_the_trigger_seed(workshop):
+    text = "l2(steps=3, batch=20)"
+    first, again = prepared(workshop, text, count=40)[1], prepared(workshop, text, count=40, where="b")[1]
+    other = prepared(workshop, "l2(steps=3, batch=20, trigger_seed=1)", count=40)[1]
+    assert np.array_equal(first["pattern"], again["pattern"])
+    assert not np.array_equal(first["pattern"], other["pattern"])
+
+
+def test_l2_penalty_brings_the_norm_down_and_then_stops(workshop):
+    made = attack("l2(steps=1000, batch=10, penalty=1000.0)")
+    shop = workshop(made, size=8, count=20)
+    made.prepare(shop)
+    told = [(e["epoch"], e["norm"]) for e in shop.events if e.get("stage") == "l2 pattern"]
+    assert told[-1][0] == 200
+    assert told[-1][1] <= 3.22 * 8 / 32
+
+
+# CL
+
+
+def clean_label(workshop, text: str, indices=(1, 5, 9, 13), **options):
+    made = attack(text)
+    shop = workshop(made, indices=np.array(indices), **options)
+    return made, shop, dict(made.prepare(shop))
+
+
+def test_cl_noise_stays_within_eps_before_the_grid_and_uses_all_of_it(workshop):
+    _, shop, trigger = clean_label(workshop, "cl(steps=10, surrogate='standard')")
+    before = shop.clean.images[torch.from_numpy(trigger["indices"])].to(torch.int64)
+    change = torch.from_numpy(trigger["images"]).to(torch.int64) - before
+    assert trigger["images"].dtype == np.uint8
+    assert change.abs().max() == 8
+    assert (change.abs() == 8).float().mean() > 0.1
+
+
+def test_cl_noise_raises_the_loss_of_the_true_label(workshop):
+    _, shop, trigger = clean_label(workshop, "cl(steps=10, surrogate='standard')")
+    net = shop.surrogate().module()
+    where = torch.from_numpy(trigger["indices"])
+    labels = shop.clean.labels[where]
+
+    def loss(images: torch.Tensor) -> float:
+        return float(torch.nn.functional.cross_entropy(net(images.float() / 255), labels))
+
+    with torch.no_grad():
+        assert loss(torch.from_numpy(trigger["images"])) > loss(shop.clean.images[where]) + 0.01
+
+
+def test_cl_stamps_prepared_images_on_train_and_the_grid_alone_on_test(workshop):
+    made, shop, trigger = clean_label(workshop, "cl(steps=2, surrogate='standard')")
+    where = np.array([13, 1])
+    train = made.stamp(shop.clean.images[torch.from_numpy(where)], Stamp("train", where, trigger, 0))
+    grid = torch.tensor([[0, 0, 255], [0, 255, 0], [255, 0, 255]], dtype=torch.uint8)
+    assert (train[:, :, 29:, 29:] == grid).all()
+    assert torch.equal(train[:, :, :29], torch.from_numpy(trigger["images"][[3, 0]])[:, :, :29])
+    images = shop.clean.images[:3]
+    test = made.stamp(images, Stamp("test", np.arange(3), trigger, 0))
+    assert torch.equal(test, attack("bn-g").stamp(images, Stamp("test", np.arange(3), {}, 0)))
+
+
+@pytest.mark.parametrize("missing", [2, 119])
+def test_cl_refuses_images_it_did_not_prepare(workshop, missing):
+    made, shop, trigger = clean_label(workshop, "cl(steps=1, surrogate='standard')")
+    with pytest.raises(UsageError, match="prepared"):
+        made.stamp(shop.clean.images[:1], Stamp("train", np.array([missing]), trigger, 0))
+
+
+def test_cl_robust_surrogate_is_trained_with_pgd_and_named_for_the_plan(workshop):
+    made, shop, trigger = clean_label(workshop, "cl(steps=2, robust_steps=2, robust_epochs=1)", count=40)
+    assert made.trains() == ("robust-surrogate",)
+    assert attack("cl(surrogate='standard')").trains() == ("surrogate",)
+    assert any(e.get("stage") == "robust-surrogate" for e in shop.events)
+    plain = clean_label(workshop, "cl(steps=2, robust_steps=2, robust_epochs=1, robust_eps=0.0)", count=40, where="b")[
+        2
+    ]
+    assert not np.array_equal(trigger["images"], plain["images"])
+    again = clean_label(workshop, "cl(steps=2, robust_steps=2, robust_epochs=1)", count=40, where="c")[2]
+    assert np.array_equal(trigger["images"], again["images"])
+
+
+def test_cl_grid_in_four_corners_survives_flips(workshop, stamp):
+    made = attack("cl(trigger='four-corners')")
+    out = stamp(made, torch.full((1, 3, 32, 32), 100, dtype=torch.uint8), {}, "test")
+    assert (out != 100).sum() == 4 * 9 * 3
+    assert torch.equal(out, out.flip(-1))
+    assert torch.equal(out, out.flip(-2))
+    assert out[0, 0, 29:, 29:].tolist() == [[0, 0, 255], [0, 255, 0], [255, 0, 255]]
+    with pytest.raises(Impossible):
+        made.check(DatasetInfo(10, 4, 100, 10, (10,) * 10, 1))
+
+
+def test_cl_reduced_amplitude_adds_and_subtracts(stamp):
+    out = stamp(attack("cl(amplitude=32)"), torch.full((1, 3, 32, 32), 100, dtype=torch.uint8), {}, "test")
+    assert out[0, 0, 29:, 29:].tolist() == [[68, 68, 132], [68, 132, 68], [132, 68, 132]]
+
+
+def test_pgd_stays_in_the_ball_and_leaves_the_network_as_it_was(workshop):
+    shop = workshop(attack("cl"))
+    net = shop.network(0).train()
+    before = {k: v.clone() for k, v in net.state_dict().items()}
+    x01 = torch.rand(6, 3, 32, 32)
+    moved = PGD(8.0, 3.0, 4)(net, x01, torch.arange(6) % 4)
+    assert float((moved - x01).abs().max()) <= 8 / 255 + 1e-6
+    assert float(moved.min()) >= 0
+    assert float(moved.max()) <= 1
+    assert not moved.requires_grad
+    assert net.training
+    assert all(torch.equal(v, before[k]) for k, v in net.state_dict().items())
+    assert torch.equal(moved, PGD(8.0, 3.0, 4)(net, x01, torch.arange(6) % 4))
+
+
+def test_pgd_of_no_steps_changes_no_pixel(workshop):
+    net = workshop(attack("cl")).network(0).eval()
+    images = torch.randint(0, 256, (4, 3, 32, 32), dtype=torch.uint8)
+    assert torch.equal(perturbed(net, images, torch.arange(4), PGD(8.0, 1.0, 0), torch.device("cpu")), images)
+
+
+# Dynamic
+
+
+@pytest.mark.parametrize(("channels", "parameters"), [(3, 723_273), (1, 722_691)])
+def test_generator_sizes(channels, parameters):
+    net = Generator(channels)
+    assert sum(p.numel() for p in net.parameters()) == parameters
+    assert {m.momentum for m in net.modules() if isinstance(m, torch.nn.BatchNorm2d)} == {0.05}
+
+
+@pytest.mark.parametrize(("channels", "width", "stages"), [(3, 4, 2), (1, 8, 3), (3, 6, 1)])
+def test_generators_come_back_from_arrays(channels, width, stages):
+    net = fresh(channels, width, stages, 3).eval()
+    images = torch.rand(2, 3, 16, 16)
+    back = from_arrays({**arrays_of(net, "a"), **arrays_of(fresh(1, 2, 1, 0), "b")}, "a")
+    assert torch.allclose(back(images), net(images), atol=1e-5)
+    assert back(images).shape == (2, channels, 16, 16)
+    assert not back.training
+
+
+def test_fresh_generators_follow_their_seed_and_disturb_nothing():
+    torch.manual_seed(4)
+    expected = torch.rand(3)
+    torch.manual_seed(4)
+    nets = [fresh(1, 4, 2, seed) for seed in (0, 0, 1)]
+    assert torch.equal(torch.rand(3), expected)
+    weights = [net[0].weight for net in nets]
+    assert torch.equal(weights[0], weights[1])
+    assert not torch.equal(weights[0], weights[2])
+
+
+def test_masks_and_patterns_are_squashed():
+    raw = torch.linspace(-3, 3, 601).view(1, 1, 1, -1)
+    identity = torch.nn.Identity()
+    mask, pattern = mask_of(identity, raw), pattern_of(identity, raw)
+    assert float(mask[raw == raw[0, 0, 0, 350]]) == pytest.approx(0.5, abs=0.01)  # raw value 0.5
+    assert float(mask[..., 340]) < 0.13  # raw value 0.4: tanh(-2) / 2 + 0.5 = 0.018
+    assert float(mask[..., 360]) > 0.87
+    assert 0.0 <= float(mask.min()) <= float(mask.max()) <= 1.0
+    assert float(pattern[..., 300]) == pytest.approx(0.5, abs=1e-6)
+    images = torch.rand(1, 3, 4, 4)
+    assert torch.equal(put(images, torch.ones_like(images), torch.zeros(1, 1, 4, 4)), images)
+
+
+def test_trigger_of_an_image_does_not_depend_on_its_company():
+    nets = fresh(3, 4, 2, 0).eval(), fresh(1, 4, 2, 1).eval()
+    nets[1][-1].bias.data.fill_(0.5)  # masks of untrained networks are closed
+    images = torch.randint(0, 256, (BATCH + 9, 3, 16, 16), dtype=torch.uint8)
+    whole = write(images, images, *nets, rounded=True)
+    assert torch.equal(write(images[-5:], images[-5:], *nets, rounded=True), whole[-5:])
+    assert not torch.equal(whole, images)
+
+
+def test_batches_of_two_independent_shuffles_are_repeatable_and_augmented():
+    images = torch.randint(0, 256, (50, 3, 16, 16), dtype=torch.uint8)
+    labels = torch.arange(50)
+    plan = Schedule(3, 1, 20, True, torch.device("cpu"), lambda *a, **k: None)
+    one, two, later = (list(pairs(images, labels, plan, "mask", epoch)) for epoch in (0, 0, 1))
+    assert len(one) == 2
+    assert all(
+        torch.equal(a, b) for first, second in zip(one, two, strict=True) for a, b in zip(first, second, strict=True)
+    )
+    assert not torch.equal(one[0][1], later[0][1])
+    first, given, second = one[0]
+    original = images[given].float() / 255
+    assert first.shape == original.shape
+    assert not torch.equal(first, original)
+    assert not torch.equal(first, second)
+    # Nearest-pixel sampling moves pixels about and mixes none.
+    assert set(first[0].unique().tolist()) <= {*original[0].unique().tolist(), 0.0}
+
+
+def test_augmentation_without_moves_is_the_identity_and_mirrors_exactly():
+    from benchbd.attacks._input_aware import _turned
+
+    images = torch.rand(3, 3, 16, 16)
+    assert torch.equal(_turned(images, torch.zeros(3, 4)), images)
+    assert torch.equal(_turned(images, torch.tensor([[0.0, 0, 0, 1]] * 3)), images.flip(-1))
+    moved = _turned(images, torch.tensor([[2.0, -3.0, 0, 0]] * 3))
+    assert torch.equal(moved[:, :, :14, 3:], images[:, :, 2:, :13])
+    assert not moved[:, :, 14:].any()
+    assert not moved[:, :, :, :3].any()
+
+
+def test_equal_pictures_have_a_finite_distance_gradient():
+    first = torch.rand(2, 3, 4, 4, requires_grad=True)
+    apart(first, first.detach().clone()).sum().backward()
+    assert torch.isfinite(first.grad).all()
+
+
+def test_mask_training_approaches_the_published_density(workshop):
+    images = workshop(attack("dynamic"), size=16).clean.images
+    losses = []
+    plan = Schedule(0, 12, 12, True, torch.device("cpu"), lambda *a, loss: losses.append(loss))
+    net = train_mask(images, 8, 2, plan)
+    x01 = images.float() / 255
+    masks = mask_of(net, x01)
+    assert len(losses) == 12
+    assert losses[-1] < 0.5 * losses[0]
+    assert 0.25 * DENSITY < float(masks.mean()) < 3 * DENSITY
+    assert float(apart(masks, masks.roll(1, 0)).min()) > 0.01
+
+
+def test_dynamic_is_repeatable_measures_itself_and_says_when_it_is_weak(workshop):
+    made = attack(TINY_DYNAMIC)
+    shop = workshop(made)
+    with pytest.warns(UserWarning, match="joint_epochs"):
+        first = made.prepare(shop)
+    _, again = prepared(workshop, TINY_DYNAMIC, where="b")
+    _, other = prepared(workshop, TINY_DYNAMIC[:-1] + ", trigger_seed=1)", where="c")
+    assert first.keys() == again.keys()
+    assert all(np.array_equal(first[k], again[k]) for k in first)
+    assert not np.array_equal(first["pattern.0.weight"], other["pattern.0.weight"])
+    for name in ("generator_asr", "cross_accuracy", "clean_accuracy", "mask_density"):
+        assert first[name].shape == (1,)
+        assert 0.0 <= first[name][0] <= 1.0
+    assert any("joint_epochs" in e.get("warning", "") for e in shop.events)
+    stages = {(e["stage"], e["epochs"]) for e in shop.events if e["event"] == "progress"}
+    assert {("dynamic masks", 2), ("dynamic patterns", 2)} <= stages
+
+
+def test_dynamic_mask_phase_is_memoised(workshop):
+    prepared(workshop, TINY_DYNAMIC)
+    longer = attack(TINY_DYNAMIC.replace("joint_epochs=2", "joint_epochs=1"))
+    shop = workshop(longer)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        longer.prepare(shop)
+    assert not [e for e in shop.events if e.get("stage") == "dynamic masks"]
+
+
+def test_dynamic_stamps_each_image_its_own_trigger(workshop):
+    made, trigger = prepared(workshop, TINY_DYNAMIC)
+    last = max(int(name.split(".")[1]) for name in trigger if name.startswith("mask."))
+    trigger[f"mask.{last}.bias"] = np.full(1, 0.5, np.float32)  # two epochs leave the masks closed
+    images = workshop(made).clean.images[:6]
+    how = Stamp("train", np.arange(6), trigger, 0)
+    out = made.stamp(images, how)
+    assert out.dtype == torch.uint8
+    assert torch.equal(out, made.cover(images, images, how))
+    crossed = made.cover(images, images.roll(1, 0), how)
+    assert not torch.equal(crossed, out)
+    floor = attack(TINY_DYNAMIC[:-1] + ", quantize='floor')").stamp(images, how)
+    assert set((out.to(torch.int64) - floor.to(torch.int64)).unique().tolist()) == {0, 1}
+
+
+def test_dynamic_counts_cross_samples(workshop):
+    info = DatasetInfo(10, 32, 1_000, 100, (100,) * 10, 1)
+    assert attack("dynamic").cover_count(info) == 0
+    assert attack("dynamic(cross_in_train=True, rate=0.2)").cover_count(info) == 200
+    attack("dynamic(cross_in_train=True, rate=0.5)").check(info)
+    with pytest.raises(Impossible, match="600 poisoned"):
+        attack("dynamic(cross_in_train=True, rate=0.6)").check(info)
+
+
+def test_dynamic_needs_images_it_can_halve():
+    info = DatasetInfo(10, 28, 1_000, 100, (100,) * 10, 1)
+    with pytest.raises(Impossible, match="halved 3 times"):
+        attack("dynamic").check(info)
+    attack("dynamic(stages=2)").check(info)
+
+
+def test_dynamic_that_explodes_is_reported_as_diverged(workshop, monkeypatch):
+    from benchbd.attacks import _input_aware
+
+    monkeypatch.setattr(_input_aware, "NORM_WEIGHT", float("nan"))
+    made = attack(TINY_DYNAMIC)
+    with pytest.raises(Diverged, match="mask network: loss is not finite in epoch 1 of 2"):
+        made.prepare(workshop(made))

@@ -1,0 +1,149 @@
+"""A stand-in for the lab whose losses, features and logits are given, and a real one on a small planted set."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from benchbd.lab import TrainSet
+from benchbd.recipe import Recipe
+from benchbd.seeding import seed_for
+
+
+def images_of(ids: np.ndarray) -> torch.Tensor:
+    """Images that carry their sample's number in their first pixels, so that a test can tell which sample is which."""
+    images = np.zeros((len(ids), 3, 4, 4), np.uint8)
+    images[:, 0, 0, 0], images[:, 0, 0, 1] = ids // 256, ids % 256
+    return torch.from_numpy(images)
+
+
+def ids_of(data: TrainSet) -> np.ndarray:
+    """The numbers of the samples in a set."""
+    pixels = data.images.numpy().astype(np.int64)
+    return pixels[:, 0, 0, 0] * 256 + pixels[:, 0, 0, 1]
+
+
+@dataclasses.dataclass
+class Call:
+    """One ``lab.train``: which samples, with what."""
+
+    ids: np.ndarray
+    settings: dict[str, Any]
+
+
+@dataclasses.dataclass
+class FakeTrained:
+    key: str
+    epoch_losses: list[float]
+    weight: np.ndarray | None = None
+    bias: np.ndarray | None = None
+
+    def head(self) -> tuple[np.ndarray, np.ndarray]:
+        return self.weight, self.bias
+
+
+class FakeLab:
+    """What a defense uses of a lab. Losses, features and logits are looked up by each sample's number.
+
+    Args:
+        labels: int (M,) label of every sample there is.
+        order: numbers of the samples in the poisoned set, in its order; all of them where not given.
+        losses, features, logits: by sample number.
+        poison: numbers of the poisoned samples.
+        clean: numbers of the clean images handed over.
+        head: weights and biases of the head.
+        epoch_losses: what every training reports.
+        misalign: permutes losses, features and logits before they are handed out (the bug tests must notice).
+    """
+
+    def __init__(
+        self,
+        labels: np.ndarray,
+        order: np.ndarray | None = None,
+        *,
+        losses: np.ndarray | None = None,
+        features: np.ndarray | None = None,
+        logits: np.ndarray | None = None,
+        poison: np.ndarray | tuple[int, ...] = (),
+        clean: np.ndarray | tuple[int, ...] = (),
+        head: tuple[np.ndarray, np.ndarray] | None = None,
+        epoch_losses: tuple[float, ...] = (1.0,),
+        misalign: bool = False,
+        flagged: int = 0,
+        seed: int = 0,
+    ) -> None:
+        everything = np.arange(len(labels))
+        self.labels = np.asarray(labels)
+        self.order = everything if order is None else np.asarray(order)
+        self.poisoned = self._set(self.order)
+        self.clean = self._set(np.asarray(clean, np.int64))
+        self.classes = int(self.labels.max()) + 1
+        self.truth = np.isin(self.order, poison)
+        self.recipe = Recipe()
+        self._given = {"losses": losses, "features": features, "logits": logits}
+        self._head, self._epoch_losses, self._misalign, self._flagged = head, list(epoch_losses), misalign, flagged
+        self._seed = seed
+        self.calls: list[Call] = []
+        self.pruned: np.ndarray | None = None
+        self.notes: dict[str, Any] = {}
+        self.scores: np.ndarray | None = None
+        self.flagged: np.ndarray | None = None
+
+    def _set(self, ids: np.ndarray) -> TrainSet:
+        return TrainSet(images_of(ids), torch.from_numpy(self.labels[ids].astype(np.int64)), "planted")
+
+    def train(self, data: TrainSet, **settings: Any) -> FakeTrained:
+        self.calls.append(Call(ids_of(data), settings))
+        return FakeTrained(f"trained {len(self.calls)}", self._epoch_losses, *(self._head or (None, None)))
+
+    def _look_up(self, what: str, data: TrainSet) -> np.ndarray:
+        table = self._given[what]
+        assert table is not None
+        out = np.asarray(table, np.float32)[ids_of(data)]
+        return np.random.default_rng(1).permutation(out) if self._misalign else out
+
+    def losses(self, trained: FakeTrained, data: TrainSet) -> np.ndarray:
+        return self._look_up("losses", data)
+
+    def features(self, trained: FakeTrained, data: TrainSet) -> np.ndarray:
+        return self._look_up("features", data)
+
+    def logits(self, trained: FakeTrained, data: TrainSet) -> np.ndarray:
+        return self._look_up("logits", data)
+
+    def prune(self, trained: FakeTrained, channels: np.ndarray) -> FakeTrained:
+        self.pruned = np.asarray(channels)
+        return dataclasses.replace(trained, key="pruned")
+
+    def stage(self, name: str, params: dict[str, Any], compute: Callable[[], dict[str, np.ndarray]]) -> dict[str, Any]:
+        return compute()
+
+    def seed_for(self, purpose: str) -> int:
+        return seed_for("plugin", self._seed, purpose)
+
+    def suspect(self, scores: np.ndarray, flagged: Any = None) -> None:
+        self.scores = np.asarray(scores, np.float64)
+        assert self.scores.shape == (len(self.poisoned),)
+        given = np.asarray(flagged)
+        self.flagged = given if given.dtype == bool else np.isin(np.arange(len(self.poisoned)), given)
+
+    def note(self, name: str, value: Any) -> None:
+        self.notes[name] = value
+
+    def flagged_by(self, spec: str) -> int:
+        return self._flagged
+
+    def suspects(self) -> set[int]:
+        """Numbers of the samples that were flagged."""
+        assert self.flagged is not None
+        return set(self.order[self.flagged].tolist())
+
+
+@pytest.fixture
+def fake_lab() -> type[FakeLab]:
+    return FakeLab

@@ -1,0 +1,91 @@
+"""none, oracle and random-filter."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from benchbd import registry
+from benchbd.components import UNDEFENDED, DatasetInfo
+from benchbd.errors import Impossible, UsageError
+
+INFO = DatasetInfo(classes=4, size=32, train=400, test=100, class_counts=None, target=1)
+POISONING, CLEAN = SimpleNamespace(poisons=True), SimpleNamespace(poisons=False)
+LABELS = np.arange(400) % 4
+
+
+def make(text):
+    return registry.make("defenses", text)
+
+
+def test_none_is_the_undefended_model(fake_lab):
+    lab = fake_lab(LABELS)
+    make("none").train(lab)
+    assert len(lab.calls) == 1
+    assert lab.calls[0].settings == {}
+    assert lab.calls[0].ids.tolist() == list(range(400))
+    assert make("none").trainings(POISONING) == (UNDEFENDED,)
+    assert not make("none").control
+    assert make("none").needs == ()
+
+
+def test_oracle_trains_on_exactly_the_clean_samples_whatever_their_order(fake_lab):
+    order = np.random.default_rng(0).permutation(400)[:300]
+    poison = np.arange(37)
+    lab = fake_lab(LABELS, order, poison=poison)
+    oracle = make("oracle")
+    oracle.train(lab)
+    assert lab.calls[0].settings == {}
+    assert lab.calls[0].ids.tolist() == [i for i in order if i >= 37]
+    assert lab.suspects() == {i for i in order if i < 37}
+    assert oracle.control
+    assert oracle.needs == ("truth",)
+    assert oracle.trainings(POISONING) != (UNDEFENDED,)
+    assert oracle.trainings(CLEAN) == (UNDEFENDED,)
+
+
+def test_random_filter_drops_the_number_at_random(fake_lab):
+    control = make("random-filter")
+    assert control.of == "lfd"
+    assert control.control
+    assert control.needs == ("truth",)
+
+    def kept(seed, flagged=61, poison=()):
+        lab = fake_lab(LABELS, flagged=flagged, seed=seed, poison=poison)
+        control.train(lab)
+        ids = lab.calls[0].ids
+        assert lab.calls[0].settings == {}
+        assert lab.suspects() == set(range(400)) - set(ids.tolist())
+        assert lab.scores[lab.flagged].min(initial=1) > lab.scores[~lab.flagged].max()
+        return ids.tolist()
+
+    assert len(kept(0)) == 339
+    assert kept(0) == sorted(kept(0))
+    assert kept(0) == kept(0) == kept(0, poison=np.arange(40)) != kept(1)
+    assert set(kept(0, flagged=100)) < set(kept(0))
+    assert len(kept(0, flagged=0)) == 400
+    dropped = [len(set(range(40)) - set(kept(seed))) for seed in range(30)]  # 61 of 400 at random hit 6.1 of any 40
+    assert 4.5 < np.mean(dropped) < 7.7
+
+
+def test_random_filter_plans_what_the_imitated_defense_needs_first():
+    def whats(of):
+        return [t.what for t in registry.make("defenses", "random-filter", of=of).trainings(POISONING)]
+
+    assert whats("lfd") == ["teacher", "full"]
+    assert whats("ac") == ["feature-model", "full"]
+    assert whats("abl") == ["fine-tune", "full"]
+    shared = set(make("lfd").trainings(POISONING)) & set(make("random-filter").trainings(POISONING))
+    assert [t.what for t in shared] == ["teacher"]
+
+
+def test_random_filter_refuses_what_it_cannot_imitate():
+    make("random-filter").check(INFO, POISONING)
+    with pytest.raises(Impossible, match="is a control itself"):
+        make("random-filter(of='oracle')").check(INFO, POISONING)
+    with pytest.raises(Impossible, match="alpha"):
+        make("random-filter(of='lfd(alpha=2.0)')").check(INFO, POISONING)
+    with pytest.raises(UsageError, match="did you mean 'lfd'"):
+        make("random-filter(of='lfdd')").check(INFO, POISONING)

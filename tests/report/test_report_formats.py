@@ -1,0 +1,181 @@
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+import time
+
+import pytest
+
+from benchbd.report import board
+from benchbd.report.latex import escape as latex
+from benchbd.report.markdown import escape as markdown
+
+HOSTILE = "a|b *c* `d` <script>alert(1)</script> [x](http://y) $e$ ~~f~~"
+
+
+@pytest.fixture(scope="module")
+def mixed(make_record):
+    records = [
+        make_record(a, d, s, 0.9 + s / 100, 0.5) for a in ("bn-g", "sig") for d in ("none", "lfd") for s in (0, 1)
+    ]
+    records += [make_record("bn-g", "oracle", s, control=True, needs=["truth"]) for s in (0, 1)]
+    records += [make_record("sig", "oracle", status="oom", error="no memory", control=True)]
+    return board(records, paper=True)
+
+
+def body(text, title):
+    """Cells of the first markdown table under a title."""
+    part = text[text.index(title) :]
+    rows = [line for line in part[part.index("\n|") :].lstrip("\n").split("\n\n")[0].splitlines()]
+    return [[c.strip() for c in re.split(r"(?<!\\)\|", row)[1:-1]] for row in rows]
+
+
+def test_markdown_rows_are_as_wide_as_the_head(mixed):
+    text = mixed.render("md")
+    for title in ("## cifar10", "### Summary", "## The paper's claims"):
+        rows = body(text, title)
+        assert len({len(row) for row in rows}) == 1
+        assert len(rows) > 3
+
+
+def test_markdown_controls_behind_a_line(mixed):
+    head, sides, *rows = body(mixed.render("md"), "## cifar10")
+    place = head.index("‖")
+    assert [h for h in head[place + 1 :]] == ["oracle<br>CA ↑", "oracle<br>ASR ↓"]
+    assert {row[place] for row in rows} == {"‖"}
+    assert sides[0].startswith(":")
+    assert sides[1].endswith(":")
+    summary = body(mixed.render("md"), "### Summary")
+    labels = [row[0] for row in summary[2:]]
+    assert labels == ["none", "lfd", "—", "oracle"]
+
+
+def test_markdown_bold_is_best(make_record):
+    records = [make_record("bn-g", d, s, ca=v + s / 1000) for d, v in (("ac", 0.9), ("lfd", 0.5)) for s in range(3)]
+    head, _, first, *_ = body(board(records).render("md"), "## cifar10")
+    cells = dict(zip(head, first, strict=True))
+    assert cells["ac<br>CA ↑"].startswith("**90.10")
+    assert not cells["lfd<br>CA ↑"].startswith("**")
+
+
+def test_markdown_and_all_else_is_the_same_twice_and_in_any_order(published_records):
+    text = board(published_records, paper=True).render("md")
+    assert board(list(reversed(published_records)), paper=True).render("md") == text
+
+
+def test_hostile_names_stay_text(make_record):
+    made = board([make_record(attack=HOSTILE, defense=HOSTILE, model="<b>m</b>", dataset="</script><script>x")])
+    md = made.render("md")
+    assert "<script>" not in md
+    assert "<b>" not in md
+    assert len({len(row) for row in body(md, "## ")}) == 1
+    assert "<script>alert" not in made.render("html").lower().replace("&lt;script", "")
+    tex = made.render("latex")
+    assert "$e$" not in tex
+    assert r"\$e\$" in tex
+
+
+@pytest.mark.parametrize("sign", list("\\`*|[]~$<>&"))
+def test_markdown_escapes(sign):
+    assert markdown(f"a{sign}b") not in (f"a{sign}b", "ab")
+
+
+def test_markdown_keeps_names_readable():
+    assert markdown("lfd(teacher_epochs=5)") == "lfd(teacher_epochs=5)"
+    assert markdown("_x_") == r"\_x\_"
+    assert markdown("two\nlines") == "two lines"
+
+
+def test_latex_escapes():
+    assert latex("50 % of a_b & {c} #1 ^ ~ \\x") == (
+        r"50 \% of a\_b \& \{c\} \#1 \textasciicircum{} \textasciitilde{} \textbackslash{}x"
+    )
+    assert latex("±†") == r"$\pm$$\dagger$"
+    assert latex("漢") == "?"
+
+
+def test_latex_rows_fill_the_columns(mixed):
+    text = mixed.render("latex")
+    for block in re.findall(r"\\begin\{tabular\}\{([lr|]+)\}(.*?)\\end\{tabular\}", text, re.DOTALL):
+        width = len(block[0].replace("|", ""))
+        for line in block[1].splitlines():
+            if line.endswith(r"\\"):
+                spans = [int(n) for n in re.findall(r"\\multicolumn\{(\d+)\}", line)]
+                cells = len(re.split(r"(?<!\\)&", line))
+                assert cells + sum(spans) - len(spans) == width, line
+    assert text.count(r"\begin{table*}") == text.count(r"\end{table*}") == len(mixed.tables)
+    assert text.isascii()
+
+
+def test_csv_holds_the_numbers(mixed):
+    rows = list(csv.DictReader(io.StringIO(mixed.render("csv"))))
+    found = next(r for r in rows if (r["row"], r["column"], r["metric"]) == ("bn-g", "lfd", "CA"))
+    assert float(found["value"]) == pytest.approx(0.905)
+    assert float(found["interval"]) == pytest.approx(12.7062 * 0.005, rel=1e-4)
+    assert float(found["published"]) == 0.9262
+    assert float(found["difference"]) == pytest.approx(0.905 - 0.9262)
+    assert (found["n"], found["display"]) == ("2", "90.50 ± 6.35")
+    oom = next(r for r in rows if (r["row"], r["column"], r["metric"]) == ("sig", "oracle", "CA"))
+    assert (oom["value"], oom["display"]) == ("", "oom")
+
+
+def test_csv_has_no_formulas(make_record):
+    records = [make_record(attack="=HYPERLINK(1)", status="failed", error="@x")]
+    for row in csv.reader(io.StringIO(board(records).render("csv"))):
+        assert not any(cell[:1] in ("=", "@") for cell in row)
+
+
+def test_json_is_the_model(mixed):
+    data = json.loads(mixed.render("json"))
+    assert data["records"] == len(mixed.records)
+    assert [t["title"] for t in data["tables"]] == [t.title for t in mixed.tables]
+    cell = data["tables"][0]["rows"][0]["cells"][0]
+    assert cell["value"] == pytest.approx(0.905)
+    assert cell["n"] == 2
+
+
+def test_jsonl_reads_back(mixed, tmp_path):
+    from benchbd.report import records
+
+    path = tmp_path / "r.jsonl"
+    path.write_text(mixed.render("jsonl"))
+    assert board(records.load(path), paper=True).render("md") == mixed.render("md")
+
+
+def additions(count: int) -> float:
+    """CPU seconds of a plain loop: how fast this machine is right now."""
+    began, total = time.process_time(), 0
+    for i in range(count):
+        total += i
+    return time.process_time() - began
+
+
+def test_ten_thousand_records_in_two_seconds(make_record, tmp_path):
+    """From the results file to the markdown: under four times ten million additions, 2 s where those take 0.5 s."""
+    from benchbd.cell import identity
+    from benchbd.report import records
+
+    template = make_record("bn-g", "lfd")
+    found = []
+    for i in range(10_000):
+        spec = template["spec"] | {"seed": i % 5, "attack": {"name": f"a{i // 5 % 40}", "version": 1, "params": {}}}
+        spec |= {"defense": {"name": f"d{i // 200 % 10}", "version": 1, "params": {}}}
+        spec |= {"recipe": template["recipe"] | {"epochs": 1 + i // 2000}}
+        fields = {"seed": spec["seed"], "attack": spec["attack"]["name"], "defense": spec["defense"]["name"]}
+        found.append(
+            template | fields | {"spec": spec, "recipe": spec["recipe"], "id": identity(spec), "ca": i / 20_000}
+        )
+    (tmp_path / "r.jsonl").write_text("".join(json.dumps(r) + "\n" for r in found))
+    board(found[:50]).render("md")
+    ratios = []
+    for _ in range(2):
+        machine = additions(1_000_000)
+        began = time.process_time()
+        text = board(records.load(tmp_path / "r.jsonl", identity)).render("md")
+        spent = time.process_time() - began
+        machine += additions(1_000_000)
+        ratios.append(spent / (5 * machine))
+    assert text.count("\n## ") == 5
+    assert min(ratios) < 4.0

@@ -1,0 +1,43 @@
+from __future__ import annotations
+
+from benchbd.report.labels import Labels, Variant, recipe_text, registered, variant
+
+
+def test_only_what_differs_from_the_defaults_is_named(make_record):
+    plain = variant(make_record(defense="lfd"), "defense")
+    other = variant(make_record(defense="lfd", given={"defense": {"beta": 0.0, "alpha": 0.2}}), "defense")
+    labels = Labels([plain, other])
+    assert labels(plain) == "lfd"
+    assert labels(other) == "lfd(alpha=0.2,beta=0)"
+
+
+def test_labels_are_what_a_cell_calls_itself(make_record):
+    from benchbd import registry
+    from benchbd.cell import part_of
+
+    record = make_record(
+        defense="lfd", given={"defense": {"teacher": "resnet-s(stem=64)", "beta": 1e-4}, "dataset": {"train": 10000}}
+    )
+    for kind in ("dataset", "attack", "defense", "model"):
+        item = variant(record, kind)
+        made = registry.make(f"{kind}s", item.name, **item.values())
+        assert Labels([item])(item) == part_of(made).text
+
+
+def test_unknown_plugins_name_what_varies():
+    one = Variant("defense", "theirs", '{"a": 1, "b": 2}')
+    two = Variant("defense", "theirs", '{"a": 1, "b": 3}')
+    assert registered("defense", "theirs") is None
+    assert Labels([one])(one) == "theirs"
+    assert [Labels([one, two])(v) for v in (one, two)] == ["theirs(b=2)", "theirs(b=3)"]
+
+
+def test_same_parameters_in_another_order_are_one_variant(make_record):
+    a, b = make_record(defense="lfd"), make_record(defense="lfd")
+    b["params"]["defense"] = dict(reversed(b["params"]["defense"].items()))
+    assert variant(a, "defense") == variant(b, "defense")
+
+
+def test_recipe_text_says_epochs_and_differences():
+    assert recipe_text('{"epochs": 20, "lr": 0.001, "augment": ["crop4", "hflip"]}') == "20 epochs"
+    assert recipe_text('{"epochs": 20, "lr": 0.01, "augment": []}') == "20 epochs, lr=0.01, augment=[]"

@@ -1,0 +1,269 @@
+from __future__ import annotations
+
+import pytest
+
+from benchbd.errors import UsageError
+from benchbd.report import board
+from benchbd.report.table import Cell, Column, Row, Table, grid
+from benchbd.report.wording import DASH, TIMES
+
+
+def first(records, **options):
+    return board(records, **options).tables[0]
+
+
+def row(table, label):
+    found = [r for r in table.rows if r.label == label]
+    assert len(found) == 1, [r.label for r in table.rows]
+    return found[0]
+
+
+def cell(table, label, group, metric):
+    place = next(i for i, c in enumerate(table.columns) if (c.group, c.label) == (group, metric))
+    return grid(row(table, label))[place]
+
+
+def summary(board_, label, column):
+    table = next(t for t in board_.tables if t.title.startswith("Summary"))
+    return row(table, label).cells[[c.label for c in table.columns].index(column)]
+
+
+def test_mean_interval_and_n(make_record):
+    cas = (0.90, 0.92, 0.91)
+    table = first([make_record(seed=s, ca=ca) for s, ca in enumerate(cas)])
+    found = cell(table, "bn-g", "none", "CA")
+    # 4.30265 is t(0.975, 2); the standard deviation is 0.01.
+    assert found.value == pytest.approx(0.91)
+    assert found.interval == pytest.approx(4.30265 * 0.01 / 3**0.5, rel=1e-5)
+    assert found.display == "91.00 ± 2.48"
+    assert found.n == 3
+    assert table.lead == ["Mean over 3 seeds unless a cell says otherwise."]
+
+
+def test_one_seed_has_no_interval(make_record):
+    found = cell(first([make_record(ca=0.9)]), "bn-g", "none", "CA")
+    assert (found.display, found.interval) == ("90.00", None)
+
+
+def test_columns_are_undefended_then_defenses_then_controls(make_record):
+    records = [make_record(defense=d, control=d == "oracle") for d in ("oracle", "lfd", "zz", "ac")]
+    records += [make_record(), make_record(defense="lfd", given={"defense": {"beta": 0.0}})]
+    table = first(records)
+    assert [c.group for c in table.columns[::2]] == ["none", "ac", "lfd(beta=0)", "lfd", "zz", "oracle"]
+    assert [c.rule for c in table.columns] == [False] * 10 + [True, False]
+    assert [c.heading for c in table.columns[:2]] == ["CA ↑", "ASR ↓"]
+    assert [c.control for c in table.columns[::2]] == [False] * 5 + [True]
+
+
+def test_rows_follow_the_paper_with_the_clean_row_last(make_record):
+    table = first([make_record(attack=a) for a in ("none", "zzz", "sig", "bn-g", "blend")])
+    assert [r.label for r in table.rows if r.kind == "body"] == ["bn-g", "blend", "sig", "zzz", "none"]
+
+
+def test_scales_are_tables_of_their_own(make_record):
+    records = [make_record(), make_record(epochs=20), make_record(model="resnet34")]
+    records += [make_record(given={"dataset": {"train": 10000}, "model": {"width": 16}}), make_record(dataset="gtsrb")]
+    titles = [t.title for t in board(records).tables if t.level == 2]
+    assert set(titles) == {
+        "cifar10(train=10000) · resnet18(width=16) · 80 epochs",
+        "cifar10 · resnet18 · 20 epochs",
+        "cifar10 · resnet18 · 80 epochs",
+        "cifar10 · resnet34 · 80 epochs",
+        "gtsrb · resnet18 · 80 epochs",
+    }
+    assert len(titles) == 5
+    assert titles[-1].startswith("gtsrb")
+
+
+def test_attack_variants_are_rows_of_their_own(make_record):
+    table = first([make_record("blend", given={"attack": {"alpha": a}}, asr=a) for a in (0.1, 0.2)])
+    assert cell(table, "blend(alpha=0.1)", "none", "ASR").value == 0.1
+    assert cell(table, "blend", "none", "ASR").value == 0.2
+
+
+def test_best_shares_and_leaves_out_undefended_and_controls(make_record):
+    values = {"none": 0.99, "ac": 0.90, "abl": 0.905, "lfd": 0.5, "oracle": 0.99}
+    records = [
+        make_record(defense=d, seed=s, ca=v + 0.01 * s * (1 if d == "ac" else 0.4), control=d == "oracle")
+        for d, v in values.items()
+        for s in range(3)
+    ]
+    records = [r | {"ca": min(r["ca"], 1.0)} for r in records]
+    table = first(records)
+    assert {d for d in values if cell(table, "bn-g", d, "CA").best} == {"ac", "abl"}
+
+
+def test_nothing_is_best_on_one_seed(make_record):
+    table = first([make_record(defense=d, ca=v) for d, v in (("ac", 0.9), ("lfd", 0.5))])
+    assert not any(c.best for r in table.rows for c in r.cells)
+
+
+def test_a_cell_with_a_failed_seed_does_not_compete(make_record):
+    records = [make_record(defense=d, seed=s, ca=v) for d, v in (("ac", 0.9), ("lfd", 0.5)) for s in range(3)]
+    records.append(make_record(defense="ac", seed=3, status="diverged", error="loss is not finite"))
+    table = first(records)
+    assert not cell(table, "bn-g", "ac", "CA").best
+    assert cell(table, "bn-g", "lfd", "CA").best
+
+
+def test_failures_are_named_in_cell_and_note(make_record):
+    records = [make_record(seed=s) for s in (0, 1)]
+    ends = [("ac", s, "oom", "out of memory\nTraceback") for s in (0, 1)]
+    ends += [("abl", 0, "timeout", None), ("abl", 1, "killed", None), ("lfd", 1, "diverged", "epoch 3")]
+    records += [make_record(defense=d, seed=s, status=status, error=e) for d, s, status, e in ends]
+    records += [make_record(defense="lfd", seed=0)]
+    records += [make_record(attack="sig", seed=s) for s in (0, 1)]
+    table = first(records)
+    assert cell(table, "bn-g", "ac", "CA").display == "oom"
+    assert cell(table, "bn-g", "ac", "ASR").display == "oom"
+    assert cell(table, "bn-g", "abl", "CA").display == "killed, timeout"
+    assert cell(table, "bn-g", "lfd", "CA").display == "90.00 (n=1; diverged)"
+    assert cell(table, "sig", "lfd", "CA").display == "not run"
+    note = next(n for n in table.notes if n.startswith("Without a result"))
+    assert f"bn-g {TIMES} ac seeds 0, 1: oom out of memory" in note
+    assert "Traceback" not in note
+    assert f"bn-g {TIMES} lfd seed 1: diverged epoch 3" in note
+
+
+def test_every_status_that_is_not_done_shows_by_name(make_record):
+    from benchbd.report.records import STATUSES
+
+    for status in set(STATUSES) - {"done"}:
+        assert cell(first([make_record(status=status)]), "bn-g", "none", "CA").display == status
+
+
+def test_gate_marks_what_is_not_implanted(make_record):
+    records = [make_record("bn-g", asr=0.9), make_record("sig", asr=0.45), make_record("cl", "lfd", asr=0.1)]
+    records += [make_record("none")]
+    table = first(records)
+    assert [row(table, a).mark for a in ("bn-g", "sig", "cl", "none")] == ["", "†", "‡", ""]
+    assert any(n.startswith("†") and "50 %" in n for n in table.notes)
+    assert any(n.startswith("‡") for n in table.notes)
+    assert [row(first(records, gate=0.4), a).mark for a in ("bn-g", "sig")] == ["", ""]
+    assert [row(first(records, gate=0.95), a).mark for a in ("bn-g", "sig")] == ["†", "†"]
+
+
+def test_average_says_its_coverage_and_leaves_out_the_clean_row(make_record):
+    records = [make_record(a, ca=v, asr=v) for a, v in (("bn-g", 0.8), ("sig", 0.9), ("cl", 0.7), ("none", 0.1))]
+    records += [make_record(a, "lfd", ca=v, asr=v) for a, v in (("bn-g", 0.5), ("sig", 0.6))]
+    records += [make_record(a, "ac", ca=v, asr=v) for a, v in (("bn-g", 0.5), ("sig", 0.6), ("cl", 0.1))]
+    table = first(records)
+    assert cell(table, "Average over attacks", "none", "CA").display == "80.00 (3/3)"
+    assert cell(table, "Average over attacks", "lfd", "CA").display == "55.00 (2/3)"
+    assert cell(table, "Average, attacks all have", "ac", "CA").display == "55.00 (2/2)"
+    assert cell(table, "Average, attacks all have", "lfd", "CA").display == "55.00 (2/2)"
+
+
+def test_average_has_the_interval_of_the_seeds_averages(make_record):
+    # Row values move in opposite directions with the seed: the averages do not move at all.
+    records = [make_record(a, seed=s, ca=0.8 + d * s) for a, d in (("bn-g", 0.01), ("sig", -0.01)) for s in range(3)]
+    found = cell(first(records), "Average over attacks", "none", "CA")
+    assert (found.value, found.interval) == (pytest.approx(0.8), pytest.approx(0.0, abs=1e-12))
+    records = records[:-1]
+    assert cell(first(records), "Average over attacks", "none", "CA").interval is None
+
+
+def test_average_of_implanted_attacks_apart(make_record):
+    records = [make_record(a, "none", asr=v) for a, v in (("bn-g", 0.9), ("sig", 0.1))]
+    records += [make_record(a, "lfd", asr=v) for a, v in (("bn-g", 0.95), ("sig", 0.15))]
+    table = first(records)
+    assert cell(table, "Average, implanted attacks", "none", "ASR").display == "90.00 (1/1)"
+    assert cell(table, "Average over attacks", "none", "ASR").display == "50.00 (2/2)"
+
+
+def test_averages_over_different_attacks_are_never_best(make_record):
+    records = [make_record(a, "ac", s, ca=0.5) for a in ("bn-g", "sig") for s in range(2)]
+    records += [make_record("bn-g", "lfd", s, ca=0.9) for s in range(2)]
+    table = first(records)
+    assert not any(c.best for c in row(table, "Average over attacks").cells)
+    assert cell(table, "Average, attacks all have", "lfd", "CA").best
+
+
+def test_wall_clock_is_of_one_device(make_record):
+    slow = {"device": "Old box", "precision": "cpu-fp32"}
+    records = [make_record(seed=s, time={"total": 60.0}) for s in (0, 1)]
+    records += [make_record("sig", time={"total": 9000.0}, env=slow)]
+    records += [make_record(defense="lfd", time={"total": 5.0}, env=slow)]
+    table = first(records)
+    clock = row(table, "Wall-clock of a cell").cells
+    assert [c.display for c in clock] == ["60.0 s", DASH]
+    assert any("Processor X, cpu-fp32 only" in n for n in table.notes)
+
+
+def test_needs_are_printed(make_record):
+    records = [make_record(), make_record(defense="fine-pruning", needs=["clean"])]
+    records += [make_record(defense="oracle", needs=["truth"], control=True)]
+    needs = row(first(records), "Needs beyond the poisoned set").cells
+    assert [c.display for c in needs] == ["nothing", "clean images", "sees the truth (control)"]
+
+
+def test_mixed_precision_is_said(make_record):
+    env = {"device": "Processor X", "precision": "cpu-bf16"}
+    table = first([make_record(), make_record(seed=1, env=env)])
+    assert any("cpu-bf16, cpu-fp32" in n for n in table.notes)
+
+
+def test_newer_plugin_version_counts_and_the_older_is_told(make_record):
+    made = board([make_record(ca=0.1, version=1), make_record(ca=0.9, version=2)])
+    found = cell(made.tables[0], "bn-g", "none", "CA")
+    assert (found.value, found.n) == (0.9, 1)
+    assert any("older plugin versions" in n for n in made.notes)
+
+
+def test_doubles_count_once_finished_first(make_record):
+    twin = make_record(ca=0.9) | {"id": "0" * 16}
+    made = board([make_record(status="failed"), twin])
+    assert cell(made.tables[0], "bn-g", "none", "CA").display == "90.00"
+    assert any("there twice" in n for n in made.notes)
+
+
+def test_summary(make_record):
+    records = []
+    for seed in (0, 1):
+        for attack, asr in (("bn-g", 1.0), ("sig", 0.6)):
+            records.append(make_record(attack, "none", seed, ca=0.9, asr=asr, time={"total": 100.0}))
+            detection = {"auroc": 0.9 if attack == "bn-g" else 0.7, "precision": 0.5, "recall": 0.5}
+            trainings = {"asked": {"full": 2, "teacher": 1}, "computed": {"full": 1}}
+            lfd = {"detection": detection, "trainings": trainings, "time": {"total": 130.0}, "ra": 0.4}
+            records.append(make_record(attack, "lfd", seed, ca=0.8, asr=asr / 10, **lfd))
+        records.append(make_record("bn-g", "oracle", seed, control=True, needs=["truth"]))
+    made = board(records)
+    assert summary(made, "lfd", "CA, mean").value == pytest.approx(0.8)
+    assert summary(made, "lfd", "ASR, mean").value == pytest.approx(0.08)
+    assert summary(made, "lfd", "ASR, worst").display == "10.00 (bn-g)"
+    assert summary(made, "lfd", "RA, mean").value == pytest.approx(0.4)
+    assert summary(made, "lfd", "Detection AUROC").display == "0.800"
+    assert summary(made, "none", "Detection AUROC").display == DASH
+    assert summary(made, "lfd", "Trainings").display == "2 full + 1 teacher"
+    assert summary(made, "lfd", f"Full trainings {TIMES}").value == 2
+    assert summary(made, "lfd", f"Time {TIMES}").value == pytest.approx(1.3)
+    assert summary(made, "oracle", "Attacks").display == "1/2"
+    table = made.tables[1]
+    assert [r.rule for r in table.rows] == [False, False, True]
+
+
+def test_relative_time_pairs_attack_seed_and_device(make_record):
+    records = [make_record("bn-g", time={"total": 10.0}), make_record("sig", time={"total": 1000.0})]
+    records += [make_record("bn-g", "lfd", time={"total": 20.0})]
+    elsewhere = {"device": "Fast GPU", "precision": "cuda-bf16"}
+    records += [make_record("sig", "lfd", time={"total": 1.0}, env=elsewhere)]
+    assert summary(board(records), "lfd", f"Time {TIMES}").value == pytest.approx(2.0)
+
+
+def test_no_records_make_an_empty_board():
+    made = board([])
+    assert made.tables == []
+    assert "No records yet" in made.render("md")
+    assert "No records yet" in made.render("html")
+    assert made.render("jsonl") == ""
+
+
+def test_a_row_that_does_not_fill_its_columns_is_a_fault():
+    table = Table("t", "T", "x", [Column("a"), Column("b")], [Row("r", [Cell("1")])])
+    with pytest.raises(ValueError, match="fills 1 of 2"):
+        table.check()
+
+
+def test_unknown_format():
+    with pytest.raises(UsageError, match="did you mean 'html'"):
+        board([]).render("htm")

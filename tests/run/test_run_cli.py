@@ -1,0 +1,236 @@
+"""run, status, logs and rerun, as people type them."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from benchbd import records
+from benchbd.cli import main
+from benchbd.run.claims import Claims
+
+Cli = Callable[..., int]
+
+MATRIX = """
+name: fakes
+seeds: [0, 1]
+blocks:
+  - dataset: toy-images
+    model: toy-net
+    attacks: [toy-attack]
+    defenses: [{act: {n: 1}}, {act: {do: raise}}]
+"""
+
+
+@pytest.fixture
+def matrix(tmp_path: Path) -> Path:
+    path = tmp_path / "fakes.yaml"
+    path.write_text(MATRIX)
+    return path
+
+
+@pytest.fixture
+def cli(fakes: ModuleType, matrix: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cli:
+    """Run a verb on the matrix: ``cli("run", "--rerun", "failed")``."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(verb: str, *words: str, matrix: str = str(matrix)) -> int:
+        given = [verb, matrix, "--output", "out"]
+        if verb in ("run", "status", "rerun"):
+            given += ["--plugin", str(fakes.PLUGIN)]
+        if verb in ("run", "rerun"):
+            given += ["--execute", fakes.EXECUTE, "--display", "plain", "--device", "cpu", "--jobs", "2"]
+        return main([*given, *words])
+
+    return call
+
+
+def only(folder: Path, status: str) -> list[dict[str, object]]:
+    found = [json.loads(path.read_text()) for path in sorted((folder / "records").glob("*.json"))]
+    return [record for record in found if record["status"] == status]
+
+
+def test_run_shows_the_board_the_failures_and_what_to_type_next(
+    cli: Cli, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert cli("run") == 1
+    said, told = capfd.readouterr()
+    assert "leaderboard: " in said
+    assert "# Leaderboard" in (tmp_path / "out" / "leaderboard.md").read_text()
+    assert "2 done, 2 failed in" in told
+    failed = only(tmp_path / "out", "failed")[0]
+    assert f"  failed: {failed['label']}: ValueError: told to" in told
+    assert f"    log: {tmp_path / 'out' / 'logs' / str(failed['id'])}.log" in told
+    again = next(line for line in told.splitlines() if line.startswith("run them again: "))
+    command = again.removeprefix("run them again: ").split()
+    assert command[:2] == ["benchbd", "run"]
+    assert command[-6:] == ["--device", "cpu", "--jobs", "2", "--rerun", "failed"]
+    assert "--plugin" in command
+
+
+def test_run_is_idempotent(cli: Cli, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    cli("run", "--filter", "defense=act*n=1*")
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out" / "records").iterdir()}
+    assert len(before) == 2
+    assert cli("run", "--filter", "defense=act*n=1*") == 0
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "out" / "records").iterdir()} == before
+    assert "2 done in" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--timeout", "soon"), "--timeout must be a time like"),
+        (("--shard", "3/2"), "--shard must be i/n"),
+        (("--jobs", "0"), "--jobs must be more than 0"),
+        (("--executor-config", "nowhere.yaml"), "--executor-config nowhere.yaml: cannot be read"),
+        (("--executor-config", "{a: [}"), "not YAML"),
+        (("--executor-config", "{1: 2}"), "must be a mapping"),
+        (("--gpus", "x"), "--gpus must be numbers"),
+        (("--device", "cpu", "--gpus", "0"), "contradict"),
+        (("--filter", "defense=lfd"), "no cell is left"),
+    ],
+)
+def test_bad_flags_get_one_line(
+    cli: Cli, tmp_path: Path, capfd: pytest.CaptureFixture[str], words: tuple[str, ...], message: str
+) -> None:
+    assert cli("run", *words) == 2
+    told = capfd.readouterr().err
+    assert told.startswith("benchbd: ")
+    assert told.count("\n") == 1
+    assert message in told
+
+
+def test_an_output_folder_that_cannot_be_made(cli: Cli, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "out").write_text("a file")
+    assert cli("run") == 2
+    assert "is a file, not a folder" in capfd.readouterr().err
+
+
+def test_status_tells_states_running_and_stale(cli: Cli, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    cli("run")
+    capfd.readouterr()
+    done, failed = only(tmp_path / "out", "done"), only(tmp_path / "out", "failed")
+    (tmp_path / "out" / "records" / f"{failed[1]['id']}.json").unlink()
+    records.write_record(tmp_path / "out", {**done[0], "sources": {"defense": "0" * 64}})
+    claims = Claims(tmp_path / "out")
+    assert claims.take(str(done[1]["id"]))
+    assert cli("status", "--json") == 0
+    told = json.loads(capfd.readouterr().out)
+    claims.close()
+    assert told["counts"] == {"done": 1, "running": 1, "failed": 1, "missing": 1}
+    assert told["stale"] == 1
+    rows = {row["id"]: row for row in told["cells"]}
+    assert rows[done[0]["id"]]["stale"] == ["defense act"]
+    assert rows[failed[0]["id"]]["error"] == "ValueError: told to"
+    assert cli("status") == 0
+    text = capfd.readouterr().out
+    assert "stale: defense act changed since" in text
+    assert "ValueError: told to" in text
+
+
+def test_stale_results_are_kept_said_and_made_again_on_request(
+    cli: Cli, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    cli("run", "--filter", "defense=act*n=1*")
+    done = only(tmp_path / "out", "done")[0]
+    records.write_record(tmp_path / "out", {**done, "sources": {"defense": "0" * 64}})
+    capfd.readouterr()
+    assert cli("run", "--filter", "defense=act*n=1*") == 0
+    assert "1 kept results are stale" in capfd.readouterr().err
+    assert cli("run", "--filter", "defense=act*n=1*", "--rerun", "stale") == 0
+    assert "stale" not in capfd.readouterr().err
+    assert only(tmp_path / "out", "done")[0].get("sources") != {"defense": "0" * 64}
+
+
+def test_logs(cli: Cli, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    cli("run")
+    failed, done = only(tmp_path / "out", "failed")[0], only(tmp_path / "out", "done")[0]
+    capfd.readouterr()
+    assert main(["logs", str(failed["id"])[:9], "--output", "out"]) == 0
+    assert "failed: ValueError: told to" in capfd.readouterr().out
+    assert main(["logs", str(done["label"]), "--output", "out"]) == 0
+    assert capfd.readouterr().out.rstrip().endswith("done")
+    assert main(["logs", "", "--output", "out"]) == 2
+    assert main(["logs", "../../etc/passwd", "--output", "out"]) == 2
+    assert main(["logs", "abc", "--output", "nowhere"]) == 2
+
+
+def test_logs_follow_a_running_cell_to_its_end(cli: Cli, tmp_path: Path) -> None:
+    path = tmp_path / "out" / "logs" / f"{'a' * 16}.log"
+    path.parent.mkdir(parents=True)
+    path.write_text("== label  attempt 1 ==\n")
+    claims = Claims(tmp_path / "out")
+    claims.take("a" * 16)
+    command = [sys.executable, "-m", "benchbd", "logs", "aaaa", "-f", "--output", str(tmp_path / "out")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as follower:
+        assert follower.stdout is not None
+        assert follower.stdout.readline().startswith("== label")
+        with path.open("a") as file:
+            file.write("epoch 1\n")
+        assert follower.stdout.readline() == "epoch 1\n"
+        assert follower.poll() is None
+        with path.open("a") as file:
+            file.write("done\n")
+        claims.close()
+        assert follower.stdout.readline() == "done\n"
+        assert follower.wait(timeout=10) == 0
+
+
+def test_rerun_one_cell(cli: Cli, fakes: ModuleType, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    cli("run")
+    done = only(tmp_path / "out", "done")[0]
+    capfd.readouterr()
+    assert cli("rerun", matrix=str(done["id"])[:8]) == 0
+    assert f"{done['label']}  CA 0.900  ASR 0.100" in capfd.readouterr().out
+    trace = fakes.read_trace(tmp_path / "out")
+    assert [row[2] for row in trace if row[1] == "start"].count(str(done["id"])) == 2
+    assert cli("rerun", matrix="ffff") == 2
+
+
+def test_a_record_that_the_report_refuses_does_not_turn_the_exit_code(
+    cli: Cli, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "out" / "records").mkdir(parents=True)
+    (tmp_path / "out" / "records" / f"{'b' * 16}.json").write_text("{}")
+    assert cli("run", "--filter", "defense=act*n=1*") == 0
+    assert "benchbd: no leaderboard: " in capfd.readouterr().err
+
+
+def test_help_of_the_runner_verbs_needs_nothing_heavy() -> None:
+    code = "import sys; from benchbd.cli import parser; parser(); print(sorted(HEAVY & set(sys.modules)))"
+    code = code.replace("HEAVY", "{'torch', 'rich', 'yaml', 'pandas', 'numpy', 'ray'}")
+    began = time.monotonic()
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env={**os.environ})
+    assert done.stdout.strip() == "[]"
+    assert time.monotonic() - began < 5.0
+
+
+def test_a_second_run_in_the_same_folder_shares_the_work(
+    cli: Cli, fakes: ModuleType, matrix: Path, tmp_path: Path
+) -> None:
+    matrix.write_text(MATRIX.replace("{act: {n: 1}}, {act: {do: raise}}", "{act: {n: [1, 2, 3, 4], seconds: 0.2}}"))
+    codes: list[int] = []
+    words = ["run", str(matrix), "--output", "out", "--plugin", str(fakes.PLUGIN), "--execute", fakes.EXECUTE]
+    command = [sys.executable, "-m", "benchbd", *words, "--display", "none", "--device", "cpu", "--jobs", "2"]
+
+    def other() -> None:
+        codes.append(subprocess.run(command, cwd=tmp_path, check=False, capture_output=True).returncode)
+
+    threads = [threading.Thread(target=other) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert codes == [0, 0]
+    started = [row[2] for row in fakes.read_trace(tmp_path / "out") if row[1] == "start"]
+    assert len(started) == len(set(started)) == 8

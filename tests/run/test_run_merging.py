@@ -1,0 +1,245 @@
+"""merge, compare, export and clean."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import sys
+import zipfile
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from benchbd import records
+from benchbd.cell import identity
+from benchbd.cli import main
+from benchbd.errors import UsageError
+from benchbd.report import records as checked
+from benchbd.run.claims import Claims
+from benchbd.run.comparing import Limit, compare, failures, parse_limit
+from benchbd.run.merging import merge
+
+
+def made(fakes: ModuleType, n: int = 1, status: str = "done", seed: int = 0, **fields: Any) -> dict[str, Any]:
+    """A whole record of a fake cell."""
+    record = records.blank(fakes.cell(n=n, seed=seed), status, None if status == "done" else "broken")
+    numbers = {"ca": 0.9, "asr": 0.5, "ra": 0.4} if status == "done" else {}
+    return {**record, **numbers, **fields}
+
+
+def fill(folder: Path, *found: dict[str, Any]) -> Path:
+    for record in found:
+        records.write_record(folder, record)
+    return folder
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {p.name: p.read_bytes() for p in sorted((folder / "records").glob("*"))}
+
+
+def test_merge_is_a_union(fakes: ModuleType, tmp_path: Path) -> None:
+    one, two, three = (made(fakes, n) for n in (1, 2, 3))
+    a, b = fill(tmp_path / "a", one, two), fill(tmp_path / "b", two, three)
+    before = contents(a), contents(b)
+    merged = merge([a, b], tmp_path / "all")
+    assert (merged.added, merged.same, merged.conflicts, merged.refused) == (3, 1, [], [])
+    assert contents(tmp_path / "all") == {**before[0], **before[1]}
+    assert (contents(a), contents(b)) == before
+    assert merge([a, b], tmp_path / "all").added == 0
+
+
+def test_merge_prefers_results_over_failures_both_ways(fakes: ModuleType, tmp_path: Path) -> None:
+    good, bad = fill(tmp_path / "good", made(fakes)), fill(tmp_path / "bad", made(fakes, status="failed"))
+    for number, order in enumerate(([good, bad], [bad, good])):
+        merge(order, tmp_path / f"{number}")
+        assert contents(tmp_path / f"{number}") == contents(good)
+
+
+def test_merge_keeps_both_of_a_contradiction(
+    fakes: ModuleType, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    a, b = fill(tmp_path / "a", made(fakes)), fill(tmp_path / "b", made(fakes, asr=0.53, ca=0.899))
+    assert main(["merge", str(a), str(b), "--output", str(tmp_path / "all")]) == 1
+    said = capfd.readouterr().out
+    assert "largest difference: 3.00 points" in said
+    assert contents(tmp_path / "all") == contents(a)
+    (kept,) = (tmp_path / "all" / "conflicts").iterdir()
+    assert json.loads(kept.read_text())["asr"] == 0.53
+    lost = fill(tmp_path / "c", made(fakes, asr=None))
+    assert merge([lost], tmp_path / "all").conflicts[0].difference == 1.0
+
+
+def test_merge_refuses_what_is_no_record(fakes: ModuleType, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    good = made(fakes, 1)
+    a = fill(tmp_path / "a", good)
+    liar = {**made(fakes, 2), "id": "f" * 16}
+    (a / "records" / "liar.json").write_text(json.dumps(liar))
+    (a / "records" / "junk.json").write_text("{nonsense")
+    (a / "records" / "link.json").symlink_to("/etc/passwd")
+    path_trick = {**made(fakes, 3), "id": "../../evil"}
+    (a / "records" / "trick.json").write_text(json.dumps(path_trick))
+    assert main(["merge", str(a), "--output", str(tmp_path / "all")]) == 1
+    told = capfd.readouterr()
+    assert told.err.count("refused: ") == 4
+    assert "1 added, 0 there already, 0 conflicts, 4 refused" in told.out
+    assert [p.name for p in (tmp_path / "all" / "records").iterdir()] == [f"{good['id']}.json"]
+    assert not (tmp_path / "evil.json").exists()
+
+
+def test_merge_reads_result_files_and_says_where_nothing_is(fakes: ModuleType, tmp_path: Path) -> None:
+    checked.write([made(fakes, 1), made(fakes, 2)], tmp_path / "r.jsonl")
+    assert merge([tmp_path / "r.jsonl"], tmp_path / "all").added == 2
+    with pytest.raises(UsageError, match="no records there"):
+        merge([tmp_path / "nowhere"], tmp_path / "all")
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.data())
+def test_merging_mutated_records_never_writes_outside_nor_tracebacks(
+    fakes: ModuleType, tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    folder = tmp_path_factory.mktemp("mutated")
+    record = made(fakes, 1)
+    key = data.draw(st.sampled_from(sorted(record)))
+    value = data.draw(st.sampled_from([None, "../../x", "\0", "x" * 10_000, -1, 1e308, [], {}, {"a": {"b": []}}, True]))
+    (folder / "in" / "records").mkdir(parents=True)
+    (folder / "in" / "records" / "r.json").write_text(json.dumps({**record, key: value}))
+    before = set(folder.rglob("*"))
+    merged = merge([folder / "in"], folder / "out")
+    assert merged.added + len(merged.refused) == 1
+    new = set(folder.rglob("*")) - before
+    assert all(path.is_relative_to(folder / "out") for path in new)
+    for path in (folder / "out").rglob("*.json"):
+        kept = json.loads(path.read_text())
+        assert identity(kept["spec"]) == kept["id"] == path.stem
+
+
+def test_limits() -> None:
+    assert parse_limit("asr:+2") == Limit("asr", 2.0)
+    assert parse_limit(" ca:-0.5 ") == Limit("ca", -0.5)
+    assert Limit("asr", 2.0).broken(2.1)
+    assert not Limit("asr", 2.0).broken(2.0)
+    assert Limit("ca", -1.0).broken(-1.5)
+    assert not Limit("ca", -1.0).broken(0.5)
+    for text in ("asr", "asr:2", "asr:+", "asb:+2", "asr:+nan", ""):
+        with pytest.raises(UsageError, match="--fail"):
+            parse_limit(text)
+
+
+def test_compare_pairs_seeds_and_ignores_versions(fakes: ModuleType) -> None:
+    before = [made(fakes, seed=s, asr=0.1 * s, time={"total": 10.0}) for s in range(3)]
+    after = [made(fakes, seed=s, asr=0.1 * s + 0.04, time={"total": 15.0}) for s in range(1, 4)]
+    for record in after:  # a new version of the plugin: other ids, the same configuration
+        record["spec"] = {**record["spec"], "defense": {**record["spec"]["defense"], "version": 2}}
+        record["id"] = identity(record["spec"])
+    (line,) = compare(before, after).lines
+    asr, time = line.changes["asr"], line.changes["time"]
+    assert asr is not None
+    assert (round(asr.mean, 9), asr.n) == (4.0, 2)
+    assert asr.half == pytest.approx(0.0, abs=1e-9)
+    assert time is not None
+    assert time.mean == pytest.approx(50.0)
+    assert failures(compare(before, after), [Limit("asr", 2.0)]) != []
+    assert failures(compare(before, after), [Limit("asr", 4.5), Limit("ca", -0.1), Limit("time", 60.0)]) == []
+
+
+def test_compare_sees_lost_results_and_what_only_one_side_has(fakes: ModuleType) -> None:
+    found = compare([made(fakes, 1), made(fakes, 2)], [made(fakes, 1, status="failed"), made(fakes, 3)])
+    assert found.lines[0].lost == [0]
+    assert found.lines[0].changes["ca"] is None
+    assert len(found.only_a) == len(found.only_b) == 1
+    assert failures(found, []) != []
+
+
+def test_compare_on_the_command_line(fakes: ModuleType, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    a, b = fill(tmp_path / "a", made(fakes)), fill(tmp_path / "b", made(fakes, asr=0.56))
+    assert main(["compare", str(a), str(b)]) == 0
+    assert "+6.00" in capfd.readouterr().out
+    assert main(["compare", str(a), str(b), "--fail", "asr:+2"]) == 1
+    assert "FAIL toy-images/toy-net/toy-attack/act(n=1): asr +6.00 (limit +2)" in capfd.readouterr().out
+    assert main(["compare", str(a), str(b), "--fail", "asr:+7", "--json"]) == 0
+    told = json.loads(capfd.readouterr().out)
+    assert told["broken"] == []
+    assert told["cells"][0]["asr"]["mean"] == pytest.approx(6.0)
+    assert main(["compare", str(a), str(tmp_path / "nowhere")]) == 2
+
+
+def test_export(fakes: ModuleType, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    out = fill(tmp_path / "out", made(fakes, 1), made(fakes, 2, status="failed", error="=cmd()"))
+    (out / "logs").mkdir()
+    (out / "logs" / f"{made(fakes, 1)['id']}.log").write_text("said\n")
+    for name in ("r.jsonl", "r.csv", "r.zip"):
+        assert main(["export", str(tmp_path / name), "--output", str(out)]) == 0
+    assert len(checked.load(tmp_path / "r.jsonl", identity)) == 2
+    rows = list(csv.DictReader(io.StringIO((tmp_path / "r.csv").read_text())))
+    assert [row["status"] for row in rows] == ["done", "failed"]
+    assert rows[0]["params.defense.n"] == "1"
+    assert rows[1]["error"] == "'=cmd()", "a spreadsheet must not run it"
+    with zipfile.ZipFile(tmp_path / "r.zip") as archive:
+        assert set(archive.namelist()) == {"results.jsonl", "leaderboard.md", f"logs/{made(fakes, 1)['id']}.log"}
+    assert main(["export", str(tmp_path / "r.pkl"), "--output", str(out)]) == 2
+    assert main(["export", str(tmp_path / "r.csv"), "--output", str(out), "--matrix", "other"]) == 2
+    assert main(["export", str(tmp_path / "no" / "such" / "r.zip"), "--output", str(out)]) == 2
+
+
+@pytest.fixture
+def full(fakes: ModuleType, tmp_path: Path) -> Path:
+    """A results folder with everything in it that clean may meet."""
+    out = fill(tmp_path / "out", made(fakes, 1), made(fakes, 2, status="failed"))
+    for name in ("store/model/ab/abcd/arrays", "store/locks/x.lock", "store/tmp/half/arrays", "records/.x.json.1.tmp"):
+        (out / name).parent.mkdir(parents=True, exist_ok=True)
+        (out / name).write_text("x" * 100)
+    (out / "logs").mkdir()
+    for n in (1, 2):
+        (out / "logs" / f"{made(fakes, n)['id']}.log").write_text("said\n")
+    return out
+
+
+def test_clean_removes_litter_only(full: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    kept = contents(full)
+    del kept[".x.json.1.tmp"]
+    assert main(["clean", "-y", "--output", str(full)]) == 0
+    assert "1 lock files, 2 temporary files" in capfd.readouterr().out
+    assert contents(full) == kept
+    assert (full / "store" / "model" / "ab" / "abcd" / "arrays").exists()
+    assert not list((full / "store" / "locks").iterdir())
+    assert not list((full / "store" / "tmp").iterdir())
+
+
+def test_clean_flags(full: Path, fakes: ModuleType) -> None:
+    assert main(["clean", "-y", "--artifacts", "--failed", "--logs", "--output", str(full)]) == 0
+    assert list(contents(full)) == [f"{made(fakes, 1)['id']}.json"]
+    assert not (full / "store").exists()
+    assert not list((full / "logs").iterdir())
+
+
+def test_clean_asks(full: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    before = sorted(full.rglob("*"))
+
+    class Answer(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    monkeypatch.setattr(sys, "stdin", Answer("n\n"))
+    assert main(["clean", "--artifacts", "--output", str(full)]) == 1
+    monkeypatch.setattr(sys, "stdin", io.StringIO())
+    assert main(["clean", "--artifacts", "--output", str(full)]) == 2
+    assert "say -y" in capfd.readouterr().err
+    assert sorted(full.rglob("*")) == before
+    monkeypatch.setattr(sys, "stdin", Answer("y\n"))
+    assert main(["clean", "--artifacts", "--output", str(full)]) == 0
+    assert not (full / "store").exists()
+
+
+def test_clean_keeps_off_a_folder_in_use(full: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    claims = Claims(full)
+    claims.take("a" * 16)
+    assert main(["clean", "-y", "--artifacts", "--output", str(full)]) == 2
+    claims.close()
+    assert "being run in there" in capfd.readouterr().err
+    assert main(["clean", "-y", "--output", str(full.parent / "nothing")]) == 2

@@ -1,0 +1,85 @@
+"""How many cells at once, where, with how many threads."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchbd.errors import UsageError
+from benchbd.run import slots
+from benchbd.run.settings import RunSettings
+
+
+def made(**given: Any) -> list[slots.Slot]:
+    return slots.make_slots(RunSettings(output=Path(), **given))
+
+
+@pytest.fixture
+def gpus(monkeypatch: pytest.MonkeyPatch) -> Any:
+    def have(*names: str, cores: int = 16) -> None:
+        monkeypatch.setattr(slots, "visible_gpus", lambda: names)
+        monkeypatch.setattr(slots, "cores", lambda: cores)
+
+    return have
+
+
+def test_a_slot_per_core_with_one_thread_each(gpus: Any) -> None:
+    gpus(cores=4)
+    assert made() == [slots.Slot(i, None, 1, 1) for i in range(4)]
+    assert [s.threads for s in made(jobs=2)] == [1, 1], "fewer workers do not get more threads by themselves"
+    assert [s.threads for s in made(jobs=2, threads=2)] == [2, 2]
+
+
+def test_a_slot_per_gpu_and_job(gpus: Any) -> None:
+    gpus("0", "1")
+    assert made() == [slots.Slot(0, "0", 1, 8), slots.Slot(1, "1", 1, 8)]
+    assert [(s.gpu, s.share, s.threads) for s in made(jobs_per_gpu=2)] == [
+        ("0", 2, 4),
+        ("1", 2, 4),
+        ("0", 2, 4),
+        ("1", 2, 4),
+    ]
+    assert [(s.gpu, s.share) for s in made(jobs=3)] == [("0", 2), ("1", 1), ("0", 2)]
+    assert [s.gpu for s in made(jobs=1)] == ["0"]
+    assert [s.gpu for s in made(gpus=("1",))] == ["1"]
+    assert [s.gpu for s in made(device="cpu", jobs=2)] == [None, None]
+
+
+def test_gpus_that_are_not_there(gpus: Any) -> None:
+    gpus("0", "1")
+    with pytest.raises(UsageError, match="--gpus 7: no such GPU; visible: 0, 1"):
+        made(gpus=("0", "7"))
+    with pytest.raises(UsageError, match="contradict"):
+        made(gpus=("0",), device="cpu")
+    gpus()
+    with pytest.raises(UsageError, match="visible: none"):
+        made(gpus=("GPU-1",))
+    with pytest.raises(UsageError, match="torch sees no GPU"):
+        made(device="cuda")
+
+
+def test_environment_of_a_worker() -> None:
+    cpu = slots.Slot(0, None, 1, 1).environment()
+    assert cpu["OMP_NUM_THREADS"] == cpu["MKL_NUM_THREADS"] == "1"
+    assert cpu["CUDA_VISIBLE_DEVICES"] == ""
+    assert slots.Slot(0, "GPU-ab", 2, 4).environment()["CUDA_VISIBLE_DEVICES"] == "GPU-ab"
+
+
+def test_an_empty_list_of_visible_devices_means_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    for text in ("", "-1", "NoDevFiles"):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", text)
+        assert slots.visible_gpus() == ()
+
+
+def test_an_inherited_list_is_kept_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-x, GPU-y")
+    monkeypatch.setattr(slots.shutil, "which", lambda name: "/usr/bin/nvidia-smi")
+    answer = slots.subprocess.CompletedProcess([], 0, "gpus 2\n", "")
+    monkeypatch.setattr(slots.subprocess, "run", lambda *a, **k: answer)
+    assert slots.visible_gpus() == ("GPU-x", "GPU-y")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    assert slots.visible_gpus() == ("0", "1")
+    answer.stdout = "some warning\n"
+    assert slots.visible_gpus() == ()
