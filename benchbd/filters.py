@@ -105,7 +105,8 @@ class Filters:
                     known = _names(cells, term.key)
                     hint = did_you_mean(term.glob, known) if known else ""
                     where = f"{expression.flag} {shown(expression.text)}"
-                    raise UsageError(f"{where}: no cell here has {term.key} {shown(term.glob)}{hint}")
+                    none = "no cell is left, none" if expression in self.wanted and term.equal else "no cell here"
+                    raise UsageError(f"{where}: {none} has {term.key} {shown(term.glob)}{hint}")
 
     def none_left(self, count: int) -> UsageError:
         """The error for expressions that leave no cell of ``count``."""

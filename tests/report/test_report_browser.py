@@ -31,7 +31,14 @@ class Browser:
 
     def __init__(self, base: str, dark: bool = False) -> None:
         self.base = base
-        flags = ["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run"]
+        flags = [
+            "--headless=new",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--disable-dev-shm-usage",
+            "--no-first-run",
+            "--force-prefers-reduced-motion",
+        ]
         options = {"binary": CHROMIUM, "args": flags}
         wanted = {"alwaysMatch": {"browserName": "chrome", "goog:chromeOptions": options}}
         self.base = f"{base}/session/{self.call('POST', '/session', {'capabilities': wanted})['sessionId']}"
