@@ -130,7 +130,9 @@ def _shaped(record: dict[str, Any]) -> bool:
         if name not in record or not isinstance(record[name], types):
             return False
     inner = [record[name].get(key) for name, keys in _NUMBERS_IN.items() if record[name] is not None for key in keys]
-    if not all(_number(value) for value in (*inner, *(record.get(name) for name in _NUMBERS))):
+    if not all(name in record for name in _NUMBERS):
+        return False
+    if not all(_number(value) for value in (*inner, *(record[name] for name in _NUMBERS))):
         return False
     stages = record["time"].get("stages")
     return isinstance(stages, dict) and all(_number(seconds, null=False) for seconds in stages.values())

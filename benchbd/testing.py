@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from benchbd import registry
 from benchbd.cell import Cell, part_of
 from benchbd.components import DatasetInfo, Images
+from benchbd.datafolder import data_folder
 from benchbd.errors import BenchbdError, one_line
 from benchbd.recipe import Recipe
 from benchbd.testing_checks import CHECKS, Check
@@ -66,25 +67,33 @@ class Bench:
         self.entry = registry.find(kind, name)
         self.cls: type[Any] = registry.load(kind, name)
         self.made: Any = registry.make(kind, name, **{**self.cls.smoke, **given})
+        self._poisoners: dict[tuple[str, int], Poisoner] = {}
         self._temporary = None if folder else tempfile.TemporaryDirectory(prefix="benchbd-check-")
         self.folder = folder or Path(self._temporary.name if self._temporary else "")
 
     @functools.cached_property
+    def root(self) -> str | None:
+        """Folder of the data sets."""
+        return data_folder(None)
+
+    @functools.cached_property
     def missing(self) -> str | None:
         """For data sets: what files are missing, one line; None where all is there."""
-        return self.made.missing(None) if self.kind == "datasets" else None  # type: ignore[no-any-return]
+        return str(self.made.missing(self.root) or "") or None if self.kind == "datasets" else None
 
     def poisoner(self, where: str, seed: int = 0) -> Poisoner:
-        """The attack at work on the tiny set, in a store of its own."""
+        """The attack at work on the tiny set, in a store of its own; the same one whenever asked for."""
         import torch
 
         from benchbd.poison import Poisoner
         from benchbd.store import Store
 
-        mine = part_of(self.made)
-        this = dataclasses.replace(cell(seed=seed, epochs=1), attack=mine)
-        store = Store(self.folder / where)
-        return Poisoner(this, this.made(), store, torch.device("cpu"), lambda event: None, None)
+        if (where, seed) not in self._poisoners:
+            this = dataclasses.replace(cell(seed=seed, epochs=1), attack=part_of(self.made))
+            store = Store(self.folder / where)
+            made = Poisoner(this, this.made(), store, torch.device("cpu"), lambda event: None, None)
+            self._poisoners[where, seed] = made
+        return self._poisoners[where, seed]
 
     @functools.cached_property
     def clean(self) -> tuple[TrainSet, DatasetInfo]:

@@ -172,10 +172,9 @@ def repeats(bench: Bench) -> Iterator[str]:
 
 def trains_as_declared(bench: Bench) -> Iterator[str]:
     """An attack that trains something says so, for the plan."""
-    poisoner = bench.poisoner("declared")
-    poisoner.poison(*bench.clean)
-    if poisoner.ledger.trainings and not bench.made.trains():
-        yield f"prepare trains {dict(poisoner.ledger.trainings)} but trains() names nothing"
+    asked = bench.poisons and bench.poisoner("one").ledger.trainings
+    if asked and not bench.made.trains():
+        yield f"prepare trains {dict(asked)} but trains() names nothing"
 
 
 # Defenses -------------------------------------------------------------------------------------------------------------
@@ -297,7 +296,7 @@ def reads_as_declared(bench: Bench) -> Iterator[str]:
     if not all(0 < s <= 1 for s in bench.made.normalisation.std):
         yield f"normalisation in [0, 1] units needs deviations in (0, 1], not {bench.made.normalisation.std}"
     for split, count in (("train", info.train), ("test", info.test)):
-        data, again = bench.made.load(split, None), bench.made.load(split, None)
+        data, again = bench.made.load(split, bench.root), bench.made.load(split, bench.root)
         if data.images.dtype != torch.uint8 or data.images.shape != (count, 3, info.size, info.size):
             yield f"{split} images are {data.images.dtype} {tuple(data.images.shape)}, info says {info}"
         if data.labels.dtype != torch.int64 or data.labels.shape != (count,):

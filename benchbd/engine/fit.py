@@ -215,6 +215,7 @@ def _loop(
         if on_epoch is not None:
             net.eval()
             on_epoch(epoch, net)
+            optimizer.zero_grad(set_to_none=True)  # what it may have left behind
         if checkpoint is not None and epoch + 1 < recipe.epochs and checkpoint.due():
             save(epoch + 1, 0)
 

@@ -63,6 +63,7 @@ class Step:
         perturb: Perturb | None = None,
     ) -> None:
         self.net, self.optimizer = net, optimizer
+        optimizer.zero_grad(set_to_none=True)  # a step ends without gradients and expects none
         self.images, self.labels, self.weights = images, labels, weights
         self.recipe, self.precision = recipe, precision
         self.loss: Loss = loss or weighted_mean

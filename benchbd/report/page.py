@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from benchbd.report.labels import KINDS, Labels, variant
 from benchbd.report.probes import probe_of
+from benchbd.report.records import ordered
 from benchbd.report.reproduce import command
 from benchbd.report.table import Cell, Column, Row, Table
 
@@ -245,7 +246,7 @@ def inert_json(value: Any) -> str:
 def render_html(board: Board) -> str:
     """The whole page."""
     pool = _Pool()
-    records = [_record(r, board.labels, pool) for r in board.records]
+    records = [_record(r, board.labels, pool) for r in ordered(board.records)]
     parts = {
         "title": _text(board.title),
         "css": _template("page.css"),

@@ -8,6 +8,7 @@ under the same path as here unless ``output`` says otherwise.
 from __future__ import annotations
 
 import dataclasses
+import logging
 import time
 from pathlib import Path
 from typing import Any
@@ -46,7 +47,7 @@ class RayExecutor:
         )
         self._ours = not ray.is_initialized()
         self._connect(config)
-        total = ray.cluster_resources()
+        total = ray.cluster_resources()  # type: ignore[no-untyped-call,unused-ignore]
         gpus = 0.0 if settings.device == "cpu" or not total.get("GPU") else 1.0 / settings.jobs_per_gpu
         self._cpus, self._gpus = float(config.get("num_cpus", 1)), float(config.get("num_gpus", gpus))
         self._resources = config.get("resources")
@@ -54,10 +55,8 @@ class RayExecutor:
         rooms += [total.get("GPU", 0.0) / self._gpus] if self._gpus else []
         self.places = int(min(rooms, default=1.0) + 1e-9)
         if self.places < 1:
-            asked = f"{self._cpus:g} CPUs and {self._gpus:g} GPUs a cell"
-            raise UsageError(
-                f"--executor ray: {asked}, but the cluster has {total.get('CPU', 0):g} and {total.get('GPU', 0):g}"
-            )
+            there = f"{total.get('CPU', 0):g} CPUs and {total.get('GPU', 0):g} GPUs"
+            raise UsageError(f"--executor ray: a cell wants {self._cpus:g} and {self._gpus:g} of {there}")
         if settings.jobs:
             self.places = min(self.places, settings.jobs)
         self._running: dict[Any, tuple[Job, float]] = {}
@@ -72,8 +71,8 @@ class RayExecutor:
         if config.get("runtime_env"):
             given["runtime_env"] = config["runtime_env"]
         try:
-            self._ray.init(log_to_driver=False, logging_level="error", **given)
-        except (ConnectionError, RuntimeError, ValueError, TypeError, OSError) as error:
+            self._ray.init(log_to_driver=False, logging_level=logging.ERROR, **given)
+        except Exception as error:  # Ray raises plain ones where a node does not start in time
             hint = "" if config.get("address") else " (start one with ray start --head, or name it: {address: ...})"
             raise UsageError(f"--executor ray: no Ray cluster: {one_line(error)}{hint}") from error
 
@@ -85,15 +84,10 @@ class RayExecutor:
         """Send a job off. Ray itself never tries again: a crash belongs to one cell."""
         share = max(1, round(1 / self._gpus)) if 0 < self._gpus < 1 else 1
         gpus = 1.0 if job.alone and self._gpus else self._gpus
-        options = {
-            "num_cpus": self._cpus,
-            "num_gpus": gpus,
-            "max_retries": 0,
-            "max_calls": 1,
-            "resources": self._resources,
-        }
+        room = {"num_cpus": self._cpus, "num_gpus": gpus, "resources": self._resources}
         order = order_of(job, self._settings, share=share, ship_plugins=True)
-        task = self._ray.remote(run_order).options(**options, name=f"benchbd {job.label}")
+        # One call a process: what a task has registered and imported must not meet the next one.
+        task = self._ray.remote(max_calls=1, max_retries=0)(run_order).options(**room, name=f"benchbd {job.label}")
         self._running[task.remote(order)] = (job, time.monotonic())
         self._notify(job.id, {"event": "started", "where": "ray"})
 

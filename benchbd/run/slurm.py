@@ -20,6 +20,7 @@ from benchbd.errors import BenchbdError, UsageError, did_you_mean, one_line
 from benchbd.run.executor import Ended, Job, Notify
 from benchbd.run.remote import order_of, run_file
 from benchbd.run.settings import RunSettings
+from benchbd.run.states import INTERRUPTIONS
 from benchbd.store import atomic_write
 
 CHUNK = 500
@@ -41,7 +42,7 @@ class _Task:
         self.job, self.task_id, self.before = job, task_id, before
         self.began = time.monotonic()
         self.missed = 0
-        self.running = False
+        self.running = self.taken_back = False
         self.said = ""
 
 
@@ -129,7 +130,7 @@ class SlurmExecutor:
         if minutes is None:
             minutes = math.ceil(settings.timeout / 60) + GRACE_MINUTES if settings.timeout else DEFAULT_MINUTES
         if "mem_gb" in config:
-            config["mem"] = f"{config.pop('mem_gb')}GB"
+            config["mem"] = f"{math.ceil(1024 * float(config.pop('mem_gb')))}M"
         if settings.device != "cpu" and not {"gpus_per_node", "gpus_per_task", "gres"} & config.keys():
             config["gpus_per_node"] = 1
         more = {"requeue": True, **(config.pop("additional_parameters", None) or {})}
@@ -247,11 +248,14 @@ class SlurmExecutor:
     def _check(self, task: _Task, queue: dict[str, str] | None) -> Ended | None:
         """The end of a task, if it has come: by its record, else by its absence from the queue."""
         job = task.job
-        if self._changed(job.id) != task.before:
+        changed = self._changed(job.id)
+        if changed != task.before:
             record = records.read_record(self._settings.output, job.id)
-            if record is not None:
+            status = str(record["status"]) if record else ""
+            if record is not None and (status not in INTERRUPTIONS or (queue is not None and task.task_id not in queue)):
                 wall = time.monotonic() - task.began
-                return Ended(job.id, str(record["status"]), str(record.get("error") or ""), True, False, wall)
+                return Ended(job.id, status, str(record.get("error") or ""), True, False, wall)
+            # Preempted, perhaps: as long as the task is in the queue it may begin again.
         if queue is None:
             return None
         state = queue.get(task.task_id)
@@ -262,6 +266,8 @@ class SlurmExecutor:
         task.missed += 1
         if task.missed < GONE:
             return None
+        if task.taken_back and not task.running:
+            return Ended(job.id, "pending")
         text = _say("scontrol", "show", "job", "-o", task.task_id) or ""
         facts = dict(word.partition("=")[::2] for word in text.split() if "=" in word)
         status, reason = how_it_ended(facts, task.task_id)
@@ -280,7 +286,10 @@ class SlurmExecutor:
 
     def drain(self) -> None:
         """Take back what has not begun; running tasks go on."""
-        self._scancel([t.task_id for t in self._tasks.values() if not t.running], "--state=PENDING")
+        waiting = [task for task in self._tasks.values() if not task.running]
+        for task in waiting:
+            task.taken_back = True
+        self._scancel([task.task_id for task in waiting], "--state=PENDING")
 
     def cancel(self, job_id: str) -> None:
         """Take a task out of the queue, or stop it."""

@@ -247,3 +247,16 @@ def test_bytes_are_those_of_splitmix64():
         stream = scramble((scramble((seed + golden) % word) + golden * (index + 1)) % word)
         expected = b"".join(scramble((stream + golden * step) % word).to_bytes(8, "little") for step in (1, 2))
         assert bytes_of_each(seed, np.array([index]), 16).tobytes() == expected
+
+
+def test_dynamic_cross_samples_keep_their_labels_and_carry_another_trigger():
+    made, poison = row("dynamic", extra="cross_in_train=True")
+    clean, _ = made.train_set()
+    poisoned = apply(clean, poison)
+    cover = poison.indices[~poison.flags]
+    assert len(poison.indices) == 12
+    assert len(cover) == poison.facts["cover"] == poison.facts["count"] == 6
+    assert torch.equal(poisoned.labels[cover], clean.labels[cover])
+    assert (poisoned.labels[poison.indices[poison.flags]] == TARGET).all()
+    rest = np.setdiff1d(np.arange(COUNT), poison.indices)
+    assert torch.equal(poisoned.images[rest], clean.images[rest])

@@ -301,10 +301,12 @@ def test_callbacks_see_every_epoch_and_change_nothing(make_net, toy_set, plain):
 
     def on_epoch(epoch, net):
         epochs.append((epoch, net.training, net.net.norm.training))
-        net(torch.rand(4, 3, 12, 12))
+        net(torch.rand(4, 3, 12, 12)).sum().backward()
         torch.manual_seed(0)
 
     train(silent, toy_set, SHORT, plain)
+    watched(torch.rand(4, 3, 12, 12)).sum().backward()
+    watched.load_state_dict(make_net(dropout=True).state_dict())
     result = train(watched, toy_set, SHORT, plain, on_epoch=on_epoch, on_progress=told.append)
     assert same_state(silent, watched)
     assert epochs == [(0, False, False), (1, False, False)]

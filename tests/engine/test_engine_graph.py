@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -126,6 +127,35 @@ def test_a_whole_fit_through_the_graph_equals_an_eager_one(make_net, toy_set, mo
     assert recorder.replays == 12
     for name, tensor in eager.state_dict().items():
         assert torch.equal(tensor, graphed.state_dict()[name]), name
+
+
+@pytest.mark.parametrize(
+    ("wish", "perturbed", "rows", "graphed", "compiled"),
+    [
+        ({}, False, 32, True, False),
+        ({"graph": False}, False, 32, False, False),
+        ({"compile": True}, False, 32, True, True),
+        ({"compile": True, "graph": False}, False, 32, False, True),
+        ({}, True, 32, False, False),
+        ({}, False, 31, False, False),
+    ],
+    ids=["graph", "eager", "compile", "compile-eager", "perturbed", "small-set"],
+)
+def test_which_steps_are_captured(monkeypatch, wish, perturbed, rows, graphed, compiled):
+    """What a GPU would be given, without one."""
+    module = sys.modules["benchbd.engine.fit"]
+    monkeypatch.setattr(module, "GraphedStep", lambda step, rows, recorder: ("graphed", step))
+    monkeypatch.setattr(torch, "compile", lambda net, dynamic: ("compiled", net))
+    step = SimpleNamespace(
+        images=SimpleNamespace(device=torch.device("cuda", 0)),
+        precision=Precision("cuda-bf16", torch.bfloat16)._replace(**wish),
+        recipe=Recipe(batch_size=32),
+        perturb=object() if perturbed else None,
+        net="net",
+        forward="net",
+    )
+    assert module.fast_step(step, torch.zeros(rows, 4)) == (("graphed", step) if graphed else step)
+    assert step.forward == (("compiled", "net") if compiled else "net")
 
 
 # From here on with the real thing.

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from benchbd.engine import Precision, choose_precision, fit
-from benchbd.engine.state import make_optimizer, restore, snapshot
+from benchbd.engine import choose_precision, fit
+from benchbd.engine.state import make_optimizer, restore, set_lr, snapshot
 from benchbd.recipe import Recipe
 
 CPU = torch.device("cpu")
@@ -126,5 +126,11 @@ def test_state_is_allocated_as_torch_would(make_net):
             torch.testing.assert_close(p, q, rtol=1e-5, atol=1e-6)
 
 
-def test_precision_is_a_plain_tuple():
-    assert Precision("x") == Precision("x", None, True, False, True, False)
+def test_the_learning_rate_changes_in_place_where_a_graph_reads_it():
+    weight = torch.nn.Parameter(torch.zeros(2))
+    lr = torch.tensor(0.5)
+    for_graphs, plain = torch.optim.SGD([weight], lr), torch.optim.SGD([weight], 0.5)
+    for optimizer in (for_graphs, plain):
+        set_lr(optimizer, 0.25)
+        assert float(optimizer.param_groups[0]["lr"]) == 0.25
+    assert for_graphs.param_groups[0]["lr"] is lr

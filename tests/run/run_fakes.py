@@ -110,6 +110,12 @@ def _misbehave(do: str, output: Path) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
     elif do == "exit":
         os._exit(7)
+    elif do.startswith("meet-"):  # wait until so many cells run at once
+        for _ in range(3000):
+            words = [row[1] for row in read_trace(output)]
+            if words.count("start") - words.count("end") >= int(do[5:]):
+                break
+            time.sleep(0.02)
     elif do == "hang":
         time.sleep(3600)
     elif do == "children":

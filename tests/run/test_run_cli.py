@@ -97,7 +97,7 @@ def test_run_is_idempotent(cli: Cli, tmp_path: Path, capfd: pytest.CaptureFixtur
         (("--executor-config", "{1: 2}"), "must be a mapping"),
         (("--gpus", "x"), "--gpus must be numbers"),
         (("--device", "cpu", "--gpus", "0"), "contradict"),
-        (("--filter", "defense=lfd"), "no cell is left"),
+        (("--filter", "defense=lfd"), "--filter 'defense=lfd': no cell is left"),
     ],
 )
 def test_bad_flags_get_one_line(

@@ -1,0 +1,62 @@
+"""Clusters for tests: a real one-node Slurm, a local Ray. Skipped, with the reason, where they cannot be started."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from benchbd import registry
+
+FAKES = Path(__file__).parent.parent / "run"
+
+
+@pytest.fixture(scope="session")
+def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A Slurm whose commands work in this process."""
+    pytest.importorskip("submitit", reason="pip install 'benchbd[slurm]'")
+    sys.path.insert(0, str(Path(__file__).parent))
+    import slurm_node
+
+    why = slurm_node.missing()
+    if why:
+        pytest.skip(why)
+    # Sockets have short paths.
+    folder = Path("/tmp") / f"slurm-{os.getpid()}"
+    with slurm_node.slurm(folder) as environment:
+        os.environ["SLURM_CONF"] = environment["SLURM_CONF"]
+        yield
+        del os.environ["SLURM_CONF"]
+    import shutil
+
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def ray() -> Iterator[ModuleType]:
+    """A local Ray with two CPUs and two declared GPUs (nothing looks at the GPUs)."""
+    ray = pytest.importorskip("ray", reason="pip install 'benchbd[ray]'")
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(FAKES), os.environ.get("PYTHONPATH")]))
+    ray.init(num_cpus=2, num_gpus=2, log_to_driver=False, include_dashboard=False)
+    yield ray
+    ray.shutdown()
+
+
+@pytest.fixture
+def fakes(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
+    """The runner tests' stand-in for ``benchbd.execute``."""
+    monkeypatch.syspath_prepend(FAKES)
+    paths = [str(FAKES), os.environ.get("PYTHONPATH")]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, paths)))
+    import run_fakes
+
+    known = dict(registry._plugin_files)
+    registry.add_plugin_file(str(run_fakes.PLUGIN))
+    yield run_fakes
+    registry._plugin_files.clear()
+    registry._plugin_files.update(known)
+    registry._by_name.cache_clear()

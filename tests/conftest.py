@@ -1,0 +1,99 @@
+"""What the tests of the core share: toy plugins, a registry that forgets them, a watch on what is written where."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import textwrap
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchbd import registry
+
+_watched: list[list[str]] = []
+_PATHS = {"os.mkdir": 0, "os.rename": 1, "os.remove": 0, "os.rmdir": 0, "os.symlink": 1, "os.link": 1, "os.truncate": 0}
+
+
+def _hook(event: str, arguments: tuple[Any, ...]) -> None:
+    if not _watched:
+        return
+    if event == "open":
+        path, mode, flags = arguments
+        if not (set(mode or "") & set("wax+") or (flags or 0) & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)):
+            return
+    elif event in _PATHS:
+        path = arguments[_PATHS[event]]
+    elif event in ("subprocess.Popen", "os.system"):
+        path = f"command {arguments[0]}"
+    else:
+        return
+    if not isinstance(path, int):
+        _watched[-1].append(os.fsdecode(path))
+
+
+@pytest.fixture(scope="session")
+def _audit() -> None:
+    sys.addaudithook(_hook)
+
+
+@pytest.fixture
+def writes_nothing_outside(_audit: None) -> Callable[[Path], AbstractContextManager[None]]:
+    """A context in which every write, rename, removal or command outside a folder is a failure."""
+
+    @contextlib.contextmanager
+    def watch(folder: Path) -> Iterator[None]:
+        seen: list[str] = []
+        _watched.append(seen)
+        try:
+            yield
+        finally:
+            _watched.remove(seen)
+        inside = (str(folder), os.devnull)
+        ours = ("__pycache__", ".hypothesis")  # Python's and the test tool's own
+        assert [p for p in seen if not p.startswith(inside) and not any(word in p for word in ours)] == []
+
+    return watch
+
+
+@pytest.fixture
+def fresh_registry() -> Iterator[None]:
+    """Plugin files made known in the test are forgotten after it, entry points looked for anew."""
+    before = set(registry.plugin_files())
+    registry._installed.cache_clear()
+    registry._by_name.cache_clear()
+    yield
+    for file in set(registry.plugin_files()) - before:
+        registry.forget_plugin_file(file)
+    registry._installed.cache_clear()
+    registry._by_name.cache_clear()
+
+
+@pytest.fixture
+def plugin_file(tmp_path: Path, fresh_registry: None) -> Callable[..., Path]:
+    """Write a plugin file; what every plugin imports is put before its text."""
+
+    def write(text: str, name: str = "mine.py") -> Path:
+        head = (
+            "from __future__ import annotations\n"
+            "from benchbd.components import *\n"
+            "from benchbd.components import attack, dataset, defense, model\n"
+        )
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(head + textwrap.dedent(text))
+        return path
+
+    return write
+
+
+@pytest.fixture
+def toys(fresh_registry: None) -> Path:
+    """The toy plugins (toy-images, toy-attack, toy-clean, toy-defense, toy-net), made known."""
+    path = Path(__file__).parent / "toy_plugins.py"
+    registry.add_plugin_file(str(path))
+    return path

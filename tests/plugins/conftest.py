@@ -1,0 +1,39 @@
+"""One bench a plugin, shared by all checks of it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+from benchbd import registry
+from benchbd.testing import Bench, faults
+from benchbd.testing_checks import Check
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def passes(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., None]:
+    """Run a check on a plugin: ``passes(kind, name, check, **parameters)``."""
+    benches: dict[str, Bench] = {}
+
+    def run(kind: str, name: str, check: Check, **given: Any) -> None:
+        if name not in benches:
+            fields = {f.name for f in dataclasses.fields(registry.load(kind, name))}
+            fitting = {k: v for k, v in given.items() if k in fields}
+            benches[name] = Bench(kind, name, tmp_path_factory.mktemp(name), **fitting)
+        if benches[name].missing:
+            pytest.skip(str(benches[name].missing))
+        assert faults(benches[name], check) == []
+
+    return run

@@ -1,0 +1,505 @@
+"""Bad and hostile input: exactly one clear line on standard error, exit code 2, no traceback, nothing written."""
+
+from __future__ import annotations
+
+import copy
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from benchbd import datafolder, matrix, matrixfile
+from benchbd.cli import main
+from benchbd.errors import BenchbdError, UsageError, did_you_mean, one_line, shown
+
+GOOD = """
+dataset: digits
+model: resnet18(width=2)
+attacks: [none, {blend: {alpha: 0.2}}]
+defenses: [none, {lfd: {beta: [0, 1.0e-3]}}]
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fresh_registry: None) -> Path:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("BENCHBD_DATA", raising=False)
+    (tmp_path / "good.yaml").write_text(GOOD)
+    return tmp_path
+
+
+@pytest.fixture
+def refused(
+    folder: Path,
+    capsys: pytest.CaptureFixture[str],
+    writes_nothing_outside: Callable[[Path], AbstractContextManager[None]],
+) -> Callable[..., str]:
+    """Run a command that must be refused; return its one line."""
+
+    def run(*words: str) -> str:
+        before = sorted(folder.rglob("*"))
+        began = time.process_time()
+        with writes_nothing_outside(folder):
+            code = main(words)
+        out, err = capsys.readouterr()
+        assert code == 2, err
+        assert out == ""
+        assert err.startswith("benchbd: ")
+        assert err.count("\n") == 1
+        assert err.endswith("\n")
+        assert err[:-1].isprintable()
+        assert len(err) < 1_100
+        assert time.process_time() - began < 3, "a refusal must be quick"
+        assert sorted(folder.rglob("*")) == before
+        return err.removeprefix("benchbd: ").rstrip("\n")
+
+    return run
+
+
+# -- the command line itself
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["paln", "x"], "there is no verb 'paln'; did you mean 'plan'?"),
+        (["x" * 10_000], "there is no verb 'xxx"),
+        (["plan"], "the following arguments are required: MATRIX; see benchbd plan --help"),
+        (["plan", "good.yaml", "--sed", "1"], "unrecognized arguments: --sed 1"),
+        (["plan", "good.yaml", "--filt", "defense=lfd"], "unrecognized arguments: --filt"),
+        (["plan", "good.yaml", "more"], "unrecognized arguments: more"),
+        (["plan", "good.yaml", "--seeds"], "argument --seeds: expected one argument"),
+        (["plan", "good.yaml", "--seeds", ""], "a seed is a whole number"),
+        (["plan", "good.yaml", "--seeds", "0-"], "a seed is a whole number"),
+        (["plan", "good.yaml", "--seeds", ",".join(["0-9999"] * 50) + ",10000-10001"], "more than 10,000 seeds"),
+        (["plan", "good.yaml", "--filter", "defence=lfd"], "unknown key 'defence'; did you mean 'defense'?"),
+        (["plan", "good.yaml", "--filter", "defense=ldf"], "did you mean 'lfd'?"),
+        (["plan", "good.yaml", "--exclude", "defense=ldf"], "did you mean 'lfd'?"),
+        (["plan", "good.yaml", "--set", "lfd.bta=1"], "lfd has no parameter 'bta'; did you mean 'beta'?"),
+        (["plan", "good.yaml", "--set", "abl.lr=1"], "nothing in this matrix is called 'abl'"),
+        (["plan", "good.yaml", "--set", "model=resnet19"], "no model is called 'resnet19'; did you mean 'resnet18'?"),
+        (["plan", "good.yaml", "--output", "good.yaml"], "is a file, not a folder"),
+        (["plan", "good.yaml", "--output", "a\0b"], "that is no path"),
+        (["plan", "good.yaml", "--output", "x" * 10_000], "that is no path"),
+        (["plan", "good.yaml", "--output", "x" * 3_000], "cannot be read (File name too long)"),
+        (["plan", "good.yaml", "--output", "~nobody-of-that-name/x"], "no such home folder"),
+        (["plan", "good.yaml", "--data", "nowhere"], "data folder 'nowhere': no such folder"),
+        (["validate", "good.yaml", "--data", "good.yaml"], "data folder 'good.yaml': no such folder"),
+        (["plan", "good.yaml", "--data", "a\0b"], "that is no path"),
+        (["plan", "good.yaml", "--plugin", "nowhere.py"], "plugin 'nowhere.py': no such file"),
+        (["plan", "good.yaml", "--plugin", "."], "plugin '.': no such file"),
+        (["plan", "good.yaml", "--plugin", "a\0b"], "that is no path"),
+        (["list", "atacks"], "nothing is called 'atacks'; did you mean 'attacks'?"),
+        (["list", "atacks", "*"], "there is no kind 'atacks'; did you mean 'attacks'?"),
+        (["list", "attacks", "nothing*"], "nothing is called 'nothing*'; known: bl"),
+        (["list", "--plugin", "nowhere.py"], "plugin 'nowhere.py': no such file"),
+        (["describe", "lfdd"], "nothing is called 'lfdd'; did you mean 'lfd'?"),
+        (["describe", "attacks/lfd"], "nothing is called 'attacks/lfd'"),
+        (["describe", "../../etc/passwd"], "nothing is called '../../etc/passwd'"),
+        (["describe", "x" * 10_000], "nothing is called 'xxx"),
+        (["show", "abc"], "no records in"),
+        (["show", "../../etc/passwd", "--output", "."], "no records in"),
+        (["prepare", "good.yaml", "--device", "abacus"], "--device 'abacus': must be auto, cpu, cuda or cuda:N"),
+        (["prepare", "good.yaml", "--device", "cuda:99"], "no such device here"),
+        (["prepare", "good.yaml", "--device", "meta"], "no such device here"),
+    ],
+    ids=lambda value: " ".join(w[:24] for w in value).replace("\0", "NUL") if isinstance(value, list) else "",
+)
+def test_flags_and_names(refused: Callable[..., str], words: list[str], told: str) -> None:
+    assert told in refused(*words)
+
+
+# -- which matrix
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("quikstart", "no such file, and no shipped matrix has that name; did you mean 'quickstart'?"),
+        ("", "is a folder; name the YAML file in it"),
+        ("nowhere/good.yaml", "no such file"),
+        ("good.yaml/x", "no such file"),
+        (".", "is a folder; name the YAML file in it"),
+        ("../../../../etc/passwd", "must be a mapping"),
+        ("/etc/../etc/hostname", "must be a mapping"),
+        ("/dev/zero", "is no plain file"),
+        ("/dev/stdin/x", "no such file"),
+        ("../matrices/__init__", "no such file"),
+        ("a\0b", "that is no path"),
+        ("x" * 10_000, "that is no path"),
+        ("x" * 300, "cannot be read (File name too long)"),
+        ("\x1b[31mred", "no such file"),
+        ("two\nlines", "no such file"),
+        ("~nobody-of-that-name/x.yaml", "no such home folder"),
+    ],
+    ids=lambda value: repr(value[:20]),
+)
+def test_names_of_matrices(refused: Callable[..., str], name: str, told: str) -> None:
+    if "etc" in name and not Path(name).exists():
+        pytest.skip(f"this machine has no {name}")
+    assert told in refused("plan", name)
+
+
+# -- what is in it
+
+
+def block(**changes: Any) -> str:
+    data = {**yaml.safe_load(GOOD), **changes}
+    return str(yaml.safe_dump({k: v for k, v in data.items() if v is not KeyError}))
+
+
+def bomb() -> str:
+    lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
+    lines += [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]" for i in range(1, 10)]
+    return "\n".join(lines)
+
+
+HUNDRED = list(range(100))
+TEXTS = {
+    "empty": ("", "is empty; it needs blocks"),
+    "only a comment": ("# nothing\n", "is empty"),
+    "text": ("just words", "must be a mapping with blocks, not str"),
+    "a list": ("- a\n- b\n", "must be a mapping with blocks, not list"),
+    "a number": ("3", "must be a mapping with blocks, not int"),
+    "not YAML": ("attacks: [none\ndefenses: x", "line 2: not YAML"),
+    "a tab": ("dataset:\n\t- digits", "line 2: not YAML (found character '\\t' that cannot start any token)"),
+    "two documents": ("a: 1\n---\nb: 2\n", "not YAML"),
+    "a NUL": ("dataset: a\0b", "not YAML (special characters are not allowed)"),
+    "an escape": ("dataset: \x1b[31m", "not YAML (special characters are not allowed)"),
+    "Latin-1": (GOOD.encode() + "# \xe9\xe8".encode("latin-1"), "is not UTF-8 text"),
+    "UTF-16": (GOOD.encode("utf-16"), "is not UTF-8 text"),
+    "binary": (bytes(range(256)) * 10, "is not UTF-8 text"),
+    "too large": ("# " + "x" * 300_000, "larger than 200,000 bytes"),
+    "deep": ("a: " + "[" * 50_000, "nested too deeply"),
+    "deep mappings": ("".join(" " * i + "a:\n" for i in range(500)), "nested too deeply"),
+    "an alias": ("a: &x 1\nb: *x\n", "line 2: YAML aliases (*name) are not allowed"),
+    "a bomb": (bomb(), "line 2: YAML aliases"),
+    "a bomb that eats itself": ("a: &a [*a, *a]", "YAML aliases"),
+    "a merge": ("a: &x {b: 1}\nc:\n  <<: *x\n", "YAML aliases"),
+    "a merge without alias": (GOOD + "<<: {seeds: 1}", "unknown key '<<'"),
+    "a python tag": ("a: !!python/object/apply:os.system [echo]", "YAML tags"),
+    "a python name": ("a: !!python/name:os.system", "YAML tags"),
+    "a binary tag": ("a: !!binary aGk=", "YAML tags"),
+    "a broken tag": ("a: !!int ''", "YAML tags"),
+    "a local tag": ("a: !mine x", "YAML tags"),
+    "a bare tag": ("a: ! x", "YAML tags"),
+    "a directive": ("%TAG ! tag:x,2000:\n---\na: !b 1", "YAML tags"),
+    "a key twice": (GOOD + "dataset: cifar10", "line 6: 'dataset' is given twice"),
+    "a key twice inside": (block() + "recipe: {epochs: 1, epochs: 2}", "'epochs' is given twice"),
+    "a list as key": ("? [a]\n: 1", "line 1: a key must be a word"),
+    "a mapping as key": ("{{a: 1}: 2}", "a key must be a word"),
+    "an unknown key": (GOOD + "defences: [lfd]", "unknown key 'defences'; did you mean 'defenses'?"),
+    "a number as key": (GOOD + "3: x", "unknown key 3"),
+    "a long key": (GOOD + "x" * 900 + ": 1", "unknown key 'xxx"),
+    "a huge number": (GOOD + "seeds: " + "9" * 5_000, "not YAML (Exceeds the limit"),
+    "a large number": (GOOD + "seeds: " + "9" * 400, "a seed is a whole number"),
+    "no data set": (block(dataset=KeyError), "dataset is missing"),
+    "no model": (block(model=None), "model is missing"),
+    "no attacks": (block(attacks=[]), "attacks is missing"),
+    "no defenses": (block(defenses=KeyError), "defenses is missing"),
+    "blocks and a block": (GOOD + "blocks: []", "dataset belongs inside a block"),
+    "no blocks": ("blocks: []", "blocks must be a list with at least one block"),
+    "blocks is text": ("blocks: x", "blocks must be a list"),
+    "blocks is null": ("blocks:", "blocks must be a list"),
+    "a block is text": ("blocks: [x]", "block 1: must be a mapping"),
+    "a block's key": ("blocks: [{datset: digits}]", "block 1: unknown key 'datset'; did you mean 'dataset'?"),
+    "an unknown data set": (block(dataset="cifar"), "no dataset is called 'cifar'; did you mean 'cifar10'?"),
+    "an unknown model": (block(model="resnet"), "no model is called 'resnet'; did you mean 'resnet"),
+    "an unknown attack": (block(attacks=["blnd"]), "block 1: no attack is called 'blnd'; did you mean 'blend'?"),
+    "an unknown defense": (block(defenses=["lfdd"]), "no defense is called 'lfdd'; did you mean 'lfd'?"),
+    "a path as name": (block(attacks=["../../etc/passwd"]), "'../../etc/passwd' is neither NAME nor"),
+    "an absolute path": (block(model="/etc/passwd"), "'/etc/passwd' is neither NAME nor"),
+    "a NUL in a name": ('{attacks: "a\\0b", dataset: digits, model: lenet, defenses: none}', "'a\\x00b' is neither"),
+    "a surrogate": ('{attacks: "\\ud800", dataset: digits, model: lenet, defenses: none}', "neither NAME nor"),
+    "a name of 10 kB": (block(attacks=["x" * 10_000]), "a name of 10000 characters is no name"),
+    "a name is a number": (block(defenses=[3]), "defense: expected a name, found 3"),
+    "a name is a list": (block(defenses=[["none"]]), "defense: expected a name, found ['none']"),
+    "two names": (block(defenses=[{"none": None, "lfd": None}]), "takes one name, found 2"),
+    "parameters are a list": (block(defenses=[{"lfd": [1]}]), "parameters must be a mapping"),
+    "an unknown parameter": (block(defenses=[{"lfd": {"alhpa": 1}}]), "no parameter 'alhpa'; did you mean 'alpha'?"),
+    "an ill-typed parameter": (block(defenses=[{"lfd": {"alpha": "high"}}]), "alpha must be float, not 'high'"),
+    "not a number": ("{attacks: blend(alpha=1e999), dataset: digits, model: lenet, defenses: none}", "must be float"),
+    ".nan": (block(defenses=[{"lfd": {"beta": float("nan")}}]), "beta must be float, not nan"),
+    "an unknown choice": (block(defenses=[{"lfd": {"mode": "weigted"}}]), "mode must be 'weighted' | 'unweighted'"),
+    "an empty list": (block(defenses=[{"lfd": {"beta": []}}]), "beta is an empty list"),
+    "a mapping as value": (block(defenses=[{"lfd": {"beta": {"a": 1}}}]), "beta must be float, not {'a': 1}"),
+    "a text of 10 kB": (block(defenses=[{"lfd": {"teacher": "x" * 10_000}}]), "teacher must be str, not 'xxx"),
+    "an unknown teacher": (block(defenses=[{"lfd": {"teacher": "resnet-ss"}}]), "no model is called 'resnet-ss'"),
+    "code": (block(defenses=["lfd(alpha=__import__('os').system('x'))"]), "cannot read the parameters"),
+    "an unknown recipe key": (block(recipe={"epoch": 1}), "recipe has no parameter 'epoch'; did you mean 'epochs'?"),
+    "an ill-typed recipe": (block(recipe={"epochs": "many"}), "recipe: epochs must be int, not 'many'"),
+    "an impossible recipe": (block(recipe={"batch_size": 0}), "batch_size must be 1 or more, not 0"),
+    "an unknown augmentation": (block(recipe={"augment": ["crop"]}), "'crop' is unknown; did you mean 'crop4'?"),
+    "a recipe of numbers": (block(recipe={3: 4}), "recipe has no parameter 3"),
+    "a recipe is text": (block(recipe="long"), "recipe must be a mapping"),
+    "a seed is text": (block(seeds="one"), "a seed is a whole number from 0 on, or a range"),
+    "a seed is negative": (block(seeds=[-1]), "a seed is a whole number"),
+    "a seed is a fraction": (block(seeds=0.5), "a seed is a whole number"),
+    "a seed is true": (block(seeds=True), "a seed is a whole number"),
+    "a backward range": (block(seeds="4-0"), "a seed is a whole number"),
+    "no seeds": (block(seeds=[]), "seeds is empty"),
+    "a flood of seeds": (block(seeds=[f"{i * 10_000}-{i * 10_000 + 9_999}" for i in range(50)]), "more than 10,000"),
+    "a strange gate": (block(gate=2), "gate is an ASR in [0, 1], not 2"),
+    "a gate is true": (block(gate=True), "gate is an ASR in [0, 1]"),
+    "a name with a path": (block(name="../x"), "name must be a word"),
+    "a name is a list": (block(name=["x"]), "name must be a word"),
+    "a description is a list": (block(description=["x"]), "description must be text"),
+    "an exclude without reason": (block(exclude=[{"attack": "none"}]), "needs a reason"),
+    "an exclude with a typo": (block(exclude=[{"attack": "nnone", "reason": "x"}]), "fits no cell"),
+    "a plugin that is not there": (block(plugins=["../../nowhere.py"]), "no such file"),
+    "a plugin with a NUL": ('{plugins: "a\\0b"}', "that is no path"),
+    "a plugin is a number": (block(plugins=3), "plugins are files, not 3"),
+    "a million cells by seeds": (
+        block(seeds="0-9999", model=[{"resnet18": {"width": HUNDRED[1:20]}}]),
+        "cells, more than 100,000; is a list in the wrong place?",
+    ),
+    "a million cells by a typo": (
+        block(defenses=[{"lfd": {"alpha": [i / 1000 for i in HUNDRED], "beta": HUNDRED, "teacher_epochs": HUNDRED}}]),
+        "2,000,000 cells, more than 100,000",
+    ),
+    "more cells than atoms": (
+        block(defenses=[{"lfd": dict.fromkeys(("alpha", "beta", "ga_cap"), HUNDRED * 20)}], seeds="0-9999"),
+        "cells, more than 100,000",
+    ),
+    "a million cells in one line": (
+        block(defenses=[f"lfd(alpha={HUNDRED},beta={HUNDRED},ga_cap={HUNDRED})"]),
+        "2,000,000 cells, more than 100,000",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_texts_of_matrices(refused: Callable[..., str], folder: Path, name: str) -> None:
+    text, told = TEXTS[name]
+    path = folder / "bad.yaml"
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    message = refused("plan", "bad.yaml")
+    # In-line blocks have no number; the table names one where it stands for "which block".
+    assert told.replace("block 1: no", "no") in message
+    assert "bad.yaml" in message
+
+
+@pytest.mark.parametrize(("key", "value"), [("dataset", "cifar"), ("attacks", "blnd"), ("defenses", {"lfd": {"a": 1}})])
+def test_the_message_names_the_block(refused: Callable[..., str], folder: Path, key: str, value: Any) -> None:
+    good = yaml.safe_load(GOOD)
+    (folder / "bad.yaml").write_text(yaml.safe_dump({"blocks": [good, {**good, key: value}]}))
+    assert refused("plan", "bad.yaml").startswith("matrix bad.yaml, block 2: ")
+
+
+@pytest.mark.parametrize("verb", ["run", "plan", "validate", "status", "prepare"])
+def test_every_verb_that_takes_a_matrix_refuses_alike(refused: Callable[..., str], folder: Path, verb: str) -> None:
+    (folder / "bad.yaml").write_text(block(attacks=["blnd"]))
+    assert refused(verb, "bad.yaml") == "matrix bad.yaml: no attack is called 'blnd'; did you mean 'blend'?"
+
+
+# -- plugin files
+
+
+MINE = "from benchbd.components import Attack, attack\n\n\n@attack('NAME', version=1)\nclass Mine(Attack):\n    pass\n"
+PLUGINS = {
+    "raises": (MINE + "raise RuntimeError('no luck\\ntoday')\n", "RuntimeError: no luck today (line 7)"),
+    "raises nothing said": (MINE + "raise RuntimeError\n", "RuntimeError (line 7)"),
+    "has a syntax error": ("def broken(:\n", "SyntaxError: invalid syntax (line 1)"),
+    "defines nothing": ("x = 1\n", "no class under @dataset, @attack, @defense, @model"),
+    "is empty": ("", "no class under"),
+    "leaves": (MINE + "raise SystemExit(0)\n", "SystemExit: 0"),
+    "misses a package": ("import not_there\n" + MINE, "ModuleNotFoundError: No module named 'not_there'"),
+    "takes a built-in name": (MINE.replace("NAME", "blend"), "attack 'blend' is defined twice, in attacks/blend.py:"),
+    "has a NUL": ("x = '\0'\n", "null bytes"),
+    "recurses": (MINE + "def f():\n    return f()\n\n\nf()\n", "RecursionError"),
+}
+
+
+@pytest.mark.parametrize("name", PLUGINS)
+@pytest.mark.parametrize("door", ["--plugin", "plugins:"])
+def test_plugin_files(refused: Callable[..., str], folder: Path, name: str, door: str) -> None:
+    text, told = PLUGINS[name]
+    (folder / "mine.py").write_text(text)
+    (folder / "with.yaml").write_text(block(plugins="mine.py"))
+    words = ["good.yaml", "--plugin", "mine.py"] if door == "--plugin" else ["with.yaml"]
+    message = refused("plan", *words)
+    assert told in message
+    assert "mine.py" in message
+    assert main(["validate", "good.yaml"]) == 0, "nothing of it may stay"
+
+
+# -- the data folder
+
+
+def test_an_unreadable_data_folder(
+    refused: Callable[..., str], folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed = folder / "closed"
+    closed.mkdir()
+    closed.chmod(0)
+    # For root every folder is readable; what the system would answer to others is put in its place.
+    monkeypatch.setattr(datafolder.os, "access", lambda path, mode: Path(path) != closed)
+    for words in (["--data", "closed"], ["--data", str(closed)]):
+        if words[1] == "closed":
+            continue
+        assert refused("validate", "good.yaml", *words).endswith("not readable; check its permissions")
+    monkeypatch.setenv("BENCHBD_DATA", str(closed))
+    assert "not readable; check its permissions" in refused("validate", "good.yaml")
+    closed.chmod(0o700)
+
+
+def test_a_folder_behind_a_closed_one(
+    refused: Callable[..., str], folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = Path.stat
+
+    def stat(self: Path, **options: Any) -> os.stat_result:
+        if "behind" in self.parts:
+            raise PermissionError(13, "Permission denied", str(self))
+        return real(self, **options)
+
+    monkeypatch.setattr(Path, "stat", stat)
+    for words in (["--data", "behind/x"], ["--output", "behind/x"], ["--plugin", "behind/x.py"]):
+        assert "cannot be read (Permission denied)" in refused("validate", "good.yaml", *words)
+    assert "cannot be read (Permission denied)" in refused("validate", "behind/x.yaml")
+
+
+# -- the same, from a real process
+
+
+@pytest.mark.parametrize(
+    "words", [["plan", "bad.yaml"], ["plan", "good.yaml", "--plugin", "raises.py"], ["paln"], ["run", "bad.yaml"]]
+)
+def test_a_real_process_says_one_line_and_ends_with_2(folder: Path, words: list[str]) -> None:
+    (folder / "bad.yaml").write_text(GOOD + "seeds: [0, x]")
+    (folder / "raises.py").write_text(PLUGINS["raises"][0])
+    done = subprocess.run([sys.executable, "-m", "benchbd", *words], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("benchbd: ")
+    assert done.stderr.count("\n") == 1
+    assert sorted(p.name for p in folder.iterdir()) == ["bad.yaml", "good.yaml", "raises.py"]
+
+
+# -- messages
+
+
+def test_values_are_shown_short_in_one_line_whatever_they_are() -> None:
+    for value in ("x" * 10_000, "a\n\x1b\0\ud800\u202e", 10**5000, [[1] * 1000], {"a": 10**5000}, object(), None):
+        assert len(shown(value)) <= 75
+        assert shown(value).isprintable()
+    assert shown("x") == "'x'"
+    assert one_line("a\n b\t\x07c") == "a b \\x07c"
+    assert len(one_line("x" * 10_000)) == 1000
+
+
+def test_suggestions() -> None:
+    assert did_you_mean("epoch", ["epochs", "lr"]) == "; did you mean 'epochs'?"
+    assert did_you_mean("zzz", ["lr", "epochs", "lr"]) == "; known: epochs, lr"
+    assert did_you_mean("zzz", []) == "; none is known"
+
+
+# -- fuzz
+
+WHOLE: dict[str, Any] = {
+    "name": "m",
+    "description": "Words.",
+    "seeds": [0, "1-2"],
+    "gate": 0.5,
+    "recipe": {"epochs": 3, "lr": 1e-3, "augment": ["crop4"]},
+    "exclude": [{"attack": "toy-attack", "seed": 1, "reason": "why not"}],
+    "blocks": [
+        {
+            "dataset": "toy-images",
+            "model": {"toy-net": {"width": [2, 4]}},
+            "attacks": ["none", {"toy-attack": {"places": [[1], [2, 3]], "strength": 2}}],
+            "defenses": ["none", "toy-defense(beta=[1, 2])", {"toy-defense": {"mode": "soft", "note": "x"}}],
+            "recipe": {"batch_size": 32},
+        }
+    ],
+}
+ODD: list[Any] = [
+    *(None, True, False, 0, -1, 3, 2**63, 10**30, 1e308, 1e-3, float("nan"), float("inf"), "", "none", "x", "*", "["),
+    *("toy-attack", "toy-defense(", "toy-defense(beta=1)", "toy-defense(beta=[1, 2, 3])", "../../x", "/etc/passwd"),
+    *("a\0b", "\ud800", "x" * 10_000, "0-5000", "9-1", "toy-images(train=5000)", "toy-net(width=99)"),
+    *([], {}, [[]], [None], {"": {}}, {"none": None}, {"toy-attack": {"strength": "x"}}, {3: 4}, {"reason": "x"}),
+    *(["none"] * 60, {"toy-defense": {"beta": [0.5] * 60}}, {"toy-defense": {"beta": list(range(900))}}, ["0-4999"] * 9),
+]
+SNIPPETS = [
+    *("\n", "  ", "\t", ":", ": ", "- ", "[", "]", "{", "}", "'", '"', "&a ", "*a", "!!int ", "!x ", "? ", "| \n", "> "),
+    *("<<: ", "---\n", "%YAML 9\n", "\0", "\x85", "\u2028", "\ufeff", "~", "null", ".nan", "1e999", "0x10", "1:30"),
+    *("=", "2001-01-01", "#", ",", "\\", "@", "`", "9" * 400, "seeds: 1\n", "blocks:\n", "é"),
+]
+
+
+def mutate(value: Any, data: st.DataObject) -> Any:
+    """Replace, remove, rename, double or move something at a random place."""
+    if isinstance(value, (dict, list)) and value and data.draw(st.integers(0, 4)):
+        value = copy.copy(value)
+        key = data.draw(st.sampled_from(list(value)) if isinstance(value, dict) else st.integers(0, len(value) - 1))
+        how = data.draw(st.integers(0, 7))
+        if how == 0:
+            del value[key]
+        elif how == 1 and isinstance(value, dict):
+            words = [*matrixfile.TOP, *matrixfile.BLOCK, "reason", "", "none", None, 3]
+            value[data.draw(st.sampled_from(words))] = value.pop(key)
+        elif how == 2:
+            value[key] = [value[key], value[key]]
+        else:
+            value[key] = mutate(value[key], data)
+        return value
+    return data.draw(st.sampled_from(ODD))
+
+
+def test_a_thousand_mutated_matrices_are_planned_or_refused_and_nothing_is_written(
+    toys: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    writes_nothing_outside: Callable[[Path], AbstractContextManager[None]],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(matrix, "MAX_CELLS", 300)
+    text = yaml.safe_dump(WHOLE, sort_keys=False)
+    planned = matrix.resolve(copy.deepcopy(WHOLE), "m")
+    assert len(planned.cells) + len(planned.skipped) == 3 * 2 * 3 * 4
+    results: list[int] = []
+
+    @settings(max_examples=1_200, deadline=None, derandomize=True, database=None)
+    @given(st.data())
+    def fuzz(data: st.DataObject) -> None:
+        if data.draw(st.booleans()):
+            found: Any = WHOLE
+            for _ in range(data.draw(st.integers(1, 3))):
+                found = mutate(found, data)
+            written = yaml.dump(found, allow_unicode=True) if data.draw(st.booleans()) else None
+        else:
+            written = text
+            for _ in range(data.draw(st.integers(1, 3))):
+                at = data.draw(st.integers(0, len(written)))
+                end = data.draw(st.integers(at, min(at + 12, len(written))))
+                written = written[:at] + data.draw(st.sampled_from(SNIPPETS)) + written[end:]
+        try:
+            if written is None:
+                if not isinstance(found, dict):
+                    return
+                plan = matrix.resolve(found, "m")
+            else:
+                plan = matrix.resolve(matrix.parse(written, "m"), "m")
+            matrix.trainings(plan.cells)
+        except BenchbdError as error:
+            assert isinstance(error, UsageError)
+            assert one_line(error)
+            results.append(0)
+        else:
+            assert len({c.id for c in plan.cells}) == len(plan.cells)
+            assert all(one_line(c.label) for c in plan.cells)
+            results.append(1)
+
+    with writes_nothing_outside(tmp_path):
+        fuzz()
+    assert list(tmp_path.iterdir()) == []
+    assert len(results) >= 1_000
+    assert 100 < sum(results) < len(results) - 100, "both ways out must be well travelled"
