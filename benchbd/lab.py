@@ -94,7 +94,7 @@ class Lab(Stages):
             Diverged: a score is not finite.
         """
         n = len(self.poisoned)
-        values = np.array(scores, np.float64)
+        values = np.asarray(scores, np.float64).copy()
         if values.shape != (n,):
             raise UsageError(f"suspect: {n} samples but scores of shape {values.shape}")
         wrong = n - int(np.isfinite(values).sum())

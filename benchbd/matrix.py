@@ -7,6 +7,7 @@ are kept as ``skipped`` with the reason. Reading the file is :mod:`benchbd.matri
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import itertools
 import math
@@ -74,6 +75,7 @@ class Plan:
 class _Block:
     """One block of a matrix, checked, its product not yet made."""
 
+    where: str
     axes: dict[str, list[Spread]]
     recipe: dict[str, Any]
     seeds: list[int]
@@ -85,6 +87,10 @@ class _Block:
 
     def cells(self, matrix: str) -> Iterator[tuple[Cell, str | None]]:
         """Every cell, with the reason why it cannot exist or None."""
+        with _located(self.where):
+            yield from self._cells(matrix)
+
+    def _cells(self, matrix: str) -> Iterator[tuple[Cell, str | None]]:
         parts = {kind: _distinct(made for s in axis for made in s.made()) for kind, axis in self.axes.items()}
         for (ds_part, ds), (mo_part, mo) in itertools.product(parts["dataset"], parts["model"]):
             info, no_data = _info(ds)
@@ -98,6 +104,15 @@ class _Block:
                         # Every rule is asked of every cell, so that each knows whether it fits any.
                         excluded = [rule.reason for rule in self.rules if rule.fits(cell)]
                         yield cell, reason or (f"excluded: {excluded[0]}" if excluded else None)
+
+
+@contextlib.contextmanager
+def _located(where: str) -> Iterator[None]:
+    """Puts in front of a mistake where it was made."""
+    try:
+        yield
+    except UsageError as error:
+        raise UsageError(f"{where}: {error}") from error
 
 
 def _distinct(components: Iterator[Any]) -> list[tuple[Part, Any]]:
@@ -148,7 +163,8 @@ def resolve(
     here = f"matrix {where}"
     settings = Settings(sets or [])
     name, description, gate = _head(data, where)
-    _add_plugins(data, where)
+    with _located(here):
+        _add_plugins(data, where)
     top_rules = rules_of(data.get("exclude"), here)
     blocks = [
         _block(block, data, f"{here}{f', block {n}' if 'blocks' in data else ''}", settings, seeds, smoke, top_rules)
@@ -195,8 +211,8 @@ def _add_plugins(data: dict[str, Any], where: str) -> None:
     """The matrix's own plugin files; relative ones lie beside it."""
     for plugin in as_list(data.get("plugins")):
         if not isinstance(plugin, str):
-            raise UsageError(f"matrix {where}: plugins are files, not {shown(plugin)}")
-        path = user_path(plugin, f"matrix {where}: plugin")
+            raise UsageError(f"plugins are files, not {shown(plugin)}")
+        path = user_path(plugin, "plugin")
         beside = Path(where).parent / path
         registry.add_plugin_file(str(beside if look(beside, "plugin") == "file" else path))
 
@@ -224,23 +240,25 @@ def _block(
     top_rules: list[Rule],
 ) -> _Block:
     """Check a block and open its specs, without multiplying anything out."""
-    given = {**_mapping(data.get("recipe"), here), **_mapping(block.get("recipe"), here)}
-    recipe = Recipe.parse({**given, **({"epochs": 1} if smoke else {}), **settings.recipe()}, f"{here}: recipe")
     chosen = seeds if seeds is not None else seeds_of(block.get("seeds", data.get("seeds", 0)), here)
+    rules = [*top_rules, *rules_of(block.get("exclude"), here)]
     axes = {}
-    for kind, key in COMPONENTS.items():
-        specs = as_list(settings.spec(kind) or block.get(key))
-        if not specs:
-            raise UsageError(f"{here}: {key} is missing")
-        axes[kind] = [spread(spec, kind, settings, smoke, here) for spec in specs]
-    return _Block(axes, recipe.spec(), chosen, [*top_rules, *rules_of(block.get("exclude"), here)])
+    with _located(here):
+        given = {**_mapping(data.get("recipe")), **_mapping(block.get("recipe"))}
+        recipe = Recipe.parse({**given, **({"epochs": 1} if smoke else {}), **settings.recipe()})
+        for kind, key in COMPONENTS.items():
+            specs = as_list(settings.spec(kind) or block.get(key))
+            if not specs:
+                raise UsageError(f"{key} is missing")
+            axes[kind] = [spread(spec, kind, settings, smoke) for spec in specs]
+    return _Block(here, axes, recipe.spec(), chosen, rules)
 
 
-def _mapping(value: Any, here: str) -> dict[str, Any]:
+def _mapping(value: Any) -> dict[str, Any]:
     if value is None:
         return {}
     if not isinstance(value, dict):
-        raise UsageError(f"{here}: recipe must be a mapping such as {{epochs: 20}}")
+        raise UsageError("recipe must be a mapping such as {epochs: 20}")
     return value
 
 

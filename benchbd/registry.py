@@ -82,6 +82,9 @@ def add_plugin_file(path: str, *, load: bool = True) -> None:
     if look(file, "plugin") != "file":
         raise UsageError(f"plugin {shown(path, 200)}: no such file")
     file = file.resolve()
+    known = str(file) in _plugin_files
+    if known and _plugin_module(file) in sys.modules:
+        return  # a worker asks again for every cell
     found = scan(file, _plugin_module(file), str(file))
     broken = next((e.error for e in found if e.error), None)
     if broken and load:
@@ -89,7 +92,6 @@ def add_plugin_file(path: str, *, load: bool = True) -> None:
     if not found:
         marks = ", ".join(f"@{word}" for word in DECORATORS)
         raise UsageError(f'plugin {shown(path, 200)}: no class under {marks} with a "name" in it')
-    known = str(file) in _plugin_files
     _plugin_files[str(file)] = None
     _by_name.cache_clear()
     if not load:

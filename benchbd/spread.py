@@ -21,7 +21,6 @@ class Spread:
     kind: str
     name: str
     axes: list[list[tuple[str, Any]]]
-    where: str
 
     @property
     def count(self) -> int:
@@ -34,27 +33,22 @@ class Spread:
             try:
                 yield registry.make(f"{self.kind}s", self.name, **dict(combination))
             except Impossible as error:
-                raise UsageError(f"{self.where}: {self.kind} {self.name!r}: {error}") from error
-            except UsageError as error:
-                raise UsageError(f"{self.where}: {error}") from error
+                raise UsageError(f"{self.kind} {self.name!r}: {error}") from error
 
 
-def spread(spec: Any, kind: str, settings: Settings, smoke: bool, here: str) -> Spread:
+def spread(spec: Any, kind: str, settings: Settings, smoke: bool) -> Spread:
     """Read one spec; lists in its parameters are to be expanded (a list-typed parameter takes a list of lists)."""
-    try:
-        name, inner = parse_spec(spec, kind)
-        cls: Any = registry.load(f"{kind}s", name)
-        inner = {**inner, **(cls.smoke if smoke else {}), **settings.params(kind, name)}
-        axes = []
-        for key, value in inner.items():
-            wants_list = key in params.list_typed(cls)
-            opened = isinstance(value, list) and (not wants_list or any(isinstance(v, list) for v in value))
-            if opened and not value:
-                raise UsageError(f"{kind} {name!r}: {key} is an empty list")
-            axes.append([(key, v) for v in value] if opened else [(key, value)])
-            # Each value is checked by itself here, so that a mistake is found before anything is multiplied out.
-            for _, v in axes[-1]:
-                params.resolve(cls, {key: v}, f"{kind} {name!r}")
-    except UsageError as error:
-        raise UsageError(f"{here}: {error}") from error
-    return Spread(kind, name, axes, here)
+    name, inner = parse_spec(spec, kind)
+    cls: Any = registry.load(f"{kind}s", name)
+    inner = {**inner, **(cls.smoke if smoke else {}), **settings.params(kind, name)}
+    axes = []
+    for key, value in inner.items():
+        wants_list = key in params.list_typed(cls)
+        opened = isinstance(value, list) and (not wants_list or any(isinstance(v, list) for v in value))
+        if opened and not value:
+            raise UsageError(f"{kind} {name!r}: {key} is an empty list")
+        axes.append([(key, v) for v in value] if opened else [(key, value)])
+        # Each value is checked by itself here, so that a mistake is found before anything is multiplied out.
+        for _, v in axes[-1]:
+            params.resolve(cls, {key: v}, f"{kind} {name!r}")
+    return Spread(kind, name, axes)

@@ -199,12 +199,13 @@ class Store:
             _write(temporary / "meta.json", json.dumps(meta, sort_keys=True).encode())
             _sync_folder(temporary)
             final.parent.mkdir(parents=True, exist_ok=True)
-            while True:
+            for tries_left in reversed(range(20)):
                 try:
                     temporary.rename(final)
                     break
                 except OSError as error:
-                    if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+                    # An older one is in the place, or another writer's, put there since it was dropped.
+                    if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR) or not tries_left:
                         raise
                     self.drop(kind, key)
             _sync_folder(final.parent)
@@ -264,6 +265,18 @@ class Store:
                 raise
             os.close(handle)
 
+    def _remove_dead_lock(self, key: str) -> None:
+        """Remove the lock file of a holder that was killed just when it was done."""
+        path = self.root / "locks" / f"{key}.lock"
+        with contextlib.suppress(OSError):
+            handle = os.open(path, os.O_RDWR | os.O_NOFOLLOW)
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if os.fstat(handle).st_ino == path.stat().st_ino:
+                    path.unlink()
+            finally:
+                os.close(handle)
+
     def _sweep(self, key: str) -> None:
         """Remove what killed writers of a key left half-written. To be called by the holder of the key's lock."""
         with contextlib.suppress(FileNotFoundError), os.scandir(self.root / "tmp") as entries:
@@ -293,6 +306,7 @@ class Store:
         with contextlib.suppress(CorruptArtifact):
             found = self._load(kind, key)
             if found is not None:
+                self._remove_dead_lock(f"{kind}-{key}")
                 return found, False
         with self.lock(f"{kind}-{key}", waiting):
             found = self.get(kind, key)

@@ -67,7 +67,10 @@ def test_golden_id_of_a_spec() -> None:
 
 def test_golden_id_of_plugins_resolved_with_their_defaults_and_the_recipe(toys: Path) -> None:
     assert toy_cell().id == "30050b5784803268"
-    assert toy_cell(attack="toy-attack(strength=1, places=[1, 2])", recipe={"epochs": 80, "lr": 1e-3}).id == "30050b5784803268"
+    assert (
+        toy_cell(attack="toy-attack(strength=1, places=[1, 2])", recipe={"epochs": 80, "lr": 1e-3}).id
+        == "30050b5784803268"
+    )
 
 
 def shuffled(value: Any, rng: random.Random) -> Any:

@@ -104,7 +104,9 @@ def test_help_and_list_are_instant(words: list[str]) -> None:
 
 
 def test_planning_ten_thousand_cells_on_the_command_line(toy_matrix: Path, told: Callable[..., str]) -> None:
-    toy_matrix.write_text(MATRIX.replace("toy-clean(rate=0.2)", "toy-clean").replace("toy-defense]", "toy-defense, toy-defense(beta=2)]"))
+    toy_matrix.write_text(
+        MATRIX.replace("toy-clean(rate=0.2)", "toy-clean").replace("toy-defense]", "toy-defense, toy-defense(beta=2)]")
+    )
     told("plan", "toys.yaml")
     best = 9.0
     for _ in range(2):
@@ -189,7 +191,9 @@ def test_describe(told: Callable[..., str], toys: Path) -> None:
     assert json.loads(told("describe", "defense/none", "--json"))["kind"] == "defense"
     oracle = told("describe", "oracle")
     assert "Needs: truth (a control)" in oracle
-    assert "10 classes, 100 training and 20 test images of 8x8 pixels; target class 1." in told("describe", "toy-images")
+    assert "10 classes, 100 training and 20 test images of 8x8 pixels; target class 1." in told(
+        "describe", "toy-images"
+    )
     assert "Clean-label: " in told("describe", "toy-clean")
     assert "default" in told("describe", "toy-attack")
     assert "[1, 2]" in told("describe", "toy-attack")
@@ -227,7 +231,16 @@ def test_plan(toy_matrix: Path, told: Callable[..., str]) -> None:
 
 
 def test_plan_takes_all_that_narrows_and_changes(toy_matrix: Path, told: Callable[..., str]) -> None:
-    words = ["--filter", "attack!=toy-clean", "--exclude", "defense=none", "--set", "toy-defense.beta=2", "--seeds", "3-4"]
+    words = [
+        "--filter",
+        "attack!=toy-clean",
+        "--exclude",
+        "defense=none",
+        "--set",
+        "toy-defense.beta=2",
+        "--seeds",
+        "3-4",
+    ]
     data = json.loads(told("plan", "toys.yaml", *words, "--smoke", "--json"))
     defense = "toy-defense(epochs=1,beta=2)"
     assert [c["label"] for c in data["cells"]] == [

@@ -72,7 +72,9 @@ def test_lists_inside_parameters_expand_and_list_typed_ones_take_a_list_of_lists
 
 def test_duplicates_collapse() -> None:
     one = plan(BASE)
-    twice = BASE.replace("toy-defense]", "toy-defense, none, toy-defense(epochs=5), {toy-defense: {beta: [0.001, 1e-3]}}]")
+    twice = BASE.replace(
+        "toy-defense]", "toy-defense, none, toy-defense(epochs=5), {toy-defense: {beta: [0.001, 1e-3]}}]"
+    )
     assert labels(plan(twice)) == labels(one)
     block = textwrap.indent(BASE.strip(), "    ").replace("    ", "  - ", 1)
     assert labels(plan(f"blocks:\n{block}\n{block}")) == labels(one)
@@ -257,7 +259,9 @@ def test_the_seeds_flag(text: str, seeds: list[int]) -> None:
     assert list(dict.fromkeys(c.seed for c in plan(BASE + "seeds: 9", seeds=seeds).cells)) == seeds
 
 
-@pytest.mark.parametrize("text", ["", ",", "x", "2-0", "-1", "0-", "1.5", "0-99999999", "9" * 20, "0-9999,10000-19999", "²"])
+@pytest.mark.parametrize(
+    "text", ["", ",", "x", "2-0", "-1", "0-", "1.5", "0-99999999", "9" * 20, "0-9999,10000-19999", "²"]
+)
 def test_a_seeds_flag_that_is_none(text: str) -> None:
     with pytest.raises(UsageError, match="seed"):
         matrix.parse_seeds(text)
@@ -345,7 +349,7 @@ def test_a_matrix_names_plugin_files_beside_it(tmp_path: Path, plugin_file: Call
     assert {c.defense.name for c in found.cells} == {"none", "beside"}
     assert found.name == "my-matrix"
     file.write_text("plugins: [plugins/missing.py]\n" + BASE)
-    with pytest.raises(UsageError, match="plugin .*missing.py.*: no such file"):
+    with pytest.raises(UsageError, match=r"plugin .*missing.py.*: no such file"):
         matrix.load(str(file))
     file.write_text("plugins: [{a: 1}]\n" + BASE)
     with pytest.raises(UsageError, match="plugins are files"):

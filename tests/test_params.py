@@ -150,7 +150,7 @@ def test_minus_zero_is_zero() -> None:
 def test_unknown_names_get_a_suggestion_or_the_list() -> None:
     with pytest.raises(UsageError, match=r"^sample has no parameter 'cuont'; did you mean 'count'\?$"):
         take("cuont", 1)
-    with pytest.raises(UsageError, match="known: count, fast, many, maybe, mode, rate, some, word$"):
+    with pytest.raises(UsageError, match=r"known: count, fast, many, maybe, mode, rate, some, word$"):
         take("zzzzzz", 1)
 
 

@@ -6,6 +6,7 @@ import contextlib
 import copy
 import json
 import math
+import random
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -24,8 +25,11 @@ from benchbd.errors import BenchbdError, UsageError
 
 TEXT = "{dataset: toy-images, model: toy-net, attacks: toy-attack, defenses: toy-defense}"
 
-FIXED = """id dataset attack defense model seed params recipe status error ca asr ra detection poison time
-peak_memory_bytes epochs_trained env artifacts label matrix trainings notes needs control spec sources""".split()
+FIXED = (
+    *("id", "dataset", "attack", "defense", "model", "seed", "params", "recipe", "status", "error", "ca", "asr", "ra"),
+    *("detection", "poison", "time", "peak_memory_bytes", "epochs_trained", "env", "artifacts"),
+    *("label", "matrix", "trainings", "notes", "needs", "control", "spec", "sources"),
+)
 
 FREE = ("artifacts", "detection", "env", "notes", "poison", "sources", "trainings")
 """Fields that may hold any mapping."""
@@ -94,7 +98,8 @@ def test_no_odd_note_costs_the_cell_it_was_made_in(cell: Cell, tmp_path: Path) -
 
 
 @pytest.mark.parametrize(
-    "name", ["", "../../etc/passwd", "/etc/passwd", "0" * 15, "0" * 17, "0123456789ABCDEF", "0" * 15 + "\0", "x" * 10_000]
+    "name",
+    ["", "../../etc/passwd", "/etc/passwd", "0" * 15, "0" * 17, "0123456789ABCDEF", "0" * 15 + "\0", "x" * 10_000],
 )
 def test_ids_that_are_none_name_no_file(tmp_path: Path, name: str) -> None:
     for use in (lambda: records.record_path(tmp_path, name), lambda: records.read_record(tmp_path, name)):
@@ -201,7 +206,7 @@ def test_a_record_is_found_by_id_by_its_start_and_by_label(cell: Cell, tmp_path:
     for wanted in (cell.id, cell.id[:4], cell.label):
         assert find_record(tmp_path, wanted)["id"] == cell.id
     for wanted in ("", "zz", "../records", "\0", "x" * 10_000):
-        with pytest.raises(UsageError, match="no cell .* among the 1 records") as caught:
+        with pytest.raises(UsageError, match=r"no cell .* among the 1 records") as caught:
             find_record(tmp_path, wanted)
         assert len(str(caught.value)) < 300
 
@@ -226,20 +231,20 @@ ODD: list[Any] = [
 ]
 
 
-def mutate(value: Any, data: st.DataObject) -> Any:
-    """Replace, remove or add something at a random place."""
-    if isinstance(value, (dict, list)) and value and data.draw(st.integers(0, 3)):
-        key = data.draw(st.sampled_from(list(value)) if isinstance(value, dict) else st.integers(0, len(value) - 1))
-        how = data.draw(st.integers(0, 5))
-        value = copy.copy(value)
-        if how == 0:
-            del value[key]
-        elif how == 1 and isinstance(value, dict):
-            value[data.draw(st.sampled_from(["", "x", "id", "name", "\0", "__class__", "../x"]))] = value.pop(key)
-        else:
-            value[key] = mutate(value[key], data)
-        return value
-    return data.draw(st.sampled_from(ODD))
+def mutate(value: Any, rng: random.Random) -> Any:
+    """Replace, remove or rename something at a random place."""
+    if not (isinstance(value, (dict, list)) and value) or rng.random() < 0.1:
+        return rng.choice(ODD)
+    value = copy.copy(value)
+    key = rng.choice(list(value)) if isinstance(value, dict) else rng.randrange(len(value))
+    how = rng.randrange(8)
+    if how == 0:
+        del value[key]
+    elif how == 1 and isinstance(value, dict):
+        value[rng.choice(["", "x", "id", "name", "\0", "__class__", "../x"])] = value.pop(key)
+    else:
+        value[key] = mutate(value[key], rng)
+    return value
 
 
 def test_a_thousand_mutated_records_are_read_or_refused_and_nothing_is_written(
@@ -252,17 +257,17 @@ def test_a_thousand_mutated_records_are_read_or_refused_and_nothing_is_written(
     seen: list[bool] = []
 
     @settings(max_examples=1_100, deadline=None, derandomize=True, database=None)
-    @given(st.data())
-    def fuzz(data: st.DataObject) -> None:
-        if data.draw(st.booleans()):
+    @given(st.integers(0, 2**64))
+    def fuzz(seed: int) -> None:
+        rng = random.Random(seed)
+        if rng.random() < 0.6:
             found: Any = whole
-            for _ in range(data.draw(st.integers(1, 2))):
-                found = mutate(found, data)
+            for _ in range(rng.randint(1, 2)):
+                found = mutate(found, rng)
             file.write_text(json.dumps(found))
         else:
-            at = data.draw(st.integers(0, len(text)))
-            end = data.draw(st.integers(at, min(at + 20, len(text))))
-            file.write_bytes(text[:at] + data.draw(st.binary(max_size=8)) + text[end:])
+            at = rng.randrange(len(text))
+            file.write_bytes(text[:at] + rng.randbytes(rng.randrange(8)) + text[at + rng.randrange(20) :])
         record = records.read_record(tmp_path, cell.id)
         seen.append(record is not None)
         if record is not None:
@@ -279,4 +284,4 @@ def test_a_thousand_mutated_records_are_read_or_refused_and_nothing_is_written(
     with writes_nothing_outside(tmp_path):
         fuzz()
     assert len(seen) >= 1_000
-    assert 0 < sum(seen) < len(seen), "some must pass (harmless notes), most must not"
+    assert 50 < sum(seen) < len(seen) / 2, "some must pass (harmless notes), most must not"

@@ -64,7 +64,7 @@ def test_listing_imports_no_plugin() -> None:
 def test_unknown_names_get_a_suggestion_or_the_list() -> None:
     with pytest.raises(UsageError, match=r"^no attack is called 'blen'; did you mean 'blend'\?$"):
         registry.find("attacks", "blen")
-    with pytest.raises(UsageError, match="^no defense is called 'xyz'; known: abl, ac, "):
+    with pytest.raises(UsageError, match=r"^no defense is called 'xyz'; known: abl, ac, "):
         registry.load("defenses", "xyz")
     with pytest.raises(UsageError) as caught:
         registry.find("models", "r" * 10_000)
@@ -275,7 +275,7 @@ def test_listing_keeps_a_broken_file_as_unavailable_and_never_runs_one(plugin_fi
     registry.add_plugin_file(str(raising), load=False)
     errors = {e.name: e.error for e in registry.entries() if e.name in ("broken", "mine")}
     assert errors == {"broken": "SyntaxError: invalid syntax (line 4)", "mine": None}
-    with pytest.raises(UsageError, match="no attack is called 'broke'.*1 plugin file cannot be read.*line 4"):
+    with pytest.raises(UsageError, match=r"no attack is called 'broke'.*1 plugin file cannot be read.*line 4"):
         registry.find("attacks", "broke")
     with pytest.raises(UsageError, match=r"attack 'mine' .* RuntimeError \(line 13\)$"):
         registry.load("attacks", "mine")
@@ -293,5 +293,5 @@ def test_a_plugin_that_raises_is_blamed_by_name_and_line(plugin_file: Callable[.
 
 
 def test_what_plugins_raise_on_purpose_passes_through() -> None:
-    with pytest.raises(Impossible, match="^no$"), registry.blame("attacks", "blend"):
+    with pytest.raises(Impossible, match=r"^no$"), registry.blame("attacks", "blend"):
         raise Impossible("no")

@@ -34,7 +34,19 @@ def test_forms(written: Any, name: str, parameters: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     "written",
     [
-        *(None, 3, [], ["lfd"], {}, {"a": {}, "b": {}}, {"a": [1]}, {"a": 3}, {3: {}}, {"a": {3: 1}}, pytest.param(10**5000, id="huge")),
+        *(
+            None,
+            3,
+            [],
+            ["lfd"],
+            {},
+            {"a": {}, "b": {}},
+            {"a": [1]},
+            {"a": 3},
+            {3: {}},
+            {"a": {3: 1}},
+            pytest.param(10**5000, id="huge"),
+        ),
         *("", " ", "../x", "/etc/passwd", "a/b", "a\0b", "-lfd", "lfd)", "lfd(", "lfd(a=1", "(a=1)", "é"),
         *("lfd(1)", "lfd(a)", "lfd(a=b)", "lfd(a=1,a=2)", "lfd(**{'a': 1})", "lfd(*[1])", "lfd(a=1)(b=2)"),
         *("lfd(a=1).x(b=2)", "lfd(a=1) or f(b=2)", "lfd(a=__import__('os'))", "lfd(a=2**9)", "lfd(a=f'{1}')"),

@@ -407,6 +407,19 @@ def test_a_killed_holder_leaves_no_lock_and_no_half_artifact(store, workers):
     assert list((store.root / "tmp").iterdir()) == []
 
 
+def test_the_lock_file_of_a_holder_killed_when_done_is_swept_away(store):
+    store.put("array", KEY, {"a": np.zeros(1)}, {"seconds": 1.0})
+    left = store.root / "locks" / f"array-{KEY}.lock"
+    left.parent.mkdir()
+    left.touch()
+    with store.lock(f"array-{KEY}"):
+        assert not Store(store.root).memo("array", KEY, dict)[1]
+        assert left.exists()  # a lock that somebody holds is left alone
+    left.touch()
+    assert not store.memo("array", KEY, dict)[1]
+    assert not left.exists()
+
+
 def test_a_stage_that_asks_for_itself_is_told_so_and_does_not_hang(store):
     def compute():
         store.memo("array", KEY, compute)

@@ -28,7 +28,8 @@ def _finding(found: Sweep, first: Any, second: Any, metric: str, rule: Rule) -> 
     both = pair(found.group, a, b, found.rows, metric) if a and b else None
     if both is None:
         return None
-    text = f"{metric.upper()} by {found.parameter} {_all_values(found, metric)} ({both.rows} attacks; {both.noise})"
+    over = wording.counted(both.rows, "attack")
+    text = f"{metric.upper()} by {found.parameter} {_all_values(found, metric)} ({over}; {both.noise})"
     return Finding(rule(both), text, found.scale)
 
 

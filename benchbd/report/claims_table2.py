@@ -37,7 +37,7 @@ def _level(dataset: str, evidence: Evidence) -> list[Finding]:
         column = evidence.columns(group).get("lfd")
         here = average(group, column, evidence.working(group), "asr") if column else None
         if here:
-            text = f"lfd {wording.percent(here.mean)} ({here.rows} attacks)"
+            text = f"lfd {wording.percent(here.mean)} ({wording.counted(here.rows, 'attack')})"
             found.append(Finding(here.mean <= limit, text, group.scale))
     return found
 

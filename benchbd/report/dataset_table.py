@@ -7,11 +7,12 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from benchbd.report import stats, timing, wording
+from benchbd.report import stats, wording
 from benchbd.report.groups import UNDEFENDED, Group
 from benchbd.report.labels import Labels, Variant
 from benchbd.report.paper import Comparison, scale_differences, scale_text
 from benchbd.report.table import Cell, Column, Row, Table
+from benchbd.report.timing import Clock
 
 METRICS = ("ca", "asr")
 NOT_IMPLANTED = "†"
@@ -53,10 +54,10 @@ def _reasons(records: Iterable[Mapping[str, object]]) -> str:
 class _Builder:
     """What the parts of one table share."""
 
-    def __init__(self, group: Group, labels: Labels, gate: float, paper: bool) -> None:
+    def __init__(self, group: Group, labels: Labels, clock: Clock, gate: float, paper: bool) -> None:
         self.group, self.labels, self.gate = group, labels, gate
         self.comparison = Comparison(group, labels) if paper else None
-        self.device = timing.main_device(group)
+        self.clock = clock
         self.usual_n = self._usual_n()
         self.competing = [i for i, c in enumerate(group.columns) if c not in group.controls and c.name != UNDEFENDED]
         self.standing = {row: None if row in group.clean else implanted(group, row, gate) for row in group.rows}
@@ -176,10 +177,10 @@ class _Builder:
         return made
 
     def feet(self) -> list[Row]:
-        device = self.device
+        device = self.clock.device
         clock, needs = [], []
         for column in self.group.columns:
-            found = timing.mean_time(self.group, column, device)
+            found = self.clock.mean(column)
             clock.append(
                 Cell(
                     wording.duration(found[0]),
@@ -222,8 +223,10 @@ class _Builder:
         if failed:
             more = f"; and {len(failed) - LISTED_FAILURES} more" if len(failed) > LISTED_FAILURES else ""
             notes.append("Without a result: " + "; ".join(failed[:LISTED_FAILURES]) + more + ".")
-        if self.device:
-            notes.append(f"Wall-clock on {self.device} only: what the cell would cost alone, shared stages included.")
+        if self.clock.device:
+            notes.append(
+                f"Wall-clock on {self.clock.device} only: what the cell would cost alone, shared stages included."
+            )
         precisions = {
             p
             for e in self.group.entries.values()
@@ -252,9 +255,9 @@ class _Builder:
         return told
 
 
-def dataset_table(group: Group, labels: Labels, *, gate: float, paper: bool) -> Table:
+def dataset_table(group: Group, labels: Labels, clock: Clock, *, gate: float, paper: bool) -> Table:
     """The table of one data set, model and recipe."""
-    builder = _Builder(group, labels, gate, paper)
+    builder = _Builder(group, labels, clock, gate, paper)
     table = Table(
         key="",
         title=scale_text(group.scale, labels),

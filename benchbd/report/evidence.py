@@ -49,7 +49,7 @@ class Pair(NamedTuple):
 
     def text(self, name_a: str, name_b: str) -> str:
         """``lfd 0.77, abl 8.29 (9 attacks; difference -7.52 ± 0.40)``."""
-        attacks = f"{self.rows} attack{'s' if self.rows != 1 else ''}"
+        attacks = wording.counted(self.rows, "attack")
         return f"{name_a} {wording.percent(self.a)}, {name_b} {wording.percent(self.b)} ({attacks}; {self.noise})"
 
 

@@ -16,6 +16,7 @@ from benchbd.report.paper import scale_text
 from benchbd.report.probes import SCORED_EPOCH, Curve, Points, curves, points
 from benchbd.report.records import Record
 from benchbd.report.sweeps import MODES, TEACHERS, Sweep, sweep
+from benchbd.report.wording import counted
 
 Kind = Literal["line", "bar", "dot", "scatter"]
 
@@ -66,10 +67,6 @@ def source(records: Iterable[Record], defaults: Defaults = registered) -> Source
     return Source(grouping.groups, Labels(grouping.variants(), defaults))
 
 
-def _seeds(count: int) -> str:
-    return f"{count} seed{'s' if count != 1 else ''}"
-
-
 def _by_training(found: Sequence[Curve | Points]) -> dict[tuple[Variant, str], list[Any]]:
     """Curves or pictures of one data set and recipe, which differ in network and attack."""
     out: dict[tuple[Variant, str], list[Any]] = {}
@@ -107,7 +104,7 @@ def _loss_figures(name: str, title: str, larges: tuple[str, ...], data: Source) 
         panels = [_loss_panel(c, data.labels) for c in (*top, *low)]
         if panels:
             scale = _data_text(found[0].scale, data.labels)
-            seeds = _seeds(max(c.seeds for c in found))
+            seeds = counted(max(c.seeds for c in found), "seed")
             note = f"{scale}; undefended training, mean of {seeds}, eval mode, no augmentation"
             made.append(Figure(name, title, panels, max(len(top), len(low)), note, scale, shared=True))
     return made
@@ -143,7 +140,7 @@ def fig2(data: Source) -> list[Figure]:
             scale = _data_text(found[0].scale, data.labels)
             panel = Panel("", "attack", "poisoned samples", "bar", [s for s in series if s.x])
             title = f"Poisoned samples above the clean mean loss at epoch {SCORED_EPOCH}"
-            note = f"{scale}; undefended training, mean of {_seeds(max(c.seeds for c in found))}"
+            note = f"{scale}; undefended training, mean of {counted(max(c.seeds for c in found), 'seed')}"
             made.append(Figure("fig2", title, [panel], 1, note, scale))
     return made
 
@@ -172,7 +169,7 @@ def _sweeps(name: str, title: str, parameter: str, order: tuple[str, ...], what:
             continue
         scale = scale_text(here.scale, data.labels)
         seeds = max(len(here.entry(r, c).values("ca")) for r in found.rows for c in found.columns)
-        note = f"{scale}; mean of {_seeds(seeds)}" + (", bars: 95 % t-interval" if seeds > 1 else "")
+        note = f"{scale}; mean of {counted(seeds, 'seed')}" + (", bars: 95 % t-interval" if seeds > 1 else "")
         panels = [_sweep_panel(found, data.labels, metric, what) for metric in ("ca", "asr")]
         made.append(Figure(name, title, panels, 2, note, scale))
     return made
@@ -219,7 +216,7 @@ def fig5(data: Source) -> list[Figure]:
             panels.append(Panel(metric.upper(), "attack", f"{metric.upper()} in %", "bar", series))
         scale = scale_text(here.scale, data.labels)
         seeds = max(len(here.entry(r, c).values("ca")) for r in found.rows for c in found.columns)
-        note = f"{scale}; mean of {_seeds(seeds)}" + (", bars: 95 % t-interval" if seeds > 1 else "")
+        note = f"{scale}; mean of {counted(seeds, 'seed')}" + (", bars: 95 % t-interval" if seeds > 1 else "")
         made.append(Figure("fig5", "LfD without ascent, with plain and with weighted ascent", panels, 2, note, scale))
     return made
 

@@ -105,7 +105,7 @@ def recipe_text(recipe: str) -> str:
     """``20 epochs, lr=0.01`` from a recipe's JSON: the epochs, then what is not as in the paper."""
     given = json.loads(recipe)
     usual = Recipe().spec()
-    parts = [f"{given['epochs']} epochs"] if "epochs" in given else []
+    parts = [f"{given['epochs']} epoch{'' if given['epochs'] == 1 else 's'}"] if "epochs" in given else []
     parts += [
         f"{k}={value_text(v)}" for k, v in given.items() if k != "epochs" and usual.get(k, dataclasses.MISSING) != v
     ]

@@ -14,6 +14,7 @@ from benchbd.report.labels import Defaults, Labels, registered
 from benchbd.report.records import Record
 from benchbd.report.summary import summary_table
 from benchbd.report.table import Table
+from benchbd.report.timing import Clock
 
 GATE = 0.5
 """Undefended ASR from which an attack counts as implanted: most triggered images then reach the target class."""
@@ -31,9 +32,10 @@ READING = (
     "CA ↑ is accuracy on clean test images, ASR ↓ the share of triggered test images of other classes that are taken "
     "for the target class; both in percent. ± is half of the 95 % t-interval of the mean over seeds (none for one "
     "seed); it says nothing of the test set's size.",
-    "Bold is the best of a row among defenses (not among controls or no defense), shared by all that cannot be "
-    "told from it: the 95 % t-interval of the paired differences over common seeds contains 0. Nothing is bold where "
-    "the best rests on one seed; a cell with a failed seed does not compete. No correction is made for many rows.",
+    "Bold is the best of a row among defenses (not among controls or no defense), shared by all that cannot be told "
+    "from it: the 95 % t-interval of the paired differences over common seeds contains 0. Nothing is bold where the "
+    "best rests on one seed or has no rival; a cell with a failed seed does not compete. No correction is made for "
+    "many rows.",
     "Controls stand to the right of ‖ and below the line: they see which samples are poisoned.",
 )
 
@@ -87,8 +89,9 @@ def board(
     labels = Labels(grouping.variants(), defaults)
     tables = []
     for here in grouping.groups:
-        tables.append(dataset_table(here, labels, gate=gate, paper=paper))
-        tables.append(summary_table(here, labels))
+        clock = Clock(here)
+        tables.append(dataset_table(here, labels, clock, gate=gate, paper=paper))
+        tables.append(summary_table(here, labels, clock))
     if paper:
         from benchbd.report.verdicts import verdict_table
 

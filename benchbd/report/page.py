@@ -164,7 +164,7 @@ def picture(text: Any) -> str | None:
 
 
 def _histogram(note: Any) -> dict[str, list[float | None]] | None:
-    """``detection.histogram``: ``edges`` (bins + 1), counts ``clean`` and ``poisoned`` (bins)."""
+    """``detection.histogram`` or ``notes.suspicion``: ``edges`` (bins + 1), ``clean`` and ``poisoned`` counts."""
     if not isinstance(note, dict):
         return None
     found = {key: _curve(note.get(key)) for key in ("edges", "clean", "poisoned")}
@@ -187,7 +187,7 @@ class _Pool:
         return self._places[key]
 
 
-OWN_NOTES = ("train_loss", "probe", "tsne", "trigger_png")
+OWN_NOTES = ("train_loss", "probe", "tsne", "trigger_png", "suspicion")
 
 
 def _record(record: Mapping[str, Any], labels: Labels, pool: _Pool) -> dict[str, Any]:
@@ -221,7 +221,7 @@ def _record(record: Mapping[str, Any], labels: Labels, pool: _Pool) -> dict[str,
             "clean": _curve(probe["clean_mean"]),
             "poison": _curve(probe["poison_mean"]),
         }
-    if histogram := _histogram((record.get("detection") or {}).get("histogram")):
+    if histogram := _histogram((record.get("detection") or {}).get("histogram") or notes.get("suspicion")):
         shown["histogram"] = histogram
     if trigger := picture(notes.get("trigger_png")):
         shown["trigger"] = trigger

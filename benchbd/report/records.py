@@ -6,12 +6,14 @@ committed). Whatever is wrong with either is refused with one line that names th
 
 from __future__ import annotations
 
+import gc
 import json
 import math
 import os
 import re
 import tempfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -139,6 +141,18 @@ def _read(path: str | os.PathLike[str]) -> str:
         raise UsageError(f"{path}: cannot be read ({reason})") from None
 
 
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Pause the cyclic garbage collector: records are a million containers and none is garbage; it halves the time."""
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            gc.enable()
+
+
 def load(path: str | os.PathLike[str], identity: Identity | None = None) -> list[Record]:
     """Load every record of a results folder (``<folder>/records/*.json``, by file name) or of a ``.jsonl`` file.
 
@@ -149,12 +163,13 @@ def load(path: str | os.PathLike[str], identity: Identity | None = None) -> list
     place = Path(path)
     if place.is_file():
         lines = _read(place).splitlines()
-        return [parse(s, f"{place}, line {i}", identity) for i, s in enumerate(lines, 1) if s.strip()]
+        with _uncollected():
+            return [parse(s, f"{place}, line {i}", identity) for i, s in enumerate(lines, 1) if s.strip()]
     folder = place / "records"
     if not folder.is_dir():
         raise UsageError(f"{place}: no records there (neither a results file nor a folder with records/ in it)")
     found = []
-    with os.scandir(folder) as entries:
+    with os.scandir(folder) as entries, _uncollected():
         files = sorted(
             (e for e in entries if e.name.endswith(".json") and not e.name.startswith(".")), key=lambda e: e.name
         )

@@ -83,10 +83,10 @@ def best(columns: Mapping[int, Mapping[int, float]], *, higher: bool) -> set[int
 
     Returns:
         The column with the best mean and all that cannot be told from it by :func:`separable`. Empty where the
-        best mean rests on one seed: that is no evidence of being best.
+        best mean rests on one seed, which is no evidence of being best, or where nothing competes with it.
     """
     means = {key: math.fsum(v.values()) / len(v) for key, v in columns.items() if v}
-    if not means:
+    if len(means) < 2:
         return set()
     sign = 1 if higher else -1
     first = max(means, key=lambda key: (sign * means[key], len(columns[key]), -key))

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from benchbd.report import stats, timing, wording
+from benchbd.report import stats, wording
 from benchbd.report.dataset_table import average
 from benchbd.report.groups import UNDEFENDED, Group
 from benchbd.report.labels import Labels, Variant
 from benchbd.report.paper import scale_text
 from benchbd.report.table import Cell, Column, Row, Table
+from benchbd.report.timing import Clock, trainings
 
 COLUMNS = (
     Column("CA, mean", "", "up", "fraction"),
@@ -64,9 +65,9 @@ def _auroc(group: Group, column: Variant) -> Cell:
 
 
 def _trainings(group: Group, column: Variant) -> tuple[Cell, Cell]:
-    mine = timing.trainings(group, column)
+    mine = trainings(group, column)
     plain = group.undefended()
-    base = timing.trainings(group, plain).get("full", 0.0) if plain else 0.0
+    base = trainings(group, plain).get("full", 0.0) if plain else 0.0
     if not mine:
         return Cell(wording.UNDEFINED), Cell(wording.UNDEFINED)
     order = sorted(mine, key=lambda kind: (kind != "full", kind))
@@ -75,13 +76,12 @@ def _trainings(group: Group, column: Variant) -> tuple[Cell, Cell]:
     return Cell(text), Cell(f"{ratio:.2f}", ratio) if ratio is not None else Cell(wording.UNDEFINED)
 
 
-def summary_table(group: Group, labels: Labels) -> Table:
+def summary_table(group: Group, labels: Labels, clock: Clock) -> Table:
     """The summary of one data set's table; averages are over its attacks, coverage beside them."""
-    device = timing.main_device(group)
     rows: list[Row] = []
     for column in group.columns:
         control = column in group.controls
-        relative = timing.relative_time(group, column, device)
+        relative = clock.relative(column)
         needs, cost = group.needs.get(column, ()), _trainings(group, column)
         cells = [
             _mean(group, column, "ca"),
@@ -98,8 +98,10 @@ def summary_table(group: Group, labels: Labels) -> Table:
         rows.append(Row(labels(column), cells, rule=first, tag=column.name))
     _bold(group, rows)
     notes = ["Averages over different attacks (see Attacks) do not compare; controls stand below the line."]
-    if device:
-        notes.append(f"Time relative to no defense: cells of the same attack and seed that both finished on {device}.")
+    if clock.device:
+        notes.append(
+            f"Time relative to no defense: cells of the same attack and seed that both finished on {clock.device}."
+        )
     tag = group.scale.dataset.name
     title = f"Summary by defense: {scale_text(group.scale, labels)}"
     return Table("", title, "Defense", list(COLUMNS), rows, notes=notes, level=3, tag=tag)

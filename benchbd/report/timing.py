@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from benchbd.report.groups import Group
@@ -33,47 +33,48 @@ def total_of(record: Mapping[str, Any]) -> float | None:
     return float(total) if total is not None else None
 
 
-def main_device(group: Group) -> str | None:
-    """The device on which most of a group's finished cells were timed; None where no cell was."""
-    counts = Counter(
-        device_of(record) for entry in group.entries.values() for record in entry.done() if total_of(record) is not None
-    )
-    return max(counts, key=lambda name: (name != UNKNOWN, counts[name], name)) if counts else None
+class Clock:
+    """The times of a group's finished cells.
 
+    Attributes:
+        device: the device on which most of them were timed, which all comparisons are made on; None where none was.
+    """
 
-def mean_time(group: Group, column: Variant, device: str | None) -> tuple[float, int] | None:
-    """Mean seconds of a column's finished cells on one device, and how many those are."""
-    times = [
-        seconds
-        for row in group.rows
-        for record in group.entry(row, column).done()
-        if device_of(record) == device and (seconds := total_of(record)) is not None
-    ]
-    return (math.fsum(times) / len(times), len(times)) if times else None
+    def __init__(self, group: Group) -> None:
+        self._group = group
+        self._times: dict[str, tuple[str, float]] = {}
+        for entry in group.entries.values():
+            for record in entry.done():
+                seconds = total_of(record)
+                if seconds is not None:
+                    self._times[record["id"]] = (device_of(record), seconds)
+        counts = Counter(device for device, _ in self._times.values())
+        self.device = max(counts, key=lambda name: (name != UNKNOWN, counts[name], name)) if counts else None
 
+    def seconds(self, record: Mapping[str, Any]) -> float | None:
+        """A cell's time where it was measured on the device, else None."""
+        device, seconds = self._times.get(record["id"], (None, 0.0))
+        return seconds if device is not None and device == self.device else None
 
-def _pairs(group: Group, column: Variant) -> Iterable[tuple[Mapping[str, Any], Mapping[str, Any]]]:
-    """Finished (defended, undefended) records of the same attack and seed."""
-    plain = group.undefended()
-    if plain is None:
-        return
-    for row in group.rows:
-        other = {r["seed"]: r for r in group.entry(row, plain).done()}
-        for record in group.entry(row, column).done():
-            if record["seed"] in other:
-                yield record, other[record["seed"]]
+    def mean(self, column: Variant) -> tuple[float, int] | None:
+        """Mean seconds of a column's cells, and how many those are."""
+        done = (record for row in self._group.rows for record in self._group.entry(row, column).done())
+        times = [seconds for record in done if (seconds := self.seconds(record)) is not None]
+        return (math.fsum(times) / len(times), len(times)) if times else None
 
-
-def relative_time(group: Group, column: Variant, device: str | None) -> tuple[float, int] | None:
-    """Time relative to no defense, over the cells both finished on the device: ratio of the sums, number of pairs."""
-    mine, plain, pairs = [], [], 0
-    for record, undefended in _pairs(group, column):
-        a, b = total_of(record), total_of(undefended)
-        if a is not None and b and device_of(record) == device_of(undefended) == device:
-            mine.append(a)
-            plain.append(b)
-            pairs += 1
-    return (math.fsum(mine) / math.fsum(plain), pairs) if pairs else None
+    def relative(self, column: Variant) -> tuple[float, int] | None:
+        """Time relative to no defense over the cells both finished: ratio of the sums, number of pairs."""
+        plain = self._group.undefended()
+        if plain is None:
+            return None
+        pairs = []
+        for row in self._group.rows:
+            other = {r["seed"]: self.seconds(r) for r in self._group.entry(row, plain).done()}
+            for record in self._group.entry(row, column).done():
+                mine, theirs = self.seconds(record), other.get(record["seed"])
+                if mine is not None and theirs:
+                    pairs.append((mine, theirs))
+        return (math.fsum(a for a, _ in pairs) / math.fsum(b for _, b in pairs), len(pairs)) if pairs else None
 
 
 def trainings(group: Group, column: Variant) -> dict[str, float]:

@@ -27,8 +27,10 @@ def signed(fraction: float) -> str:
 
 
 def mean_text(found: Mean) -> str:
-    """``92.01 ± 0.30``, or ``92.01`` where one value has no interval."""
-    return percent(found.mean) if found.half is None else f"{percent(found.mean)} ± {percent(found.half)}"
+    """``92.01 ± 0.30``, ``92.01`` where one value has no interval, ``92.01 ± >100`` where it says nothing at all."""
+    if found.half is None:
+        return percent(found.mean)
+    return f"{percent(found.mean)} ± {percent(found.half) if found.half <= 1 else '>100'}"
 
 
 def duration(seconds: float) -> str:
@@ -56,11 +58,16 @@ def first_line(text: Any, limit: int = 110) -> str:
     return line if len(line) <= limit else line[: limit - 1] + "…"
 
 
+def counted(count: int, what: str) -> str:
+    """``1 attack``, ``9 attacks``."""
+    return f"{count} {what}{'' if count == 1 else 's'}"
+
+
 def seeds_text(counts: Iterable[int]) -> str:
     """``3 seeds``, ``1 seed`` or ``2 to 5 seeds``."""
     found = sorted(set(counts))
     if not found:
         return "no seed"
     if len(found) == 1:
-        return f"{found[0]} seed{'s' if found[0] != 1 else ''}"
+        return counted(found[0], "seed")
     return f"{found[0]} to {found[-1]} seeds"

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, Protocol
 Event = dict[str, Any]
 Notify = Callable[[str, Event], None]
 """Told (cell id, event) whenever a running cell says something. Events are JSON-able:
-``started`` (with ``where``), ``stage``, ``progress``, ``log``, ``waiting`` and ``resumed``."""
+``starting`` and ``started`` (with ``where``), ``stage``, ``progress``, ``log``, ``waiting`` and ``resumed``."""
 
 
 def waits(event: Event) -> bool:
@@ -64,7 +64,7 @@ class Executor(Protocol):
 
     name: str
     remote: bool
-    """True where cells claim and record themselves, in the output folder, from other machines."""
+    """True where cells are claimed by a run of their own, on the machine that they run on."""
     detaches: bool
     """True where jobs outlive the run that sent them, to be found again by the next."""
 

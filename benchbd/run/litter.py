@@ -53,7 +53,12 @@ def sweep(output: Path, *, older_than: float = OLD, remove: bool = True) -> Litt
     folder = output / "store" / "locks"
     locks = [p for p in folder.iterdir() if _free(p, remove)] if folder.is_dir() else []
     temporary = 0
-    places = ((output / "store" / "tmp", "*"), (output / "records", ".*.tmp"), (output, ".writing-*"))
+    places = (
+        (output / "store" / "tmp", "*"),
+        (output / "records", ".*.tmp"),
+        (output, ".writing-*"),
+        (output / "logs", "worker-*.log"),
+    )
     for place, pattern in places:
         for path in sorted(place.glob(pattern)) if place.is_dir() and not place.is_symlink() else ():
             with contextlib.suppress(OSError):

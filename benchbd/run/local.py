@@ -72,6 +72,7 @@ class LocalExecutor:
             self._begin(worker, job)
             return
         self._queued[slot.number] = job
+        self._notify(job.id, {"event": "starting", "where": slot.name})
         if worker is None:
             self._workers[slot.number] = WorkerProcess(slot, len(self.slots), self._settings)
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from benchbd import records
 from benchbd.cell import identity
-from benchbd.errors import UsageError
+from benchbd.errors import UsageError, one_line
 from benchbd.report import records as checked
 
 METRICS = ("ca", "asr", "ra")
@@ -97,7 +97,10 @@ def merge(sources: Sequence[Path], output: Path) -> Merged:
                 record = checked.parse(text, where, identity)
                 mine = records.read_record(output, record["id"])
             except UsageError as error:
-                refused.append(str(error))
+                refused.append(one_line(error))
+                continue
+            except (ValueError, ArithmeticError, RecursionError) as error:  # a number that no float holds, say
+                refused.append(one_line(f"{where}: {error}"))
                 continue
             if mine is None or (mine["status"] != "done" and record["status"] == "done"):
                 records.write_record(output, record)

@@ -26,7 +26,7 @@ class RayExecutor:
     """As many cells at once as the cluster has room for."""
 
     name = "ray"
-    remote = False
+    remote = True
     detaches = False
 
     def __init__(self, settings: RunSettings, notify: Notify) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import Any
+from typing import Any, NamedTuple
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -18,19 +18,28 @@ from benchbd.run.settings import duration_text
 COLOURS = {"done": "green", "failed": "red", "diverged": "red", "oom": "red", "timeout": "red", "killed": "yellow"}
 
 
+class _Mark(NamedTuple):
+    """Where a stage stood when it was first heard of."""
+
+    at: float
+    share: float
+    images: float
+
+
 class _Row:
     """What is known of a running cell."""
 
     def __init__(self, label: str, where: str) -> None:
         self.label, self.where = label, where
-        self.began = self.stage_began = time.monotonic()
-        self.stage, self.share, self.epoch, self.loss, self.rate, self.left = "starting", 0.0, "", "", "", ""
+        self.began = time.monotonic()
+        self.first: _Mark | None = None
+        self.stage, self.share, self.epoch, self.loss, self.rate, self.left = "worker starts", 0.0, "", "", "", ""
 
     def hear(self, event: dict[str, Any]) -> None:
         """Take an event into account."""
         stage = str(event.get("stage", self.stage))
         if stage != self.stage:
-            self.stage, self.stage_began = stage, time.monotonic()
+            self.stage, self.first = stage, None
             self.share, self.epoch, self.loss, self.rate, self.left = 0.0, "", "", "", ""
         if event.get("event") == "waiting":
             self.stage = f"{stage} (waits for another cell)"
@@ -46,14 +55,15 @@ class _Row:
             self.epoch = f"{epoch}/{epochs}"
         if isinstance(event.get("loss"), (int, float)):
             self.loss = f"{event['loss']:.3f}"
-        spent = time.monotonic() - self.stage_began
-        images = event.get("images")
-        if isinstance(event.get("rate"), (int, float)):
-            self.rate = f"{event['rate']:,.0f}/s"
-        elif isinstance(images, (int, float)) and images and spent > 0.5:
-            self.rate = f"{images / spent:,.0f}/s"
-        if self.share > 0.01 and spent > 1.0:
-            self.left = duration_text(spent / self.share - spent)
+        images = float(event.get("images") or 0)
+        if self.first is None:
+            # A training that goes on from a checkpoint has images behind it that took no time now.
+            self.first = _Mark(time.monotonic(), self.share, images)
+        spent, did = time.monotonic() - self.first.at, self.share - self.first.share
+        if spent > 0.5 and images > self.first.images:
+            self.rate = f"{(images - self.first.images) / spent:,.0f}/s"
+        if spent > 1.0 and did > 0.01:
+            self.left = duration_text(spent * (1.0 - self.share) / did)
 
 
 class RichDisplay:
@@ -121,7 +131,7 @@ class RichDisplay:
 
     def event(self, cell_id: str, label: str, event: dict[str, Any]) -> None:
         """Update a slot's row."""
-        if event.get("event") == "started":
+        if event.get("event") in ("starting", "started"):
             self._rows[cell_id] = _Row(label, str(event.get("where", "")))
         elif event.get("event") == "note":
             self._say(Text(f"{event.get('text')}", style="yellow"))

@@ -7,13 +7,14 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from benchbd import records
+from benchbd import environment, records
 from benchbd.errors import BenchbdError
 from benchbd.run.claims import Claims
 from benchbd.run.costs import Costs, earlier_records, facts_of
 from benchbd.run.display import Display
 from benchbd.run.executor import Ended, Executor, Job
 from benchbd.run.executors import make_executor
+from benchbd.run.litter import sweep
 from benchbd.run.order import Sharing, Stages, arrange, in_shard, waves
 from benchbd.run.outcome import Outcome
 from benchbd.run.settings import RunSettings, duration_text
@@ -121,6 +122,7 @@ class _Run:
         self.claims = Claims(self.settings.output)
         error: BenchbdError | None = None
         if self.waiting:
+            sweep(self.settings.output)
             self.executor = make(self.settings, self._heard)
             self.signals = Signals(interrupt=self.executor.name == "inline")
             self.display.begin(self, self._opening())
@@ -320,6 +322,7 @@ class _Run:
                 return  # an earlier run's, that was to be made again
             record = records.blank(cell, status, reason)
             record["time"]["own"] = ended.wall
+            record["env"] = environment.basics()
         records.write_record(output, {**record, "attempts": job.attempt})
 
 

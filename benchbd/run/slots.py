@@ -55,6 +55,9 @@ class Slot(NamedTuple):
         # An idle OpenMP thread that spins takes the core its neighbour needs.
         variables = {name: threads for name in names} | {"OMP_WAIT_POLICY": "PASSIVE"}
         variables["CUDA_VISIBLE_DEVICES"] = "" if self.gpu is None else self.gpu
+        if self.gpu is not None and self.gpu.isdigit():
+            # The numbers that nvidia-smi shows, and not CUDA's own fastest-first order.
+            variables["CUDA_DEVICE_ORDER"] = os.environ.get("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
         # What follows is only recorded: times of shared devices and of busy machines are not comparable.
         variables["BENCHBD_GPU_SHARE"] = "" if self.gpu is None else str(self.share)
         variables["BENCHBD_WORKERS"] = str(workers)

@@ -252,7 +252,8 @@ class SlurmExecutor:
         if changed != task.before:
             record = records.read_record(self._settings.output, job.id)
             status = str(record["status"]) if record else ""
-            if record is not None and (status not in INTERRUPTIONS or (queue is not None and task.task_id not in queue)):
+            gone = queue is not None and task.task_id not in queue
+            if record is not None and (gone or status not in INTERRUPTIONS):
                 wall = time.monotonic() - task.began
                 return Ended(job.id, status, str(record.get("error") or ""), True, False, wall)
             # Preempted, perhaps: as long as the task is in the queue it may begin again.

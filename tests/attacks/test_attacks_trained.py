@@ -12,6 +12,7 @@ from benchbd import registry
 from benchbd.attacks._generator import BATCH, Generator, arrays_of, fresh, from_arrays, mask_of, pattern_of, put, write
 from benchbd.attacks._input_aware import DENSITY, Schedule, apart, pairs, train_mask
 from benchbd.attacks._patterns import norm_of
+from benchbd.attacks.dynamic import MEASURED
 from benchbd.attacks._pgd import PGD, perturbed
 from benchbd.components import DatasetInfo, Stamp
 from benchbd.errors import Diverged, Impossible, UsageError
@@ -305,7 +306,7 @@ def test_dynamic_is_repeatable_measures_itself_and_says_when_it_is_weak(workshop
     assert first.keys() == again.keys()
     assert all(np.array_equal(first[k], again[k]) for k in first)
     assert not np.array_equal(first["pattern.0.weight"], other["pattern.0.weight"])
-    for name in ("generator_asr", "cross_accuracy", "clean_accuracy", "mask_density"):
+    for name in MEASURED:
         assert first[name].shape == (1,)
         assert 0.0 <= first[name][0] <= 1.0
     assert any("joint_epochs" in e.get("warning", "") for e in shop.events)
@@ -361,3 +362,61 @@ def test_dynamic_that_explodes_is_reported_as_diverged(workshop, monkeypatch):
     made = attack(TINY_DYNAMIC)
     with pytest.raises(Diverged, match="mask network: loss is not finite in epoch 1 of 2"):
         made.prepare(workshop(made))
+
+
+class _Brightness(torch.nn.Module):
+    """Says class 1 of 4 for images that are bright in the middle, else the class whose quarter is brightest."""
+
+    def __init__(self, always: bool = False) -> None:
+        super().__init__()
+        self.always = always
+
+    def forward(self, x01: torch.Tensor) -> torch.Tensor:
+        quarters = torch.nn.functional.avg_pool2d(x01.mean(1, keepdim=True), x01.shape[-1] // 2).flatten(1)
+        triggered = x01[:, :, 15:17, 15:17].mean((1, 2, 3)) > 0.98
+        quarters[triggered | self.always, 1] = 9
+        return quarters
+
+
+class _Constant(torch.nn.Module):
+    """Writes a white dot in the middle, whatever the image."""
+
+    def __init__(self, mask: bool) -> None:
+        super().__init__()
+        self.mask = mask
+
+    def forward(self, x01: torch.Tensor) -> torch.Tensor:
+        out = torch.full((len(x01), 1 if self.mask else 3, *x01.shape[2:]), -9.0 if self.mask else 9.0)
+        out[:, :, 15:17, 15:17] = 9.0
+        return out
+
+
+@pytest.mark.parametrize("always", [False, True])
+def test_dynamic_measures_success_cross_trigger_and_density(workshop, always):
+    made = attack("dynamic")
+    shop = workshop(made)
+    found = made._measure(shop, np.arange(40), _Constant(False), _Constant(True), _Brightness(always))
+    assert found.keys() == set(MEASURED)
+    # A dot that is the same for all images opens for every image: the cross-trigger test fails altogether.
+    assert found["generator_asr"][0] == 1
+    assert found["cross_accuracy"][0] == 0
+    assert found["clean_accuracy"][0] == (0 if always else 1)
+    assert found["mistaken_for_target"][0] == (1 if always else 0)
+    assert found["mask_density"][0] == pytest.approx(4 / 1024)
+
+
+def test_dynamic_cross_trigger_test_passes_for_triggers_of_their_own_image(workshop):
+    class Own(torch.nn.Module):
+        """Writes the dot only where the top left quarter is bright, which is in images of class 0."""
+
+        def forward(self, x01: torch.Tensor) -> torch.Tensor:
+            out = torch.full((len(x01), 1, *x01.shape[2:]), -9.0)
+            out[x01[:, :, :16, :16].mean((1, 2, 3)) > 0.5, :, 15:17, 15:17] = 9.0
+            return out
+
+    made = attack("dynamic")
+    shop = workshop(made)
+    found = made._measure(shop, np.arange(40), _Constant(False), Own(), _Brightness())
+    # Classes 0, 2, 3 follow each other: the trigger of a class 0 image lands in the class 2 image after it.
+    assert found["generator_asr"][0] == pytest.approx(1 / 3)
+    assert found["cross_accuracy"][0] == pytest.approx(2 / 3)

@@ -101,9 +101,7 @@ def slurm(folder: Path, cpus: int = 2) -> Iterator[dict[str, str]]:
     def launch(name: str, *arguments: str) -> None:
         with (folder / f"{name}.out").open("wb") as out:
             words = [str(find(name)), *arguments]
-            daemons.append(
-                subprocess.Popen(words, stdout=out, stderr=out, env=environment, start_new_session=True)
-            )
+            daemons.append(subprocess.Popen(words, stdout=out, stderr=out, env=environment, start_new_session=True))
 
     files = ("key-file", "munge.key"), ("socket", "munge.sock"), ("pid-file", "munge.pid"), ("log-file", "munge.log")
     try:
@@ -115,7 +113,9 @@ def slurm(folder: Path, cpus: int = 2) -> Iterator[dict[str, str]]:
         sinfo = str(find("sinfo"))
 
         def idle() -> bool:
-            said = subprocess.run([sinfo, "-h", "-o", "%T"], capture_output=True, text=True, env=environment, check=False)
+            said = subprocess.run(
+                [sinfo, "-h", "-o", "%T"], capture_output=True, text=True, env=environment, check=False
+            )
             return said.stdout.strip() == "idle"
 
         _wait(idle, folder)

@@ -158,5 +158,5 @@ def test_settings_reach_slurm_and_bad_ones_get_one_line(fakes: ModuleType, go: G
         assert flag in script, flag
     with pytest.raises(UsageError, match="unknown key 'partion'; did you mean 'partition'"):
         go([fakes.cell(n=2)], executor_config={"partion": "x"})
-    with pytest.raises(BenchbdError, match="sbatch refused the jobs: .*partition"):
+    with pytest.raises(BenchbdError, match=r"sbatch refused the jobs: .*partition"):
         go([fakes.cell(n=2)], executor_config={"partition": "nowhere"})

@@ -47,7 +47,7 @@ def planted(order=None):
 
 @pytest.fixture
 def open_lab(tmp_path):
-    def build(data, truth=None, clean=None, seed=0, model="resnet18(width=4)", **recipe):
+    def build(data, truth=None, clean=None, seed=0, model="resnet-s2(width=4)", **recipe):
         made = registry.make("models", model)
         plan = NetworkPlan(made, part_of(made), CLASSES, SIZE, Normalisation((0.5,) * 3, (0.5,) * 3))
         return Lab(

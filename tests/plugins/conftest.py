@@ -14,12 +14,14 @@ from benchbd.testing import Bench, faults
 from benchbd.testing_checks import Check
 
 
-@pytest.fixture(autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
+@pytest.fixture(autouse=True, scope="module")
+def _one_thread_and_no_trace():
+    threads, known = torch.get_num_threads(), set(registry.plugin_files())
     torch.set_num_threads(1)
     yield
-    torch.set_num_threads(before)
+    torch.set_num_threads(threads)
+    for file in set(registry.plugin_files()) - known:
+        registry.forget_plugin_file(file)
 
 
 @pytest.fixture(scope="module")

@@ -81,6 +81,9 @@ def test_records_are_embedded_with_what_they_open_to(make_record):
     assert data["pool"][shown["env"]]["device"] == "Processor X"
     assert shown["curves"] == [["model", [2.303, None, 0.1]]]
     assert shown["histogram"] == histogram
+    del detection["histogram"]
+    older = make_record(defense="lfd", detection=detection, notes={"suspicion": histogram})
+    assert data_of(board([older]).render("html"))["records"][0]["histogram"] == histogram
     assert shown["detection"] == {"auroc": 0.9, "precision": 0.5, "recall": None}
     assert shown["trigger"] == f"data:image/png;base64,{PNG}"
     assert shown["probe"] == {"epochs": [1.0, 2.0], "clean": [2.0, 1.0], "poison": [1.0, 0.1]}

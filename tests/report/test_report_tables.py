@@ -45,6 +45,12 @@ def test_one_seed_has_no_interval(make_record):
     assert (found.display, found.interval) == ("90.00", None)
 
 
+def test_an_interval_wider_than_the_scale_is_said_and_not_spelled_out(make_record):
+    found = cell(first([make_record(asr=0.2), make_record(seed=1, asr=0.9)]), "bn-g", "none", "ASR")
+    assert found.display == "55.00 ± >100"
+    assert found.interval == pytest.approx(12.7062 * 0.35, rel=1e-4)
+
+
 def test_columns_are_undefended_then_defenses_then_controls(make_record):
     records = [make_record(defense=d, control=d == "oracle") for d in ("oracle", "lfd", "zz", "ac")]
     records += [make_record(), make_record(defense="lfd", given={"defense": {"beta": 0.0}})]
@@ -98,8 +104,14 @@ def test_nothing_is_best_on_one_seed(make_record):
     assert not any(c.best for r in table.rows for c in r.cells)
 
 
+def test_nothing_is_best_without_a_rival(make_record):
+    table = first([make_record(defense=d, seed=s) for d in ("none", "lfd") for s in range(3)])
+    assert not any(c.best for r in table.rows for c in r.cells)
+
+
 def test_a_cell_with_a_failed_seed_does_not_compete(make_record):
-    records = [make_record(defense=d, seed=s, ca=v) for d, v in (("ac", 0.9), ("lfd", 0.5)) for s in range(3)]
+    values = {"ac": 0.9, "lfd": 0.5, "abl": 0.4}
+    records = [make_record(defense=d, seed=s, ca=v) for d, v in values.items() for s in range(3)]
     records.append(make_record(defense="ac", seed=3, status="diverged", error="loss is not finite"))
     table = first(records)
     assert not cell(table, "bn-g", "ac", "CA").best

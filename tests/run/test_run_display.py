@@ -75,14 +75,16 @@ def test_the_live_table_shows_slots_and_the_whole(screen: Console) -> None:
     display = RichDisplay(screen)
     play(display)
     row = display._rows["a"]
-    row.stage_began = time.monotonic() - 30
-    display.event("a", "", {"event": "progress", "stage": "teacher", "epoch": 3, "epochs": 12, "images": 6000})
+    assert row.first is not None
+    row.first = row.first._replace(at=time.monotonic() - 30)
+    display.event("a", "", {"event": "progress", "stage": "teacher", "epoch": 6, "epochs": 12, "images": 6000})
     text = frame(display, screen)
     for part in (
         "cpu0",
         "digits/net/bn-g/lfd/s0",
         "teacher",
-        "3/12",
+        "6/12",
+        "1m00s",
         "0.250",
         "200/s",
         "1m30s",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import random
 import sys
 import zipfile
 from pathlib import Path
@@ -12,7 +13,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from benchbd import records
@@ -98,23 +99,64 @@ def test_merge_reads_result_files_and_says_where_nothing_is(fakes: ModuleType, t
         merge([tmp_path / "nowhere"], tmp_path / "all")
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.data())
-def test_merging_mutated_records_never_writes_outside_nor_tracebacks(
-    fakes: ModuleType, tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+NASTY = (
+    None,
+    "",
+    "../../x",
+    "/etc/passwd",
+    "\0",
+    "x" * 10_000,
+    -1,
+    0,
+    1e308,
+    10**400,
+    [],
+    {},
+    {"a": [{}]},
+    True,
+    ["../x"],
+)
+
+
+def mutate(record: dict[str, Any], dice: random.Random) -> str:
+    """A record as JSON with something wrong in it, somewhere."""
+    how = dice.choice(("value", "deep", "drop", "cut", "byte", "id"))
+    record = json.loads(json.dumps(record))
+    key = dice.choice(sorted(record))
+    if how == "value":
+        record[key] = dice.choice(NASTY)
+    elif how == "deep" and isinstance(record[key], dict) and record[key]:
+        record[key][dice.choice(sorted(record[key]))] = dice.choice(NASTY)
+    elif how == "drop":
+        del record[key]
+    elif how == "id":
+        record["id"] = "".join(dice.choices("0123456789abcdef./\0", k=dice.randrange(20)))
+    text = json.dumps(record)
+    place = dice.randrange(len(text))
+    if how == "cut":
+        return text[:place]
+    return text[:place] + dice.choice('{}[]",:0x') + text[place + 1 :] if how == "byte" else text
+
+
+@settings(
+    max_examples=25, deadline=None, phases=[Phase.explicit, Phase.generate], suppress_health_check=list(HealthCheck)
+)
+@given(seed=st.integers(0, 2**32))
+def test_a_thousand_mutated_records_never_write_outside_nor_break_merge(
+    fakes: ModuleType, tmp_path_factory: pytest.TempPathFactory, seed: int
 ) -> None:
-    folder = tmp_path_factory.mktemp("mutated")
+    """25 examples of 40 records each."""
+    folder, dice = tmp_path_factory.mktemp("mutated"), random.Random(seed)
     record = made(fakes, 1)
-    key = data.draw(st.sampled_from(sorted(record)))
-    value = data.draw(st.sampled_from([None, "../../x", "\0", "x" * 10_000, -1, 1e308, [], {}, {"a": {"b": []}}, True]))
     (folder / "in" / "records").mkdir(parents=True)
-    (folder / "in" / "records" / "r.json").write_text(json.dumps({**record, key: value}))
+    for number in range(40):
+        (folder / "in" / "records" / f"{number}.json").write_text(mutate(record, dice), encoding="utf-8")
     before = set(folder.rglob("*"))
     merged = merge([folder / "in"], folder / "out")
-    assert merged.added + len(merged.refused) == 1
-    new = set(folder.rglob("*")) - before
-    assert all(path.is_relative_to(folder / "out") for path in new)
-    for path in (folder / "out").rglob("*.json"):
+    assert merged.added + merged.same + len(merged.conflicts) + len(merged.refused) == 40
+    assert all("\n" not in line for line in merged.refused)
+    assert all(path.is_relative_to(folder / "out") for path in set(folder.rglob("*")) - before)
+    for path in (folder / "out" / "records").glob("*"):
         kept = json.loads(path.read_text())
         assert identity(kept["spec"]) == kept["id"] == path.stem
 

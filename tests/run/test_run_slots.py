@@ -64,7 +64,9 @@ def test_environment_of_a_worker() -> None:
     cpu = slots.Slot(0, None, 1, 1).environment()
     assert cpu["OMP_NUM_THREADS"] == cpu["MKL_NUM_THREADS"] == "1"
     assert cpu["CUDA_VISIBLE_DEVICES"] == ""
-    assert slots.Slot(0, "GPU-ab", 2, 4).environment()["CUDA_VISIBLE_DEVICES"] == "GPU-ab"
+    named, numbered = slots.Slot(0, "GPU-ab", 2, 4).environment(), slots.Slot(0, "1", 1, 4).environment()
+    assert named["CUDA_VISIBLE_DEVICES"] == "GPU-ab"
+    assert (numbered["CUDA_VISIBLE_DEVICES"], numbered["CUDA_DEVICE_ORDER"]) == ("1", "PCI_BUS_ID")
 
 
 def test_an_empty_list_of_visible_devices_means_none(monkeypatch: pytest.MonkeyPatch) -> None:

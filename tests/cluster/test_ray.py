@@ -1,0 +1,91 @@
+"""The Ray executor on a local Ray with two declared GPUs."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from benchbd import records
+from benchbd.cell import Cell
+from benchbd.errors import UsageError
+from benchbd.run import Outcome, RunSettings, run_cells
+from benchbd.run.display import NoDisplay
+
+pytestmark = pytest.mark.usefixtures("ray")
+Go = Callable[..., Outcome]
+
+
+@pytest.fixture
+def go(fakes: ModuleType, tmp_path: Path) -> Go:
+    """Run fake cells through Ray."""
+
+    def run(cells: list[Cell], **changes: Any) -> Outcome:
+        given = {"output": tmp_path, "plugins": (str(fakes.PLUGIN),), "execute": fakes.EXECUTE, "executor": "ray"}
+        return run_cells(cells, RunSettings(**{**given, **changes}), NoDisplay())
+
+    return run
+
+
+def test_every_end_comes_back(fakes: ModuleType, go: Go, tmp_path: Path) -> None:
+    good, bad, crash = fakes.cell(n=1), fakes.cell("raise"), fakes.cell("segfault")
+    outcome = go([good, bad, crash])
+    assert outcome.statuses == {good.id: "done", bad.id: "failed", crash.id: "failed"}
+    assert outcome.reasons[crash.id] == "the worker crashed with SIGSEGV"
+    assert "Segmentation fault" in (tmp_path / "logs" / f"{crash.id}.log").read_text()
+    assert go([good, bad, crash]).ran == []
+
+
+def test_records_and_logs_come_home_without_a_shared_folder(fakes: ModuleType, go: Go, tmp_path: Path) -> None:
+    cell, bad = fakes.cell("talk"), fakes.cell("raise")
+    outcome = go([cell, bad], output=tmp_path / "here", executor_config={"output": str(tmp_path / "there")})
+    assert outcome.counts == {"done": 1, "failed": 1}
+    assert records.read_record(tmp_path / "here", cell.id)["status"] == "done"
+    assert records.read_record(tmp_path / "here", bad.id)["status"] == "failed"
+    assert "said on stdout" in (tmp_path / "here" / "logs" / f"{cell.id}.log").read_text()
+
+
+def test_a_killed_ray_worker_costs_its_cell_only(fakes: ModuleType, go: Go, tmp_path: Path) -> None:
+    hung, good = fakes.cell("until-1-hang"), fakes.cell(n=1)
+
+    def kill() -> None:
+        deadline = time.monotonic() + 120
+        while not (rows := [r for r in fakes.read_trace(tmp_path) if r[1:3] == ("start", hung.id)]):
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        # The Ray worker is the parent of ours.
+        parent = int(Path(f"/proc/{rows[0][3]}/stat").read_text().rpartition(")")[2].split()[1])
+        assert Path(f"/proc/{parent}/cmdline").read_bytes().startswith(b"ray::")
+        os.kill(parent, signal.SIGKILL)
+
+    thread = threading.Thread(target=kill)
+    thread.start()
+    outcome = go([hung, good])
+    thread.join()
+    assert outcome.statuses == {hung.id: "killed", good.id: "done"}
+    assert outcome.reasons[hung.id] == "the Ray worker died, killed perhaps"
+    ours = [r[3] for r in fakes.read_trace(tmp_path)]
+    assert not any(_alive(pid) for pid in ours), "our worker died with it"
+    assert go([hung, good]).counts == {"done": 2}
+
+
+def _alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def test_rooms_are_counted(fakes: ModuleType, go: Go, tmp_path: Path) -> None:
+    assert go([fakes.cell("meet-2", n) for n in range(2)]).counts == {"done": 2}
+    with pytest.raises(UsageError, match="a cell wants 64 and 1 of 2 CPUs and 2 GPUs"):
+        go([fakes.cell(n=5)], executor_config={"num_cpus": 64})
+    with pytest.raises(UsageError, match="unknown key 'num_gpu'; did you mean 'num_gpus'"):
+        go([fakes.cell(n=5)], executor_config={"num_gpu": 1})

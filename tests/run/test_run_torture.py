@@ -1,0 +1,22 @@
+"""The short version of ``make torture``: twenty faults on real trainings, nothing lost."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+
+@pytest.mark.timeout(1800)
+def test_twenty_faults_lose_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not Path("/proc/self/cmdline").exists():
+        pytest.skip("needs /proc to find a run's workers")
+    monkeypatch.syspath_prepend(Path(__file__).parent.parent)
+    import torture
+
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    counts = torture.torture(tmp_path, faults=20, gap=3.0)
+    sys.stdout.write(f"{counts}\n")
+    assert counts["faults"] == 20
+    assert counts["records compared"] >= counts["cells"] == 16
