@@ -38,6 +38,7 @@ blocks:
     defenses: [none, oracle, fine-pruning, {lfd: {teacher: lenet-s, teacher_epochs: 1}}]
 """
 WEIGHTS = {"run killed": 5, "worker killed": 5, "artifact damaged": 3, "disk filled": 2}
+GAP = 0.2
 VOLATILE = ("env", "time", "peak_memory_bytes", "attempts", "trainings")
 """What may differ between two runs of one cell: the machine, the clock, what was found in the store."""
 
@@ -116,6 +117,8 @@ class Torture:
         process = start(self.matrix, self.folder / "calm", self.log)
         assert process.wait(900) == 0, self.log.read_text()
         self.counts["seconds of the undisturbed run"] = round(time.monotonic() - began)
+        # Often enough to hit every cell, seldom enough that there is something to break: a busy machine is slow.
+        self.gap = (time.monotonic() - began) * self.gap
         return records(self.folder / "calm")
 
     def storm(self, faults: int, disk: Path, fillable: bool) -> None:
@@ -230,14 +233,14 @@ class Torture:
         self.counts["records compared"] += len(found)
 
 
-def torture(folder: Path, faults: int, seed: int = 0, gap: float = 4.0, megabytes: int = 48) -> dict[str, int]:
+def torture(folder: Path, faults: int, seed: int = 0, gap: float = GAP, megabytes: int = 48) -> dict[str, int]:
     """Torture a digits matrix; the counts of what was done to it.
 
     Args:
         folder: an empty folder to work in.
         faults: how many to inflict.
         seed: of everything random in here (moments depend on the machine all the same).
-        gap: longest pause between two faults, in seconds.
+        gap: longest pause between two faults, as a share of the undisturbed run's time.
         megabytes: size of the small disk.
 
     Raises:
@@ -254,7 +257,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--faults", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--gap", type=float, default=4.0, help="longest pause between two faults, in seconds")
+    parser.add_argument("--gap", type=float, default=GAP, help="longest pause, as a share of the undisturbed run")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="torture-") as folder:
         counts = torture(Path(folder), args.faults, args.seed, args.gap)

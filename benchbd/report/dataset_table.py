@@ -72,7 +72,7 @@ class _Builder:
         for place, item in enumerate(self.group.columns):
             control = item in self.group.controls
             first = control and place > 0 and self.group.columns[place - 1] not in self.group.controls
-            group, tag = self.labels(item), item.name
+            group, tag = self.labels.heading(item, self.group.columns), item.name
             made.append(Column("CA", group, "up", "fraction", control, first, tag))
             made.append(Column("ASR", group, "down", "fraction", control, False, tag))
         return made
@@ -223,6 +223,9 @@ class _Builder:
         if failed:
             more = f"; and {len(failed) - LISTED_FAILURES} more" if len(failed) > LISTED_FAILURES else ""
             notes.append("Without a result: " + "; ".join(failed[:LISTED_FAILURES]) + more + ".")
+        short = self.labels.spelled_out(self.group.columns)
+        if short:
+            notes.append(f"In this table {'; '.join(short)}.")
         if self.clock.device:
             notes.append(
                 f"Wall-clock on {self.clock.device} only: what the cell would cost alone, shared stages included."

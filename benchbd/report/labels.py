@@ -13,6 +13,8 @@ from benchbd.recipe import Recipe
 
 Defaults = Callable[[str, str], Mapping[str, Any] | None]
 KINDS = ("dataset", "model", "attack", "defense")
+LONG_LABEL = 24
+"""Characters from which a column is headed by the bare name, its parameters told below the table."""
 
 
 class Variant(NamedTuple):
@@ -98,6 +100,18 @@ class Labels:
             inner = ",".join(f"{k}={value_text(v)}" for k, v in self.changed(item).items())
             self._texts[item] = f"{item.name}({inner})" if inner else item.name
         return self._texts[item]
+
+
+    def heading(self, item: Variant, among: Iterable[Variant]) -> str:
+        """The label over a column: the bare name where the label is long and no other variant of that name stands by."""
+        text = self(item)
+        alone = sum(other.name == item.name for other in set(among)) == 1
+        return item.name if alone and len(text) > LONG_LABEL else text
+
+    def spelled_out(self, among: Iterable[Variant]) -> list[str]:
+        """``lfd is lfd(teacher=...)`` for every heading that says less than the label."""
+        items = list(dict.fromkeys(among))
+        return [f"{i.name} is {self(i)}" for i in items if self.heading(i, items) != self(i)]
 
 
 @functools.cache

@@ -95,7 +95,7 @@ def summary_table(group: Group, labels: Labels, clock: Clock) -> Table:
             Cell(wording.needs_text(needs, control)),
         ]
         first = control and bool(rows) and group.columns[len(rows) - 1] not in group.controls
-        rows.append(Row(labels(column), cells, rule=first, tag=column.name))
+        rows.append(Row(labels.heading(column, group.columns), cells, rule=first, tag=column.name))
     _bold(group, rows)
     notes = ["Averages over different attacks (see Attacks) do not compare; controls stand below the line."]
     if clock.device:

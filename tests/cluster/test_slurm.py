@@ -160,3 +160,20 @@ def test_settings_reach_slurm_and_bad_ones_get_one_line(fakes: ModuleType, go: G
         go([fakes.cell(n=2)], executor_config={"partion": "x"})
     with pytest.raises(BenchbdError, match=r"sbatch refused the jobs: .*partition"):
         go([fakes.cell(n=2)], executor_config={"partition": "nowhere"})
+
+
+def test_a_requeued_task_begins_again(fakes: ModuleType, go: Go, tmp_path: Path) -> None:
+    """What preemption does where PreemptMode is REQUEUE."""
+    cell = fakes.cell("until-1-hang")
+
+    def requeue() -> None:
+        wait_for(lambda: started(fakes, tmp_path, cell))
+        task = json.loads((tmp_path / "slurm" / "jobs.json").read_text())[cell.id]
+        subprocess.run(["scontrol", "requeue", task], check=True)
+
+    thread = threading.Thread(target=requeue)
+    thread.start()
+    outcome = go([cell])
+    thread.join()
+    assert outcome.statuses == {cell.id: "done"}
+    assert len(started(fakes, tmp_path, cell)) == 2

@@ -178,4 +178,5 @@ def test_ten_thousand_records_in_two_seconds(make_record, tmp_path):
         machine += additions(1_000_000)
         ratios.append(spent / (5 * machine))
     assert text.count("\n## ") == 5
-    assert min(ratios) < 4.0
+    print(ratios, spent, machine)
+    assert min(ratios) < 0

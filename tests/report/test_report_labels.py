@@ -41,3 +41,20 @@ def test_same_parameters_in_another_order_are_one_variant(make_record):
 def test_recipe_text_says_epochs_and_differences():
     assert recipe_text('{"epochs": 20, "lr": 0.001, "augment": ["crop4", "hflip"]}') == "20 epochs"
     assert recipe_text('{"epochs": 20, "lr": 0.01, "augment": []}') == "20 epochs, lr=0.01, augment=[]"
+
+
+def test_a_long_label_heads_its_column_by_name_alone_only_while_no_other_variant_stands_by():
+    """The parameters are told below the table instead; two variants of a name keep their labels apart."""
+    import json
+
+    from benchbd.report.labels import LONG_LABEL, Labels, Variant
+
+    long = Variant("defense", "lfd", json.dumps({"teacher": "resnet-s(stem=16)", "teacher_epochs": 25}))
+    other = Variant("defense", "lfd", json.dumps({"teacher": "resnet-s", "teacher_epochs": 20}))
+    none = Variant("defense", "none", "{}")
+    labels = Labels([long, other, none], lambda kind, name: {"teacher": "resnet-s", "teacher_epochs": 20})
+    assert len(labels(long)) > LONG_LABEL
+    assert labels.heading(long, [none, long]) == "lfd"
+    assert labels.spelled_out([none, long]) == [f"lfd is {labels(long)}"]
+    assert labels.heading(long, [none, long, other]) == labels(long)
+    assert labels.spelled_out([none, long, other]) == []

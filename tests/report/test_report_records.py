@@ -5,7 +5,7 @@ import math
 import random
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchbd.cell import identity
@@ -173,12 +173,14 @@ def test_write_text_replaces_or_leaves_alone(tmp_path, monkeypatch):
 leaves = st.none() | st.booleans() | st.integers() | st.floats() | st.text()
 
 
+@settings(deadline=None)
 @given(st.recursive(leaves, lambda s: st.lists(s) | st.dictionaries(st.text(), s)))
 def test_no_json_at_all_gives_anything_but_a_usage_error(value):
     with pytest.raises(UsageError):
         records.parse(json.dumps(value), "x", identity)
 
 
+@settings(deadline=None)
 @given(st.data())
 def test_any_one_field_may_be_anything(make_record, data):
     record = make_record()

@@ -3,7 +3,7 @@ from __future__ import annotations
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchbd.report import stats
@@ -66,6 +66,7 @@ fractions = st.floats(0, 1)
 columns = st.dictionaries(st.integers(0, 5), st.dictionaries(st.integers(0, 4), fractions, min_size=2), min_size=2)
 
 
+@settings(deadline=None)
 @given(columns, st.booleans())
 def test_best_holds_a_best_mean(given_columns, higher):
     means = {k: math.fsum(v.values()) / len(v) for k, v in given_columns.items()}
@@ -74,6 +75,7 @@ def test_best_holds_a_best_mean(given_columns, higher):
     assert any(means[w] == top for w in winners)
 
 
+@settings(deadline=None)
 @given(st.lists(fractions, min_size=2, max_size=40))
 def test_mean_lies_within_its_values(values):
     found = stats.mean_of(values)

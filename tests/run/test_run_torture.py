@@ -16,7 +16,7 @@ def test_twenty_faults_lose_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     import torture
 
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    counts = torture.torture(tmp_path, faults=20, gap=3.0)
+    counts = torture.torture(tmp_path, faults=20)
     sys.stdout.write(f"{counts}\n")
     assert counts["faults"] == 20
     assert counts["records compared"] >= counts["cells"] == 16
