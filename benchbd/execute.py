@@ -172,9 +172,11 @@ def _run(
 
     # From here until the defense returns, neither truth nor test data is in memory (unless it declared the need).
     gc.collect()
+    handed = lab.poisoned
     began = time.perf_counter()
     trained = made.defense.train(lab)
     elsewhere = max(0.0, time.perf_counter() - began - ledger.inside)
+    handed.check()
     if not isinstance(trained, Trained):
         got = type(trained).__name__
         raise UsageError(f"defense {made.defense.name!r} returned {got}, not what lab.train or lab.prune gave")

@@ -180,11 +180,13 @@ class _Spy(Defense):
         secrets = json.loads(Path(self.secrets).read_text())
         if self.everywhere:
             memory = Search(secrets)
-            for thing in alive():
-                memory.look(as_array(thing))
+            there = [as_array(thing) for thing in alive()]
+            for array in there:
+                memory.look(array)
+            known = any(np.array_equal(array, lab.poisoned.images.numpy()) for array in there)
             for local in frames():
                 memory.walk(local)
-            lab.note("memory", {"found": sorted(memory.found), "arrays": memory.arrays})
+            lab.note("memory", {"found": sorted(memory.found), "knows the poisoned set": known})
         reach = Search(secrets)
         trained = lab.train(lab.poisoned, epochs=0)
         lab.losses(trained, lab.poisoned)

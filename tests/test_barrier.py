@@ -118,7 +118,7 @@ def test_the_truth_is_found_by_controls_and_nothing_else(spy):
 @pytest.mark.parametrize(("name", "found"), [("spy", []), ("spy-truth", ["mask"]), ("spy-clean", ["clean part"])])
 def test_nothing_of_it_is_in_memory_while_a_defense_runs(spy, name, found):
     notes = spy(name, everywhere=True)
-    assert notes["memory"]["arrays"] > 20
+    assert notes["memory"]["knows the poisoned set"]  # so the search sees what is there
     assert notes["memory"]["found"] == found
 
 

@@ -192,15 +192,16 @@ def test_an_entry_point_that_takes_a_built_in_name_is_a_clash_that_names_both(pa
 
 def test_a_plugin_file_is_a_door(plugin_file: Callable[..., Path]) -> None:
     file = plugin_file(PLAIN)
+    before = registry.plugin_files()
     registry.add_plugin_file(str(file))
     entry = registry.find("attacks", "mine")
     assert (entry.version, entry.summary) == (4, "My own attack.")
     assert entry.origin == f"{file}:{file.read_text().splitlines().index('class Mine(Attack):') + 1}"
     assert registry.make("attacks", "mine(power=1)").power == 1.0
-    assert registry.plugin_files() == [str(file)]
+    assert registry.plugin_files() == [*before, str(file)]
     assert not (file.parent / "__pycache__").exists()
     registry.add_plugin_file(str(file))
-    assert registry.plugin_files() == [str(file)], "naming a file twice is naming it once"
+    assert registry.plugin_files() == [*before, str(file)], "naming a file twice is naming it once"
 
 
 def test_the_name_may_be_given_as_a_keyword_and_the_decorator_by_its_module(plugin_file: Callable[..., Path]) -> None:

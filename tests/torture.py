@@ -39,7 +39,7 @@ blocks:
 """
 WEIGHTS = {"run killed": 5, "worker killed": 5, "artifact damaged": 3, "disk filled": 2}
 GAP = 0.2
-VOLATILE = ("env", "time", "peak_memory_bytes", "attempts", "trainings")
+VOLATILE = ("env", "time", "peak_memory_bytes", "attempts", "trainings_computed")
 """What may differ between two runs of one cell: the machine, the clock, what was found in the store."""
 
 

@@ -82,6 +82,12 @@ class NoDisplay:
         """Nothing."""
 
 
+def remark(event: dict[str, Any]) -> str | None:
+    """What of an event should be shown at once: notes, and single lines of a cell's log (tracebacks stay in there)."""
+    text = str(event.get("text") if event.get("event") == "note" else event.get("line", "")).strip()
+    return text if event.get("event") in ("note", "log") and text and "\n" not in text else None
+
+
 def numbers(record: dict[str, Any] | None) -> str:
     """The few figures of a record worth a line: ``CA 0.912  ASR 0.034``."""
     if not record:
@@ -126,8 +132,8 @@ class PlainDisplay:
             self._now[cell_id] = f"{label}: {event.get('stage')} {event.get('epoch')}/{event.get('epochs')}{tail}"
         elif kind in ("stage", "waiting"):
             self._now[cell_id] = f"{label}: {event.get('stage')}"
-        elif kind == "note":
-            self._line(f"note   {event.get('text')}  [{cell_id}]")
+        elif (text := remark(event)) is not None:
+            self._line(f"note   {text}  [{cell_id}]")
 
     def ended(
         self, cell_id: str, label: str, status: str, reason: str, wall: float, record: dict[str, Any] | None

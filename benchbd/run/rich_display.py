@@ -11,7 +11,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from benchbd.run.display import Facts, numbers
+from benchbd.run.display import Facts, numbers, remark
 from benchbd.run.outcome import Outcome
 from benchbd.run.settings import duration_text
 
@@ -133,8 +133,8 @@ class RichDisplay:
         """Update a slot's row."""
         if event.get("event") in ("starting", "started"):
             self._rows[cell_id] = _Row(label, str(event.get("where", "")))
-        elif event.get("event") == "note":
-            self._say(Text(f"{event.get('text')}", style="yellow"))
+        elif (text := remark(event)) is not None:
+            self._say(Text(f"{label}: {text}" if event["event"] == "log" else text, style="yellow"))
         elif cell_id in self._rows:
             self._rows[cell_id].hear(event)
 

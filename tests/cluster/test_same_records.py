@@ -21,7 +21,7 @@ blocks:
     attacks: [none, bn-g]
     defenses: [none, fine-pruning]
 """
-VOLATILE = ("env", "time", "peak_memory_bytes", "trainings")
+VOLATILE = ("env", "time", "peak_memory_bytes", "trainings_computed")
 
 
 def run(folder: Path, executor: str, *words: str) -> dict[str, dict[str, Any]]:

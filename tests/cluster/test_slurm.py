@@ -170,6 +170,9 @@ def test_a_requeued_task_begins_again(fakes: ModuleType, go: Go, tmp_path: Path)
         wait_for(lambda: started(fakes, tmp_path, cell))
         task = json.loads((tmp_path / "slurm" / "jobs.json").read_text())[cell.id]
         subprocess.run(["scontrol", "requeue", task], check=True)
+        wait_for(lambda: queue().get(task) == "PENDING")
+        # Slurm lets a requeued task rest for two minutes.
+        subprocess.run(["scontrol", "update", f"JobId={task}", "StartTime=now"], check=True)
 
     thread = threading.Thread(target=requeue)
     thread.start()

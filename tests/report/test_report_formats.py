@@ -144,16 +144,16 @@ def test_jsonl_reads_back(mixed, tmp_path):
     assert board(records.load(path), paper=True).render("md") == mixed.render("md")
 
 
-def additions(count: int) -> float:
-    """CPU seconds of a plain loop: how fast this machine is right now."""
+def additions() -> float:
+    """CPU seconds of ten million additions: how fast this core is right now. A third of a second on an idle one."""
     began, total = time.process_time(), 0
-    for i in range(count):
+    for i in range(2_000_000):
         total += i
-    return time.process_time() - began
+    return 5 * (time.process_time() - began)
 
 
 def test_ten_thousand_records_in_two_seconds(make_record, tmp_path):
-    """From the results file to the markdown: under four times ten million additions, 2 s where those take 0.5 s."""
+    """From the results file to the markdown, in CPU time; a core slowed by its neighbours gets as much longer."""
     from benchbd.cell import identity
     from benchbd.report import records
 
@@ -169,14 +169,11 @@ def test_ten_thousand_records_in_two_seconds(make_record, tmp_path):
         )
     (tmp_path / "r.jsonl").write_text("".join(json.dumps(r) + "\n" for r in found))
     board(found[:50]).render("md")
-    ratios = []
+    spent, allowed = [], []
     for _ in range(2):
-        machine = additions(1_000_000)
-        began = time.process_time()
+        before, began = additions(), time.process_time()
         text = board(records.load(tmp_path / "r.jsonl", identity)).render("md")
-        spent = time.process_time() - began
-        machine += additions(1_000_000)
-        ratios.append(spent / (5 * machine))
+        spent.append(time.process_time() - began)
+        allowed.append(2.0 * max(1.0, (before + additions()) / 2 / 0.33))
     assert text.count("\n## ") == 5
-    print(ratios, spent, machine)
-    assert min(ratios) < 0
+    assert any(a < b for a, b in zip(spent, allowed, strict=True))

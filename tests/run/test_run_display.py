@@ -30,6 +30,8 @@ def play(display: Any) -> None:
     display.event(
         "a", "digits/net/bn-g/lfd/s0", {"event": "progress", "stage": "teacher", "epoch": 3, "epochs": 12, "loss": 0.25}
     )
+    display.event("a", "digits/net/bn-g/lfd/s0", {"event": "log", "line": "artifact model/ab is damaged; dropped"})
+    display.event("a", "digits/net/bn-g/lfd/s0", {"event": "log", "line": "Traceback:\n  of many\n  lines"})
     display.note("cpu1: worker replaced")
     display.tick()
 
@@ -45,6 +47,7 @@ def test_plain_lines() -> None:
     assert bare == [
         "5 cells to run",
         "start  digits/net/bn-g/lfd/s0  [a] on cpu0",
+        "note   artifact model/ab is damaged; dropped  [a]",
         "note   cpu1: worker replaced",
         "still  digits/net/bn-g/lfd/s0: teacher 3/12 loss 0.250",
         "2/5 done   digits/net/bn-g/lfd/s0  CA 0.912  ASR 0.500  in 1m02s  (about 1m30s left)",
@@ -99,6 +102,8 @@ def test_the_live_table_shows_slots_and_the_whole(screen: Console) -> None:
     printed = screen.file.getvalue()  # type: ignore[union-attr]
     assert "CA 0.900" in printed
     assert "worker replaced" in printed
+    assert "artifact model/ab is damaged" in printed
+    assert "of many" not in printed
 
 
 def test_a_new_stage_starts_from_nothing(screen: Console) -> None:
