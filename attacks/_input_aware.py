@@ -33,12 +33,25 @@ MASK_DROPS = (10 / 25, 20 / 25)
 CLASSIFIER_DROPS = (100 / 575, 200 / 575, 300 / 575, 400 / 575)
 PATTERN_DROPS = (200 / 575, 300 / 575, 400 / 575, 500 / 575)
 """Where in its phase each learning rate falls to a tenth, as a share of the reference's length."""
+LATE_DROPS = (0.75,)
+"""The same for short runs: after a sixth of a few hundred steps nothing has been learnt yet."""
 
 Progress = Callable[..., None]
 
 
 class Schedule(NamedTuple):
-    """What both phases share: seed, length, batch, whether to mirror, device, and who is told."""
+    """What both phases share, and how the classifier learns.
+
+    Attributes:
+        seed: of everything drawn.
+        epochs: of the phase.
+        batch: images in a batch.
+        hflip: mirror images at random.
+        device: where to compute.
+        progress: told stage, epoch, epochs and loss.
+        classifier_lr: learning rate of the classifier (phase 2).
+        late: let phase 2's learning rates fall once, late, instead of at the reference's shares.
+    """
 
     seed: int
     epochs: int
@@ -46,6 +59,8 @@ class Schedule(NamedTuple):
     hflip: bool
     device: torch.device
     progress: Progress
+    classifier_lr: float = 0.01
+    late: bool = False
 
 
 def apart(first: Tensor, second: Tensor) -> Tensor:
@@ -167,11 +182,11 @@ def train_pattern(
     moved(net, device).train()
     moved(mask, device)
     moved(classifier, device).train()
-    sgd = torch.optim.SGD(classifier.parameters(), lr=0.01, momentum=0.9, weight_decay=5e-4)
+    sgd = torch.optim.SGD(classifier.parameters(), lr=plan.classifier_lr, momentum=0.9, weight_decay=5e-4)
     adam = torch.optim.Adam(net.parameters(), lr=0.01, betas=(0.5, 0.9))
-    drops = (
-        torch.optim.lr_scheduler.MultiStepLR(sgd, _milestones(CLASSIFIER_DROPS, plan.epochs)),
-        torch.optim.lr_scheduler.MultiStepLR(adam, _milestones(PATTERN_DROPS, plan.epochs)),
+    drops = tuple(
+        torch.optim.lr_scheduler.MultiStepLR(optimizer, _milestones(LATE_DROPS if plan.late else shares, plan.epochs))
+        for optimizer, shares in ((sgd, CLASSIFIER_DROPS), (adam, PATTERN_DROPS))
     )
     stored, true = images.to(device), labels.to(device)
     with arithmetic(device, strict=False, search=False):

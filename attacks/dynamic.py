@@ -39,7 +39,11 @@ class Dynamic(Attack):
     mask_epochs: int = 25
     """Epochs of the mask network."""
     joint_epochs: int = 100
-    """Epochs of pattern network and classifier together (reference: 575); learning rates fall at the same shares."""
+    """Epochs of pattern network and classifier together (reference: 575)."""
+    drops: Literal["scaled", "late"] = "scaled"
+    """When their learning rates fall: at the reference's shares of the length, or once after 3/4, for short runs."""
+    classifier_lr: float = 0.01
+    """The classifier's learning rate; 0.05 for short runs."""
     batch: int = 128
     """Images in a batch of both phases."""
     width: int = 32
@@ -60,6 +64,8 @@ class Dynamic(Attack):
             raise UsageError(
                 "attack 'dynamic': mask_epochs, joint_epochs, width and stages must be 1 or more, batch 4 or more"
             )
+        if not self.classifier_lr > 0:
+            raise UsageError(f"attack 'dynamic': classifier_lr must be above 0, not {self.classifier_lr}")
         if self.fit_images is not None and self.fit_images < 4:
             raise UsageError("attack 'dynamic': fit_images must be 4 or more")
 
@@ -118,7 +124,7 @@ class Dynamic(Attack):
             mask,
             self.width,
             self.stages,
-            plan._replace(epochs=self.joint_epochs),
+            plan._replace(epochs=self.joint_epochs, classifier_lr=self.classifier_lr, late=self.drops == "late"),
         )
         found = self._measure(shop, order[:kept], pattern, mask, classifier)
         success, mistaken = float(found["generator_asr"][0]), float(found["mistaken_for_target"][0])

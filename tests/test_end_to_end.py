@@ -192,7 +192,8 @@ def test_cells_killed_at_random_moments_end_with_the_records_of_an_undisturbed_r
 # Planted poison -------------------------------------------------------------------------------------------------------
 
 POISON = 24
-ABL = "abl(turning_epochs=8, finetune_epochs=1, unlearn_epochs=1, ratio=0.1, lr=0.05)"
+ABL = "abl(turning_epochs=3, finetune_epochs=1, unlearn_epochs=1, ratio=0.1, lr=0.01)"
+"""Three gentle epochs: with more, ascent below gamma throws the easy samples about and the order is noise."""
 LFD = "lfd(teacher_epochs=8, teacher='resnet-s2(width=4)', alpha=0.2)"
 
 
@@ -227,7 +228,7 @@ def test_lfds_candidates_are_the_planted_poison_and_what_alpha_adds(find, seed):
 
 
 def test_ac_removes_exactly_the_planted_poison_from_its_class(find):
-    found = find("ac", epochs=10)
+    found = find("ac", epochs=4)  # before it learns the noise by heart and features part there too
     assert found["recall"] == 1.0
     assert found["flagged_per_class"][1] == POISON
     assert found["precision"] == POISON / found["flagged"]

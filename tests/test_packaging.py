@@ -71,7 +71,7 @@ def test_it_works_from_the_wheel_alone(wheel: Path, tmp_path: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(place)
     code = (
-        f"import sys; sys.path = [{str(place)!r}] + [p for p in sys.path if p not in ("", {str(ROOT)!r})];"
+        f"import sys; sys.path = [{str(place)!r}] + [p for p in sys.path if p not in ('', {str(ROOT)!r})];"
         "sys.meta_path = [f for f in sys.meta_path if 'editable' not in str(getattr(f, '__module__', ''))];"
         "import benchbd; assert benchbd.__file__.startswith(sys.path[0]), benchbd.__file__;"
         "from benchbd.cli import main; sys.exit(main(['plan', 'quickstart']) or main(['list', 'matrices']))"

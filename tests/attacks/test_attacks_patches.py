@@ -187,6 +187,7 @@ def test_dirty_label_budgets(name):
         "l2(tau=30.0)",
         "tj-sq(neurons=0)",
         "dynamic(batch=2)",
+        "dynamic(classifier_lr=0.0)",
         "dynamic(mask_epochs=0)",
         "dynamic(fit_images=1)",
     ],

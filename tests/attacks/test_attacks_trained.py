@@ -420,3 +420,27 @@ def test_dynamic_cross_trigger_test_passes_for_triggers_of_their_own_image(works
     # Classes 0, 2, 3 follow each other: the trigger of a class 0 image lands in the class 2 image after it.
     assert found["generator_asr"][0] == pytest.approx(1 / 3)
     assert found["cross_accuracy"][0] == pytest.approx(2 / 3)
+
+
+def test_dynamic_learning_rates_fall_where_asked(workshop, monkeypatch):
+    asked = []
+    steps = torch.optim.lr_scheduler.MultiStepLR
+
+    def spy(optimizer, milestones):
+        asked.append((type(optimizer).__name__, optimizer.param_groups[0]["lr"], milestones))
+        return steps(optimizer, milestones)
+
+    monkeypatch.setattr(torch.optim.lr_scheduler, "MultiStepLR", spy)
+    monkeypatch.setattr("benchbd.attacks._input_aware.pairs", lambda *a: iter([]))
+    monkeypatch.setattr("benchbd.attacks._input_aware._finite", lambda *a: 0.0)
+    for options in ("", ", drops='late', classifier_lr=0.05"):
+        prepared(
+            workshop, f"dynamic(mask_epochs=25, joint_epochs=100, width=2, stages=1{options})", where=options[:5] or "a"
+        )
+    # Reference: masks at 10 and 20 of 25; classifier at 100..400 and patterns at 200..500 of 575, here of 100.
+    assert asked[:3] == [
+        ("Adam", 0.01, [10, 20]),
+        ("SGD", 0.01, [17, 35, 52, 70]),
+        ("Adam", 0.01, [35, 52, 70, 87]),
+    ]
+    assert asked[-2:] == [("SGD", 0.05, [75]), ("Adam", 0.01, [75])]
