@@ -8,7 +8,6 @@ import random
 import signal
 import subprocess
 import sys
-import time
 from collections import Counter
 from pathlib import Path
 
@@ -152,12 +151,8 @@ class Target:
 
     def run(self, cell: Cell, kill_after: float | None) -> bool:
         """Run a cell, killed after so many seconds; whether it was."""
-        self.process.stdin.write(json.dumps(cell.to_json()) + "\n")
+        self.process.stdin.write(json.dumps({"cell": cell.to_json(), "kill_after": kill_after}) + "\n")
         self.process.stdin.flush()
-        child = int(self.read())
-        if kill_after is not None:
-            time.sleep(kill_after)
-            os.kill(child, signal.SIGKILL)  # not yet waited for by its parent, if it has ended: never another's id
         return self.read() == f"ended {signal.SIGKILL.value}"
 
     def close(self) -> None:
@@ -192,9 +187,9 @@ def test_cells_killed_at_random_moments_end_with_the_records_of_an_undisturbed_r
 # Planted poison -------------------------------------------------------------------------------------------------------
 
 POISON = 24
-ABL = "abl(turning_epochs=3, finetune_epochs=1, unlearn_epochs=1, ratio=0.1, lr=0.01)"
-"""Three gentle epochs: with more, ascent below gamma throws the easy samples about and the order is noise."""
-LFD = "lfd(teacher_epochs=8, teacher='resnet-s2(width=4)', alpha=0.2)"
+ABL = "abl(turning_epochs=8, finetune_epochs=1, unlearn_epochs=1, ratio=0.1, lr=0.02)"
+"""Gentle: at larger steps the ascent below gamma throws the easy samples about and the order is noise."""
+LFD = "lfd(teacher_epochs=8, teacher='tiny-net', alpha=0.2)"
 
 
 @pytest.fixture
@@ -203,7 +198,7 @@ def find(tmp_path, fresh_registry):
     registry.add_plugin_file(str(HERE / "planted_plugins.py"))
 
     def go(defense: str, epochs: int = 1, **given) -> dict:
-        base = {"dataset": "planted", "model": MODEL, "attack": "white", "epochs": epochs, "batch_size": 32}
+        base = {"dataset": "planted", "model": "tiny-net", "attack": "white", "epochs": epochs, "batch_size": 32}
         this = testing.cell(**base, defense=defense, **given)
         record = execute(this.to_json(), output=tmp_path, device="cpu")
         assert record["status"] == "done", record["error"]
@@ -227,8 +222,9 @@ def test_lfds_candidates_are_the_planted_poison_and_what_alpha_adds(find, seed):
     assert found["precision"] == POISON / 49
 
 
-def test_ac_removes_exactly_the_planted_poison_from_its_class(find):
-    found = find("ac", epochs=4)  # before it learns the noise by heart and features part there too
+@pytest.mark.parametrize("seed", [0, 1])
+def test_ac_removes_exactly_the_planted_poison_from_its_class(find, seed):
+    found = find("ac", epochs=5, seed=seed)  # before it learns the noise by heart and features part there too
     assert found["recall"] == 1.0
     assert found["flagged_per_class"][1] == POISON
     assert found["precision"] == POISON / found["flagged"]

@@ -33,7 +33,7 @@ class Mine(Attack):
 '''
 ATTACKS = {
     "documented: parameter size has no line of help": ("size: int = 3", ""),
-    "light: line 8 imports torch": ("", ""),
+    "light: line 7 imports torch": ("", ""),
     "stamps: 100% of the poisoned images are as they were": ("", "out = images.clone()"),
     "stamps: stamp changes the images it is given": ("", "images[:, :, 0, 0] = 9"),
     "stamps: an image's stamp depends on its place": ("", "out[0] = 7"),
@@ -101,8 +101,8 @@ DEFENSES = {
     ),
     "keeps_out: needs names 'labels'": ("needs = ('labels',)", ""),
     "keeps_out: it sees the truth, so it is a control": ("needs = ('truth',)", ""),
-    "keeps_out: line 9 reaches into the lab (_store)": ("", "lab._store"),
-    "keeps_out: line 9 imports benchbd.poison": ("", "import benchbd.poison"),
+    "keeps_out: line 10 reaches into the lab (_store)": ("", "lab._store"),
+    "keeps_out: line 10 imports benchbd.poison": ("", "import benchbd.poison"),
 }
 
 
@@ -138,7 +138,7 @@ class Mine(Model):
 MODELS = {
     "fits: at size 8 an image's logits depend on the others": {"features": "x - x.mean(0)"},
     "fits: at size 8 a fresh network gives logits that are not finite": {"features": "x / 0"},
-    "fits: at size 8 features are (3, 5)": {"features": "x[:, :5]"},
+    "fits: RuntimeError: The size of tensor a (5) must match": {"features": "x[:, :5]"},
     "learns: no gradient reaches net.unused.weight": {"unused": "nn.Linear(2, 2)"},
     "learns: another seed gives the same initial weights": {"build": "torch.manual_seed(0)"},
     "learns: the same seed gives different initial weights": {"build": "torch.seed()"},
@@ -154,10 +154,7 @@ def test_broken_models(plugin_file, line):
     parts = {"extra": "pass", "unused": "None", "features": "x", "build": "pass", **MODELS[line]}
     registry.add_plugin_file(str(plugin_file(MODEL.format(**parts))))
     found = testing.check("models", "mine")
-    if parts["features"] == "x[:, :5]":
-        assert any("mat1 and mat2" in f for f in found), found  # torch says it before the check can
-    else:
-        assert any(f"): {line}" in f for f in found), found
+    assert any(f"): {line}" in f for f in found), found
 
 
 DATASET = '''
