@@ -29,7 +29,7 @@ from benchbd.trained import NetworkPlan, Trained, TrainSet, positions, sha_of
 if TYPE_CHECKING:
     from benchbd.engine import Loss, Perturb, Precision
 
-CODE_VERSION = 1
+CODE_VERSION = 2
 """Part of every stage's key: raise it when the engine or the lab computes something else than before."""
 STAGE_KINDS = ("model", "array", "checkpoint")
 """Kinds of artifacts that stages are kept as; a lab's view of the store holds no others."""

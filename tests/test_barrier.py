@@ -188,17 +188,18 @@ HIDES = {
 
 
 @pytest.mark.parametrize("how", HIDES)
-def test_the_spy_finds_what_is_hidden_in_the_lab(spy, monkeypatch, how):
-    real = module._open_lab
-
-    def leaking(cell, made, poisoner, ledger, store, record):
-        lab = real(cell, made, poisoner, ledger, store, record)
-        clean, info = poisoner.train_set()
-        lab.hidden = HIDES[how](poisoner.poison(clean, info).truth(len(clean)))
-        return lab
-
-    monkeypatch.setattr(module, "_open_lab", leaking)
-    assert spy("spy")["reach"]["found"] == ["mask"]
+def test_the_spy_finds_what_is_hidden(how):
+    spy = registry.load("defenses", "spy").train.__globals__
+    mask = np.arange(120) % 9 == 0
+    marks = [spy["whole"](v) for v in (mask, np.flatnonzero(mask))]
+    search = spy["Search"]({"size": 16, "count": 120, "whole": {"mask": marks}, "images": {}, "words": []})
+    holder = Executor("x")
+    search.walk([holder, np.arange(120)])
+    assert search.found == set()
+    holder.poison = HIDES[how](mask)
+    search = spy["Search"](search.secrets)
+    search.walk([holder, np.arange(120)])
+    assert search.found == {"mask"}
 
 
 LEAKS = {

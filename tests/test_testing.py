@@ -9,6 +9,7 @@ import torch
 
 from benchbd import registry, testing
 from benchbd.errors import UsageError
+from benchbd.testing_checks import CHECKS
 
 
 @pytest.fixture(autouse=True)
@@ -18,6 +19,12 @@ def _quick(monkeypatch, fresh_registry):
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+def said(kind: str, line: str) -> list[str]:
+    """What the check that ``line`` begins with says about the plugin ``mine``."""
+    check = next(c for c in CHECKS[kind] if c.__name__ == line.partition(":")[0])
+    return [f"{check.__name__}: {fault}" for fault in testing.faults(testing.Bench(kind, "mine"), check)]
 
 
 ATTACK = '''
@@ -38,7 +45,7 @@ ATTACKS = {
     "stamps: stamp changes the images it is given": ("", "images[:, :, 0, 0] = 9"),
     "stamps: an image's stamp depends on its place": ("", "out[0] = 7"),
     "repeats: two runs give different images": ("", "import random; out[:, :, 9, 9] = random.randrange(256)"),
-    "budget: UsageError": ("", "out = out.float()"),
+    "budget: attack 'mine': stamp returned torch.float32": ("", "out = out.float()"),
     "trains_as_declared: prepare trains": (
         "def prepare(self, shop): return {'w': shop.train(shop.clean, epochs=0).head()[0]}",
         "",
@@ -61,14 +68,7 @@ def test_broken_attacks(plugin_file, line):
     if line.startswith("light"):
         text = "\n\n\nimport torch\n" + text
     registry.add_plugin_file(str(plugin_file(text)))
-    found = testing.check("attacks", "mine")
-    assert found, "nothing was found"
-    assert all(f.startswith("attack 'mine' (") and "\n" not in f for f in found)
-    check, _, start = line.partition(": ")
-    if start == "UsageError":
-        assert any("stamp returned torch.float32" in f for f in found)
-    else:
-        assert any(f"): {check}: {start}" in f for f in found), found
+    assert any(f.startswith(line) and "\n" not in f for f in said("attacks", line)), said("attacks", line)
 
 
 DEFENSE = '''
@@ -110,9 +110,7 @@ DEFENSES = {
 def test_broken_defenses(plugin_file, line):
     extra, train = DEFENSES[line]
     registry.add_plugin_file(str(plugin_file(DEFENSE.format(extra=extra or "pass", train=train or "pass"))))
-    found = testing.check("defenses", "mine")
-    assert all(f.startswith("defense 'mine' (") and "\n" not in f for f in found)
-    assert any(f"): {line}" in f for f in found), found
+    assert any(f.startswith(line) and "\n" not in f for f in said("defenses", line)), said("defenses", line)
 
 
 MODEL = '''
@@ -153,8 +151,7 @@ MODELS = {
 def test_broken_models(plugin_file, line):
     parts = {"extra": "pass", "unused": "None", "features": "x", "build": "pass", **MODELS[line]}
     registry.add_plugin_file(str(plugin_file(MODEL.format(**parts))))
-    found = testing.check("models", "mine")
-    assert any(f"): {line}" in f for f in found), found
+    assert any(f.startswith(line) and "\n" not in f for f in said("models", line)), said("models", line)
 
 
 DATASET = '''
@@ -192,8 +189,10 @@ DATASETS = {
 def test_broken_datasets(plugin_file, line):
     parts = {"extra": "pass", "info": "4, 8, 8, 4, None, 1", "load": "pass", **DATASETS[line]}
     registry.add_plugin_file(str(plugin_file(DATASET.format(**parts))))
+    assert any(f.startswith(line) for f in said("datasets", line)), said("datasets", line)
     found = testing.check("datasets", "mine")
-    assert any(f"): {line}" in f for f in found), found
+    assert all(f.startswith("dataset 'mine' (") and "mine.py:" in f and "\n" not in f for f in found)
+    assert any(f"): {line}" in f for f in found)
 
 
 @pytest.mark.parametrize(

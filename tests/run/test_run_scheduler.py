@@ -149,15 +149,14 @@ def test_out_of_memory_on_a_shared_gpu_is_tried_once_more_alone(
 
 
 def test_budget_stops_cleanly_and_the_next_run_goes_on(
-    fakes: ModuleType, go: Go, told: Told, monkeypatch: pytest.MonkeyPatch
+    fakes: ModuleType, go: Go, told: Told, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     quick, slow = fakes.cell(n=1), fakes.cell("until-1-hang")
     runs: list[Any] = []
 
     def tick() -> None:
         """Let the time be up as soon as one cell is done and the other one runs."""
-        began = {cell_id for cell_id, event in told.events if event.get("event") == "started"}
-        if told.ends and slow.id in began:
+        if told.ends and slow.id in started(fakes, tmp_path):
             runs[0].began -= 1000.0
 
     with monkeypatch.context() as patch:
