@@ -136,6 +136,7 @@ class Torture:
 
     def one_run(self, output: Path, faults: int, disk: Path, fillable: bool) -> bool:
         """Give the command once; True when it ended with every cell done."""
+        before = sum(self.faults.values())
         process = start(self.matrix, output, self.log)
         self.counts["runs"] += 1
         while process.poll() is None:
@@ -148,7 +149,13 @@ class Torture:
                     self.faults[kind] += 1
             self.nothing_lost(output)
         self.no_orphans(process.pid)
+        left_alone = sum(self.faults.values()) == before
+        assert process.returncode == 0 or not left_alone, f"a run that nothing disturbed failed:\n{self.told()}"
         return process.returncode == 0
+
+    def told(self) -> str:
+        """The end of what the runs said."""
+        return "\n".join(self.log.read_text(errors="replace").splitlines()[-40:])
 
     def inflict(self, kind: str, process: subprocess.Popen[bytes], output: Path, disk: Path) -> bool:
         """One fault; False where there was nothing to break."""

@@ -72,6 +72,10 @@ def execute(
     on_event({"event": "stage", "stage": "acting"})
     _sleep(act["seconds"], on_event)
     do = act["do"]
+    if do.startswith("meet-"):  # wait until so many cells run at once, then do what comes after the number
+        _, count, *rest = do.split("-", 2)
+        _meet(int(count), output)
+        do = rest[0] if rest else "done"
     if do.startswith("until-"):  # misbehave on the first tries only
         _, tries, do = do.split("-", 2)
         started = sum(1 for row in read_trace(output) if row[1:3] == ("start", this.id))
@@ -103,6 +107,14 @@ def _sleep(seconds: float, on_event: Callable[[dict[str, Any]], None]) -> None:
         on_event({"event": "progress", "stage": "acting", "epoch": 1, "epochs": 2, "loss": 0.5})
 
 
+def _meet(count: int, output: Path) -> None:
+    for _ in range(3000):
+        words = [row[1] for row in read_trace(output)]
+        if words.count("start") - words.count("end") >= count:
+            break
+        time.sleep(0.02)
+
+
 def _misbehave(do: str, output: Path) -> None:
     if do == "segfault":
         ctypes.string_at(0)
@@ -110,12 +122,6 @@ def _misbehave(do: str, output: Path) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
     elif do == "exit":
         os._exit(7)
-    elif do.startswith("meet-"):  # wait until so many cells run at once
-        for _ in range(3000):
-            words = [row[1] for row in read_trace(output)]
-            if words.count("start") - words.count("end") >= int(do[5:]):
-                break
-            time.sleep(0.02)
     elif do == "hang":
         time.sleep(3600)
     elif do == "children":

@@ -91,7 +91,7 @@ def test_retries_go_on_counting_in_the_next_run(fakes: ModuleType, go: Go, tmp_p
 
 
 def test_fail_fast(fakes: ModuleType, go: Go, tmp_path: Path) -> None:
-    cells = [fakes.cell("hang"), fakes.cell("raise"), fakes.cell(n=1), fakes.cell(n=2)]
+    cells = [fakes.cell("hang"), fakes.cell("meet-2-raise"), fakes.cell(n=1), fakes.cell(n=2)]
     outcome = go(cells, fail_fast=True)
     assert outcome.statuses == {
         cells[0].id: "cancelled",
