@@ -7,7 +7,7 @@ export OMP_NUM_THREADS ?= 1
 JOBS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart test bench lint check-leaderboard clean
+.PHONY: help install quickstart test torture bench lint check-leaderboard clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /|/' | awk -F'|' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -26,6 +26,9 @@ quickstart: install  ## train a small leaderboard in front of you, in about five
 test: install  ## all tests (those on CIFAR-10 and GTSRB need BENCHBD_DATA)
 	$(BIN)/python -m pytest -n $(JOBS) --benchmark-disable
 
+torture: install  ## kill, fill and damage a run a hundred times; nothing may be lost
+	$(BIN)/python tests/torture.py --faults 100
+
 bench: install  ## benchmarks of the engine and the harness, ratios printed last
 	$(BIN)/python -m pytest tests/bench --benchmark-only -s
 
@@ -36,6 +39,7 @@ lint: install  ## ruff and mypy
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy benchbd
 
 clean:  ## remove the virtual environment and caches (never results)
 	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache .mypy_cache

@@ -39,6 +39,8 @@ blocks:
 """
 WEIGHTS = {"run killed": 5, "worker killed": 5, "artifact damaged": 3, "disk filled": 2}
 GAP = 0.2
+LONGEST = 600.0
+"""Seconds after which a single run counts as stuck; undisturbed it takes a tenth of that on a busy machine."""
 VOLATILE = ("env", "time", "peak_memory_bytes", "attempts", "trainings_computed")
 """What may differ between two runs of one cell: the machine, the clock, what was found in the store."""
 
@@ -139,12 +141,15 @@ class Torture:
         before = sum(self.faults.values())
         process = start(self.matrix, output, self.log)
         self.counts["runs"] += 1
+        deadline = time.monotonic() + LONGEST
         while process.poll() is None:
+            assert time.monotonic() < deadline, f"a run does not end:\n{self.told()}"
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(self.random.uniform(0.05, self.gap))
             if process.poll() is None and sum(self.faults.values()) < faults:
                 kinds = [k for k in WEIGHTS if fillable or k != "disk filled"]
-                kind = self.random.choices(kinds, [WEIGHTS[k] for k in kinds])[0]
+                never = [k for k in kinds if not self.faults[k]] if sum(self.faults.values()) >= faults // 2 else []
+                kind = self.random.choices(never or kinds, [WEIGHTS[k] for k in never or kinds])[0]
                 if self.inflict(kind, process, output, disk):
                     self.faults[kind] += 1
             self.nothing_lost(output)

@@ -49,6 +49,8 @@ def event_line(event: dict[str, Any]) -> str | None:
     kind, stage = event.get("event"), event.get("stage", "")
     if kind == "log":
         return str(event.get("line", ""))
+    if kind == "warning":
+        return f"warning: {event.get('warning', '')}"
     if kind == "stage":
         return str(stage)
     if kind == "waiting":
@@ -91,8 +93,10 @@ def run_one(
             on_event=on_event,
         )
     except Exception as error:
-        # execute records what goes wrong inside a cell; this is for what goes wrong around it (a full disk, say).
-        traceback.print_exc()
+        # execute records what goes wrong inside a cell; this is for what goes wrong around it (a full disk, say, on
+        # which the log lies too: it must not end the worker, which would blame the cell).
+        with contextlib.suppress(OSError, ValueError):
+            traceback.print_exc()
         return "failed", " ".join(f"{type(error).__name__}: {error}".split()), False
     return str(record.get("status", "failed")), str(record.get("error") or ""), True
 
