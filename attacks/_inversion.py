@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -17,6 +17,11 @@ REPORT_EVERY = 50
 
 def _frozen(net: Classifier, device: torch.device) -> Classifier:
     return net.to(device).eval().requires_grad_(False)
+
+
+def _towards(net: Classifier, target: int, neurons: int) -> Tensor:
+    """Positions (K,) of the features with the largest classifier weight towards a class."""
+    return net.head.weight[target].topk(min(neurons, net.head.in_features)).indices
 
 
 def excite(
@@ -113,10 +118,10 @@ def amplify(
         progress: told step and the pattern's norm.
 
     Returns:
-        d, float32 (3, H, W) in [0, 1] units, and the mean chosen feature on images with d0 and with d, float32 (2,).
+        d0 and d, float32 (3, H, W) in [0, 1] units.
     """
     net = _frozen(net, device)
-    chosen = net.head.weight[target].topk(min(neurons, net.head.in_features)).indices
+    chosen = _towards(net, target, neurons)
     generator = torch.Generator().manual_seed(seed)
     noise = (torch.randn(images.shape[1:], generator=generator) * (10 / 255)).to(device)
     pattern = noise.clone().requires_grad_()
@@ -145,7 +150,29 @@ def amplify(
                 if float(pattern.detach().norm()) <= norm:
                     break
                 penalty *= 2
-        with torch.no_grad():
-            x01 = stored[:: max(1, len(stored) // 512)].float() / 255
-            excited = torch.stack([features(x01, noise).mean(), features(x01, pattern).mean()])
-    return pattern.detach().cpu().numpy(), excited.cpu().numpy()
+    return noise.cpu().numpy(), pattern.detach().cpu().numpy()
+
+
+def excitement(
+    net: Classifier, images: Tensor, target: int, neurons: int, patterns: Sequence[np.ndarray], device: torch.device
+) -> np.ndarray:
+    """Mean of a class's features on clean images with each of some patterns added and clipped.
+
+    Args:
+        net: clean model; used up (moved, frozen).
+        images: uint8 (N, 3, H, W), clean; some 512 of them are looked at.
+        target: class whose features are meant.
+        neurons: how many, those with the largest classifier weight towards the target.
+        patterns: float32 (3, H, W) each, in [0, 1] units.
+        device: where to compute.
+
+    Returns:
+        float32 (len(patterns),).
+    """
+    net = _frozen(net, device)
+    chosen = _towards(net, target, neurons)
+    x01 = images[:: max(1, len(images) // 512)].to(device).float() / 255
+    with arithmetic(device, strict=False, search=False), torch.no_grad():
+        seen = [(x01 + torch.from_numpy(pattern).to(device)).clamp(0, 1) for pattern in patterns]
+        excited = torch.stack([net.features(one)[:, chosen].mean() for one in seen])
+    return excited.cpu().numpy()

@@ -1,7 +1,12 @@
 """The Trojan watermark's shape: a line of text rising along the diagonal, and a copyright sign below it.
 
-Drawn here at 224 pixels from a dot-matrix alphabet and circles, to the published geometry of the TrojanNN mask (3,598
-pixels, rows 9..205, columns 5..206), then shrunk to the image size by a triangle filter.
+Drawn here anew at 224 pixels from a dot-matrix alphabet and circles, after the published geometry of the TrojanNN mask,
+then shrunk to the image size by a triangle filter. It is alike, not equal:
+
+    at 224 pixels   published 3,598 pixels, rows 9..205, columns 5..206; drawn 3,595, rows 7..205, columns 7..205
+    at 32 pixels    published   321 pixels, rows and columns 0..29;      drawn   318, rows and columns 0..29
+
+Nearer extents at 224 pixels would change the shape at 32, and with it every result: raise tj-wm's version then.
 """
 
 from __future__ import annotations
@@ -30,7 +35,7 @@ _GLYPHS = {
     " ": "00000 00000 00000 00000 00000 00000 00000",
 }
 _DOT = 2.38
-"""Canvas pixels from one dot of the alphabet to the next, so that the line spans columns 5..206."""
+"""Canvas pixels from one dot of the alphabet to the next, so that the line spans rows and columns 7..205."""
 _STROKE = 0.72
 """Share of a dot's side that is lit: thin strokes, which shrinking makes dim."""
 _CENTRE = (107.0, 106.0)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from benchbd.attacks._grid import cell_for, grid
 from benchbd.components import Attack, DatasetInfo, Stamp, attack
-from benchbd.errors import Impossible
+from benchbd.errors import Impossible, UsageError
 
 if TYPE_CHECKING:
     import torch
@@ -51,6 +51,10 @@ class BadNetsWhite(Attack):
     """Side of the square in pixels; where not given 3 at 32, 12 at 128, 24 at 224."""
     margin: int | None = None
     """Free pixels between square and image border; where not given 1 at 32, 4 at 128, 7 at 224."""
+
+    def __post_init__(self) -> None:
+        if self.margin is not None and self.margin < 0:
+            raise UsageError(f"attack 'bn-w': margin cannot be negative, not {self.margin}")
 
     def _box(self, pixels: int) -> tuple[int, int]:
         """First row (and column) and side of the square."""

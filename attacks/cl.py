@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 
@@ -28,6 +28,7 @@ class LabelConsistent(Attack):
 
     clean_label = True
     prepared_from_poison = True
+    smoke: ClassVar[dict[str, Any]] = {"steps": 2, "robust_steps": 1, "robust_epochs": 1}
 
     rate: float = 0.8
     """Share of the target class (or, with rate_of=set, of the whole set) that is poisoned."""
@@ -38,7 +39,7 @@ class LabelConsistent(Attack):
     step: float = 1.5
     """Step of the noise's PGD, 0..255."""
     steps: int = 100
-    """Steps of the noise's PGD."""
+    """Steps of the noise's PGD; 0 leaves the noise out, to see what the grid does alone."""
     surrogate: Literal["robust", "standard"] = "robust"
     """Model the noise is made on: adversarially trained, or the clean undefended one."""
     robust_eps: float = 8.0
@@ -46,7 +47,7 @@ class LabelConsistent(Attack):
     robust_step: float = 2.0
     """Step of the adversarial training's PGD, 0..255."""
     robust_steps: int = 10
-    """Steps of the adversarial training's PGD."""
+    """Steps of the adversarial training's PGD; 0 trains on the images as they are."""
     robust_epochs: int | None = None
     """Epochs of the adversarial training; the recipe's where not given."""
     trigger: Literal["grid", "four-corners"] = "grid"
@@ -57,6 +58,11 @@ class LabelConsistent(Attack):
     def __post_init__(self) -> None:
         if self.eps < 0 or self.steps < 0 or self.robust_eps < 0 or self.robust_steps < 0:
             raise UsageError("attack 'cl': eps, steps, robust_eps and robust_steps cannot be negative")
+        for name, step, steps in (("", self.step, self.steps), ("robust_", self.robust_step, self.robust_steps)):
+            if steps > 0 and not step > 0:
+                raise UsageError(f"attack 'cl': {name}step must be above 0, not {step}; for none say {name}steps=0")
+        if self.robust_epochs is not None and self.robust_epochs < 1:
+            raise UsageError(f"attack 'cl': robust_epochs must be 1 or more, not {self.robust_epochs}")
         if not 0 < self.amplitude <= 255:
             raise UsageError(f"attack 'cl': amplitude must be in 1..255, not {self.amplitude}")
 

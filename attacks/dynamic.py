@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import warnings
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 
-from benchbd.components import Attack, DatasetInfo, Stamp, attack
+from benchbd.components import Attack, DatasetInfo, Stamp, attack, share_of
 from benchbd.errors import Impossible, UsageError
 from benchbd.seeding import seed_for
 
@@ -35,6 +35,8 @@ class Dynamic(Attack):
     Both are trained on clean training images, jointly with a classifier that is then thrown away; the poisoned set is
     static. Sources: Nguyen and Tran (2020); LfD Table 1; ABL's script for the static set without cross samples.
     """
+
+    smoke: ClassVar[dict[str, Any]] = {"mask_epochs": 2, "joint_epochs": 1, "width": 8, "batch": 16, "fit_images": 256}
 
     mask_epochs: int = 25
     """Epochs of the mask network."""
@@ -157,9 +159,10 @@ class Dynamic(Attack):
             classes: np.ndarray = logits_of(classifier, of, device=shop.device).argmax(1)
             return classes
 
-        own = said(write(images, images, pattern, mask, True))
+        rounded = self.quantize == "round"
+        own = said(write(images, images, pattern, mask, rounded))
         plain = said(images)
-        other = said(write(images, images.roll(1, 0), pattern, mask, True))
+        other = said(write(images, images.roll(1, 0), pattern, mask, rounded))
         with torch.inference_mode():
             density = mask_of(mask, images[:256].float() / 255).mean()
         found = {
@@ -177,7 +180,7 @@ class Dynamic(Attack):
 
     def cover_count(self, info: DatasetInfo) -> int:
         """Training images, beside the poisoned ones, that carry another image's trigger and keep their label."""
-        return int(self.rate * info.train) if self.cross_in_train else 0
+        return share_of(self.rate, info.train) if self.cross_in_train else 0
 
     def cover(self, images: torch.Tensor, partners: torch.Tensor, how: Stamp) -> torch.Tensor:
         """Write into each image the trigger made for its partner.

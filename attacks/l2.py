@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 
@@ -30,6 +30,8 @@ class L2Invisible(Attack):
     of the public trigger (I-BAU). ``mode=noise`` draws a pattern with the same statistics and trains nothing.
     """
 
+    smoke: ClassVar[dict[str, Any]] = {"steps": 10, "batch": 16}
+
     mode: Literal["optimised", "noise"] = "optimised"
     """Optimise the pattern on a clean surrogate model, or draw it."""
     tau: float = 3.22
@@ -54,11 +56,13 @@ class L2Invisible(Attack):
     def __post_init__(self) -> None:
         if not (self.tau > 0 and 0 < self.cap <= 255 and self.k > 0 and self.steps > 0 and self.batch > 0):
             raise UsageError("attack 'l2': tau, k, steps and batch must be positive, cap in (0, 255]")
+        if not (self.c > 0 and self.lr > 0 and self.penalty > 0):
+            raise UsageError("attack 'l2': c, lr and penalty must be above 0")
         # Half of the values are zero when only the positive part is kept.
         most = self.cap / 255 * (3072 * (0.5 if self.nonnegative else 1.0)) ** 0.5
         if self.tau > 0.8 * most:
             raise UsageError(
-                f"attack 'l2': a norm of {self.tau} is out of reach under cap {self.cap}; at most {0.8 * most:.1f}"
+                f"attack 'l2': tau={self.tau:g} is out of reach under cap={self.cap:g}; at most {0.8 * most:.1f}"
             )
 
     def trains(self) -> tuple[str, ...]:
@@ -69,36 +73,44 @@ class L2Invisible(Attack):
         """Make the pattern.
 
         Returns:
-            ``pattern`` int16 (3, H, W) in pixel values; optimised ones also ``features`` float32 (2,), the mean chosen
-            feature under the first noise and under the unrounded result.
+            ``pattern`` int16 (3, H, W) in pixel values; optimised ones also ``features`` float32 (3,), the mean chosen
+            feature on clean images with the first noise, with the optimised pattern (both signs, not yet scaled) and
+            with ``pattern`` itself, each added and clipped.
         """
-        from benchbd.attacks._patterns import to_norm
-
         norm = self.tau * shop.size / 32
         if self.mode == "noise":
-            found, extra = smooth_noise(np.random.default_rng(shop.seed), shop.size), {}
-        else:
-            from benchbd.attacks._inversion import amplify
+            return {"pattern": self._stored(smooth_noise(np.random.default_rng(shop.seed), shop.size), norm)}
+        from benchbd.attacks._inversion import amplify, excitement
 
-            found, features = amplify(
-                shop.surrogate().module(),
-                shop.clean.images,
-                shop.target,
-                norm=norm,
-                cap=self.cap / 255,
-                amplification=self.c,
-                neurons=self.k,
-                penalty=self.penalty,
-                lr=self.lr,
-                steps=self.steps,
-                batch=self.batch,
-                seed=shop.seed,
-                device=shop.device,
-                progress=lambda done, reached: shop.progress("l2 pattern", done, self.steps, norm=reached),
-            )
-            extra = {"features": features}
-        kept = np.clip(found, 0, None) if self.nonnegative else found
-        return {"pattern": to_norm(kept, norm, self.cap), **extra}
+        net = shop.surrogate().module()
+        noise, found = amplify(
+            net,
+            shop.clean.images,
+            shop.target,
+            norm=norm,
+            cap=self.cap / 255,
+            amplification=self.c,
+            neurons=self.k,
+            penalty=self.penalty,
+            lr=self.lr,
+            steps=self.steps,
+            batch=self.batch,
+            seed=shop.seed,
+            device=shop.device,
+            progress=lambda done, reached: shop.progress("l2 pattern", done, self.steps, norm=reached),
+        )
+        pattern = self._stored(found, norm)
+        added = (noise, found, pattern.astype(np.float32) / 255)
+        return {
+            "pattern": pattern,
+            "features": excitement(net, shop.clean.images, shop.target, self.k, added, shop.device),
+        }
+
+    def _stored(self, found: np.ndarray, norm: float) -> np.ndarray:
+        """The pattern as it is added: int16 (3, H, W) of the given norm, without its negative half where so asked."""
+        from benchbd.attacks._patterns import to_norm
+
+        return to_norm(np.clip(found, 0, None) if self.nonnegative else found, norm, self.cap)
 
     def stamp(self, images: torch.Tensor, how: Stamp) -> torch.Tensor:
         """Add the pattern."""

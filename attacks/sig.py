@@ -52,11 +52,19 @@ class Sinusoid(Attack):
         for name, value in (("delta", self.delta), ("delta_test", self.delta_test)):
             if value is not None and not 0.0 < value <= 255.0:
                 raise UsageError(f"attack 'sig': {name} must be in (0, 255], not {value}")
+        if not 0.0 < self.f <= 1000.0:
+            raise UsageError(f"attack 'sig': f must be in (0, 1000], not {self.f}")
 
     def check(self, info: DatasetInfo) -> None:
-        """The wrapped variant exists at 32 pixels only; the budget must be possible."""
+        """The wrapped variant exists at 32 pixels only; a wave must be left after rounding; the budget be possible."""
         if self.variant == "abl_uint8" and info.size != 32:
             raise Impossible(f"variant abl_uint8 is a 32-pixel mask; these images have {info.size} pixels")
+        for name, delta in (("delta", self.delta), ("delta_test", self.delta_test)):
+            # Half a wave a pixel meets every column at a zero; below half a pixel value everything rounds to zero.
+            if self.variant == "additive" and delta is not None and not wave(info.size, delta, self.f).any():
+                raise Impossible(
+                    f"{name}={delta:g} with f={self.f:g} rounds to no wave at all in images of {info.size} pixels"
+                )
         self.budget(info)
 
     def stamp(self, images: torch.Tensor, how: Stamp) -> torch.Tensor:

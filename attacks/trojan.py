@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 
@@ -30,6 +30,8 @@ class _Trojan(Attack):
     statistics of the public trigger instead and trains nothing.
     """
 
+    smoke: ClassVar[dict[str, Any]] = {"iterations": 10}
+
     mode: Literal["inverted", "random"] = "inverted"
     """Optimise the colours on a clean surrogate model, or draw them."""
     apply: Literal["add", "replace", "wrap"] = "add"
@@ -44,6 +46,8 @@ class _Trojan(Attack):
     def __post_init__(self) -> None:
         if self.neurons < 1 or self.iterations < 1:
             raise UsageError(f"attack {self.name!r}: neurons and iterations must be 1 or more")
+        if not self.activation > 0:
+            raise UsageError(f"attack {self.name!r}: activation must be above 0, not {self.activation}")
 
     def coverage(self, size: int) -> np.ndarray:
         """How much of each pixel the trigger may cover, float64 (size, size) in [0, 1]."""
@@ -108,6 +112,11 @@ class TrojanSquare(_Trojan):
     """Side of the square in pixels; where not given 9 at 32, 34 at 128, 59 at 224."""
     margin: int | None = None
     """Free pixels between square and image border; where not given 2 at 32, 11 at 128, 20 at 224."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.margin is not None and self.margin < 0:
+            raise UsageError(f"attack {self.name!r}: margin cannot be negative, not {self.margin}")
 
     def box(self, pixels: int) -> tuple[int, int]:
         """First row (and column) and side of the square in images of ``pixels`` pixels a side."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import re
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +11,9 @@ import pytest
 import torch
 
 from benchbd.cli import main
+from benchbd.cli.preview import _line
 from benchbd.components import Stamp
+from benchbd.errors import Diverged, Impossible
 from benchbd.preview import Shown, amplified, draw_sheet, norms, poisoner_for, show
 from benchbd.recipe import Recipe
 
@@ -137,6 +141,96 @@ def test_verb_draws_all_attacks_with_the_parameters_given(tmp_path, monkeypatch)
     assert "none" not in names
     assert ("l2(mode=noise)", 2) in asked
     assert len(names) == len(set(names))
+
+
+def _blank(made, count):
+    blank = np.zeros((count, 3, 4, 4), np.uint8)
+    return Shown(made.cell.attack.text, blank, blank, ("",) * count)
+
+
+def test_an_impossible_attack_costs_itself_alone_on_a_sheet_of_all(tmp_path, monkeypatch, capsys):
+    """One refused by its parameters before anything is trained, one by the data found, one that diverges."""
+    asked = []
+
+    def instead(made, count):
+        asked.append(made.cell.attack.text)
+        if made.made.attack.name == "sig":
+            raise Impossible("the budget cannot be worked out\nfrom the data found")
+        if made.made.attack.name == "dynamic":
+            raise Diverged("mask network: loss is not finite in epoch 1 of 2")
+        return _blank(made, count)
+
+    drawn = []
+    monkeypatch.setattr("benchbd.preview.show", instead)
+    monkeypatch.setattr("benchbd.preview.draw_sheet", lambda shown, *a, **k: drawn.extend(one.attack for one in shown))
+    args = ["preview", "--all", "bn-g(cell=20)", "-o", str(tmp_path / "all.png"), "--output", str(tmp_path / "out")]
+    assert main(args) == 0
+    lines = capsys.readouterr().err.splitlines()
+    assert lines == [
+        "bn-g(cell=20) left out: a grid of 3x3 cells of 20 pixels does not fit into 32x32 images",
+        "dynamic left out: mask network: loss is not finite in epoch 1 of 2",
+        "sig left out: the budget cannot be worked out from the data found",
+    ]
+    assert "bn-g" not in [text.partition("(")[0] for text in asked]
+    assert {"bn-w", "blend", "cl", "l2", "tj-sq", "tj-wm"} <= set(drawn)
+    assert not {"sig", "dynamic"} & set(drawn)
+
+
+def test_a_sheet_without_any_attack_is_an_error_that_says_why(tmp_path, monkeypatch, capsys):
+    def refuse(made, count):
+        raise Impossible("not on these")
+
+    monkeypatch.setattr("benchbd.preview.show", refuse)
+    args = ["preview", "--all", "-o", str(tmp_path / "all.png"), "--output", str(tmp_path / "out")]
+    assert main(args) == 1
+    assert capsys.readouterr().err.splitlines()[-1] == (
+        "benchbd: preview: no attack can be drawn on digits; the last: not on these"
+    )
+    assert not (tmp_path / "all.png").exists()
+
+
+def test_a_mistake_in_a_spec_is_found_before_anything_is_drawn(tmp_path, monkeypatch, capsys):
+    asked = []
+    monkeypatch.setattr("benchbd.preview.show", lambda made, count: asked.append(made) or _blank(made, count))
+    args = ["preview", "blend", "bn-g(cell=20)", "-o", str(tmp_path / "x.png"), "--output", str(tmp_path / "out")]
+    assert main(args) == 1
+    assert not asked
+    # A misspelt parameter is no impossible attack: it is refused with --all too.
+    assert main([*args[:1], "--all", "blend(alhpa=0.1)", *args[3:]]) == 2
+    assert "did you mean 'alpha'" in capsys.readouterr().err
+    assert not asked
+
+
+def test_verb_tells_the_progress_of_what_is_trained(tmp_path, capsys):
+    what = ["tj-sq(iterations=60)", "--dataset", "digits(train=100)", "--model", "resnet18(width=2)", "--epochs", "2"]
+    assert main(["preview", *what, "-o", str(tmp_path / "x.png"), "--output", str(tmp_path / "out")]) == 0
+    lines = capsys.readouterr().err.splitlines()
+    for wanted in (r"surrogate 1/2 loss \d+\.\d{3}", r"surrogate 2/2 loss .*", r"tj-sq inversion (50|60)/60 loss .*"):
+        assert any(re.fullmatch(wanted, line) for line in lines), (wanted, lines)
+    assert all(one != two for one, two in itertools.pairwise(lines))
+
+
+@pytest.mark.parametrize(
+    ("event", "line"),
+    [
+        ({"event": "stage", "stage": "trigger"}, "trigger"),
+        ({"event": "waiting", "stage": "surrogate"}, "surrogate: waiting, another process is computing it"),
+        ({"event": "progress", "stage": "s", "epoch": 3, "epochs": 80, "step": 9, "steps": 9}, "s 3/80"),
+        ({"event": "progress", "stage": "s", "epoch": 3, "epochs": 80, "step": 2, "steps": 9}, "s 3/80 step 2/9"),
+        (
+            {"event": "progress", "stage": "l2 pattern", "epoch": 50, "epochs": 60, "norm": 3.2},
+            "l2 pattern 50/60 norm 3.200",
+        ),
+        (
+            {"event": "progress", "stage": "d", "epoch": 2, "epochs": 2, "warning": "dynamic: weak"},
+            "warning: dynamic: weak",
+        ),
+        ({"event": "warning", "warning": "dynamic: weak"}, "warning: dynamic: weak"),
+        ({"event": "other"}, ""),
+    ],
+)
+def test_how_events_read(event, line):
+    assert _line(event) == line
 
 
 @pytest.mark.parametrize(

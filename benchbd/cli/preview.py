@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import argparse
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from benchbd.cli.common import add_output, add_plugin_files, add_plugins, output_folder, write
-from benchbd.errors import UsageError
+from benchbd.cli.common import add_output, add_plugin_files, add_plugins, compute_device, output_folder, write
+from benchbd.errors import Diverged, Impossible, UsageError, one_line
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 def register(verbs: Any) -> None:
@@ -20,7 +23,9 @@ def register(verbs: Any) -> None:
         help="an attack's name or spec, such as blend or \"tj-sq(mode='random')\"; may be several",
     )
     parser.add_argument(
-        "--all", action="store_true", help="every attack on one sheet; those also named take the parameters given there"
+        "--all",
+        action="store_true",
+        help="every attack that the data set allows, on one sheet; those also named take the parameters given there",
     )
     parser.add_argument(
         "--dataset",
@@ -76,8 +81,38 @@ def _wanted(given: list[str], everything: bool) -> list[str]:
     return [named.get(name, name) for name in known]
 
 
+def _line(event: dict[str, Any]) -> str:
+    """How an event reads: ``surrogate 3/80 loss 0.812``; '' for one that says nothing."""
+    stage = str(event.get("stage") or "")
+    if event.get("warning"):
+        return f"warning: {event['warning']}"
+    if event.get("event") == "waiting":
+        return f"{stage}: waiting, another process is computing it"
+    if event.get("event") != "progress":
+        return stage
+    step, steps = event.get("step"), event.get("steps")
+    within = f" step {step}/{steps}" if event.get("loss") is None and step is not None and step != steps else ""
+    facts = [f" {name} {event[name]:.3f}" for name in ("loss", "norm") if isinstance(event.get(name), (int, float))]
+    return f"{stage} {event.get('epoch')}/{event.get('epochs')}{within}{''.join(facts)}"
+
+
+def _teller() -> Callable[[dict[str, Any]], None]:
+    """Writes what happens to standard error as it happens, never the same line twice running."""
+    told = ""
+
+    def tell(event: dict[str, Any]) -> None:
+        nonlocal told
+        line = one_line(_line(event))
+        if line and line != told:
+            sys.stderr.write(f"{line}\n")
+            sys.stderr.flush()
+            told = line
+
+    return tell
+
+
 def run(args: argparse.Namespace) -> int:
-    """Draw the sheet."""
+    """Draw the sheet. With ``--all``, an attack that cannot be had on this data set costs itself alone."""
     from pathlib import Path
 
     add_plugin_files(args)
@@ -87,33 +122,40 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError("preview: --images must be 1 or more, --amplify above 0")
 
     from benchbd.datafolder import data_folder
-    from benchbd.execute import _device
-    from benchbd.preview import draw_sheet, poisoner_for, show
+    from benchbd.preview import Shown, draw_sheet, poisoner_for, show
     from benchbd.recipe import Recipe
 
     recipe = Recipe() if args.epochs is None else Recipe(epochs=args.epochs)
-    shown, told = [], ""
+    settings: dict[str, Any] = {
+        "seed": args.seed,
+        "store": output_folder(args) / "store",
+        "device": compute_device(args.device),
+        "root": data_folder(args.data),
+        "on_event": _teller(),
+    }
+    left_out: list[str] = []
 
-    def tell(event: dict[str, Any]) -> None:
-        nonlocal told
-        line = str(event.get("warning") or event.get("stage") or "")
-        if line and line != told:
-            sys.stderr.write(f"{line}\n")
-            told = line
+    def leave_out(attack: str, error: Impossible | Diverged) -> None:
+        if not args.all:
+            raise error
+        left_out.append(attack)
+        sys.stderr.write(f"{attack} left out: {one_line(error)}\n")
+        if len(left_out) == len(specs):
+            raise type(error)(f"preview: no attack can be drawn on {args.dataset}; the last: {error}")
 
+    # All are looked at before anything is trained: a mistake in the last one must not cost an hour.
+    poisoners = []
     for spec in specs:
-        poisoner = poisoner_for(
-            spec,
-            args.dataset,
-            args.model,
-            recipe,
-            seed=args.seed,
-            store=output_folder(args) / "store",
-            device=_device(args.device),
-            root=data_folder(args.data),
-            on_event=tell,
-        )
-        shown.append(show(poisoner, count))
+        try:
+            poisoners.append(poisoner_for(spec, args.dataset, args.model, recipe, **settings))
+        except Impossible as error:
+            leave_out(spec, error)
+    shown: list[Shown] = []
+    for poisoner in poisoners:
+        try:
+            shown.append(show(poisoner, count))
+        except (Impossible, Diverged) as error:
+            leave_out(poisoner.cell.attack.text, error)
     path = Path(args.out).expanduser()
     draw_sheet(
         shown,

@@ -190,8 +190,56 @@ def test_dirty_label_budgets(name):
         "dynamic(classifier_lr=0.0)",
         "dynamic(mask_epochs=0)",
         "dynamic(fit_images=1)",
+        "bn-w(margin=-1)",
+        "tj-sq(margin=-1)",
+        "tj-sq(activation=0.0)",
+        "tj-wm(activation=-100.0)",
+        "tj-wm(iterations=0)",
+        "sig(f=0.0)",
+        "sig(f=-6.0)",
+        "sig(f=1.0e+300)",
+        "cl(step=0.0)",
+        "cl(step=-1.5)",
+        "cl(robust_step=0.0)",
+        "cl(robust_epochs=0)",
+        "cl(steps=-1)",
+        "l2(c=0.0)",
+        "l2(c=-5.0)",
+        "l2(lr=0.0)",
+        "l2(lr=-0.01)",
+        "l2(penalty=0.0)",
+        "l2(penalty=-0.1)",
     ],
 )
 def test_senseless_parameters_are_refused(text):
-    with pytest.raises(UsageError):
+    name, _, given = text.rstrip(")").partition("(")
+    with pytest.raises(UsageError, match=f"attack '{name}'.*{given.partition('=')[0]}") as refused:
         attack(text)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [
+        ("sig(f=16.0)", 32),
+        ("sig(f=32.0)", 32),
+        ("sig(f=112.0)", 224),
+        ("sig(delta=0.4)", 32),
+        ("sig(f=0.001)", 32),
+        ("sig(delta_test=0.4)", 32),
+    ],
+)
+def test_a_wave_that_rounds_to_nothing_is_impossible(text, size):
+    with pytest.raises(Impossible, match=rf"rounds to no wave at all in images of {size} pixels"):
+        attack(text).check(CIFAR._replace(size=size))
+
+
+@pytest.mark.parametrize("size", [8, 28, 32, 128, 224])
+def test_the_published_wave_is_possible_at_every_size(size):
+    attack("sig").check(CIFAR._replace(size=size))
+    assert np.abs(wave(size, 40, 6)).max() > 30
+
+
+def test_cl_without_noise_or_robust_training_is_allowed():
+    for text in ("cl(steps=0)", "cl(steps=0, step=0.0)", "cl(robust_steps=0)", "cl(eps=0.0)"):
+        attack(text).check(CIFAR)

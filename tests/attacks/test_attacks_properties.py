@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from benchbd import registry
 from benchbd.cell import Cell, Made, part_of
-from benchbd.components import Attack, Dataset, DatasetInfo, Images, Stamp
+from benchbd.components import Attack, Dataset, DatasetInfo, Images, Stamp, dataset
 from benchbd.poison import Poison, Poisoner, apply
 from benchbd.recipe import Recipe
 from benchbd.store import Store
@@ -41,32 +41,38 @@ ATTACKS = {
     "l2": "l2(steps=2, batch=8)",
     "l2 noise": "l2(mode='noise', nonnegative=False)",
 }
-SEEDED = ["blend", "blend per image", "tj-sq", "tj-sq random", "tj-wm random", "dynamic", "l2", "l2 noise"]
-"""Attacks whose trigger follows trigger_seed; the others' is fixed (cl's noise follows the surrogate's seed)."""
+FIXED = ["none", "bn-g", "bn-w", "sig", "sig wrapped"]
+"""Attacks whose trigger is the same whatever trigger_seed is; cl's noise follows it by the surrogate's seed."""
+LARGE = [(name, 128) for name in ATTACKS if name != "sig wrapped"] + [
+    (name, 224)
+    for name in ("bn-g", "bn-w", "blend", "tj-sq random", "tj-sq replace", "tj-wm random", "sig", "l2 noise")
+]
+"""Attacks at the sizes of larger images; those that train something at 128 only, for time."""
 COUNT, CLASSES, TARGET = 60, 3, 1
 
 
+@dataset("blocks", version=1)
 class Blocks(Dataset):
     """60 noisy images of 3 classes, bright in one channel; 30 to test."""
 
-    name, version = "blocks", 1
+    size: int = 32
 
     def info(self) -> DatasetInfo:
-        return DatasetInfo(CLASSES, 32, COUNT, 30, (COUNT // CLASSES,) * CLASSES, TARGET)
+        return DatasetInfo(CLASSES, self.size, COUNT, 30, (COUNT // CLASSES,) * CLASSES, TARGET)
 
     def load(self, split: str, root: str | None) -> Images:
         count = COUNT if split == "train" else 30
         generator = torch.Generator().manual_seed(count)
         labels = torch.arange(count) % CLASSES
-        images = torch.randint(0, 200, (count, 3, 32, 32), generator=generator)
+        images = torch.randint(0, 200, (count, 3, self.size, self.size), generator=generator)
         images[torch.arange(count), labels] += 55
         return Images(images.to(torch.uint8), labels)
 
 
-def poisoner(text: str, folder: Path, seed: int = 0) -> Poisoner:
+def poisoner(text: str, folder: Path, seed: int = 0, size: int = 32) -> Poisoner:
     torch.set_num_threads(1)
     made = Made(
-        Blocks(),
+        Blocks(size=size),
         registry.make("models", "resnet18(width=2)"),
         registry.make("attacks", text),
         registry.make("defenses", "none"),
@@ -78,32 +84,34 @@ def poisoner(text: str, folder: Path, seed: int = 0) -> Poisoner:
 
 
 @functools.cache
-def row(name: str, seed: int = 0, extra: str = "", again: int = 0) -> tuple[Poisoner, Poison]:
+def row(name: str, seed: int = 0, extra: str = "", again: int = 0, size: int = 32) -> tuple[Poisoner, Poison]:
     """The poison of one attack, made from nothing in a folder of its own."""
     text = ATTACKS[name]
     if extra:
         text = f"{text[:-1]}, {extra})" if text.endswith(")") else f"{text}({extra})"
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
-        made = poisoner(text, Path(folder), seed)
+        made = poisoner(text, Path(folder), seed, size)
         clean, info = made.train_set()
         return made, made.poison(clean, info)
 
 
-def how_of(name: str, indices: np.ndarray, split: str = "train") -> tuple[Attack, Stamp]:
-    made, poison = row(name)
+def how_of(name: str, indices: np.ndarray, split: str = "train", size: int = 32) -> tuple[Attack, Stamp]:
+    made, poison = row(name, size=size)
     return made.made.attack, Stamp(split, indices, poison.trigger, 7)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("name", ATTACKS)
-def test_only_the_chosen_images_change(name):
-    made, poison = row(name)
+@pytest.mark.parametrize(("name", "size"), [*((name, 32) for name in ATTACKS), *LARGE])
+def test_only_the_chosen_images_change(name, size):
+    made, poison = row(name, size=size)
     clean, info = made.train_set()
     attack, before = made.made.attack, clean.images.clone()
     poisoned = apply(clean, poison)
     budget = attack.budget(info, info.class_counts)
     rest = np.setdiff1d(np.arange(COUNT), poison.indices)
     assert len(poison.indices) == budget.count
+    assert poisoned.images.shape == clean.images.shape
+    assert poisoned.images.shape[1:] == (3, size, size)
     assert torch.equal(clean.images, before)
     assert torch.equal(poisoned.images[rest], clean.images[rest])
     assert torch.equal(poisoned.labels[rest], clean.labels[rest])
@@ -151,7 +159,21 @@ def test_another_seed_poisons_other_images_with_the_same_trigger(name):
         assert all(np.array_equal(first.trigger[k], second.trigger[k]) for k in first.trigger)
 
 
-@pytest.mark.parametrize("name", SEEDED)
+@pytest.mark.parametrize(("name", "size"), LARGE)
+def test_large_images_are_stamped_one_at_a_time_into_a_copy(name, size):
+    for split in ("train", "test"):
+        known = row(name, size=size)[1].indices if ATTACKS[name].startswith("cl") and split == "train" else np.arange(9)
+        indices = known[:3]
+        images = _images(1, len(indices), "noise", size)
+        before = images.clone()
+        attack, how = how_of(name, indices, split, size)
+        out = attack.stamp(images, how)
+        assert (out.dtype, out.shape) == (torch.uint8, images.shape)
+        assert torch.equal(images, before)
+        assert torch.equal(attack.stamp(images[1:2], how._replace(indices=indices[1:2])), out[1:2])
+
+
+@pytest.mark.parametrize("name", [name for name in ATTACKS if name not in FIXED])
 def test_another_trigger_seed_makes_another_trigger_for_the_same_images(name):
     (_, first), (_, second) = row(name), row(name, extra="trigger_seed=1")
     assert np.array_equal(first.indices, second.indices)
@@ -161,10 +183,11 @@ def test_another_trigger_seed_makes_another_trigger_for_the_same_images(name):
         assert not np.array_equal(first.images, second.images)
 
 
-def _images(seed: int, count: int, kind: str) -> torch.Tensor:
+def _images(seed: int, count: int, kind: str, size: int = 32) -> torch.Tensor:
+    shape = (count, 3, size, size)
     if kind != "noise":
-        return torch.full((count, 3, 32, 32), {"black": 0, "white": 255}[kind], dtype=torch.uint8)
-    return torch.randint(0, 256, (count, 3, 32, 32), generator=torch.Generator().manual_seed(seed)).to(torch.uint8)
+        return torch.full(shape, {"black": 0, "white": 255}[kind], dtype=torch.uint8)
+    return torch.randint(0, 256, shape, generator=torch.Generator().manual_seed(seed)).to(torch.uint8)
 
 
 @pytest.mark.parametrize("name", ATTACKS)
