@@ -12,13 +12,13 @@ import dataclasses
 import itertools
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from benchbd import registry
-from benchbd.cell import Cell, Part, part_of, share
-from benchbd.components import UNDEFENDED, Attack, DatasetInfo, Training
+from benchbd.cell import Cell, Part, canonical, part_of, share
+from benchbd.components import UNDEFENDED, DatasetInfo, Defense, Training
 from benchbd.errors import Impossible, UsageError, shown
 from benchbd.filters import AXES, Filters, Rule, rules_of, select
 from benchbd.matrixfile import BLOCK, TOP, as_list, known_keys, parse, read
@@ -33,8 +33,11 @@ __all__ = [
     "BLOCK",
     "MAX_CELLS",
     "TOP",
+    "Asked",
     "Plan",
     "Skipped",
+    "TrainingKey",
+    "asked",
     "load",
     "narrow",
     "parse",
@@ -50,6 +53,8 @@ __all__ = [
 MAX_CELLS = 100_000
 COMPONENTS = {"dataset": "dataset", "model": "model", "attack": "attacks", "defense": "defenses"}
 """Component kinds and the keys they have in a block."""
+TrainingKey = tuple[str, Training]
+"""A row (data set, attack, model, recipe and seed, hashed) and a training in it; equal ones are computed once."""
 
 
 class Skipped(NamedTuple):
@@ -91,7 +96,9 @@ class _Block:
             yield from self._cells(matrix)
 
     def _cells(self, matrix: str) -> Iterator[tuple[Cell, str | None]]:
-        parts = {kind: _distinct(made for s in axis for made in s.made()) for kind, axis in self.axes.items()}
+        made = {kind: [component for s in axis for component in s.made()] for kind, axis in self.axes.items()}
+        made["defense"] = _settled(made["defense"])
+        parts = {kind: _distinct(components) for kind, components in made.items()}
         for (ds_part, ds), (mo_part, mo) in itertools.product(parts["dataset"], parts["model"]):
             info, no_data = _info(ds)
             no_model = no_data or _reason(mo, "check", info)
@@ -115,7 +122,21 @@ def _located(where: str) -> Iterator[None]:
         raise UsageError(f"{where}: {error}") from error
 
 
-def _distinct(components: Iterator[Any]) -> list[tuple[Part, Any]]:
+def _settled(defenses: Sequence[Defense]) -> list[Defense]:
+    """A block's defenses, those that refer to others of it told which these are.
+
+    A defense may have a method ``among(defenses)`` that returns it with every parameter spelt out that only its block
+    can tell: a cell's identity must not depend on what else stands in the matrix.
+    """
+    settled = []
+    for one in defenses:
+        among: Callable[[Sequence[Defense]], Defense] | None = getattr(one, "among", None)
+        with registry.blame("defenses", one.name):
+            settled.append(one if among is None else among(defenses))
+    return settled
+
+
+def _distinct(components: Iterable[Any]) -> list[tuple[Part, Any]]:
     found: dict[str, tuple[Part, Any]] = {}
     for component in components:
         part = share(component)
@@ -288,36 +309,66 @@ def narrow(plan: Plan, filters: list[str], excludes: list[str] | None = None) ->
     return dataclasses.replace(plan, cells=cells, skipped=skipped)
 
 
-def trainings(cells: tuple[Cell, ...]) -> dict[tuple[str, Training], list[Cell]]:
-    """The distinct trainings a set of cells asks for, each with the cells that share it (first one pays).
+class Asked(NamedTuple):
+    """The trainings that one cell asks for.
 
-    Keys are (row, training): the row hashes data set, attack, model, recipe and seed.
+    Attributes:
+        attack: what its attack trains first, on the clean set.
+        defense: its defense's, in the order in which they are asked for.
     """
-    found: dict[tuple[str, Training], list[Cell]] = {}
+
+    attack: tuple[TrainingKey, ...]
+    defense: tuple[TrainingKey, ...]
+
+
+def asked(cells: Iterable[Cell]) -> Iterator[tuple[Cell, Asked]]:
+    """Every cell with the trainings it asks for, as its plugins declare them."""
     # Plugins are asked once per distinct pair and row, not per cell: a plan may have ten thousand of them.
-    asked: dict[tuple[str, str], tuple[Training, ...]] = {}
-    surrogates: dict[str, tuple[str, Training] | None] = {}
+    of_pair: dict[tuple[str, str], tuple[Training, ...]] = {}
+    of_row: dict[str, tuple[TrainingKey, ...]] = {}
     for cell in cells:
         pair = (cell.attack.json, cell.defense.json)
-        if pair not in asked:
+        if pair not in of_pair:
             made = cell.made()
             with registry.blame("defenses", cell.defense.name):
-                asked[pair] = tuple(made.defense.trainings(made.attack))
-                hash(asked[pair])
-        for training in asked[pair]:
-            found.setdefault((cell.row_key, training), []).append(cell)
-        if cell.row_key not in surrogates:
-            attack = cell.made().attack
-            with registry.blame("attacks", cell.attack.name):
-                trains = attack.trains()
-            surrogates[cell.row_key] = _surrogate(cell, attack) if trains else None
-        surrogate = surrogates[cell.row_key]
-        if surrogate:
-            found.setdefault(surrogate, []).append(cell)
+                of_pair[pair] = tuple(made.defense.trainings(made.attack))
+                hash(of_pair[pair])
+        if cell.row_key not in of_row:
+            of_row[cell.row_key] = _trained_first(cell)
+        yield cell, Asked(of_row[cell.row_key], tuple((cell.row_key, training) for training in of_pair[pair]))
+
+
+def trainings(cells: Iterable[Cell]) -> dict[TrainingKey, list[Cell]]:
+    """The distinct trainings a set of cells asks for, each with the cells that share it (first one pays)."""
+    found: dict[TrainingKey, list[Cell]] = {}
+    for cell, wanted in asked(cells):
+        for key in (*wanted.defense, *wanted.attack):
+            found.setdefault(key, []).append(cell)
     return found
 
 
-def _surrogate(cell: Cell, attack: Attack) -> tuple[str, Training]:
-    """The clean row's undefended training at the trigger's seed, which trained triggers start from."""
-    clean = dataclasses.replace(cell, attack=part_of(registry.make("attacks", "none")), seed=attack.trigger_seed)
-    return clean.row_key, UNDEFENDED
+def _trained_first(cell: Cell) -> tuple[TrainingKey, ...]:
+    """The trainings of a cell's attack that records count: of the row's network, on the clean set, with its own seed.
+
+    ``Attack.trains`` names them. ``surrogate`` is the clean row's undefended model; ``NAME-surrogate`` is another full
+    training there, which the attack's parameters ``NAME_*`` determine (``NAME_epochs``: epochs in the recipe's place).
+    Whatever has another name is a loop of the attack's own, which no record counts as a training.
+    """
+    attack = cell.made().attack
+    with registry.blame("attacks", cell.attack.name):
+        names = [str(name) for name in attack.trains()]
+    found = []
+    for name in names:
+        training, recipe = UNDEFENDED, cell.recipe
+        if name.endswith("-surrogate"):
+            prefix = name.removesuffix("surrogate").replace("-", "_")
+            given = {key: value for key, value in cell.attack.params.items() if key.startswith(prefix)}
+            epochs = given.pop(f"{prefix}epochs", None)
+            recipe = recipe if epochs is None else {**recipe, "epochs": epochs}
+            training = Training("full", (cell.attack.name, name, canonical(given)))
+        elif name != "surrogate":
+            continue
+        none = part_of(registry.make("attacks", "none"))
+        clean = dataclasses.replace(cell, attack=none, recipe=recipe, seed=attack.trigger_seed)
+        found.append((clean.row_key, training))
+    return tuple(found)

@@ -2,17 +2,36 @@
 
 from __future__ import annotations
 
-import itertools
+import inspect
+import sys
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from benchbd import registry
+from benchbd import params, registry
 from benchbd.components import Attack, DatasetInfo, Defense, Training, defense
-from benchbd.errors import Impossible
+from benchbd.errors import Impossible, UsageError
 
 if TYPE_CHECKING:
     from benchbd.lab import Lab, Trained
+
+
+def spec_of(made: Defense) -> str:
+    """A defense as a spec: its name, and what differs from the defaults, ``lfd(alpha=0.2, teacher='vgg-s')``."""
+    kind: type = type(made)
+    usual = params.defaults(kind)
+    changed = [f"{k}={getattr(made, k)!r}" for k, value in usual.items() if getattr(made, k) != value]
+    return made.name + (f"({', '.join(changed)})" if changed else "")
+
+
+def flags(kind: type[Defense]) -> bool:
+    """Whether a defense can name suspects, told by the source of its module: nothing can be run while planning."""
+    names = {base.__module__ for base in kind.__mro__ if issubclass(base, Defense) and base is not Defense}
+    try:
+        return any("suspect" in inspect.getsource(sys.modules[name]) for name in names)
+    except (KeyError, OSError, TypeError):  # no source to be had: the run will tell
+        return True
 
 
 @defense("random-filter", version=1)
@@ -23,20 +42,40 @@ class RandomFilter(Defense):
     control: ClassVar[bool] = True
 
     of: str = "lfd"
-    """The defense to imitate, with its parameters where they are not the defaults: ``lfd(alpha=0.2)``."""
+    """The defense to imitate: a name means the block's variant of it, where it has one; ``lfd(alpha=0.2)`` is exact."""
+
+    def among(self, defenses: Sequence[Defense]) -> Defense:
+        """The control with the spec of the one variant that a bare name means among the block's defenses.
+
+        Raises:
+            UsageError: there are several.
+        """
+        variants = list(dict.fromkeys(spec_of(other) for other in defenses if other.name == self.of))
+        if len(variants) > 1:
+            raise UsageError(
+                f"defense {self.name!r}: of: {self.of} may mean {' or '.join(variants)}; name one with its parameters "
+                f"({self.of}() for the defaults)"
+            )
+        imitating: Defense = registry.make("defenses", self.name, of=variants[0] if variants else self.of)
+        return imitating
 
     def check(self, info: DatasetInfo, attack: Attack) -> None:
-        """Refuse to imitate a control, and whatever the imitated defense itself refuses."""
+        """Refuse to imitate a control or what drops no samples, and whatever the imitated defense itself refuses."""
         imitated: Defense = registry.make("defenses", self.of)
         if imitated.control:
             raise Impossible(f"random-filter imitates defenses; {self.of!r} is a control itself")
+        if "clean" in imitated.needs:
+            raise Impossible(f"random-filter cannot imitate {self.of!r}: it needs clean images, which no control gets")
+        if not flags(type(imitated)):
+            raise Impossible(f"random-filter cannot imitate {self.of!r}: it flags no samples, so there is no number")
         imitated.check(info, attack)
 
     def trainings(self, attack: Attack) -> tuple[Training, ...]:
-        """What the imitated defense trains before it names its suspects (all but its full training), and its own."""
+        """What the imitated defense trains before it names its suspects (all but its last full one), and its own."""
         imitated: Defense = registry.make("defenses", self.of)
-        before = itertools.takewhile(lambda training: training.what != "full", imitated.trainings(attack))
-        return (*before, Training("full", ("random-filter", repr(imitated))))
+        before = list(imitated.trainings(attack))
+        last = max((n for n, training in enumerate(before) if training.what == "full"), default=len(before))
+        return (*before[:last], Training("full", ("random-filter", repr(imitated))))
 
     def train(self, lab: Lab) -> Trained:
         """Rank the samples at random, drop the first, train on the others with the base recipe."""

@@ -401,6 +401,119 @@ def test_an_attack_that_trains_shares_the_clean_row_s_undefended_model() -> None
     assert [c.attack.name for c in sharers[1:]] == ["toy-attack"] * 4, "the trigger's seed is 0 in every row"
 
 
+REAL = """
+dataset: digits(train=200, test=60)
+model: resnet18(width=4)
+recipe: {epochs: 5}
+attacks: [ATTACKS]
+defenses: none
+"""
+
+
+def fulls(attacks: str, **options: Any) -> int:
+    """Full trainings beyond the one undefended model of each cell."""
+    cells = plan(REAL.replace("ATTACKS", attacks), **options).cells
+    found = matrix.trainings(cells)
+    assert {training.what for _, training in found} == {"full"}
+    return len(found) - len(cells)
+
+
+@pytest.mark.parametrize(
+    ("attacks", "extra"),
+    [
+        ("tj-sq", 1),
+        ("tj-sq, tj-wm, l2, cl(surrogate='standard')", 1),
+        ("none, tj-sq", 0),  # the surrogate is the none cell's own model
+        ("tj-sq(mode='random'), bn-g, blend", 0),
+        ("tj-sq, tj-sq(trigger_seed=1)", 2),
+        ("dynamic", 0),  # loops of its own, no training that a record counts
+        ("cl", 1),
+        ("cl, cl(eps=16), cl(rate=0.5), {cl: {steps: 3, trigger: four-corners}}", 1),
+        ("cl, cl(robust_eps=4), cl(robust_steps=3)", 3),
+        ("cl, cl(robust_epochs=5), cl(robust_epochs=4)", 2),  # five are the recipe's
+        ("cl, cl(trigger_seed=1)", 2),
+        ("none, cl", 1),
+        ("cl, tj-sq", 2),
+    ],
+)
+def test_what_attacks_train_first_is_counted_for_what_it_is(attacks: str, extra: int) -> None:
+    assert fulls(attacks) == extra
+    assert fulls(attacks.replace("none, ", ""), seeds=[1, 2]) == fulls(attacks.replace("none, ", ""), seeds=[5])
+
+
+def test_a_longer_recipe_shares_an_adversarial_training_of_given_length() -> None:
+    block = (
+        "  - {dataset: digits, model: resnet18(width=4), attacks: cl(robust_epochs=3), defenses: none, recipe: {X}}\n"
+    )
+    text = "blocks:\n" + "".join(block.replace("X", f"epochs: {n}, lr: {lr}") for n, lr in ((4, 1), (5, 1), (5, 2)))
+    assert len(matrix.trainings(plan(text).cells)) == 3 + 2
+
+
+# -- defenses that refer to others of their block
+
+
+def imitated(defenses: str, **options: Any) -> list[str]:
+    cells = plan(REAL.replace("ATTACKS", "bn-g").replace("defenses: none", f"defenses: [{defenses}]"), **options).cells
+    return [c.defense.params["of"] for c in cells if c.defense.name == "random-filter"]
+
+
+def test_a_bare_name_means_the_variant_of_its_block() -> None:
+    assert imitated("lfd(teacher_epochs=40), random-filter") == ["lfd(teacher_epochs=40)"]
+    assert imitated("random-filter, lfd(teacher_epochs=40)") == ["lfd(teacher_epochs=40)"]
+    assert imitated("lfd, random-filter") == imitated("random-filter") == imitated("ac, random-filter") == ["lfd"]
+    assert imitated('abl(lr=0.01), \'random-filter(of=["lfd", "abl"])\'') == ["lfd", "abl(lr=0.01)"]
+    several = "{lfd: {teacher_epochs: 3, alpha: 0.2, teacher: 'resnet-s(stem=4)'}}, random-filter"
+    assert imitated(several) == ["lfd(alpha=0.2, teacher='resnet-s(stem=4)', teacher_epochs=3)"]
+    assert imitated("lfd, random-filter", sets=["lfd.alpha=0.2"]) == ["lfd(alpha=0.2)"]
+    assert imitated("lfd, random-filter", smoke=True) == ["lfd(teacher_epochs=1)"]
+
+
+def test_a_spec_with_parameters_means_itself() -> None:
+    for of in ("lfd(alpha=0.3)", "lfd()"):
+        assert imitated(f"lfd(alpha=0.2), 'random-filter(of=\"{of}\")'") == [of]
+        assert imitated(f"{{lfd: {{beta: [0, 1]}}}}, 'random-filter(of=\"{of}\")'") == [of]
+
+
+def test_a_bare_name_that_may_mean_several_is_refused_with_their_specs() -> None:
+    text = REAL.replace("ATTACKS", "bn-g").replace("none", "[{lfd: {beta: [0, 1.0e-3]}}, random-filter]")
+    assert refused(text) == (
+        "matrix m: defense 'random-filter': of: lfd may mean lfd(beta=0.0) or lfd; "
+        "name one with its parameters (lfd() for the defaults)"
+    )
+    assert "matrix m, block 1: defense 'random-filter'" in refused(
+        "blocks:\n  - " + text.strip().replace("\n", "\n    ")
+    )
+
+
+def test_a_resolved_name_and_the_same_spec_written_out_are_one_cell() -> None:
+    def ids(of: str) -> list[str]:
+        head = REAL.replace("ATTACKS", "bn-g, blend").replace("defenses: none", "")
+        return [c.id for c in plan(f"{head}\ndefenses: [lfd(teacher_epochs=40), {of}]").cells]
+
+    written = "{random-filter: {of: 'lfd(teacher_epochs=40)'}}"
+    assert ids("random-filter") == ids(written) == ids(f"random-filter, {written}")
+    assert len(ids("random-filter")) == 4
+
+
+def test_each_block_has_variants_of_its_own() -> None:
+    block = (
+        "  - {dataset: digits, model: resnet18(width=4), attacks: X, defenses: [lfd(teacher_epochs=N), random-filter]}"
+    )
+    text = "\n".join(
+        ["blocks:", block.replace("X", "bn-g").replace("N", "3"), block.replace("X", "blend").replace("N", "4")]
+    )
+    found = {c.attack.name: c.defense.params["of"] for c in plan(text).cells if c.defense.name == "random-filter"}
+    assert found == {"bn-g": "lfd(teacher_epochs=3)", "blend": "lfd(teacher_epochs=4)"}
+
+
+def test_a_plugin_that_raises_when_told_of_its_block_is_blamed(plugin_file: Callable[..., Path]) -> None:
+    text = '@defense("bad", version=1)\nclass Bad(Defense):\n    def among(self, defenses): 1 / 0\n'
+    registry.add_plugin_file(str(plugin_file(text)))
+    message = refused(BASE.replace("toy-defense", "bad"))
+    assert "defense 'bad' in " in message
+    assert "raised ZeroDivisionError" in message
+
+
 # -- speed
 
 
@@ -471,6 +584,17 @@ def test_every_shipped_matrix_resolves_and_is_described(name: str) -> None:
     assert matrixfile.parse_yaml(matrix.read(name)[0])["description"].startswith(found.description[:20])
     assert len(matrix.trainings(found.cells)) >= 1
     assert matrix.load(name, smoke=True).cells
+
+
+@pytest.mark.parametrize("name", matrix.shipped())
+def test_what_random_filter_imitates_is_a_column_of_its_row(name: str) -> None:
+    cells = matrix.load(name).cells
+    rows: dict[str, list[Any]] = {}
+    for cell in cells:
+        rows.setdefault(cell.row_key, []).append(cell.made().defense)
+    for cell in cells:
+        if cell.defense.name == "random-filter":
+            assert registry.make("defenses", cell.defense.params["of"]) in rows[cell.row_key], cell.label
 
 
 def test_quickstart_is_shipped() -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,12 +20,30 @@ from benchbd.cli.common import (
 )
 
 if TYPE_CHECKING:
-    from benchbd.matrix import Plan
+    from benchbd.cell import Cell
+    from benchbd.matrix import Plan, TrainingKey
+
+Records = Mapping[str, Mapping[str, Any]]
+
+FIELDS = ("status", "spec", "trainings", "artifacts")
+"""What of a record is kept: a folder may hold ten thousand."""
+SETTLED = ("done", "skipped")
+"""Statuses of cells that no run takes up again by itself or with ``--rerun failed``."""
+EPILOG = """\
+Trainings are counted as plugins declare them: each once, however many cells share it, and without those that records in
+the output folder show to be stored. The counts are upper bounds. A defense may turn out to need less (where AC removes
+nothing, what it trains last is the undefended model), and failed cells are counted as --rerun failed would run them.
+"""
 
 
 def register(verbs: Any) -> None:
     """Add the verb."""
-    parser = verbs.add_parser("plan", help="what a run would do, without doing it")
+    parser = verbs.add_parser(
+        "plan",
+        help="what a run would do, without doing it",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     add_matrix_arguments(parser)
     parser.add_argument("--json", action="store_true", help="as JSON")
     parser.set_defaults(run=run)
@@ -32,12 +52,24 @@ def register(verbs: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Tell the plan."""
     from benchbd import matrix
+    from benchbd.errors import BenchbdError
 
-    plan = load_plan(args)
-    status = _status(plan, output_folder(args))
-    shared = matrix.trainings(tuple(c for c in plan.cells if status[c.id] != "done"))
-    counts = Counter(training.what for _, training in shared)
-    alone = Counter(training.what for (_, training), cells in shared.items() for _ in cells)
+    plan, output = load_plan(args), output_folder(args)
+    there = set(record_ids(output))
+    records = _read(output, [cell.id for cell in plan.cells if cell.id in there])
+    status = {cell.id: str(records[cell.id]["status"]) if cell.id in records else "missing" for cell in plan.cells}
+    left = [cell for cell in plan.cells if status[cell.id] not in SETTLED]
+    wanted = matrix.trainings(left)
+    artifacts = _artifacts(output / "store")
+    stored = _stored(plan.cells, records, artifacts) if artifacts else set()
+    if artifacts and not wanted.keys() <= stored:
+        # Cells of other matrices, or of this one with other settings, may have left what is wanted. That one of them
+        # names a plugin that raises is no matter of this plan.
+        others = _read(output, there - status.keys())
+        with suppress(BenchbdError):
+            stored |= _stored(_akin(others, left), others, artifacts)
+    counts = Counter(training.what for row, training in wanted if (row, training) not in stored)
+    alone = Counter(training.what for (_, training), cells in wanted.items() for _ in cells)
     missing = _missing(plan, args.data)
     if args.json:
         write_json(
@@ -57,22 +89,76 @@ def run(args: argparse.Namespace) -> int:
         write(columns([(c.id, status[c.id], c.label) for c in plan.cells], indent="  "))
     for skipped in plan.skipped:
         write(f"  skipped {skipped.cell.label}: {skipped.reason}")
-    if counts:
-        told = ", ".join(f"{n} {what}" for what, n in sorted(counts.items()))
+    if left:
+        told = ", ".join(f"{n} {what}" for what, n in sorted(counts.items())) or "none"
         sharing = f"cell by cell it would be {sum(alone.values())} instead of {sum(counts.values())}"
-        write(f"trainings still to do: {told} ({sharing})")
+        write(f"trainings still to do, at most: {told} ({sharing})")
     for line in missing:
         write(f"data: {line}")
     return 0
 
 
-def _status(plan: Plan, output: Path) -> dict[str, str]:
-    """Each cell's status; only records that lie there are opened."""
+def _read(output: Path, ids: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """The readable ones of some records, by id, with what is needed of them."""
     from benchbd.records import read_record
 
-    there = set(record_ids(output))
-    found = {cell.id: read_record(output, cell.id) if cell.id in there else None for cell in plan.cells}
-    return {cell_id: record["status"] if record else "missing" for cell_id, record in found.items()}
+    read = ((cell_id, read_record(output, cell_id)) for cell_id in ids)
+    return {cell_id: {field: record[field] for field in FIELDS} for cell_id, record in read if record is not None}
+
+
+def _akin(records: Records, cells: Sequence[Cell]) -> Iterator[Cell]:
+    """The cells of records with the data, model and recipe of some others; not those that no plugin here knows."""
+    from benchbd.cell import Cell, canonical
+    from benchbd.errors import BenchbdError
+
+    pairs = {(cell.dataset.json, cell.model.json) for cell in cells}
+    recipes = list({id(cell.recipe): cell.recipe for cell in cells}.values())
+    for record in records.values():
+        spec = record["spec"]
+        if spec["recipe"] in recipes and (canonical(spec["dataset"]), canonical(spec["model"])) in pairs:
+            with suppress(BenchbdError):
+                yield Cell.from_json({"spec": spec})
+
+
+def _stored(cells: Iterable[Cell], records: Records, artifacts: Collection[str]) -> set[TrainingKey]:
+    """The trainings whose results are in the store, as far as records and the names of artifacts tell.
+
+    Which artifact belongs to which training only the stages themselves could say, which need torch and the images. But
+    a record counts what its cell trained before it ended, and names every artifact. Where these are all there, so are
+    the trainings; where its poisoned set is, so is what the attack had trained for it.
+    """
+    from benchbd import matrix
+
+    found: set[TrainingKey] = set()
+    for cell, asked in matrix.asked(cell for cell in cells if cell.id in records):
+        kept, trained = records[cell.id]["artifacts"], Counter(_numbers(records[cell.id]["trainings"]))
+        if str(kept.get("poisoned_set")) in artifacts:
+            found.update(asked.attack)
+        if not _all_in(kept.get("stages"), artifacts):
+            continue
+        for key in asked.defense:
+            trained[key[1].what] -= 1
+            if trained[key[1].what] >= 0:
+                found.add(key)
+    return found
+
+
+def _numbers(given: Mapping[str, Any]) -> dict[str, int]:
+    return {what: n for what, n in given.items() if isinstance(n, int)}
+
+
+def _all_in(stages: Any, artifacts: Collection[str]) -> bool:
+    return isinstance(stages, dict) and all(str(key) in artifacts for key in stages.values())
+
+
+def _artifacts(store: Path) -> set[str]:
+    """Keys of the artifacts that lie in a store, unread: it puts them there whole or not at all."""
+    found: set[str] = set()
+    for kind in ("model", "array", "poison"):
+        with suppress(FileNotFoundError, NotADirectoryError):
+            for shelf in (store / kind).iterdir():
+                found.update(artifact.name for artifact in shelf.iterdir())
+    return found
 
 
 def _missing(plan: Plan, root: str | None) -> list[str]:

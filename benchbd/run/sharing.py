@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from benchbd.run.order import Key, Stages
@@ -12,26 +11,29 @@ from benchbd.run.order import Key, Stages
 if TYPE_CHECKING:
     from benchbd.cell import Cell
 
+BUDGET = ("rate", "rate_of", "pool")
+"""Parameters of an attack that say how many images are poisoned; triggers are stored without them."""
+
 
 def stages_of(cells: Sequence[Cell]) -> dict[str, Stages]:
     """The shared stages of each cell, by cell id; a stage that only one of the cells needs is left out.
 
-    Trainings come from what defenses and attacks declare. What an attack trains first is one more stage, shared by all
-    seeds of its row; the poisoned set is one, light, shared by all defenses of a row.
+    Trainings come from what defenses and attacks declare, the surrogates of attacks among them. What else an attack
+    trains is heavy too (:func:`_made_first`); the poisoned set is one, light, shared by all defenses of a row.
     """
     from benchbd import matrix
 
     heavy: dict[Key, list[str]] = defaultdict(list)
     light: dict[Key, list[str]] = defaultdict(list)
-    for (row, training), sharers in matrix.trainings(tuple(cells)).items():
+    for (row, training), sharers in matrix.trainings(cells).items():
         heavy["training", row, training] += [cell.id for cell in sharers]
+    first: dict[str, list[Key]] = {}
     for cell in cells:
         light["poison", cell.row_key].append(cell.id)
-        if cell.made().attack.trains():
-            trigger = json.dumps(
-                [cell.dataset.spec(), cell.model.spec(), cell.attack.spec(), cell.recipe], sort_keys=True
-            )
-            heavy["trigger", trigger].append(cell.id)
+        if cell.row_key not in first:
+            first[cell.row_key] = list(_made_first(cell))
+        for key in first[cell.row_key]:
+            heavy[key].append(cell.id)
     heavy_of: dict[str, set[Key]] = defaultdict(set)
     light_of: dict[str, set[Key]] = defaultdict(set)
     for table, of in ((heavy, heavy_of), (light, light_of)):
@@ -40,3 +42,26 @@ def stages_of(cells: Sequence[Cell]) -> dict[str, Stages]:
                 for cell_id in ids:
                     of[cell_id].add(key)
     return {cell.id: Stages(frozenset(heavy_of[cell.id]), frozenset(light_of[cell.id])) for cell in cells}
+
+
+def _made_first(cell: Cell) -> Iterator[Key]:
+    """The stages, beside trainings, that an attack which trains something needs before it can poison.
+
+    Its trigger, which all seeds and all budgets of the attack share, unless it is made from the images to be poisoned:
+    then each row has its own. And the loops that an attack runs by itself before the last one, whose result is the
+    trigger: which parameters determine them is not declared, so all variants of the attack with this trigger seed count
+    as sharing them. Where they do not, one waits a little longer than it must; the other way they would wait for hours.
+    """
+    from benchbd import registry
+    from benchbd.cell import canonical
+
+    attack = cell.made().attack
+    with registry.blame("attacks", cell.attack.name):
+        names = [str(name) for name in attack.trains()]
+    if not names:
+        return
+    params = {key: value for key, value in cell.attack.params.items() if key not in BUDGET}
+    what = cell.row_key if attack.prepared_from_poison else canonical([cell.attack.name, cell.attack.version, params])
+    yield ("trigger", cell.dataset.json, cell.model.json, canonical(cell.recipe), what)
+    for name in [n for n in names if not n.endswith("surrogate")][:-1]:
+        yield ("loop", name, cell.dataset.json, cell.attack.name, attack.trigger_seed)

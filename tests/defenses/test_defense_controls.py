@@ -81,11 +81,84 @@ def test_random_filter_plans_what_the_imitated_defense_needs_first():
     assert [t.what for t in shared] == ["teacher"]
 
 
-def test_random_filter_refuses_what_it_cannot_imitate():
-    make("random-filter").check(INFO, POISONING)
-    with pytest.raises(Impossible, match="is a control itself"):
-        make("random-filter(of='oracle')").check(INFO, POISONING)
-    with pytest.raises(Impossible, match="alpha"):
-        make("random-filter(of='lfd(alpha=2.0)')").check(INFO, POISONING)
+def test_random_filter_plans_all_that_comes_before_the_last_full_training(plugin_file):
+    text = """
+    from benchbd.components import UNDEFENDED
+
+    @defense("spectral", version=1)
+    class Spectral(Defense):
+        def trainings(self, attack):
+            return (UNDEFENDED, Training("full", ("spectral",)), Training("fine-tune", ("spectral",)))
+
+        def train(self, lab):
+            lab.suspect([])
+    """
+    registry.add_plugin_file(str(plugin_file(text)))
+    control = make("random-filter(of='spectral')")
+    control.check(INFO, POISONING)
+    found = control.trainings(POISONING)
+    assert found[0] == UNDEFENDED
+    assert [t.what for t in found] == ["full", "full"]
+
+
+@pytest.mark.parametrize(
+    ("of", "reason"),
+    [
+        ("oracle", "'oracle' is a control itself"),
+        ("random-filter", "'random-filter' is a control itself"),
+        ("fine-pruning", "'fine-pruning': it needs clean images"),
+        ('fine-pruning(profile="canonical")', "it needs clean images"),
+        ("none", "'none': it flags no samples"),
+        ("silent", "'silent': it flags no samples"),
+        ("lfd(alpha=0.001)", "alpha"),
+    ],
+)
+def test_random_filter_refuses_what_it_cannot_imitate(of, reason, plugin_file):
+    silent = """
+    @defense("silent", version=1)
+    class Silent(Defense):
+        def train(self, lab):
+            return lab.train(lab.poisoned)
+    """
+    registry.add_plugin_file(str(plugin_file(silent)))
+    with pytest.raises(Impossible) as caught:
+        registry.make("defenses", "random-filter", of=of).check(INFO, POISONING)
+    assert reason in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_random_filter_accepts_what_flags():
+    for of in ("lfd", "ac", "abl", "lfd(alpha=0.3)", "lfd()"):
+        registry.make("defenses", "random-filter", of=of).check(INFO, POISONING)
     with pytest.raises(UsageError, match="did you mean 'lfd'"):
         make("random-filter(of='lfdd')").check(INFO, POISONING)
+
+
+def test_random_filter_accepts_a_defense_whose_base_flags(plugin_file):
+    text = """
+    class Flagging(Defense):
+        def train(self, lab):
+            lab.suspect([])
+
+    @defense("derived", version=1)
+    class Derived(Flagging):
+        pass
+    """
+    registry.add_plugin_file(str(plugin_file(text)))
+    make("random-filter(of='derived')").check(INFO, POISONING)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "lfd",
+        "lfd(alpha=0.2, beta=1e-05, teacher='resnet-s(stem=4)', mode='drop')",
+        "abl(finetune_lr=0.5, bn_mode='eval')",
+        "ac(preset='global', scope='label')",
+    ],
+)
+def test_a_defense_written_as_a_spec_is_that_defense(text):
+    from benchbd.defenses.random_filter import spec_of
+
+    assert spec_of(make(text)) == text
+    assert make(spec_of(make(text))) == make(text)

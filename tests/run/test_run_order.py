@@ -6,13 +6,15 @@ import itertools
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from benchbd import testing
 from benchbd.run.costs import Costs
 from benchbd.run.order import Sharing, Stages, arrange, in_shard, waves
 from benchbd.run.settings import Shard
-from benchbd.run.sharing import stages_of
+from benchbd.run.sharing import BUDGET, stages_of
 
 IDS = st.lists(st.text("0123456789abcdef", min_size=16, max_size=16), unique=True, max_size=60)
 
@@ -156,3 +158,54 @@ def test_stages_of_real_cells(fakes: ModuleType) -> None:
     assert not four.heavy, "another row shares nothing"
     assert one.light == three.light
     assert len(one.light) == 1
+
+
+def shared(*specs: tuple[str, int], defense: str = "none") -> set[str]:
+    """Kinds of the heavy stages that cells with these attacks and seeds all share."""
+    cells = [testing.cell(attack=attack, seed=seed, defense=defense) for attack, seed in specs]
+    stages = stages_of(cells)
+    return {
+        str(key[1] if key[0] == "loop" else key[0])
+        for key in frozenset.intersection(*(s.heavy for s in stages.values()))
+    }
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "kinds"),
+    [
+        (("tj-sq", 0), ("tj-sq", 1), {"trigger", "training"}),
+        (("tj-sq", 0), ("tj-sq(rate=0.05, pool='non-target')", 1), {"trigger", "training"}),  # one trigger, any budget
+        (("tj-sq", 0), ("tj-wm", 1), {"training"}),
+        (("tj-sq", 0), ("tj-sq(iterations=3)", 0), {"training"}),
+        (("tj-sq", 0), ("tj-sq(trigger_seed=1)", 0), set()),
+        (("tj-sq", 1), ("none", 0), {"training"}),  # the surrogate is that cell's model
+        (("tj-sq", 1), ("none", 1), set()),
+        (("cl", 0), ("cl", 1), {"training"}),  # noise is made for the images of each seed
+        (("cl", 0), ("cl(eps=16)", 1), {"training"}),
+        (("cl", 0), ("cl(robust_eps=4)", 1), set()),
+        (("cl", 0), ("cl(surrogate='standard')", 0), set()),
+        (("cl(surrogate='standard')", 0), ("tj-sq", 1), {"training"}),
+        (("dynamic", 0), ("dynamic", 1), {"trigger", "dynamic-mask"}),
+        (("dynamic", 0), ("dynamic(rate=0.01)", 0), {"trigger", "dynamic-mask"}),
+        (("dynamic", 0), ("dynamic(joint_epochs=7)", 1), {"dynamic-mask"}),
+        (("dynamic", 0), ("dynamic(trigger_seed=1)", 0), set()),
+        (("dynamic", 0), ("tj-sq", 0), set()),
+        (("tj-sq(mode='random')", 0), ("tj-sq(mode='random')", 1), set()),
+    ],
+)
+def test_cells_share_what_their_attacks_make_first(
+    first: tuple[str, int], second: tuple[str, int], kinds: set[str], fresh_registry: None
+) -> None:
+    assert shared(first, second) == kinds
+
+
+def test_defenses_of_a_row_share_its_trigger_and_what_came_before(fresh_registry: None) -> None:
+    row = [testing.cell(attack="cl", defense=d) for d in ("none", "ac")]
+    kinds = [{str(key[0]) for key in stage.heavy} for stage in stages_of(row).values()]
+    assert kinds == [{"trigger", "training"}] * 2
+
+
+def test_a_budget_is_what_triggers_are_stored_without() -> None:
+    from benchbd import poison
+
+    assert BUDGET == poison._BUDGET
