@@ -63,13 +63,22 @@ def _short(value: Any) -> str:
 
 
 def part_of(component: Component) -> Part:
-    """Describe a plugin instance; its text names only the parameters that differ from the defaults."""
-    params = component.params()
-    defaults = {f.name: f.default for f in dataclasses.fields(component)}
-    usual = {k: list(v) if isinstance(v, tuple) else v for k, v in defaults.items()}
-    changed = [f"{k}={_short(v)}" for k, v in params.items() if v != usual[k]]
-    text = component.name + (f"({','.join(changed)})" if changed else "")
-    return Part(component.name, component.version, params, text)
+    """Describe a plugin instance; its text names only the parameters that differ from the defaults.
+
+    Raises:
+        UsageError: the plugin's own ``params`` raises, or returns what is not its parameters or no JSON.
+    """
+    with registry.blame(component.kind, component.name):
+        params = component.params()
+        defaults = {f.name: f.default for f in dataclasses.fields(component)}
+        if not isinstance(params, dict) or params.keys() != defaults.keys():
+            raise TypeError(f"params() must return every parameter by name, not {shown(params)}")
+        usual = {k: list(v) if isinstance(v, tuple) else v for k, v in defaults.items()}
+        changed = [f"{k}={_short(v)}" for k, v in params.items() if v != usual[k]]
+        text = component.name + (f"({','.join(changed)})" if changed else "")
+        part = Part(component.name, component.version, params, text)
+        _ = part.json  # it is remembered; what cannot be written is to be found while the plugin can be blamed
+    return part
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

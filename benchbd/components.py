@@ -11,7 +11,7 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, TypeVar, cast
 
-from benchbd.errors import Impossible
+from benchbd.errors import Impossible, UsageError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -128,6 +128,14 @@ class Stamp(NamedTuple):
     seed: int
 
 
+def share_of(rate: float, count: int) -> int:
+    """The whole number of images in a share of ``count``, rounded down.
+
+    0.29 of 50,000 is 14,500, although the product of the two floats is a hair less.
+    """
+    return int(rate * count + 1e-9)
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Attack(Component):
     """A poisoning attack: which training images, what is written into them, which label they carry.
@@ -163,19 +171,22 @@ class Attack(Component):
 
         Raises:
             Impossible: the numbers cannot be met; the message carries them.
+            UsageError: a number means nothing on any data set.
         """
         if not self.poisons:
             return Budget(0, info.train)
         target = self.resolved_target(info)
-        if not 0 <= target < info.classes:
-            raise Impossible(f"target class {target} does not exist: classes are 0..{info.classes - 1}")
+        if target < 0:
+            raise UsageError(f"attack {self.name!r}: target is a class, from 0 on, not {target}")
         if not 0.0 < self.rate <= 1.0:
-            raise Impossible(f"rate must be in (0, 1], not {self.rate}")
+            raise UsageError(f"attack {self.name!r}: rate is a share in (0, 1], such as 0.1, not {self.rate:g}")
+        if target >= info.classes:
+            raise Impossible(f"target class {target} does not exist: classes are 0..{info.classes - 1}")
         counts = class_counts or info.class_counts
         if not self.clean_label:
             if self.rate_of == "class":
                 raise Impossible("rate_of=class is for clean-label attacks; this one relabels images of every class")
-            count = int(self.rate * info.train)
+            count = share_of(self.rate, info.train)
             if self.pool == "all":
                 pool = info.train
             elif counts is None:
@@ -186,7 +197,7 @@ class Attack(Component):
             return None
         else:
             pool = counts[target]
-            count = int(self.rate * (info.train if self.rate_of == "set" else pool))
+            count = share_of(self.rate, info.train if self.rate_of == "set" else pool)
         if count < 1:
             raise Impossible(f"rate {self.rate} poisons no image ({pool} to choose from)")
         if count > pool:

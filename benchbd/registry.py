@@ -21,7 +21,8 @@ from pathlib import Path
 from typing import Any
 
 from benchbd import params
-from benchbd.components import KINDS, Component
+from benchbd.components import KINDS, Component, Dataset
+from benchbd.declared import check_declared, check_info
 from benchbd.errors import BenchbdError, UsageError, did_you_mean, shown
 from benchbd.scan import DECORATORS, Entry, scan, scan_installed, told
 from benchbd.spec import parse_spec
@@ -162,12 +163,15 @@ def find(kind: str, name: str) -> Entry:
 
 @contextlib.contextmanager
 def blame(kind: str, name: str) -> Iterator[None]:
-    """Around a call of a plugin's own code: what it raises becomes a UsageError that names it. Ours pass through."""
+    """Around a call of a plugin's own code: what it raises becomes a UsageError that names it. Ours pass through.
+
+    SystemExit as well: it would end the whole command, without a word and with the plugin's exit code.
+    """
     try:
         yield
     except BenchbdError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         entry = find(kind, name)
         raise UsageError(f"{kind[:-1]} {name!r} in {entry.origin} raised {told(error, entry.file)}") from error
 
@@ -200,6 +204,7 @@ def _load(entry: Entry) -> type[Component]:
         fits = isinstance(cls, type) and issubclass(cls, Component) and (cls.kind, cls.name) == (entry.kind, entry.name)
         if fits:
             params.defaults(cls)
+            check_declared(cls)
     except UsageError:
         raise
     except (Exception, SystemExit) as error:
@@ -220,14 +225,18 @@ def make(kind: str, text: str, /, **given: Any) -> Any:
     """An instance from ``name`` or ``name(a=1)``, with further parameters by keyword.
 
     Raises:
-        UsageError: an unknown name, a wrong parameter, or a plugin whose own code raised.
+        UsageError: an unknown name, a wrong parameter, a plugin whose own code raised, or a data set whose ``info``
+            is none.
         Impossible: the plugin refuses its parameters.
     """
     name, inline = parse_spec(text, kind[:-1])
     cls = load(kind, name)
     values = params.resolve(cls, {**inline, **given}, f"{kind[:-1]} {name!r}")
     with blame(kind, name):
-        return cls(**values)
+        made = cls(**values)
+        if isinstance(made, Dataset):
+            check_info(made)
+        return made
 
 
 @functools.lru_cache(maxsize=1024)

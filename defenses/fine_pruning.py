@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 import numpy as np
 
 from benchbd.components import UNDEFENDED, Attack, DatasetInfo, Defense, Training, defense
-from benchbd.errors import Impossible
+from benchbd.errors import Impossible, UsageError
 
 if TYPE_CHECKING:
     from benchbd.lab import Lab, Trained
@@ -80,15 +80,17 @@ class FinePruning(Defense):
     finetune_lr: float = 0.01
     """Learning rate of fine-tuning (SGD, momentum 0.9, weight decay 5e-4)."""
 
-    def check(self, info: DatasetInfo, attack: Attack) -> None:
-        """Refuse shares and drops that mean nothing."""
+    def __post_init__(self) -> None:
         drop, epochs = self._settings()
-        if not 0.0 < self.clean_frac <= 1.0 or info.train * self.clean_frac < 10:
-            raise Impossible(
-                f"fine-pruning: clean_frac {self.clean_frac:g} of {info.train} images is under 10 or more than all"
-            )
+        if not 0.0 < self.clean_frac <= 1.0:
+            raise UsageError(f"fine-pruning: clean_frac is a share in (0, 1], such as 0.05, not {self.clean_frac:g}")
         if not 0.0 <= drop < 1.0 or epochs < 0 or self.finetune_lr <= 0:
-            raise Impossible("fine-pruning: max_drop must be in [0, 1), finetune_epochs >= 0, finetune_lr > 0")
+            raise UsageError("fine-pruning: max_drop must be in [0, 1), finetune_epochs >= 0, finetune_lr > 0")
+
+    def check(self, info: DatasetInfo, attack: Attack) -> None:
+        """Refuse a clean part too small to rank and validate on."""
+        if info.train * self.clean_frac < 10:
+            raise Impossible(f"fine-pruning: clean_frac {self.clean_frac:g} of {info.train} images is under 10")
 
     def trainings(self, attack: Attack) -> tuple[Training, ...]:
         """The undefended model, shared with the row's ``none`` cell, and the fine-tuning if there is one."""

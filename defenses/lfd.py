@@ -10,7 +10,7 @@ import numpy as np
 
 from benchbd import registry
 from benchbd.components import Attack, DatasetInfo, Defense, Training, defense
-from benchbd.errors import Diverged, Impossible
+from benchbd.errors import Diverged, Impossible, UsageError
 
 if TYPE_CHECKING:
     import torch
@@ -136,14 +136,16 @@ class Lfd(Defense):
     ga_cap: float = 10.0
     """Mode unweighted: a candidate whose loss exceeds this is pushed no further."""
 
-    def check(self, info: DatasetInfo, attack: Attack) -> None:
-        """Refuse numbers that leave no candidate, nothing but candidates, or no teacher."""
+    def __post_init__(self) -> None:
         if not 0.0 < self.alpha < 1.0:
-            raise Impossible(f"lfd: alpha must be in (0, 1), not {self.alpha:g}")
+            raise UsageError(f"lfd: alpha is a share in (0, 1), such as 0.15, not {self.alpha:g}")
         if self.beta < 0.0 or self.ga_cap <= 0.0:
-            raise Impossible(f"lfd: beta must be >= 0 and ga_cap > 0, not {self.beta:g} and {self.ga_cap:g}")
+            raise UsageError(f"lfd: beta must be >= 0 and ga_cap > 0, not {self.beta:g} and {self.ga_cap:g}")
         if self.teacher_epochs < 1 or self.teacher_horizon < 1:
-            raise Impossible("lfd: teacher_epochs and teacher_horizon must be 1 or more")
+            raise UsageError("lfd: teacher_epochs and teacher_horizon must be 1 or more")
+
+    def check(self, info: DatasetInfo, attack: Attack) -> None:
+        """Refuse numbers that leave no candidate or nothing but candidates, and a teacher that does not fit."""
         if not 1 <= math.floor(info.train * self.alpha) < info.train - 1:
             raise Impossible(f"lfd: alpha {self.alpha:g} of {info.train} images leaves one side of the threshold empty")
         registry.make("models", self.teacher).check(info)

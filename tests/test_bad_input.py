@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import copy
+import json
 import os
 import random
+import re
+import shutil
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -18,7 +22,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from benchbd import datafolder, matrix, matrixfile
+from benchbd import matrix, matrixfile
 from benchbd.cli import main
 from benchbd.errors import UsageError, did_you_mean, one_line, shown
 
@@ -49,9 +53,15 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fresh_registry: None
 def refused(
     folder: Path,
     capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
     writes_nothing_outside: Callable[[Path], AbstractContextManager[None]],
 ) -> Callable[..., str]:
     """Run a command that must be refused; return its one line."""
+
+    def never(*_: Any) -> None:
+        raise AssertionError("a run was started")
+
+    monkeypatch.setattr("benchbd.run.run_cells", never)
 
     def run(*words: str) -> str:
         before = sorted(folder.rglob("*"))
@@ -106,6 +116,31 @@ def refused(
         (["plan", "good.yaml", "--plugin", "nowhere.py"], "plugin 'nowhere.py': no such file"),
         (["plan", "good.yaml", "--plugin", "."], "plugin '.': no such file"),
         (["plan", "good.yaml", "--plugin", "a\0b"], "that is no path"),
+        (
+            ["plan", "good.yaml", "--data", ""],
+            "--data '': is empty; give a value (an unset variable?) or leave --data out",
+        ),
+        (["plan", "good.yaml", "--output", ""], "--output '': is empty"),
+        (["status", "good.yaml", "--output", " "], "--output ' ': is empty"),
+        *(
+            (
+                ["run", "good.yaml", flag, ""],
+                f"{flag} '': is empty; give a value (an unset variable?) or leave {flag} out",
+            )
+            for flag in ("--gpus", "--shard", "--timeout", "--budget", "--data", "--output", "--executor-config")
+        ),
+        *((["run", "good.yaml", flag, ""], "") for flag in ("--filter", "--exclude", "--set", "--seeds", "--plugin")),
+        (["run", "good.yaml", "--executor-config", "{a: 1}"], "is for slurm and ray alone, not for --executor local"),
+        (["run", "good.yaml", "--executor", "inline", "--executor-config", "{}"], "not for --executor inline"),
+        (["run", "good.yaml", "--jobs", "1000000000"], "--jobs 1000000000: at most "),
+        (["run", "good.yaml", "--jobs", "9" * 400], "99...: at most "),
+        (["run", "good.yaml", "--jobs-per-gpu", "1000000000"], "--jobs-per-gpu 1000000000: at most "),
+        (["run", "good.yaml", "--threads", "1000000000"], "--threads 1000000000: at most 1,024"),
+        (["plan", "good.yaml", "--set", "seeds=3"], "seeds is no setting but a flag; did you mean --seeds 3?"),
+        (["plan", "good.yaml", "--set", "seeds=[0, 1]"], "did you mean --seeds 0,1?"),
+        (["plan", "good.yaml", "--set", "seed = 3"], "did you mean --seeds 3?"),
+        (["run", "good.yaml", "--set", "jobs=2"], "did you mean --jobs 2?"),
+        (["plan", "good.yaml", "--set", "jobs=2"], "recipe has no parameter 'jobs'"),
         (["list", "atacks"], "nothing is called 'atacks'; did you mean 'attacks'?"),
         (["list", "atacks", "*"], "there is no kind 'atacks'; did you mean 'attacks'?"),
         (["list", "attacks", "nothing*"], "nothing is called 'nothing*'; known: bl"),
@@ -339,22 +374,313 @@ def test_plugin_files(refused: Callable[..., str], folder: Path, name: str, door
     assert main(["validate", "good.yaml"]) == 0, "nothing of it may stay"
 
 
-# -- the data folder
+# -- plugins whose code raises, or says what nobody can use, once it is loaded
+
+HEAD = """from benchbd.components import *
+from benchbd.components import attack, dataset, defense, model
 
 
-def test_an_unreadable_data_folder(refused: Callable[..., str], folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    closed = folder / "closed"
-    closed.mkdir()
-    closed.chmod(0)
-    # For root every folder is readable; what the system would answer to others is put in its place.
-    monkeypatch.setattr(datafolder.os, "access", lambda path, mode: Path(path) != closed)
-    for words in (["--data", "closed"], ["--data", str(closed)]):
-        if words[1] == "closed":
-            continue
-        assert refused("validate", "good.yaml", *words).endswith("not readable; check its permissions")
-    monkeypatch.setenv("BENCHBD_DATA", str(closed))
-    assert "not readable; check its permissions" in refused("validate", "good.yaml")
-    closed.chmod(0o700)
+"""
+DATA = """@dataset("mine", version=1)
+class Mine(Dataset):
+    def info(self):
+        return DatasetInfo(10, 8, 100, 20, None, 1)
+"""
+KINDS_OF_MINE = {
+    "dataset": DATA,
+    "attack": '@attack("mine", version=1)\nclass Mine(Attack):\n    pass\n',
+    "defense": '@defense("mine", version=1)\nclass Mine(Defense):\n    rate: float = 0.5\n',
+    "model": '@model("mine", version=1)\nclass Mine(Model):\n    pass\n',
+}
+ALL = ("plan", "run", "status", "validate")
+CODE: dict[str, tuple[str, str, tuple[str, ...], str]] = {
+    # the kind, what is added to the class, the verbs that must refuse it, what they say
+    "missing raises": (
+        "dataset",
+        "def missing(self, root): 1 / 0",
+        ("run", "plan"),
+        "raised ZeroDivisionError: division",
+    ),
+    "missing leaves": (
+        "dataset",
+        "def missing(self, root): raise SystemExit(7)",
+        ("run", "plan"),
+        "raised SystemExit: 7",
+    ),
+    "missing is odd": (
+        "dataset",
+        "def missing(self, root): return 5",
+        ("run",),
+        "missing() must return a line or None",
+    ),
+    "info raises": ("dataset", "def info(self): return {}['x']", (*ALL, "describe"), "raised KeyError: 'x'"),
+    "info leaves": ("dataset", "def info(self): raise SystemExit(7)", (*ALL, "describe"), "raised SystemExit: 7"),
+    "info is None": (
+        "dataset",
+        "def info(self): pass",
+        (*ALL, "describe"),
+        "info() must return a DatasetInfo, not None",
+    ),
+    "info is a tuple": (
+        *("dataset", "def info(self): return (10, 8, 100, 20, None, 1)", (*ALL, "describe")),
+        "info() must return a DatasetInfo, not (10, 8",
+    ),
+    "a size is text": (
+        *("dataset", "def info(self): return DatasetInfo(10, 8, 'many', 20, None, 1)", (*ALL, "describe")),
+        "info(): train must be an int from 1 on, not 'many'",
+    ),
+    "a size is nothing": (
+        *("dataset", "def info(self): return DatasetInfo(10, 8, 0, 20, None, 1)", (*ALL, "describe")),
+        "info(): train must be an int from 1 on, not 0",
+    ),
+    "counts are text": (
+        *("dataset", "def info(self): return DatasetInfo(2, 8, 4, 4, ('a', 'b'), 1)", (*ALL, "describe")),
+        "info(): class_counts must be a tuple of ints or None",
+    ),
+    "counts are few": (
+        *("dataset", "def info(self): return DatasetInfo(10, 8, 4, 4, (2, 2), 1)", (*ALL, "describe")),
+        "info(): class_counts has 2 numbers for 10 classes",
+    ),
+    "a source is a list": ("dataset", "source = ['x']", (*ALL, "describe"), "source must be text, not ['x']"),
+    "check raises": ("attack", "def check(self, info): [][0]", ALL, "raised IndexError: list index out of range"),
+    "check leaves": ("attack", "def check(self, info): raise SystemExit(7)", ALL, "raised SystemExit: 7"),
+    "a model's check leaves": ("model", "def check(self, info): raise SystemExit", ALL, "raised SystemExit"),
+    "a defense's check leaves": ("defense", "def check(self, info, at): exit(0)", ALL, "raised SystemExit: 0"),
+    "__init__ leaves": ("model", "def __post_init__(self): raise SystemExit(0)", ALL, "raised SystemExit: 0"),
+    "params raises": ("defense", "def params(self): 1 / 0", ALL, "raised ZeroDivisionError: division by zero"),
+    "params leaves": ("attack", "def params(self): raise SystemExit(0)", ALL, "raised SystemExit: 0"),
+    "params is None": (
+        "defense",
+        "def params(self): pass",
+        ALL,
+        "params() must return every parameter by name, not None",
+    ),
+    "params are others": ("defense", "def params(self): return {'a': 1}", ALL, "must return every parameter by name"),
+    "params are no JSON": (
+        "defense",
+        "def params(self): return {'rate': {3}}",
+        ALL,
+        "raised TypeError: Object of type set",
+    ),
+    "smoke is a list": (
+        "defense",
+        "smoke = ['x']",
+        ("plan --smoke", *ALL),
+        "smoke must be a mapping of parameters such as",
+    ),
+    "smoke is None": ("attack", "smoke = None", ("plan --smoke", "describe"), "smoke must be a mapping"),
+    "smoke is a typo": (
+        "defense",
+        "smoke = {'rat': 1}",
+        ("plan --smoke",),
+        "smoke has no parameter 'rat'; did you mean 'rate'",
+    ),
+    "smoke is ill-typed": ("defense", "smoke = {'rate': 'x'}", ("plan --smoke",), "smoke: rate must be float, not 'x'"),
+    "needs is None": (
+        "defense",
+        "needs = None",
+        ("describe", *ALL),
+        "needs must be a tuple of words such as ('clean',)",
+    ),
+    "needs is a word": ("defense", "needs = 'clean'", ("describe", *ALL), "needs must be a tuple of words"),
+    "needs holds a number": ("defense", "needs = (3,)", ("describe", *ALL), "needs must be a tuple of words"),
+    "control is text": ("defense", "control = 'yes'", ("describe", *ALL), "control must be True or False, not 'yes'"),
+}
+
+
+@pytest.mark.parametrize("name", CODE)
+def test_code_of_plugins(refused: Callable[..., str], folder: Path, name: str) -> None:
+    kind, text, verbs, told = CODE[name]
+    (folder / "mine.py").write_text(HEAD + KINDS_OF_MINE[kind] + f"    {text}\n")
+    key = kind if kind in ("dataset", "model") else f"{kind}s"
+    (folder / "with.yaml").write_text(block(**{key: "mine"}))
+    for verb in verbs:
+        words = ["describe", "mine"] if verb == "describe" else [verb.split()[0], "with.yaml", *verb.split()[1:]]
+        message = refused(*words, "--plugin", "mine.py")
+        assert told in message, verb
+        # Whose fault it is: the plugin, and no other that was handed what it said.
+        assert f"{kind} 'mine' in {folder / 'mine.py'}:" in message, verb
+
+
+# -- folders that may not be read
+
+DRIVER = """
+import contextlib, io, json, sys
+from benchbd.cli import main
+
+told = []
+for words in json.load(sys.stdin):
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        code = main(words)
+    told.append([code, out.getvalue(), err.getvalue()])
+json.dump(told, sys.stdout)
+"""
+PROBE = """
+import benchbd.cli, os, sys
+
+try:
+    os.listdir(sys.argv[1])
+except PermissionError:
+    sys.exit(42)
+"""
+Unprivileged = Callable[..., list[tuple[int, str, str]]]
+
+
+@pytest.fixture(scope="session")
+def without_privileges() -> tuple[list[str], dict[str, Any]]:
+    """Words before a command and options of subprocess.run, with which it can't read what its modes forbid.
+
+    To root every folder is open. setpriv takes the two capabilities away that open them; another user has none.
+    """
+    setpriv = ["setpriv", "--bounding-set=-dac_override,-dac_read_search", "--inh-caps=-all"]
+    other = {"user": 65534, "group": 65534, "extra_groups": []}
+    ways: list[tuple[list[str], dict[str, Any]]] = [([], {})]
+    if os.geteuid() == 0:
+        ways = [(setpriv, {}), ([], other)] if shutil.which("setpriv") else [([], other)]
+    with tempfile.TemporaryDirectory() as place:
+        Path(place).chmod(0o755)
+        (Path(place) / "closed").mkdir(mode=0)
+        for words, options in ways:
+            command = [*words, sys.executable, "-c", PROBE, str(Path(place) / "closed")]
+            try:
+                found = subprocess.run(command, capture_output=True, check=False, cwd=place, **options).returncode
+            except OSError:
+                continue
+            if found == 42:
+                return words, options
+    pytest.skip("no way to run a command without root's privileges: setpriv and other users both fail here")
+
+
+@pytest.fixture
+def unprivileged(without_privileges: tuple[list[str], dict[str, Any]], place: Path) -> Unprivileged:
+    """Run commands one after the other where modes count; return exit code, standard output and error of each."""
+    before, options = without_privileges
+
+    def run(*commands: Sequence[str], env: dict[str, str] | None = None) -> list[tuple[int, str, str]]:
+        there = sorted(place.rglob("*"))
+        done = subprocess.run(
+            [*before, sys.executable, "-c", DRIVER],
+            input=json.dumps([list(words) for words in commands]),
+            capture_output=True,
+            text=True,
+            check=True,
+            cwd=place,
+            env={**{k: v for k, v in os.environ.items() if k != "BENCHBD_DATA"}, **(env or {})},
+            **options,
+        )
+        assert sorted(place.rglob("*")) == there, "something was written"
+        return [(code, out, err) for code, out, err in json.loads(done.stdout)]
+
+    return run
+
+
+@pytest.fixture
+def place() -> Iterator[Path]:
+    """A folder that other users can reach, which pytest's own are not."""
+    with tempfile.TemporaryDirectory(prefix="benchbd-test-") as name:
+        folder = Path(name).resolve()
+        folder.chmod(0o755)
+        (folder / "good.yaml").write_text(GOOD)
+        yield folder
+        for path in (folder, *folder.rglob("*")):
+            path.chmod(0o755)
+
+
+def one_refusal(told: tuple[int, str, str]) -> str:
+    code, out, err = told
+    assert (code, out) == (2, ""), err
+    assert err.startswith("benchbd: ")
+    assert err.count("\n") == 1
+    return err.removeprefix("benchbd: ").rstrip("\n")
+
+
+def closed(path: Path) -> Path:
+    path.chmod(0)
+    return path
+
+
+def test_an_unreadable_data_folder(unprivileged: Unprivileged, place: Path) -> None:
+    folder = place / "closed"
+    folder.mkdir(mode=0)
+    ways = [[verb, "good.yaml", "--data", data] for verb in ("plan", "run") for data in ("closed", str(folder))]
+    for words, told in zip(ways, unprivileged(*ways), strict=True):
+        named = words[-1] if words[0] == "plan" else folder  # workers may have another working folder
+        assert one_refusal(told) == f"data folder '{named}': not readable; check its permissions"
+    (told,) = unprivileged(["plan", "good.yaml"], env={"BENCHBD_DATA": str(folder)})
+    assert one_refusal(told) == f"data folder '{folder}': not readable; check its permissions"
+
+
+CIFAR = ("cifar-10-batches-py", *(f"cifar-10-batches-py/data_batch_{n}" for n in range(1, 6)))
+CIFAR_FILES = (*CIFAR[1:], "cifar-10-batches-py/test_batch", "cifar-10-batches-py/batches.meta")
+SIGNS = "gtsrb/GTSRB/Final_Training/Images"
+
+
+@pytest.mark.parametrize(
+    ("data", "locked", "told"),
+    [
+        ("cifar10", "cifar-10-batches-py", "cifar10: {data}/cifar-10-batches-py/data_batch_1 cannot be read"),
+        ("cifar10", "cifar-10-batches-py/test_batch", "cifar10: {data}/cifar-10-batches-py/test_batch cannot be read"),
+        ("gtsrb", "gtsrb", "data folder {data} cannot be read"),
+        ("gtsrb", "gtsrb/GTSRB", "gtsrb: {data}/" + SIGNS + " cannot be read"),
+        ("gtsrb", SIGNS, "gtsrb: {data}/" + SIGNS + " cannot be read"),
+        ("gtsrb", "gtsrb/GT-final_test.csv", "gtsrb: {data}/gtsrb/GT-final_test.csv cannot be read"),
+    ],
+    ids=lambda value: value.replace("/", "-") if "{" not in value else "",
+)
+def test_unreadable_data(unprivileged: Unprivileged, place: Path, data: str, locked: str, told: str) -> None:
+    root = place / "data"
+    for name in (*CIFAR_FILES, "gtsrb/GT-final_test.csv"):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text("x")
+    (root / SIGNS).mkdir(parents=True)
+    closed(root / locked)
+    (place / "with.yaml").write_text(block(dataset=data))
+    words = ["with.yaml", "--data", str(root)]
+    ran, planned = unprivileged(["run", *words, "--display", "none"], ["plan", *words])
+    line = told.format(data=root) + ": Permission denied; check its permissions"
+    assert one_refusal(ran) == line
+    code, out, err = planned
+    assert (code, err) == (0, "")
+    assert out.splitlines()[-1] == f"data: {line}"
+
+
+@pytest.mark.parametrize("locked", ["out", "out/records", "out/logs", "out/store", "out/running", "behind"])
+def test_an_unreadable_output_folder(unprivileged: Unprivileged, place: Path, locked: str) -> None:
+    output = "behind/out" if locked == "behind" else "out"
+    (place / locked).mkdir(parents=True)
+    closed(place / locked)
+    commands = [
+        *([verb, "good.yaml"] for verb in ("plan", "status", "validate", "run")),
+        *([verb, "abc"] for verb in ("show", "logs", "rerun")),
+        *(["leaderboard"], ["leaderboard", "good.yaml"], ["clean", "-y"], ["export", "all.jsonl"]),
+    ]
+    for told in unprivileged(*([*words, "--output", output] for words in commands)):
+        where = output if locked == "behind" else locked
+        assert one_refusal(told) == f"--output '{where}': cannot be read (Permission denied); check its permissions"
+
+
+def test_an_output_folder_that_cannot_be_written(unprivileged: Unprivileged, place: Path) -> None:
+    (place / "out").mkdir(mode=0o555)
+    (told,) = unprivileged(["run", "good.yaml", "--output", "out"])
+    advice = "check its permissions and the disk, or name another folder"
+    assert one_refusal(told) == f"--output 'out': cannot be written (Permission denied); {advice}"
+
+
+def test_other_files_that_cannot_be_read(unprivileged: Unprivileged, place: Path) -> None:
+    log = place / "out" / "logs" / f"{'a' * 16}.log"
+    log.parent.mkdir(parents=True)
+    log.write_text("== label")
+    for path in (log, place / "mine.py", place / "closed.yaml"):
+        path.touch()
+        closed(path)
+    commands = [
+        ["logs", "aaaa", "--output", "out"],
+        ["plan", "closed.yaml"],
+        ["plan", "good.yaml", "--plugin", "mine.py"],
+    ]
+    for told, name in zip(unprivileged(*commands), (log.name, "closed.yaml", "mine.py"), strict=True):
+        assert re.search(rf"{re.escape(name)}.*Permission denied", one_refusal(told))
 
 
 def test_a_folder_behind_a_closed_one(
@@ -387,6 +713,41 @@ def test_a_real_process_says_one_line_and_ends_with_2(folder: Path, words: list[
     assert done.stderr.startswith("benchbd: ")
     assert done.stderr.count("\n") == 1
     assert sorted(p.name for p in folder.iterdir()) == ["bad.yaml", "good.yaml", "raises.py"]
+
+
+# -- what nobody foresaw
+
+
+def test_an_error_of_our_own_is_one_line_and_1(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    raised: list[BaseException] = []
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise raised.pop()
+
+    monkeypatch.setattr(matrix, "load", fail)
+    monkeypatch.delenv("BENCHBD_DEBUG", raising=False)
+    for error, told in (
+        (KeyError("two\nlines"), "KeyError: 'two\\nlines'"),
+        (SystemExit(7), "RuntimeError: something called sys.exit(7)"),
+        (RuntimeError(), "RuntimeError"),
+    ):
+        raised.append(error)
+        assert main(["plan", "quickstart"]) == 1
+        out, err = capsys.readouterr()
+        assert out == ""
+        assert err == (
+            f"benchbd: internal error: {told}; please report it, with what BENCHBD_DEBUG=1 in the environment shows\n"
+        )
+
+
+def test_the_traceback_can_be_had(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("BENCHBD_DEBUG", "1")
+    assert main(["plan", "nowhere.yaml"]) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("Traceback (most recent call last):\n")
+    assert err.splitlines()[-1].startswith("benchbd: ")
 
 
 # -- messages

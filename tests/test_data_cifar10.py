@@ -97,6 +97,30 @@ def test_lost_files_are_named(tmp_path: Path, lost: str) -> None:
     assert make().missing(str(tmp_path)) == message(str(tmp_path))
 
 
+def test_what_is_no_plain_file_is_lost(tmp_path: Path) -> None:
+    folder = fake(tmp_path, leave_out="test_batch")
+    os.mkfifo(folder / "test_batch")  # opening one waits for a writer that never comes
+    assert message(str(tmp_path)) == f"cifar10: {folder} lacks test_batch; unpack {cifar10.URL} again in {tmp_path}"
+    assert make().missing(str(tmp_path)) == message(str(tmp_path))
+
+
+@pytest.mark.parametrize("refuses", ["stat", "open"])
+def test_files_that_may_not_be_read_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refuses: str) -> None:
+    """What the system answers, put in its place; tests/test_bad_input.py has it answer itself."""
+    folder = fake(tmp_path)
+    usual = getattr(Path, refuses)
+
+    def denied(self: Path, *given: object, **options: object) -> object:
+        if self.name == "data_batch_2":
+            raise PermissionError(13, "Permission denied", str(self))
+        return usual(self, *given, **options)
+
+    monkeypatch.setattr(Path, refuses, denied)
+    line = f"cifar10: {folder}/data_batch_2 cannot be read: Permission denied; check its permissions"
+    assert make().missing(str(tmp_path)) == line
+    assert message(str(tmp_path)) == line
+
+
 def test_a_root_that_is_no_folder(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     assert "does not exist; --data / BENCHBD_DATA" in message(str(tmp_path / "no"))

@@ -296,3 +296,102 @@ def test_a_plugin_that_raises_is_blamed_by_name_and_line(plugin_file: Callable[.
 def test_what_plugins_raise_on_purpose_passes_through() -> None:
     with pytest.raises(Impossible, match=r"^no$"), registry.blame("attacks", "blend"):
         raise Impossible("no")
+
+
+def test_a_plugin_that_leaves_is_blamed_and_ctrl_c_is_not() -> None:
+    with pytest.raises(UsageError, match=r"^attack 'blend' in attacks/blend.py:\d+ raised SystemExit: 7$"):  # noqa: SIM117
+        with registry.blame("attacks", "blend"):
+            raise SystemExit(7)
+    with pytest.raises(KeyboardInterrupt), registry.blame("attacks", "blend"):
+        raise KeyboardInterrupt
+
+
+# -- what plugins say of themselves
+
+DATA = '''
+@dataset("mine", version=1)
+class Mine(Dataset):
+    """Images."""
+
+    source = SOURCE
+
+    def info(self) -> DatasetInfo:
+        return INFO
+'''
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("smoke = [1]", "smoke must be a mapping of parameters such as {'epochs': 1}, not [1]"),
+        ("smoke = None", "smoke must be a mapping of parameters"),
+        ("smoke = {'powr': 1}", "smoke has no parameter 'powr'; did you mean 'power'?"),
+        ("smoke = {'power': 'x'}", "smoke: power must be float, not 'x'"),
+        ("smoke = {3: 1}", "smoke has no parameter 3"),
+        ("poisons = 1", "poisons must be True or False, not 1"),
+        ("clean_label = None", "clean_label must be True or False, not None"),
+    ],
+)
+def test_what_a_class_says_of_itself_is_checked_with_the_file(
+    plugin_file: Callable[..., Path], text: str, words: str
+) -> None:
+    message = refused(plugin_file(PLAIN + f"\n    {text}\n"))
+    assert message.startswith("attack 'mine' in ")
+    assert words in message
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("needs = None", "needs must be a tuple of words such as ('clean',), not None"),
+        ("needs = 'clean'", "needs must be a tuple of words such as ('clean',), not 'clean'"),
+        ("needs = {'clean'}", "needs must be a tuple of words"),
+        ("needs = ('clean', 3)", "needs must be a tuple of words such as ('clean',), not ('clean', 3)"),
+        ("control = 'yes'", "control must be True or False, not 'yes'"),
+        ("clean_share = True", "clean_share must be a number, not True"),
+        ("clean_share = '5%'", "clean_share must be a number, not '5%'"),
+    ],
+)
+def test_what_a_defense_says_of_itself(plugin_file: Callable[..., Path], text: str, words: str) -> None:
+    text = f"@defense('mine', version=1)\nclass Mine(Defense):\n    {text}\n"
+    assert words in refused(plugin_file(text))
+
+
+def test_a_version_is_a_whole_number(plugin_file: Callable[..., Path]) -> None:
+    assert "version must be a whole number, not 1.5" in refused(plugin_file(PLAIN.replace("=4", "=1.5")))
+    assert "version must be a whole number, not True" in refused(plugin_file(PLAIN.replace("=4", "=True")))
+
+
+@pytest.mark.parametrize(
+    ("info", "words"),
+    [
+        ("None", "info() must return a DatasetInfo, not None"),
+        ("(4, 8, 8, 4, None, 1)", "info() must return a DatasetInfo, not (4, 8, 8, 4, None, 1)"),
+        ("DatasetInfo(0, 8, 8, 4, None, 0)", "info(): classes must be an int from 1 on, not 0"),
+        ("DatasetInfo(4, 8.0, 8, 4, None, 1)", "info(): size must be an int from 1 on, not 8.0"),
+        ("DatasetInfo(4, 8, '8', 4, None, 1)", "info(): train must be an int from 1 on, not '8'"),
+        ("DatasetInfo(4, 8, 8, True, None, 1)", "info(): test must be an int from 1 on, not True"),
+        ("DatasetInfo(4, 8, 8, 4, None, -1)", "info(): target must be an int from 0 on, not -1"),
+        ("DatasetInfo(4, 8, 8, 4, 8, 1)", "info(): class_counts must be a tuple of ints or None, not 8"),
+        ("DatasetInfo(4, 8, 8, 4, (2, 2, 2, None), 1)", "info(): class_counts must be a tuple of ints or None"),
+        ("DatasetInfo(4, 8, 8, 4, (4, 4), 1)", "info(): class_counts has 2 numbers for 4 classes"),
+    ],
+)
+def test_an_info_that_nobody_could_reckon_with(plugin_file: Callable[..., Path], info: str, words: str) -> None:
+    registry.add_plugin_file(str(plugin_file(DATA.replace("INFO", info).replace("SOURCE", "''"))))
+    with pytest.raises(UsageError) as caught:
+        registry.make("datasets", "mine")
+    assert str(caught.value).startswith("dataset 'mine' in ")
+    assert words in str(caught.value)
+
+
+def test_an_info_that_refuses_on_purpose_is_asked_again(plugin_file: Callable[..., Path]) -> None:
+    text = DATA.replace("return INFO", "from benchbd.errors import Impossible; raise Impossible('no')")
+    registry.add_plugin_file(str(plugin_file(text.replace("SOURCE", "''"))))
+    made = registry.make("datasets", "mine")
+    with pytest.raises(Impossible, match=r"^no$"):
+        made.info()
+
+
+def test_a_source_is_text(plugin_file: Callable[..., Path]) -> None:
+    assert "source must be text, not 3" in refused(plugin_file(DATA.replace("SOURCE", "3")))

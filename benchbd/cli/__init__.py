@@ -34,6 +34,8 @@ VERBS = (
     "env",
 )
 
+DEBUG = "BENCHBD_DEBUG"
+
 
 class _Parser(argparse.ArgumentParser):
     """Says what is wrong in one line, as all our errors do; takes no abbreviations, which a new flag would break."""
@@ -65,7 +67,10 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command. Returns the exit code: 0 fine, 1 some cells failed, 2 usage error, 130 interrupted."""
+    """Run one command. Returns the exit code: 0 fine, 1 some cells failed, 2 usage error, 130 interrupted.
+
+    ``BENCHBD_DEBUG=1`` in the environment shows where an error comes from.
+    """
     # Not list(): importing the verb benchbd.cli.list gives this module that name.
     given = sys.argv[1:] if argv is None else [*argv]
     try:
@@ -81,12 +86,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:
         # A full disk, a folder that may not be written: the system's own words, and the file it was about.
         about = f"{error.filename}: " if error.filename else ""
-        return _complain(f"{about}{error.strerror or error}", 1)
+        denied = isinstance(error, PermissionError)
+        hint = "; check its permissions" if denied and error.filename else ""
+        return _complain(f"{about}{error.strerror or error}{hint}", 2 if denied else 1)
     except KeyboardInterrupt:
         return _complain("interrupted", 130)
+    except Exception as error:
+        # Nobody's input should lead here. A traceback would tell the user nothing that one line does not.
+        what = f"{type(error).__name__}: {one_line(error)[:400]}".removesuffix(": ")
+        return _complain(f"internal error: {what}; please report it, with what {DEBUG}=1 in the environment shows", 1)
 
 
 def _complain(text: str, code: int) -> int:
+    if os.environ.get(DEBUG, "") not in ("", "0"):
+        import traceback
+
+        traceback.print_exc()
     sys.stderr.write(f"benchbd: {one_line(text)}\n")
     return code
 
@@ -110,4 +125,8 @@ def _main(given: list[str]) -> int:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
-    return int(args.run(args))
+    try:
+        return int(args.run(args))
+    except SystemExit as left:
+        # No verb leaves that way: a plugin's code did, and would take the command with it without a word.
+        raise RuntimeError(f"something called sys.exit({shown(left.code)})") from left

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
+import os
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,6 +21,10 @@ if TYPE_CHECKING:
     from benchbd.matrix import Plan
 
 DEFAULT_OUTPUT = "benchbd-out"
+FOLDERS = (".", "records", "logs", "store", "running")
+"""What verbs read in a results folder."""
+OWN_FLAGS = ("seeds", "data", "output", "jobs", "gpus", "threads", "device", "timeout", "retries", "budget", "shard")
+"""Flags that are taken for settings of the matrix."""
 
 
 def add_output(parser: argparse.ArgumentParser) -> None:
@@ -55,6 +62,8 @@ def load_plan(args: argparse.Namespace) -> Plan:
     """The plan that the arguments name, narrowed by --filter and --exclude."""
     from benchbd import matrix
 
+    refuse_empty(args, "data")
+    refuse_flags(args)
     add_plugin_files(args)
     seeds = None if args.seeds is None else matrix.parse_seeds(args.seeds)
     plan = matrix.load(args.matrix, sets=args.set, seeds=seeds, smoke=getattr(args, "smoke", False))
@@ -70,9 +79,47 @@ def add_plugin_files(args: argparse.Namespace) -> None:
             registry.add_plugin_file(file)
 
 
+def refuse_empty(args: argparse.Namespace, *flags: str) -> None:
+    """Refuse a flag with nothing in it. Raises UsageError.
+
+    ``--shard "$SHARD"`` with the variable unset would run everything, were it the same as no flag.
+    """
+    for flag in flags:
+        value = getattr(args, flag, None)
+        if value is not None and not value.strip():
+            name = f"--{flag.replace('_', '-')}"
+            raise UsageError(f"{name} {shown(value)}: is empty; give a value (an unset variable?) or leave {name} out")
+
+
+def refuse_flags(args: argparse.Namespace) -> None:
+    """Refuse ``--set seeds=3``: what is a flag of the verb is no setting of the matrix. Raises UsageError."""
+    for text in args.set:
+        key, equals, value = (part.strip() for part in text.partition("="))
+        flag = "seeds" if key == "seed" else key
+        if equals and flag in OWN_FLAGS and hasattr(args, flag):
+            # A list as YAML has it; the flags take 0,1.
+            value = value.strip("[]").replace(" ", "") if value.startswith("[") else value
+            line = f"--{flag} {shlex.quote(value[:60])}"
+            raise UsageError(f"--set {shown(text)}: {key} is no setting but a flag; did you mean {line}?")
+
+
 def output_folder(args: argparse.Namespace) -> Path:
-    """``--output`` as a path. Raises UsageError where a file is in its place."""
+    """``--output`` as a path.
+
+    Raises:
+        UsageError: it is empty, a file is in its place, or it may not be read.
+    """
+    refuse_empty(args, "output")
     folder = user_path(args.output, "--output")
+    for name in FOLDERS:
+        # Really listed: what the mode bits say is not all that decides (access lists, network disks).
+        try:
+            with contextlib.suppress(FileNotFoundError, NotADirectoryError, ValueError), os.scandir(folder / name) as f:
+                next(f, None)
+        except OSError as error:
+            hint = "; check its permissions" if isinstance(error, PermissionError) else ""
+            place, why = shown(str(folder / name), 200), error.strerror or error
+            raise UsageError(f"--output {place}: cannot be read ({why}){hint}") from error
     if look(folder, "--output") not in ("folder", "nothing"):
         raise UsageError(f"--output {shown(args.output, 200)}: is a file, not a folder")
     return folder

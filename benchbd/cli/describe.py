@@ -59,8 +59,9 @@ def _facts(entry: Entry) -> dict[str, Any]:
     if entry.kind == "attacks":
         facts |= {"clean_label": cls.clean_label}
     if entry.kind == "datasets":
+        made = registry.make(entry.kind, entry.name)
         with registry.blame(entry.kind, entry.name):
-            facts |= {"info": cls().info()._asdict(), "source": cls.source}
+            facts |= {"info": made.info()._asdict(), "source": cls.source}
     return facts
 
 

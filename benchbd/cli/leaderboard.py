@@ -89,6 +89,11 @@ def read(args: argparse.Namespace) -> tuple[list[dict[str, Any]], float | None, 
     skipped = {s.cell.id: s for s in plan.skipped}
     wanted = {cell.id for cell in plan.cells} | skipped.keys()
     mine = [record for record in found if record["id"] in wanted]
+    if found and not mine:
+        raise UsageError(
+            f"{place}: none of its {len(found)} records belongs to matrix {plan.name} (other parameters or versions?); "
+            "leave the matrix out to see them all, or run it first"
+        )
     missing = skipped.keys() - {record["id"] for record in mine}
     if missing and not (args.filter or args.exclude):
         from benchbd.records import blank

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchbd.cli.common import add_matrix_arguments, load_plan, output_folder, write
 from benchbd.cli.run_arguments import add_run_arguments, run_settings, same_command, writable
-from benchbd.errors import BenchbdError, UsageError
+from benchbd.errors import BenchbdError, UsageError, shown
 
 if TYPE_CHECKING:
     from benchbd.cell import Cell
@@ -57,12 +58,14 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError(
             f"{plan.name}: no cell can be run ({plan.skipped[0].reason})" if plan.skipped else f"{plan.name}: no cells"
         )
+    # All that can be wrong with what was given is said before anything is written.
+    settings = run_settings(args, rerun=args.rerun)
     output = output_folder(args)
-    writable(output)
     there = {cell.id: record for cell in plan.cells if (record := read_record(output, cell.id))}
     stale = frozenset(cell.id for cell in plan.cells if cell.id in there and changed_sources(cell, there[cell.id]))
-    settings = run_settings(args, rerun=args.rerun, stale=stale)
+    settings = dataclasses.replace(settings, stale=stale)
     _check_data(plan, there, settings)
+    writable(output)
     _record_skipped(plan, there, output)
     outcome = run_cells(plan.cells, settings, make_display(args.display))
     if args.display != "none":
@@ -88,6 +91,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _check_data(plan: Plan, there: dict[str, dict[str, Any]], settings: RunSettings) -> None:
     """Find out that data is missing before any worker starts. Ray's machines have data folders of their own."""
+    from benchbd import registry
     from benchbd.datafolder import data_folder
     from benchbd.run.states import decide
 
@@ -99,7 +103,11 @@ def _check_data(plan: Plan, there: dict[str, dict[str, Any]], settings: RunSetti
         if decide(there.get(cell.id), rerun=settings.rerun, stale=cell.id in settings.stale, retries=settings.retries):
             needed.setdefault(cell.dataset.text, cell)
     for cell in needed.values():
-        line = cell.made().dataset.missing(folder)
+        data = cell.made().dataset
+        with registry.blame("datasets", cell.dataset.name):
+            line = data.missing(folder)
+            if line is not None and not isinstance(line, str):
+                raise TypeError(f"missing() must return a line or None, not {shown(line)}")
         if line:
             raise UsageError(line)
 

@@ -7,12 +7,14 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchbd.cli.common import output_folder
-from benchbd.errors import UsageError
+from benchbd.cli.common import output_folder, refuse_empty
+from benchbd.errors import UsageError, shown
 
 if TYPE_CHECKING:
     from benchbd.run.settings import RunSettings
 
+CONFIGURED = ("slurm", "ray")
+"""Executors that have settings of their own."""
 DEFAULTS = {"executor": "local", "device": "auto", "jobs_per_gpu": 1, "retries": 0}
 
 
@@ -61,7 +63,7 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
 
 def read_config(given: str | None) -> dict[str, Any]:
     """``--executor-config``: a YAML file, or a mapping written out. Raises UsageError."""
-    if not given:
+    if given is None:
         return {}
     import yaml
 
@@ -86,10 +88,17 @@ def run_settings(args: argparse.Namespace, **more: Any) -> RunSettings:
     """The settings that the arguments ask for. Raises UsageError."""
     from benchbd import registry
     from benchbd.run.settings import EXECUTE, RunSettings, parse_duration, parse_gpus, parse_shard
+    from benchbd.run.slots import check_numbers
 
+    refuse_empty(args, "data", "executor_config", "gpus", "timeout", "budget", "shard")
+    if args.executor_config is not None and args.executor not in CONFIGURED:
+        raise UsageError(
+            f"--executor-config is for {' and '.join(CONFIGURED)} alone, not for --executor {args.executor}; "
+            "leave it out or name the executor"
+        )
     output = output_folder(args)
     shard = getattr(args, "shard", None)
-    return RunSettings(
+    settings = RunSettings(
         output=output.resolve(),
         data_root=str(Path(args.data).expanduser().resolve()) if args.data else None,
         plugins=tuple(registry.plugin_files()),
@@ -97,17 +106,19 @@ def run_settings(args: argparse.Namespace, **more: Any) -> RunSettings:
         executor=args.executor,
         executor_config=read_config(args.executor_config),
         jobs=args.jobs,
-        gpus=parse_gpus(args.gpus) if args.gpus else None,
+        gpus=None if args.gpus is None else parse_gpus(args.gpus),
         jobs_per_gpu=args.jobs_per_gpu,
         threads=args.threads,
-        timeout=parse_duration(args.timeout, "--timeout") if args.timeout else None,
+        timeout=None if args.timeout is None else parse_duration(args.timeout, "--timeout"),
         retries=args.retries,
         fail_fast=args.fail_fast,
-        budget=parse_duration(args.budget, "--budget") if args.budget else None,
-        shard=parse_shard(shard) if shard else None,
+        budget=None if args.budget is None else parse_duration(args.budget, "--budget"),
+        shard=None if shard is None else parse_shard(shard),
         execute=args.execute or EXECUTE,
         **more,
     )
+    check_numbers(settings)
+    return settings
 
 
 def writable(output: Path) -> None:
@@ -119,7 +130,9 @@ def writable(output: Path) -> None:
         probe.write_bytes(b"")
         probe.unlink()
     except OSError as error:
-        raise UsageError(f"--output {output}: cannot be written ({error.strerror or error})") from error
+        why = error.strerror or error
+        what = "check its permissions and the disk, or name another folder"
+        raise UsageError(f"--output {shown(str(output), 200)}: cannot be written ({why}); {what}") from error
 
 
 def same_command(args: argparse.Namespace, *extra: str) -> str:

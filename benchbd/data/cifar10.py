@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -56,11 +57,11 @@ class Cifar10(Dataset):
 
         try:
             where = find(root, ("", "cifar10"), FOLDER)
+            if where is not None:
+                lost = _lost(where / FOLDER)
+                return _incomplete(where, lost) if lost else None
         except UsageError as error:
             return str(error)
-        if where is not None:
-            lost = [name for name in FILES if not (where / FOLDER / name).is_file()]
-            return _incomplete(where, lost) if lost else None
         return None if reachable(URL) else _absent(root, "and there is no network to download it")
 
     def load(self, split: Literal["train", "test"], root: str | None) -> Images:
@@ -99,6 +100,27 @@ def _absent(root: str | None, why: str) -> str:
     )
 
 
+def _lost(folder: Path) -> list[str]:
+    """The files that are not there. Raises UsageError for one that is, or may be, but may not be read."""
+    lost = []
+    for name in FILES:
+        # Opened, and not asked for with is_file(): that tells neither who may read it nor, in some Pythons, why not.
+        try:
+            if not stat.S_ISREG((folder / name).stat().st_mode):
+                lost.append(name)
+                continue
+            (folder / name).open("rb").close()
+        except (FileNotFoundError, NotADirectoryError):
+            lost.append(name)
+        except OSError as error:
+            raise UsageError(_unreadable(folder / name, error)) from error
+    return lost
+
+
+def _unreadable(file: Path, error: OSError) -> str:
+    return f"cifar10: {file} cannot be read: {reason(error)}; check its permissions"
+
+
 def _incomplete(where: Path, lost: list[str]) -> str:
     return f"cifar10: {where / FOLDER} lacks {', '.join(lost)}; unpack {URL} again in {where}"
 
@@ -106,15 +128,16 @@ def _incomplete(where: Path, lost: list[str]) -> str:
 def _damage(vision: ModuleType, where: Path, error: Exception) -> str:
     """Which of the files torchvision refused, and what to do."""
     folder = where / FOLDER
-    lost = [name for name in FILES if not (folder / name).is_file()]
+    lost = _lost(folder)
     if lost:
         return _incomplete(where, lost)
     known: Any = vision.datasets.CIFAR10
     sums = dict([*known.train_list, *known.test_list, [known.meta["filename"], known.meta["md5"]]])
-    try:
-        bad = [name for name, md5 in sums.items() if not vision.datasets.utils.check_integrity(folder / name, md5)]
-    except OSError as unreadable:
-        return f"cifar10: a file of {folder} cannot be read: {reason(unreadable)}; check its permissions"
-    if bad:
-        return f"cifar10: {folder}/{bad[0]} is damaged (wrong md5); unpack {URL} again in {where}"
+    for name, md5 in sums.items():
+        try:
+            sound = vision.datasets.utils.check_integrity(folder / name, md5)
+        except OSError as unreadable:
+            return _unreadable(folder / name, unreadable)
+        if not sound:
+            return f"cifar10: {folder}/{name} is damaged (wrong md5); unpack {URL} again in {where}"
     return f"cifar10: {folder} cannot be read: {reason(error)}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import stat
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
@@ -125,16 +126,39 @@ def _training(where: Path, release: str) -> Path:
     """The folder of class folders."""
     names = ("Final_Training/Images", "Training") if release == "full" else ("Training",)
     for name in names:
-        if (where / "GTSRB" / name).is_dir():
+        if _there(where / "GTSRB" / name, folder=True):
             return where / "GTSRB" / name
     raise UsageError(f"gtsrb: {where / 'GTSRB' / names[0]} is missing; unpack {TRAINING} from {URL} in {where}")
 
 
 def _annotations(where: Path) -> Path:
     for folder in (where, where / "GTSRB", where / "GTSRB" / "Final_Test" / "Images"):
-        if (folder / ANNOTATIONS).is_file():
+        if _there(folder / ANNOTATIONS, folder=False):
             return folder / ANNOTATIONS
     raise UsageError(f"gtsrb: {where / ANNOTATIONS} is missing; unpack {TESTING} from {URL} in {where}")
+
+
+def _there(path: Path, *, folder: bool) -> bool:
+    """Whether a file or folder lies there. Raises UsageError for one that is, or may be, but may not be read."""
+    # Really read, and not asked for with is_dir() or is_file(): these tell neither who may read it nor, in some
+    # Pythons, why not.
+    try:
+        mode = path.stat().st_mode
+        if folder and stat.S_ISDIR(mode):
+            next(path.iterdir(), None)
+            return True
+        if not folder and stat.S_ISREG(mode):
+            path.open("rb").close()
+            return True
+    except (FileNotFoundError, NotADirectoryError):
+        pass
+    except OSError as error:
+        raise UsageError(_unreadable(path, error)) from error
+    return False
+
+
+def _unreadable(path: Path | str, error: OSError) -> str:
+    return f"gtsrb: {path} cannot be read: {reason(error)}; check its permissions"
 
 
 def _train_files(where: Path, release: str) -> tuple[list[str], np.ndarray]:
@@ -149,6 +173,8 @@ def _train_files(where: Path, release: str) -> tuple[list[str], np.ndarray]:
             own = sorted(f"{c:05d}/{p.name}" for p in (folder / f"{c:05d}").iterdir() if _is_image(p.name))
             files += own
             counts.append(len(own))
+    except PermissionError as error:
+        raise UsageError(_unreadable(error.filename or folder, error)) from error
     except OSError as error:
         what = error.filename or folder
         raise UsageError(f"gtsrb: {what} cannot be read: {reason(error)}; unpack {TRAINING} again") from error
@@ -180,6 +206,8 @@ def _test_files(annotations: Path) -> tuple[list[str], np.ndarray]:
     try:
         with annotations.open(newline="", encoding="utf-8") as file:
             rows = [(row["Filename"].strip(), int(row["ClassId"])) for row in csv.DictReader(file, delimiter=";")]
+    except PermissionError as error:
+        raise UsageError(_unreadable(annotations, error)) from error
     except (OSError, ValueError, KeyError, TypeError, AttributeError, csv.Error) as error:
         raise UsageError(f"gtsrb: {annotations} cannot be read ({reason(error)}); unpack {TESTING} again") from error
     labels = np.array([label for _, label in rows], dtype=np.int64)

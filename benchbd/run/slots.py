@@ -9,9 +9,14 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
-from benchbd.errors import UsageError
+from benchbd.errors import UsageError, shown
 from benchbd.run.settings import RunSettings
 
+MOST_SLOTS, MOST_PER_CORE = 256, 16
+"""Slots on one machine at most: so many, or so many for each of its cores where that is more. Beyond is a typo, which
+would keep the machine busy with nothing but making them."""
+MOST_THREADS = 1024
+"""Threads of a worker at most, the most cores that machines have; OpenMP dies of a million."""
 _PROBE = "import torch; print('gpus', torch.cuda.device_count() if torch.cuda.is_available() else 0)"
 
 
@@ -123,12 +128,35 @@ def chosen_gpus(settings: RunSettings) -> tuple[str, ...]:
     return settings.gpus
 
 
+def check_numbers(settings: RunSettings) -> None:
+    """Refuse more slots or threads than any machine has a use for.
+
+    Raises:
+        UsageError: the message names the flag and the limit.
+    """
+    most = max(MOST_SLOTS, MOST_PER_CORE * cores())
+    # Slurm and Ray place jobs on machines of their own, of which this one knows nothing.
+    here = settings.executor in ("inline", "local")
+    for flag, value, limit in (
+        ("--jobs", settings.jobs if here else None, most),
+        ("--jobs-per-gpu", settings.jobs_per_gpu, most),
+        ("--threads", settings.threads, MOST_THREADS),
+    ):
+        if value is not None and value > limit:
+            where = f" on a machine of {cores()} cores" if limit == most else ""
+            raise UsageError(f"{flag} {shown(value)}: at most {limit:,} make sense{where}; give fewer")
+
+
 def make_slots(settings: RunSettings) -> list[Slot]:
     """The slots of this machine: visible GPUs x jobs_per_gpu, or one per core; ``jobs`` overrides the number.
 
     One thread each on the CPU, whatever the number of slots: two OpenMP threads that share cores with others can be ten
     times slower than one, and the result of a sum depends on how many threads share it.
+
+    Raises:
+        UsageError: a GPU that is not there, or more slots than :func:`check_numbers` lets pass.
     """
+    check_numbers(settings)
     gpus = chosen_gpus(settings)
     if not gpus:
         count = settings.jobs or cores()

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from benchbd.components import UNDEFENDED, DatasetInfo
 from benchbd.defenses.fine_pruning import FinePruning, pruning_curve, split, stop_at
-from benchbd.errors import Impossible
+from benchbd.errors import Impossible, UsageError
 
 INFO = DatasetInfo(classes=10, size=32, train=1000, test=100, class_counts=None, target=1)
 
@@ -151,14 +151,18 @@ def test_plan_and_need():
     [
         {"clean_frac": 0.0},
         {"clean_frac": 1.5},
-        {"clean_frac": 0.001},
         {"max_drop": 1.0},
         {"max_drop": -0.1},
         {"finetune_epochs": -1},
         {"finetune_lr": 0.0},
     ],
 )
-def test_check_refuses_numbers_that_mean_nothing(given):
+def test_numbers_that_mean_nothing_are_refused(given):
+    with pytest.raises(UsageError, match="fine-pruning"):
+        FinePruning(**given)
+
+
+def test_check_refuses_a_clean_part_that_is_too_small():
     FinePruning().check(INFO, None)
-    with pytest.raises(Impossible, match="fine-pruning"):
-        FinePruning(**given).check(INFO, None)
+    with pytest.raises(Impossible, match="is under 10"):
+        FinePruning(clean_frac=0.001).check(INFO, None)

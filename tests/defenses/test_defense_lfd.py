@@ -202,17 +202,21 @@ def test_a_teacher_that_tells_nothing_apart_is_a_failure(fake_lab):
         {"alpha": 1.0},
         {"alpha": 15.0},
         {"alpha": -0.1},
-        {"alpha": 0.0005},
-        {"alpha": 0.9999},
         {"beta": -1.0},
         {"ga_cap": 0.0},
         {"teacher_epochs": 0},
         {"teacher_horizon": 0},
     ],
 )
-def test_check_refuses_numbers_that_mean_nothing(given):
-    with pytest.raises(Impossible, match="lfd"):
-        Lfd(**given).check(INFO, None)
+def test_numbers_that_mean_nothing_are_refused(given):
+    with pytest.raises(UsageError, match="lfd"):
+        Lfd(**given)
+
+
+@pytest.mark.parametrize("alpha", [0.0005, 0.9999])
+def test_check_refuses_a_threshold_that_this_set_is_too_small_for(alpha):
+    with pytest.raises(Impossible, match="1000 images"):
+        Lfd(alpha=alpha).check(INFO, None)
 
 
 def test_check_accepts_the_paper_and_knows_the_models():

@@ -92,9 +92,14 @@ def test_run_is_idempotent(cli: Cli, tmp_path: Path, capfd: pytest.CaptureFixtur
         (("--timeout", "soon"), "--timeout must be a time like"),
         (("--shard", "3/2"), "--shard must be i/n"),
         (("--jobs", "0"), "--jobs must be more than 0"),
-        (("--executor-config", "nowhere.yaml"), "--executor-config nowhere.yaml: cannot be read"),
-        (("--executor-config", "{a: [}"), "not YAML"),
-        (("--executor-config", "{1: 2}"), "must be a mapping"),
+        (
+            ("--executor", "slurm", "--executor-config", "nowhere.yaml"),
+            "--executor-config nowhere.yaml: cannot be read",
+        ),
+        (("--executor", "ray", "--executor-config", "{a: [}"), "not YAML"),
+        (("--executor", "slurm", "--executor-config", "{1: 2}"), "must be a mapping"),
+        (("--executor-config", "{partition: gpu}"), "is for slurm and ray alone, not for --executor local"),
+        (("--jobs", "1000000000"), "--jobs 1000000000: at most "),
         (("--gpus", "x"), "--gpus must be numbers"),
         (("--device", "cpu", "--gpus", "0"), "contradict"),
         (("--filter", "defense=lfd"), "--filter 'defense=lfd': no cell is left"),
@@ -108,6 +113,26 @@ def test_bad_flags_get_one_line(
     assert told.startswith("benchbd: ")
     assert told.count("\n") == 1
     assert message in told
+
+
+@pytest.mark.parametrize("flag", ["--gpus", "--timeout", "--budget", "--data", "--executor-config"])
+def test_rerun_refuses_empty_flags_too(
+    cli: Cli, tmp_path: Path, capfd: pytest.CaptureFixture[str], flag: str, fakes: ModuleType
+) -> None:
+    cell = fakes.cell(n=1)
+    records.write_record(tmp_path / "out", records.blank(cell, "failed", "told to"))
+    assert cli("rerun", flag, "", matrix=cell.id) == 2
+    assert (
+        capfd.readouterr().err
+        == f"benchbd: {flag} '': is empty; give a value (an unset variable?) or leave {flag} out\n"
+    )
+    assert only(tmp_path / "out", "failed") != []
+
+
+def test_a_refused_run_writes_nothing(cli: Cli, tmp_path: Path) -> None:
+    for words in (["--shard", ""], ["--jobs", "99999"], ["--timeout", "soon"]):
+        assert cli("run", *words) == 2
+    assert not (tmp_path / "out").exists()
 
 
 def test_an_output_folder_that_cannot_be_made(cli: Cli, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

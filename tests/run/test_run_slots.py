@@ -60,6 +60,28 @@ def test_gpus_that_are_not_there(gpus: Any) -> None:
         made(device="cuda")
 
 
+def test_more_slots_than_a_machine_has_a_use_for(gpus: Any) -> None:
+    gpus(cores=2)
+    assert len(made(jobs=256)) == 256
+    for given, told in (
+        ({"jobs": 257}, "--jobs 257: at most 256 make sense on a machine of 2 cores; give fewer"),
+        ({"jobs": 10**9}, "--jobs 1000000000: at most 256 "),
+        ({"jobs_per_gpu": 10**9}, "--jobs-per-gpu 1000000000: at most 256 "),
+        ({"threads": 10**9}, "--threads 1000000000: at most 1,024 make sense; give fewer"),
+    ):
+        with pytest.raises(UsageError, match=f"^{told}"):
+            made(**given)
+    gpus("0", "1", cores=128)
+    assert len(made(jobs=2048)) == 2048
+    with pytest.raises(UsageError, match="--jobs 2049: at most 2,048 make sense on a machine of 128 cores"):
+        made(jobs=2049)
+
+
+def test_jobs_of_a_cluster_are_no_matter_of_this_machine(gpus: Any) -> None:
+    gpus(cores=2)
+    slots.check_numbers(RunSettings(output=Path(), executor="ray", jobs=5000))
+
+
 def test_environment_of_a_worker(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MALLOC_TOP_PAD_", "1234")
     cpu = slots.Slot(0, None, 1, 1).environment()
