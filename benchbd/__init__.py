@@ -1,7 +1,7 @@
 """benchbd: compare training-time defenses against backdoor attacks on image classifiers.
 
-What plugin authors import. Nothing heavy is imported here: ``Lab``, ``Trained``, ``TrainSet`` and ``Workshop``, which need
-torch, are found when first asked for.
+What plugin authors import. Nothing heavy is imported here: ``Lab``, ``Trained``, ``TrainSet`` and ``Workshop``, which
+need torch, are found when first asked for.
 """
 
 from __future__ import annotations

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,7 +12,7 @@ import torch
 from benchbd import engine
 from benchbd.components import Images
 from benchbd.lab import Suspicion
-from benchbd.trained import Trained
+from benchbd.trained import Traced, Trained
 
 
 class Accuracy(NamedTuple):
@@ -59,6 +61,44 @@ def accuracy(
     return Accuracy(ca, float((taken_for == target).mean()), float((taken_for == labels.numpy()).mean()), per_class)
 
 
+def curve(
+    points: Sequence[Traced],
+    test: Images,
+    triggered: tuple[torch.Tensor, torch.Tensor] | None,
+    target: int,
+    device: torch.device,
+) -> list[dict[str, Any]]:
+    """Measure networks on a defense's way: ``name``, ``ca``, ``asr`` and ``ra`` of each, in the order of ``points``.
+
+    One pass over the images for each network: its prunings differ in the head's input alone.
+
+    Args:
+        points: the networks, each with the penultimate channels to be masked in it.
+        test: clean test images.
+        triggered: as for :func:`accuracy`.
+        target: the attack's target class.
+        device: where to compute.
+    """
+    found: dict[int, dict[str, Any]] = {}
+    for key in dict.fromkeys(point.trained.key for point in points):
+        same = [(place, point) for place, point in enumerate(points) if point.trained.key == key]
+        trained = same[0][1].trained
+        net, (weight, bias) = trained.module(), trained.head()
+        clean = engine.features_of(net, test.images, device=device)
+        marked = None if triggered is None else engine.features_of(net, triggered[0], device=device)
+        for place, point in same:
+            left = weight.copy()
+            left[:, point.channels] = 0
+            right = (clean @ left.T + bias).argmax(1) == test.labels.numpy()
+            rates: dict[str, Any] = {"name": point.name, "ca": float(right.mean()), "asr": None, "ra": None}
+            if triggered is not None and marked is not None and len(marked):
+                taken_for = (marked @ left.T + bias).argmax(1)
+                rates["asr"] = float((taken_for == target).mean())
+                rates["ra"] = float((taken_for == triggered[1].numpy()).mean())
+            found[place] = rates
+    return [found[place] for place in range(len(points))]
+
+
 def auroc(scores: np.ndarray, truth: np.ndarray) -> float | None:
     """Chance that a poisoned sample scores above a clean one, ties counting half; None where either kind is missing.
 
@@ -91,8 +131,8 @@ def detection(
         classes: number of classes.
 
     Returns:
-        auroc, precision, recall (null where undefined), flagged, flagged_per_class, poison_per_class and the mean score
-        of clean and poisoned samples; None where the defense suspects nobody.
+        auroc, precision, recall (null where undefined), flagged, flagged_per_class, poison_per_class, the mean score of
+        clean and poisoned samples, and where losses were told their means; None where the defense suspects nobody.
     """
     if suspicion is None:
         return None
@@ -105,9 +145,19 @@ def detection(
         found |= {"flagged": many, "flagged_per_class": np.bincount(labels[flagged], minlength=classes).tolist()}
     return found | {
         "poison_per_class": np.bincount(labels[truth], minlength=classes).tolist(),
-        "score_mean_clean": float(scores[~truth].mean()) if (~truth).any() else None,
-        "score_mean_poisoned": float(scores[truth].mean()) if truth.any() else None,
+        "score_mean_clean": _mean(scores, ~truth),
+        "score_mean_poisoned": _mean(scores, truth),
+        "loss_mean_clean": _mean(suspicion.losses, ~truth),
+        "loss_mean_poisoned": _mean(suspicion.losses, truth),
     }
+
+
+def _mean(values: np.ndarray | None, which: np.ndarray) -> float | None:
+    """Mean of some of the values; None where there is none, or it is not finite."""
+    if values is None or not which.any():
+        return None
+    mean = float(values[which].mean())
+    return mean if math.isfinite(mean) else None
 
 
 def histogram(suspicion: Suspicion, truth: np.ndarray, bins: int = 30) -> dict[str, list[float] | list[int]]:

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import itertools
 import resource
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,47 +15,19 @@ import numpy as np
 import torch
 
 from benchbd import environment, evaluate, records, registry
+from benchbd.barrier import Event, Messenger, Shelf, messenger, shelf
 from benchbd.cell import Cell, Made
-from benchbd.components import Images
+from benchbd.components import DatasetInfo, Images
 from benchbd.datafolder import data_folder
 from benchbd.errors import BenchbdError, Diverged, Impossible, UsageError, one_line
+from benchbd.keying import owner_of
 from benchbd.lab import Lab
+from benchbd.ledger import Ledger
 from benchbd.poison import Poison, Poisoner, apply
 from benchbd.seeding import seed_for
-from benchbd.stages import STAGE_KINDS, Ledger, owner_of
+from benchbd.stages import STAGE_KINDS
 from benchbd.store import FULL, Store
 from benchbd.trained import NetworkPlan, Trained, TrainSet
-
-Event = Callable[[dict[str, Any]], None]
-
-_listeners: dict[int, Event] = {}
-_numbers = itertools.count()
-
-
-class _Messenger:
-    """Passes events on to a listener kept here, in the module: what listens knows the attack, its bearer must not."""
-
-    __slots__ = ("_number",)
-
-    def __init__(self, number: int) -> None:
-        self._number = number
-
-    def __call__(self, event: dict[str, Any]) -> None:
-        _listeners[self._number](event)
-
-    def line(self, text: str) -> None:
-        """Pass a line for the log on."""
-        self({"event": "log", "line": text})
-
-
-@contextlib.contextmanager
-def _messenger(on_event: Event | None) -> Iterator[_Messenger]:
-    number = next(_numbers)
-    _listeners[number] = on_event or (lambda event: None)
-    try:
-        yield _Messenger(number)
-    finally:
-        del _listeners[number]
 
 
 def execute(
@@ -92,7 +62,7 @@ def execute(
     record = records.blank(cell, "failed")
     ledger = Ledger()
     began = time.perf_counter()
-    with _messenger(on_event) as say:
+    with messenger(on_event) as say:
         try:
             where = _device(device)
             _reset_peak(where)
@@ -154,7 +124,7 @@ def _run(
     data_root: str | None,
     device: torch.device,
     ledger: Ledger,
-    say: _Messenger,
+    say: Messenger,
 ) -> None:
     """Fill in the record, as far as the cell gets."""
     made = cell.made()
@@ -163,27 +133,25 @@ def _run(
     poisoner = Poisoner(cell, made, store, device, say, data_folder(data_root), attacker)
     parts = ("dataset", "model", "attack", "defense")
     record["sources"] = {kind: registry.source_digest(f"{kind}s", getattr(cell, kind).name) for kind in parts}
+    with shelf(Store(store.root, store.say, STAGE_KINDS)) as stages:
+        began = time.perf_counter()
+        say({"event": "stage", "stage": "poison"})
+        lab = _open_lab(cell, made, poisoner, ledger, stages, record)
+        record["env"] = environment.describe(device, lab.precision_for(lab._network).name)
+        poisoning = time.perf_counter() - began
 
-    began = time.perf_counter()
-    say({"event": "stage", "stage": "poison"})
-    lab = _open_lab(cell, made, poisoner, ledger, store, record)
-    record["env"] = environment.describe(device, lab.precision_for(lab._network).name)
-    poisoning = time.perf_counter() - began
-
-    # From here until the defense returns, neither truth nor test data is in memory (unless it declared the need).
-    gc.collect()
-    handed = lab.poisoned
-    began = time.perf_counter()
-    trained = made.defense.train(lab)
-    elsewhere = max(0.0, time.perf_counter() - began - ledger.inside)
-    handed.check()
-    if not isinstance(trained, Trained):
-        got = type(trained).__name__
-        raise UsageError(f"defense {made.defense.name!r} returned {got}, not what lab.train or lab.prune gave")
+        # From here until the defense returns, neither truth nor test data is in memory (unless it declared the need).
+        gc.collect()
+        began = time.perf_counter()
+        try:
+            trained = _defend(made, lab)
+        except (Exception, SystemExit):
+            _bear_witness(record, poisoner, lab, say)
+            raise
+        elsewhere = max(0.0, time.perf_counter() - began - ledger.inside)
     record["time"]["stages"] = {"defense's own": elsewhere}
     record["time"]["total"] = sum(ledger.stages.values()) + elsewhere
     record["trainings_computed"] = dict(Counter(ledger.computed) + Counter(attacker.computed))
-    record["notes"] = {**lab.notes, "train_loss": {"model": trained.epoch_losses}}
     record["artifacts"]["model"] = trained.key
 
     began = time.perf_counter()
@@ -192,19 +160,20 @@ def _run(
     record["time"]["stages_not_charged"] = {"poison": poisoning, "evaluate": time.perf_counter() - began}
 
 
-def _open_lab(cell: Cell, made: Made, poisoner: Poisoner, ledger: Ledger, store: Store, record: dict[str, Any]) -> Lab:
+def _open_lab(cell: Cell, made: Made, poisoner: Poisoner, ledger: Ledger, stages: Shelf, record: dict[str, Any]) -> Lab:
     """The lab with the poisoned set in it, and no more of the truth than the defense declares."""
     clean, info = poisoner.train_set()
     poison = poisoner.poison(clean, info)
     record["poison"] = poison.facts or None
-    record["artifacts"] |= {"poisoned_set": poison.key, "trigger_sha256": poison.trigger_sha256}
+    record["artifacts"] |= {"poisoned_set": poison.key, "trigger": poison.prepared.key}
+    record["artifacts"]["trigger_sha256"] = poison.trigger_sha256
     poisoned = apply(clean, poison)
     needs = made.defense.needs
     return Lab(
         poisoned,
         clean=_clean_part(clean, poison, made, cell.seed) if "clean" in needs else None,
         truth=poison.truth(len(poisoned)) if "truth" in needs else None,
-        store=Store(store.root, store.say, STAGE_KINDS),
+        store=stages,
         network=NetworkPlan(made.model, cell.model, info.classes, info.size, made.dataset.normalisation),
         recipe=made.recipe,
         seed=cell.seed,
@@ -234,23 +203,58 @@ def _clean_part(clean: TrainSet, poison: Poison, made: Made, seed: int) -> Train
     return clean.subset(rng.permutation(np.concatenate(chosen)))
 
 
-def _measure(
-    record: dict[str, Any], made: Made, poisoner: Poisoner, trained: Trained, lab: Lab, device: torch.device
-) -> None:
-    """Fill in what only the truth and the test images can tell."""
+def _defend(made: Made, lab: Lab) -> Trained:
+    """Let the defense work, and hold it to its word."""
+    handed = lab.poisoned
+    trained = made.defense.train(lab)
+    handed.check()
+    if not isinstance(trained, Trained):
+        got = type(trained).__name__
+        raise UsageError(f"defense {made.defense.name!r} returned {got}, not what lab.train or lab.prune gave")
+    return trained
+
+
+def _hear(record: dict[str, Any], poisoner: Poisoner, lab: Lab) -> tuple[DatasetInfo, Poison]:
+    """Fill in what attack and defense said of themselves, and how right the defense's suspicion was."""
+    record["notes"] |= lab.notes
+    if lab.broken_off is not None:
+        record["notes"]["broken_off"] = lab.broken_off
     clean, info = poisoner.train_set()
     poison = poisoner.poison(clean, info)
-    test = made.dataset.load("test", poisoner.root)
-    triggered = poisoner.triggered(Images(*test), info, poison) if made.attack.poisons else None
-    found = evaluate.accuracy(trained, test, triggered, made.attack.resolved_target(info), device)
-    record |= {"ca": found.ca, "asr": found.asr, "ra": found.ra}
-    record["notes"] |= {"test_images": len(test.labels), "ca_per_class": found.per_class}
-    if triggered is not None:
-        record["notes"]["triggered_test_images"] = len(triggered[1])
+    if facts := poison.prepared.facts():
+        record["notes"]["trigger"] = facts
     if lab.suspicion is not None:
         truth, labels = poison.truth(len(clean)), apply(clean, poison).labels.numpy()
         record["detection"] = evaluate.detection(lab.suspicion, truth, labels, info.classes)
         record["notes"]["suspicion"] = evaluate.histogram(lab.suspicion, truth)
+    return info, poison
+
+
+def _bear_witness(record: dict[str, Any], poisoner: Poisoner, lab: Lab, say: Messenger) -> None:
+    """What a defense had found before it failed tells why. Nothing that goes wrong here may hide that failure."""
+    try:
+        _hear(record, poisoner, lab)
+    except Exception as error:
+        say.line(f"what the defense had found until then could not be judged: {one_line(error)}")
+
+
+def _measure(
+    record: dict[str, Any], made: Made, poisoner: Poisoner, trained: Trained, lab: Lab, device: torch.device
+) -> None:
+    """Fill in what only the truth and the test images can tell."""
+    info, poison = _hear(record, poisoner, lab)
+    test = made.dataset.load("test", poisoner.root)
+    triggered = poisoner.triggered(Images(*test), info, poison) if made.attack.poisons else None
+    target = made.attack.resolved_target(info)
+    found = evaluate.accuracy(trained, test, triggered, target, device)
+    record |= {"ca": found.ca, "asr": found.asr, "ra": found.ra}
+    notes = record["notes"]
+    notes |= {"train_loss": {"model": trained.epoch_losses}, "test_images": len(test.labels)}
+    notes["ca_per_class"] = found.per_class
+    if triggered is not None:
+        notes["triggered_test_images"] = len(triggered[1])
+    if lab.traced:
+        notes["curve"] = evaluate.curve(lab.traced, test, triggered, target, device)
 
 
 def _reset_peak(device: torch.device) -> None:

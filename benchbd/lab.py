@@ -1,8 +1,9 @@
 """The workbench a defense is handed: train, losses, features, logits, all memoised by content.
 
 What is *not* here is the point: no test images, no poison mask, no true labels, no trigger, no attack. The harness
-loads those only after the defense has returned (:mod:`benchbd.evaluate`), and the lab's view of the store holds no
-poison. ``clean`` and ``truth`` hold something only for defenses whose class declares the need.
+loads those only after the defense has returned (:mod:`benchbd.evaluate`), and what the lab holds of the store gives no
+poison and leads to no folder (:mod:`benchbd.barrier`). ``clean`` and ``truth`` hold something only for defenses whose
+class declares the need.
 """
 
 from __future__ import annotations
@@ -15,9 +16,12 @@ import numpy as np
 
 from benchbd import registry
 from benchbd.cell import digest
+from benchbd.checkpoint import Checkpoint
 from benchbd.components import Defense
 from benchbd.errors import Diverged, UsageError, one_line, shown
-from benchbd.stages import CODE_VERSION, STAGE_KINDS, Checkpoint, Ledger, Stages, owner_of
+from benchbd.keying import owner_of
+from benchbd.ledger import Ledger
+from benchbd.stages import CODE_VERSION, STAGE_KINDS, Stages
 from benchbd.trained import NetworkPlan, Trained, TrainSet, positions
 
 __all__ = [
@@ -36,14 +40,28 @@ __all__ = [
 
 @dataclasses.dataclass(frozen=True)
 class Suspicion:
-    """A defense's verdict on the training samples: ``scores`` float64 (N,), ``flagged`` bool (N,) or None."""
+    """A defense's verdict on the training samples.
+
+    Attributes:
+        scores: float64 (N,), higher is more suspicious.
+        flagged: bool (N,), the samples acted upon, or None.
+        losses: float64 (N,), the cross-entropies beside the verdict, or None.
+    """
 
     scores: np.ndarray
     flagged: np.ndarray | None
+    losses: np.ndarray | None = None
 
 
 class Lab(Stages):
     """What :meth:`benchbd.Defense.train` is handed.
+
+    The barrier keeps a defense from the truth by accident and a plugin's author from temptation: nothing that a lab
+    leads to, by whatever attributes, closures and containers, is truth, test image, trigger, or a way to the folder
+    where they lie; and while the defense runs, none of them is in memory. It is no wall. A plugin is code that the user
+    trusts: it runs in the process that poisoned the set, with the user's rights, and Python keeps no secret from
+    whoever walks the stack, imports the harness's modules, or reads the results folder and the data sets by paths of
+    its own. ``benchbd check`` refuses the imports; only a reader can refuse the rest.
 
     Attributes:
         poisoned: the training set, some of whose samples may be poisoned.
@@ -59,6 +77,7 @@ class Lab(Stages):
         self.poisoned = poisoned
         self._clean, self._truth = clean, truth
         self._base = base
+        self._losses: np.ndarray | None = None
         self.suspicion: Suspicion | None = None
         self.notes: dict[str, Any] = {}
 
@@ -82,12 +101,21 @@ class Lab(Stages):
             )
         return self._truth
 
-    def suspect(self, scores: Any, flagged: Any = None) -> None:
-        """Tell which samples look poisoned; the evaluator turns it into AUROC, precision and recall.
+    def losses(self, trained: Trained, data: TrainSet) -> np.ndarray:
+        """Cross-entropy of each sample, float32 (N,): eval mode, no augmentation, fp32, in the order of ``data``."""
+        found = super().losses(trained, data)
+        if data.key == self.poisoned.key:
+            self._losses = found.astype(np.float64)
+        return found
+
+    def suspect(self, scores: Any, flagged: Any = None, losses: Any = None) -> None:
+        """Tell which samples look poisoned; the evaluator turns it into AUROC, precision, recall and mean losses.
 
         Args:
             scores: float (N,), higher is more suspicious, in the order of ``poisoned``.
             flagged: the samples acted upon: bool (N,) or positions.
+            losses: float (N,), cross-entropies whose means over clean and poisoned samples are to be told; what
+                :meth:`losses` gave last for all of ``poisoned``, where it was asked before.
 
         Raises:
             UsageError: they do not fit the set.
@@ -107,7 +135,10 @@ class Lab(Stages):
                 raise UsageError("suspect: flagged names a position twice; a mask must be of type bool")
             mask = np.zeros(n, bool)
             mask[where] = True
-        self.suspicion = Suspicion(values, mask)
+        beside = self._losses if losses is None else np.asarray(losses, np.float64).copy()
+        if beside is not None and beside.shape != (n,):
+            raise UsageError(f"suspect: {n} samples but losses of shape {beside.shape}")
+        self.suspicion = Suspicion(values, mask, beside)
 
     def note(self, name: str, value: Any) -> None:
         """Keep a JSON-able fact in the record (a pruning curve, what was kept per class)."""
@@ -148,7 +179,7 @@ class _Named(BaseException):
 
 
 class _Peek(Lab):
-    def suspect(self, scores: Any, flagged: Any = None) -> None:
-        super().suspect(scores, flagged)
+    def suspect(self, scores: Any, flagged: Any = None, losses: Any = None) -> None:
+        super().suspect(scores, flagged, losses)
         if self.suspicion is not None and self.suspicion.flagged is not None:
             raise _Named(int(self.suspicion.flagged.sum()))

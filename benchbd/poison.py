@@ -16,17 +16,54 @@ import torch
 from benchbd import engine
 from benchbd.cell import Cell, Made, Part, digest
 from benchbd.components import Attack, DatasetInfo, Images, Stamp
-from benchbd.errors import Impossible, UsageError
+from benchbd.draw import draw, draw_cover
+from benchbd.errors import UsageError
+from benchbd.keying import code_of, owner_of
+from benchbd.ledger import Ledger
 from benchbd.seeding import seed_for
-from benchbd.stages import Ledger, code_of, owner_of
 from benchbd.store import Store
 from benchbd.trained import NetworkPlan, TrainSet
 from benchbd.workshop import Workshop
 
+__all__ = ["CODE_VERSION", "Poison", "Poisoner", "Trigger", "apply", "clean_set", "draw", "fingerprint", "stamp_seed"]
+
 CODE_VERSION = 1
 """Part of every poison's key: raise it when the drawing or stamping changes."""
 
+KEEP_FROM = 5.0
+"""Seconds of stamping from which triggered test images are kept in the store; most attacks need far less."""
+FACT_SIZE = 16
+"""Values in a prepared array at most that a record tells."""
+
 _BUDGET = ("rate", "rate_of", "pool")
+
+
+class Trigger(NamedTuple):
+    """What an attack prepared.
+
+    Attributes:
+        key: artifact key, or None where it prepares nothing.
+        arrays: by name.
+        sha256: of the arrays as stored, or None.
+        warnings: lines the attack warned with while it prepared them.
+    """
+
+    key: str | None
+    arrays: dict[str, np.ndarray]
+    sha256: str | None
+    warnings: tuple[str, ...] = ()
+
+    def facts(self) -> dict[str, Any]:
+        """What was measured while preparing (small float arrays, to 6 digits), and the warnings.
+
+        Networks name their small arrays with dots (``mask.9.bias``): those are weights.
+        """
+        found: dict[str, Any] = {}
+        for name, array in self.arrays.items():
+            if array.dtype.kind == "f" and 0 < array.size <= FACT_SIZE and "." not in name:
+                rounded = np.array([float(f"{v:.6g}") for v in array.ravel()]).reshape(array.shape)
+                found[name] = rounded.item() if rounded.size == 1 else rounded.tolist()
+        return {**found, "warnings": list(self.warnings)} if self.warnings else found
 
 
 class Poison(NamedTuple):
@@ -37,22 +74,32 @@ class Poison(NamedTuple):
         images: uint8 (P, 3, H, W), what they became.
         labels: int64 (P,), the labels they carry.
         facts: count, share_of_set, share_of_target_class, target.
-        trigger: arrays that the attack prepared.
+        prepared: what the attack prepared.
         key: artifact key of the poison; the clean set's where nothing is poisoned.
-        trigger_sha256: sha256 of the prepared arrays, or None where there are none.
         flags: bool (P,), False for changed images that are no poison (covers, which keep their true label).
         data_key: key of the poisoned training set: hash of its content, from which the artifact cannot be found.
+        pace: seconds that stamping took for each image.
     """
 
     indices: np.ndarray
     images: np.ndarray
     labels: np.ndarray
     facts: dict[str, Any]
-    trigger: dict[str, np.ndarray]
+    prepared: Trigger
     key: str
-    trigger_sha256: str | None
     flags: np.ndarray
     data_key: str
+    pace: float = 0.0
+
+    @property
+    def trigger(self) -> dict[str, np.ndarray]:
+        """Arrays that the attack prepared."""
+        return self.prepared.arrays
+
+    @property
+    def trigger_sha256(self) -> str | None:
+        """sha256 of the prepared arrays, or None where there are none."""
+        return self.prepared.sha256
 
     def truth(self, count: int) -> np.ndarray:
         """bool (count,): which images of a training set of that many are poisoned."""
@@ -72,63 +119,6 @@ def fingerprint(data: Images) -> str:
 def clean_set(part: Part, data: Images) -> TrainSet:
     """The clean training images under the key of their content."""
     return TrainSet(data.images, data.labels, digest(["clean", part.spec(), fingerprint(data)]))
-
-
-def draw(attack: Attack, info: DatasetInfo, labels: np.ndarray, seed: int, dataset: Part) -> np.ndarray:
-    """Choose the images to poison.
-
-    Args:
-        attack: whose budget counts.
-        info: of the data set.
-        labels: int64 (N,) true labels.
-        seed: the cell's seed; with data set and attack it fixes the draw.
-        dataset: for the seed.
-
-    Returns:
-        int64 (P,), ascending.
-
-    Raises:
-        Impossible: the budget cannot be met on the data as found.
-    """
-    target = attack.resolved_target(info)
-    counts = tuple(int(c) for c in np.bincount(labels, minlength=info.classes))
-    budget = attack.budget(info._replace(train=len(labels)), counts)
-    if budget is None:
-        raise Impossible("the budget cannot be worked out from the data found")
-    if attack.clean_label:
-        pool = np.flatnonzero(labels == target)
-    elif attack.pool == "non-target":
-        pool = np.flatnonzero(labels != target)
-    else:
-        pool = np.arange(len(labels))
-    rng = np.random.default_rng(seed_for("poison", dataset.spec(), attack.name, seed))
-    return np.sort(rng.permutation(pool)[: budget.count]).astype(np.int64)
-
-
-def draw_cover(
-    attack: Attack, info: DatasetInfo, indices: np.ndarray, count: int, seed: int, dataset: Part
-) -> tuple[np.ndarray, np.ndarray]:
-    """Choose the images that carry a trigger made for another image and keep their label, for attacks that have such.
-
-    Args:
-        attack: its ``cover_count(info)`` says how many.
-        info: of the data set.
-        indices: int64 (P,), the poisoned images; covers are others.
-        count: number of training images.
-        seed: the cell's seed.
-        dataset: for the seed.
-
-    Returns:
-        int64 (K,) ascending, and int64 (K,): for each the image whose trigger it carries, never itself.
-    """
-    wanted: Callable[[DatasetInfo], int] = getattr(attack, "cover_count", lambda info: 0)
-    many = wanted(info._replace(train=count))
-    rest = np.setdiff1d(np.arange(count), indices)
-    if many > len(rest):
-        raise Impossible(f"{many} cover images wanted but only {len(rest)} of {count} are not poisoned")
-    rng = np.random.default_rng(seed_for("cover", dataset.spec(), attack.name, seed))
-    chosen = np.sort(rng.permutation(rest)[:many]).astype(np.int64)
-    return chosen, (chosen + rng.integers(1, max(2, count), len(chosen))) % count
 
 
 def _checked(attack: Attack, out: Any, shape: torch.Size) -> torch.Tensor:
@@ -165,6 +155,7 @@ class Poisoner:
     on_event: Callable[[dict[str, Any]], None]
     root: str | None
     ledger: Ledger = dataclasses.field(default_factory=Ledger)
+    _warned: set[str] = dataclasses.field(default_factory=set, init=False, compare=False)
 
     def train_set(self) -> tuple[TrainSet, DatasetInfo]:
         """The clean training set, read now."""
@@ -177,14 +168,16 @@ class Poisoner:
         if not attack.poisons:
             empty = np.zeros((0, 3, info.size, info.size), np.uint8)
             none = np.zeros(0, np.int64)
-            return Poison(none, empty, none, {}, {}, clean.key, None, np.zeros(0, bool), clean.key)
+            return Poison(none, empty, none, {}, Trigger(None, {}, None), clean.key, np.zeros(0, bool), clean.key)
         labels = clean.labels.numpy()
         indices = draw(attack, info, labels, cell.seed, cell.dataset)
-        trigger, sha = self.trigger(clean, info, indices)[1:]
-        key = digest(["poison", CODE_VERSION, clean.key, cell.attack.spec(), cell.seed, sha, owner_of(attack)])
+        trigger = self.prepare(clean, info, indices)
+        key = digest(
+            ["poison", CODE_VERSION, clean.key, cell.attack.spec(), cell.seed, trigger.sha256, owner_of(attack)]
+        )
 
         def compute() -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-            return self._make(clean, info, indices, trigger), {}
+            return self._make(clean, info, indices, trigger.arrays), {}
 
         found, _ = self.store.memo("poison", key, compute, self._wait("poison"))
         where, flags = found.arrays["indices"], found.arrays["poison"]
@@ -199,7 +192,9 @@ class Poisoner:
         if not flags.all():
             facts["cover"] = int((~flags).sum())
         data_key = digest(["poisoned", clean.key, found.sha256])
-        return Poison(where, found.arrays["images"], found.arrays["labels"], facts, trigger, key, sha, flags, data_key)
+        images, labels = found.arrays["images"], found.arrays["labels"]
+        pace = float(found.meta["seconds"]) / max(1, len(where))
+        return Poison(where, images, labels, facts, trigger, key, flags, data_key, pace)
 
     def _wait(self, stage: str) -> Callable[[], None]:
         return lambda: self.on_event({"event": "waiting", "stage": stage})
@@ -231,10 +226,14 @@ class Poisoner:
     def trigger(
         self, clean: TrainSet, info: DatasetInfo, indices: np.ndarray
     ) -> tuple[str | None, dict[str, np.ndarray], str | None]:
-        """What the attack prepares: key, arrays and their sha256; (None, {}, None) for those that prepare nothing."""
+        """What :meth:`prepare` gives, as key, arrays and their sha256."""
+        return self.prepare(clean, info, indices)[:3]
+
+    def prepare(self, clean: TrainSet, info: DatasetInfo, indices: np.ndarray) -> Trigger:
+        """Have the attack prepare its trigger; or load what it prepared before. Its warnings are told either way."""
         attack = self.made.attack
         if type(attack).prepare is Attack.prepare:
-            return None, {}, None
+            return Trigger(None, {}, None)
         network = NetworkPlan(
             self.made.model, self.cell.model, info.classes, info.size, self.made.dataset.normalisation
         )
@@ -245,7 +244,16 @@ class Poisoner:
         precision = engine.choose_precision(self.device).name
         trained = [network.spec(), self.cell.recipe, precision] if attack.trains() else None
         drawn = hashlib.sha256(indices.tobytes()).hexdigest() if attack.prepared_from_poison else None
-        key = digest(["trigger", CODE_VERSION, clean.key, spec, trained, drawn, code_of(type(attack).prepare)])
+        # The attack's file with its helpers, and prepare itself, which may be inherited from a file of another folder.
+        code = [owner_of(attack), code_of(type(attack).prepare)]
+        key = digest(["trigger", CODE_VERSION, clean.key, spec, trained, drawn, code])
+        warned: list[str] = []
+
+        def listen(event: dict[str, Any]) -> None:
+            if event.get("warning"):
+                warned.append(str(event["warning"]))
+            self.on_event(event)
+
         shop = Workshop(
             clean,
             info,
@@ -258,7 +266,7 @@ class Poisoner:
             recipe=self.made.recipe,
             device=self.device,
             ledger=self.ledger,
-            on_event=self.on_event,
+            on_event=listen,
             owner=owner_of(attack),
         )
 
@@ -267,21 +275,38 @@ class Poisoner:
             made = attack.prepare(shop)
             if not isinstance(made, dict):
                 raise UsageError(f"attack {attack.name!r}: prepare returned {type(made).__name__}, not arrays by name")
-            return made, {}
+            return made, {"warnings": warned}
 
         found, _ = self.store.memo("trigger", key, compute, self._wait("trigger"))
-        return key, found.arrays, found.sha256
+        warnings = tuple(found.meta.get("warnings", ()))
+        for line in warnings:
+            if line not in self._warned:
+                self._warned.add(line)
+                self.on_event({"event": "warning", "warning": line})
+        return Trigger(key, found.arrays, found.sha256, warnings)
 
     def triggered(self, data: Images, info: DatasetInfo, poison: Poison) -> tuple[torch.Tensor, torch.Tensor]:
-        """Test images of every other class with the trigger, uint8 (M, 3, H, W), and their true labels (M,)."""
+        """Test images of every other class with the trigger, uint8 (M, 3, H, W), and their true labels (M,).
+
+        Every cell of the row needs them: where stamping is slow, they are kept.
+        """
         attack = self.made.attack
-        where = np.flatnonzero(data.labels.numpy() != attack.resolved_target(info)).astype(np.int64)
+        target = attack.resolved_target(info)
+        where = np.flatnonzero(data.labels.numpy() != target).astype(np.int64)
         index = torch.from_numpy(where)
-        images = data.images[index]
-        if len(where):
-            how = Stamp("test", where, poison.trigger, stamp_seed(attack, self.cell.dataset))
-            images = _checked(attack, attack.stamp(images, how), images.shape)
-        return images, data.labels[index]
+        seed = stamp_seed(attack, self.cell.dataset)
+
+        def stamp() -> torch.Tensor:
+            images = data.images[index]
+            how = Stamp("test", where, poison.trigger, seed)
+            return _checked(attack, attack.stamp(images, how), images.shape) if len(where) else images
+
+        if poison.pace * len(where) < KEEP_FROM:
+            return stamp(), data.labels[index]
+        of = [fingerprint(data), target, self.cell.attack.spec(), poison.trigger_sha256, seed, owner_of(attack)]
+        key = digest(["triggered", CODE_VERSION, *of])
+        found, _ = self.store.memo("triggered", key, lambda: ({"images": stamp().numpy()}, {}), self._wait("evaluate"))
+        return torch.from_numpy(found.arrays["images"]), data.labels[index]
 
 
 def apply(clean: TrainSet, poison: Poison) -> TrainSet:

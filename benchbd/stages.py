@@ -7,9 +7,6 @@ class, code version. Who asks, under which name and where progress is shown does
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import inspect
-import math
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -19,98 +16,29 @@ import torch
 
 from benchbd import engine, registry
 from benchbd.cell import canonical, digest, part_of
-from benchbd.components import Component
+from benchbd.checkpoint import Checkpoint
 from benchbd.errors import Diverged, UsageError, one_line, shown
+from benchbd.keying import spelled
+from benchbd.ledger import Frame, Ledger
 from benchbd.recipe import Recipe
 from benchbd.seeding import seed_for
-from benchbd.store import FULL, Artifact, Store
-from benchbd.trained import NetworkPlan, Trained, TrainSet, positions, sha_of
+from benchbd.trained import NetworkPlan, Traced, Trained, TrainSet, positions, sha_of
 
 if TYPE_CHECKING:
+    from benchbd.barrier import Shelf
     from benchbd.engine import Loss, Perturb, Precision
+    from benchbd.store import Artifact, Store
 
 CODE_VERSION = 2
 """Part of every stage's key: raise it when the engine or the lab computes something else than before."""
 STAGE_KINDS = ("model", "array", "checkpoint")
 """Kinds of artifacts that stages are kept as; a lab's view of the store holds no others."""
+MOST_TRACED = 24
+"""Networks on the way that the evaluator measures for one cell at most."""
 WHATS = ("full", "feature-model", "teacher", "fine-tune")
 """What a training may be counted as."""
 
 Result = tuple[dict[str, np.ndarray], dict[str, Any]]
-
-
-@dataclasses.dataclass
-class Ledger:
-    """What a cell's stages cost.
-
-    Attributes:
-        stages: seconds by stage name, as if each had been computed for this cell alone.
-        inside: wall-clock of this process in stages, loading and waiting included.
-        waited: seconds of it in which another process computed what was wanted.
-        epochs: epochs of the trainings asked for.
-        trainings: trainings asked for, by what they are; ``computed`` those of them that were not in the store.
-        artifacts: keys by stage name.
-    """
-
-    stages: dict[str, float] = dataclasses.field(default_factory=dict)
-    inside: float = 0.0
-    waited: float = 0.0
-    epochs: int = 0
-    trainings: dict[str, int] = dataclasses.field(default_factory=dict)
-    computed: dict[str, int] = dataclasses.field(default_factory=dict)
-    artifacts: dict[str, str] = dataclasses.field(default_factory=dict)
-
-    def charge(self, name: str, seconds: float) -> None:
-        """Add to a stage's cost."""
-        self.stages[name] = self.stages.get(name, 0.0) + seconds
-
-
-@dataclasses.dataclass
-class _Frame:
-    """A stage being computed: wall-clock and charges of the stages asked for within it."""
-
-    spent: float = 0.0
-    charges: list[list[Any]] = dataclasses.field(default_factory=list)
-
-
-def code_of(thing: Any) -> str:
-    """sha256 of the source of a class (its bases in plugin code included) or function; '' where there is none."""
-    bases = thing.__mro__ if isinstance(thing, type) else (thing,)
-    text = []
-    for base in bases:
-        if getattr(base, "__module__", "").partition(".")[0] not in ("builtins", "typing", "abc", "torch"):
-            try:
-                text.append(inspect.getsource(base))
-            except (OSError, TypeError):  # typed into a prompt
-                continue
-    return hashlib.sha256("\n".join(text).encode()).hexdigest() if text else ""
-
-
-def spelled(thing: Any, what: str) -> Any:
-    """How a loss or a perturbation is written in a key: its class, the class's source, its fields.
-
-    Raises:
-        UsageError: it is no frozen dataclass of numbers, text and arrays. Of others one cannot tell whether two are the
-            same: a function's repr is an address in memory, a large array's is cut short.
-    """
-    if isinstance(thing, float) and not math.isfinite(thing):
-        return repr(thing)
-    if thing is None or isinstance(thing, (str, int, float)):
-        return thing
-    if isinstance(thing, (list, tuple)):
-        return [spelled(item, what) for item in thing]
-    if isinstance(thing, (np.ndarray, torch.Tensor)):
-        return {"sha256": sha_of(np.asarray(thing.detach().cpu() if isinstance(thing, torch.Tensor) else thing))}
-    frozen = getattr(getattr(thing, "__dataclass_params__", None), "frozen", False)
-    if isinstance(thing, type) or not frozen:
-        raise UsageError(f"{what} must be a frozen dataclass, so that its fields tell all about it, not {shown(thing)}")
-    fields = {f.name: spelled(getattr(thing, f.name), f"{what}.{f.name}") for f in dataclasses.fields(thing)}
-    return {"class": type(thing).__qualname__, "code": code_of(type(thing)), "fields": fields}
-
-
-def owner_of(plugin: Component) -> list[Any]:
-    """What of a plugin counts for the stages that it computes with code of its own."""
-    return [plugin.kind, plugin.name, plugin.version, registry.source_digest(plugin.kind, plugin.name)]
 
 
 class Stages:
@@ -125,12 +53,16 @@ class Stages:
         ledger: is told the costs.
         on_event: told of progress.
         checkpoint_every: seconds between checkpoints of a running training.
-        owner: what counts of the plugin at work for free-form stages (:func:`owner_of`).
+        owner: what counts of the plugin at work for free-form stages (:func:`benchbd.keying.owner_of`).
+
+    Attributes:
+        traced: networks on the way that the evaluator shall measure.
+        broken_off: the stage whose training stopped being finite, and its mean cross-entropy by epoch until then.
     """
 
     def __init__(
         self,
-        store: Store,
+        store: Store | Shelf,
         network: NetworkPlan,
         recipe: Recipe,
         seed: int,
@@ -145,7 +77,9 @@ class Stages:
         self.recipe, self.device = recipe, device
         self.classes, self.size = network.classes, network.size
         self._seen: set[str] = set()
-        self._frames: list[_Frame] = []
+        self._frames: list[Frame] = []
+        self.traced: list[Traced] = []
+        self.broken_off: dict[str, Any] | None = None
 
     def seed_for(self, purpose: str) -> int:
         """A seed for a purpose of the plugin's own, stable for this cell's seed."""
@@ -167,7 +101,7 @@ class Stages:
         A stage may ask for others while it is computed. Its own cost leaves theirs out, and its artifact names them, so
         that a cell which finds it in the store is charged for them all the same.
         """
-        frame = _Frame()
+        frame = Frame()
         began = time.perf_counter()
         waiting_since: float | None = None
 
@@ -244,6 +178,7 @@ class Stages:
         perturb: Perturb | None = None,
         start: Trained | None = None,
         repeat: int = 0,
+        trace: bool = False,
         **changes: Any,
     ) -> Trained:
         """Train a network on a set, or return the stored one that the same call made before.
@@ -259,10 +194,11 @@ class Stages:
                 augmentation; returns the images to train on.
             start: network to start from; a fresh initialisation where not given.
             repeat: another initialisation and batch order for the same data.
+            trace: also :meth:`trace` the result, under the stage's name.
             **changes: entries of the recipe to change (``epochs=5, augment=()``).
 
         Raises:
-            Diverged: the loss stopped being finite, or a weight is not.
+            Diverged: the loss stopped being finite, or a weight is not; the message begins with the stage's name.
             UsageError: what is asked for makes no sense.
         """
         data.check()
@@ -316,12 +252,16 @@ class Stages:
 
         try:
             found = self._memo("model", name, key, what, compute)
-        except Diverged:
+        except Diverged as error:
             self._store.drop("checkpoint", key)
-            raise
+            self.broken_off = {"stage": name, "epoch_losses": getattr(error, "epoch_losses", [])}
+            raise Diverged(f"{name}: {error}") from error
         # Only now that the weights are stored: a kill in between must not cost the training.
         self._store.drop("checkpoint", key)
-        return Trained(key, found.arrays, plan, list(found.meta["epoch_losses"]), int(found.meta["epochs"]))
+        trained = Trained(key, found.arrays, plan, list(found.meta["epoch_losses"]), int(found.meta["epochs"]))
+        if trace:
+            self.trace(name, trained)
+        return trained
 
     def _pass(self, kind: str, trained: Trained, data: TrainSet) -> np.ndarray:
         data.check()
@@ -371,6 +311,25 @@ class Stages:
         found = self._memo("model", "prune", key, "", compute)
         return Trained(key, found.arrays, trained._plan, trained.epoch_losses, 0)
 
+    def trace(self, name: str, trained: Trained, channels: Any = ()) -> None:
+        """Have a network on the way measured: clean accuracy and attack success go into the record's ``notes.curve``.
+
+        The evaluator does so once the defense has returned; nothing of it can be seen here. It is charged to nobody,
+        but each network costs a pass over the test images; all prunings of one network share theirs.
+
+        Args:
+            name: of the point on the curve.
+            trained: the network.
+            channels: penultimate channels masked in it, as for :meth:`prune`, for prunings that need not be stored.
+
+        Raises:
+            UsageError: there are as many points as may be, or no such channels.
+        """
+        if len(self.traced) == MOST_TRACED:
+            raise UsageError(f"trace {shown(name)}: {MOST_TRACED} networks are traced already; choose fewer")
+        where = np.unique(positions(channels, len(trained._state["channel_mask"]), "trace: channels"))
+        self.traced.append(Traced(str(name), trained, where))
+
     def _around(self) -> str:
         """Key of the data that free-form stages are about."""
         raise NotImplementedError
@@ -401,41 +360,3 @@ def _weights(given: Any, count: int, name: str) -> np.ndarray:
     if wrong:
         raise Diverged(f"{name}: {wrong} of {count} weights are not finite")
     return values
-
-
-class Checkpoint:
-    """Saves a running training every so often, so that a killed one goes on where it was.
-
-    The state carries the seconds spent so far, so that the cost of a resumed training is that of all its parts.
-    """
-
-    def __init__(self, store: Store, key: str, every: float) -> None:
-        self._store, self._key, self._every = store, key, every
-        self._last = time.perf_counter()
-
-    def due(self) -> bool:
-        """Whether it is time to save."""
-        return time.perf_counter() - self._last >= self._every
-
-    def save(self, state: dict[str, Any]) -> None:
-        """Save tensors and plain numbers. A full disk is said and survived: the training itself may still be kept."""
-        arrays = {k: v.detach().cpu().numpy() for k, v in state.items() if isinstance(v, torch.Tensor)}
-        plain = {k: v for k, v in state.items() if not isinstance(v, torch.Tensor)}
-        try:
-            self._store.put("checkpoint", self._key, arrays, {"plain": plain})
-        except OSError as error:
-            if error.errno not in FULL:
-                raise
-            self._store.say("the disk is full: no checkpoint was saved; the training goes on")
-        self._last = time.perf_counter()
-
-    def load(self) -> dict[str, Any] | None:
-        """What was saved last, or None."""
-        found = self._store.get("checkpoint", self._key)
-        if found is None:
-            return None
-        return {**{k: torch.from_numpy(v) for k, v in found.arrays.items()}, **found.meta["plain"]}
-
-    def clear(self) -> None:
-        """Forget it: the training is complete."""
-        self._store.drop("checkpoint", self._key)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -141,3 +141,17 @@ class Trained:
         head = self.module().head
         weight = head.weight.detach().numpy().copy()
         return weight, np.zeros(len(weight), np.float32) if head.bias is None else head.bias.detach().numpy().copy()
+
+
+class Traced(NamedTuple):
+    """A network on a defense's way, to be measured by the evaluator.
+
+    Attributes:
+        name: of the point on the curve.
+        trained: the network.
+        channels: int64 (M,), penultimate channels masked in it.
+    """
+
+    name: str
+    trained: Trained
+    channels: np.ndarray

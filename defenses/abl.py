@@ -139,7 +139,7 @@ class Abl(Defense):
         hold: Loss = (LocalGradientAscent if lga else Flooding)(self.gamma, self.sign_level)
 
         model = lab.train(
-            lab.poisoned, what="fine-tune", name="isolation", loss=hold,
+            lab.poisoned, what="fine-tune", name="isolation", trace=True, loss=hold,
             epochs=self.turning_epochs, lr=self.lr, schedule="constant", augment=(), **sgd,
         )  # fmt: skip
         losses = lab.losses(model, lab.poisoned)
@@ -149,24 +149,26 @@ class Abl(Defense):
             "isolation_losses": model.epoch_losses,
             "isolated_per_class": np.bincount(lab.poisoned.labels.numpy()[isolated], minlength=lab.classes).tolist(),
         }
+        lab.note("abl", facts)
 
         if self.finetune_epochs:
             rest = lab.poisoned.subset(np.setdiff1d(np.arange(n), isolated))
             model = lab.train(
-                rest if self.finetune_data == "rest" else lab.poisoned, name="fine-tuning", start=model,
+                rest if self.finetune_data == "rest" else lab.poisoned, name="fine-tuning", trace=True, start=model,
                 epochs=self.finetune_epochs, lr=self._finetune_lr(),
                 schedule="steps", milestones=(round(self.finetune_epochs * 2 / 3),), decay=0.1, **sgd,
             )  # fmt: skip
             facts["finetuning_losses"] = model.epoch_losses
+            lab.note("abl", facts)
 
         if self.unlearn_epochs:
             model = lab.train(
-                lab.poisoned.subset(isolated), what="fine-tune", name="unlearning", start=model,
+                lab.poisoned.subset(isolated), what="fine-tune", name="unlearning", trace=True, start=model,
                 loss=GlobalGradientAscent(), bn=self.bn_mode,
                 epochs=self.unlearn_epochs, lr=self.unlearn_lr, schedule="constant", augment=(), **sgd,
             )  # fmt: skip
             facts["unlearning_losses"] = model.epoch_losses
-        lab.note("abl", facts)
+            lab.note("abl", facts)
         for epoch, loss in enumerate(facts.get("unlearning_losses", ()), start=1):
             if loss > EXPLODED:
                 raise Diverged(

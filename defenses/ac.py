@@ -110,6 +110,7 @@ class Ac(Defense):
                 ],
             },
         )
+        lab.losses(model, data)  # for the record: their means over clean and poisoned samples stand beside the verdict
         lab.suspect(found.scores, found.removed)
         if found.removed.all():
             raise Diverged("ac: every sample is in a suspicious cluster; none is left to train on")

@@ -23,6 +23,8 @@ from benchbd.errors import BenchbdError
 from benchbd.store import Store
 
 _KEY = re.compile(r"[0-9a-f]{16,64}")
+_PATH = re.compile(r"/[^\s'\":]+")
+KINDS = ("poison", "trigger", "triggered", "model", "array", "checkpoint")
 
 
 def whole(array: np.ndarray) -> str:
@@ -45,7 +47,8 @@ class Search:
         self.found: set[str] = set()
         self.arrays = 0
         self.strings: set[str] = set()
-        self.stores: list[Store] = []
+        self.stores: list[Any] = []
+        self.paths: set[Path] = set()
         self._done: set[int] = set()
         self._kept: list[Any] = []
 
@@ -81,7 +84,10 @@ class Search:
             return [thing.base] if isinstance(thing, np.ndarray) and thing.base is not None else []
         if isinstance(thing, (int, float, type(None), ModuleType)):
             return []
-        if isinstance(thing, Store):
+        if isinstance(thing, Path):
+            self.paths.add(thing)
+            return []
+        if not isinstance(thing, type) and hasattr(type(thing), "memo"):
             self.stores.append(thing)
         if isinstance(thing, dict):
             return [*thing.keys(), *thing.values()]
@@ -118,13 +124,25 @@ class Search:
         keys = {key for text in self.strings for key in _KEY.findall(text)}
         for store in list(self.stores):
             for key in keys:
-                for kind in ("poison", "trigger", "model", "array", "checkpoint"):
-                    try:
-                        artifact = store.get(kind, key)
-                    except BenchbdError:
-                        continue
-                    for array in artifact.arrays.values() if artifact else ():
-                        self.look(array)
+                self._try(store, key)
+
+    def open_folders(self) -> None:
+        """Open a store in every folder within reach, above and below, and ask it for all that lies there."""
+        named = {Path(path) for text in self.strings for path in _PATH.findall(text)}
+        near = {up for path in self.paths | named for up in (path, *list(path.absolute().parents)[:5])}
+        for folder in near | {up / "store" for up in near}:
+            if any((folder / kind).is_dir() for kind in KINDS):
+                for key in {place.name for kind in KINDS for place in (folder / kind).glob("*/*")}:
+                    self._try(Store(folder), key)
+
+    def _try(self, store: Any, key: str) -> None:
+        for kind in KINDS:
+            try:
+                artifact = store.get(kind, key)
+            except BenchbdError:
+                continue
+            for array in artifact.arrays.values() if artifact else ():
+                self.look(array)
 
 
 def as_array(thing: Any) -> np.ndarray | None:
@@ -192,6 +210,7 @@ class _Spy(Defense):
         lab.losses(trained, lab.poisoned)
         reach.walk(lab)
         reach.open_stores()
+        reach.open_folders()
         lab.note("reach", {"found": sorted(reach.found), "arrays": reach.arrays, "stores": len(reach.stores)})
         lab.note("words", sorted(w for w in secrets["words"] if any(w in text for text in reach.strings)))
         return trained

@@ -23,6 +23,7 @@ class Ends(Defense):
 
         trained = lab.train(lab.poisoned, epochs=1)
         lab.suspect([0.5] * len(lab.poisoned), [0])
+        lab.note("seen", {"epochs": 1})
         if self.how == "raise":
             raise ValueError("first line\nsecond line")
         if self.how == "silent":

@@ -72,6 +72,21 @@ class Surrogate(Drawn):
         return {**super().prepare(shop), "head": shop.surrogate().head()[0]}
 
 
+@attack("watch-measured", version=1)
+class Measured(Drawn):
+    """Measures what it prepares, finds it weak and says so."""
+
+    def prepare(self, shop):
+        shop.progress("noise", 1, 1, warning="watch-measured: weak noise")
+        return {
+            **super().prepare(shop),
+            "success": np.full(1, 0.123456789, np.float32),
+            "activation": np.array([[1, 2.5], [3, np.nan]], np.float32),
+            "net.bias": np.ones(3, np.float32),
+            "table": np.ones(17, np.float32),
+        }
+
+
 @attack("watch-cover", version=1)
 class Cover(_White):
     """Also marks images that keep their label, with a trigger made for another image."""

@@ -217,8 +217,8 @@ LEAKS = {
 def test_the_spy_knows_each_secret_when_it_sees_it(spy, monkeypatch, what):
     real = module._open_lab
 
-    def leaking(cell, made, poisoner, ledger, store, record):
-        lab = real(cell, made, poisoner, ledger, store, record)
+    def leaking(cell, made, poisoner, ledger, stages, record):
+        lab = real(cell, made, poisoner, ledger, stages, record)
         clean, info = poisoner.train_set()
         lab.hidden = LEAKS[what](poisoner, clean, poisoner.poison(clean, info))
         return lab
@@ -231,9 +231,9 @@ def test_the_spy_finds_the_poison_through_a_store_and_its_key(spy, monkeypatch):
     """Which is why the lab's store gives no poison, and the set's key is not the poison's."""
     real = module._open_lab
 
-    def leaking(cell, made, poisoner, ledger, store, record):
-        lab = real(cell, made, poisoner, ledger, store, record)
-        lab._store = store
+    def leaking(cell, made, poisoner, ledger, stages, record):
+        lab = real(cell, made, poisoner, ledger, stages, record)
+        lab._store = poisoner.store
         clean, info = poisoner.train_set()
         lab.hidden = f"the key is {poisoner.poison(clean, info).key}"
         return lab
@@ -243,19 +243,58 @@ def test_the_spy_finds_the_poison_through_a_store_and_its_key(spy, monkeypatch):
         assert "mask" in spy("spy")["reach"]["found"]
 
 
+PATHS = {
+    "path": lambda root: root,
+    "path of an artifact": lambda root: next((root / "array").glob("*/*/meta.json")),
+    "results folder": lambda root: root.parent,
+    "text": lambda root: {"said": [f"artifact {root}/model/ab is damaged"]},
+    "store": lambda root: Store(root, kinds=("model", "array", "checkpoint")),
+}
+
+
+@pytest.mark.parametrize("how", PATHS)
+def test_the_spy_finds_the_poison_through_the_way_to_its_folder(spy, monkeypatch, how):
+    """Which is why the lab has none: another store can be opened wherever a path leads."""
+    real = module._open_lab
+
+    def leaking(cell, made, poisoner, ledger, stages, record):
+        lab = real(cell, made, poisoner, ledger, stages, record)
+        lab.losses(lab.train(lab.poisoned, epochs=0), lab.poisoned)
+        lab.hidden = PATHS[how](poisoner.store.root)
+        return lab
+
+    monkeypatch.setattr(module, "_open_lab", leaking)
+    assert {"mask", "trigger"} <= set(spy("spy")["reach"]["found"])
+
+
 def test_the_spy_finds_what_stays_in_memory(spy, monkeypatch):
     real, kept = module._open_lab, []
 
-    def keeping(cell, made, poisoner, ledger, store, record):
+    def keeping(cell, made, poisoner, ledger, stages, record):
         clean, info = poisoner.train_set()
         kept.append({"mine": poisoner.poison(clean, info)})
-        return real(cell, made, poisoner, ledger, store, record)
+        return real(cell, made, poisoner, ledger, stages, record)
 
     monkeypatch.setattr(module, "_open_lab", keeping)
     assert {"mask", "trigger"} & set(spy("spy", everywhere=True)["memory"]["found"])
 
 
-def test_the_labs_store_holds_no_poison(tmp_path):
-    lab_store = Store(tmp_path, kinds=("model", "array", "checkpoint"))
-    with pytest.raises(UsageError, match="out of bounds"):
-        lab_store.get("poison", "ab" * 32)
+@pytest.mark.parametrize("kind", ["poison", "trigger", "triggered"])
+def test_the_labs_shelf_gives_no_poison_and_nothing_once_the_cell_is_over(tmp_path, monkeypatch, kind):
+    real, seen = module._open_lab, []
+
+    def watching(*given):
+        lab = real(*given)
+        with pytest.raises(UsageError, match="out of bounds"):
+            lab._store.get(kind, "ab" * 32)
+        assert lab._store.get("model", "ab" * 32) is None
+        seen.append(lab._store)
+        return lab
+
+    monkeypatch.setattr(module, "_open_lab", watching)
+    this = testing.cell(dataset=DATA, attack="watch-drawn", epochs=0)
+    record = execute(this.to_json(), output=tmp_path, device="cpu")
+    assert record["status"] == "done", record["error"]
+    assert not isinstance(seen[0], Store)
+    with pytest.raises(KeyError):
+        seen[0].get("model", "ab" * 32)

@@ -13,9 +13,10 @@ from sklearn.metrics import precision_score, recall_score, roc_auc_score
 
 from benchbd import engine, registry, testing
 from benchbd.components import Images, Normalisation
-from benchbd.evaluate import accuracy, auroc, detection, histogram
+from benchbd.evaluate import accuracy, auroc, curve, detection, histogram
 from benchbd.execute import execute
-from benchbd.lab import Suspicion
+from benchbd.lab import Lab, Ledger, NetworkPlan, Suspicion, TrainSet
+from benchbd.store import Store
 
 CPU = torch.device("cpu")
 
@@ -43,7 +44,7 @@ samples = st.integers(2, 60).flatmap(
 def test_detection_agrees_with_sklearn(drawn):
     scores, truth, flagged = (np.array(part) for part in drawn)
     labels = np.arange(len(truth)) % 3
-    found = detection(Suspicion(scores, flagged), truth, labels, 3)
+    found = detection(Suspicion(scores, flagged, 2 * scores), truth, labels, 3)
     if truth.all() or not truth.any():
         assert auroc(scores, truth) is None
         assert found["auroc"] is None
@@ -55,6 +56,7 @@ def test_detection_agrees_with_sklearn(drawn):
     assert found["poison_per_class"] == [int((truth & (labels == c)).sum()) for c in range(3)]
     for name, mask in (("score_mean_clean", ~truth), ("score_mean_poisoned", truth)):
         assert found[name] == (scores[mask].mean() if mask.any() else None)
+        assert found[name.replace("score", "loss")] == (pytest.approx(2 * found[name]) if mask.any() else None)
 
 
 @given(samples)
@@ -75,6 +77,10 @@ def test_a_defense_that_flags_nobody_has_scores_only():
     found = detection(Suspicion(np.array([1.0, 0.0]), None), truth, np.array([0, 1]), 2)
     assert found["auroc"] == 1.0
     assert [found[k] for k in ("precision", "recall", "flagged", "flagged_per_class")] == [None] * 4
+    assert (found["loss_mean_clean"], found["loss_mean_poisoned"]) == (None, None)
+    endless = Suspicion(np.array([1.0, 0.0]), None, np.array([np.inf, 2.0]))
+    found = detection(endless, truth, np.array([0, 1]), 2)
+    assert (found["loss_mean_clean"], found["loss_mean_poisoned"]) == (2.0, None)
 
 
 class _Told:
@@ -103,6 +109,41 @@ def test_accuracies_are_shares_of_the_right_images():
     for none in (None, (images(), torch.zeros(0, dtype=torch.int64))):
         found = accuracy(_Told(), test, none, 2, CPU)
         assert (found.ca, found.asr, found.ra) == (pytest.approx(3 / 5), None, None)
+
+
+def test_a_curve_is_what_each_network_would_score_alone_and_prunings_share_a_pass(tmp_path, monkeypatch):
+    this = testing.cell(dataset="tiny(train=80,test=60,size=16)")
+    made = this.made()
+    info, train, test = made.dataset.info(), *(made.dataset.load(split, None) for split in ("train", "test"))
+    lab = Lab(
+        TrainSet(train.images, train.labels, "ab" * 32),
+        store=Store(tmp_path),
+        network=NetworkPlan(made.model, this.model, info.classes, info.size, made.dataset.normalisation),
+        recipe=made.recipe,
+        seed=0,
+        device=CPU,
+        ledger=Ledger(),
+        on_event=lambda event: None,
+    )
+    short = lab.train(lab.poisoned, epochs=1, name="short", trace=True)
+    long = lab.train(lab.poisoned, epochs=12, lr=5e-3, batch_size=16, augment=())
+    masked = [np.arange(0), np.array([3, 1]), np.arange(3, 64)]
+    for channels in masked:
+        lab.trace(f"{len(channels)} masked", long, channels)
+    lab.trace("really pruned", lab.prune(long, masked[2]))
+    others = test.labels != 1
+    triggered = (255 - test.images[others], test.labels[others])
+
+    alone = [short, *(lab.prune(long, channels) for channels in masked), lab.prune(long, masked[2])]
+    want = [accuracy(network, test, triggered, 1, CPU) for network in alone]
+    passes, real = [], engine.features_of
+    monkeypatch.setattr(engine, "features_of", lambda *a, **k: passes.append(1) or real(*a, **k))
+    found = curve(lab.traced, test, triggered, 1, CPU)
+    assert [point["name"] for point in found] == ["short", "0 masked", "2 masked", "61 masked", "really pruned"]
+    assert [(p["ca"], p["asr"], p["ra"]) for p in found] == [(w.ca, w.asr, w.ra) for w in want]
+    assert len({p["ca"] for p in found}) > 2  # points that differ, so that agreement means something
+    assert len(passes) == 2 * 3
+    assert [p["asr"] for p in curve(lab.traced[:1], test, None, 1, CPU)] == [None]
 
 
 def test_a_real_cells_numbers_come_out_of_its_stored_model_again(tmp_path):

@@ -9,6 +9,7 @@ import os
 import socket
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -125,7 +126,7 @@ ENDS = {
     "usage": ("failed", "the defense cannot be asked that"),
     "impossible": ("skipped", "needs ten images of each class, one has 3"),
     "diverged": ("diverged", "ascent exploded in epoch 2 of 9"),
-    "nan": ("diverged", "loss is not finite in epoch"),
+    "nan": ("diverged", "train: loss is not finite in epoch"),
     "nan-scores": ("diverged", "80 of 80 scores are not finite"),
     "nan-note": ("done", None),
     "device-oom": ("oom", "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has ..."),
@@ -158,6 +159,81 @@ def test_every_end_is_a_row_with_its_reason(run, how):
     assert any("Traceback" in line for line in logged) == unforeseen
     if how == "nan-note":
         assert record["notes"]["curve"] == [1.0, None, None]
+    # What it had found too: it may tell why.
+    assert record["notes"]["seen"] == {"epochs": 1}
+    assert record["detection"]["flagged"] == 1
+    assert sum(record["notes"]["suspicion"]["poisoned"]) == 8
+    assert ("broken_off" in record["notes"]) == (how == "nan")
+
+
+ABL = "abl(turning_epochs=2, finetune_epochs=1, unlearn_epochs=3, ratio=0.1, lr=0.01"
+
+
+@pytest.mark.parametrize("unlearn_lr", ["1.0e+30", "1000.0"])
+def test_a_diverged_unlearning_leaves_its_curve_and_what_was_isolated(run, unlearn_lr):
+    record = run(cell(f"{ABL}, unlearn_lr={unlearn_lr})"))
+    assert record["status"] == "diverged"
+    notes = record["notes"]
+    assert len(notes["abl"]["isolation_losses"]) == 2
+    if "broken_off" in notes:
+        assert record["error"].startswith("unlearning: ")
+        assert notes["broken_off"]["stage"] == "unlearning"
+        curve = notes["broken_off"]["epoch_losses"]
+        assert curve[-1] is None or record["error"].startswith("unlearning: weights")
+    else:
+        assert "exploded" in record["error"]
+        curve = notes["abl"]["unlearning_losses"]
+        assert max(curve) > 1e4
+    assert 1 <= len(curve) <= 3
+    found = record["detection"]
+    assert found["flagged"] == sum(notes["abl"]["isolated_per_class"]) == 8
+    assert 0 <= found["auroc"] <= 1
+    assert found["loss_mean_clean"] == -found["score_mean_clean"] > 0
+
+
+def test_evidence_that_cannot_be_judged_hides_no_failure(run, monkeypatch):
+    def broken(*given):
+        raise RuntimeError("no memory for that")
+
+    monkeypatch.setattr("benchbd.evaluate.detection", broken)
+    events = []
+    record = run(cell("ends(how='diverged')"), on_event=events.append)
+    assert (record["status"], record["error"]) == ("diverged", "ascent exploded in epoch 2 of 9")
+    assert record["notes"]["seen"] == {"epochs": 1}
+    assert record["detection"] is None
+    assert any("no memory for that" in e["line"] for e in events if e["event"] == "log")
+
+
+SUSPECT = ["tiny-filter", f"{ABL})", "lfd(teacher='tiny-net', teacher_epochs=1)", "ac"]
+
+
+@pytest.mark.parametrize("defense", SUSPECT)
+def test_mean_losses_of_clean_and_poisoned_samples_stand_beside_a_suspicion(run, tmp_path, defense):
+    record = run(cell(defense))
+    assert record["status"] == "done", record["error"]
+    shelf = store.Store(tmp_path / "out" / "store")
+    losses = shelf.get("array", record["artifacts"]["stages"]["losses"]).arrays["losses"].astype(float)
+    poisoned = np.zeros(80, bool)
+    poisoned[shelf.get("poison", record["artifacts"]["poisoned_set"]).arrays["indices"]] = True
+    assert record["detection"]["loss_mean_clean"] == pytest.approx(losses[~poisoned].mean(), rel=1e-9)
+    assert record["detection"]["loss_mean_poisoned"] == pytest.approx(losses[poisoned].mean(), rel=1e-9)
+
+
+def test_without_losses_there_are_no_means(run):
+    found = run(cell("oracle"))["detection"]
+    assert (found["loss_mean_clean"], found["loss_mean_poisoned"]) == (None, None)
+
+
+def test_what_a_defense_traced_is_measured_afterwards_and_charged_to_nobody(run):
+    record = run(cell(f"{ABL})", epochs=2))
+    curve = record["notes"]["curve"]
+    assert [point["name"] for point in curve] == ["isolation", "fine-tuning", "unlearning"]
+    assert [curve[-1][k] for k in ("ca", "asr", "ra")] == [record[k] for k in ("ca", "asr", "ra")]
+    assert record["artifacts"]["stages"].keys() == {"isolation", "losses", "fine-tuning", "unlearning"}
+    assert charged(record).keys() == record["artifacts"]["stages"].keys()
+    clean = run(cell(f"{ABL})", attack="none"))["notes"]["curve"]
+    assert [point["asr"] for point in clean] == [None] * 3
+    assert "curve" not in run(cell())["notes"]
 
 
 def test_a_failed_stage_of_another_component_is_a_row_too(run):

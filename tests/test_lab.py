@@ -565,8 +565,10 @@ def test_a_full_disk_costs_the_checkpoint_and_not_the_training(open_lab, monkeyp
 
 def test_a_diverged_training_leaves_nothing(open_lab):
     lab = open_lab(checkpoint_every=0.0)
-    with pytest.raises(Diverged, match=r"epoch \d"):
-        lab.train(lab.poisoned, optimizer="sgd", lr=1e30, epochs=3, augment=())
+    with pytest.raises(Diverged, match=r"^probe: (loss is|weights are) not finite (in|after) epoch \d of 3$"):
+        lab.train(lab.poisoned, name="probe", optimizer="sgd", lr=1e30, epochs=3, augment=())
+    assert lab.broken_off["stage"] == "probe"
+    assert 1 <= len(lab.broken_off["epoch_losses"]) <= 3
     assert [p for p in lab._store.root.rglob("*") if p.is_file()] == []
     assert lab._ledger.trainings == {}
 
@@ -605,9 +607,9 @@ def test_stages_within_a_stage_are_charged_once_and_also_to_those_who_find_the_o
     assert np.array_equal(first, work(two))
     assert one._ledger.stages == two._ledger.stages
     assert one._ledger.stages.keys() == {"mine", "train", "losses"}
-    assert 0.05 <= one._ledger.stages["mine"] < 0.05 + one._ledger.stages["train"]
+    assert one._ledger.stages["mine"] >= 0.05
     assert one._ledger.stages["train"] >= 0.08  # eight slow steps
-    assert sum(one._ledger.stages.values()) <= one._ledger.inside <= wall
+    assert sum(one._ledger.stages.values()) <= one._ledger.inside <= wall  # so the outer leaves the inner ones out
     assert two._ledger.trainings == {"full": 1}
     assert two._ledger.computed == {}
     three.train(three.poisoned, loss=Slow())
@@ -716,6 +718,9 @@ WRONG = {
     "flagged mask too long": lambda lab, t: lab.suspect(np.zeros(64), np.ones(65, bool)),
     "flagged as 0 and 1": lambda lab, t: lab.suspect(np.zeros(64), np.zeros(64, int)),
     "flagged as floats": lambda lab, t: lab.suspect(np.zeros(64), np.zeros(64)),
+    "losses of another length": lambda lab, t: lab.suspect(np.zeros(64), None, np.zeros(63)),
+    "traced channel out of range": lambda lab, t: lab.trace("x", t, [64]),
+    "more traced than may be": lambda lab, t: [lab.trace("x", t) for _ in range(stages.MOST_TRACED + 1)],
     "note of arrays": lambda lab, t: lab.note("x", np.zeros(3)),
     "stage of arrays": lambda lab, t: lab.stage("x", {"a": np.zeros(3)}, dict),
     "stage of objects": lambda lab, t: lab.stage("x", {}, lambda: {"a": np.array([None])}),
@@ -757,6 +762,34 @@ def test_suspicion_is_kept_as_scores_and_a_mask(open_lab):
     assert lab.suspicion.scores[5] == 5
     lab.suspect(scores, [])
     assert not lab.suspicion.flagged.any()
+
+
+def test_the_last_losses_of_the_whole_set_stand_beside_a_suspicion(open_lab):
+    lab = open_lab()
+    one, two = (lab.train(lab.poisoned, epochs=0, repeat=r) for r in (0, 1))
+    lab.suspect(np.zeros(64))
+    assert lab.suspicion.losses is None
+    lab.losses(one, lab.poisoned)
+    second = lab.losses(two, lab.poisoned)
+    lab.losses(one, lab.poisoned.subset(np.arange(63)))
+    want = second.astype(np.float64)
+    second[:] = 0  # the lab keeps its own
+    lab.suspect(np.zeros(64))
+    assert np.array_equal(lab.suspicion.losses, want)
+    lab.suspect(np.zeros(64), losses=torch.ones(64))
+    assert lab.suspicion.losses.tolist() == [1.0] * 64
+
+
+def test_traced_networks_are_kept_in_order_with_what_is_masked(open_lab):
+    lab = open_lab()
+    trained = lab.train(lab.poisoned, epochs=0, name="start", trace=True)
+    lab.trace("pruned", trained, np.isin(np.arange(64), [7, 2]))
+    lab.train(lab.poisoned, epochs=0, repeat=1)
+    assert [(t.name, t.trained.key, t.channels.tolist()) for t in lab.traced] == [
+        ("start", trained.key, []),
+        ("pruned", trained.key, [2, 7]),
+    ]
+    assert lab._ledger.artifacts.keys() == {"start", "train"}  # tracing is no stage
 
 
 def test_notes_are_kept_as_they_were(open_lab):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from pathlib import Path
 
@@ -11,12 +12,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from benchbd import poison as module
 from benchbd import registry, testing
 from benchbd.cell import part_of
-from benchbd.components import DatasetInfo, Images
+from benchbd.components import DatasetInfo, Images, Stamp, share_of
 from benchbd.errors import Impossible, UsageError
+from benchbd.execute import execute
 from benchbd.lab import Lab, Ledger, NetworkPlan
-from benchbd.poison import Poisoner, apply, clean_set, draw, fingerprint
+from benchbd.poison import Poisoner, apply, clean_set, draw, fingerprint, stamp_seed
+from benchbd.seeding import seed_for
 from benchbd.store import Store
 
 PLUGINS = Path(__file__).with_name("poison_plugins.py")
@@ -108,7 +112,7 @@ def test_budgets_are_met_within_their_pool_or_refused_with_the_numbers(rate, see
     info = DatasetInfo(4, 16, 100, 10, None, 0)
     members = int((labels == target).sum())
     pool = {"all": 100, "non-target": 100 - members, "class": members, "set": members}[kind]
-    count = int(rate * (members if kind == "class" else 100))
+    count = int(rate * (members if kind == "class" else 100) + 1e-9)
     dataset = part_of(registry.make("datasets", "digits"))
     if not 1 <= count <= pool:
         with pytest.raises(Impossible, match=f"{pool}") as caught:
@@ -123,6 +127,12 @@ def test_budgets_are_met_within_their_pool_or_refused_with_the_numbers(rate, see
         assert (labels[found] == target).all()
     if kind == "non-target":
         assert (labels[found] != target).all()
+
+
+@pytest.mark.parametrize(("rate", "count", "want"), [(0.29, 50_000, 14_500), (0.57, 50_000, 28_500), (0.1, 5000, 500)])
+def test_a_share_that_comes_out_whole_loses_no_image_to_rounding(rate, count, want):
+    assert share_of(rate, count) == want
+    assert share_of(rate, count - 1) == want - 1
 
 
 def test_the_published_budgets_come_out():
@@ -279,6 +289,124 @@ def test_the_key_of_the_poisoned_set_is_its_content(poisoner, monkeypatch):
         patch.setattr(registry.load("attacks", "watch-dirty"), "stamp", lambda self, images, how: images * 0)
         patch.setattr(registry, "source_digest", lambda kind, name: "edited again")
         assert make(poisoner("watch-dirty"))[2].data_key != first.data_key
+
+
+@pytest.mark.parametrize("edited", ["own file", "helper"])
+def test_a_trigger_is_prepared_anew_when_its_code_changed(poisoner, plugin_file, edited):
+    def write(size: int, seed: int) -> None:
+        (plugin_file("", "_noise.py")).write_text(f"SEED = {seed}\n")
+        path = plugin_file(
+            f"""
+            import importlib.util, numpy, pathlib
+            def _noise():
+                return numpy.full({size}, int(pathlib.Path(__file__).with_name("_noise.py").read_text()[7:]))
+            @attack("edited", version=1)
+            class Edited(Attack):
+                \"\"\"Prepares by a function of its file, which reads a helper.\"\"\"
+                def prepare(self, shop):
+                    return {{"noise": _noise()}}
+                def stamp(self, images, how):
+                    return 255 - images
+            """
+        )
+        registry.forget_plugin_file(str(path.resolve()))
+        registry.add_plugin_file(str(path))
+
+    write(2, 5)
+    first = make(poisoner("edited"))[2]
+    assert first.trigger["noise"].tolist() == [5, 5]
+    assert make(poisoner("edited"))[2].prepared.key == first.prepared.key
+    write(*((3, 5) if edited == "own file" else (2, 6)))
+    second = make(poisoner("edited"))[2]
+    assert second.prepared.key != first.prepared.key
+    assert second.trigger["noise"].tolist() == ([5, 5, 5] if edited == "own file" else [6, 6])
+
+
+def run(tmp_path, attack: str, defense: str = "none", on_event=None, **given) -> dict:
+    this = testing.cell(dataset="tiny(train=80,test=20,size=16)", attack=attack, defense=defense, epochs=1, **given)
+    record = execute(this.to_json(), output=tmp_path / "out", device="cpu", on_event=on_event)
+    assert record["status"] == "done", record["error"]
+    return record
+
+
+def test_test_images_that_are_slow_to_stamp_are_stamped_once_for_a_row(tmp_path, monkeypatch):
+    quick = run(tmp_path, "watch-drawn")
+    assert calls() == ["prepare", "stamp", "stamp"]
+    assert not (tmp_path / "out" / "store" / "triggered").exists()  # most attacks are quicker than the disk
+    monkeypatch.setattr(module, "KEEP_FROM", 0.0)
+    calls().clear()
+    kept = run(tmp_path, "watch-drawn")
+    assert calls() == ["stamp"]
+    calls().clear()
+    for other in ({"defense": "tiny-filter"}, {"defense": "oracle", "model": "tiny-net(width=4)"}, {}):
+        last = run(tmp_path, "watch-drawn", **other)
+    assert calls() == []
+    measured = ("ca", "asr", "ra")
+    assert [quick[k] for k in measured] == [kept[k] for k in measured] == [last[k] for k in measured]
+    run(tmp_path, "watch-drawn", seed=1)
+    assert calls() == ["stamp"]  # other training images; the test images' trigger is the same
+
+
+def test_kept_test_images_are_those_of_this_attack_code_and_data(poisoner, monkeypatch):
+    monkeypatch.setattr(module, "KEEP_FROM", 0.0)
+
+    def stamped(attack="watch-drawn", test=None, **given) -> tuple[int, torch.Tensor]:
+        worker = poisoner(attack, **given)
+        _, info, poison = make(worker)
+        calls().clear()
+        images, labels = worker.triggered(test or worker.made.dataset.load("test", None), info, poison)
+        assert len(images) == len(labels)
+        return len(calls()), images
+
+    assert stamped()[0] == 1
+    count, images = stamped()
+    assert count == 0
+    assert images.dtype == torch.uint8
+    data = registry.make("datasets", "tiny", train=200, test=40, size=16).load("test", None)
+    other = Images(data.images.clone(), data.labels)
+    other.images[3, 0, 15, 15] ^= 1
+    assert stamped(test=other)[0] == 1
+    assert stamped("watch-drawn(trigger_seed=1)")[0] == 1
+    assert stamped("watch-drawn(target=2)")[0] == 1
+    with monkeypatch.context() as patch:
+        patch.setattr(registry, "source_digest", lambda kind, name: "edited")
+        assert stamped()[0] == 1
+
+
+def test_a_saved_trigger_makes_the_same_poison_again(tmp_path):
+    """Out of the record, the store's files and the data set alone."""
+    record = run(tmp_path, "watch-measured")
+    key = record["artifacts"]["trigger"]
+    file = tmp_path / "out" / "store" / "trigger" / key[:2] / key / "arrays.safetensors"
+    assert hashlib.sha256(file.read_bytes()).hexdigest() == record["artifacts"]["trigger_sha256"]
+    store = Store(tmp_path / "out" / "store")
+    trigger = store.get("trigger", key).arrays
+    poison = store.get("poison", record["artifacts"]["poisoned_set"]).arrays
+    attack = registry.make("attacks", "watch-measured")
+    data = registry.make("datasets", "tiny", train=80, test=20, size=16).load("train", None)
+    part = part_of(registry.make("datasets", "tiny", train=80, test=20, size=16))
+    how = Stamp("train", poison["indices"], trigger, stamp_seed(attack, part))
+    again = attack.stamp(data.images[torch.from_numpy(poison["indices"])], how)
+    assert np.array_equal(again.numpy(), poison["images"])
+    assert not np.array_equal(again.numpy(), data.images[torch.from_numpy(poison["indices"])].numpy())
+    assert seed_for("stamp", "tiny", "watch-measured", 0) == how.seed
+    assert run(tmp_path, "watch-dirty")["artifacts"]["trigger"] is None
+
+
+def test_what_was_measured_of_a_trigger_and_its_warnings_are_in_every_record_of_the_row(tmp_path):
+    told = []
+    for defense in ("none", "tiny-filter"):  # the second finds the trigger in the store
+        events = []
+        record = run(tmp_path, "watch-measured", defense, events.append)
+        found = record["notes"]["trigger"]
+        assert found.keys() == {"success", "activation", "warnings"}  # neither weights nor what is no measurement
+        assert found["success"] == 0.123457
+        assert found["activation"][0] == [1.0, 2.5]
+        assert found["warnings"] == ["watch-measured: weak noise"]
+        told.append([e["warning"] for e in events if e["event"] == "warning"])
+    assert calls().count("prepare") == 1
+    assert told == [["watch-measured: weak noise"]] * 2
+    assert "trigger" not in run(tmp_path, "watch-drawn")["notes"]
 
 
 def test_a_surrogate_is_the_clean_rows_undefended_model(poisoner):

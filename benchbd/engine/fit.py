@@ -39,6 +39,18 @@ class Fit(NamedTuple):
     steps: int
 
 
+class NotFinite(Diverged):
+    """A loss or a weight is not finite.
+
+    Attributes:
+        epoch_losses: mean cross-entropy of the epochs until then, the broken one's included.
+    """
+
+    def __init__(self, text: str, epoch_losses: list[float]) -> None:
+        super().__init__(text)
+        self.epoch_losses = epoch_losses
+
+
 class Checkpoint(Protocol):
     """Where an unfinished training is kept."""
 
@@ -119,7 +131,7 @@ def fit(
         checkpoint: where to go on from and to save to; on a CPU the result of a resumed training is bit-identical.
 
     Raises:
-        Diverged: a loss or a weight is not finite; found at the end of the epoch.
+        NotFinite: a loss or a weight is not finite; found at the end of the epoch.
         BenchbdError: there is nothing to train on.
         ValueError: images, labels and weights do not belong together.
     """
@@ -206,7 +218,7 @@ def _loop(
         first_batch = 0
         mean, spoiled = torch.stack([step.loss_sum / count, step.spoiled.double()]).tolist()
         if not (math.isfinite(mean) and math.isfinite(spoiled)):
-            raise Diverged(f"loss is not finite in epoch {epoch + 1} of {recipe.epochs}")
+            raise NotFinite(f"loss is not finite in epoch {epoch + 1} of {recipe.epochs}", [*losses, mean])
         losses.append(mean)
         step.start_epoch()
         if on_progress is not None:
@@ -221,7 +233,7 @@ def _loop(
 
     # The last step's loss was finite before the step, which may have ruined the weights.
     if not all(bool(torch.isfinite(t).all()) for t in net.state_dict().values() if t.is_floating_point()):
-        raise Diverged(f"weights are not finite after epoch {recipe.epochs} of {recipe.epochs}")
+        raise NotFinite(f"weights are not finite after epoch {recipe.epochs} of {recipe.epochs}", losses)
     return Fit(losses, seconds(), recipe.epochs * len(bounds))
 
 

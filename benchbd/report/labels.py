@@ -101,9 +101,8 @@ class Labels:
             self._texts[item] = f"{item.name}({inner})" if inner else item.name
         return self._texts[item]
 
-
     def heading(self, item: Variant, among: Iterable[Variant]) -> str:
-        """The label over a column: the bare name where the label is long and no other variant of that name stands by."""
+        """The label over a column: the bare name where the label is long and it is the only variant of that name."""
         text = self(item)
         alone = sum(other.name == item.name for other in set(among)) == 1
         return item.name if alone and len(text) > LONG_LABEL else text

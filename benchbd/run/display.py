@@ -83,9 +83,10 @@ class NoDisplay:
 
 
 def remark(event: dict[str, Any]) -> str | None:
-    """What of an event should be shown at once: notes, and single lines of a cell's log (tracebacks stay in there)."""
-    text = str(event.get("text") if event.get("event") == "note" else event.get("line", "")).strip()
-    return text if event.get("event") in ("note", "log") and text and "\n" not in text else None
+    """What of an event should be shown at once: notes, warnings, lines of a cell's log (tracebacks stay in there)."""
+    field = {"note": "text", "warning": "warning", "log": "line"}.get(str(event.get("event")))
+    text = str(event.get(field, "")).strip() if field else ""
+    return text if text and "\n" not in text else None
 
 
 def numbers(record: dict[str, Any] | None) -> str:

@@ -134,7 +134,7 @@ class RichDisplay:
         if event.get("event") in ("starting", "started"):
             self._rows[cell_id] = _Row(label, str(event.get("where", "")))
         elif (text := remark(event)) is not None:
-            self._say(Text(f"{label}: {text}" if event["event"] == "log" else text, style="yellow"))
+            self._say(Text(text if event["event"] == "note" else f"{label}: {text}", style="yellow"))
         elif cell_id in self._rows:
             self._rows[cell_id].hear(event)
 

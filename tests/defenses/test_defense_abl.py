@@ -12,6 +12,8 @@ from benchbd.components import DatasetInfo
 from benchbd.defenses.abl import EXPLODED, Abl, Flooding, GlobalGradientAscent, LocalGradientAscent, isolate
 from benchbd.errors import Diverged, Impossible
 
+HOW = ("what", "name", "loss", "start", "trace")
+"""Arguments of ``lab.train`` that are no entries of the recipe."""
 INFO = DatasetInfo(classes=10, size=32, train=1000, test=100, class_counts=None, target=1)
 
 
@@ -74,9 +76,12 @@ def test_the_three_stages(lab):
     Abl().train(lab)
     isolation, finetuning, unlearning = lab.calls
     sgd = {"optimizer": "sgd", "momentum": 0.9, "nesterov": True, "weight_decay": 1e-4}
+    assert [(call.settings["name"], call.settings["trace"]) for call in lab.calls] == [
+        ("isolation", True), ("fine-tuning", True), ("unlearning", True),
+    ]  # fmt: skip
     for call in lab.calls:
         assert sgd.items() <= call.settings.items()
-        lab.recipe.but(**{k: v for k, v in call.settings.items() if k not in ("what", "name", "loss", "start")})
+        lab.recipe.but(**{k: v for k, v in call.settings.items() if k not in HOW})
     lowest = set(np.argsort(lab._given["losses"])[:3].tolist())
 
     assert isolation.ids.tolist() == list(range(300))

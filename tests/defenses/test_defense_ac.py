@@ -149,7 +149,7 @@ def test_reduction_never_asks_for_more_dimensions_than_there_are():
 
 def test_the_defense_trains_twice_and_records_what_it_kept(fake_lab, poisoned_class):
     features, labels, poison = poisoned_class
-    lab = fake_lab(labels, features=features)
+    lab = fake_lab(labels, features=features, losses=np.ones(len(labels)))
     Ac(preset="trojanzoo", scope="label").train(lab)
     first, second = lab.calls
     assert first.settings["what"] == "feature-model"
@@ -166,7 +166,7 @@ def test_the_defense_trains_twice_and_records_what_it_kept(fake_lab, poisoned_cl
 def test_predicted_scope_clusters_by_what_the_model_says(fake_lab, poisoned_class):
     features, labels, poison = poisoned_class
     logits = np.eye(3)[np.where(poison, 2, labels)]  # the model takes the foreign samples for class 2
-    lab = fake_lab(labels, features=features, logits=logits)
+    lab = fake_lab(labels, features=features, logits=logits, losses=np.ones(len(labels)))
     Ac(preset="trojanzoo").train(lab)
     sizes = {g["group"]: sorted(g["sizes"]) for g in lab.notes["ac"]["groups"]}
     assert sizes[2] == [40, 100]
@@ -178,7 +178,7 @@ def test_nothing_left_is_a_failure(fake_lab):
     features = blobs((50, 0), (10, 3), (50, 0), (10, 3), spread=0.01)
     features[60:] += 0.5
     labels = np.repeat([0, 1], 60)
-    lab = fake_lab(labels, features=features)
+    lab = fake_lab(labels, features=features, losses=np.ones(len(labels)))
     with pytest.raises(Diverged, match="none is left"):
         Ac(analysis="relative-size", max_share=1.0).train(lab)
 

@@ -16,6 +16,7 @@ from benchbd.run import display as display_module
 from benchbd.run.display import NoDisplay, PlainDisplay, make_display
 from benchbd.run.outcome import Outcome
 from benchbd.run.rich_display import RichDisplay
+from benchbd.run.worker import event_line
 
 
 def facts(**changes: Any) -> Any:
@@ -32,6 +33,7 @@ def play(display: Any) -> None:
     )
     display.event("a", "digits/net/bn-g/lfd/s0", {"event": "log", "line": "artifact model/ab is damaged; dropped"})
     display.event("a", "digits/net/bn-g/lfd/s0", {"event": "log", "line": "Traceback:\n  of many\n  lines"})
+    display.event("a", "digits/net/bn-g/lfd/s0", {"event": "warning", "warning": "dynamic: weak generators"})
     display.note("cpu1: worker replaced")
     display.tick()
 
@@ -48,6 +50,7 @@ def test_plain_lines() -> None:
         "5 cells to run",
         "start  digits/net/bn-g/lfd/s0  [a] on cpu0",
         "note   artifact model/ab is damaged; dropped  [a]",
+        "note   dynamic: weak generators  [a]",
         "note   cpu1: worker replaced",
         "still  digits/net/bn-g/lfd/s0: teacher 3/12 loss 0.250",
         "2/5 done   digits/net/bn-g/lfd/s0  CA 0.912  ASR 0.500  in 1m02s  (about 1m30s left)",
@@ -103,6 +106,7 @@ def test_the_live_table_shows_slots_and_the_whole(screen: Console) -> None:
     assert "CA 0.900" in printed
     assert "worker replaced" in printed
     assert "artifact model/ab is damaged" in printed
+    assert "digits/net/bn-g/lfd/s0: dynamic: weak generators" in printed
     assert "of many" not in printed
 
 
@@ -133,6 +137,12 @@ def test_odd_events_break_nothing(screen: Console) -> None:
     display.note("[/red] brackets are text")
     frame(display, screen)
     display.end(Outcome({}, {}, [], 1.0))
+
+
+def test_a_warning_is_in_the_cells_log() -> None:
+    assert event_line({"event": "warning", "warning": "dynamic: weak"}) == "warning: dynamic: weak"
+    assert event_line({"event": "log", "line": "x"}) == "x"
+    assert event_line({"event": "progress", "stage": "a", "epoch": 1, "epochs": 2}) is None
 
 
 class _Terminal(io.StringIO):
