@@ -24,7 +24,15 @@ Check = Callable[["Bench"], Iterator[str]]
 
 HEAVY = ("torch", "torchvision", "sklearn", "scipy", "pandas", "matplotlib", "PIL")
 """Packages that a plugin imports inside its methods only, so that listing and planning stay instant."""
-BEHIND_THE_BARRIER = ("benchbd.poison", "benchbd.evaluate", "benchbd.execute", "benchbd.store", "benchbd.workshop")
+BEHIND_THE_BARRIER = (
+    "benchbd.barrier",
+    "benchbd.draw",
+    "benchbd.evaluate",
+    "benchbd.execute",
+    "benchbd.poison",
+    "benchbd.store",
+    "benchbd.workshop",
+)
 """Modules that a defense has no business with."""
 NEEDS = ("clean", "truth")
 GREY = Normalisation((0.5,) * 3, (0.5,) * 3)

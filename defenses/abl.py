@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 
 from benchbd.components import Attack, DatasetInfo, Defense, Training, defense
-from benchbd.errors import Diverged, Impossible
+from benchbd.errors import Diverged, Impossible, UsageError
 
 if TYPE_CHECKING:
     import torch
@@ -106,14 +106,18 @@ class Abl(Defense):
     bn_mode: Literal["train", "eval"] = "train"
     """Batch norm while unlearning: statistics of the isolated batches (the authors' code), or frozen."""
 
-    def check(self, info: DatasetInfo, attack: Attack) -> None:
-        """Refuse an isolation that finds nothing or everything."""
-        if not (0.0 < self.ratio < 1.0 and int(info.train * self.ratio) >= 1):
-            raise Impossible(f"abl: ratio {self.ratio:g} of {info.train} images isolates none or all of them")
+    def __post_init__(self) -> None:
+        if not 0.0 < self.ratio < 1.0:
+            raise UsageError(f"abl: ratio is a share in (0, 1), such as 0.01, not {self.ratio:g}")
         if self.turning_epochs < 1 or min(self.finetune_epochs, self.unlearn_epochs) < 0:
-            raise Impossible("abl: turning_epochs must be 1 or more, finetune_epochs and unlearn_epochs 0 or more")
+            raise UsageError("abl: turning_epochs must be 1 or more, finetune_epochs and unlearn_epochs 0 or more")
         if min(self.lr, self._finetune_lr(), self.unlearn_lr) <= 0:
-            raise Impossible("abl: learning rates must be positive")
+            raise UsageError("abl: learning rates must be positive")
+
+    def check(self, info: DatasetInfo, attack: Attack) -> None:
+        """Refuse an isolation that finds nothing."""
+        if int(info.train * self.ratio) < 1:
+            raise Impossible(f"abl: ratio {self.ratio:g} of {info.train} images isolates none of them")
 
     def trainings(self, attack: Attack) -> tuple[Training, ...]:
         """Isolation and unlearning are short; the stage between them is this defense's one full training."""

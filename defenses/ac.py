@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from benchbd.components import Attack, DatasetInfo, Defense, Training, defense
+from benchbd.components import Attack, Defense, Training, defense
 from benchbd.defenses._clusters import Analysis, Clusters, Reduction, Scope, Settings, cluster
-from benchbd.errors import Diverged, Impossible
+from benchbd.errors import Diverged, UsageError
 
 if TYPE_CHECKING:
     import torch
@@ -46,13 +46,12 @@ class Ac(Defense):
     min_silhouette: float = 0.1
     """silhouette: score above which a split counts as clear."""
 
-    def check(self, info: DatasetInfo, attack: Attack) -> None:
-        """Refuse settings that mean nothing."""
+    def __post_init__(self) -> None:
         how = self.settings()
         if how.scope == "all" and how.analysis == "distance":
-            raise Impossible("ac: analysis distance compares classes, so it needs scope label or predicted")
+            raise UsageError("ac: analysis distance compares classes, so it needs scope label or predicted")
         if self.dims < 1 or not 0.0 < self.max_share <= 1.0 or not -1.0 <= self.min_silhouette <= 1.0:
-            raise Impossible("ac: dims must be >= 1, max_share in (0, 1], min_silhouette in [-1, 1]")
+            raise UsageError("ac: dims must be >= 1, max_share in (0, 1], min_silhouette in [-1, 1]")
 
     def settings(self) -> Settings:
         """The preset with what was given in its place."""

@@ -16,6 +16,10 @@ PROFILES = {"paper": (0.08, 0), "canonical": (0.04, 10)}
 """Largest accuracy drop and epochs of fine-tuning: as LfD's table seems to have done, and as fine-pruning's authors."""
 
 
+CURVE_POINTS = 20
+"""Prunings, up to the one that is kept, whose CA and ASR the evaluator measures afterwards; no choice rests on them."""
+
+
 class Split(NamedTuple):
     """Positions in the clean images: those that rank the channels, and those that say when to stop."""
 
@@ -122,6 +126,8 @@ class FinePruning(Defense):
                 "order": order.tolist(),
             },
         )
+        for count in np.unique(np.linspace(0, pruned, CURVE_POINTS).round().astype(int)).tolist():
+            lab.trace(f"{count} pruned", trained, order[:count])
         model = lab.prune(trained, order[:pruned])
         if epochs:
             model = lab.train(

@@ -22,6 +22,11 @@ def register(verbs: Any) -> None:
     parser.set_defaults(run=run)
 
 
+def _warned(event: dict[str, Any]) -> None:
+    if event.get("event") == "warning":
+        sys.stderr.write(f"{event.get('warning', '')}\n")
+
+
 def run(args: argparse.Namespace) -> int:
     """Prepare every row once. A row that can't be prepared costs itself alone."""
     from benchbd.datafolder import data_folder
@@ -39,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
     for cell in rows.values():
         row = f"{cell.dataset.text}/{cell.model.text}/{cell.attack.text}/s{cell.seed}"
         try:
-            poisoner = Poisoner(cell, cell.made(), store, device, lambda event: None, root)
+            poisoner = Poisoner(cell, cell.made(), store, device, _warned, root)
             clean, info = poisoner.train_set()
             poison = poisoner.poison(clean, info)
         except BenchbdError as error:

@@ -71,6 +71,9 @@ class _Run:
         stages = stages_of(list(self.cells.values())) if todo else {}
         self.stages: Callable[[Cell], Stages] = lambda cell: stages.get(cell.id, Stages())
         self.sharing = Sharing(self.stages)
+        for cell in self.cells.values() if todo else ():
+            if self.statuses[cell.id] == "done":
+                self.sharing.stored(cell)
         self.waiting = arrange(todo, self.expected)
         self.wave_of = {cell.id: level for level, wave in enumerate(waves(self.waiting, self.stages)) for cell in wave}
         self.total = len(self.waiting)

@@ -91,6 +91,7 @@ class FakeLab:
         self.calls: list[Call] = []
         self.pruned: np.ndarray | None = None
         self.notes: dict[str, Any] = {}
+        self.traced: list[tuple[str, list[int]]] = []
         self.scores: np.ndarray | None = None
         self.flagged: np.ndarray | None = None
 
@@ -134,6 +135,9 @@ class FakeLab:
 
     def note(self, name: str, value: Any) -> None:
         self.notes[name] = value
+
+    def trace(self, name: str, trained: Any, channels: Any = ()) -> None:
+        self.traced.append((name, np.asarray(channels, np.int64).tolist()))
 
     def flagged_by(self, spec: str) -> int:
         return self._flagged

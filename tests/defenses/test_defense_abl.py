@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from benchbd.components import DatasetInfo
 from benchbd.defenses.abl import EXPLODED, Abl, Flooding, GlobalGradientAscent, LocalGradientAscent, isolate
-from benchbd.errors import Diverged, Impossible
+from benchbd.errors import Diverged, Impossible, UsageError
 
 HOW = ("what", "name", "loss", "start", "trace")
 """Arguments of ``lab.train`` that are no entries of the recipe."""
@@ -134,7 +134,6 @@ def test_an_exploding_ascent_ends_as_diverged_with_its_epoch(fake_lab):
     [
         {"ratio": 0.0},
         {"ratio": 1.0},
-        {"ratio": 0.0005},
         {"turning_epochs": 0},
         {"unlearn_epochs": -1},
         {"lr": 0.0},
@@ -142,9 +141,15 @@ def test_an_exploding_ascent_ends_as_diverged_with_its_epoch(fake_lab):
         {"unlearn_lr": 0.0},
     ],
 )
-def test_check_refuses_numbers_that_mean_nothing(settings):
-    with pytest.raises(Impossible, match="abl"):
-        Abl(**settings).check(INFO, None)
+def test_numbers_that_mean_nothing_are_refused(settings):
+    with pytest.raises(UsageError, match="abl"):
+        Abl(**settings)
+
+
+def test_check_refuses_a_ratio_that_isolates_nothing():
+    Abl().check(INFO, None)
+    with pytest.raises(Impossible, match="isolates none"):
+        Abl(ratio=0.0005).check(INFO, None)
 
 
 def test_predicted_sharing():

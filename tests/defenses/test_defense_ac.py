@@ -5,12 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from benchbd.components import DatasetInfo
 from benchbd.defenses._clusters import Settings, cluster, reduced
 from benchbd.defenses.ac import Ac
-from benchbd.errors import Diverged, Impossible
+from benchbd.errors import Diverged, UsageError
 
-INFO = DatasetInfo(classes=3, size=32, train=600, test=100, class_counts=None, target=1)
 DIMS = 24
 
 
@@ -186,10 +184,9 @@ def test_nothing_left_is_a_failure(fake_lab):
 @pytest.mark.parametrize(
     "given", [{"scope": "all", "analysis": "distance"}, {"dims": 0}, {"max_share": 0.0}, {"min_silhouette": 1.5}]
 )
-def test_check_refuses_settings_that_mean_nothing(given):
-    Ac().check(INFO, None)
-    with pytest.raises(Impossible, match="ac"):
-        Ac(**given).check(INFO, None)
+def test_settings_that_mean_nothing_are_refused(given):
+    with pytest.raises(UsageError, match="ac"):
+        Ac(**given)
 
 
 def test_predicted_sharing():

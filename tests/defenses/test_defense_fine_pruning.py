@@ -98,6 +98,12 @@ def test_starts_from_the_undefended_model_and_prunes_in_order_of_activation(fake
     assert expected[0] - expected[note["pruned"]] <= 0.08 < expected[0] - expected[note["pruned"] + 1]
 
 
+def test_the_evaluator_is_given_every_pruning_up_to_the_one_that_is_kept(fake_lab, world):
+    lab = run(fake_lab, world)
+    order, pruned = lab.notes["pruning"]["order"], lab.notes["pruning"]["pruned"]
+    assert lab.traced == [(f"{count} pruned", order[:count]) for count in range(pruned + 1)]
+
+
 def test_only_validation_images_stop_and_only_the_others_rank(fake_lab, world):
     labels, features, _, _ = world
     usual = run(fake_lab, world).notes["pruning"]
