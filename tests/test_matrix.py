@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import textwrap
 import time
 from collections import Counter
@@ -600,3 +601,14 @@ def test_what_random_filter_imitates_is_a_column_of_its_row(name: str) -> None:
 def test_quickstart_is_shipped() -> None:
     assert "quickstart" in matrix.shipped()
     assert {c.attack.name for c in matrix.load("quickstart").cells} == {"none", "bn-g", "blend"}
+
+
+def test_every_committed_record_is_a_cell_of_the_matrix_that_made_it() -> None:
+    """Shows a default changed without raising its plugin's version, and a version raised without measuring anew."""
+    file = Path(__file__).parent.parent / "leaderboard" / "results.jsonl"
+    made: dict[str, set[str]] = {}
+    for record in map(json.loads, file.read_text().splitlines()):
+        made.setdefault(record["matrix"], set()).add(record["id"])
+    assert made
+    for name, ids in made.items():
+        assert ids <= {cell.id for cell in matrix.load(name).cells}, f"of {name}"
