@@ -30,7 +30,8 @@ class _Thinned(nn.Conv2d):
 def _thin(net: nn.Module) -> None:
     """Let every strided 1x1 convolution of a network, whoever wrote it, be computed the safe way."""
     for part in net.modules():
-        if type(part) is nn.Conv2d and part.kernel_size == (1, 1) and part.stride != (1, 1) and not any(part.padding):
+        strided = type(part) is nn.Conv2d and part.kernel_size == (1, 1) and part.stride != (1, 1)
+        if strided and part.padding in ((0, 0), "valid"):
             part.__class__ = _Thinned
 
 

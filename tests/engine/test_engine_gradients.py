@@ -18,17 +18,10 @@ from benchbd.components import Normalisation
 from benchbd.engine import Classifier, build, choose_precision
 from benchbd.engine.step import training_mode
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 NORMALISATION = Normalisation((0.4, 0.5, 0.6), (0.2, 0.25, 0.3))
 CLOSE = 1e-5
 """Largest error, as a share of what the terms of the largest sum come to when none cancels another."""
-
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def thin(name: str) -> str:
@@ -99,10 +92,10 @@ def test_convolutions_of_every_network(spec):
 class Narrow(nn.Module):
     """A strided 1x1 convolution with the given number of channels in, as the shortcut of a narrow residual network."""
 
-    def __init__(self, channels: int, stride: int | tuple[int, int], bias: bool) -> None:
+    def __init__(self, channels: int, stride: int | tuple[int, int], bias: bool, padding: str | int = 0) -> None:
         super().__init__()
         self.first = nn.Conv2d(3, channels, 3, padding=1)
-        self.shortcut = nn.Conv2d(channels, 6, 1, stride, bias=bias)
+        self.shortcut = nn.Conv2d(channels, 6, 1, stride, padding, bias=bias)
         self.head = nn.Linear(6, 10)
 
     def features(self, x: Tensor) -> Tensor:
@@ -110,10 +103,13 @@ class Narrow(nn.Module):
 
 
 @pytest.mark.parametrize("channels", [1, 2, 3, 7, 8, 9, 15, 16, 17])
-@pytest.mark.parametrize(("stride", "bias", "size"), [(2, False, 32), (3, True, 32), ((1, 2), False, 9)])
-def test_strided_1x1_convolutions_of_anybodys_network(channels, stride, bias, size):
+@pytest.mark.parametrize(
+    ("stride", "bias", "size", "padding"),
+    [(2, False, 32, 0), (3, True, 32, 0), ((1, 2), False, 9, 0), (2, False, 32, "valid"), (2, False, 32, 1)],
+)
+def test_strided_1x1_convolutions_of_anybodys_network(channels, stride, bias, size, padding):
     torch.manual_seed(channels)
-    assert faults(Classifier(Narrow(channels, stride, bias), NORMALISATION), size) == []
+    assert faults(Classifier(Narrow(channels, stride, bias, padding), NORMALISATION), size) == []
 
 
 def test_what_is_computed_another_way_is_stored_the_same_way():
