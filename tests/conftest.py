@@ -74,6 +74,17 @@ def fresh_registry() -> Iterator[None]:
 
 
 @pytest.fixture
+def one_thread() -> Iterator[None]:
+    """One torch thread, as workers have it."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
 def plugin_file(tmp_path: Path, fresh_registry: None) -> Callable[..., Path]:
     """Write a plugin file; what every plugin imports is put before its text."""
 

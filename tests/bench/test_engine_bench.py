@@ -30,7 +30,8 @@ from benchbd.recipe import Recipe
 from benchbd.vision import torchvision
 
 CPU = torch.device("cpu")
-pytestmark = pytest.mark.timeout(1800)  # a busy machine takes ten times as long as a quiet one
+# A busy machine takes ten times as long as a quiet one.
+pytestmark = [pytest.mark.timeout(1800), pytest.mark.usefixtures("one_thread")]
 NORMALISATION = Normalisation((0.4914, 0.4822, 0.4465), (0.247, 0.2435, 0.2616))
 
 
@@ -54,14 +55,6 @@ def full(request) -> bool:
     """Whether to measure, or only to run through."""
     pytest.importorskip("pytest_benchmark")
     return bool(request.config.getoption("benchmark_only", False))
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def in_turns(benchmark: Any, theirs: Callable[[], object], ours: Callable[[], object], rounds: int) -> list[float]:

@@ -22,15 +22,8 @@ from benchbd.store import Store
 N, CLASSES, SIZE = 240, 4, 16
 POISONING = SimpleNamespace(poisons=True)
 ABL = "abl(turning_epochs=3, finetune_epochs=2, unlearn_epochs=2, ratio=0.05, lr=0.01)"
+pytestmark = pytest.mark.usefixtures("one_thread")
 ROW = ["none", "fine-pruning", "ac", ABL, "lfd(teacher_epochs=2)"]
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def planted(order=None):
