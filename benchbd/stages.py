@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -22,11 +22,11 @@ from benchbd.keying import spelled
 from benchbd.ledger import Frame, Ledger
 from benchbd.recipe import Recipe
 from benchbd.seeding import seed_for
-from benchbd.trained import NetworkPlan, Traced, Trained, TrainSet, positions, sha_of
+from benchbd.trained import NetworkPlan, Traced, Trained, TrainSet, last_filters, positions, sha_of
 
 if TYPE_CHECKING:
     from benchbd.barrier import Shelf
-    from benchbd.engine import Loss, Perturb, Precision
+    from benchbd.engine import Classifier, Loss, Perturb, Precision, Weigh
     from benchbd.store import Artifact, Store
 
 CODE_VERSION = 2
@@ -174,6 +174,8 @@ class Stages:
         name: str = "train",
         model: str | None = None,
         weights: Any = None,
+        judge: Trained | None = None,
+        weigh: Weigh | None = None,
         loss: Loss | None = None,
         perturb: Perturb | None = None,
         start: Trained | None = None,
@@ -189,6 +191,9 @@ class Stages:
             name: the stage's name in the record.
             model: another model's spec (``resnet-s(stem=2)``); the cell's where not given.
             weights: float32 (N,), one per sample of ``data``, multiplied into its loss.
+            judge: a frozen network that judges each epoch's augmented views before they are trained on; with ``weigh``.
+            weigh: a frozen dataclass, called each epoch with the judge's cross-entropies float32 (N,) in the order of
+                ``data``; returns that epoch's weights, float32 (N,).
             loss: a frozen dataclass, called with per-sample losses (B,) and weights (B,); returns what is minimised.
             perturb: a frozen dataclass, called with network, images (B, 3, H, W) in [0, 1] and labels after
                 augmentation; returns the images to train on.
@@ -211,7 +216,10 @@ class Stages:
             raise UsageError(f"{name}: {plan.part.text} cannot start from a {start._plan.part.text}")
         recipe = self._recipe(changes, name)
         values = None if weights is None else _weights(weights, len(data), name)
+        if (judge is None) != (weigh is None) or (judge is not None and weights is not None):
+            raise UsageError(f"{name}: judge and weigh go together, and without weights")
         precision = self.precision_for(plan)
+        judged = [] if judge is None else [[judge.key, spelled(weigh, f"{name}: weigh"), self._owner]]
         key = digest(
             [
                 "train",
@@ -225,6 +233,7 @@ class Stages:
                 None if start is None else start.key,
                 [self._seed, repeat],
                 precision.name,
+                *judged,
             ]
         )
 
@@ -241,9 +250,11 @@ class Stages:
                 precision=precision,
                 seed=seed_for("batches", self._seed, repeat),
                 weights=None if values is None else torch.from_numpy(values),
+                reweigh=None if judge is None or weigh is None else engine.Reweigh(judge.module(), weigh),
                 loss=loss,
                 perturb=perturb,
                 on_progress=lambda facts: self._on_event({"event": "progress", "stage": name, **facts}),
+                on_epoch=self._watcher(key),
                 checkpoint=Checkpoint(self._store, key, self._checkpoint_every),
             )
             state = {k: v.detach().cpu().numpy() for k, v in net.state_dict().items()}
@@ -262,6 +273,10 @@ class Stages:
         if trace:
             self.trace(name, trained)
         return trained
+
+    def _watcher(self, key: str) -> Callable[[int, Classifier], None] | None:
+        """What is called after each epoch of the training under a key; nothing unless :mod:`benchbd.probing` watches."""
+        return None
 
     def _pass(self, kind: str, trained: Trained, data: TrainSet) -> np.ndarray:
         data.check()
@@ -291,21 +306,27 @@ class Stages:
         """Logits, float32 (N, C): eval mode, no augmentation, fp32, in the order of ``data``."""
         return self._pass("logits", trained, data)
 
-    def prune(self, trained: Trained, channels: Any) -> Trained:
-        """The network with some penultimate channels masked to zero; weights stay, nothing is trained.
+    def prune(self, trained: Trained, channels: Any, at: Literal["output", "filters"] = "output") -> Trained:
+        """The network with some penultimate channels silenced; nothing is trained.
 
         Args:
-            trained: the network; itself where there is no channel to mask.
+            trained: the network; itself where there is no channel to silence.
             channels: positions (M,) among the D penultimate channels, in any order, or a mask bool (D,).
+            at: ``output``: masked to zero there, weights stay. ``filters``: the last convolution's filters of these
+                channels and their batch norm are set to zero; what a shortcut brings past them stays.
+
+        Raises:
+            Impossible: ``filters`` of a network that does not say which its last convolution is.
         """
         where = np.unique(positions(channels, len(trained._state["channel_mask"]), "prune"))
         if not len(where):
             return trained
-        key = digest(["prune", CODE_VERSION, trained.key, sha_of(where)])
+        key = digest(["prune", CODE_VERSION, trained.key, sha_of(where), *([] if at == "output" else [at])])
 
         def compute() -> Result:
             state = {k: np.array(v) for k, v in trained._state.items()}
-            state["channel_mask"][where] = 0
+            for name in ("channel_mask",) if at == "output" else last_filters(trained.module()):
+                state[name][where] = 0
             return state, {"epoch_losses": trained.epoch_losses, "epochs": 0}
 
         found = self._memo("model", "prune", key, "", compute)

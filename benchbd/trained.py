@@ -12,7 +12,7 @@ import torch
 from benchbd import engine
 from benchbd.cell import Part, digest
 from benchbd.components import Model, Normalisation
-from benchbd.errors import UsageError
+from benchbd.errors import Impossible, UsageError
 
 if TYPE_CHECKING:
     from benchbd.engine import Classifier
@@ -141,6 +141,23 @@ class Trained:
         head = self.module().head
         weight = head.weight.detach().numpy().copy()
         return weight, np.zeros(len(weight), np.float32) if head.bias is None else head.bias.detach().numpy().copy()
+
+
+def last_filters(net: Classifier) -> list[str]:
+    """Names in a network's state of its last convolution's filters and biases, and of the batch norm's that follows.
+
+    Raises:
+        Impossible: the network does not say which that is (``last_convolution``), or its filters are not the head's
+            inputs one by one.
+    """
+    told = getattr(net.net, "last_convolution", None)
+    parts = [part for part in told() if part is not None] if told else []
+    if not parts or parts[0].out_channels != net.head.in_features:
+        raise Impossible(
+            f"{type(net.net).__name__} does not say which convolution's filters feed its head; mask the output instead"
+        )
+    names = {id(tensor): name for name, tensor in net.named_parameters()}
+    return [names[id(tensor)] for part in parts for tensor in part.parameters()]
 
 
 class Traced(NamedTuple):

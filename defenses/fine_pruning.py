@@ -35,9 +35,14 @@ def split(n: int, seed: int) -> Split:
 
 
 def pruning_curve(
-    features: np.ndarray, labels: np.ndarray, order: np.ndarray, weight: np.ndarray, bias: np.ndarray
+    features: np.ndarray,
+    labels: np.ndarray,
+    order: np.ndarray,
+    weight: np.ndarray,
+    bias: np.ndarray,
+    pruned: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Accuracy after each pruned channel, from the features alone: a pruned channel adds nothing to any logit.
+    """Accuracy after each pruned channel, from the features alone: each adds to the logits for itself.
 
     Args:
         features: (N, D), the head's input.
@@ -45,12 +50,16 @@ def pruning_curve(
         order: int64 (D,), channels in the order of pruning.
         weight: (C, D) of the head.
         bias: (C,) of the head.
+        pruned: (N, D), the head's input when every channel is pruned; zeros where not given.
 
     Returns:
         float64 (D + 1,): entry k is the accuracy with the first k channels of ``order`` pruned.
     """
     x, w = features.astype(np.float64), weight.astype(np.float64)
     logits = np.broadcast_to(bias.astype(np.float64), (len(x), len(bias))).copy()
+    if pruned is not None:
+        logits += pruned.astype(np.float64) @ w.T
+        x = x - pruned
     curve = np.empty(len(order) + 1)
     curve[-1] = (logits.argmax(1) == labels).mean()
     # From all pruned back to none, since adding a silent channel is exact where subtracting one would leave rounding.
@@ -79,6 +88,9 @@ class FinePruning(Defense):
     """Share of the clean training set it is given, in (0, 1]; 80 % of it ranks, 20 % validates."""
     max_drop: float | None = None
     """Validation accuracy that pruning may cost, in [0, 1); the profile's where not given."""
+    mask_at: Literal["output", "filters"] = "output"
+    """What pruning a channel means: its output, the head's input, is masked; or the last convolution's filter is set to
+    zero, past which a residual block's shortcut keeps the channel alive (as some toolboxes do)."""
     finetune_epochs: int | None = None
     """Epochs of fine-tuning after pruning; the profile's where not given."""
     finetune_lr: float = 0.01
@@ -90,6 +102,8 @@ class FinePruning(Defense):
             raise UsageError(f"fine-pruning: clean_frac is a share in (0, 1], such as 0.05, not {self.clean_frac:g}")
         if not 0.0 <= drop < 1.0 or epochs < 0 or self.finetune_lr <= 0:
             raise UsageError("fine-pruning: max_drop must be in [0, 1), finetune_epochs >= 0, finetune_lr > 0")
+        if epochs and self.mask_at == "filters":
+            raise UsageError("fine-pruning: filters set to zero grow back in fine-tuning; say finetune_epochs: 0")
 
     def check(self, info: DatasetInfo, attack: Attack) -> None:
         """Refuse a clean part too small to rank and validate on."""
@@ -107,14 +121,20 @@ class FinePruning(Defense):
         """Rank channels, prune to the last state that validation allows, fine-tune where the profile says so.
 
         The channels are those of the last block's output, which is the head's input: masking only the last convolution
-        of a residual block would leave the channel alive through the shortcut.
+        of a residual block (``mask_at: filters``) leaves the channel alive through the shortcut.
+
+        The validation images are clean ones that the network was trained on, as in the published code: its accuracy
+        there is higher than on unseen images, and falls later.
         """
         drop, epochs = self._settings()
         trained = lab.train(lab.poisoned)
         features = lab.features(trained, lab.clean)
         rank, validate = split(len(lab.clean), lab.seed_for("fine-pruning split"))
         order = np.argsort(features[rank].mean(0), kind="stable")
-        curve = pruning_curve(features[validate], lab.clean.labels.numpy()[validate], order, *trained.head())
+        bare = None
+        if self.mask_at == "filters":
+            bare = lab.features(lab.prune(trained, np.arange(len(order)), at="filters"), lab.clean)[validate]
+        curve = pruning_curve(features[validate], lab.clean.labels.numpy()[validate], order, *trained.head(), bare)
         pruned = stop_at(curve, drop)
         lab.note(
             "pruning",
@@ -126,9 +146,10 @@ class FinePruning(Defense):
                 "order": order.tolist(),
             },
         )
-        for count in np.unique(np.linspace(0, pruned, CURVE_POINTS).round().astype(int)).tolist():
-            lab.trace(f"{count} pruned", trained, order[:count])
-        model = lab.prune(trained, order[:pruned])
+        model = lab.prune(trained, order[:pruned], at=self.mask_at)
+        if self.mask_at == "output":
+            for count in np.unique(np.linspace(0, pruned, CURVE_POINTS).round().astype(int)).tolist():
+                lab.trace(f"{count} pruned", trained, order[:count])
         if epochs:
             model = lab.train(
                 lab.clean, what="fine-tune", name="fine-tuning", start=model, epochs=epochs, lr=self.finetune_lr,

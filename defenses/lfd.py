@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from benchbd.lab import Lab, Trained
 
 
+CHANCE = 0.01
+"""Share of the labels' entropy that a teacher must have learnt, or it counts as being at chance level."""
+
+
 class Threshold(NamedTuple):
     """Equation 4: the loss ``gamma`` that splits the samples, and the mask (N,) of candidates for poison."""
 
@@ -43,6 +47,32 @@ def threshold(losses: np.ndarray, alpha: float, rule: Literal["threshold", "rank
     candidates = np.zeros(len(losses), dtype=bool)
     candidates[order[:index]] = True
     return Threshold(float(losses[order[index - 1]]), candidates)
+
+
+def told_apart(losses: np.ndarray, alpha: float, rule: Literal["threshold", "rank"]) -> Threshold:
+    """:func:`threshold` of losses float64 (N,); raises Diverged where they are not finite or nothing exceeds gamma."""
+    if not np.isfinite(losses).all():
+        raise Diverged("lfd: the teacher's losses are not finite")
+    split = threshold(losses, alpha, rule)
+    if split.candidates.all():
+        raise Diverged(f"lfd: the teacher tells no sample from another, no loss exceeds gamma = {split.gamma:g}")
+    return split
+
+
+def at_chance(losses: np.ndarray, labels: np.ndarray) -> bool:
+    """Whether a teacher knows no more than how frequent each label is.
+
+    No constant answer has a mean cross-entropy below the entropy of the labels, and a network whose ReLUs have died
+    gives constant answers.
+
+    Args:
+        losses: float64 (N,), the teacher's cross-entropies.
+        labels: int64 (N,).
+    """
+    shares = np.bincount(labels) / len(labels)
+    shares = shares[shares > 0]
+    entropy = float(-(shares * np.log(shares)).sum())
+    return not losses.mean() < (1 - CHANCE) * entropy
 
 
 def distinction_weights(
@@ -90,6 +120,37 @@ def ascent_weights(candidates: np.ndarray, scale: Literal["signs", "two-means", 
 
 
 @dataclasses.dataclass(frozen=True)
+class Weighing:
+    """From the teacher's losses to the student's weights: equations 4 to 6 with the options of :class:`Lfd`.
+
+    A sample's loss may be the one on the image as it is, or on the view of it that the student is about to see.
+    """
+
+    alpha: float
+    beta: float
+    mode: Literal["weighted", "unweighted", "none"]
+    index_rule: Literal["threshold", "rank"]
+    neg_norm: Literal["range", "gamma"]
+    max_rule: Literal["max", "p99.9"]
+    normalise: Literal["batch", "weights"]
+    ga_scale: Literal["signs", "two-means", "beta"]
+
+    def __call__(self, losses: np.ndarray) -> np.ndarray:
+        """Losses float (N,) -> weights float32 (N,). Raises Diverged where no weight could be made of them."""
+        values = losses.astype(np.float64)
+        split = told_apart(values, self.alpha, self.index_rule)
+        if self.mode == "unweighted":
+            weights = ascent_weights(split.candidates, self.ga_scale, self.beta)
+        elif self.mode == "none":
+            weights = (~split.candidates).astype(np.float64)
+        else:
+            weights = distinction_weights(values, split, self.beta, self.neg_norm, self.max_rule)
+            if self.normalise == "weights":
+                weights = mean_one(weights)
+        return weights.astype(np.float32)
+
+
+@dataclasses.dataclass(frozen=True)
 class CappedAscent:
     """Weighted batch mean in which a sample stops being pushed up once its loss exceeds ``cap``.
 
@@ -107,7 +168,7 @@ class CappedAscent:
 class Lfd(Defense):
     """LfD (2024): ascend on what a tiny teacher learns at once, weight the rest by how hard the teacher finds it."""
 
-    smoke: ClassVar[dict[str, Any]] = {"teacher_epochs": 1}
+    smoke: ClassVar[dict[str, Any]] = {"teacher_epochs": 1, "teacher_tries": 1}
 
     alpha: float = 0.15
     """Share of the training set taken for poison candidates, in (0, 1). GTSRB: 0.20."""
@@ -121,6 +182,9 @@ class Lfd(Defense):
     """Teacher's learning rate: the cosine of teacher_horizon epochs broken off, one to zero in its own, or none."""
     teacher_horizon: int = 80
     """Epochs in which the broken-off cosine would reach zero; the teacher's own where those are more."""
+    teacher_tries: int = 3
+    """Initialisations tried in turn while the teacher stays at chance level: narrow networks can start with dead ReLUs.
+    Of several, the one with the lowest mean loss counts."""
     mode: Literal["weighted", "unweighted", "none", "drop"] = "weighted"
     """Equation 6; equation 5 (plain ascent); candidates weigh 0, the others 1; candidates are left out."""
     index_rule: Literal["threshold", "rank"] = "threshold"
@@ -131,6 +195,9 @@ class Lfd(Defense):
     """What weight 1 stands for: the largest loss, or the 99.9th percentile (larger ones clipped)."""
     normalise: Literal["batch", "weights"] = "batch"
     """The weighted loss is divided by the batch size, or by the sum of weights (weights then have mean 1)."""
+    recompute: Literal["never", "epoch"] = "never"
+    """epoch: each epoch, the frozen teacher weighs the augmented views that the student sees in it; never: the images
+    as they are, once. What is told of the candidates is always the latter."""
     ga_scale: Literal["signs", "two-means", "beta"] = "signs"
     """Mode unweighted: weights +1 and -1, those of two separate means, or +1 and -beta."""
     ga_cap: float = 10.0
@@ -141,8 +208,10 @@ class Lfd(Defense):
             raise UsageError(f"lfd: alpha is a share in (0, 1), such as 0.15, not {self.alpha:g}")
         if self.beta < 0.0 or self.ga_cap <= 0.0:
             raise UsageError(f"lfd: beta must be >= 0 and ga_cap > 0, not {self.beta:g} and {self.ga_cap:g}")
-        if self.teacher_epochs < 1 or self.teacher_horizon < 1:
-            raise UsageError("lfd: teacher_epochs and teacher_horizon must be 1 or more")
+        if min(self.teacher_epochs, self.teacher_horizon, self.teacher_tries) < 1:
+            raise UsageError("lfd: teacher_epochs, teacher_horizon and teacher_tries must be 1 or more")
+        if self.recompute != "never" and self.mode == "drop":
+            raise UsageError("lfd: mode drop leaves samples out for good, so recompute must be never")
 
     def check(self, info: DatasetInfo, attack: Attack) -> None:
         """Refuse numbers that leave no candidate or nothing but candidates, and a teacher that does not fit."""
@@ -151,7 +220,7 @@ class Lfd(Defense):
         registry.make("models", self.teacher).check(info)
 
     def trainings(self, attack: Attack) -> tuple[Training, ...]:
-        """The teacher, shared by everything but its own settings, and the student."""
+        """The teacher, shared by everything but its own settings, and the student. Teachers drawn anew come on top."""
         model = repr(registry.make("models", self.teacher))
         teacher = ("lfd", model, *sorted(self._teacher_recipe().items()))
         split = (self.alpha, self.index_rule)
@@ -163,7 +232,7 @@ class Lfd(Defense):
         }
         return (
             Training("teacher", teacher),
-            Training("full", (*teacher, *split, self.mode, *student[self.mode])),
+            Training("full", (*teacher, self.teacher_tries, *split, self.mode, self.recompute, *student[self.mode])),
         )
 
     def train(self, lab: Lab) -> Trained:
@@ -172,39 +241,56 @@ class Lfd(Defense):
         Raises:
             Diverged: the teacher's losses are not finite, or tell no sample from another.
         """
-        teacher = lab.train(lab.poisoned, what="teacher", name="teacher", model=self.teacher, **self._teacher_recipe())
-        losses = lab.losses(teacher, lab.poisoned).astype(np.float64)
-        if not np.isfinite(losses).all():
-            raise Diverged("lfd: the teacher's losses are not finite")
-        split = threshold(losses, self.alpha, self.index_rule)
-        if split.candidates.all():
-            raise Diverged(f"lfd: the teacher tells no sample from another, no loss exceeds gamma = {split.gamma:g}")
-        lab.suspect(-losses, split.candidates)
         labels = lab.poisoned.labels.numpy()
+        teacher, losses, tries = self._teach(lab, labels)
+        split = told_apart(losses, self.alpha, self.index_rule)
+        lab.suspect(-losses, split.candidates)
         facts: dict[str, Any] = {
             "gamma": split.gamma,
             "candidates": int(split.candidates.sum()),
             "candidates_per_class": np.bincount(labels[split.candidates], minlength=lab.classes).tolist(),
             "teacher_loss_mean": float(losses.mean()),
             "teacher_loss_max": float(losses.max()),
+            "teacher_tries": tries,
+            "teacher_at_chance": at_chance(losses, labels),
         }
-        if self.mode == "weighted":
-            weights = distinction_weights(losses, split, self.beta, self.neg_norm, self.max_rule)
-            facts |= {"weight_min": float(weights.min()), "weight_mean": float(weights.mean())}
-            if self.normalise == "weights":
-                weights = mean_one(weights)
-            student = lab.train(lab.poisoned, weights=weights.astype(np.float32))
-        elif self.mode == "unweighted":
-            weights = ascent_weights(split.candidates, self.ga_scale, self.beta)
-            student = lab.train(lab.poisoned, weights=weights.astype(np.float32), loss=CappedAscent(self.ga_cap))
+        if self.mode == "drop":
+            student = lab.train(lab.poisoned.subset(np.flatnonzero(~split.candidates)))
+        else:
+            student = self._student(lab, teacher, losses, facts)
+        if self.mode == "unweighted":
             reached = lab.losses(student, lab.poisoned.subset(np.flatnonzero(split.candidates)))
             facts["candidates_beyond_cap"] = float((reached > self.ga_cap).mean())
-        elif self.mode == "none":
-            student = lab.train(lab.poisoned, weights=(~split.candidates).astype(np.float32))
-        else:
-            student = lab.train(lab.poisoned.subset(np.flatnonzero(~split.candidates)))
         lab.note("lfd", facts)
         return student
+
+    def _teach(self, lab: Lab, labels: np.ndarray) -> tuple[Trained, np.ndarray, int]:
+        """The teacher, its losses float64 (N,) on the images as they are, and how many were trained to get it."""
+        found: list[tuple[float, Trained, np.ndarray]] = []
+        for repeat in range(self.teacher_tries):
+            teacher = lab.train(
+                lab.poisoned, what="teacher", name="teacher", model=self.teacher, repeat=repeat,
+                **self._teacher_recipe(),
+            )  # fmt: skip
+            losses = lab.losses(teacher, lab.poisoned).astype(np.float64)
+            found.append((float(losses.mean()), teacher, losses))
+            if not at_chance(losses, labels):
+                break
+        _, teacher, losses = min(found, key=lambda one: (not np.isfinite(one[0]), one[0]))
+        return teacher, losses, len(found)
+
+    def _student(self, lab: Lab, teacher: Trained, losses: np.ndarray, facts: dict[str, Any]) -> Trained:
+        assert self.mode != "drop"
+        weigh = Weighing(
+            self.alpha, self.beta, self.mode, self.index_rule, self.neg_norm, self.max_rule, self.normalise,
+            self.ga_scale,
+        )  # fmt: skip
+        weights = weigh(losses)
+        facts |= {"weight_min": float(weights.min()), "weight_mean": float(weights.mean(dtype=np.float64))}
+        how: dict[str, Any] = {"loss": CappedAscent(self.ga_cap)} if self.mode == "unweighted" else {}
+        if self.recompute == "never":
+            return lab.train(lab.poisoned, weights=weights, **how)
+        return lab.train(lab.poisoned, judge=teacher, weigh=weigh, **how)
 
     def _teacher_recipe(self) -> dict[str, Any]:
         """The base recipe's optimiser, no augmentation, a few epochs of an almost constant learning rate."""

@@ -14,6 +14,10 @@ class Network(nn.Module):
         """Penultimate features, (B, D), of normalised images (B, 3, H, W)."""
         raise NotImplementedError
 
+    def last_convolution(self) -> tuple[nn.Conv2d | None, nn.BatchNorm2d | None]:
+        """The convolution whose filters become the features one by one, and the batch norm after it, where they are."""
+        return None, None
+
     def forward(self, x: Tensor) -> Tensor:
         """Logits, (B, classes)."""
         logits: Tensor = self.head(self.features(x))

@@ -81,3 +81,10 @@ class MobileNetV2(Network):
     def features(self, x: Tensor) -> Tensor:
         """Channel means of the last convolution, (B, last)."""
         return pooled(self.last(self.blocks(self.stem(x))))
+
+    def last_convolution(self) -> tuple[nn.Conv2d | None, nn.BatchNorm2d | None]:
+        """The 1x1 convolution before the pooling."""
+        conv, norm = self.last[0], self.last[1]
+        assert isinstance(conv, nn.Conv2d)
+        assert isinstance(norm, nn.BatchNorm2d)
+        return conv, norm

@@ -61,3 +61,8 @@ class ResNet(Network):
     def features(self, x: Tensor) -> Tensor:
         """Last stage's channel means, (B, widths[-1])."""
         return pooled(self.stages(self.stem(x)))
+
+    def last_convolution(self) -> tuple[nn.Conv2d | None, nn.BatchNorm2d | None]:
+        """The last block's second; a shortcut leads past it."""
+        block = [part for part in self.stages.modules() if isinstance(part, Block)][-1]
+        return block.conv2, block.bn2

@@ -36,3 +36,11 @@ class VGG(Network):
     def features(self, x: Tensor) -> Tensor:
         """Last convolution's channel means after pooling, (B, D)."""
         return pooled(self.convolutions(x))
+
+    def last_convolution(self) -> tuple[nn.Conv2d | None, nn.BatchNorm2d | None]:
+        """The last of the chain."""
+        parts = list(self.convolutions)
+        at = max(n for n, part in enumerate(parts) if isinstance(part, nn.Conv2d))
+        conv, after = parts[at], parts[at + 1]
+        assert isinstance(conv, nn.Conv2d)
+        return conv, after if isinstance(after, nn.BatchNorm2d) else None

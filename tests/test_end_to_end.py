@@ -22,7 +22,7 @@ from benchbd.execute import execute
 
 HERE = Path(__file__).parent
 DATA, MODEL, ATTACKS = "digits(train=200,test=60)", "resnet18(width=4)", ("none", "bn-g", "blend")
-QUICK = {"fine-pruning": "clean_frac=0.2", "random-filter": "of='lfd(teacher_epochs=1)'"}
+QUICK = {"fine-pruning": "clean_frac=0.2", "random-filter": "of='lfd(teacher_epochs=1, teacher_tries=1)'"}
 """What small sets and short tests need beyond the plugins' own smoke parameters."""
 
 
@@ -121,7 +121,7 @@ def test_a_row_shares_and_a_second_run_trains_nothing(whole):
     assert one["feature-model"] == one["teacher"] == 1
     again = run([c for c in cells if c.attack.name == "bn-g"], output)
     assert computed(again) == Counter()
-    more = cells_of(("bn-g",), ["lfd(teacher_epochs=1, beta=0.01)"])
+    more = cells_of(("bn-g",), ["lfd(teacher_epochs=1, teacher_tries=1, beta=0.01)"])
     assert predicted((*cells, *more)) - predicted(cells) == Counter({"full": 1})
     assert computed(run(more, output)) == Counter({"full": 1})
 

@@ -104,6 +104,27 @@ def test_features_come_after_the_last_relu(spec: str) -> None:
     assert (features > 0).any()
 
 
+@pytest.mark.parametrize("spec", [s for s in THIN if "lenet" not in s])
+def test_the_last_convolution_decides_the_features(spec: str) -> None:
+    """Without its filter and batch norm a feature no longer depends on what that convolution sees."""
+    net = build(spec).eval()
+    conv, norm = net.last_convolution()
+    seen: list[torch.Tensor] = []
+    conv.register_forward_hook(lambda module, inputs, output: seen.append(output))
+    with torch.no_grad():
+        before = net.features(torch.randn(2, 3, 32, 32))
+        assert seen[0].shape[1] == before.shape[1] == net.head.in_features
+        for part in filter(None, (conv, norm)):
+            for parameter in part.parameters():
+                parameter[0] = 0
+        after = net.features(torch.randn(8, 3, 32, 32))
+    assert (after[:, 0] == 0).all() or spec.startswith("resnet")
+
+
+def test_lenets_features_come_from_no_convolution() -> None:
+    assert build("lenet").last_convolution() == (None, None)
+
+
 @pytest.mark.parametrize("spec", THIN)
 def test_every_parameter_is_trained(spec: str) -> None:
     """One backward pass reaches every parameter (with a seed for which the tiniest net's ReLUs are alive)."""

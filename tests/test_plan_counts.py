@@ -22,7 +22,7 @@ attacks: ATTACKS
 defenses: DEFENSES
 """
 ABL = "{abl: {turning_epochs: 1, finetune_epochs: 1, unlearn_epochs: 1}}"
-LFD = "{lfd: {teacher_epochs: 1}}"
+LFD = "{lfd: {teacher_epochs: 1, teacher_tries: 1}}"
 ROW = f"[none, {{fine-pruning: {{clean_frac: 0.2}}}}, ac, {ABL}, {LFD}, oracle, random-filter]"
 CL = "{cl: {steps: 1, robust_steps: 1}}"
 CL_STANDARD = "{cl: {steps: 1, surrogate: standard}}"
@@ -83,7 +83,7 @@ def test_a_row_before_and_after_its_run_and_with_another_beta(folder: Folder) ->
     folder.write("[bn-g]", ROW)
     assert folder.foretold() == {"full": 6, "feature-model": 1, "teacher": 1, "fine-tune": 2}
     assert folder.run() == Counter()
-    folder.write("[bn-g]", "[none, {lfd: {teacher_epochs: 1, beta: [0.001, 0.01]}}]")
+    folder.write("[bn-g]", "[none, {lfd: {teacher_epochs: 1, teacher_tries: 1, beta: [0.001, 0.01]}}]")
     assert folder.foretold() == {"full": 1}
     assert folder.foretold("--set", "lfd.beta=0.1") == {"full": 1}, "the first beta is not in this plan"
     assert folder.foretold("--set", "lfd.teacher_epochs=2") == {"full": 2, "teacher": 1}
@@ -93,7 +93,7 @@ def test_everything_done_but_fine_pruning_and_a_second_beta(folder: Folder) -> N
     folder.write("[bn-g]", ROW)
     folder.foretold("--exclude", "defense=fine-pruning*")
     folder.write(
-        "[bn-g]", ROW.replace(LFD, "{lfd: {teacher_epochs: 1, beta: [0.001, 0.01]}}").replace(", random-filter", "")
+        "[bn-g]", ROW.replace(LFD, "{lfd: {teacher_epochs: 1, teacher_tries: 1, beta: [0.001, 0.01]}}").replace(", random-filter", "")
     )
     assert folder.foretold() == {"full": 1}
 
@@ -145,6 +145,6 @@ def test_a_bare_random_filter_shares_the_teacher_of_its_row(folder: Folder) -> N
     assert folder.foretold() == {"full": 2, "teacher": 1}
     found = [records.read_record(Path("out"), c.id) for c in matrix.load("m.yaml").cells]
     of = [record["params"]["defense"].get("of") for record in found if record]
-    assert of == [None, "lfd(teacher_epochs=1)"]
+    assert of == [None, "lfd(teacher_epochs=1, teacher_tries=1)"]
     flagged: list[int] = [record["detection"]["flagged"] for record in found if record]
     assert flagged[0] == flagged[1]

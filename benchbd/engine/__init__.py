@@ -6,6 +6,7 @@ from benchbd.engine.fit import Checkpoint, Fit, fit
 from benchbd.engine.network import Classifier, build
 from benchbd.engine.passes import features_of, logits_of, losses_of
 from benchbd.engine.precision import Precision, choose_precision
+from benchbd.engine.reweigh import Reweigh, Weigh
 from benchbd.engine.step import Loss, Perturb, weighted_mean
 from benchbd.seeding import seed_for
 
@@ -16,6 +17,8 @@ __all__ = [
     "Loss",
     "Perturb",
     "Precision",
+    "Reweigh",
+    "Weigh",
     "build",
     "choose_precision",
     "features_of",

@@ -15,6 +15,7 @@ from benchbd.engine.augment import draw_epoch
 from benchbd.engine.graph import CudaRecorder, GraphedStep
 from benchbd.engine.network import Classifier
 from benchbd.engine.precision import Precision, arithmetic
+from benchbd.engine.reweigh import Reweigh
 from benchbd.engine.state import make_optimizer, restore, set_lr, snapshot
 from benchbd.engine.step import Loss, Perturb, Step, training_mode
 from benchbd.errors import BenchbdError, Diverged
@@ -30,7 +31,8 @@ class Fit(NamedTuple):
 
     Attributes:
         epoch_losses: mean cross-entropy of each epoch, as seen in training (augmented, train mode, unweighted).
-        seconds: wall-clock of the training, the parts before a resume included, CUDA graph capture excluded.
+        seconds: wall-clock of the training, the parts before a resume included; CUDA graph capture and ``on_epoch``
+            excluded.
         steps: optimiser steps done in all.
     """
 
@@ -105,6 +107,7 @@ def fit(
     precision: Precision,
     seed: int,
     weights: Tensor | None = None,
+    reweigh: Reweigh | None = None,
     loss: Loss | None = None,
     perturb: Perturb | None = None,
     on_progress: Callable[[dict[str, Any]], None] | None = None,
@@ -122,6 +125,7 @@ def fit(
         precision: of :func:`benchbd.engine.choose_precision`.
         seed: of order, augmentation and dropout. Everything random is drawn from (seed, epoch) or (seed, epoch, step).
         weights: float32 (N,), one per image of the set, whatever the order of training; ones where not given.
+        reweigh: makes other weights at the start of each epoch.
         loss: what to minimise, from a batch's losses and weights; :func:`weighted_mean` where not given.
         perturb: adversarial training.
         on_progress: told ``epoch`` (from 1), ``epochs``, ``step`` and ``steps`` of the epoch, ``images`` trained on so
@@ -157,7 +161,7 @@ def fit(
         images = images.contiguous(memory_format=torch.channels_last)
     step = Step(net, optimizer, images, labels.to(device), weights.to(device), recipe, precision, loss, perturb)
     with arithmetic(device, strict=precision.strict, search=not precision.strict), _own_randomness(device) as reseed:
-        result = _loop(step, count, seed, reseed, on_progress, on_epoch, checkpoint)
+        result = _loop(step, count, seed, reseed, reweigh, on_progress, on_epoch, checkpoint)
     net.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     net.eval()
     return result
@@ -168,6 +172,7 @@ def _loop(
     count: int,
     seed: int,
     reseed: Callable[[int], None],
+    reweigh: Reweigh | None,
     on_progress: Callable[[dict[str, Any]], None] | None,
     on_epoch: Callable[[int, Classifier], None] | None,
     checkpoint: Checkpoint | None,
@@ -204,6 +209,9 @@ def _loop(
         training_mode(net, recipe.bn)
         set_lr(optimizer, recipe.lr_at(epoch))
         rows = draw_epoch(seed, epoch, count).to(device)
+        if reweigh is not None:
+            # In place, where a captured graph reads them. A resume in mid-epoch finds the same: the rows are the same.
+            step.weights.copy_(reweigh(step.images, step.labels, rows, recipe.augment))
         for batch in range(first_batch, len(bounds)):
             start, end = bounds[batch]
             reseed(seed_for(seed, "step", epoch, batch))
@@ -225,9 +233,11 @@ def _loop(
             done = _progress(epoch, recipe.epochs, len(bounds), len(bounds), (epoch + 1) * count)
             on_progress({**done, "loss": mean})
         if on_epoch is not None:
+            paused = time.perf_counter()
             net.eval()
             on_epoch(epoch, net)
             optimizer.zero_grad(set_to_none=True)  # what it may have left behind
+            before -= time.perf_counter() - paused
         if checkpoint is not None and epoch + 1 < recipe.epochs and checkpoint.due():
             save(epoch + 1, 0)
 

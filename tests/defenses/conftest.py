@@ -117,7 +117,7 @@ class FakeLab:
     def logits(self, trained: FakeTrained, data: TrainSet) -> np.ndarray:
         return self._look_up("logits", data)
 
-    def prune(self, trained: FakeTrained, channels: np.ndarray) -> FakeTrained:
+    def prune(self, trained: FakeTrained, channels: np.ndarray, at: str = "output") -> FakeTrained:
         self.pruned = np.asarray(channels)
         return dataclasses.replace(trained, key="pruned")
 

@@ -34,6 +34,14 @@ def test_curve_equals_masked_forward_passes(channels, classes, n, seed, silent):
     np.testing.assert_array_equal(pruning_curve(features, labels, order, weight, bias), expected)
 
 
+def test_curve_of_filters_keeps_what_the_shortcut_brings():
+    features = np.array([[2.0, 0.0], [0.0, 2.0]])
+    head = np.eye(2), np.zeros(2)
+    order = np.array([1, 0])
+    assert pruning_curve(features, np.array([0, 1]), order, *head).tolist() == [1.0, 0.5, 0.5]
+    assert pruning_curve(features, np.array([0, 1]), order, *head, features / 2).tolist() == [1.0, 1.0, 1.0]
+
+
 @given(st.lists(st.integers(0, 100), min_size=3, max_size=30), st.integers(0, 99))
 def test_stops_one_before_the_first_state_that_costs_too_much(percent, drop):
     curve = np.array(percent) / 100
@@ -161,6 +169,7 @@ def test_plan_and_need():
         {"max_drop": -0.1},
         {"finetune_epochs": -1},
         {"finetune_lr": 0.0},
+        {"profile": "canonical", "mask_at": "filters"},
     ],
 )
 def test_numbers_that_mean_nothing_are_refused(given):

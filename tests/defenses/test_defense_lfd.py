@@ -11,7 +11,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from benchbd.components import DatasetInfo
-from benchbd.defenses.lfd import CappedAscent, Lfd, ascent_weights, distinction_weights, mean_one, threshold
+from benchbd.defenses.lfd import (
+    CappedAscent,
+    Lfd,
+    Weighing,
+    ascent_weights,
+    at_chance,
+    distinction_weights,
+    mean_one,
+    threshold,
+)
 from benchbd.errors import Diverged, Impossible, UsageError
 
 INFO = DatasetInfo(classes=10, size=32, train=1000, test=100, class_counts=None, target=1)
@@ -132,7 +141,7 @@ def test_mean_one():
 
 @pytest.fixture
 def losses():
-    return np.random.default_rng(0).gamma(2.0, 1.0, 200).astype(np.float32)
+    return np.random.default_rng(0).gamma(2.0, 0.25, 200).astype(np.float32)
 
 
 @pytest.fixture
@@ -170,7 +179,7 @@ def test_teacher_is_small_unaugmented_and_short(lab, given, expected):
     assert settings["model"] == "resnet-s(stem=64)"
     assert settings["augment"] == ()
     assert expected.items() <= settings.items()
-    lab.recipe.but(**{k: v for k, v in settings.items() if k not in ("what", "name", "model")})
+    lab.recipe.but(**{k: v for k, v in settings.items() if k not in ("what", "name", "model", "repeat")})
 
 
 def test_modes(lab, losses):
@@ -195,6 +204,77 @@ def test_a_teacher_that_tells_nothing_apart_is_a_failure(fake_lab):
         Lfd().train(fake_lab(np.arange(20) % 2, losses=np.append(np.arange(19), np.nan)))
 
 
+@given(st.lists(st.integers(0, 4), min_size=2, max_size=50), st.lists(st.floats(-3, 3), min_size=5, max_size=5))
+def test_no_constant_answer_is_above_chance(labels, logits):
+    shares = np.exp(logits) / np.exp(logits).sum()
+    assert at_chance(-np.log(shares[labels]), np.array(labels))
+
+
+def test_who_knows_something_is_above_chance():
+    labels = np.arange(100) % 4
+    assert not at_chance(np.full(100, 0.9 * math.log(4)), labels)
+    assert at_chance(np.full(100, 0.995 * math.log(4)), labels)
+    assert at_chance(np.full(100, np.nan), labels)
+
+
+class Sluggish:
+    """A lab whose first teachers stay at chance level, each a little closer to it than the last."""
+
+    def __new__(cls, fake_lab, dead, alive):
+        lab = fake_lab(np.arange(200) % 4, losses=alive)
+        answers = [*(np.random.default_rng(n).normal(d, 1e-4, 200) for n, d in enumerate(dead)), alive]
+        repeats = []
+
+        def losses(trained, data):
+            return np.asarray(answers[int(trained.key.split()[-1]) - 1], np.float32)
+
+        def train(data, **settings):
+            repeats.append(settings.get("repeat"))
+            return type(lab).train(lab, data, **settings)
+
+        lab.losses, lab.train, lab.repeats = losses, train, repeats
+        return lab
+
+
+def test_a_teacher_at_chance_level_is_drawn_anew(fake_lab, losses):
+    lab = Sluggish(fake_lab, [1.40, 1.39], losses)
+    Lfd().train(lab)
+    assert lab.repeats == [0, 1, 2, None]
+    assert lab.notes["lfd"]["teacher_tries"] == 3
+    assert lab.notes["lfd"]["teacher_at_chance"] is False
+    np.testing.assert_array_equal(lab.scores, -losses)
+
+
+def test_of_teachers_at_chance_level_the_best_counts_and_the_record_says_so(fake_lab, losses):
+    lab = Sluggish(fake_lab, [1.42, 1.39, 1.41], losses)
+    Lfd().train(lab)
+    assert lab.repeats == [0, 1, 2, None]
+    assert lab.notes["lfd"]["teacher_at_chance"] is True
+    assert lab.notes["lfd"]["teacher_loss_mean"] == pytest.approx(1.39, abs=1e-3)
+    lab = Sluggish(fake_lab, [1.42, 1.39, 1.41], losses)
+    Lfd(teacher_tries=1).train(lab)
+    assert lab.repeats == [0, None]
+
+
+def test_recomputed_weights_are_those_of_the_views(lab, losses):
+    lfd = Lfd(alpha=0.2, beta=0.003, recompute="epoch")
+    lfd.train(lab)
+    settings = lab.calls[1].settings
+    assert set(settings) == {"judge", "weigh"}
+    assert settings["judge"].key == "trained 1"
+    views = losses[::-1]
+    _, expected = by_hand([float(x) for x in views], 0.2, 0.003)
+    np.testing.assert_array_equal(settings["weigh"](views), np.array(expected).astype(np.float32))
+    np.testing.assert_array_equal(lab.scores, -losses)  # the verdict is about the images as they are
+    for mode in ("unweighted", "none"):
+        Lfd(mode=mode, recompute="epoch").train(lab)
+        assert lab.calls[-1].settings["weigh"] == Weighing(
+            0.15, 1e-3, mode, "threshold", "range", "max", "batch", "signs"
+        )
+    with pytest.raises(UsageError, match="mode drop"):
+        Lfd(mode="drop", recompute="epoch")
+
+
 @pytest.mark.parametrize(
     "given",
     [
@@ -205,6 +285,7 @@ def test_a_teacher_that_tells_nothing_apart_is_a_failure(fake_lab):
         {"beta": -1.0},
         {"ga_cap": 0.0},
         {"teacher_epochs": 0},
+        {"teacher_tries": 0},
         {"teacher_horizon": 0},
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
 from types import SimpleNamespace
 
@@ -14,7 +15,8 @@ from benchbd.cell import part_of
 from benchbd.components import Normalisation
 from benchbd.defenses.ac import flat_maps
 from benchbd.defenses.fine_pruning import FinePruning, split
-from benchbd.errors import Diverged
+from benchbd.defenses.lfd import Lfd, Weighing
+from benchbd.errors import Diverged, Impossible
 from benchbd.lab import Lab, Ledger, NetworkPlan, TrainSet
 from benchbd.recipe import Recipe
 from benchbd.store import Store
@@ -23,7 +25,7 @@ N, CLASSES, SIZE = 240, 4, 16
 POISONING = SimpleNamespace(poisons=True)
 ABL = "abl(turning_epochs=3, finetune_epochs=2, unlearn_epochs=2, ratio=0.05, lr=0.01)"
 pytestmark = pytest.mark.usefixtures("one_thread")
-ROW = ["none", "fine-pruning", "ac", ABL, "lfd(teacher_epochs=2)"]
+ROW = ["none", "fine-pruning", "ac", ABL, "lfd(teacher_epochs=2, teacher_tries=1)"]
 
 
 def planted(order=None):
@@ -125,6 +127,74 @@ def test_pruning_curve_equals_passes_of_really_pruned_networks(open_lab):
     assert not silent.any()
 
 
+@pytest.mark.parametrize("model", ["resnet-s2(width=4)", "resnet-s(stem=8)", "mobilenetv2-s"])
+def test_filters_set_to_zero_silence_a_channel_but_for_the_shortcut(open_lab, model):
+    data, _ = planted()
+    lab = open_lab(data, model=model, epochs=1)
+    trained = lab.train(data)
+    whole = lab.features(trained, data)
+    chosen = np.argsort(whole.mean(0))[-2:]
+    bare = lab.features(lab.prune(trained, chosen, at="filters"), data)
+    others = np.setdiff1d(np.arange(whole.shape[1]), chosen)
+    np.testing.assert_array_equal(bare[:, others], whole[:, others])
+    assert bare[:, chosen].any() == model.startswith("resnet")
+    assert not np.array_equal(bare[:, chosen], whole[:, chosen])
+    assert not lab.features(lab.prune(trained, chosen), data)[:, chosen].any()
+
+
+def test_the_curve_of_filters_equals_passes_of_networks_without_them(open_lab):
+    data, _ = planted()
+    lab = open_lab(data, clean=data, epochs=3, augment=())
+    FinePruning(mask_at="filters", max_drop=0.5).train(lab)
+    note = lab.notes["pruning"]
+    part = data.subset(split(N, lab.seed_for("fine-pruning split")).validate)
+    undefended = lab.train(lab.poisoned)
+    for k in range(0, note["channels"] + 1, 3):
+        logits = lab.logits(lab.prune(undefended, note["order"][:k], at="filters"), part)
+        assert (logits.argmax(1) == part.labels.numpy()).mean() == pytest.approx(note["validation_accuracy"][k])
+
+
+def test_a_network_without_a_last_convolution_is_skipped_for_filters(open_lab):
+    data, _ = planted()
+    lab = open_lab(data, clean=data, model="lenet-s", epochs=1)
+    with pytest.raises(Impossible, match="mask the output instead"):
+        FinePruning(mask_at="filters").train(lab)
+
+
+def test_a_student_is_weighed_anew_each_epoch_by_the_views_it_sees(open_lab):
+    data, _ = planted()
+    kwargs = {"teacher_epochs": 2, "teacher": "resnet-s2(width=2)", "teacher_tries": 1}
+    seen = []
+
+    @dataclasses.dataclass(frozen=True)
+    class Watch:
+        inner: Weighing
+
+        def __call__(self, losses):
+            seen.append(losses.copy())
+            return self.inner(losses)
+
+    lab = open_lab(data, epochs=3, augment=("hflip",))
+    teacher = lab.train(data, what="teacher", name="teacher", model="resnet-s2(width=2)", epochs=2, augment=())
+    weigh = Watch(Weighing(0.15, 1e-3, "weighted", "threshold", "range", "max", "batch", "signs"))
+    lab.train(data, judge=teacher, weigh=weigh)
+    assert len(seen) == 3
+    plain = lab.losses(teacher, data)
+    mirrored = lab.losses(teacher, data.replace(images=data.images.flip(3)))
+    for losses in seen:
+        close = np.isclose(losses, plain, rtol=1e-4, atol=1e-5), np.isclose(losses, mirrored, rtol=1e-4, atol=1e-5)
+        assert (close[0] | close[1]).all()  # in the order of the set, each the image's or its mirror's
+        assert 0.3 < close[0].mean() < 0.7
+    assert not np.array_equal(seen[0], seen[1])
+
+    static, anew = open_lab(data, augment=()), open_lab(data, augment=())
+    one, other = (Lfd(**kwargs, recompute=how) for how in ("never", "epoch"))
+    first, second = one.train(static), other.train(anew)  # without augmentation the views are the images
+    assert first.key != second.key
+    for name, values in first._state.items():
+        np.testing.assert_allclose(second._state[name], values, rtol=1e-3, atol=1e-4)
+
+
 def test_fine_tuning_leaves_pruned_channels_silent(open_lab):
     data, _ = planted()
     lab = open_lab(data, clean=data.subset(np.arange(60)))
@@ -167,9 +237,9 @@ def test_a_row_trains_what_its_plan_says_and_shares_the_rest(open_lab):
     planned = set()
     assert cost(*ROW) == {"full": 4, "feature-model": 1, "teacher": 1, "fine-tune": 2}
     assert cost(*ROW) == {}
-    assert cost("lfd(teacher_epochs=2, beta=0.01)") == {"full": 1}
+    assert cost("lfd(teacher_epochs=2, teacher_tries=1, beta=0.01)") == {"full": 1}
     assert cost("ac(preset='trojanzoo', scope='label', min_silhouette=-1.0)") == {"full": 1}
-    assert cost("random-filter(of='lfd(teacher_epochs=2)')", "oracle") == {"full": 2}
+    assert cost("random-filter(of='lfd(teacher_epochs=2, teacher_tries=1)')", "oracle") == {"full": 2}
     assert cost("fine-pruning(profile='canonical', finetune_epochs=1)") == {"fine-tune": 1}
 
 

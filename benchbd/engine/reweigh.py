@@ -1,0 +1,54 @@
+"""Weights drawn up anew each epoch: a frozen network judges the very views that are about to be trained on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from benchbd.engine.augment import batch_of, unit_range
+from benchbd.engine.network import Classifier
+from benchbd.engine.passes import eval_mode, pass_batch
+from benchbd.engine.precision import arithmetic
+
+Weigh = Callable[[np.ndarray], np.ndarray]
+"""From cross-entropies float32 (N,) to weights float32 (N,), in the order of the set."""
+
+
+class Reweigh(NamedTuple):
+    """How a training's weights change from epoch to epoch.
+
+    Attributes:
+        judge: the frozen network; moved to the device of the images.
+        weigh: what makes weights of its losses.
+    """
+
+    judge: Classifier
+    weigh: Weigh
+
+    def __call__(self, images: Tensor, labels: Tensor, rows: Tensor, augment: tuple[str, ...]) -> Tensor:
+        """Weights of one epoch.
+
+        Args:
+            images: uint8 (N, 3, H, W), the whole set on the device.
+            labels: int64 (N,), there too.
+            rows: int64 (N, 4), the epoch as drawn.
+            augment: names from the recipe.
+
+        Returns:
+            float32 (N,) on the device, in the order of the set.
+        """
+        device = images.device
+        judge = self.judge.to(device)
+        losses = torch.empty(len(images), device=device)
+        size = pass_batch(images.shape[-1], device)
+        with arithmetic(device, strict=False, search=False), eval_mode(judge), torch.no_grad():
+            for part in rows.split(size):
+                x01 = unit_range(batch_of(images, part, augment), channels_last=True)
+                picks = part[:, 0]
+                losses[picks] = F.cross_entropy(judge(x01), labels[picks], reduction="none")
+        return torch.from_numpy(self.weigh(losses.cpu().numpy())).to(device)
