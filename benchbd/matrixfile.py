@@ -16,8 +16,8 @@ from benchbd.shipped import shipped, text_of
 from benchbd.userpath import look, user_path
 
 MAX_BYTES = 200_000
-TOP = ("name", "description", "seeds", "recipe", "gate", "plugins", "blocks", "exclude")
-BLOCK = ("dataset", "model", "attacks", "defenses", "seeds", "recipe", "exclude")
+TOP = ("name", "description", "seeds", "recipe", "probe", "gate", "plugins", "blocks", "exclude")
+BLOCK = ("dataset", "model", "attacks", "defenses", "seeds", "recipe", "probe", "exclude")
 
 
 class _Loader(yaml.SafeLoader):
@@ -29,9 +29,9 @@ class _Loader(yaml.SafeLoader):
         event = self.peek_event()  # type: ignore[no-untyped-call]
         line = event.start_mark.line + 1
         if isinstance(event, yaml.events.AliasEvent):
-            raise UsageError(f"line {line}: YAML aliases (*name) are not allowed in a matrix; write the values out")
+            raise UsageError(f"line {line}: YAML aliases (*name) are not allowed; write the values out")
         if getattr(event, "tag", None) is not None:
-            raise UsageError(f"line {line}: YAML tags ({shown(event.tag)}) are not allowed in a matrix")
+            raise UsageError(f"line {line}: YAML tags ({shown(event.tag)}) are not allowed")
         return super().compose_node(parent, index)
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:

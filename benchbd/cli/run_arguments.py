@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import argparse
 import shlex
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchbd.cli.common import output_folder, refuse_empty
-from benchbd.errors import UsageError, shown
+from benchbd.errors import UsageError, one_line, shown
 
 if TYPE_CHECKING:
     from benchbd.run.settings import RunSettings
@@ -65,22 +66,22 @@ def read_config(given: str | None) -> dict[str, Any]:
     """``--executor-config``: a YAML file, or a mapping written out. Raises UsageError."""
     if given is None:
         return {}
-    import yaml
+    from benchbd.matrixfile import parse_yaml
 
     text = given
     if not given.lstrip().startswith("{"):
         try:
             text = Path(given).expanduser().read_text(encoding="utf-8")
         except (OSError, ValueError) as error:
-            raise UsageError(f"--executor-config {given[:200]}: cannot be read ({error})") from error
+            raise UsageError(f"--executor-config {one_line(given[:200])}: cannot be read ({error})") from error
     try:
-        config = yaml.safe_load(text)
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
-        raise UsageError(f"--executor-config {given[:200]}: not YAML ({' '.join(str(error).split())[:200]})") from error
+        config = parse_yaml(text)
+    except UsageError as error:
+        raise UsageError(f"--executor-config {one_line(given[:200])}: {error}") from error
     if config is None:
         return {}
     if not isinstance(config, dict) or not all(isinstance(key, str) for key in config):
-        raise UsageError(f"--executor-config {given[:200]}: must be a mapping such as {{partition: gpu}}")
+        raise UsageError(f"--executor-config {one_line(given[:200])}: must be a mapping such as {{partition: gpu}}")
     return config
 
 
@@ -126,9 +127,8 @@ def writable(output: Path) -> None:
     try:
         for folder in (output, output / "records", output / "logs"):
             folder.mkdir(parents=True, exist_ok=True)
-        probe = output / "records" / ".probe"
-        probe.write_bytes(b"")
-        probe.unlink()
+        with tempfile.NamedTemporaryFile(dir=output / "records", prefix=".probe-", suffix=".tmp"):
+            pass
     except OSError as error:
         why = error.strerror or error
         what = "check its permissions and the disk, or name another folder"

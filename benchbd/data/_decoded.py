@@ -96,7 +96,7 @@ def _load(final: Path, source: Source) -> np.ndarray | None:
 
     shape = (len(source.files), 3, source.size, source.size)
     try:
-        images: np.ndarray = np.load(final / "images.npy", mmap_mode="c", allow_pickle=False)
+        images: np.ndarray = np.lib.format.open_memmap(final / "images.npy", mode="c")
         facts = json.loads((final / "facts.json").read_bytes())
         sha256 = facts["sha256"]
     except (FileNotFoundError, NotADirectoryError, ValueError, KeyError, TypeError, EOFError):

@@ -24,7 +24,9 @@ class Claims:
             return True
         self._folder.mkdir(parents=True, exist_ok=True)
         while True:
-            handle = os.open(self._path(cell_id), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            if self._path(cell_id).is_symlink():
+                self._path(cell_id).unlink(missing_ok=True)
+            handle = os.open(self._path(cell_id), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -63,7 +65,7 @@ def running(output: Path) -> set[str]:
         return busy
     for path in sorted(folder.iterdir()):
         try:
-            handle = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+            handle = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
         except OSError:
             continue
         try:

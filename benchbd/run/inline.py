@@ -12,6 +12,7 @@ from types import FrameType
 from typing import Any
 
 from benchbd.run.executor import Ended, Job, Notify
+from benchbd.run.logfile import open_log
 from benchbd.run.settings import RunSettings, duration_text
 from benchbd.run.slots import Slot
 from benchbd.run.worker import event_line, load_execute, run_one, set_threads, stamp
@@ -57,11 +58,9 @@ class InlineExecutor:
         return [*ended, self._run(self._waiting.popleft())]
 
     def _run(self, job: Job) -> Ended:
-        path = self._settings.log_path(job.id)
-        path.parent.mkdir(parents=True, exist_ok=True)
         began = time.monotonic()
         self._notify(job.id, {"event": "started", "where": self._slot.name, "slot": 0})
-        with path.open("a", encoding="utf-8", errors="replace") as log:
+        with os.fdopen(open_log(self._settings.log_path(job.id)), "a", encoding="utf-8", errors="replace") as log:
 
             def on_event(event: dict[str, Any]) -> None:
                 text = event_line(event)

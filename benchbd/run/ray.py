@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import os
 import time
 from pathlib import Path
 from typing import Any
 
 from benchbd.errors import UsageError, did_you_mean, one_line
 from benchbd.run.executor import Ended, Job, Notify
+from benchbd.run.logfile import open_log
 from benchbd.run.remote import order_of, run_order
 from benchbd.run.settings import RunSettings
 
@@ -130,10 +132,11 @@ class RayExecutor:
     def _keep_log(self, job: Job, text: str) -> None:
         """Put the log beside the others, unless it is there already because the file system is shared."""
         path = self._output / "logs" / f"{job.id}.log"
-        if path.exists() and path.stat().st_size >= len(text.encode()):
+        if path.is_file() and not path.is_symlink() and path.stat().st_size >= len(text.encode()):
             return
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
+        with os.fdopen(open_log(path), "w", encoding="utf-8") as log:
+            log.truncate(0)
+            log.write(text)
 
     def drain(self) -> None:
         """Nothing waits here: no more is sent than there is room for."""

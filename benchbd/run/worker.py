@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from benchbd.run import lifeline
+from benchbd.run.logfile import open_log
 
 Execute = Callable[..., dict[str, Any]]
 
@@ -128,9 +129,7 @@ class Worker:
 
     def open_log(self, order: dict[str, Any]) -> None:
         """Point stdout and stderr at the cell's log."""
-        path = Path(self.settings.output) / "logs" / f"{order['id']}.log"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+        handle = open_log(Path(self.settings.output) / "logs" / f"{order['id']}.log")
         sys.stdout.flush()
         sys.stderr.flush()
         os.dup2(handle, 1)

@@ -79,7 +79,8 @@ class WorkerProcess:
         for plugin in settings.plugins:
             arguments += ["--plugin", plugin]
         try:
-            with self.start_log.open("wb") as log:
+            self.start_log.unlink(missing_ok=True)
+            with self.start_log.open("xb") as log:
                 self.process = subprocess.Popen(
                     arguments,
                     stdin=subprocess.DEVNULL,

@@ -89,3 +89,16 @@ def test_rooms_are_counted(fakes: ModuleType, go: Go, tmp_path: Path) -> None:
         go([fakes.cell(n=5)], executor_config={"num_cpus": 64})
     with pytest.raises(UsageError, match="unknown key 'num_gpu'; did you mean 'num_gpus'"):
         go([fakes.cell(n=5)], executor_config={"num_gpu": 1})
+
+
+def test_fractions_of_a_gpu_are_shared_and_who_runs_out_of_memory_there_gets_one_alone(
+    fakes: ModuleType, go: Go, tmp_path: Path
+) -> None:
+    config = {"num_gpus": 0.5, "num_cpus": 0.25}
+    together = [fakes.cell("meet-4", n) for n in range(4)]
+    assert go(together, executor_config=config).counts == {"done": 4}, "four at once on two GPUs"
+    tight, hopeless = fakes.cell("until-1-oom"), fakes.cell("oom")
+    outcome = go([tight, hopeless], executor_config=config)
+    assert outcome.statuses == {tight.id: "done", hopeless.id: "oom"}
+    starts = [row[2] for row in fakes.read_trace(tmp_path) if row[1] == "start"]
+    assert [starts.count(cell.id) for cell in (tight, hopeless)] == [2, 2]

@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 from benchbd import registry
@@ -132,10 +133,24 @@ def _misbehave(do: str, output: Path) -> None:
     elif do == "talk":
         sys.stdout.write("said on stdout\n")
         os.write(2, b"said on stderr by native code\n")
+    elif do == "cuda":
+        _break_the_device()
     elif do == "outside":
         raise OSError(28, "No space left on device")
     elif do == "raise-outside":
         raise RuntimeError("broken before any record")
+
+
+def _break_the_device() -> None:
+    """Put a torch in place whose GPU fails for ever, as after a real CUDA error."""
+
+    def fail() -> None:
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    torch = ModuleType("torch")
+    torch.cuda = SimpleNamespace(is_available=lambda: True, is_initialized=lambda: True, synchronize=fail)  # type: ignore[attr-defined]
+    sys.modules["torch"] = torch
+    fail()
 
 
 def main() -> None:

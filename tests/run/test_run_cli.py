@@ -98,6 +98,11 @@ def test_run_is_idempotent(cli: Cli, tmp_path: Path, capfd: pytest.CaptureFixtur
         ),
         (("--executor", "ray", "--executor-config", "{a: [}"), "not YAML"),
         (("--executor", "slurm", "--executor-config", "{1: 2}"), "must be a mapping"),
+        (("--executor", "slurm", "--executor-config", "{a: &a [x], b: [*a, *a]}"), "YAML aliases"),
+        (("--executor", "ray", "--executor-config", "{a: !!python/name:os.system x}"), "YAML tags"),
+        (("--executor", "slurm", "--executor-config", "{a: " + "[" * 1000), "nested too deeply"),
+        (("--executor", "slurm", "--executor-config", "x" * 10_000), "cannot be read"),
+        (("--executor", "slurm", "--executor-config", "a\0b"), "cannot be read"),
         (("--executor-config", "{partition: gpu}"), "is for slurm and ray alone, not for --executor local"),
         (("--jobs", "1000000000"), "--jobs 1000000000: at most "),
         (("--gpus", "x"), "--gpus must be numbers"),
@@ -127,6 +132,17 @@ def test_rerun_refuses_empty_flags_too(
         == f"benchbd: {flag} '': is empty; give a value (an unset variable?) or leave {flag} out\n"
     )
     assert only(tmp_path / "out", "failed") != []
+
+
+@pytest.mark.parametrize(("executor", "library"), [("slurm", "submitit"), ("ray", "Ray")])
+def test_a_missing_cluster_library_is_one_line_that_says_what_to_install(
+    cli: Cli, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, executor: str, library: str
+) -> None:
+    monkeypatch.setitem(sys.modules, library.lower(), None)
+    assert cli("run", "--executor", executor) == 2
+    assert capfd.readouterr().err == (
+        f"benchbd: --executor {executor} needs {library}: pip install 'benchbd[{executor}]'\n"
+    )
 
 
 def test_a_refused_run_writes_nothing(cli: Cli, tmp_path: Path) -> None:
@@ -211,6 +227,33 @@ def test_logs_follow_a_running_cell_to_its_end(cli: Cli, tmp_path: Path) -> None
         assert follower.wait(timeout=10) == 0
 
 
+def test_the_log_of_a_cell_is_followed_while_a_run_works_on_it(
+    cli: Cli, fakes: ModuleType, matrix: Path, tmp_path: Path
+) -> None:
+    matrix.write_text(MATRIX.replace("{act: {n: 1}}, {act: {do: raise}}", "{act: {do: hang}}").replace("[0, 1]", "[0]"))
+    words = ["run", str(matrix), "--output", "out", "--plugin", str(fakes.PLUGIN), "--execute", fakes.EXECUTE]
+    command = [sys.executable, "-m", "benchbd"]
+    run = subprocess.Popen([*command, *words, "--display", "none", "--device", "cpu", "--jobs", "1"], cwd=tmp_path)
+    try:
+        deadline = time.monotonic() + 60
+        while not fakes.read_trace(tmp_path / "out"):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        cell_id = fakes.read_trace(tmp_path / "out")[0][2]
+        follow = [*command, "logs", cell_id, "-f", "--output", "out"]
+        with subprocess.Popen(follow, stdout=subprocess.PIPE, text=True, cwd=tmp_path) as follower:
+            assert follower.stdout is not None
+            assert follower.stdout.readline().startswith("== toy-images/toy-net/toy-attack/act")
+            assert follower.stdout.readline().endswith("acting\n")
+            assert follower.poll() is None, "it waits for more"
+            run.terminate()
+            assert follower.wait(timeout=60) == 0, "it ends with the cell"
+        assert run.wait(timeout=60) == 130
+    finally:
+        run.kill()
+        run.wait()
+
+
 def test_rerun_one_cell(cli: Cli, fakes: ModuleType, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     cli("run")
     done = only(tmp_path / "out", "done")[0]
@@ -238,6 +281,21 @@ def test_help_of_the_runner_verbs_needs_nothing_heavy() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env={**os.environ})
     assert done.stdout.strip() == "[]"
     assert time.monotonic() - began < 5.0
+
+
+def test_shards_of_several_machines_are_merged_into_the_whole(
+    cli: Cli, matrix: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    matrix.write_text(MATRIX.replace("{act: {n: 1}}, {act: {do: raise}}", "{act: {n: [1, 2, 3]}}"))
+    for part in ("1", "2"):
+        assert cli("run", "--shard", f"{part}/2", "--output", f"part{part}", "--executor", "inline") == 0
+    parts = [{path.name for path in (tmp_path / f"part{n}" / "records").iterdir()} for n in (1, 2)]
+    assert all(parts)
+    assert not parts[0] & parts[1]
+    assert main(["merge", "part1", "part2", "--output", "all"]) == 0
+    capfd.readouterr()
+    assert cli("status", "--output", "all", "--json") == 0
+    assert json.loads(capfd.readouterr().out)["counts"] == {"done": 6}
 
 
 def test_a_second_run_in_the_same_folder_shares_the_work(

@@ -73,6 +73,15 @@ def test_workers_are_fed_many_cells(fakes: ModuleType, go: Go, tmp_path: Path) -
     assert not any(alive(row[3]) for row in trace)
 
 
+def test_after_a_cuda_error_the_next_cell_gets_a_new_worker(fakes: ModuleType, go: Go, tmp_path: Path) -> None:
+    before, broken, after = fakes.cell(n=1), fakes.cell("cuda"), fakes.cell(n=2)
+    outcome = go([before, broken, after], jobs=1)
+    assert outcome.statuses == {before.id: "done", broken.id: "failed", after.id: "done"}
+    assert "CUDA error: an illegal memory access" in outcome.reasons[broken.id]
+    pid = {row[2]: row[3] for row in fakes.read_trace(tmp_path) if row[1] == "start"}
+    assert pid[before.id] == pid[broken.id] != pid[after.id]
+
+
 def test_no_more_cells_at_once_than_slots(fakes: ModuleType, go: Go, tmp_path: Path) -> None:
     go([fakes.cell("meet-3", n) for n in range(3)] + [fakes.cell(n=n, seconds=0.1) for n in range(5)], jobs=3)
     now = most = 0
