@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from benchbd import registry
 from benchbd.components import Attack, Component, Dataset, Defense, Model
 from benchbd.errors import UsageError, shown
+from benchbd.probe import Probe
 from benchbd.recipe import Recipe
 
 SCHEMA = 1
@@ -92,9 +93,10 @@ class Cell:
     recipe: dict[str, Any]
     seed: int
     matrix: str = ""
+    probe: dict[str, Any] | None = None
 
     def spec(self) -> dict[str, Any]:
-        """The fully resolved spec that the id hashes."""
+        """The fully resolved spec that the id hashes; ``probe`` is in it only where one is asked for."""
         return {
             "schema": SCHEMA,
             "dataset": self.dataset.spec(),
@@ -103,23 +105,28 @@ class Cell:
             "defense": self.defense.spec(),
             "recipe": self.recipe,
             "seed": self.seed,
+            **self._probe_spec(),
         }
+
+    def _probe_spec(self) -> dict[str, Any]:
+        return {} if self.probe is None else {"probe": self.probe}
 
     @functools.cached_property
     def _recipe_json(self) -> str:
         return canonical(self.recipe)
 
-    def _hash(self, *kinds: str) -> str:
+    def _hash(self, *kinds: str, **more: Any) -> str:
         """``identity`` of the spec with these components in it, put together from the parts' canonical forms."""
         pieces = {kind: getattr(self, kind).json for kind in kinds}
         pieces |= {"recipe": self._recipe_json, "schema": str(SCHEMA), "seed": str(self.seed)}
+        pieces |= {key: canonical(value) for key, value in more.items()}
         text = "{" + ",".join(f'"{key}":{pieces[key]}' for key in sorted(pieces)) + "}"
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     @functools.cached_property
     def id(self) -> str:
         """16 hex digits."""
-        return self._hash(*KINDS)
+        return self._hash(*KINDS, **self._probe_spec())
 
     @property
     def label(self) -> str:
@@ -148,11 +155,13 @@ class Cell:
                 theirs = shown(spec.get("schema"))
                 raise UsageError(f"the cell was written by another benchbd (schema {theirs}, this one reads {SCHEMA})")
             parts = {kind: _rebuilt(kind, spec[kind]) for kind in KINDS}
+            recipe = Recipe.parse(spec["recipe"])
             cell = cls(
                 **parts,
-                recipe=Recipe.parse(spec["recipe"]).spec(),
+                recipe=recipe.spec(),
                 seed=spec["seed"],
                 matrix=str(data.get("matrix") or ""),
+                probe=Probe.parse(spec["probe"], recipe.epochs).spec() if "probe" in spec else None,
             )
             same = type(cell.seed) is int and cell.id == identity(spec)
         except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:

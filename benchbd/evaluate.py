@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -150,6 +150,40 @@ def detection(
         "loss_mean_clean": _mean(suspicion.losses, ~truth),
         "loss_mean_poisoned": _mean(suspicion.losses, truth),
     }
+
+
+def losses_by_epoch(losses: Iterable[np.ndarray], truth: np.ndarray) -> dict[str, list[Any]]:
+    """How easily clean and poisoned samples are learnt, epoch by epoch (LfD Figures 1, 2 and 6).
+
+    Args:
+        losses: cross-entropies float32 (N,) of every training sample after each epoch.
+        truth: bool (N,), poisoned.
+
+    Returns:
+        Lists of one length: ``epochs`` (from 1), the means ``clean_mean`` and ``poison_mean`` (null where there is no
+        such sample), and ``poison_over_clean_mean``: how many poisoned samples have a loss above the clean mean.
+    """
+    found: dict[str, list[Any]] = {"epochs": [], "clean_mean": [], "poison_mean": [], "poison_over_clean_mean": []}
+    for epoch, values in enumerate(losses, 1):
+        values = values.astype(np.float64)
+        clean = _mean(values, ~truth)
+        found["epochs"].append(epoch)
+        found["clean_mean"].append(_rounded(clean))
+        found["poison_mean"].append(_rounded(_mean(values, truth)))
+        found["poison_over_clean_mean"].append(None if clean is None else int((values[truth] > clean).sum()))
+    return found
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else float(f"{value:.5g}")
+
+
+def embedding(features: np.ndarray) -> list[list[float]]:
+    """t-SNE of features (n, D) in the plane, one pair a sample; the same for the same features (LfD Figure 7)."""
+    from sklearn.manifold import TSNE
+
+    placed = TSNE(init="pca", perplexity=min(30.0, (len(features) - 1) / 3), random_state=0).fit_transform(features)
+    return [[float(f"{v:.4g}") for v in pair] for pair in placed]
 
 
 def _mean(values: np.ndarray | None, which: np.ndarray) -> float | None:

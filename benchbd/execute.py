@@ -24,10 +24,13 @@ from benchbd.keying import owner_of
 from benchbd.lab import Lab
 from benchbd.ledger import Ledger
 from benchbd.poison import Poison, Poisoner, apply
+from benchbd.probe import Probe
+from benchbd.probing import Watched
 from benchbd.seeding import seed_for
 from benchbd.stages import STAGE_KINDS
 from benchbd.store import FULL, Store
 from benchbd.trained import NetworkPlan, Trained, TrainSet
+from benchbd.trigger_picture import trigger_png
 
 
 def execute(
@@ -139,6 +142,10 @@ def _run(
         lab = _open_lab(cell, made, poisoner, ledger, stages, record)
         record["env"] = environment.describe(device, lab.precision_for(lab._network).name)
         poisoning = time.perf_counter() - began
+        unseen = Ledger()
+        began = time.perf_counter()
+        watched = _watch(cell, lab, store, unseen, say)
+        probing = {} if cell.probe is None else {"probe": time.perf_counter() - began}
 
         # From here until the defense returns, neither truth nor test data is in memory (unless it declared the need).
         gc.collect()
@@ -151,13 +158,32 @@ def _run(
         elsewhere = max(0.0, time.perf_counter() - began - ledger.inside)
     record["time"]["stages"] = {"defense's own": elsewhere}
     record["time"]["total"] = sum(ledger.stages.values()) + elsewhere
-    record["trainings_computed"] = dict(Counter(ledger.computed) + Counter(attacker.computed))
+    record["trainings_computed"] = dict(
+        Counter(ledger.computed) + Counter(attacker.computed) + Counter(unseen.computed)
+    )
     record["artifacts"]["model"] = trained.key
 
     began = time.perf_counter()
     say({"event": "stage", "stage": "evaluate"})
-    _measure(record, made, poisoner, trained, lab, device)
-    record["time"]["stages_not_charged"] = {"poison": poisoning, "evaluate": time.perf_counter() - began}
+    _measure(record, made, poisoner, trained, lab, device, watched)
+    record["time"]["stages_not_charged"] = {
+        "poison": poisoning,
+        **probing,
+        "evaluate": time.perf_counter() - began,
+    }
+
+
+def _watch(cell: Cell, lab: Lab, store: Store, ledger: Ledger, say: Messenger) -> Watched | None:
+    """What the matrix's probe saw of the undefended training, not yet judged; the defense is never handed it."""
+    if cell.probe is None:
+        return None
+    watched = Watched(Probe(**cell.probe), lab.poisoned, **{**lab._base, "store": store, "ledger": ledger})
+    try:
+        watched.undefended()
+    except Diverged as error:  # whether that ends the cell is for the defense to find out
+        say.line(f"{one_line(error)}; nothing of the probe is told")
+        return None
+    return watched
 
 
 def _open_lab(cell: Cell, made: Made, poisoner: Poisoner, ledger: Ledger, stages: Shelf, record: dict[str, Any]) -> Lab:
@@ -223,6 +249,10 @@ def _hear(record: dict[str, Any], poisoner: Poisoner, lab: Lab) -> tuple[Dataset
     poison = poisoner.poison(clean, info)
     if facts := poison.prepared.facts():
         record["notes"]["trigger"] = facts
+    if poison.flags.any():
+        first = int(np.flatnonzero(poison.flags)[0])
+        before = clean.images[int(poison.indices[first])].numpy()
+        record["notes"]["trigger_png"] = trigger_png(before, poison.images[first])
     if lab.suspicion is not None:
         truth, labels = poison.truth(len(clean)), apply(clean, poison).labels.numpy()
         record["detection"] = evaluate.detection(lab.suspicion, truth, labels, info.classes)
@@ -239,7 +269,13 @@ def _bear_witness(record: dict[str, Any], poisoner: Poisoner, lab: Lab, say: Mes
 
 
 def _measure(
-    record: dict[str, Any], made: Made, poisoner: Poisoner, trained: Trained, lab: Lab, device: torch.device
+    record: dict[str, Any],
+    made: Made,
+    poisoner: Poisoner,
+    trained: Trained,
+    lab: Lab,
+    device: torch.device,
+    watched: Watched | None,
 ) -> None:
     """Fill in what only the truth and the test images can tell."""
     info, poison = _hear(record, poisoner, lab)
@@ -253,6 +289,8 @@ def _measure(
     notes["ca_per_class"] = found.per_class
     if triggered is not None:
         notes["triggered_test_images"] = len(triggered[1])
+    if watched is not None:
+        notes |= watched.notes(poison.truth(len(lab.poisoned)))
     if lab.traced:
         notes["curve"] = evaluate.curve(lab.traced, test, triggered, target, device)
 

@@ -22,6 +22,7 @@ from benchbd.components import UNDEFENDED, DatasetInfo, Defense, Training
 from benchbd.errors import Impossible, UsageError, shown
 from benchbd.filters import AXES, Filters, Rule, rules_of, select
 from benchbd.matrixfile import BLOCK, TOP, as_list, known_keys, parse, read
+from benchbd.probe import Probe
 from benchbd.recipe import Recipe
 from benchbd.settings import Settings, parse_seeds, parse_set, seeds_of
 from benchbd.shipped import shipped
@@ -83,6 +84,7 @@ class _Block:
     where: str
     axes: dict[str, list[Spread]]
     recipe: dict[str, Any]
+    probe: dict[str, Any] | None
     seeds: list[int]
     rules: list[Rule]
 
@@ -107,7 +109,7 @@ class _Block:
                 for de_part, de in parts["defense"]:
                     reason = no_attack or _reason(de, "check", info, at)
                     for seed in self.seeds:
-                        cell = Cell(ds_part, mo_part, at_part, de_part, self.recipe, seed, matrix)
+                        cell = Cell(ds_part, mo_part, at_part, de_part, self.recipe, seed, matrix, self.probe)
                         # Every rule is asked of every cell, so that each knows whether it fits any.
                         excluded = [rule.reason for rule in self.rules if rule.fits(cell)]
                         yield cell, reason or (f"excluded: {excluded[0]}" if excluded else None)
@@ -265,21 +267,27 @@ def _block(
     rules = [*top_rules, *rules_of(block.get("exclude"), here)]
     axes = {}
     with _located(here):
-        given = {**_mapping(data.get("recipe")), **_mapping(block.get("recipe"))}
+        given = {**_mapping(data, "recipe"), **_mapping(block, "recipe")}
         recipe = Recipe.parse({**given, **({"epochs": 1} if smoke else {}), **settings.recipe()})
+        watched = {**_mapping(data, "probe"), **_mapping(block, "probe"), **settings.probe()}
+        if smoke and watched.get("features") is not None:
+            watched["features"] = recipe.epochs
+        probe = Probe.parse(watched, recipe.epochs).spec() if watched else None
         for kind, key in COMPONENTS.items():
             specs = as_list(settings.spec(kind) or block.get(key))
             if not specs:
                 raise UsageError(f"{key} is missing")
             axes[kind] = [spread(spec, kind, settings, smoke) for spec in specs]
-    return _Block(here, axes, recipe.spec(), chosen, rules)
+    return _Block(here, axes, recipe.spec(), probe, chosen, rules)
 
 
-def _mapping(value: Any) -> dict[str, Any]:
+def _mapping(data: dict[str, Any], key: str) -> dict[str, Any]:
+    value = data.get(key)
     if value is None:
         return {}
     if not isinstance(value, dict):
-        raise UsageError("recipe must be a mapping such as {epochs: 20}")
+        example = {"recipe": "{epochs: 20}", "probe": "{losses: true}"}[key]
+        raise UsageError(f"{key} must be a mapping such as {example}")
     return value
 
 

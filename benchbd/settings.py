@@ -76,12 +76,16 @@ class Settings:
         self.texts = texts
         self.items = [parse_set(t) for t in texts]
         self.used = [False] * len(texts)
-        self.seen: dict[str, set[str]] = {"recipe": set()}
+        self.seen: dict[str, set[str]] = {"recipe": set(), "probe": set()}
         """The parameters of every owner met in the matrix."""
 
     def recipe(self) -> dict[str, Any]:
         """What is set of the recipe."""
         return self._of("recipe", None)
+
+    def probe(self) -> dict[str, Any]:
+        """What is set of the probe."""
+        return self._of("probe", None)
 
     def spec(self, kind: str) -> Any | None:
         """The data set or model to take instead of the matrix's."""

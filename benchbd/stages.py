@@ -275,7 +275,7 @@ class Stages:
         return trained
 
     def _watcher(self, key: str) -> Callable[[int, Classifier], None] | None:
-        """What is called after each epoch of the training under a key; nothing unless :mod:`benchbd.probing` watches."""
+        """What to call after each epoch of the training under a key: nothing, unless :mod:`benchbd.probing` watches."""
         return None
 
     def _pass(self, kind: str, trained: Trained, data: TrainSet) -> np.ndarray:

@@ -224,8 +224,10 @@ def fig5(data: Source) -> list[Figure]:
 def fig7(data: Source) -> list[Figure]:
     """t-SNE of the features at the epoch the probe took them, ResNet-18 beside ResNet-S."""
     made = []
-    for found in _by_training(points(data.groups)).values():
-        found.sort(key=lambda p: (p.attack, p.scale.model.name != "resnet18", p.scale.model))
+    wanted = ("resnet18", "resnet-s")
+    for found in _by_training([p for p in points(data.groups) if p.scale.model.name in wanted]).values():
+        attacks = list(dict.fromkeys(p.attack for p in found))
+        found.sort(key=lambda p: (attacks.index(p.attack), wanted.index(p.scale.model.name), p.scale.model))
         panels = []
         for picture in found:
             kinds: dict[str, tuple[list[float], list[float]]] = {}
@@ -238,7 +240,9 @@ def fig7(data: Source) -> list[Figure]:
             title = f"{data.labels(picture.scale.model)}, {data.labels(picture.attack)}"
             panels.append(Panel(title, "", "", "scatter", series))
         scale = _data_text(found[0].scale, data.labels)
-        note = f"{scale}; undefended training, seed {found[0].seed}"
+        epochs = sorted({p.epoch for p in found if p.epoch is not None})
+        after = f", after epoch {' and '.join(map(str, epochs))}" if epochs else ""
+        note = f"{scale}; undefended training, seed {found[0].seed}{after}"
         made.append(Figure("fig7", "t-SNE of penultimate features", panels, min(2, len(panels)), note, scale))
     return made
 
@@ -283,7 +287,7 @@ NEEDED = {
     "fig4c": "finished lfd records with at least two values of beta",
     "fig5": "finished lfd records with at least two modes",
     "fig6": "undefended records of vgg11, lenet or mobilenetv2 (or their small relatives) with notes.probe",
-    "fig7": "undefended records with notes.tsne (a results file leaves those out; the results folder has them)",
+    "fig7": "undefended records of resnet18 or resnet-s with notes.tsne (in a results folder; a results file has none)",
     "overview": "finished records",
 }
 

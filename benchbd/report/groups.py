@@ -103,7 +103,8 @@ def _versions(record: Mapping[str, Any]) -> tuple[int, ...]:
 
 def _standing(record: Mapping[str, Any]) -> tuple[Any, ...]:
     """Of two records for one place and seed, the one with the larger standing is shown."""
-    return (_versions(record), record["status"] == "done", record["id"])
+    probed = "probe" in (record.get("spec") or {})  # the same cell, and more is known of it
+    return (_versions(record), record["status"] == "done", probed, record["id"])
 
 
 def group(

@@ -192,7 +192,7 @@
     return el("div", {}, pairs([["cell alone", seconds(time.total)], ["really spent", seconds(time.own)]]),
       entries.length ? el("table", {}, el("caption", {}, "By stage"), el("tbody", {}, ...entries.map(([name, spent]) => {
         const bar = el("div", { "aria-hidden": "true" });
-        bar.style.cssText = `height:.6rem;width:calc(min(8rem, 25vw) * ${Math.max(spent, 0) / most});background:var(--accent);margin-top:.4rem`;
+        bar.style.cssText = `height:.6rem;width:calc(min(4rem, 20vw) * ${Math.max(spent, 0) / most});background:var(--accent);margin-top:.4rem`;
         return el("tr", {}, el("th", { scope: "row" }, name), el("td", { class: "num" }, seconds(spent)), el("td", {}, bar));
       }))) : null);
   };
@@ -213,7 +213,7 @@
       block("Train loss", record.curves ? lines("Train loss", [...Array(Math.max(...record.curves.map(([, ys]) => ys.length))).keys()].map((i) => i + 1), record.curves) : null),
       block("Loss of clean and poisoned samples", probe ? lines("Mean loss", probe.epochs, [["clean", probe.clean], ["poisoned", probe.poison]]) : null),
       block("Suspicion", record.histogram ? histogram(record.histogram) : null),
-      block("Trigger", record.trigger ? el("img", { class: "trigger", src: record.trigger, alt: `Trigger of ${part(record, "attack").name}` }) : null),
+      block("Trigger", record.trigger ? el("img", { class: "trigger", src: record.trigger, alt: `A poisoned training image: before, with the trigger of ${part(record, "attack").name}, and the difference` }) : null),
       el("div", { class: "columns" }, ...parameters, block("Recipe", objects(part(record, "recipe"))), block("Environment", objects(part(record, "env")))),
       block("Notes", objects(record.notes)),
       block("To run it again", el("pre", { tabindex: 0, "aria-label": "Command" }, record.command)),

@@ -55,20 +55,22 @@ def _draw(ax: Axes, panel: Panel) -> None:
         errors = _bars(series.half, series.y)
         if panel.kind == "scatter":
             colour = "black" if series.strong else colour
+            hollow = place >= len(COLOURS) and not series.strong  # the colours' second time round
             ax.scatter(
                 x,
                 series.y,
-                s=5,
-                c=colour,
+                s=9,
+                facecolors="white" if hollow else colour,
+                edgecolors=None if series.strong else colour,
                 marker=mark if not series.strong else "x",
-                linewidths=0.6,
+                linewidths=0.7,
                 alpha=0.8,
                 label=series.name,
             )
         elif panel.kind == "bar":
             width = 0.8 / count
             middle = [v - 0.4 + width * (place + 0.5) for v in x]
-            ax.bar(
+            bars = ax.bar(
                 middle,
                 series.y,
                 width,
@@ -79,6 +81,8 @@ def _draw(ax: Axes, panel: Panel) -> None:
                 label=series.name,
                 capsize=2,
             )
+            values = [f"{y:.3g}" if math.isfinite(y) else "" for y in series.y]  # a bar of no height shows too
+            ax.bar_label(bars, values, fontsize=6, padding=2)
         elif panel.kind == "dot":
             shift = 0.6 * (place - (count - 1) / 2) / max(count, 1)
             ax.errorbar(
@@ -109,7 +113,7 @@ def _draw(ax: Axes, panel: Panel) -> None:
                 label.set_horizontalalignment("right")
     if panel.y.endswith("in %"):  # An interval may reach past what a share can be; the axis does not.
         low, high = ax.get_ylim()
-        ax.set_ylim(max(low, -2.0), min(high, 102.0))
+        ax.set_ylim(max(low, -2.0), min(high, 112.0 if panel.kind == "bar" else 102.0))
     ax.set_title(panel.title, fontsize=9)
     ax.set_xlabel(panel.x)
     ax.set_ylabel(panel.y)

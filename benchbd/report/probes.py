@@ -2,7 +2,7 @@
 
 A probe is ``notes.probe`` of a record: ``epochs``, ``clean_mean``, ``poison_mean`` and ``poison_over_clean_mean`` (how
 many poisoned samples have a loss above the clean samples' mean), lists of one length. ``notes.tsne`` holds ``xy``,
-``poison`` and ``label`` of the plotted samples.
+``poison`` and ``label`` of the plotted samples, and the ``epoch`` after which their features were taken.
 """
 
 from __future__ import annotations
@@ -110,6 +110,7 @@ class Points(NamedTuple):
     poison: list[bool]
     label: list[int]
     seed: int
+    epoch: int | None
 
 
 def points(groups: Iterable[Group]) -> list[Points]:
@@ -122,7 +123,8 @@ def points(groups: Iterable[Group]) -> list[Points]:
                     note = (record.get("notes") or {}).get("tsne")
                     if isinstance(note, Mapping) and _fits(note):
                         poison = [bool(v) for v in note["poison"]]
-                        found.append(Points(group.scale, row, note["xy"], poison, note["label"], record["seed"]))
+                        epoch = note.get("epoch") if isinstance(note.get("epoch"), int) else None
+                        found.append(Points(group.scale, row, note["xy"], poison, note["label"], record["seed"], epoch))
                         break
     return found
 

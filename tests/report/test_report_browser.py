@@ -284,6 +284,22 @@ def test_narrow_screens_scroll_tables_and_not_the_page(shown, width):
     assert shown.run("const d = document.getElementById('record'); return d.scrollWidth - d.clientWidth") <= 0
 
 
+@pytest.mark.parametrize("width", [320, 700, 1000, 1300])
+def test_an_open_record_fits_its_width(browser, tmp_path, make_record, width):
+    stages = {"defense's own": 1.0, "feature-model": 60.0, "a-stage-with-a-rather-long-name": 90.0}
+    time = {"total": 151.0, "own": 1.0, "stages": stages}
+    detection = {"auroc": 0.5, "precision": 0.1, "recall": 0.1, "flagged_per_class": [100] * 43}
+    given = {"defense": {"of": "lfd(teacher_epochs=40)"}}
+    path = tmp_path / "one.html"
+    record = make_record("bn-g", "random-filter", time=time, detection=detection, given=given, control=True)
+    path.write_text(board([record]).render("html"))
+    browser.size(width)
+    browser.open(path)
+    browser.run("document.querySelector('#list tbody button.open').click()")
+    wide = "const d = document.getElementById('record'); return d.scrollWidth - d.clientWidth"
+    assert browser.run(wide) <= 0
+
+
 CONTRAST = r"""
 const part = (v) => (v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
 const light = (colour) => {

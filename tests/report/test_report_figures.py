@@ -124,6 +124,37 @@ def test_fig7_draws_poison_last_and_black(everything):
     assert [0, 0, 0] not in colours[:-1]
 
 
+def test_fig7_is_of_the_papers_two_networks_and_says_after_which_epoch(make_record):
+    note = {"xy": [[float(i), 0.0] for i in range(4)], "poison": [True, False] * 2, "label": [0, 1, 2, 3], "epoch": 20}
+    records = [
+        make_record(a, model=m, notes={"tsne": note})
+        for a in ("blend", "bn-g")
+        for m in ("resnet-s", "resnet18", "vgg11")
+    ]
+    (figure,) = figures.figures("fig7", figures.source(records))
+    wanted = ["resnet18, bn-g", "resnet-s, bn-g", "resnet18, blend", "resnet-s, blend"]
+    assert [p.title for p in figure.panels] == wanted
+    assert "after epoch 20" in figure.note
+
+
+def test_bars_carry_their_values_so_that_nothing_at_zero_goes_unseen(make_record):
+    note = {"epochs": [5], "clean_mean": [1.0], "poison_mean": [0.5]}
+    counts = {"resnet18": 37, "resnet-s": 0}
+    records = [
+        make_record(model=m, notes={"probe": {**note, "poison_over_clean_mean": [n]}}) for m, n in counts.items()
+    ]
+    (figure,) = figures.figures("fig2", figures.source(records))
+    assert [t.get_text() for t in plots.canvas(figure).axes[0].texts] == ["37", "0"]
+
+
+def test_a_probed_record_is_shown_before_the_same_cell_unprobed(make_record):
+    plain, probed = make_record(), make_record(notes={"probe": probe()})
+    probed["spec"] = {**probed["spec"], "probe": {"losses": True, "features": None, "samples": 2000}}
+    for ident in ("0" * 16, "f" * 16):
+        for records in ([plain, {**probed, "id": ident}], [{**probed, "id": ident}, plain]):
+            assert figures.figures("fig1", figures.source(records))
+
+
 def test_scales_are_figures_of_their_own(make_record, tmp_path):
     records = [make_record(notes={"probe": probe()}, epochs=e) for e in (20, 80)]
     made = figures.figures("fig1", figures.source(records))
