@@ -46,6 +46,8 @@ def register(verbs: Any) -> None:
     )
     add_matrix_arguments(parser)
     parser.add_argument("--json", action="store_true", help="as JSON")
+    text = "also the time and idle share of the whole matrix on so many GPUs (gpus=1,8,64), from records' costs"
+    parser.add_argument("--simulate", metavar="gpus=N,...", help=text)
     parser.set_defaults(run=run)
 
 
@@ -53,7 +55,10 @@ def run(args: argparse.Namespace) -> int:
     """Tell the plan."""
     from benchbd import matrix
     from benchbd.errors import BenchbdError
+    from benchbd.run import simulate
+    from benchbd.run.costs import earlier_records
 
+    gpus = [] if args.simulate is None else simulate.parse_gpus(args.simulate)
     plan, output = load_plan(args), output_folder(args)
     there = set(record_ids(output))
     records = _read(output, [cell.id for cell in plan.cells if cell.id in there])
@@ -71,6 +76,8 @@ def run(args: argparse.Namespace) -> int:
     counts = Counter(training.what for row, training in wanted if (row, training) not in stored)
     alone = Counter(training.what for (_, training), cells in wanted.items() for _ in cells)
     missing = _missing(plan, args.data)
+    found = simulate.estimate(plan.cells, earlier_records(output)) if gpus else None
+    simulated = [] if found is None else [simulate.simulate(found.jobs, number) for number in gpus]
     if args.json:
         write_json(
             {
@@ -80,6 +87,7 @@ def run(args: argparse.Namespace) -> int:
                 "trainings": dict(counts),
                 "trainings_without_sharing": dict(alone),
                 "missing_data": missing,
+                **({"simulation": simulate.as_json(found, simulated)} if found else {}),
             }
         )
         return 0
@@ -95,6 +103,8 @@ def run(args: argparse.Namespace) -> int:
         write(f"trainings still to do, at most: {told} ({sharing})")
     for line in missing:
         write(f"data: {line}")
+    if found:
+        write("\n".join(simulate.as_lines(found, simulated)))
     return 0
 
 

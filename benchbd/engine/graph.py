@@ -10,12 +10,27 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from benchbd.engine.step import Step
-
 WARM_UP = 3
 """Steps before a capture: they choose kernels and allocate workspaces, which a capture must not do."""
 
 log = logging.getLogger("benchbd.engine")
+
+
+class Capturable(Protocol):
+    """A training step: nothing in it waits for the device, and it says which tensors it changes."""
+
+    @property
+    def optimizer(self) -> torch.optim.Optimizer:
+        """Whose gradients are gone once a step has ended."""
+        ...
+
+    def __call__(self, rows: Tensor) -> None:
+        """Train on one batch, given by its rows."""
+        ...
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Every tensor that a step changes, by name."""
+        ...
 
 
 class Recorder(Protocol):
@@ -62,14 +77,14 @@ class GraphedStep:
 
     Args:
         step: with its network in the mode in which it will be trained.
-        rows: int64 (B, 4), any full batch; it is used to warm up, and training goes on from where it was.
+        rows: int64 (B, ...), any full batch; it is used to warm up, and training goes on from where it was.
         recorder: CUDA's, or a stand-in.
 
     Attributes:
         setup_seconds: time spent warming up and capturing, which no cell is charged for.
     """
 
-    def __init__(self, step: Step, rows: Tensor, recorder: Recorder) -> None:
+    def __init__(self, step: Capturable, rows: Tensor, recorder: Recorder) -> None:
         self.step = step
         self._rows = rows.clone()
         self._proved = False
@@ -88,7 +103,7 @@ class GraphedStep:
         self.setup_seconds = time.perf_counter() - started
 
     def __call__(self, rows: Tensor) -> None:
-        """Train on one batch, as :class:`Step` does."""
+        """Train on one batch, as the step itself does."""
         if self._replay is None or len(rows) != len(self._rows):
             self.step(rows)
             return

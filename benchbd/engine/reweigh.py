@@ -47,7 +47,8 @@ class Reweigh(NamedTuple):
         losses = torch.empty(len(images), device=device)
         size = pass_batch(images.shape[-1], device)
         with arithmetic(device, strict=False, search=False), eval_mode(judge), torch.no_grad():
-            for part in rows.split(size):
+            for start in range(0, len(rows), size):
+                part = rows[start : start + size]
                 x01 = unit_range(batch_of(images, part, augment), channels_last=True)
                 picks = part[:, 0]
                 losses[picks] = F.cross_entropy(judge(x01), labels[picks], reduction="none")

@@ -25,6 +25,7 @@ from benchbd import registry
 from benchbd.components import Normalisation
 from benchbd.engine import build, choose_precision, fit, losses_of
 from benchbd.engine.augment import batch_of, draw_epoch, unit_range
+from benchbd.engine.packed import fit_packed
 from benchbd.engine.precision import cpu_multiplies_bf16
 from benchbd.recipe import Recipe
 from benchbd.vision import torchvision
@@ -219,3 +220,36 @@ def test_ranking_samples_by_loss(benchmark, report, full, spec, bar):
         f"engine {mine * 5e4:.1f} s (from {many}), ratio {theirs / mine:.1f} (bar {bar:g})"
     )
     assert not full or theirs / mine >= bar
+
+
+@pytest.mark.parametrize(("spec", "count", "bar"), [("resnet-s", 8, 2.5), ("resnet-s(stem=64)", 4, 1.0)])
+def test_packed_teachers(benchmark, report, full, spec, count, bar):
+    """Trainings of small networks in one, against the engine's own, one by one; an epoch of the teacher's recipe each.
+
+    A stem of 64 channels fills a core's vectors by itself: there, packing has little left to win on a CPU.
+    """
+    rounds, size = (5, 384) if full else (1, 40)
+    images, labels = random_set(size)
+    nets = [build(registry.make("models", spec), 10, 32, NORMALISATION, seed) for seed in range(count)]
+    recipe = Recipe(epochs=1, batch_size=128 if full else 16, augment=())
+    precision = choose_precision(CPU, "fp32")
+
+    def one_by_one() -> None:
+        for seed, net in enumerate(nets[: 2 if full else 1]):
+            fit(net, images, labels, recipe, device=CPU, precision=precision, seed=seed)
+
+    alone, packed = in_turns(
+        benchmark,
+        one_by_one,
+        lambda: fit_packed(
+            nets, [images] * count, [labels] * count, recipe, device=CPU, precision=precision, seeds=range(count)
+        ),
+        rounds,
+    )
+    alone, packed = alone / (2 if full else 1), packed / count
+    benchmark.extra_info.update(ratio=alone / packed)
+    report.append(
+        f"{spec}, {count} in one, {precision.name}: alone {alone / size * 1e3:.3f} ms per image and teacher, "
+        f"packed {packed / size * 1e3:.3f} ms, ratio {alone / packed:.2f} (bar {bar:g})"
+    )
+    assert not full or alone / packed >= bar

@@ -1,0 +1,194 @@
+"""Train several small networks at once: one alone fills neither the vectors of a core nor, far less, a GPU.
+
+Each model sees the batches, in the order and with the augmentation, that :func:`benchbd.engine.fit` would give it, and
+has its own loss, batch statistics and optimiser state. Results equal those of ``fit`` up to the order in which a
+convolution adds up its products.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from benchbd.engine.augment import batch_of, draw_epoch, unit_range
+from benchbd.engine.fit import Fit, NotFinite, batch_bounds
+from benchbd.engine.graph import CudaRecorder, GraphedStep
+from benchbd.engine.network import Classifier
+from benchbd.engine.packed_network import LANES, Packed
+from benchbd.engine.precision import Precision, arithmetic
+from benchbd.engine.state import live_tensors, make_optimizer, set_lr
+from benchbd.engine.step import Loss, training_mode, weighted_mean
+from benchbd.errors import BenchbdError
+from benchbd.recipe import Recipe
+
+
+class PackedStep:
+    """A training step of all models of a pack.
+
+    Attributes:
+        loss_sum: float64 (count,), the cross-entropies of each model's images of this epoch so far.
+        spoiled: float32 (count,), 0 as long as every loss of a model was finite, NaN for ever after.
+    """
+
+    def __init__(
+        self,
+        pack: Packed,
+        nets: Sequence[Classifier],
+        optimizer: torch.optim.Optimizer,
+        images: Sequence[Tensor],
+        labels: Tensor,
+        weights: Tensor,
+        recipe: Recipe,
+        precision: Precision,
+        loss: Loss | None,
+    ) -> None:
+        self.pack, self.nets, self.optimizer = pack, nets, optimizer
+        self.images, self.labels, self.weights = images, labels, weights
+        self.recipe, self.precision = recipe, precision
+        self.loss: Loss = loss or weighted_mean
+        device = labels.device
+        self.loss_sum = torch.zeros(pack.count, dtype=torch.float64, device=device)
+        self.spoiled = torch.zeros(pack.count, dtype=torch.float32, device=device)
+
+    def __call__(self, rows: Tensor) -> None:
+        """Train on one batch of each model. ``rows`` int64 (B, count, 4), each model's as ``draw_epoch`` drew it."""
+        picks = rows[..., 0].t()
+        labels, weights = self.labels.gather(1, picks), self.weights.gather(1, picks)
+        batches = []
+        for number, (images, net) in enumerate(zip(self.images, self.nets, strict=True)):
+            batch = batch_of(images, rows[:, number], self.recipe.augment)
+            batches.append(net.normalise(unit_range(batch, self.precision.channels_last)))
+        x, low = self.pack.inputs(batches), self.precision.dtype
+        with torch.autocast(x.device.type, dtype=low, enabled=low is not None):
+            logits = self.pack(x)
+        losses = F.cross_entropy(logits.transpose(0, 1).flatten(0, 1), labels.flatten(), reduction="none")
+        losses = losses.view(labels.shape)
+        own = torch.stack([self.loss(of_one, w) for of_one, w in zip(losses, weights, strict=True)])
+        # A sum leaves each model's gradient what it is alone: no weight has a part in two of the losses.
+        own.sum().backward()  # type: ignore[no-untyped-call]
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.loss_sum += losses.detach().sum(1, dtype=torch.float64)
+        self.spoiled += own.detach() * 0.0
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Every tensor that a step changes, by name."""
+        return {**live_tensors(self.pack, self.optimizer), "loss_sum": self.loss_sum, "spoiled": self.spoiled}
+
+
+def fit_packed(
+    nets: Sequence[Classifier],
+    images: Sequence[Tensor],
+    labels: Sequence[Tensor],
+    recipe: Recipe,
+    *,
+    device: torch.device,
+    precision: Precision,
+    seeds: Sequence[int],
+    weights: Sequence[Tensor | None] | None = None,
+    loss: Loss | None = None,
+    on_progress: Callable[[dict[str, Any]], None] | None = None,
+    lanes: int = LANES,
+) -> list[Fit]:
+    """Train networks of one architecture in place, all in one.
+
+    Args:
+        nets: left on ``device`` in eval mode, without gradients. No dropout.
+        images: uint8 (N, 3, H, W) for each model; one tensor may serve several.
+        labels: int64 (N,) for each model.
+        recipe: of all.
+        device: where to train.
+        precision: of :func:`benchbd.engine.choose_precision`; torch.compile is not used.
+        seeds: each model's, as :func:`benchbd.engine.fit` takes it.
+        weights: float32 (N,) for each model; ones where not given.
+        loss: what each model minimises.
+        on_progress: told ``epoch`` (from 1), ``epochs`` and the models' mean ``loss`` at the end of each epoch.
+        lanes: see :data:`benchbd.engine.packed_network.LANES`.
+
+    Returns:
+        What each training leaves; ``seconds`` is its share of the pack's wall-clock.
+
+    Raises:
+        NotFinite: a loss or a weight of any model is not finite. A model that diverges takes others of its group
+            along, so that nothing is kept of any: train them one by one.
+        BenchbdError: there is nothing to train on.
+        ValueError: these networks or sets cannot be trained as one.
+    """
+    device, count = torch.device(device), len(nets)
+    sizes = {len(given) for given in (*images, *labels)}
+    if not len(images) == len(labels) == len(seeds) == count or len(sizes) > 1:
+        raise ValueError(f"a pack needs images, labels and a seed for each of {count} models, and sets of one size")
+    size = sizes.pop() if sizes else 0
+    if size == 0:
+        raise BenchbdError("cannot train: no image is left in the training set")
+    classes = nets[0].head.out_features
+    if any(int(given.min()) < 0 or int(given.max()) >= classes for given in labels):
+        raise ValueError(f"a pack needs labels 0..{classes - 1}")
+    ones = torch.ones(size)
+    given = [ones if w is None else w.to(torch.float32) for w in weights or [None] * count]
+    pack = Packed(nets, lanes).to(device)
+    for net in nets:
+        net.to(device)
+    if precision.channels_last:
+        pack.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    moved = {id(tensor): tensor.to(device) for tensor in images}
+    if device.type == "cuda":
+        moved = {key: tensor.contiguous(memory_format=torch.channels_last) for key, tensor in moved.items()}
+    step = PackedStep(
+        pack,
+        nets,
+        make_optimizer(pack, recipe, device),
+        [moved[id(tensor)] for tensor in images],
+        torch.stack(list(labels)).to(device),
+        torch.stack(given).to(device),
+        recipe,
+        precision,
+        loss,
+    )
+    with arithmetic(device, strict=precision.strict, search=not precision.strict):
+        fits = _loop(step, size, seeds, on_progress)
+    pack.unpack(nets)
+    for net in nets:
+        net.eval()
+    return fits
+
+
+def _rows(seeds: Sequence[int], epoch: int, size: int, device: torch.device) -> Tensor:
+    return torch.stack([draw_epoch(seed, epoch, size) for seed in seeds], 1).to(device)
+
+
+def _loop(
+    step: PackedStep, size: int, seeds: Sequence[int], on_progress: Callable[[dict[str, Any]], None] | None
+) -> list[Fit]:
+    pack, recipe, device = step.pack, step.recipe, step.labels.device
+    bounds = batch_bounds(size, recipe.batch_size)
+    losses: list[list[float]] = []
+    training_mode(pack, recipe.bn)
+    run: Callable[[Tensor], None] = step
+    if device.type == "cuda" and step.precision.graph and size >= recipe.batch_size:
+        run = GraphedStep(step, _rows(seeds, 0, size, device)[: recipe.batch_size], CudaRecorder(device))
+    started = time.perf_counter()
+    for epoch in range(recipe.epochs):
+        set_lr(step.optimizer, recipe.lr_at(epoch))
+        rows = _rows(seeds, epoch, size, device)
+        for start, end in bounds:
+            run(rows[start:end])
+        means, spoiled = torch.stack([step.loss_sum / size, step.spoiled.double()]).tolist()
+        losses.append(means)
+        if not all(map(math.isfinite, (*means, *spoiled))):
+            raise NotFinite(f"a loss of the pack is not finite in epoch {epoch + 1} of {recipe.epochs}", [])
+        step.loss_sum.zero_()
+        step.spoiled.zero_()
+        if on_progress is not None:
+            on_progress({"epoch": epoch + 1, "epochs": recipe.epochs, "loss": sum(means) / len(means)})
+    if not all(bool(torch.isfinite(t).all()) for t in pack.state_dict().values() if t.is_floating_point()):
+        raise NotFinite(f"weights of the pack are not finite after epoch {recipe.epochs} of {recipe.epochs}", [])
+    seconds = (time.perf_counter() - started) / pack.count
+    mine = [[means[number] for means in losses] for number in range(pack.count)]
+    return [Fit(of_one, seconds, recipe.epochs * len(bounds)) for of_one in mine]

@@ -1,0 +1,78 @@
+"""Packs in a lab: stored once, under keys of their own, equal to single trainings within the engine's tolerance."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from benchbd import registry, testing
+from benchbd.cell import part_of
+from benchbd.components import Normalisation
+from benchbd.errors import UsageError
+from benchbd.lab import Lab, Ledger, NetworkPlan
+from benchbd.packs import train_packed
+from benchbd.poison import clean_set
+from benchbd.recipe import Recipe
+from benchbd.store import Store
+
+pytestmark = pytest.mark.usefixtures("one_thread", "fresh_registry")
+
+
+@pytest.fixture
+def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Lab:
+    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
+    testing.register()
+    data, made = registry.make("datasets", "tiny", train=48, size=16), registry.make("models", "resnet-s")
+    return Lab(
+        clean_set(part_of(data), data.load("train", None)),
+        store=Store(tmp_path / "store"),
+        network=NetworkPlan(made, part_of(made), 4, 16, Normalisation((0.5,) * 3, (0.5,) * 3)),
+        recipe=Recipe(epochs=2, batch_size=16, augment=()),
+        seed=0,
+        device=torch.device("cpu"),
+        ledger=Ledger(),
+        on_event=lambda event: None,
+    )
+
+
+def test_a_pack_equals_single_trainings_and_is_stored_once(lab: Lab) -> None:
+    packed = train_packed(lab, lab.poisoned, repeats=range(3))
+    assert lab._ledger.computed == {"teacher": 1}
+    for repeat, one in enumerate(packed):
+        alone = lab.train(lab.poisoned, what="teacher", name="alone", repeat=repeat)
+        assert one.epoch_losses == pytest.approx(alone.epoch_losses, rel=1e-3)
+        assert one.key != alone.key
+        losses = lab.losses(one, lab.poisoned)
+        np.testing.assert_allclose(losses, lab.losses(alone, lab.poisoned), rtol=0.05, atol=0.01)
+    before = dict(lab._ledger.computed)
+    again = train_packed(lab, lab.poisoned, repeats=[0, 1, 2])
+    assert lab._ledger.computed == before
+    assert [one.key for one in again] == [one.key for one in packed]
+    assert len({one.key for one in packed}) == 3
+    for one, other in zip(again, packed, strict=True):
+        assert all(np.array_equal(one._state[name], other._state[name]) for name in other._state)
+
+
+@pytest.mark.parametrize("changes", [{"repeats": [0, 2]}, {"lr": 0.1}, {"epochs": 1}, {"model": "resnet-s1"}])
+def test_whatever_determines_a_pack_is_in_its_key(lab: Lab, changes: dict[str, object]) -> None:
+    plain = {"repeats": [0, 1]}
+    first = train_packed(lab, lab.poisoned, **plain)[0].key
+    assert train_packed(lab, lab.poisoned, **{**plain, **changes})[0].key != first
+
+
+@pytest.mark.parametrize(
+    ("given", "why"),
+    [
+        ({"repeats": []}, "repeats"),
+        ({"repeats": [1, 1]}, "repeats"),
+        ({"repeats": [0], "what": "student"}, "what"),
+        ({"repeats": [0, 1], "model": "lenet"}, "cannot be packed"),
+    ],
+)
+def test_what_cannot_be_packed_is_one_clear_line(lab: Lab, given: dict[str, object], why: str) -> None:
+    with pytest.raises(UsageError, match=why):
+        train_packed(lab, lab.poisoned, **given)
