@@ -466,7 +466,7 @@ def test_a_bare_name_means_the_variant_of_its_block() -> None:
     several = "{lfd: {teacher_epochs: 3, alpha: 0.2, teacher: 'resnet-s(stem=4)'}}, random-filter"
     assert imitated(several) == ["lfd(alpha=0.2, teacher='resnet-s(stem=4)', teacher_epochs=3)"]
     assert imitated("lfd, random-filter", sets=["lfd.alpha=0.2"]) == ["lfd(alpha=0.2)"]
-    assert imitated("lfd, random-filter", smoke=True) == ["lfd(teacher_epochs=1)"]
+    assert imitated("lfd, random-filter", smoke=True) == ["lfd(teacher_epochs=1, teacher_tries=1)"]
 
 
 def test_a_spec_with_parameters_means_itself() -> None:

@@ -93,7 +93,8 @@ def test_everything_done_but_fine_pruning_and_a_second_beta(folder: Folder) -> N
     folder.write("[bn-g]", ROW)
     folder.foretold("--exclude", "defense=fine-pruning*")
     folder.write(
-        "[bn-g]", ROW.replace(LFD, "{lfd: {teacher_epochs: 1, teacher_tries: 1, beta: [0.001, 0.01]}}").replace(", random-filter", "")
+        "[bn-g]",
+        ROW.replace(LFD, f"{LFD[:-2]}, beta: [0.001, 0.01]}}}}").replace(", random-filter", ""),
     )
     assert folder.foretold() == {"full": 1}
 

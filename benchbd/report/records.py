@@ -86,9 +86,8 @@ def _fault(record: Any, identity: Identity | None) -> str | None:
     if stages is not None and not (isinstance(stages, dict) and all(_number(v) for v in stages.values())):
         return f"time.stages must be seconds by stage, not {_shown(stages)}"
     for key, value in (record.get("trainings") or {}).items():
-        # Counts by kind, or two such counts: asked for, and computed rather than found in the store.
-        if not all(map(_number, value.values() if isinstance(value, dict) else [value])):
-            return f"trainings.{key} must be a count or counts by kind, not {_shown(value)}"
+        if not _number(value):
+            return f"trainings.{key} must be a count, not {_shown(value)}"
     if not all(isinstance(need, str) for need in record.get("needs") or ()):
         return f"needs must be a list of words, not {_shown(record['needs'])}"
     if identity is not None:

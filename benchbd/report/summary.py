@@ -64,15 +64,20 @@ def _auroc(group: Group, column: Variant) -> Cell:
     return Cell(f"{found.mean:.3f}", found.mean, n=found.n, note=f"mean over {found.n} attacks")
 
 
+def _whole_recipe(counts: dict[str, float]) -> float:
+    """Trainings that run the whole recipe on a network of full size: feature models are such, teachers are not."""
+    return counts.get("full", 0.0) + counts.get("feature-model", 0.0)
+
+
 def _trainings(group: Group, column: Variant) -> tuple[Cell, Cell]:
     mine = trainings(group, column)
     plain = group.undefended()
-    base = trainings(group, plain).get("full", 0.0) if plain else 0.0
+    base = _whole_recipe(trainings(group, plain)) if plain else 0.0
     if not mine:
         return Cell(wording.UNDEFINED), Cell(wording.UNDEFINED)
     order = sorted(mine, key=lambda kind: (kind != "full", kind))
     text = " + ".join(f"{mine[kind]:.3g} {kind}" for kind in order)
-    ratio = mine.get("full", 0.0) / base if base else None
+    ratio = _whole_recipe(mine) / base if base else None
     return Cell(text), Cell(f"{ratio:.2f}", ratio) if ratio is not None else Cell(wording.UNDEFINED)
 
 
@@ -97,7 +102,10 @@ def summary_table(group: Group, labels: Labels, clock: Clock) -> Table:
         first = control and bool(rows) and group.columns[len(rows) - 1] not in group.controls
         rows.append(Row(labels.heading(column, group.columns), cells, rule=first, tag=column.name))
     _bold(group, rows)
-    notes = ["Averages over different attacks (see Attacks) do not compare; controls stand below the line."]
+    notes = [
+        "Averages over different attacks (see Attacks) do not compare; controls stand below the line.",
+        "Full trainings count feature models, which run the whole recipe too; teachers and fine-tunings are left out.",
+    ]
     if clock.device:
         notes.append(
             f"Time relative to no defense: cells of the same attack and seed that both finished on {clock.device}."

@@ -83,9 +83,7 @@ def trainings(group: Group, column: Variant) -> dict[str, float]:
     cells = 0
     for row in group.rows:
         for record in group.entry(row, column).done():
-            counts = record.get("trainings") or {}
-            counts = counts.get("asked", counts)
-            if counts:
+            if counts := record.get("trainings"):
                 total.update({k: v for k, v in counts.items() if v})
                 cells += 1
     return {kind: n / cells for kind, n in total.items()} if cells else {}

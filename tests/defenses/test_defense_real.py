@@ -66,25 +66,44 @@ def run(text, lab):
     return defense.train(lab)
 
 
-@pytest.mark.parametrize("part", [slice(None), slice(20, 220)], ids=["whole", "subset"])
-def test_planted_poison_is_found_by_trained_networks(open_lab, part):
-    data, truth = planted()
-    data, truth = data.subset(np.arange(N)[part]), truth[part]
-
-    lab = open_lab(data)
+def check_lfd(lab, truth):
     run("lfd(teacher_epochs=8, teacher='resnet-s2(width=4)', alpha=0.2)", lab)
     assert lab.suspicion.flagged[truth].all()
     assert lab.suspicion.scores[truth].min() > lab.suspicion.scores[~truth].max()
 
-    lab = open_lab(data)
+
+def check_abl(lab, truth):
     run(ABL, lab)
-    assert lab.suspicion.flagged.sum() == len(data) // 20
+    assert lab.suspicion.flagged.sum() == len(truth) // 20
     assert truth[lab.suspicion.flagged].all()
 
-    lab = open_lab(data, epochs=4)
-    run("ac", lab)
+
+def check_ac(lab, truth, dims=10):
+    run(f"ac(dims={dims})", lab)
     assert lab.suspicion.flagged[truth].all()
     assert lab.notes["ac"]["removed_per_class"][1] <= 1.2 * truth.sum()
+
+
+@pytest.mark.parametrize("part", [slice(None), slice(20, 220)], ids=["whole", "subset"])
+def test_planted_poison_is_found_by_trained_networks_and_missed_by_a_lab_off_by_one(open_lab, part, monkeypatch):
+    data, truth = planted()
+    data, truth = data.subset(np.arange(N)[part]), truth[part]
+    check_lfd(open_lab(data), truth)
+    check_abl(open_lab(data), truth)
+    check_ac(open_lab(data, epochs=4), truth)
+
+    def off_by_one(method):
+        return lambda *args: np.roll(method(*args), 1, axis=0)
+
+    # The same trained networks, their results handed out one sample late: every check must notice.
+    monkeypatch.setattr(Lab, "losses", off_by_one(Lab.losses))
+    monkeypatch.setattr(Lab, "features", off_by_one(Lab.features))
+    with pytest.raises(AssertionError):
+        check_lfd(open_lab(data), truth)
+    with pytest.raises(AssertionError):
+        check_abl(open_lab(data), truth)
+    with pytest.raises(AssertionError):
+        check_ac(open_lab(data, epochs=4), truth, dims=9)  # other clusters than the stored ones
 
 
 def test_unlearning_raises_the_loss_of_what_was_isolated(open_lab):

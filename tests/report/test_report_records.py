@@ -83,7 +83,7 @@ FAULTS = {
     "params": ([], {"attack": 3}),
     "time": ({"total": -1}, {"total": "long"}, {"stages": {"a": "b"}}, 3),
     "detection": ({"auroc": 1.2}, {"recall": "all"}, []),
-    "trainings": ({"full": "one"}, {"asked": {"full": None}}),
+    "trainings": ({"full": "one"}, {"teacher": None}, {"asked": {"full": 1}}),
     "needs": ("clean", [3]),
     "control": ("yes", 1),
     "notes": ([],),

@@ -235,7 +235,7 @@ def test_summary(make_record):
         for attack, asr in (("bn-g", 1.0), ("sig", 0.6)):
             records.append(make_record(attack, "none", seed, ca=0.9, asr=asr, time={"total": 100.0}))
             detection = {"auroc": 0.9 if attack == "bn-g" else 0.7, "precision": 0.5, "recall": 0.5}
-            trainings = {"asked": {"full": 2, "teacher": 1}, "computed": {"full": 1}}
+            trainings = {"full": 1, "feature-model": 1, "teacher": 1}
             lfd = {"detection": detection, "trainings": trainings, "time": {"total": 130.0}, "ra": 0.4}
             records.append(make_record(attack, "lfd", seed, ca=0.8, asr=asr / 10, **lfd))
         records.append(make_record("bn-g", "oracle", seed, control=True, needs=["truth"]))
@@ -246,7 +246,7 @@ def test_summary(make_record):
     assert summary(made, "lfd", "RA, mean").value == pytest.approx(0.4)
     assert summary(made, "lfd", "Detection AUROC").display == "0.800"
     assert summary(made, "none", "Detection AUROC").display == DASH
-    assert summary(made, "lfd", "Trainings").display == "2 full + 1 teacher"
+    assert summary(made, "lfd", "Trainings").display == "1 full + 1 feature-model + 1 teacher"
     assert summary(made, "lfd", f"Full trainings {TIMES}").value == 2
     assert summary(made, "lfd", f"Time {TIMES}").value == pytest.approx(1.3)
     assert summary(made, "oracle", "Attacks").display == "1/2"
