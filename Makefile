@@ -7,7 +7,7 @@ export OMP_NUM_THREADS ?= 1
 JOBS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart test torture bench lint check-leaderboard clean
+.PHONY: help install quickstart test test-cluster test-browser torture bench bench-gpu lint check-leaderboard clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /|/' | awk -F'|' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -26,20 +26,30 @@ quickstart: install  ## train a small leaderboard in front of you, in about five
 test: install  ## all tests (those on CIFAR-10 and GTSRB need BENCHBD_DATA)
 	$(BIN)/python -m pytest -n $(JOBS) --benchmark-disable
 
+test-cluster: install  ## the executors on a real one-node Slurm and a local Ray (Debian, as root: installs both)
+	PATH="$(abspath $(BIN)):$$PATH" bash tests/cluster/run.sh
+
+test-browser: install  ## the HTML page in a headless Chromium (Debian, as root: installs it)
+	PATH="$(abspath $(BIN)):$$PATH" bash tests/report/browser.sh
+
 torture: install  ## kill, fill and damage a run a hundred times; nothing may be lost
 	$(BIN)/python tests/torture.py --faults 100
 
 bench: install  ## benchmarks of the engine and the harness, ratios printed last
 	$(BIN)/python -m pytest tests/bench --benchmark-only -s
 
+bench-gpu:  ## everything about a GPU in one script of under nine minutes; needs no installation
+	$(PYTHON) tests/bench/gpu.py
+
 check-leaderboard: install  ## does leaderboard/README.md still say what the records say?
 	$(BIN)/benchbd leaderboard --check
 
-lint: install  ## ruff and mypy
+lint: install  ## ruff, mypy and a search for duplicated code
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy benchbd
+	$(BIN)/jscpd --min-tokens 100 --exit-code 1 --format python --reporters silent benchbd attacks defenses models
 
 clean:  ## remove the virtual environment and caches (never results)
 	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache .mypy_cache

@@ -1,7 +1,8 @@
 """benchbd: compare training-time defenses against backdoor attacks on image classifiers.
 
-What plugin authors import. Nothing heavy is imported here: ``Lab``, ``Trained``, ``TrainSet`` and ``Workshop``, which
-need torch, are found when first asked for.
+What plugin authors and library users import. Nothing heavy is imported here: ``Lab``, ``Trained``, ``TrainSet`` and
+``Workshop``, which need torch, are found when first asked for; ``run_matrix`` and ``load_results`` import what they
+need when called.
 """
 
 from __future__ import annotations
@@ -30,9 +31,14 @@ from benchbd.recipe import Recipe
 
 if TYPE_CHECKING:
     from benchbd.lab import Lab, Trained, TrainSet
+    from benchbd.library import load_results, run_matrix
     from benchbd.workshop import Workshop
 
-_LAZY = {"Lab": "benchbd.lab", "Trained": "benchbd.lab", "TrainSet": "benchbd.lab", "Workshop": "benchbd.workshop"}
+_LAZY = {
+    **dict.fromkeys(("Lab", "Trained", "TrainSet"), "benchbd.lab"),
+    **dict.fromkeys(("load_results", "run_matrix"), "benchbd.library"),
+    "Workshop": "benchbd.workshop",
+}
 
 __all__ = [
     "UNDEFENDED",
@@ -58,7 +64,9 @@ __all__ = [
     "attack",
     "dataset",
     "defense",
+    "load_results",
     "model",
+    "run_matrix",
 ]
 
 

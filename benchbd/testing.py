@@ -6,9 +6,13 @@ and need a second or two each.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
+import signal
 import tempfile
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +22,8 @@ from benchbd.components import DatasetInfo, Images
 from benchbd.datafolder import data_folder
 from benchbd.errors import BenchbdError, one_line
 from benchbd.recipe import Recipe
+from benchbd.scan import told
+from benchbd.testing_barrier import watching
 from benchbd.testing_checks import CHECKS, Check
 
 if TYPE_CHECKING:
@@ -27,6 +33,12 @@ if TYPE_CHECKING:
     from benchbd.trained import TrainSet
 
 PLUGINS = Path(__file__).with_name("testing_plugins.py")
+LIMIT = 120.0
+"""Seconds that one check may take: everything it works on is tiny."""
+
+
+class Late(BaseException):
+    """A check took too long. Not an Exception, so that no plugin swallows it."""
 
 
 def register() -> None:
@@ -61,7 +73,7 @@ class Bench:
         **given: parameters that win over the plugin's ``smoke`` ones.
     """
 
-    def __init__(self, kind: str, name: str, folder: Path | None = None, **given: Any) -> None:
+    def __init__(self, kind: str, name: str, folder: Path | None = None, /, **given: Any) -> None:
         register()
         self.kind, self.name = kind, name
         self.entry = registry.find(kind, name)
@@ -70,6 +82,8 @@ class Bench:
         self._poisoners: dict[tuple[str, int], Poisoner] = {}
         self._temporary = None if folder else tempfile.TemporaryDirectory(prefix="benchbd-check-")
         self.folder = folder or Path(self._temporary.name if self._temporary else "")
+        self.asked: set[str] = set()
+        """What of the lab's ``clean`` and ``truth`` the defense has looked at."""
 
     @functools.cached_property
     def root(self) -> str | None:
@@ -117,7 +131,8 @@ class Bench:
         from benchbd.execute import execute
 
         this = dataclasses.replace(cell(attack=attack), defense=part_of(self.made))
-        return execute(this.to_json(), output=self.folder / where, device="cpu")
+        with watching(self.asked):
+            return execute(this.to_json(), output=self.folder / where, device="cpu")
 
     @functools.cached_property
     def runs(self) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -125,19 +140,47 @@ class Bench:
         return self.run("one"), self.run("two")
 
 
-def faults(bench: Bench, check: Check) -> list[str]:
-    """What one check finds wrong; what it raises counts as found."""
+@contextlib.contextmanager
+def _limited(seconds: float) -> Iterator[None]:
+    """Raise :class:`Late` in here after so many seconds, where the system has an alarm and this is the main thread."""
+    if not hasattr(signal, "setitimer") or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def ring(number: int, frame: Any) -> None:
+        raise Late
+
+    before = signal.signal(signal.SIGALRM, ring)
+    left, every = signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, left, every)
+        signal.signal(signal.SIGALRM, before)
+
+
+def faults(bench: Bench, check: Check, limit: float = LIMIT) -> list[str]:
+    """What one check finds wrong; what it raises, and taking more than ``limit`` seconds, counts as found."""
     register()
     try:
-        return list(check(bench))
+        with _limited(limit):
+            return list(check(bench))
+    except Late:
+        return [f"has not come to its end on the tiny set within {limit:g} seconds"]
     except BenchbdError as error:
         return [one_line(error)]
-    except Exception as error:
-        return [f"{type(error).__name__}: {one_line(error)}"]
+    except (Exception, SystemExit) as error:
+        return [told(error, bench.entry.file)]
 
 
-def check(kind: str, name: str, **given: Any) -> list[str]:
+def check(kind: str, name: str, limit: float = LIMIT, /, **given: Any) -> list[str]:
     """Run every check on a plugin.
+
+    Args:
+        kind: ``attacks``, ``defenses``, ``models`` or ``datasets``.
+        name: the plugin's.
+        limit: seconds that one check may take.
+        **given: parameters that win over the plugin's ``smoke`` ones.
 
     Returns:
         One line for each thing that is wrong, with the plugin and where it is; empty where all is well.
@@ -149,7 +192,7 @@ def check(kind: str, name: str, **given: Any) -> list[str]:
     where = f"{kind[:-1]} {name!r} ({bench.entry.origin})"
     if bench.missing:
         return [f"{where}: not checked: {bench.missing}"]
-    return [f"{where}: {one.__name__}: {line}" for one in CHECKS[kind] for line in faults(bench, one)]
+    return [f"{where}: {one.__name__}: {line}" for one in CHECKS[kind] for line in faults(bench, one, limit)]
 
 
 def names(kind: str) -> list[str]:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import ast
 import dataclasses
 from collections import Counter
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchbd import params, registry
+from benchbd import testing_source as source
 from benchbd.cell import canonical
 from benchbd.components import Budget, DatasetInfo, Normalisation, Stamp
 from benchbd.errors import Impossible, one_line
+from benchbd.testing_barrier import keeps_out
 
 if TYPE_CHECKING:
     import numpy as np
@@ -24,17 +24,6 @@ Check = Callable[["Bench"], Iterator[str]]
 
 HEAVY = ("torch", "torchvision", "sklearn", "scipy", "pandas", "matplotlib", "PIL")
 """Packages that a plugin imports inside its methods only, so that listing and planning stay instant."""
-BEHIND_THE_BARRIER = (
-    "benchbd.barrier",
-    "benchbd.draw",
-    "benchbd.evaluate",
-    "benchbd.execute",
-    "benchbd.poison",
-    "benchbd.store",
-    "benchbd.workshop",
-)
-"""Modules that a defense has no business with."""
-NEEDS = ("clean", "truth")
 GREY = Normalisation((0.5,) * 3, (0.5,) * 3)
 
 
@@ -54,8 +43,8 @@ def documented(bench: Bench) -> Iterator[str]:
 
 def light(bench: Bench) -> Iterator[str]:
     """Nothing heavy is imported with the plugin's file."""
-    for node in _tree(bench).body:
-        for module in _imported(node):
+    for node in source.tree(bench.entry.file).body:
+        for module in source.imported(node):
             if module.partition(".")[0] in HEAVY:
                 yield f"line {node.lineno} imports {module} with the file; import it inside the methods that use it"
 
@@ -70,18 +59,6 @@ def spelled(bench: Bench) -> Iterator[str]:
         return
     if registry.make(bench.kind, bench.name, **values) != bench.made:
         yield "an instance made of its own params() is another one"
-
-
-def _tree(bench: Bench) -> ast.Module:
-    return ast.parse(Path(bench.entry.file).read_text(encoding="utf-8")) if bench.entry.file else ast.Module([], [])
-
-
-def _imported(node: ast.AST) -> list[str]:
-    if isinstance(node, ast.Import):
-        return [alias.name for alias in node.names]
-    if isinstance(node, ast.ImportFrom) and node.module:
-        return [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
-    return []
 
 
 # Attacks --------------------------------------------------------------------------------------------------------------
@@ -215,23 +192,6 @@ def trains_what_it_says(bench: Bench) -> Iterator[str]:
         said = Counter(t.what for t in bench.made.trainings(registry.make("attacks", attack)))
         if record["status"] == "done" and said != Counter(record["trainings"]):
             yield f"under {attack}, trainings() says {dict(said)}, a cell trains {record['trainings']}"
-
-
-def keeps_out(bench: Bench) -> Iterator[str]:
-    """It declares what it needs and reaches for nothing else."""
-    cls = bench.cls
-    for need in cls.needs:
-        if need not in NEEDS:
-            yield f"needs names {need!r}; known are {', '.join(NEEDS)}"
-    if "truth" in cls.needs and not cls.control:
-        yield "it sees the truth, so it is a control: say control = True"
-    for node in ast.walk(_tree(bench)):
-        for module in _imported(node):
-            if module in BEHIND_THE_BARRIER:
-                yield f"line {node.lineno} imports {module}, which is behind the information barrier"  # type: ignore[attr-defined]
-        private = isinstance(node, ast.Attribute) and node.attr.startswith("_") and not node.attr.startswith("__")
-        if private and isinstance(node.value, ast.Name) and node.value.id == "lab":  # type: ignore[attr-defined]
-            yield f"line {node.lineno} reaches into the lab ({node.attr})"  # type: ignore[attr-defined]
 
 
 # Models ---------------------------------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
+from benchbd.datagiven import data_given
 from benchbd.errors import BenchbdError, UsageError, did_you_mean, one_line, shown
 
 VERBS = (
@@ -32,6 +33,7 @@ VERBS = (
     "check",
     "validate",
     "env",
+    "completion",
 )
 
 DEBUG = "BENCHBD_DEBUG"
@@ -126,7 +128,8 @@ def _main(given: list[str]) -> int:
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
     try:
-        return int(args.run(args))
+        with data_given(getattr(args, "data", None)):
+            return int(args.run(args))
     except SystemExit as left:
         # No verb leaves that way: a plugin's code did, and would take the command with it without a word.
         raise RuntimeError(f"something called sys.exit({shown(left.code)})") from left

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import inspect
 from typing import TYPE_CHECKING, Any
 
 from benchbd.cli.common import add_plugin_files, add_plugins, columns, write, write_json
-from benchbd.errors import UsageError, did_you_mean, shown
+from benchbd.errors import BenchbdError, UsageError, did_you_mean, shown
 
 if TYPE_CHECKING:
     from benchbd.scan import Entry
@@ -60,8 +61,10 @@ def _facts(entry: Entry) -> dict[str, Any]:
         facts |= {"clean_label": cls.clean_label}
     if entry.kind == "datasets":
         made = registry.make(entry.kind, entry.name)
-        with registry.blame(entry.kind, entry.name):
-            facts |= {"info": made.info()._asdict(), "source": cls.source}
+        facts |= {"info": None, "source": cls.source}
+        # A data set that counts its images in a file of the user's knows nothing where there is none.
+        with registry.blame(entry.kind, entry.name), contextlib.suppress(BenchbdError):
+            facts["info"] = made.info()._asdict()
     return facts
 
 

@@ -64,9 +64,9 @@ def run(args: argparse.Namespace) -> int:
     there = {cell.id: record for cell in plan.cells if (record := read_record(output, cell.id))}
     stale = frozenset(cell.id for cell in plan.cells if cell.id in there and changed_sources(cell, there[cell.id]))
     settings = dataclasses.replace(settings, stale=stale)
-    _check_data(plan, there, settings)
+    check_data(plan, there, settings)
     writable(output)
-    _record_skipped(plan, there, output)
+    record_skipped(plan, there, output)
     outcome = run_cells(plan.cells, settings, make_display(args.display))
     if args.display != "none":
         labels = {cell.id: cell.label for cell in plan.cells}
@@ -89,7 +89,7 @@ def run(args: argparse.Namespace) -> int:
     return outcome.exit_code
 
 
-def _check_data(plan: Plan, there: dict[str, dict[str, Any]], settings: RunSettings) -> None:
+def check_data(plan: Plan, there: dict[str, dict[str, Any]], settings: RunSettings) -> None:
     """Find out that data is missing before any worker starts. Ray's machines have data folders of their own."""
     from benchbd import registry
     from benchbd.datafolder import data_folder
@@ -112,7 +112,7 @@ def _check_data(plan: Plan, there: dict[str, dict[str, Any]], settings: RunSetti
             raise UsageError(line)
 
 
-def _record_skipped(plan: Plan, there: dict[str, dict[str, Any]], output: Path) -> None:
+def record_skipped(plan: Plan, there: dict[str, dict[str, Any]], output: Path) -> None:
     """Cells that cannot exist are rows too, with the reason."""
     from benchbd import records
 

@@ -1,0 +1,165 @@
+"""``benchbd completion SHELL``: completion with the tabulator key, for bash, zsh and fish.
+
+The scripts are a few lines each: they hand what was typed to ``benchbd completion --for`` and show what comes back, so
+flags, matrices and plugins, those of installed packages too, are always the ones that are there.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from benchbd.cli.common import DEFAULT_OUTPUT, record_ids, write
+
+SHELLS = ("bash", "zsh", "fish")
+FILES = ":files"
+"""Line that asks the shell to complete the names of files."""
+PATHS = ("FILE", "DIR", "FOLDER", "YAML", "A", "B")
+PLUGINS = {"attacks": "attacks", "dataset": "datasets", "model": "models"}
+"""Arguments that name plugins, and their kinds."""
+EPILOG = """\
+Put it where your shell reads it:
+
+  bash   eval "$(benchbd completion bash)"                                       in ~/.bashrc
+  zsh    eval "$(benchbd completion zsh)"                                        in ~/.zshrc, after compinit
+  fish   benchbd completion fish > ~/.config/fish/completions/benchbd.fish       once
+"""
+BASH = r"""_benchbd() {
+    local word about current="${COMP_WORDS[COMP_CWORD]}"
+    COMPREPLY=()
+    while IFS=$'\t' read -r word about; do
+        if [[ $word == :files ]]; then
+            compopt -o filenames 2>/dev/null
+            while IFS= read -r word; do COMPREPLY+=("$word"); done < <(compgen -f -- "$current")
+        else
+            COMPREPLY+=("$word")
+        fi
+    done < <("${COMP_WORDS[0]}" completion --for "${COMP_WORDS[@]:0:COMP_CWORD+1}" 2>/dev/null)
+}
+complete -F _benchbd benchbd
+"""
+ZSH = r"""#compdef benchbd
+_benchbd() {
+    local word about files
+    local -a found
+    while IFS=$'\t' read -r word about; do
+        if [[ $word == :files ]]; then files=1; else found+=("${word//:/\\:}:$about"); fi
+    done < <("${words[1]}" completion --for "${(@)words[1,CURRENT]}" 2>/dev/null)
+    (( $#found )) && _describe -t values value found
+    [[ -n $files ]] && _files
+}
+compdef _benchbd benchbd
+"""
+FISH = r"""function __benchbd_complete
+    set -l typed (commandline -opc) (commandline -ct)
+    for line in ($typed[1] completion --for $typed 2>/dev/null)
+        if test "$line" = :files
+            __fish_complete_path (commandline -ct)
+        else
+            echo $line
+        end
+    end
+end
+complete -c benchbd -f -a '(__benchbd_complete)'
+"""
+
+
+def register(verbs: Any) -> None:
+    """Add the verb."""
+    parser = verbs.add_parser(
+        "completion",
+        help="a script that makes your shell complete benchbd's words",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("shell", nargs="?", choices=SHELLS, default="bash", help="default: bash")
+    parser.add_argument("--for", dest="typed", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the script; or, for one of them, what may follow the words typed."""
+    if args.typed is None:
+        write({"bash": BASH, "zsh": ZSH, "fish": FISH}[args.shell])
+    elif lines := [f"{word}\t{about}".rstrip() for word, about in candidates(args.typed)]:
+        write("\n".join(lines))
+    return 0
+
+
+def candidates(typed: list[str]) -> Iterator[tuple[str, str]]:
+    """What may stand in the place of the last word typed, each with a line of help.
+
+    Args:
+        typed: the words of the line from the command's name up to the cursor; the last may be empty.
+    """
+    from benchbd.cli import parser
+
+    *before, current = typed[1:] or [""]
+    top = parser()
+    verbs = next(a for a in top._actions if isinstance(a, argparse._SubParsersAction))
+    verb = next((word for word in before if word in verbs.choices), None)
+    if verb is None:
+        found = [(str(a.dest), a.help or "") for a in verbs._choices_actions]
+        found += _flags(top) if current.startswith("-") else []
+    else:
+        found = _arguments(verbs.choices[verb], verb, before[before.index(verb) + 1 :], current)
+    for word, about in found:
+        if word.startswith(current) or word == FILES:
+            yield word, " ".join(about.split())
+
+
+def _flags(parser: argparse.ArgumentParser) -> list[tuple[str, str]]:
+    shown = [a for a in parser._actions if a.option_strings and a.help != argparse.SUPPRESS]
+    return [(flag, action.help or "") for action in shown for flag in action.option_strings]
+
+
+def _arguments(parser: argparse.ArgumentParser, verb: str, before: list[str], current: str) -> list[tuple[str, str]]:
+    """What may follow a verb and its arguments so far."""
+    by_flag = {flag: action for action in parser._actions for flag in action.option_strings}
+    pending: argparse.Action | None = None
+    places = 0
+    for word in before:
+        if pending is not None:
+            pending = None
+        elif word.startswith("-"):
+            action = by_flag.get(word)
+            pending = action if action is not None and action.nargs != 0 else None
+        else:
+            places += 1
+    if pending is not None:
+        return _values(pending, verb)
+    if current.startswith("-"):
+        return _flags(parser)
+    positional = [a for a in parser._actions if not a.option_strings]
+    if places < len(positional):
+        return _values(positional[places], verb)
+    return _values(positional[-1], verb) if positional and positional[-1].nargs == "+" else []
+
+
+def _values(action: argparse.Action, verb: str) -> list[tuple[str, str]]:
+    """Values that an argument may have, as far as its name tells."""
+    from benchbd import registry
+
+    if action.choices is not None:
+        return [(str(choice), "") for choice in action.choices]
+    name = action.metavar if isinstance(action.metavar, str) else action.dest.upper()
+    if name in PATHS or action.dest == "out":
+        return [(FILES, "")]
+    if name == "CELL":
+        return [(ident, "") for ident in record_ids(Path(DEFAULT_OUTPUT))]
+    if "MATRIX" in name or action.dest == "matrix":
+        from benchbd.cli.plot import FIGURES
+        from benchbd.shipped import described
+
+        figures = [(figure, "") for figure in FIGURES] if "FIGURE" in name else []
+        return [*figures, *described().items(), (FILES, "")]
+    if action.dest in PLUGINS or (verb in ("describe", "check") and action.dest == "name"):
+        kind = PLUGINS.get(action.dest)
+        return [(entry.name, entry.summary) for entry in registry.entries(kind) if entry.kind]
+    if (verb, name) == ("list", "KIND"):
+        from benchbd.cli.list import GROUPS
+
+        return [(group, "") for group in GROUPS]
+    return []

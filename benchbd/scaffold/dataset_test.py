@@ -1,0 +1,24 @@
+"""my-plugin keeps its promises, and its parts are not the same images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from benchbd import registry, testing
+
+
+@pytest.fixture(autouse=True)
+def _known() -> None:
+    registry.add_plugin_file(str(Path(__file__).with_name("my_plugin.py")))
+
+
+def test_it_keeps_what_every_data_set_promises() -> None:
+    assert testing.check("datasets", "my-plugin") == []
+
+
+def test_no_test_image_is_a_training_image() -> None:
+    made = registry.make("datasets", "my-plugin")
+    train, test = (made.load(split, None).images for split in ("train", "test"))
+    assert not (train[:, None, 0, 0] == test[None, :, 0, 0]).all(-1).any()

@@ -1,0 +1,1 @@
+"""Plugins for benchbd, one a file, found by the entry points in pyproject.toml."""

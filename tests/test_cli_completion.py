@@ -1,0 +1,115 @@
+"""Completion, in Python and in the shells that are here."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchbd.cli import VERBS, main
+from benchbd.cli.completion import FILES, candidates
+
+BIN = str(Path(sys.executable).parent)
+
+
+def words(*typed: str) -> list[str]:
+    return [word for word, _ in candidates(["benchbd", *typed])]
+
+
+def test_verbs_come_first():
+    assert set(words("")) == set(VERBS)
+    assert words("pl") == ["plan", "plot"]
+    assert words("--v") == ["--version"]
+
+
+@pytest.mark.parametrize(
+    ("typed", "expected"),
+    [
+        (("run", "qui"), {"quickstart", FILES}),
+        (("run", "quickstart", "--exec"), {"--executor", "--executor-config"}),
+        (("run", "quickstart", "--executor", ""), {"inline", "local", "slurm", "ray"}),
+        (("run", "quickstart", "--rerun", "fa"), {"failed"}),
+        (("run", "--jobs", "2", "tab"), {"table2", FILES}),
+        (("run", "quickstart", "--plugin", ""), {FILES}),
+        (("run", "quickstart", "--jobs", ""), set()),
+        (("plot", "fig4"), {"fig4a", "fig4b", "fig4c", FILES}),
+        (("describe", "lf"), {"lfd"}),
+        (("check", "resnet-s"), {"resnet-s", "resnet-s1", "resnet-s2"}),
+        (("preview", "bn"), {"bn-g", "bn-w"}),
+        (("preview", "bn-g", "--dataset", "cif"), {"cifar10"}),
+        (("list", "def"), {"defenses"}),
+        (("new", "a"), {"attack"}),
+        (("completion", "f"), {"fish"}),
+        (("merge", "a", "b", ""), {FILES}),
+        (("run", "quickstart", "more"), set()),
+    ],
+)
+def test_what_may_stand_there(typed, expected):
+    assert set(words(*typed)) == expected
+
+
+def test_every_flag_of_every_verb_is_known():
+    for verb in VERBS:
+        assert "--help" in words(verb, "-")
+    assert "--smoke" in words("run", "quickstart", "-")
+    assert "--for" not in words("completion", "-")
+
+
+def test_cells_are_those_of_the_results_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "benchbd-out" / "records").mkdir(parents=True)
+    (tmp_path / "benchbd-out" / "records" / "0123456789abcdef.json").write_text("{}")
+    assert words("show", "01") == ["0123456789abcdef"]
+
+
+def test_nothing_typed_yet_is_no_error(capsys):
+    assert main(["completion", "--for", "benchbd"]) == 0
+    assert capsys.readouterr().out.startswith("run\trun a matrix")
+
+
+SHELLS = {
+    "bash": (
+        'eval "$(benchbd completion bash)"; complete -p benchbd; '
+        'try() { COMP_WORDS=("$@"); COMP_CWORD=$(($#-1)); _benchbd; echo "=${COMPREPLY[*]}"; }; '
+        "try benchbd pl; try benchbd run qui; try benchbd run q --executor s; try benchbd run a-fi"
+    ),
+    "fish": (
+        "benchbd completion fish | source; "
+        'for line in pl "run qui" "run q --executor s" "run a-fi"; '
+        'echo "="(string split -f1 \\t (complete -C "benchbd $line")); end'
+    ),
+    "zsh": (
+        # What the completion system would be handed, without a terminal: its two functions are stood in for.
+        "compdef() { print compdef $*; }; _describe() { print -n -- =${(P)4%%:*}; }; "
+        "_files() { print -n -- =a-file.yaml; }; "
+        'eval "$(benchbd completion zsh)"; '
+        "try() { words=($@); CURRENT=$#; _benchbd; print; }; "
+        "try benchbd pl; try benchbd run qui; try benchbd run q --executor s; try benchbd run a-fi"
+    ),
+}
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_in_a_real_shell(shell, tmp_path):
+    if shutil.which(shell) is None:
+        pytest.skip(f"there is no {shell} here")
+    (tmp_path / "a-file.yaml").write_text("")
+    env = {**os.environ, "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"}
+    done = subprocess.run(
+        [shell, "-c", SHELLS[shell]], cwd=tmp_path, env=env, capture_output=True, text=True, check=False
+    )
+    assert done.stderr == ""
+    for word in ("plan", "plot", "quickstart", "slurm", "a-file.yaml"):
+        assert word in done.stdout, done.stdout
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_the_script_is_for_the_shell_asked_for(shell, capsys):
+    assert main(["completion", shell]) == 0
+    said = capsys.readouterr().out
+    assert {"bash": "COMP_CWORD", "zsh": "compdef", "fish": "commandline"}[shell] in said
+    assert "completion --for" in said

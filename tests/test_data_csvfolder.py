@@ -1,0 +1,159 @@
+"""A folder of images with a CSV of labels is a data set; a CSV that is wrong is refused with its line."""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from benchbd import UsageError, registry, testing
+from benchbd.data.csvfolder import CsvFolder
+
+
+@pytest.fixture
+def data(tmp_path, monkeypatch):
+    """A data folder with 24 pictures of three colours, and a function that writes the CSV."""
+    monkeypatch.setenv("BENCHBD_DATA", str(tmp_path))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    folder = tmp_path / "images"
+    (folder / "more").mkdir(parents=True)
+    rows = []
+    for n in range(24):
+        colour = ("red", "green", "blue")[n % 3]
+        file = f"more/{n}.png" if n % 2 else f"{n}.png"
+        pixels = np.zeros((20, 30, 3), np.uint8)
+        pixels[..., n % 3] = 200 + n
+        Image.fromarray(pixels).save(folder / file)
+        rows.append((file, colour))
+
+    def write(text=None, split=True):
+        lines = ["file,label,split" if split else "file,label"]
+        for n, (file, colour) in enumerate(rows):
+            lines.append(f"{file},{colour}" + ("," + ("test" if n >= 15 else "train") if split else ""))
+        (folder / "labels.csv").write_text("\n".join(lines) + "\n" if text is None else text, encoding="utf-8")
+        return rows
+
+    return write
+
+
+def root():
+    return os.environ["BENCHBD_DATA"]
+
+
+def made(**given):
+    return registry.make("datasets", "csv-folder", **given)
+
+
+def test_it_is_read_as_the_csv_says(data):
+    rows = data()
+    info = made().info()
+    assert (info.classes, info.train, info.test, info.class_counts, info.target) == (3, 15, 9, (5, 5, 5), 0)
+    train = made().load("train", root())
+    classes = ("blue", "green", "red")
+    assert [classes[k] for k in train.labels.tolist()] == [colour for _, colour in rows[:15]]
+    for n in range(15):
+        channel = n % 3
+        assert (train.images[n, channel] == 200 + n).all()
+        assert train.images[n].sum() == (200 + n) * 32 * 32
+
+
+@pytest.mark.parametrize("split", [True, False])
+def test_it_keeps_what_every_data_set_promises(data, split):
+    data(split=split)
+    assert testing.check("datasets", "csv-folder") == []
+
+
+@given(counts=st.lists(st.integers(2, 30), min_size=2, max_size=6), share=st.floats(0.01, 0.99), seed=st.integers(0, 9))
+def test_a_drawn_test_part_has_some_of_each_class_and_leaves_some(counts, share, seed):
+    labels = [c for c, count in enumerate(counts) for _ in range(count)]
+    one = CsvFolder(test_share=share, split_seed=seed)
+    train, test = (one._drawn(labels, len(counts), split) for split in ("train", "test"))
+    assert sorted(train + test) == list(range(len(labels)))
+    for part in (train, test):
+        assert {labels[n] for n in part} == set(range(len(counts)))
+
+
+def test_numbers_are_classes_in_their_order(data):
+    data("file,label\n" + "".join(f"{n}.png,{k}\n" for n, k in zip(range(0, 24, 2), [10, 9, 2] * 4, strict=True)))
+    train = made(test_share=0.3).load("train", root())
+    assert made().info().classes == 3
+    assert set(train.labels.tolist()) == {0, 1, 2}
+
+
+def test_a_changed_csv_is_read_anew(data):
+    data()
+    assert made().info().train == 15
+    data("file,label,split\n0.png,a,train\n2.png,a,test\n4.png,b,train\n6.png,b,test\n")
+    assert made().info().train == 2
+
+
+WRONG = {
+    "line 1: needs one column called label": "file,class\n0.png,a\n",
+    "line 1: needs one column called file": "",
+    "line 1: has the column split twice": "file,label,split,split\n",
+    "line 3: has 2 values for 3 columns": "file,label,split\n0.png,a,train\n2.png,a\n",
+    "line 2: file must be the name of an image": "file,label\n../secret.png,a\n",
+    "line 2: label is empty": "file,label\n0.png,\n",
+    "line 2: split must be train or test, not 'val'": "file,label,split\n0.png,a,val\n",
+    "'0.png' is there twice": "file,label\n0.png,a\n0.png,b\n",
+    "has 1 classes; there must be 2": "file,label\n0.png,a\n2.png,a\n",
+    "class 'b' has too few images, none for test": "file,label\n0.png,a\n2.png,a\n4.png,b\n",
+    "class 'a' has too few images, none for train": "file,label,split\n0.png,a,test\n2.png,b,test\n4.png,b,train\n",
+    "not CSV": 'file,label\n"0.png,a\n',
+}
+
+
+@pytest.mark.parametrize("line", WRONG)
+def test_a_wrong_csv_is_refused_with_its_line(data, line):
+    data(WRONG[line])
+    with pytest.raises(UsageError) as told:
+        made().info()
+    assert line in str(told.value)
+    assert "labels.csv" in str(told.value)
+    assert made().missing(root()) == str(told.value)
+
+
+def test_a_csv_that_is_not_there_is_asked_for(data):
+    with pytest.raises(UsageError, match=r"labels\.csv cannot be read.*columns file and label"):
+        made().info()
+
+
+def test_a_csv_in_another_encoding_is_refused(data, tmp_path):
+    (tmp_path / "images" / "labels.csv").write_bytes("file,label\n0.png,é\n".encode("latin-1"))
+    with pytest.raises(UsageError, match="UTF-8"):
+        made().info()
+
+
+def test_an_image_that_is_not_there_is_named_with_its_line(data):
+    data("file,label\n0.png,a\n2.png,a\n4.png,b\nnone.png,b\n")
+    assert "line 5: there is no image" in made().missing(root())
+
+
+@pytest.mark.parametrize(
+    "given", [{"folder": "/etc"}, {"folder": "../x"}, {"labels": ""}, {"size": 4}, {"test_share": 1.0}]
+)
+def test_parameters_that_mean_nothing_are_refused(given):
+    with pytest.raises(UsageError):
+        made(**given)
+
+
+def test_the_target_must_be_a_class(data):
+    data()
+    with pytest.raises(UsageError, match=r"target 3 is none of the 3 classes"):
+        made(target=3).info()
+
+
+def test_it_is_planned_with_data_named_on_the_command_line(data, tmp_path, monkeypatch, capsys):
+    from benchbd.cli import main
+
+    data()
+    monkeypatch.delenv("BENCHBD_DATA")
+    (tmp_path / "m.yaml").write_text(
+        "{name: m, dataset: csv-folder, model: lenet, attacks: [bn-g], defenses: [none], recipe: {epochs: 1}}"
+    )
+    assert main(["plan", str(tmp_path / "m.yaml"), "--data", str(tmp_path), "--output", str(tmp_path / "out")]) == 0
+    assert "impossible" not in capsys.readouterr().out.lower()

@@ -1,0 +1,259 @@
+"""What the documents say is so: commands parse or run, links lead somewhere, code works, defaults are the code's."""
+
+from __future__ import annotations
+
+import ast
+import csv
+import json
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from benchbd import matrix, matrixfile, params, registry, testing
+from benchbd.cli import VERBS, main, parser
+from benchbd.cli.common import load_plan
+from benchbd.errors import UsageError
+from benchbd.recipe import Recipe
+
+ROOT = Path(__file__).parents[1]
+DOCS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+TINY = ["--set", "dataset.train=200", "--set", "dataset.test=100", "--set", "epochs=1", "--seeds", "0"]
+"""What the tutorial's matrix is shrunk by here."""
+
+
+class Block(NamedTuple):
+    """A code block: its language, the file it is said to be, its text."""
+
+    language: str
+    file: str | None
+    text: str
+
+
+def blocks(path: Path) -> list[Block]:
+    found = re.findall(r"^```([a-z]*)(?: file=(\S+))?\n(.*?)^```$", path.read_text(), re.MULTILINE | re.DOTALL)
+    return [Block(language, file or None, text) for language, file, text in found]
+
+
+def prose(path: Path) -> str:
+    return re.sub(r"^```.*?^```$", "", path.read_text(), flags=re.MULTILINE | re.DOTALL)
+
+
+def written_out(text: str) -> list[str]:
+    """Lines of a shell block, continued ones joined, variables that it sets put in."""
+    text = re.sub(r"\\\n\s*", " ", text)
+    for name, value in re.findall(r'^(\w+)="([^"]*)"$', text, re.MULTILINE):
+        text = text.replace(f"${name}", value)
+    return text.splitlines()
+
+
+def commands(path: Path) -> list[str]:
+    """Every command in a document: lines of code blocks and of indented text, and what stands between backticks."""
+    lines = [line for block in blocks(path) if block.language in ("", "sh", "bash") for line in written_out(block.text)]
+    lines += re.findall(r"^ {4}(\S.*)$", prose(path), re.MULTILINE)
+    lines += re.findall(r"`([^`\n]+)`", prose(path))
+    cut = [re.split(r"\s+#|\s+->", line)[0].strip() for line in lines]
+    return [line for line in cut if re.match(r"(benchbd|make|python|pip|ray) ", line)]
+
+
+ALL = [pytest.param(path, line, id=f"{path.name}: {line}") for path in DOCS for line in dict.fromkeys(commands(path))]
+
+
+@pytest.mark.parametrize(("path", "line"), ALL)
+def test_every_command_is_one(path, line, fresh_registry):
+    program, *words = shlex.split(line)
+    if program == "make":
+        targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+        assert [w for w in words if w not in targets] == []
+    elif program == "pip":
+        extras = re.findall(r"benchbd\[(\w+)\]", line)
+        text = (ROOT / "pyproject.toml").read_text()
+        assert [extra for extra in extras if f"\n{extra} = [" not in text] == []
+        assert words[0] == "install"
+    elif program == "benchbd":
+        if len(words) == 1:  # a verb that is spoken of
+            assert words[0] in VERBS
+            return
+        args = parser().parse_args(["new", "attack", "x"] if words[0] == "new" and "NAME" in words else words)
+        shipped = getattr(args, "matrix", None) in matrix.shipped()
+        if shipped and not getattr(args, "plugin", None) and args.verb in ("run", "plan", "validate", "prepare"):
+            args.data = None
+            assert load_plan(args).cells
+
+
+@pytest.mark.parametrize("path", DOCS, ids=lambda path: path.name)
+def test_every_link_leads_somewhere(path):
+    for link in re.findall(r"\]\(([^)\s]+)\)", prose(path)):
+        if link.startswith(("https://", "mailto:")):
+            continue
+        assert not link.startswith("http:"), link
+        file, _, anchor = link.partition("#")
+        target = (path.parent / file).resolve() if file else path
+        assert target.exists(), f"{path.name} links to {link}"
+        if anchor:
+            headings = re.findall(r"^#+ (.*)$", target.read_text(), re.MULTILINE)
+            made = [re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings]
+            assert anchor in made, f"{path.name} links to {link}"
+
+
+@pytest.mark.parametrize("path", DOCS, ids=lambda path: path.name)
+def test_every_matrix_shown_is_one(path, tmp_path, fresh_registry):
+    for block in blocks(path):
+        if block.language == "yaml" and "defenses:" in block.text and not block.file:
+            assert matrix.resolve(matrixfile.parse(block.text, path.name), path.name).cells
+
+
+def test_files_named_in_prose_exist():
+    named = {
+        name
+        for path in DOCS
+        for name in re.findall(r"`((?:docs|matrices|tests|leaderboard|benchbd)/[\w./-]+\.\w+)`", prose(path))
+    }
+    assert [name for name in sorted(named) if not (ROOT / name).exists()] == []
+
+
+def test_the_defense_of_the_readme_keeps_its_promises(tmp_path, fresh_registry, one_thread):
+    (code,) = (block.text for block in blocks(ROOT / "README.md") if block.language == "python")
+    (tmp_path / "my_defense.py").write_text(code)
+    registry.add_plugin_file(str(tmp_path / "my_defense.py"))
+    # It leaves the plan's counts to the default, which the text does not speak of.
+    found = [line for line in testing.check("defenses", "trim") if ": trains_what_it_says: " not in line]
+    assert found == []
+
+
+def test_every_python_block_is_python():
+    for path in DOCS:
+        for block in blocks(path):
+            if block.language == "python":
+                ast.parse(block.text)
+
+
+@pytest.mark.timeout(1200)
+def test_the_plugin_tutorial_leads_to_a_leaderboard_row(tmp_path, monkeypatch, capsys, fresh_registry, one_thread):
+    """docs/plugins.md from its first line to its last, in an empty folder; the matrix is shrunk to seconds."""
+    monkeypatch.chdir(tmp_path)
+    known = set(registry.plugin_files())
+    said = {}
+    for block in blocks(ROOT / "docs" / "plugins.md"):
+        if block.file:
+            Path(block.file).write_text(block.text)
+        for line in block.text.splitlines() if block.language == "sh" else ():
+            program, *words = shlex.split(line)
+            if program == "python":
+                done = subprocess.run(
+                    [sys.executable, *words, "-p", "no:cacheprovider"], capture_output=True, text=True, check=False
+                )
+                assert done.returncode == 0, done.stdout
+                continue
+            assert program == "benchbd"
+            if "cautious.yaml" in words and words[0] in ("run", "leaderboard", "plan"):
+                words += TINY
+            if words[0] == "run":
+                words += ["--executor", "inline", "--device", "cpu", "--display", "none"]
+            assert main(words) == 0, (line, capsys.readouterr())
+            said[line] = capsys.readouterr().out
+            # Every command is a process of its own where people type them.
+            for file in set(registry.plugin_files()) - known:
+                registry.forget_plugin_file(file)
+    board = said["benchbd leaderboard cautious.yaml"]
+    assert "| cautious" in board
+    assert "random-filter" in board
+    assert "keeps all" in said["benchbd check cautious --plugin cautious.py"]
+    assert Path("striped.png").exists()
+
+
+def test_a_csv_folder_as_shown_is_a_data_set(tmp_path, monkeypatch, capsys, one_thread):
+    from PIL import Image
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    folder = tmp_path / "mydata" / "signs" / "a"
+    folder.mkdir(parents=True)
+    rows = ["file,label,split"]
+    for n in range(8):
+        Image.new("RGB", (40, 32), (20 * n, 0, 0)).save(folder / f"{n}.png")
+        rows.append(f"a/{n}.png,{('stop', 'yield')[n % 2]},{'train' if n < 4 else 'test'}")
+    (folder.parent / "labels.csv").write_text("\n".join(rows))
+    text = (ROOT / "docs" / "plugins.md").read_text()
+    assert all(column in text for column in ("file,label,split", "mydata/signs/labels.csv"))
+    (line,) = (line for line in commands(ROOT / "docs" / "plugins.md") if "csv-folder" in line)
+    assert main(shlex.split(line)[1:]) == 0, capsys.readouterr()
+
+
+def test_the_examples_of_the_library_run(tmp_path, monkeypatch, capsys, one_thread):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "leaderboard").mkdir()
+    shutil.copy(ROOT / "leaderboard" / "results.jsonl", tmp_path / "leaderboard")
+    space: dict[str, object] = {}
+    for block in blocks(ROOT / "docs" / "library.md"):
+        if block.language == "python":
+            exec(compile(block.text, "docs/library.md", "exec"), space)
+    said = capsys.readouterr().out
+    assert said.count("done") >= 4
+    assert "detection.auroc" in said
+    columns = re.findall(r"`((?:detection|poison|time|env)\.\w+)`", (ROOT / "docs" / "library.md").read_text())
+    assert [name for name in columns if name not in space["results"]] == []
+
+
+def stated() -> list[tuple[str, str, str]]:
+    """Every default that docs/methods.md states: plugin, parameter, value as written."""
+    text = (ROOT / "docs" / "methods.md").read_text()
+    return [
+        (plugin, name, value) for plugin, name, value in re.findall(r"`([a-z][\w-]*)\.([a-z]\w*)(?: = ([^`]+))?`", text)
+    ]
+
+
+@pytest.mark.parametrize(("plugin", "name", "value"), stated())
+def test_the_defaults_that_methods_states_are_the_code_s(plugin, name, value):
+    kinds = [kind for kind in ("attacks", "defenses", "models", "datasets") if _has(kind, plugin)]
+    cls = Recipe if plugin == "recipe" else registry.load(kinds[0], plugin)
+    usual = params.defaults(cls)
+    assert name in usual
+    if value:
+        written = ", ".join(usual[name]) if isinstance(usual[name], tuple) else str(usual[name])
+        assert value == written
+
+
+def test_other_values_that_methods_names_are_allowed():
+    text = (ROOT / "docs" / "methods.md").read_text()
+    for plugin, name, values in re.findall(r"`([\w-]+)\.(\w+) = [^`]+` \(((?:or )?`[^)]*`)\)", text):
+        kind = next(kind for kind in ("attacks", "defenses", "models", "datasets") if _has(kind, plugin))
+        for value in re.findall(r"`([\w.-]+)`", values):
+            registry.make(kind, plugin, **{name: value})
+
+
+def _has(kind: str, name: str) -> bool:
+    try:
+        registry.find(kind, name)
+    except UsageError:
+        return False
+    return True
+
+
+def test_numbers_of_the_paper_in_methods_are_those_of_its_table():
+    with (ROOT / "benchbd" / "report" / "paper_table2.csv").open() as file:
+        published = {
+            round(100 * float(row[name]), 2) for row in csv.DictReader(file) for name in ("ca", "asr") if row[name]
+        }
+    text = (ROOT / "docs" / "methods.md").read_text()
+    for number in ("43.85", "59.26", "83.45", "2.76", "5.57", "88.39", "89.83", "90.80", "94.69", "91.96", "79.16"):
+        assert number in text
+        assert float(number) in published, number
+
+
+def test_running_and_reproduce_name_only_figures_that_there_are():
+    text = (ROOT / "docs" / "reproduce.md").read_text()
+    named = set(re.findall(r"`(fig\w+)`", text))
+    assert named == {name for name in matrix.shipped() if name.startswith("fig")}
+
+
+def test_json_shown_is_json():
+    for path in DOCS:
+        for block in blocks(path):
+            if block.language == "json":
+                json.loads(block.text)
