@@ -33,6 +33,8 @@ GONE = 2
 OWN = ("poll", "max_jobs")
 """Settings of ours among those of submitit."""
 WAITING = {"PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_HOLD", "SUSPENDED", "RESIZING"}
+ALIVE = {*WAITING, "RUNNING", "COMPLETING", "SIGNALING", "STAGE_OUT"}
+"""States of a task that is not over yet, or begins again."""
 
 
 class _Task:
@@ -248,15 +250,13 @@ class SlurmExecutor:
     def _check(self, task: _Task, queue: dict[str, str] | None) -> Ended | None:
         """The end of a task, if it has come: by its record, else by its absence from the queue."""
         job = task.job
-        changed = self._changed(job.id)
-        if changed != task.before:
-            record = records.read_record(self._settings.output, job.id)
-            status = str(record["status"]) if record else ""
-            gone = queue is not None and task.task_id not in queue
-            if record is not None and (gone or status not in INTERRUPTIONS):
-                wall = time.monotonic() - task.began
-                return Ended(job.id, status, str(record.get("error") or ""), True, False, wall)
-            # Preempted, perhaps: as long as the task is in the queue it may begin again.
+        changed = self._changed(job.id) != task.before
+        record = records.read_record(self._settings.output, job.id) if changed else None
+        status = str(record["status"]) if record else ""
+        told = Ended(job.id, status, str((record or {}).get("error") or ""), True, False, time.monotonic() - task.began)
+        # An interrupted one was preempted, perhaps: as long as Slurm knows the task it may begin again.
+        if record is not None and status not in INTERRUPTIONS:
+            return told
         if queue is None:
             return None
         state = queue.get(task.task_id)
@@ -271,6 +271,11 @@ class SlurmExecutor:
             return Ended(job.id, "pending")
         text = _say("scontrol", "show", "job", "-o", task.task_id) or ""
         facts = dict(word.partition("=")[::2] for word in text.split() if "=" in word)
+        if facts.get("JobState", "").partition("+")[0] in ALIVE:
+            task.missed = 0
+            return None
+        if record is not None:
+            return told
         status, reason = how_it_ended(facts, task.task_id)
         return Ended(job.id, status, reason, False, False, time.monotonic() - task.began)
 

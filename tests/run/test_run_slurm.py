@@ -146,8 +146,26 @@ def test_a_record_counts_though_the_task_is_still_listed(
     assert (end.id, end.status, end.recorded) == (cell.id, "done", True)
     assert this.poll(0) == [], "the preempted one may begin again while it is in the queue"
     queue.states.clear()
+    assert this.poll(0) == []
     (end,) = this.poll(0)
-    assert (end.id, end.status) == (preempted.id, "cancelled")
+    assert (end.id, end.status, end.reason, end.recorded) == (preempted.id, "cancelled", "preempted", True)
+
+
+def test_a_requeued_task_that_the_queue_does_not_list_for_a_while_is_waited_for(
+    fakes: ModuleType, make: Make, queue: Queue, tmp_path: Path
+) -> None:
+    this, cell = make(), fakes.cell(n=1)
+    this.start(job(cell))
+    this.poll(0)
+    records.write_record(tmp_path, records.blank(cell, "cancelled", "preempted"))
+    queue.states.clear()
+    queue.facts["1_0"] = "JobId=1 ArrayTaskId=0 JobState=PENDING Reason=BeginTime ExitCode=0:0"
+    assert [this.poll(0) for _ in range(5)] == [[]] * 5
+    queue.facts["1_0"] = "JobId=1 ArrayTaskId=0 JobState=RUNNING ExitCode=0:0"
+    assert [this.poll(0) for _ in range(5)] == [[]] * 5
+    records.write_record(tmp_path, records.blank(cell, "done"))
+    (end,) = this.poll(0)
+    assert (end.id, end.status) == (cell.id, "done")
 
 
 def test_the_next_run_finds_the_tasks_of_the_one_before(fakes: ModuleType, make: Make, queue: Queue) -> None:
