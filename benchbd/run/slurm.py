@@ -274,10 +274,10 @@ class SlurmExecutor:
         if facts.get("JobState", "").partition("+")[0] in ALIVE:
             task.missed = 0
             return None
-        if record is not None:
+        end = how_it_ended(facts, task.task_id)
+        if record is not None and end.status != "cancelled":  # what was cancelled may have recorded a killed worker
             return told
-        status, reason = how_it_ended(facts, task.task_id)
-        return Ended(job.id, status, reason, False, False, time.monotonic() - task.began)
+        return Ended(job.id, end.status, end.reason, False, False, time.monotonic() - task.began)
 
     def _tell(self, task: _Task, state: str) -> None:
         """Show a task's state, and the last line of its log while it runs."""

@@ -151,6 +151,20 @@ def test_a_record_counts_though_the_task_is_still_listed(
     assert (end.id, end.status, end.reason, end.recorded) == (preempted.id, "cancelled", "preempted", True)
 
 
+def test_a_cancelled_task_is_so_whatever_its_worker_died_of(
+    fakes: ModuleType, make: Make, queue: Queue, tmp_path: Path
+) -> None:
+    this, cell = make(), fakes.cell(n=1)
+    this.start(job(cell))
+    this.poll(0)
+    records.write_record(tmp_path, records.blank(cell, "killed", "killed by signal 15 (SIGTERM)"))
+    queue.states.clear()
+    queue.facts["1_0"] = "JobId=1 ArrayTaskId=0 JobState=CANCELLED ExitCode=0:15"
+    assert this.poll(0) == []
+    (end,) = this.poll(0)
+    assert (end.status, end.reason, end.recorded) == ("cancelled", "Slurm task 1_0 was cancelled", False)
+
+
 def test_a_requeued_task_that_the_queue_does_not_list_for_a_while_is_waited_for(
     fakes: ModuleType, make: Make, queue: Queue, tmp_path: Path
 ) -> None:
