@@ -171,8 +171,8 @@ def test_a_requeued_task_begins_again(fakes: ModuleType, go: Go, tmp_path: Path)
         task = json.loads((tmp_path / "slurm" / "jobs.json").read_text())[cell.id]
         subprocess.run(["scontrol", "requeue", task], check=True)
         wait_for(lambda: queue().get(task) == "PENDING")
-        # Slurm lets a requeued task rest for two minutes, in which the node clears away what the first start left; begun
-        # before that is done, the task would not find its script.
+        # Slurm lets a requeued task rest for two minutes, in which the node clears away what the first start left:
+        # begun before that is done, the task would not find its script.
         wait_for(lambda: subprocess.check_output(["sinfo", "-h", "-o", "%T"], text=True).split() == ["idle"])
         time.sleep(2)
         subprocess.run(["scontrol", "update", f"JobId={task}", "StartTime=now"], check=True)

@@ -162,7 +162,9 @@ def test_a_cancelled_task_is_so_whatever_its_worker_died_of(
     queue.facts["1_0"] = "JobId=1 ArrayTaskId=0 JobState=CANCELLED ExitCode=0:15"
     assert this.poll(0) == []
     (end,) = this.poll(0)
-    assert (end.status, end.reason, end.recorded) == ("cancelled", "Slurm task 1_0 was cancelled", False)
+    assert (end.status, end.reason) == ("cancelled", "Slurm task 1_0 was cancelled")
+    assert end.record is not None
+    assert (end.record["id"], end.record["status"], end.record["error"]) == (cell.id, end.status, end.reason)
 
 
 def test_a_requeued_task_that_the_queue_does_not_list_for_a_while_is_waited_for(
