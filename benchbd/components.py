@@ -128,6 +128,10 @@ class Stamp(NamedTuple):
     seed: int
 
 
+BUDGET = ("rate", "rate_of", "pool")
+"""Parameters of an attack that say how many images are poisoned, and of which; triggers are stored without them."""
+
+
 def share_of(rate: float, count: int) -> int:
     """The whole number of images in a share of ``count``, rounded down.
 

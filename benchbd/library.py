@@ -71,13 +71,11 @@ def run_matrix(
         UsageError: anything in what was given is wrong.
     """
     from benchbd import registry
-    from benchbd.cli.run import check_data, record_skipped
-    from benchbd.cli.run_arguments import writable
     from benchbd.records import read_record
     from benchbd.run import RunSettings, run_cells
+    from benchbd.run.begin import begin
     from benchbd.run.display import make_display
     from benchbd.run.slots import check_numbers
-    from benchbd.run.stale import changed_sources
 
     for plugin in plugins:
         registry.add_plugin_file(os.fspath(plugin))
@@ -88,23 +86,16 @@ def run_matrix(
     root = None if data is None else str(Path(data).expanduser().resolve())
     with data_given(root):
         plan = _planned(matrix, sets or {}, seeds, smoke, filters, exclude)
-        there = {cell.id: record for cell in plan.cells if (record := read_record(folder, cell.id))}
-        stale = frozenset(cell.id for cell in plan.cells if cell.id in there and changed_sources(cell, there[cell.id]))
         chosen = RunSettings(
             output=folder,
             data_root=root,
             plugins=tuple(registry.plugin_files()),
             rerun=rerun,
-            stale=stale,
             **settings,
         )
         check_numbers(chosen)
-        if plan.cells:
-            check_data(plan, there, chosen)
-        writable(folder)
-        record_skipped(plan, there, folder)
         shown: Display = make_display(display)
-        run_cells(plan.cells, chosen, shown)
+        run_cells(plan.cells, begin(plan, chosen, folder), shown)
     wanted = [cell.id for cell in plan.cells] + [skipped.cell.id for skipped in plan.skipped]
     return _table(record for ident in wanted if (record := read_record(folder, ident)))
 

@@ -56,10 +56,9 @@ def train_packed(
         raise UsageError(f"{name}: a pack needs samples, different repeats and a known 'what'")
     plan, recipe = lab._plan_for(model), lab._recipe(changes, name)
     precision = lab.precision_for(plan)
-    spec = {**recipe.spec(), "horizon": recipe.horizon or recipe.epochs}
-    key = digest(
-        ["packed", VERSION, CODE_VERSION, data.key, plan.spec(), spec, [lab._seed, numbers], f"{precision.name}-packed"]
-    )
+    seeds = [lab._seed, numbers]
+    code = ["packed", VERSION, CODE_VERSION]
+    key = digest([*code, data.key, plan.spec(), recipe.decisive(), seeds, f"{precision.name}-packed"])
 
     def compute() -> Result:
         nets = [plan.build(seed_for("init", lab._seed, number)) for number in numbers]

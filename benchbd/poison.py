@@ -15,7 +15,7 @@ import torch
 
 from benchbd import engine
 from benchbd.cell import Cell, Made, Part, digest
-from benchbd.components import Attack, DatasetInfo, Images, Stamp
+from benchbd.components import BUDGET, Attack, DatasetInfo, Images, Stamp
 from benchbd.draw import draw, draw_cover
 from benchbd.errors import UsageError
 from benchbd.keying import code_of, owner_of
@@ -34,8 +34,6 @@ KEEP_FROM = 5.0
 """Seconds of stamping from which triggered test images are kept in the store; most attacks need far less."""
 FACT_SIZE = 16
 """Values in a prepared array at most that a record tells."""
-
-_BUDGET = ("rate", "rate_of", "pool")
 
 
 class Trigger(NamedTuple):
@@ -240,7 +238,7 @@ class Poisoner:
         spec = self.cell.attack.spec()
         if not attack.prepared_from_poison:
             # How many images are poisoned does not change the trigger: one serves all budgets.
-            spec = {**spec, "params": {k: v for k, v in spec["params"].items() if k not in _BUDGET}}
+            spec = {**spec, "params": {k: v for k, v in spec["params"].items() if k not in BUDGET}}
         precision = engine.choose_precision(self.device).name
         trained = [network.spec(), self.cell.recipe, precision] if attack.trains() else None
         drawn = hashlib.sha256(indices.tobytes()).hexdigest() if attack.prepared_from_poison else None

@@ -89,6 +89,10 @@ class Recipe:
             return self.lr * self.decay ** sum(epoch >= m for m in self.milestones)
         return self.lr
 
+    def decisive(self) -> dict[str, Any]:
+        """:meth:`spec` as it counts for the key of a training: a horizon that was not given is the number of epochs."""
+        return {**self.spec(), "horizon": self.horizon or self.epochs}
+
     def spec(self) -> dict[str, Any]:
         """Every entry, ready for JSON."""
         return {k: list(v) if isinstance(v, tuple) else v for k, v in dataclasses.asdict(self).items()}

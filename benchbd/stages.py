@@ -226,7 +226,7 @@ class Stages:
                 CODE_VERSION,
                 data.key,
                 plan.spec(),
-                {**recipe.spec(), "horizon": recipe.horizon or recipe.epochs},
+                recipe.decisive(),
                 None if values is None else sha_of(values),
                 spelled(loss, f"{name}: loss"),
                 spelled(perturb, f"{name}: perturb"),

@@ -7,7 +7,7 @@ import sys
 from typing import Any
 
 from benchbd.cli.common import add_output, add_plugin_files, add_plugins, find_record, output_folder, write
-from benchbd.cli.run_arguments import add_run_arguments, run_settings, writable
+from benchbd.cli.run_arguments import add_run_arguments, run_settings
 
 
 def register(verbs: Any) -> None:
@@ -27,6 +27,7 @@ def run(args: argparse.Namespace) -> int:
     """Run the cell that the record's spec describes."""
     from benchbd.cell import Cell
     from benchbd.run import run_cells
+    from benchbd.run.begin import writable
     from benchbd.run.display import make_display, numbers
     from benchbd.run.summary import summary
 

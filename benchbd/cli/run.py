@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchbd.cli.common import add_matrix_arguments, load_plan, output_folder, write
-from benchbd.cli.run_arguments import add_run_arguments, run_settings, same_command, writable
-from benchbd.errors import BenchbdError, UsageError, shown
+from benchbd.cli.run_arguments import add_run_arguments, run_settings, same_command
+from benchbd.errors import BenchbdError, UsageError
 
 if TYPE_CHECKING:
-    from benchbd.cell import Cell
     from benchbd.matrix import Plan
-    from benchbd.run import RunSettings
 
 EPILOG = """\
 What is done is skipped: run the same command again after a crash, and it goes on. Cells that failed, diverged, ran out
@@ -47,10 +44,9 @@ def register(verbs: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run, summarise, show."""
-    from benchbd.records import read_record
     from benchbd.run import run_cells
+    from benchbd.run.begin import begin
     from benchbd.run.display import make_display
-    from benchbd.run.stale import changed_sources
     from benchbd.run.summary import summary
 
     plan = load_plan(args)
@@ -61,16 +57,11 @@ def run(args: argparse.Namespace) -> int:
     # All that can be wrong with what was given is said before anything is written.
     settings = run_settings(args, rerun=args.rerun)
     output = output_folder(args)
-    there = {cell.id: record for cell in plan.cells if (record := read_record(output, cell.id))}
-    stale = frozenset(cell.id for cell in plan.cells if cell.id in there and changed_sources(cell, there[cell.id]))
-    settings = dataclasses.replace(settings, stale=stale)
-    check_data(plan, there, settings)
-    writable(output)
-    record_skipped(plan, there, output)
+    settings = begin(plan, settings, output)
     outcome = run_cells(plan.cells, settings, make_display(args.display))
     if args.display != "none":
         labels = {cell.id: cell.label for cell in plan.cells}
-        kept = stale - set(outcome.ran)
+        kept = settings.stale - set(outcome.ran)
         text = summary(
             outcome,
             labels,
@@ -87,39 +78,6 @@ def run(args: argparse.Namespace) -> int:
         # The run itself is fine; one record of another day must not turn its exit code.
         sys.stderr.write(f"benchbd: no leaderboard: {' '.join(str(error).split())}\n")
     return outcome.exit_code
-
-
-def check_data(plan: Plan, there: dict[str, dict[str, Any]], settings: RunSettings) -> None:
-    """Find out that data is missing before any worker starts. Ray's machines have data folders of their own."""
-    from benchbd import registry
-    from benchbd.datafolder import data_folder
-    from benchbd.run.states import decide
-
-    if settings.executor == "ray":
-        return
-    folder = data_folder(settings.data_root)
-    needed: dict[str, Cell] = {}
-    for cell in plan.cells:
-        if decide(there.get(cell.id), rerun=settings.rerun, stale=cell.id in settings.stale, retries=settings.retries):
-            needed.setdefault(cell.dataset.text, cell)
-    for cell in needed.values():
-        data = cell.made().dataset
-        with registry.blame("datasets", cell.dataset.name):
-            line = data.missing(folder)
-            if line is not None and not isinstance(line, str):
-                raise TypeError(f"missing() must return a line or None, not {shown(line)}")
-        if line:
-            raise UsageError(line)
-
-
-def record_skipped(plan: Plan, there: dict[str, dict[str, Any]], output: Path) -> None:
-    """Cells that cannot exist are rows too, with the reason."""
-    from benchbd import records
-
-    for skipped in plan.skipped:
-        earlier = records.read_record(output, skipped.cell.id)
-        if earlier is None or (earlier["status"], earlier["error"]) != ("skipped", skipped.reason):
-            records.write_record(output, records.blank(skipped.cell, "skipped", skipped.reason))
 
 
 def _show_board(plan: Plan, output: Path) -> None:

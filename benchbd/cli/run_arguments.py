@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import argparse
 import shlex
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchbd.cli.common import output_folder, refuse_empty
-from benchbd.errors import UsageError, one_line, shown
+from benchbd.errors import UsageError, one_line
 
 if TYPE_CHECKING:
     from benchbd.run.settings import RunSettings
@@ -120,19 +119,6 @@ def run_settings(args: argparse.Namespace, **more: Any) -> RunSettings:
     )
     check_numbers(settings)
     return settings
-
-
-def writable(output: Path) -> None:
-    """Make the results folder, or say in one line why that fails. Raises UsageError."""
-    try:
-        for folder in (output, output / "records", output / "logs"):
-            folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=output / "records", prefix=".probe-", suffix=".tmp"):
-            pass
-    except OSError as error:
-        why = error.strerror or error
-        what = "check its permissions and the disk, or name another folder"
-        raise UsageError(f"--output {shown(str(output), 200)}: cannot be written ({why}); {what}") from error
 
 
 def same_command(args: argparse.Namespace, *extra: str) -> str:

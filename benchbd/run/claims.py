@@ -7,6 +7,8 @@ import fcntl
 import os
 from pathlib import Path
 
+from benchbd.run.own_file import open_own
+
 
 class Claims:
     """Locks on cells, held by the run's process and given up by the kernel when it dies, however it dies."""
@@ -22,11 +24,8 @@ class Claims:
         """Claim a cell; False where another run has it."""
         if cell_id in self._held:
             return True
-        self._folder.mkdir(parents=True, exist_ok=True)
         while True:
-            if self._path(cell_id).is_symlink():
-                self._path(cell_id).unlink(missing_ok=True)
-            handle = os.open(self._path(cell_id), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+            handle = open_own(self._path(cell_id), os.O_RDWR)
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:

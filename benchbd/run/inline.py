@@ -12,7 +12,7 @@ from types import FrameType
 from typing import Any
 
 from benchbd.run.executor import Ended, Job, Notify
-from benchbd.run.logfile import open_log
+from benchbd.run.own_file import open_log
 from benchbd.run.settings import RunSettings, duration_text
 from benchbd.run.slots import Slot
 from benchbd.run.worker import event_line, load_execute, run_one, set_threads, stamp

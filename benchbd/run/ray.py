@@ -16,7 +16,7 @@ from typing import Any
 
 from benchbd.errors import UsageError, did_you_mean, one_line
 from benchbd.run.executor import Ended, Job, Notify
-from benchbd.run.logfile import open_log
+from benchbd.run.own_file import open_log
 from benchbd.run.remote import order_of, run_order
 from benchbd.run.settings import RunSettings
 

@@ -6,13 +6,11 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from benchbd.components import BUDGET
 from benchbd.run.order import Key, Stages
 
 if TYPE_CHECKING:
     from benchbd.cell import Cell
-
-BUDGET = ("rate", "rate_of", "pool")
-"""Parameters of an attack that say how many images are poisoned; triggers are stored without them."""
 
 
 def stages_of(cells: Sequence[Cell]) -> dict[str, Stages]:

@@ -275,14 +275,14 @@ class SlurmExecutor:
             task.missed = 0
             return None
         end = how_it_ended(facts, task.task_id)
-        if record is not None and end.status == "cancelled":
+        if record is None:
+            return Ended(job.id, end.status, end.reason, False, False, time.monotonic() - task.began)
+        if end.status == "cancelled":
             # The signals reach every process of a task, so that it may have recorded no more than a killed worker.
             return told._replace(
                 status=end.status, reason=end.reason, record={**record, "status": end.status, "error": end.reason}
             )
-        if record is not None:
-            return told
-        return Ended(job.id, end.status, end.reason, False, False, time.monotonic() - task.began)
+        return told
 
     def _tell(self, task: _Task, state: str) -> None:
         """Show a task's state, and the last line of its log while it runs."""

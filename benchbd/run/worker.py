@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from benchbd.run import lifeline
-from benchbd.run.logfile import open_log
+from benchbd.run.own_file import open_log
 
 Execute = Callable[..., dict[str, Any]]
 

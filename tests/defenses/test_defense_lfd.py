@@ -217,43 +217,42 @@ def test_who_knows_something_is_above_chance():
     assert at_chance(np.full(100, np.nan), labels)
 
 
-class Sluggish:
-    """A lab whose first teachers stay at chance level, each a little closer to it than the last."""
+@pytest.fixture
+def sluggish(fake_lab, losses):
+    """Makes a lab whose first teachers stay at chance level, with these mean losses."""
 
-    def __new__(cls, fake_lab, dead, alive):
-        lab = fake_lab(np.arange(200) % 4, losses=alive)
-        answers = [*(np.random.default_rng(n).normal(d, 1e-4, 200) for n, d in enumerate(dead)), alive]
-        repeats = []
-
-        def losses(trained, data):
-            return np.asarray(answers[int(trained.key.split()[-1]) - 1], np.float32)
-
-        def train(data, **settings):
-            repeats.append(settings.get("repeat"))
-            return type(lab).train(lab, data, **settings)
-
-        lab.losses, lab.train, lab.repeats = losses, train, repeats
+    def build(*dead):
+        lab = fake_lab(np.arange(200) % 4, losses=losses)
+        answers = [*(np.random.default_rng(n).normal(d, 1e-4, 200) for n, d in enumerate(dead)), losses]
+        lab.losses = lambda trained, data: np.asarray(answers[int(trained.key.split()[-1]) - 1], np.float32)
         return lab
 
+    return build
 
-def test_a_teacher_at_chance_level_is_drawn_anew(fake_lab, losses):
-    lab = Sluggish(fake_lab, [1.40, 1.39], losses)
+
+def repeats(lab):
+    """Which repeat each training asked for; the student for none."""
+    return [call.settings.get("repeat") for call in lab.calls]
+
+
+def test_a_teacher_at_chance_level_is_drawn_anew(sluggish, losses):
+    lab = sluggish(1.40, 1.39)
     Lfd().train(lab)
-    assert lab.repeats == [0, 1, 2, None]
+    assert repeats(lab) == [0, 1, 2, None]
     assert lab.notes["lfd"]["teacher_tries"] == 3
     assert lab.notes["lfd"]["teacher_at_chance"] is False
     np.testing.assert_array_equal(lab.scores, -losses)
 
 
-def test_of_teachers_at_chance_level_the_best_counts_and_the_record_says_so(fake_lab, losses):
-    lab = Sluggish(fake_lab, [1.42, 1.39, 1.41], losses)
+def test_of_teachers_at_chance_level_the_best_counts_and_the_record_says_so(sluggish):
+    lab = sluggish(1.42, 1.39, 1.41)
     Lfd().train(lab)
-    assert lab.repeats == [0, 1, 2, None]
+    assert repeats(lab) == [0, 1, 2, None]
     assert lab.notes["lfd"]["teacher_at_chance"] is True
     assert lab.notes["lfd"]["teacher_loss_mean"] == pytest.approx(1.39, abs=1e-3)
-    lab = Sluggish(fake_lab, [1.42, 1.39, 1.41], losses)
+    lab = sluggish(1.42, 1.39, 1.41)
     Lfd(teacher_tries=1).train(lab)
-    assert lab.repeats == [0, None]
+    assert repeats(lab) == [0, None]
 
 
 def test_recomputed_weights_are_those_of_the_views(lab, losses):

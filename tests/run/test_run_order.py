@@ -208,4 +208,4 @@ def test_defenses_of_a_row_share_its_trigger_and_what_came_before(fresh_registry
 def test_a_budget_is_what_triggers_are_stored_without() -> None:
     from benchbd import poison
 
-    assert BUDGET == poison._BUDGET
+    assert BUDGET is poison.BUDGET
