@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from benchbd.cell import canonical, digest
-from benchbd.engine.packed import fit_packed
+from benchbd.engine.packed import fit_several
 from benchbd.errors import UsageError
 from benchbd.seeding import seed_for
 from benchbd.stages import CODE_VERSION, WHATS, Result, Stages
@@ -63,7 +63,7 @@ def train_packed(
     def compute() -> Result:
         nets = [plan.build(seed_for("init", lab._seed, number)) for number in numbers]
         try:
-            fits = fit_packed(
+            fits = fit_several(
                 nets,
                 [data.images] * len(nets),
                 [data.labels] * len(nets),

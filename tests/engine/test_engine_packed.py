@@ -14,7 +14,7 @@ from benchbd import registry
 from benchbd.components import Normalisation
 from benchbd.engine import Classifier, Precision, build, fit
 from benchbd.engine.fit import NotFinite
-from benchbd.engine.packed import fit_packed
+from benchbd.engine.packed import fit_packed, fit_several, packing_pays
 from benchbd.engine.packed_network import Packed, _PackedConv2d
 from benchbd.recipe import Recipe
 
@@ -177,6 +177,24 @@ def test_weights_and_losses_of_each_model(monkeypatch):
     for mine, theirs in zip(found, expected, strict=True):
         assert mine.epoch_losses == pytest.approx(theirs.epoch_losses, rel=RELATIVE)
     assert torch.equal(packed[2].head.weight, before), "weights of zero teach nothing"
+
+
+@pytest.mark.parametrize(
+    ("spec", "pays"), [("resnet-s", True), ("resnet-s(stem=64)", False), ("resnet18(width=8)", False)]
+)
+def test_networks_that_fill_a_core_by_themselves_train_one_by_one_there(spec, pays):
+    """Then each is bit for bit what it is alone."""
+    alone, several, data = models(spec, 2), models(spec, 2), sets(2)
+    assert packing_pays(several[0], CPU) == pays
+    assert packing_pays(several[0], torch.device("cuda"))
+    one_by_one(alone, *data)
+    fit_several(several, *data, RECIPE, device=CPU, precision=PLAIN, seeds=range(2))
+    same = [
+        torch.equal(a, b)
+        for x, y in zip(alone, several, strict=True)
+        for a, b in zip(x.parameters(), y.parameters(), strict=True)
+    ]
+    assert all(same) != pays
 
 
 def test_seeds_over_one_set():
