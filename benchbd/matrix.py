@@ -54,6 +54,8 @@ __all__ = [
 MAX_CELLS = 100_000
 COMPONENTS = {"dataset": "dataset", "model": "model", "attack": "attacks", "defense": "defenses"}
 """Component kinds and the keys they have in a block."""
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+"""What a matrix may be called."""
 TrainingKey = tuple[str, Training]
 """A row (data set, attack, model, recipe and seed, hashed) and a training in it; equal ones are computed once."""
 
@@ -219,7 +221,7 @@ def _head(data: dict[str, Any], where: str) -> tuple[str, str, float]:
     path = Path(where)
     usual = re.sub(r"[^A-Za-z0-9_.-]+", "-", path.stem).lstrip("-._")[:64] if path.suffix else ""
     name = data.get("name") or usual or "matrix"
-    if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", name):
+    if not isinstance(name, str) or not NAME.fullmatch(name):
         raise UsageError(f"matrix {where}: name must be a word (letters, digits, - _ .), not {shown(name)}")
     description = data.get("description") or ""
     if not isinstance(description, str):
@@ -292,7 +294,7 @@ def _mapping(data: dict[str, Any], key: str) -> dict[str, Any]:
 
 
 def load(matrix: str, *, sets: list[str] | None = None, seeds: list[int] | None = None, smoke: bool = False) -> Plan:
-    """Read, check and resolve a matrix: a path or a shipped name."""
+    """Read, check and resolve a matrix: a path, a shipped name, or ``-``."""
     text, where = read(matrix)
     return resolve(parse(text, where), where, sets=sets, seeds=seeds, smoke=smoke)
 
@@ -360,6 +362,7 @@ def _trained_first(cell: Cell) -> tuple[TrainingKey, ...]:
 
     ``Attack.trains`` names them. ``surrogate`` is the clean row's undefended model; ``NAME-surrogate`` is another full
     training there, which the attack's parameters ``NAME_*`` determine (``NAME_epochs``: epochs in the recipe's place).
+    ``NAME-teacher`` is a teacher on a set of the attack's own making, which all its parameters determine.
     Whatever has another name is a loop of the attack's own, which no record counts as a training.
     """
     attack = cell.made().attack
@@ -374,6 +377,8 @@ def _trained_first(cell: Cell) -> tuple[TrainingKey, ...]:
             epochs = given.pop(f"{prefix}epochs", None)
             recipe = recipe if epochs is None else {**recipe, "epochs": epochs}
             training = Training("full", (cell.attack.name, name, canonical(given)))
+        elif name.endswith("-teacher"):
+            training = Training("teacher", (cell.attack.name, name, cell.attack.json))
         elif name != "surrogate":
             continue
         none = part_of(registry.make("attacks", "none"))

@@ -7,7 +7,8 @@ twice: what is left can be no bomb and builds nothing but text, numbers, lists a
 from __future__ import annotations
 
 import re
-from typing import Any
+import sys
+from typing import Any, BinaryIO
 
 import yaml
 
@@ -16,6 +17,8 @@ from benchbd.shipped import shipped, text_of
 from benchbd.userpath import look, user_path
 
 MAX_BYTES = 200_000
+STDIN = "-"
+"""The matrix that is read from standard input."""
 TOP = ("name", "description", "seeds", "recipe", "probe", "gate", "plugins", "blocks", "exclude")
 BLOCK = ("dataset", "model", "attacks", "defenses", "seeds", "recipe", "probe", "exclude")
 
@@ -74,22 +77,21 @@ def parse_yaml(text: str) -> Any:
 
 
 def read(matrix: str) -> tuple[str, str]:
-    """The text of a matrix and where it was found; ``matrix`` is a path or a shipped name (a path wins).
+    """The text of a matrix and where it was found; ``matrix`` is a path, ``-``, or a shipped name (a path wins).
 
     Raises:
         UsageError: neither, or a file that is no text or too large to be a matrix.
     """
+    if matrix == STDIN:
+        if sys.stdin is None:
+            raise UsageError("matrix -: standard input is closed; name a file")
+        return _text(sys.stdin.buffer, matrix), matrix
     path = user_path(matrix, "matrix")
     there = look(path, "matrix")
     if there == "file":
         try:
             with path.open("rb") as file:
-                data = file.read(MAX_BYTES + 1)
-            if len(data) > MAX_BYTES:
-                raise UsageError(f"matrix {matrix}: larger than {MAX_BYTES:,} bytes; is it a matrix?")
-            return data.decode("utf-8-sig"), str(path)
-        except UnicodeDecodeError:
-            raise UsageError(f"matrix {matrix}: is not UTF-8 text; is it a matrix?") from None
+                return _text(file, matrix), str(path)
         except OSError as error:
             raise UsageError(f"matrix {matrix}: cannot be read ({error.strerror})") from error
     known = shipped()
@@ -100,6 +102,16 @@ def read(matrix: str) -> tuple[str, str]:
         raise UsageError(f"matrix {shown(matrix, 200)}: is {what}")
     none = "no such file, and no shipped matrix has that name"
     raise UsageError(f"matrix {shown(matrix, 200)}: {none}{did_you_mean(matrix, known)}")
+
+
+def _text(file: BinaryIO, name: str) -> str:
+    data = file.read(MAX_BYTES + 1)
+    if len(data) > MAX_BYTES:
+        raise UsageError(f"matrix {name}: larger than {MAX_BYTES:,} bytes; is it a matrix?")
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise UsageError(f"matrix {name}: is not UTF-8 text; is it a matrix?") from None
 
 
 def parse(text: str, where: str) -> dict[str, Any]:

@@ -40,7 +40,9 @@ def spread(spec: Any, kind: str, settings: Settings, smoke: bool) -> Spread:
     """Read one spec; lists in its parameters are to be expanded (a list-typed parameter takes a list of lists)."""
     name, inner = parse_spec(spec, kind)
     cls: Any = registry.load(f"{kind}s", name)
-    inner = {**inner, **(cls.smoke if smoke else {}), **settings.params(kind, name)}
+    if smoke:
+        inner = {**{key: _shrunk(value, kind) for key, value in inner.items()}, **cls.smoke}
+    inner |= settings.params(kind, name)
     axes = []
     for key, value in inner.items():
         wants_list = key in params.list_typed(cls)
@@ -52,3 +54,17 @@ def spread(spec: Any, kind: str, settings: Settings, smoke: bool) -> Spread:
         for _, v in axes[-1]:
             params.resolve(cls, {key: v}, f"{kind} {name!r}")
     return Spread(kind, name, axes)
+
+
+def _shrunk(value: Any, kind: str) -> Any:
+    """A parameter's value; where it is the spec of a component of the same kind, that with its ``smoke`` parameters."""
+    if isinstance(value, list):
+        return [_shrunk(v, kind) for v in value]
+    if not isinstance(value, str) or not value.endswith(")"):
+        return value
+    try:
+        name, inner = parse_spec(value, kind)
+        cls: Any = registry.load(f"{kind}s", name)
+    except UsageError:  # some other text
+        return value
+    return f"{name}({', '.join(f'{k}={v!r}' for k, v in {**inner, **cls.smoke}.items())})"

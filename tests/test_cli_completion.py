@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import pty
+import re
+import select
 import shutil
 import subprocess
 import sys
@@ -82,14 +85,6 @@ SHELLS = {
         'for line in pl "run qui" "run q --executor s" "run a-fi"; '
         'echo "="(string split -f1 \\t (complete -C "benchbd $line")); end'
     ),
-    "zsh": (
-        # What the completion system would be handed, without a terminal: its two functions are stood in for.
-        "compdef() { print compdef $*; }; _describe() { print -n -- =${(P)4%%:*}; }; "
-        "_files() { print -n -- =a-file.yaml; }; "
-        'eval "$(benchbd completion zsh)"; '
-        "try() { words=($@); CURRENT=$#; _benchbd; print; }; "
-        "try benchbd pl; try benchbd run qui; try benchbd run q --executor s; try benchbd run a-fi"
-    ),
 }
 
 
@@ -105,6 +100,48 @@ def test_in_a_real_shell(shell, tmp_path):
     assert done.stderr == ""
     for word in ("plan", "plot", "quickstart", "slurm", "a-file.yaml"):
         assert word in done.stdout, done.stdout
+
+
+TERMINAL = r"""
+autoload -Uz compinit; compinit -u -D; eval "$(command benchbd completion zsh)"
+benchbd() { if [[ $1 == completion ]]; then command benchbd "$@"; else print -r -- "<<$*>>"; fi }
+finish() { zle complete-word; zle accept-line }; zle -N finish; bindkey '^T' finish; print -r -- "<<"ready">>"
+"""
+"""A key that completes the line and enters it, and a command that says what it was given."""
+
+
+def test_in_zsh_on_a_terminal(tmp_path):
+    if shutil.which("zsh") is None:
+        pytest.skip("there is no zsh here")
+    (tmp_path / "a-file.yaml").write_text("")
+    (tmp_path / "setup.zsh").write_text(TERMINAL)
+    ours, its = pty.openpty()
+    env = {**os.environ, "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}", "TERM": "dumb"}
+    shell = subprocess.Popen(
+        ["zsh", "-f", "-i"], stdin=its, stdout=its, stderr=its, cwd=tmp_path, env=env, start_new_session=True
+    )
+    os.close(its)
+
+    def answer(typed):
+        os.write(ours, typed.encode())
+        seen = b""
+        while not (found := re.search(rb"<<([^\r\n]*?)>>", seen)):
+            assert select.select([ours], [], [], 60)[0], seen
+            seen += os.read(ours, 4096)
+        return found[1].decode().strip()
+
+    try:
+        assert answer("source setup.zsh\n") == "ready"
+        assert answer("benchbd pla\x14") == "plan"
+        assert answer("benchbd run quickstart --smo\x14") == "run quickstart --smoke"
+        assert answer("benchbd describe lf\x14") == "describe lfd"
+        assert answer("benchbd run qui\x14") == "run quickstart"
+        assert answer("benchbd run q --executor s\x14") == "run q --executor slurm"
+        assert answer("benchbd run a-fi\x14") == "run a-file.yaml"
+    finally:
+        shell.kill()
+        shell.wait()
+        os.close(ours)
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])

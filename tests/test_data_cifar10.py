@@ -106,7 +106,7 @@ def test_what_is_no_plain_file_is_lost(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("refuses", ["stat", "open"])
 def test_files_that_may_not_be_read_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refuses: str) -> None:
-    """What the system answers, put in its place; tests/test_bad_input.py has it answer itself."""
+    """What the system answers, put in its place; tests/bad_input has it answer itself."""
     folder = fake(tmp_path)
     usual = getattr(Path, refuses)
 

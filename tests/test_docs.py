@@ -18,6 +18,7 @@ import pytest
 from benchbd import matrix, matrixfile, params, registry, testing
 from benchbd.cli import VERBS, main, parser
 from benchbd.cli.common import load_plan
+from benchbd.cli.plot import FIGURES
 from benchbd.errors import UsageError
 from benchbd.recipe import Recipe
 
@@ -45,8 +46,10 @@ def prose(path: Path) -> str:
 
 
 def written_out(text: str) -> list[str]:
-    """Lines of a shell block, continued ones joined, variables that it sets put in."""
+    """Lines of a shell block, continued ones joined, variables that it sets put in, loops unrolled."""
     text = re.sub(r"\\\n\s*", " ", text)
+    for loop, name, values, body in re.findall(r"^(for (\w+) in ([^;]+); do (.*); done)$", text, re.MULTILINE):
+        text = text.replace(loop, "\n".join(body.replace(f"${name}", value) for value in values.split()))
     for name, value in re.findall(r'^(\w+)="([^"]*)"$', text, re.MULTILINE):
         text = text.replace(f"${name}", value)
     return text.splitlines()
@@ -81,6 +84,8 @@ def test_every_command_is_one(path, line, fresh_registry):
             return
         args = parser().parse_args(["new", "attack", "x"] if words[0] == "new" and "NAME" in words else words)
         shipped = getattr(args, "matrix", None) in matrix.shipped()
+        if args.verb == "plot" and "|" not in line:
+            assert args.figure in (*FIGURES, *matrix.shipped())
         if shipped and not getattr(args, "plugin", None) and args.verb in ("run", "plan", "validate", "prepare"):
             args.data = None
             assert load_plan(args).cells

@@ -45,7 +45,8 @@ def add_matrix_arguments(parser: argparse.ArgumentParser) -> None:
     def repeated(flag: str, metavar: str, text: str) -> None:
         parser.add_argument(flag, metavar=metavar, action="append", default=[], help=text)
 
-    parser.add_argument("matrix", metavar="MATRIX", help="a YAML file, or the name of a shipped matrix")
+    text = "a YAML file, the name of a shipped matrix, or - (standard input)"
+    parser.add_argument("matrix", metavar="MATRIX", help=text)
     add_output(parser)
     text = "folder of the data sets (default: $BENCHBD_DATA, then the user's cache)"
     parser.add_argument("--data", metavar="DIR", help=text)

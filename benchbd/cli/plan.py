@@ -33,6 +33,7 @@ EPILOG = """\
 Trainings are counted as plugins declare them: each once, however many cells share it, and without those that records in
 the output folder show to be stored. The counts are upper bounds. A defense may turn out to need less (where AC removes
 nothing, what it trains last is the undefended model), and failed cells are counted as --rerun failed would run them.
+Trainings that a defense may begin anew (a parameter such as teacher_tries says how often) are told apart.
 """
 
 
@@ -74,6 +75,7 @@ def run(args: argparse.Namespace) -> int:
         with suppress(BenchbdError):
             stored |= _stored(_akin(others, left), others, artifacts)
     counts = Counter(training.what for row, training in wanted if (row, training) not in stored)
+    retries = _retries({key: cells for key, cells in wanted.items() if key not in stored})
     alone = Counter(training.what for (_, training), cells in wanted.items() for _ in cells)
     missing = _missing(plan, args.data)
     found = simulate.estimate(plan.cells, earlier_records(output)) if gpus else None
@@ -86,6 +88,7 @@ def run(args: argparse.Namespace) -> int:
                 "skipped": [{"id": s.cell.id, "label": s.cell.label, "reason": s.reason} for s in plan.skipped],
                 "trainings": dict(counts),
                 "trainings_without_sharing": dict(alone),
+                "retries": dict(retries),
                 "missing_data": missing,
                 **({"simulation": simulate.as_json(found, simulated)} if found else {}),
             }
@@ -101,11 +104,22 @@ def run(args: argparse.Namespace) -> int:
         told = ", ".join(f"{n} {what}" for what, n in sorted(counts.items())) or "none"
         sharing = f"cell by cell it would be {sum(alone.values())} instead of {sum(counts.values())}"
         write(f"trainings still to do, at most: {told} ({sharing})")
+    for what, number in retries.items():
+        write(f"plus up to {number} {what} retries, where a training goes nowhere")
     for line in missing:
         write(f"data: {line}")
     if found:
         write("\n".join(simulate.as_lines(found, simulated)))
     return 0
+
+
+def _retries(wanted: Mapping[TrainingKey, Iterable[Cell]]) -> Counter[str]:
+    """How many more trainings there may be where each that may be begun anew is, as often as it may be."""
+    found: Counter[str] = Counter()
+    for (_, training), cells in wanted.items():
+        tries = [cell.defense.params.get(f"{training.what}_tries") for cell in cells]
+        found[training.what] += max((n for n in tries if isinstance(n, int)), default=1) - 1
+    return +found
 
 
 def _read(output: Path, ids: Iterable[str]) -> dict[str, dict[str, Any]]:

@@ -33,6 +33,7 @@ class Cifar10(Dataset):
         "https://www.cs.toronto.edu/~kriz/cifar.html; no licence stated; cite A. Krizhevsky, "
         "Learning Multiple Layers of Features from Tiny Images, 2009"
     )
+    smoke: ClassVar[dict[str, Any]] = {"train": 500, "test": 500}
 
     train: int | None = None
     """Training images, equally many of each class; all 50,000 where not given."""

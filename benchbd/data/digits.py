@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from benchbd.components import Dataset, DatasetInfo, Images, Normalisation, dataset
 from benchbd.data._subset import Sizes, choose, part, share_out
@@ -59,6 +59,7 @@ class Digits(Dataset):
         "scikit-learn load_digits (BSD-3-Clause), test part of UCI Optical Recognition of Handwritten Digits, "
         "E. Alpaydin and C. Kaynak, 1998"
     )
+    smoke: ClassVar[dict[str, Any]] = {"train": 500, "test": 200}
 
     train: int | None = None
     """Training images, by class in proportion; all 1,437 where not given."""

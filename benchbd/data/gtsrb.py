@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import stat
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from benchbd.components import Dataset, DatasetInfo, Images, Normalisation, dataset
 from benchbd.data._places import base, find, reason
@@ -59,6 +59,7 @@ class Gtsrb(Dataset):
         "https://benchmark.ini.rub.de; free for research; cite J. Stallkamp et al., Man vs. computer, "
         "Neural Networks 32, 2012"
     )
+    smoke: ClassVar[dict[str, Any]] = {"train": 860, "test": 430}
 
     release: Literal["full", "torchvision"] = "full"
     """Which training set: full (Final_Training, 39,209 images) or the 26,640 images that torchvision downloads."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from benchbd.components import dataset
 from benchbd.data._folder import Folder
@@ -24,6 +24,7 @@ class ImageNetSubset(Folder):
         "https://image-net.org (ILSVRC 2012); research and education, non-commercial; cite O. Russakovsky et al., "
         "ImageNet Large Scale Visual Recognition Challenge, IJCV 115, 2015"
     )
+    smoke: ClassVar[dict[str, Any]] = {"train": 240, "test": 120}
 
     classes: tuple[str, ...] = (
         *("n01440764", "n01443537", "n01484850", "n01491361", "n01494475", "n01496331"),
@@ -92,6 +93,7 @@ class Imagenette(Folder):
         "https://github.com/fastai/imagenette (lists and code Apache-2.0); pictures of ImageNet: "
         "research and education, non-commercial"
     )
+    smoke: ClassVar[dict[str, Any]] = {"train": 200, "test": 100}
     exact: ClassVar[bool] = True
 
     edition: Literal[128, 160, 320] = 128

@@ -2,13 +2,45 @@
 
 from __future__ import annotations
 
-import shlex
+import json
+import re
 from collections.abc import Mapping
 from typing import Any
 
+from benchbd.matrix import COMPONENTS, NAME
+
+_PAIR = re.compile(r"\\u(d[89ab]..)\\u(d[c-f]..)")
+
 
 def command(record: Mapping[str, Any]) -> str:
-    """One line for a shell. Cells are chosen by their id, so a changed matrix or plugin is noticed, not run."""
-    matrix = record.get("matrix")
-    chosen = f"--filter id={record['id']} --seeds {record['seed']} --output again"
-    return f"benchbd run {shlex.quote(str(matrix))} {chosen}" if matrix else f"benchbd rerun {record['id']}"
+    """Lines for a shell: a matrix of this one cell, every parameter written out, into ``benchbd run``.
+
+    The matrix that the record came from is no help: ``--set`` may have changed it, and it may have changed since. The
+    id is asked for, so that a plugin of another version is noticed and not run.
+    """
+    return f"benchbd run - --filter id={record['id']} --output again <<'END'\n{matrix_of(record)}END\n"
+
+
+def matrix_of(record: Mapping[str, Any]) -> str:
+    """A matrix whose only cell is the record's."""
+    keys: dict[str, Any] = {}
+    if NAME.fullmatch(str(record.get("matrix"))):
+        keys["name"] = record["matrix"]
+    keys |= {"seeds": record["seed"], "recipe": record.get("recipe")}
+    if probe := (record.get("spec") or {}).get("probe"):
+        keys["probe"] = probe
+    for kind, key in COMPONENTS.items():
+        given = (record.get("params") or {}).get(kind) or {}
+        # By itself a list would be opened into a cell for each entry.
+        keys[key] = {record[kind]: {k: [v] if isinstance(v, list) else v for k, v in given.items()}}
+    return "".join(f"{key}: {_in_one_line(value)}\n" for key, value in keys.items())
+
+
+def _in_one_line(value: Any) -> str:
+    """JSON that is YAML too: it has no surrogate pairs, and no control character outside an escape."""
+    text = json.dumps(value).replace("\x7f", r"\x7f")
+    return _PAIR.sub(lambda pair: f"\\U{_joined(pair[1], pair[2]):08x}", text)
+
+
+def _joined(high: str, low: str) -> int:
+    return 0x10000 + ((int(high, 16) - 0xD800) << 10) + (int(low, 16) - 0xDC00)

@@ -75,8 +75,10 @@ class RayExecutor:
         try:
             self._ray.init(log_to_driver=False, logging_level=logging.ERROR, **given)
         except Exception as error:  # Ray raises plain ones where a node does not start in time
-            hint = "" if config.get("address") else " (start one with ray start --head, or name it: {address: ...})"
-            raise UsageError(f"--executor ray: no Ray cluster: {one_line(error)}{hint}") from error
+            hint = "start one with ray start --head, or name it: {address: ...}"
+            if config.get("address"):  # Ray asks for a token by itself only where it looks for the cluster itself
+                hint = "is it up? one that was started with a token wants RAY_AUTH_MODE=token in the environment"
+            raise UsageError(f"--executor ray: no Ray cluster: {one_line(error)} ({hint})") from error
 
     def free(self) -> int:
         """Room left in the cluster."""

@@ -9,6 +9,7 @@ import pytest
 
 from benchbd.report import board
 from benchbd.report.page import inert_json, picture, train_curves
+from benchbd.report.reproduce import command
 
 PNG = base64.b64encode(b"\x89PNG\r\n\x1a\n" + b"0" * 20).decode()
 
@@ -88,7 +89,7 @@ def test_records_are_embedded_with_what_they_open_to(make_record):
     assert shown["trigger"] == f"data:image/png;base64,{PNG}"
     assert shown["probe"] == {"epochs": [1.0, 2.0], "clean": [2.0, 1.0], "poison": [1.0, 0.1]}
     assert shown["notes"] == {"lfd": {"gamma": 0.25}}
-    assert shown["command"] == f"benchbd run 'my matrix.yaml' --filter id={record['id']} --seeds 0 --output again"
+    assert shown["command"] == command(record)
 
 
 def test_shared_values_are_embedded_once(published_records):

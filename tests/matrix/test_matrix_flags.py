@@ -1,0 +1,155 @@
+"""What --set, --seeds, --smoke, --filter and --exclude make of a matrix."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from toy_matrices import BASE, plan, refused
+
+from benchbd import matrix
+from benchbd.errors import UsageError
+
+pytestmark = pytest.mark.usefixtures("toys")
+
+
+@pytest.mark.parametrize(
+    ("text", "check"),
+    [
+        ("epochs=2", lambda c: c.recipe["epochs"] == 2),
+        ("recipe.lr=1e-2", lambda c: c.recipe["lr"] == 0.01),
+        ("augment=[]", lambda c: c.recipe["augment"] == []),
+        ("dataset.train=50", lambda c: c.dataset.params["train"] == 50),
+        ("dataset=toy-images(train=70)", lambda c: c.dataset.params["train"] == 70),
+        ("model=toy-net(width=2)", lambda c: c.model.params["width"] == 2),
+        ("toy-net.width=3", lambda c: c.model.params["width"] == 3),
+        ("toy-defense.mode=soft", lambda c: c.defense.name == "none" or c.defense.params["mode"] == "soft"),
+        ("defense.beta=0.5", lambda c: c.defense.name == "none" or c.defense.params["beta"] == 0.5),
+        ("attack.rate=0.2", lambda c: c.attack.params["rate"] == (0.1 if c.attack.name == "none" else 0.2)),
+    ],
+)
+def test_set_changes_what_it_names(text: str, check: Callable[[Any], bool]) -> None:
+    cells = plan(sets=[text]).cells
+    assert len(cells) == 4
+    assert all(check(cell) for cell in cells)
+
+
+def test_set_wins_over_the_matrix_a_name_over_its_kind_and_a_list_expands() -> None:
+    text = BASE.replace("toy-defense", "toy-defense(beta=7)") + "recipe: {epochs: 9}"
+    found = plan(text, sets=["toy-defense.beta=[1, 2]", "defense.beta=3", "epochs=1", "epochs=4"])
+    assert {c.defense.params.get("beta") for c in found.cells} == {None, 1.0, 2.0}
+    assert {c.recipe["epochs"] for c in found.cells} == {4}
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("epoch=2", "recipe has no parameter 'epoch'; did you mean 'epochs'?"),
+        ("epochs=two", "epochs must be int, not 'two'"),
+        ("epochs=", "epochs must be int, not None"),
+        ("epochs", "write --set key=value"),
+        ("=2", "write --set key=value"),
+        (".epochs=2", "write --set key=value"),
+        ("toy-defense.=2", "write --set key=value"),
+        ("toy-defense.alhpa=2", "toy-defense has no parameter 'alhpa'"),
+        ("toy-defense.betta=2", "did you mean 'beta'?"),
+        ("defense.betta=2", "defense has no parameter 'betta'; did you mean 'beta'?"),
+        ("toy-defence.beta=2", "nothing in this matrix is called 'toy-defence'; did you mean 'toy-defense'?"),
+        ("lfd.beta=2", "nothing in this matrix is called 'lfd'"),
+        ("dataset.trian=5", "dataset has no parameter 'trian'; did you mean 'train'?"),
+        ("dataset=", "name a dataset"),
+        ("dataset=nosuch", "no dataset is called 'nosuch'"),
+        ("model=3", "name a model"),
+        ("toy-defense.beta=[", "cannot read the value"),
+        ("toy-defense.beta=!!python/name:os.system x", "cannot read the value"),
+        ("toy-defense.beta=[]", "beta is an empty list"),
+        ("none.rate=" + "9" * 5000, "cannot read the value"),
+    ],
+)
+def test_a_set_that_is_a_typo_is_an_error(text: str, words: str) -> None:
+    message = refused(BASE, sets=[text])
+    assert words in message
+    assert len(message) < 400
+
+
+@pytest.mark.parametrize(("text", "seeds"), [("0-2", [0, 1, 2]), ("0,3", [0, 3]), (" 5 ", [5]), ("1,0-1", [1, 0])])
+def test_the_seeds_flag(text: str, seeds: list[int]) -> None:
+    assert matrix.parse_seeds(text) == seeds
+    assert list(dict.fromkeys(c.seed for c in plan(BASE + "seeds: 9", seeds=seeds).cells)) == seeds
+
+
+@pytest.mark.parametrize(
+    "text", ["", ",", "x", "2-0", "-1", "0-", "1.5", "0-99999999", "9" * 20, "0-9999,10000-19999", "²"]
+)
+def test_a_seeds_flag_that_is_none(text: str) -> None:
+    with pytest.raises(UsageError, match="seed"):
+        matrix.parse_seeds(text)
+
+
+def test_smoke_shrinks_every_cell_unless_told_otherwise() -> None:
+    cells = plan(BASE + "recipe: {epochs: 50}", smoke=True).cells
+    assert {c.recipe["epochs"] for c in cells} == {1}
+    assert {c.defense.params.get("epochs") for c in cells} == {None, 1}
+    assert {c.recipe["epochs"] for c in plan(smoke=True, sets=["epochs=2"]).cells} == {2}
+
+
+@pytest.mark.parametrize(
+    ("filters", "excludes", "count"),
+    [
+        ([], [], 16),
+        (["defense=toy-*"], [], 12),
+        (["defense=toy-defense"], [], 12),
+        (["defense=toy-defense(beta=0.25)"], [], 4),
+        (["defense=toy-defense(beta=0.25,mode=soft)"], [], 4),
+        (["defense=toy-defense(*"], [], 8),
+        (["defense=toy*,attack!=none"], [], 6),
+        (["attack!=none", "seed=0"], [], 4),
+        (["label=*/none/none/*"], [], 2),
+        ([], ["defense=none"], 12),
+        ([], ["attack=none,seed=0", "attack=none,seed=1"], 8),
+        (["attack=none"], ["seed=1"], 4),
+    ],
+)
+def test_filters(filters: list[str], excludes: list[str], count: int) -> None:
+    text = BASE.replace("toy-defense]", "toy-defense, toy-defense(beta=0.25), 'toy-defense(beta=0.25, mode=\"soft\")']")
+    found = plan(text + "seeds: 0-1")
+    assert len(found.cells) == 16
+    chosen = matrix.narrow(found, filters, excludes)
+    assert len(chosen.cells) == count
+    assert matrix.select(found.cells, filters, excludes) == chosen.cells
+    one = matrix.narrow(found, [f"id={found.cells[3].id}"])
+    assert one.cells == (found.cells[3],)
+
+
+@pytest.mark.parametrize(
+    ("filters", "excludes", "words"),
+    [
+        (["defense"], [], "--filter 'defense': write key=glob"),
+        (["defense="], [], "write key=glob"),
+        (["=x"], [], "write key=glob"),
+        (["attack=none,"], [], "write key=glob"),
+        (["defence=x"], [], "unknown key 'defence'; did you mean 'defense'?"),
+        (["defense=toy-defence"], [], "no cell is left, none has defense 'toy-defence'; did you mean 'toy-defense'?"),
+        (["attack!=nnone"], [], "no cell here has attack 'nnone'; did you mean 'none'?"),
+        ([], ["defense=toy-defence"], "--exclude 'defense=toy-defence': no cell here has"),
+        (["seed=7"], [], "known: 0"),
+        (["attack=none,attack=toy-attack"], [], "no cell is left after"),
+        ([], ["dataset=toy*"], "no cell is left after"),
+        (["label=" + "*a" * 3000], [], "none has label"),
+        (["defense=[z-a]"], [], "none has defense"),
+    ],
+)
+def test_filters_with_a_typo(filters: list[str], excludes: list[str], words: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        matrix.narrow(plan(), filters, excludes)
+    assert words in str(caught.value)
+    assert len(str(caught.value)) < 400
+
+
+def test_filters_narrow_what_is_skipped_too() -> None:
+    found = plan(BASE.replace("toy-attack]", "toy-clean(rate=0.2)]"))
+    assert (len(found.cells), len(found.skipped)) == (2, 2)
+    assert matrix.narrow(found, ["attack=none"]).skipped == ()
+    with pytest.raises(UsageError, match=r"no cell is left.*what fits is skipped, 20 images to poison"):
+        matrix.narrow(found, ["attack=toy-clean"])
