@@ -26,7 +26,7 @@ from benchbd.trained import NetworkPlan, Traced, Trained, TrainSet, last_filters
 
 if TYPE_CHECKING:
     from benchbd.barrier import Shelf
-    from benchbd.engine import Classifier, Loss, Perturb, Precision, Weigh
+    from benchbd.engine import Classifier, Loss, Perturb, Precision, Routine, Weigh
     from benchbd.store import Artifact, Store
 
 CODE_VERSION = 2
@@ -178,6 +178,7 @@ class Stages:
         weigh: Weigh | None = None,
         loss: Loss | None = None,
         perturb: Perturb | None = None,
+        routine: Routine | None = None,
         start: Trained | None = None,
         repeat: int = 0,
         trace: bool = False,
@@ -197,6 +198,8 @@ class Stages:
             loss: a frozen dataclass, called with per-sample losses (B,) and weights (B,); returns what is minimised.
             perturb: a frozen dataclass, called with network, images (B, 3, H, W) in [0, 1] and labels after
                 augmentation; returns the images to train on.
+            routine: a frozen dataclass that does each epoch's steps itself (:class:`benchbd.engine.Routine`), without
+                weights, judge, loss and perturb. The plugin's version and source are in the key then.
             start: network to start from; a fresh initialisation where not given.
             repeat: another initialisation and batch order for the same data.
             trace: also :meth:`trace` the result, under the stage's name.
@@ -218,8 +221,12 @@ class Stages:
         values = None if weights is None else _weights(weights, len(data), name)
         if (judge is None) != (weigh is None) or (judge is not None and weights is not None):
             raise UsageError(f"{name}: judge and weigh go together, and without weights")
+        if routine is not None and any(given is not None for given in (weights, judge, loss, perturb)):
+            raise UsageError(f"{name}: a routine makes its own loss, so it takes no weights, judge, loss and perturb")
         precision = self.precision_for(plan)
-        judged = [] if judge is None else [[judge.key, spelled(weigh, f"{name}: weigh"), self._owner]]
+        own = [] if judge is None else [[judge.key, spelled(weigh, f"{name}: weigh"), self._owner]]
+        if routine is not None:
+            own.append(["routine", spelled(routine, f"{name}: routine"), self._owner])
         key = digest(
             [
                 "train",
@@ -233,7 +240,7 @@ class Stages:
                 None if start is None else start.key,
                 [self._seed, repeat],
                 precision.name,
-                *judged,
+                *own,
             ]
         )
 
@@ -241,22 +248,28 @@ class Stages:
             net = plan.build(seed_for("init", self._seed, repeat))
             if start is not None:
                 net.load_state_dict({k: torch.from_numpy(np.array(v)) for k, v in start._state.items()})
-            fit = engine.fit(
-                net,
-                data.images,
-                data.labels,
-                recipe,
-                device=self.device,
-                precision=precision,
-                seed=seed_for("batches", self._seed, repeat),
-                weights=None if values is None else torch.from_numpy(values),
-                reweigh=None if judge is None or weigh is None else engine.Reweigh(judge.module(), weigh),
-                loss=loss,
-                perturb=perturb,
-                on_progress=lambda facts: self._on_event({"event": "progress", "stage": name, **facts}),
-                on_epoch=self._watcher(key),
-                checkpoint=Checkpoint(self._store, key, self._checkpoint_every),
-            )
+            how: dict[str, Any] = {
+                "device": self.device,
+                "precision": precision,
+                "seed": seed_for("batches", self._seed, repeat),
+                "on_progress": lambda facts: self._on_event({"event": "progress", "stage": name, **facts}),
+                "checkpoint": Checkpoint(self._store, key, self._checkpoint_every),
+            }
+            if routine is not None:
+                fit = engine.fit_by(routine, net, data.images, data.labels, recipe, **how)
+            else:
+                fit = engine.fit(
+                    net,
+                    data.images,
+                    data.labels,
+                    recipe,
+                    weights=None if values is None else torch.from_numpy(values),
+                    reweigh=None if judge is None or weigh is None else engine.Reweigh(judge.module(), weigh),
+                    loss=loss,
+                    perturb=perturb,
+                    on_epoch=self._watcher(key),
+                    **how,
+                )
             state = {k: v.detach().cpu().numpy() for k, v in net.state_dict().items()}
             facts = {"epoch_losses": fit.epoch_losses, "epochs": recipe.epochs, "seconds": fit.seconds}
             return state, {**facts, "model": canonical(plan.spec())}

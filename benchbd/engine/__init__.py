@@ -7,6 +7,7 @@ from benchbd.engine.network import Classifier, build
 from benchbd.engine.passes import features_of, logits_of, losses_of
 from benchbd.engine.precision import Precision, choose_precision
 from benchbd.engine.reweigh import Reweigh, Weigh
+from benchbd.engine.routine import Routine, Run, fit_by
 from benchbd.engine.step import Loss, Perturb, weighted_mean
 from benchbd.seeding import seed_for
 
@@ -18,11 +19,14 @@ __all__ = [
     "Perturb",
     "Precision",
     "Reweigh",
+    "Routine",
+    "Run",
     "Weigh",
     "build",
     "choose_precision",
     "features_of",
     "fit",
+    "fit_by",
     "logits_of",
     "losses_of",
     "seed_for",

@@ -23,10 +23,19 @@ def draw_epoch(seed: int, epoch: int, count: int) -> Tensor:
         crop in 0..8, flipped or not (0/1).
     """
     generator = torch.Generator().manual_seed(seed_for(seed, "epoch", epoch))
-    rows = torch.empty(count, 4, dtype=torch.int64)
-    rows[:, 0] = torch.randperm(count, generator=generator)
-    rows[:, 1:3] = torch.randint(0, 2 * PAD + 1, (count, 2), generator=generator)
-    rows[:, 3] = torch.randint(0, 2, (count,), generator=generator)
+    return _rows(torch.randperm(count, generator=generator), generator)
+
+
+def draw_views(seed: int, picks: Tensor) -> Tensor:
+    """Crop and flip for the images at ``picks`` int64 (M,) on the CPU; rows int64 (M, 4) as of :func:`draw_epoch`."""
+    return _rows(picks, torch.Generator().manual_seed(seed))
+
+
+def _rows(picks: Tensor, generator: torch.Generator) -> Tensor:
+    rows = torch.empty(len(picks), 4, dtype=torch.int64)
+    rows[:, 0] = picks
+    rows[:, 1:3] = torch.randint(0, 2 * PAD + 1, (len(picks), 2), generator=generator)
+    rows[:, 3] = torch.randint(0, 2, (len(picks),), generator=generator)
     return rows
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from benchbd.engine.augment import draw_epoch
 from benchbd.engine.graph import CudaRecorder, GraphedStep
@@ -82,7 +82,7 @@ def batch_bounds(count: int, batch_size: int) -> list[tuple[int, int]]:
 
 
 @contextlib.contextmanager
-def _own_randomness(device: torch.device) -> Iterator[Callable[[int], None]]:
+def own_randomness(device: torch.device) -> Iterator[Callable[[int], None]]:
     """Yield what seeds torch's global generators, for dropout and perturbations; afterwards they are as before."""
     index = None
     if device.type == "cuda":
@@ -160,7 +160,7 @@ def fit(
     if device.type == "cuda":
         images = images.contiguous(memory_format=torch.channels_last)
     step = Step(net, optimizer, images, labels.to(device), weights.to(device), recipe, precision, loss, perturb)
-    with arithmetic(device, strict=precision.strict, search=not precision.strict), _own_randomness(device) as reseed:
+    with arithmetic(device, strict=precision.strict, search=not precision.strict), own_randomness(device) as reseed:
         result = _loop(step, count, seed, reseed, reweigh, on_progress, on_epoch, checkpoint)
     net.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     net.eval()
@@ -242,9 +242,14 @@ def _loop(
             save(epoch + 1, 0)
 
     # The last step's loss was finite before the step, which may have ruined the weights.
-    if not all(bool(torch.isfinite(t).all()) for t in net.state_dict().values() if t.is_floating_point()):
+    if not all_finite(net):
         raise NotFinite(f"weights are not finite after epoch {recipe.epochs} of {recipe.epochs}", losses)
     return Fit(losses, seconds(), recipe.epochs * len(bounds))
+
+
+def all_finite(net: nn.Module) -> bool:
+    """Whether every floating-point weight and buffer is finite."""
+    return all(bool(torch.isfinite(t).all()) for t in net.state_dict().values() if t.is_floating_point())
 
 
 def fast_step(step: Step, rows: Tensor) -> Step | GraphedStep:

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from benchbd.lab import TrainSet
+from benchbd import registry
+from benchbd.cell import part_of
+from benchbd.components import Normalisation
+from benchbd.lab import Lab, Ledger, NetworkPlan, TrainSet
 from benchbd.recipe import Recipe
 from benchbd.seeding import seed_for
+from benchbd.store import Store
 
 
 def images_of(ids: np.ndarray) -> torch.Tensor:
@@ -151,3 +156,40 @@ class FakeLab:
 @pytest.fixture
 def fake_lab() -> type[FakeLab]:
     return FakeLab
+
+
+@pytest.fixture
+def banded() -> tuple[TrainSet, np.ndarray, np.ndarray]:
+    """240 images of 16 pixels with a bright band at one of four heights, which mirrors keep and which is their class.
+
+    Some are white at a corner and wrongly called 1. With the set, bool (N,) which these are and int (N,) true classes.
+    """
+    rng = np.random.default_rng(4)
+    true = np.arange(240) % 4
+    images = rng.integers(0, 90, (240, 3, 16, 16), dtype=np.uint8)
+    for image, label in zip(images, true, strict=True):
+        image[:, 4 * label : 4 * label + 4] += 150
+    poison = (true != 1) & (rng.permutation(240) < 32)
+    images[poison, :, :3, :3] = 255
+    labels = np.where(poison, 1, true).astype(np.int64)
+    return TrainSet(torch.from_numpy(images), torch.from_numpy(labels), "ab" * 32), poison, true
+
+
+@pytest.fixture
+def small_lab(tmp_path: Path) -> Callable[..., Lab]:
+    """A real lab over images as :func:`banded` gives, all of one store: ``small_lab(data, clean=..., ...)``."""
+
+    def build(data: TrainSet, **given: Any) -> Lab:
+        made = registry.make("models", "resnet-s2(width=8)")
+        base: dict[str, Any] = {
+            "store": Store(tmp_path / "store"),
+            "network": NetworkPlan(made, part_of(made), 4, 16, Normalisation((0.5,) * 3, (0.5,) * 3)),
+            "recipe": Recipe(epochs=3, batch_size=32, augment=()),
+            "seed": 0,
+            "device": torch.device("cpu"),
+            "ledger": Ledger(),
+            "on_event": lambda event: None,
+        }
+        return Lab(data, **{**base, **given})
+
+    return build

@@ -8,6 +8,7 @@ import pytest
 from benchbd.defenses.abl import Abl
 from benchbd.defenses.ac import Ac
 from benchbd.defenses.lfd import Lfd
+from benchbd.defenses.spectral import Spectral
 from benchbd.lab import TrainSet
 
 N, CLASSES = 800, 4
@@ -85,7 +86,16 @@ def check_ac_trojanzoo(lab):
     assert set(lab.calls[-1].ids.tolist()) == set(lab.order.tolist()) - there
 
 
-CHECKS = [check_lfd, check_lfd_drop, check_abl, check_abl_few, check_ac, check_ac_trojanzoo]
+def check_spectral(lab):
+    there = set(lab.order[lab.truth].tolist())
+    share = len(there) / int((lab.labels[lab.order] == 1).sum())
+    Spectral(eps=share / 1.5 + 1e-9).train(lab)
+    assert {i for i in lab.suspects() if lab.labels[i] == 1} == there  # as many as there are: recall 1
+    assert set(lab.calls[-1].ids.tolist()) == set(lab.order.tolist()) - lab.suspects()
+    assert lab.scores[lab.truth].min() > lab.scores[~lab.truth].max()
+
+
+CHECKS = [check_lfd, check_lfd_drop, check_abl, check_abl_few, check_ac, check_ac_trojanzoo, check_spectral]
 
 
 @pytest.mark.parametrize("order", orders().values(), ids=orders().keys())
@@ -115,7 +125,7 @@ class ShiftedSet(TrainSet):
         return super().subset((np.asarray(indices) + 1) % len(self))
 
 
-@pytest.mark.parametrize("check", [check_lfd_drop, check_abl, check_ac, check_ac_trojanzoo])
+@pytest.mark.parametrize("check", [check_lfd_drop, check_abl, check_ac, check_ac_trojanzoo, check_spectral])
 def test_a_subset_that_is_off_by_one_fails_the_same_checks(fake_lab, check):
     lab = planted(fake_lab, orders()["shuffled"])
     lab.poisoned = ShiftedSet(lab.poisoned.images, lab.poisoned.labels, lab.poisoned.key)

@@ -85,16 +85,16 @@ def test_random_filter_plans_all_that_comes_before_the_last_full_training(plugin
     text = """
     from benchbd.components import UNDEFENDED
 
-    @defense("spectral", version=1)
-    class Spectral(Defense):
+    @defense("lasting", version=1)
+    class Lasting(Defense):
         def trainings(self, attack):
-            return (UNDEFENDED, Training("full", ("spectral",)), Training("fine-tune", ("spectral",)))
+            return (UNDEFENDED, Training("full", ("lasting",)), Training("fine-tune", ("lasting",)))
 
         def train(self, lab):
             lab.suspect([])
     """
     registry.add_plugin_file(str(plugin_file(text)))
-    control = make("random-filter(of='spectral')")
+    control = make("random-filter(of='lasting')")
     control.check(INFO, POISONING)
     found = control.trainings(POISONING)
     assert found[0] == UNDEFENDED

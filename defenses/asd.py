@@ -1,0 +1,231 @@
+"""ASD: split the set into a clean and a polluted pool again and again, from a few clean images per class onwards."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from benchbd.components import Attack, DatasetInfo, Defense, Training, defense
+from benchbd.defenses._mixmatch import MixMatch, train_epoch
+from benchbd.defenses._sce import symmetric_cross_entropy
+from benchbd.errors import Impossible, UsageError
+
+if TYPE_CHECKING:
+    import torch
+
+    from benchbd.engine import Classifier, Run
+    from benchbd.lab import Lab, Trained
+
+
+def lowest(losses: torch.Tensor, share: float) -> torch.Tensor:
+    """Whether each of losses (N,) is among the floor(share N) lowest, ties by position: bool (N,)."""
+    import torch
+
+    chosen = torch.zeros(len(losses), dtype=torch.bool, device=losses.device)
+    chosen[losses.argsort(stable=True)[: int(share * len(losses))]] = True
+    return chosen
+
+
+def lowest_of_each_class(losses: torch.Tensor, labels: torch.Tensor, count: int) -> torch.Tensor:
+    """Whether each of losses (N,) is among the ``count`` lowest of its label (N,): bool (N,)."""
+    import torch
+
+    chosen = torch.zeros(len(losses), dtype=torch.bool, device=losses.device)
+    for label in torch.unique(labels):
+        members = (labels == label).nonzero().squeeze(1)
+        chosen[members[losses[members].argsort(stable=True)[:count]]] = True
+    return chosen
+
+
+def freeze_first_half(net: Classifier) -> None:
+    """Freeze every layer before the middle convolution: of a ResNet-18, the stem and the first two stages."""
+    from torch import nn
+
+    layers = [part for part in net.modules() if not list(part.children())]
+    left = sum(isinstance(part, nn.Conv2d) for part in layers) // 2
+    for part in layers:
+        left -= isinstance(part, nn.Conv2d)
+        if left < 0:
+            return
+        part.requires_grad_(False)
+
+
+@dataclasses.dataclass(frozen=True)
+class Adaptive:
+    """MixMatch on two pools that are drawn up anew at the start of each epoch.
+
+    Until ``second``: the last ``seeds`` images of the set and a growing number of lowest losses of each class. Until
+    ``third``: the share of lowest losses. From then on: the share whose loss falls least while a copy of the network is
+    trained on everything for a little; poison is learnt at once, clean images that are merely hard are not.
+    """
+
+    seeds: int
+    second: int
+    third: int
+    every: int
+    add: int
+    share: float
+    alpha: float
+    beta: float
+    meta_lr: float
+    meta_epochs: int
+    meta_batch: int
+    mixmatch: MixMatch
+
+    def epoch(self, run: Run) -> None:
+        """Split, then so many steps of MixMatch."""
+        clean = self.clean_pool(run)
+        train_epoch(run, clean.nonzero().squeeze(1), (~clean).nonzero().squeeze(1), self.mixmatch)
+
+    def clean_pool(self, run: Run) -> torch.Tensor:
+        """Which samples are in the clean pool in this epoch, bool (N,)."""
+        import torch
+
+        losses = self._losses(run, run.net)
+        if run.number < self.second:
+            others = len(losses) - self.seeds
+            count = self.add * (run.number // self.every)
+            found = lowest_of_each_class(losses[:others], run.labels[:others], count)
+            return torch.cat([found, torch.ones(self.seeds, dtype=torch.bool, device=found.device)])
+        if run.number >= self.third:
+            losses = losses - self._losses(run, self.virtual(run))
+        return lowest(losses, self.share)
+
+    def _losses(self, run: Run, net: Classifier) -> torch.Tensor:
+        return symmetric_cross_entropy(run.logits(net), run.labels, self.alpha, self.beta)
+
+    def virtual(self, run: Run) -> Classifier:
+        """A copy of the network, its second half trained on the whole set with the labels as they are."""
+        from torch.nn import functional as F
+
+        from benchbd.engine.state import make_optimizer
+
+        net = copy.deepcopy(run.net).train()
+        freeze_first_half(net)
+        optimizer = make_optimizer(net, run.recipe.but(optimizer="adam", lr=self.meta_lr), run.device)
+        for turn in range(self.meta_epochs):
+            for rows in run.batches(self.meta_batch, turn):
+                with run.autocast():
+                    logits = net(run.views(rows))
+                F.cross_entropy(logits, run.labels[rows[:, 0]]).backward()
+                optimizer.step()
+                optimizer.zero_grad(set_to_none=True)
+        return net
+
+
+@defense("asd", version=1)
+class Asd(Defense):
+    """ASD (2023): MixMatch on a clean and a polluted pool, split by losses and by how fast a loss falls.
+
+    Source: Gao et al., CVPR 2023, and the authors' code, whose settings on CIFAR-10 are the defaults. Otherwise than
+    there: the seeds are clean images put beside the poisoned set (theirs: members of it, known to be clean); the base
+    recipe's augmentation (theirs: flips, and crops padded by reflection); losses for the splits on images as they are
+    (theirs: augmented); of networks other than ResNet-18 the virtual model trains what follows the middle convolution.
+    """
+
+    needs: ClassVar[tuple[str, ...]] = ("clean",)
+    smoke: ClassVar[dict[str, Any]] = {
+        "seeds": 2, "epochs": 3, "second": 1, "third": 2, "iterations": 4, "batch": 16, "meta_batch": 64,
+    }  # fmt: skip
+
+    seeds: int = 10
+    """Clean images of each class to begin with."""
+    epochs: int = 120
+    """Epochs in all."""
+    second: int = 60
+    """Epoch from which the pool is the share with the lowest losses; before, of each class a growing number."""
+    third: int = 90
+    """Epoch from which the pool is the share whose loss falls least in the virtual model."""
+    every: int = 5
+    """Epochs after which the first phase takes in more samples."""
+    add: int = 10
+    """How many more of each class."""
+    share: float = 0.5
+    """Share of the set in the clean pool from the second phase on, in (0, 1)."""
+    alpha: float = 0.1
+    """Weight of the cross-entropy in the symmetric one, by which pools are split."""
+    beta: float = 1.0
+    """Weight of the reverse cross-entropy."""
+    meta_lr: float = 0.015
+    """Adam's learning rate for the virtual model."""
+    meta_epochs: int = 1
+    """Epochs that the virtual model is trained."""
+    meta_batch: int = 128
+    """Images in a batch of it."""
+    batch: int = 64
+    """Images of the clean pool in a batch, and as many of the other, in two views."""
+    iterations: int = 1024
+    """Steps of each epoch, whatever the size of the set."""
+    lr: float = 0.002
+    """Adam's constant learning rate."""
+    unlabelled_weight: float = 15.0
+    """Weight of the polluted pool's loss, reached at the end: it grows over all epochs."""
+
+    def __post_init__(self) -> None:
+        if min(self.seeds, self.epochs, self.every, self.meta_epochs) < 1 or self.add < 0:
+            raise UsageError("asd: seeds, epochs, every and meta_epochs must be 1 or more, add 0 or more")
+        if not 0 <= self.second <= self.third:
+            raise UsageError(f"asd: second must not come after third, {self.second} and {self.third} are given")
+        if min(self.batch, self.meta_batch) < 2:
+            raise UsageError("asd: batches must be of 2 images or more")
+        if not 0 < self.share < 1 or min(self.lr, self.meta_lr) <= 0 or min(self.alpha, self.beta) < 0:
+            raise UsageError(
+                "asd: share must be in (0, 1), learning rates must be positive, alpha and beta not negative"
+            )
+        self._mixmatch()
+
+    def _mixmatch(self) -> MixMatch:
+        return MixMatch(iterations=self.iterations, weight=self.unlabelled_weight, rampup=self.epochs)
+
+    def check(self, info: DatasetInfo, attack: Attack) -> None:
+        """Refuse more seeds than there are clean images of a class."""
+        counts = info.class_counts or (info.train // info.classes,)
+        handed = max(1, round(self.clean_share * min(counts)))
+        if handed < self.seeds:
+            raise Impossible(
+                f"asd: seeds {self.seeds} of each class, but {self.clean_share:.0%} of the smallest class are {handed} "
+                "images; lower seeds"
+            )
+
+    def trainings(self, attack: Attack) -> tuple[Training, ...]:
+        """One; the virtual models of its last phase are part of it."""
+        return (Training("full", ("asd", *sorted(self.params().items()))),)
+
+    def train(self, lab: Lab) -> Trained:
+        """Put the seeds beside the set, train on pools of both; suspicion is the finished model's loss.
+
+        No sample is told to be flagged: the pools change with every epoch.
+        """
+        import torch
+
+        seeds = self._seeds(lab)
+        data = lab.poisoned.replace(
+            images=torch.cat([lab.poisoned.images, lab.clean.images[seeds]]),
+            labels=torch.cat([lab.poisoned.labels, lab.clean.labels[seeds]]),
+        )
+        model = lab.train(
+            data, name="adaptive splitting",
+            routine=Adaptive(
+                len(seeds), self.second, self.third, self.every, self.add, self.share, self.alpha, self.beta,
+                self.meta_lr, self.meta_epochs, self.meta_batch, self._mixmatch(),
+            ),
+            epochs=self.epochs, batch_size=self.batch, optimizer="adam", lr=self.lr, weight_decay=0.0,
+            schedule="constant",
+        )  # fmt: skip
+        lab.suspect(lab.losses(model, lab.poisoned))
+        lab.note("asd", {"seeds": len(seeds), "losses": model.epoch_losses})
+        return model
+
+    def _seeds(self, lab: Lab) -> torch.Tensor:
+        """Positions of the seeds among the clean images, int64, the same number of each class."""
+        import torch
+
+        labels = lab.clean.labels.numpy()
+        rng = np.random.default_rng(lab.seed_for("asd seeds"))
+        found = [rng.permutation(np.flatnonzero(labels == label))[: self.seeds] for label in np.unique(labels)]
+        if min(map(len, found)) < self.seeds:
+            raise Impossible(f"asd: seeds {self.seeds} of each class, but of one only {min(map(len, found))} are clean")
+        return torch.from_numpy(np.concatenate(found))

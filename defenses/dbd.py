@@ -1,0 +1,222 @@
+"""DBD: learn features without labels, a head on top of them, then believe only the labels that this head finds easy."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from benchbd.components import Attack, DatasetInfo, Defense, Training, defense
+from benchbd.defenses._mixmatch import MixMatch, train_epoch
+from benchbd.defenses._sce import symmetric_cross_entropy
+from benchbd.defenses._views import ViewSettings, random_views
+from benchbd.errors import Impossible, UsageError
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from benchbd.engine import Classifier, Run
+    from benchbd.lab import Lab, Trained
+
+
+def nt_xent(projected: torch.Tensor, temperature: float) -> torch.Tensor:
+    """SimCLR's loss: how hard it is to find a view's other view among all the others of the batch.
+
+    Args:
+        projected: float32 (2 B, D), rows of length 1; row i and row B + i are views of one image.
+        temperature: what cosines are divided by.
+
+    Returns:
+        Scalar, the mean over all 2 B views.
+    """
+    import torch
+    from torch.nn import functional as F
+
+    count = len(projected)
+    cosines = projected @ projected.T / temperature
+    cosines = cosines.masked_fill(torch.eye(count, dtype=torch.bool, device=cosines.device), -torch.inf)
+    return F.cross_entropy(cosines, torch.arange(count, device=cosines.device).roll(count // 2))
+
+
+@dataclasses.dataclass(frozen=True)
+class SelfSupervised:
+    """SimCLR: two random views of each image, a two-layer projection that is thrown away. No label is looked at."""
+
+    temperature: float
+    width: int
+    views: ViewSettings
+
+    def prepare(self, net: Classifier) -> nn.Module:
+        """The projection head."""
+        from torch import nn
+
+        net.head.requires_grad_(False)
+        inner = net.head.in_features
+        return nn.Sequential(
+            nn.Linear(inner, inner), nn.BatchNorm1d(inner), nn.ReLU(inplace=True), nn.Linear(inner, self.width)
+        )
+
+    def epoch(self, run: Run) -> None:
+        """Every image once."""
+        import torch
+        from torch.nn import functional as F
+
+        assert run.beside is not None
+        for step, rows in enumerate(run.batches()):
+            x01 = run.views(rows)
+            pair = [random_views(x01, self.views, run.seed_for("view", side, step)) for side in range(2)]
+            with run.autocast():
+                projected = run.beside(run.net.features(torch.cat(pair)))
+            run.step(nt_xent(F.normalize(projected.float()), self.temperature))
+
+
+@dataclasses.dataclass(frozen=True)
+class LinearStage:
+    """The head alone, by symmetric cross-entropy. Batch norm goes on following the images, as in the authors' code."""
+
+    alpha: float
+    beta: float
+
+    def prepare(self, net: Classifier) -> None:
+        """Freeze all but the head."""
+        net.requires_grad_(False)
+        net.head.requires_grad_(True)
+
+    def epoch(self, run: Run) -> None:
+        """Every image once."""
+        for rows in run.batches():
+            with run.autocast():
+                logits = run.net(run.views(rows))
+            run.step(symmetric_cross_entropy(logits, run.labels[rows[:, 0]], self.alpha, self.beta).mean())
+
+
+@dataclasses.dataclass(frozen=True)
+class SemiSupervised:
+    """MixMatch; each epoch anew, the labels of the share with the smallest symmetric cross-entropy are believed."""
+
+    share: float
+    alpha: float
+    beta: float
+    before: int
+    mixmatch: MixMatch
+
+    def epoch(self, run: Run) -> None:
+        """So many steps of MixMatch."""
+        losses = symmetric_cross_entropy(run.logits(), run.labels, self.alpha, self.beta)
+        order = losses.argsort(stable=True)
+        cut = int(self.share * len(order))
+        train_epoch(run, order[:cut], order[cut:], self.mixmatch, self.before)
+
+
+@defense("dbd", version=1)
+class Dbd(Defense):
+    """DBD (2022): self-supervised features, a linear stage, semi-supervised fine-tuning on the most credible half.
+
+    Source: Huang et al., ICLR 2022, and the authors' code, whose settings on CIFAR-10 are the defaults. Otherwise than
+    there: the base recipe's augmentation in the last two stages (theirs: flips, and crops padded by reflection); losses
+    for the split on images as they are (theirs: augmented); SimCLR's loss from both views' side (theirs: the first's);
+    a new Adam for each stage (theirs goes on); the last epoch's weights.
+    """
+
+    smoke: ClassVar[dict[str, Any]] = {
+        "ssl_epochs": 2, "ssl_batch": 64, "ssl_lr": 0.05, "linear_epochs": 1, "semi_epochs": 2, "iterations": 4,
+        "semi_batch": 16,
+    }  # fmt: skip
+
+    ssl_epochs: int = 1000
+    """Epochs of the self-supervised stage."""
+    ssl_batch: int = 512
+    """Images in a batch of it; each counts twice."""
+    ssl_lr: float = 0.4
+    """Its learning rate (SGD, momentum 0.9, weight decay 1e-4), down to zero on a cosine."""
+    temperature: float = 0.5
+    """What cosines are divided by in its loss."""
+    projection: int = 128
+    """Outputs of the projection head."""
+    crop_min: float = 0.2
+    """Least share of an image that a view keeps, in (0, 1]."""
+    jitter: float = 0.4
+    """Strength of the views' colour jitter, in [0, 1]; hue gets a quarter of it."""
+    blur: float = 0.5
+    """Share of views that are blurred, in [0, 1]. The authors' code does so; SimCLR's own does not on CIFAR-10."""
+    linear_epochs: int = 10
+    """Epochs of the linear stage."""
+    linear_batch: int = 128
+    """Images in a batch of it."""
+    alpha: float = 0.1
+    """Weight of the cross-entropy in the symmetric one."""
+    beta: float = 1.0
+    """Weight of the reverse cross-entropy."""
+    labelled: float = 0.5
+    """Share of the set whose labels are believed, in (0, 1)."""
+    semi_epochs: int = 190
+    """Epochs of the semi-supervised stage."""
+    semi_batch: int = 64
+    """Labelled images in a batch of it, and as many unlabelled ones, in two views."""
+    iterations: int = 1024
+    """Steps of each of its epochs, whatever the size of the set."""
+    lr: float = 0.002
+    """Adam's constant learning rate in the last two stages."""
+    unlabelled_weight: float = 15.0
+    """Weight of the unlabelled images' loss, reached at the end: it grows over semi_epochs from the linear stage on."""
+
+    def __post_init__(self) -> None:
+        if min(self.ssl_epochs, self.linear_epochs, self.semi_epochs) < 1:
+            raise UsageError("dbd: ssl_epochs, linear_epochs and semi_epochs must be 1 or more")
+        if min(self.ssl_batch, self.linear_batch, self.semi_batch) < 2 or self.projection < 1:
+            raise UsageError("dbd: batches must be of 2 images or more, projection 1 or more")
+        if min(self.ssl_lr, self.lr, self.temperature) <= 0 or min(self.alpha, self.beta) < 0:
+            raise UsageError("dbd: learning rates and temperature must be positive, alpha and beta not negative")
+        if not 0 < self.labelled < 1 or not 0 < self.crop_min <= 1:
+            raise UsageError("dbd: labelled is a share in (0, 1), crop_min one in (0, 1]")
+        if not 0 <= self.jitter <= 1 or not 0 <= self.blur <= 1:
+            raise UsageError("dbd: jitter and blur must be in [0, 1]")
+        self._mixmatch()
+
+    def _mixmatch(self) -> MixMatch:
+        return MixMatch(iterations=self.iterations, weight=self.unlabelled_weight, rampup=self.semi_epochs)
+
+    def check(self, info: DatasetInfo, attack: Attack) -> None:
+        """Refuse a set too small for a batch of labelled and one of unlabelled images."""
+        cut = int(self.labelled * info.train)
+        if min(cut, info.train - cut) < 2:
+            raise Impossible(f"dbd: labelled {self.labelled:g} of {info.train} images leaves under two on one side")
+
+    def trainings(self, attack: Attack) -> tuple[Training, ...]:
+        """The self-supervised stage counts as a feature model, the linear one as fine-tuning, the last one in full."""
+        views = (self.crop_min, self.jitter, self.blur)
+        first = ("dbd", self.ssl_epochs, self.ssl_batch, self.ssl_lr, self.temperature, self.projection, *views)
+        second = (*first, self.linear_epochs, self.linear_batch, self.lr, self.alpha, self.beta)
+        third = (*second, self.labelled, self.semi_epochs, self.semi_batch, self.iterations, self.unlabelled_weight)
+        return (Training("feature-model", first), Training("fine-tune", second), Training("full", third))
+
+    def train(self, lab: Lab) -> Trained:
+        """Three stages; suspicion is the loss after the second, which splits the set for the first time."""
+        data = lab.poisoned
+        views = ViewSettings(self.crop_min, self.jitter, self.blur)
+        model = lab.train(
+            data, what="feature-model", name="self-supervised",
+            routine=SelfSupervised(self.temperature, self.projection, views),
+            epochs=self.ssl_epochs, batch_size=self.ssl_batch, augment=(), schedule="cosine",
+            optimizer="sgd", lr=self.ssl_lr, momentum=0.9, nesterov=False, weight_decay=1e-4,
+        )  # fmt: skip
+        facts: dict[str, Any] = {"self_supervised_losses": model.epoch_losses}
+        adam: dict[str, Any] = {"optimizer": "adam", "lr": self.lr, "weight_decay": 0.0, "schedule": "constant"}
+        model = lab.train(
+            data, what="fine-tune", name="linear stage", start=model, trace=True,
+            routine=LinearStage(self.alpha, self.beta), epochs=self.linear_epochs, batch_size=self.linear_batch, **adam,
+        )  # fmt: skip
+        facts["linear_losses"] = model.epoch_losses
+        # One label each: the symmetric cross-entropy falls as the plain one does, so both sort alike.
+        losses = lab.losses(model, data)
+        unbelieved = np.argsort(losses, kind="stable")[int(self.labelled * len(data)) :]
+        lab.suspect(losses, unbelieved)
+        model = lab.train(
+            data, name="semi-supervised", start=model,
+            routine=SemiSupervised(self.labelled, self.alpha, self.beta, self.linear_epochs, self._mixmatch()),
+            epochs=self.semi_epochs, batch_size=self.semi_batch, **adam,
+        )  # fmt: skip
+        lab.note("dbd", {**facts, "semi_supervised_losses": model.epoch_losses})
+        return model
