@@ -154,6 +154,8 @@ class Attack(Component):
     """False for the ``none`` row alone."""
     prepared_from_poison: ClassVar[bool] = False
     """True when ``prepare`` looks at which images are poisoned (then it cannot be shared between seeds)."""
+    prepared_from_budget: ClassVar[bool] = False
+    """True when ``prepare`` looks at how many images are poisoned (then it cannot be shared between rates)."""
 
     target: int | None = None
     """Class that triggered images are to be taken for; the data set's usual one where not given."""
@@ -169,6 +171,23 @@ class Attack(Component):
     def resolved_target(self, info: DatasetInfo) -> int:
         """The target class on this data set."""
         return info.target if self.target is None else self.target
+
+    def target_of(self, label: int, info: DatasetInfo) -> int:
+        """The class that images of class ``label`` are to be taken for once they carry the trigger.
+
+        All-to-all attacks override it. Success is measured on images that are to be taken for another than their own.
+        """
+        return self.resolved_target(info)
+
+    def relabel(self, labels: np.ndarray, targets: np.ndarray, how: Stamp) -> np.ndarray:
+        """The labels that poisoned training images carry, int64 (N,): their targets, or their own if clean-label.
+
+        Args:
+            labels: int64 (N,), their true ones.
+            targets: int64 (classes,), what :meth:`target_of` says of each class.
+            how: as for :meth:`stamp`.
+        """
+        return labels if self.clean_label else targets[labels]
 
     def budget(self, info: DatasetInfo, class_counts: tuple[int, ...] | None = None) -> Budget | None:
         """Number of images to poison, or None where class counts are needed and not yet known.
@@ -187,6 +206,7 @@ class Attack(Component):
         if target >= info.classes:
             raise Impossible(f"target class {target} does not exist: classes are 0..{info.classes - 1}")
         counts = class_counts or info.class_counts
+        own = sum(n for label, n in enumerate(counts or ()) if self.target_of(label, info) == label)
         if not self.clean_label:
             if self.rate_of == "class":
                 raise Impossible("rate_of=class is for clean-label attacks; this one relabels images of every class")
@@ -196,11 +216,11 @@ class Attack(Component):
             elif counts is None:
                 return None
             else:
-                pool = info.train - counts[target]
+                pool = info.train - own
         elif counts is None:
             return None
         else:
-            pool = counts[target]
+            pool = own
             count = share_of(self.rate, info.train if self.rate_of == "set" else pool)
         if count < 1:
             raise Impossible(f"rate {self.rate} poisons no image ({pool} to choose from)")

@@ -8,8 +8,22 @@ import numpy as np
 
 from benchbd.cell import Part
 from benchbd.components import Attack, DatasetInfo
-from benchbd.errors import Impossible
+from benchbd.errors import Impossible, UsageError
 from benchbd.seeding import seed_for
+
+
+def targets(attack: Attack, info: DatasetInfo) -> np.ndarray:
+    """The class that images of each class are to be taken for, int64 (classes,): what ``Attack.target_of`` says.
+
+    Raises:
+        UsageError: that is no class.
+    """
+    found = [attack.target_of(label, info) for label in range(info.classes)]
+    for label, target in enumerate(found):
+        if target not in range(info.classes):
+            said = f"target_of({label}) is {target!r}"
+            raise UsageError(f"attack {attack.name!r}: {said}, classes are 0..{info.classes - 1}")
+    return np.array(found, np.int64)
 
 
 def draw(attack: Attack, info: DatasetInfo, labels: np.ndarray, seed: int, dataset: Part) -> np.ndarray:
@@ -28,15 +42,15 @@ def draw(attack: Attack, info: DatasetInfo, labels: np.ndarray, seed: int, datas
     Raises:
         Impossible: the budget cannot be met on the data as found.
     """
-    target = attack.resolved_target(info)
     counts = tuple(int(c) for c in np.bincount(labels, minlength=info.classes))
     budget = attack.budget(info._replace(train=len(labels)), counts)
     if budget is None:
         raise Impossible("the budget cannot be worked out from the data found")
+    wanted = targets(attack, info)[labels]
     if attack.clean_label:
-        pool = np.flatnonzero(labels == target)
+        pool = np.flatnonzero(labels == wanted)
     elif attack.pool == "non-target":
-        pool = np.flatnonzero(labels != target)
+        pool = np.flatnonzero(labels != wanted)
     else:
         pool = np.arange(len(labels))
     rng = np.random.default_rng(seed_for("poison", dataset.spec(), attack.name, seed))

@@ -18,9 +18,9 @@ from benchbd.trained import Traced, Trained
 class Accuracy(NamedTuple):
     """Clean accuracy, attack success rate and robust accuracy, fractions in [0, 1].
 
-    ``asr``: share of triggered non-target test images taken for the target. ``ra``: share of them still taken for what
-    they are. Both None where there is no attack. ``per_class`` is clean accuracy by class, None where the test set has
-    no image of it.
+    ``asr``: share of triggered test images, none of which is of its target class, taken for the target. ``ra``: share
+    of them still taken for what they are. Both None where there is no attack. ``per_class`` is clean accuracy by class,
+    None where the test set has no image of it.
     """
 
     ca: float
@@ -33,7 +33,7 @@ def accuracy(
     trained: Trained,
     test: Images,
     triggered: tuple[torch.Tensor, torch.Tensor] | None,
-    target: int,
+    target: int | np.ndarray,
     device: torch.device,
 ) -> Accuracy:
     """Measure a model.
@@ -41,9 +41,9 @@ def accuracy(
     Args:
         trained: the model.
         test: clean test images, all of them.
-        triggered: triggered test images of every class but the target, uint8 (M, 3, H, W), with true labels (M,); None
-            where there is no attack.
-        target: the attack's target class.
+        triggered: triggered test images of other classes than their target, uint8 (M, 3, H, W), with true labels (M,);
+            None where there is no attack.
+        target: the class they are to be taken for; one for all, or int64 (M,).
         device: where to compute.
     """
     net = trained.module()
@@ -65,7 +65,7 @@ def curve(
     points: Sequence[Traced],
     test: Images,
     triggered: tuple[torch.Tensor, torch.Tensor] | None,
-    target: int,
+    target: int | np.ndarray,
     device: torch.device,
 ) -> list[dict[str, Any]]:
     """Measure networks on a defense's way: ``name``, ``ca``, ``asr`` and ``ra`` of each, in the order of ``points``.
@@ -76,7 +76,7 @@ def curve(
         points: the networks, each with the penultimate channels to be masked in it.
         test: clean test images.
         triggered: as for :func:`accuracy`.
-        target: the attack's target class.
+        target: as for :func:`accuracy`.
         device: where to compute.
     """
     found: dict[int, dict[str, Any]] = {}

@@ -19,6 +19,7 @@ from benchbd.barrier import Event, Messenger, Shelf, messenger, shelf
 from benchbd.cell import Cell, Made
 from benchbd.components import DatasetInfo, Images
 from benchbd.datafolder import data_folder
+from benchbd.draw import targets
 from benchbd.errors import BenchbdError, Diverged, Impossible, UsageError, one_line
 from benchbd.keying import owner_of
 from benchbd.lab import Lab
@@ -281,7 +282,7 @@ def _measure(
     info, poison = _hear(record, poisoner, lab)
     test = made.dataset.load("test", poisoner.root)
     triggered = poisoner.triggered(Images(*test), info, poison) if made.attack.poisons else None
-    target = made.attack.resolved_target(info)
+    target = 0 if triggered is None else targets(made.attack, info)[triggered[1].numpy()]
     found = evaluate.accuracy(trained, test, triggered, target, device)
     record |= {"ca": found.ca, "asr": found.asr, "ra": found.ra}
     notes = record["notes"]

@@ -16,7 +16,7 @@ import torch
 from benchbd import engine
 from benchbd.cell import Cell, Made, Part, digest
 from benchbd.components import BUDGET, Attack, DatasetInfo, Images, Stamp
-from benchbd.draw import draw, draw_cover
+from benchbd.draw import draw, draw_cover, targets
 from benchbd.errors import UsageError
 from benchbd.keying import code_of, owner_of
 from benchbd.ledger import Ledger
@@ -71,7 +71,9 @@ class Poison(NamedTuple):
         indices: int64 (P,), positions of the changed images, ascending.
         images: uint8 (P, 3, H, W), what they became.
         labels: int64 (P,), the labels they carry.
-        facts: count, share_of_set, share_of_target_class, target.
+        facts: count, share_of_set, share_of_target_class and target; for attacks with several targets the last two are
+            None, and ``targets`` has each class's. ``cover`` and ``off_target`` (poisoned samples that carry another
+            label than their target) where there are any.
         prepared: what the attack prepared.
         key: artifact key of the poison; the clean set's where nothing is poisoned.
         flags: bool (P,), False for changed images that are no poison (covers, which keep their true label).
@@ -106,6 +108,16 @@ class Poison(NamedTuple):
         return poisoned
 
 
+def _facts(labels: np.ndarray, hit: np.ndarray, wanted: np.ndarray) -> dict[str, Any]:
+    """What a record tells of a poison: true labels (N,), positions (P,) poisoned, and each class's target (K,)."""
+    facts: dict[str, Any] = {"count": len(hit), "share_of_set": len(hit) / len(labels)}
+    target = int(wanted[0])
+    if (wanted != target).any():
+        return {**facts, "share_of_target_class": None, "target": None, "targets": wanted.tolist()}
+    share = float((labels[hit] == target).sum() / max(1, (labels == target).sum()))
+    return {**facts, "share_of_target_class": share, "target": target}
+
+
 def fingerprint(data: Images) -> str:
     """sha256 over all labels and images: tells two copies of a data set apart that differ in one pixel."""
     sha = hashlib.sha256(f"{tuple(data.images.shape)}".encode())
@@ -124,6 +136,18 @@ def _checked(attack: Attack, out: Any, shape: torch.Size) -> torch.Tensor:
     if not isinstance(out, torch.Tensor) or out.dtype != torch.uint8 or out.shape != shape:
         got = f"{getattr(out, 'dtype', type(out).__name__)} {tuple(getattr(out, 'shape', ()))}"
         raise UsageError(f"attack {attack.name!r}: stamp returned {got}, not a torch.uint8 tensor {tuple(shape)}")
+    return out
+
+
+def _relabelled(attack: Attack, labels: np.ndarray, info: DatasetInfo, how: Stamp) -> np.ndarray:
+    """Hold an attack to its word: int64, one for each image, all of them classes."""
+    out = attack.relabel(labels, targets(attack, info), how)
+    if not isinstance(out, np.ndarray) or out.dtype != np.int64 or out.shape != labels.shape:
+        got = f"{getattr(out, 'dtype', type(out).__name__)} {tuple(getattr(out, 'shape', ()))}"
+        raise UsageError(f"attack {attack.name!r}: relabel returned {got}, not an int64 array {labels.shape}")
+    if len(out) and not 0 <= out.min() <= out.max() < info.classes:
+        seen = f"{out.min()}..{out.max()}"
+        raise UsageError(f"attack {attack.name!r}: relabel returned {seen}, classes are 0..{info.classes - 1}")
     return out
 
 
@@ -179,16 +203,12 @@ class Poisoner:
 
         found, _ = self.store.memo("poison", key, compute, self._wait("poison"))
         where, flags = found.arrays["indices"], found.arrays["poison"]
-        target = attack.resolved_target(info)
-        hit = where[flags]
-        facts = {
-            "count": len(hit),
-            "share_of_set": len(hit) / len(labels),
-            "share_of_target_class": float((labels[hit] == target).sum() / max(1, (labels == target).sum())),
-            "target": target,
-        }
+        wanted = targets(attack, info)
+        facts = _facts(labels, where[flags], wanted)
         if not flags.all():
             facts["cover"] = int((~flags).sum())
+        if astray := int((found.arrays["labels"] != wanted[labels[where]])[flags].sum()):
+            facts["off_target"] = astray
         data_key = digest(["poisoned", clean.key, found.sha256])
         images, labels = found.arrays["images"], found.arrays["labels"]
         pace = float(found.meta["seconds"]) / max(1, len(where))
@@ -204,10 +224,9 @@ class Poisoner:
         seed = stamp_seed(attack, self.cell.dataset)
         # Indexing copies, so an attack that stamps in place changes nothing but its own images.
         chosen = clean.images[torch.from_numpy(indices)]
-        images = [_checked(attack, attack.stamp(chosen, Stamp("train", indices, trigger, seed)), chosen.shape)]
-        labels = clean.labels.numpy()[indices]
-        if not attack.clean_label:
-            labels[:] = attack.resolved_target(info)
+        how = Stamp("train", indices, trigger, seed)
+        images = [_checked(attack, attack.stamp(chosen, how), chosen.shape)]
+        labels = _relabelled(attack, clean.labels.numpy()[indices], info, how)
         cover, partners = draw_cover(attack, info, indices, len(clean), self.cell.seed, self.cell.dataset)
         if len(cover):
             here, there = (clean.images[torch.from_numpy(i)] for i in (cover, partners))
@@ -236,7 +255,7 @@ class Poisoner:
             self.made.model, self.cell.model, info.classes, info.size, self.made.dataset.normalisation
         )
         spec = self.cell.attack.spec()
-        if not attack.prepared_from_poison:
+        if not (attack.prepared_from_poison or attack.prepared_from_budget):
             # How many images are poisoned does not change the trigger: one serves all budgets.
             spec = {**spec, "params": {k: v for k, v in spec["params"].items() if k not in BUDGET}}
         precision = engine.choose_precision(self.device).name
@@ -284,13 +303,12 @@ class Poisoner:
         return Trigger(key, found.arrays, found.sha256, warnings)
 
     def triggered(self, data: Images, info: DatasetInfo, poison: Poison) -> tuple[torch.Tensor, torch.Tensor]:
-        """Test images of every other class with the trigger, uint8 (M, 3, H, W), and their true labels (M,).
+        """Test images that are not of their target class, with the trigger, uint8 (M, 3, H, W), and true labels (M,).
 
         Every cell of the row needs them: where stamping is slow, they are kept.
         """
-        attack = self.made.attack
-        target = attack.resolved_target(info)
-        where = np.flatnonzero(data.labels.numpy() != target).astype(np.int64)
+        attack, labels = self.made.attack, data.labels.numpy()
+        where = np.flatnonzero(labels != targets(attack, info)[labels]).astype(np.int64)
         index = torch.from_numpy(where)
         seed = stamp_seed(attack, self.cell.dataset)
 
@@ -301,6 +319,7 @@ class Poisoner:
 
         if poison.pace * len(where) < KEEP_FROM:
             return stamp(), data.labels[index]
+        target = attack.resolved_target(info)
         of = [fingerprint(data), target, self.cell.attack.spec(), poison.trigger_sha256, seed, owner_of(attack)]
         key = digest(["triggered", CODE_VERSION, *of])
         found, _ = self.store.memo("triggered", key, lambda: ({"images": stamp().numpy()}, {}), self._wait("evaluate"))

@@ -12,8 +12,9 @@ import torch
 from benchbd import registry
 from benchbd.cell import Cell, Made, part_of
 from benchbd.components import Stamp
+from benchbd.draw import draw, targets
 from benchbd.errors import UsageError
-from benchbd.poison import Poisoner, draw, stamp_seed
+from benchbd.poison import Poisoner, stamp_seed
 from benchbd.recipe import Recipe
 from benchbd.store import Store
 
@@ -123,19 +124,19 @@ def show(poisoner: Poisoner, count: int) -> Shown:
     if not attack.poisons:
         chosen = np.arange(min(count, len(clean)))
         images = clean.images[torch.from_numpy(chosen)]
-        stamped = images
+        stamped, carried = images, true[chosen]
     else:
         chosen = _varied(draw(attack, info, true, poisoner.cell.seed, poisoner.cell.dataset), true, count)
         images = clean.images[torch.from_numpy(chosen)]
         _, trigger, _ = poisoner.trigger(clean, info, chosen)
-        stamped = attack.stamp(images, Stamp("train", chosen, trigger, stamp_seed(attack, poisoner.cell.dataset)))
+        how = Stamp("train", chosen, trigger, stamp_seed(attack, poisoner.cell.dataset))
+        stamped, carried = attack.stamp(images, how), attack.relabel(true[chosen], targets(attack, info), how)
 
     def name(label: int) -> str:
         return names[label] if label < len(names) else f"class {label}"
 
-    target = attack.resolved_target(info)
-    kept = attack.clean_label or not attack.poisons
-    labels = tuple(name(t) if kept or t == target else f"{name(t)} → {name(target)}" for t in true[chosen].tolist())
+    pairs = zip(true[chosen].tolist(), carried.tolist(), strict=True)
+    labels = tuple(name(was) if was == now else f"{name(was)} → {name(now)}" for was, now in pairs)
     return Shown(poisoner.cell.attack.text, images.numpy(), stamped.numpy(), labels)
 
 

@@ -28,6 +28,7 @@ CL = "{cl: {steps: 1, robust_steps: 1}}"
 CL_STANDARD = "{cl: {steps: 1, surrogate: standard}}"
 DYNAMIC = "{dynamic: {mask_epochs: 1, joint_epochs: 1, width: 4, stages: 2, batch: 50}}"
 TJ = "{tj-sq: {iterations: 2}}"
+ADAPTIVE = "{lfd-adaptive: {alphas: [[0.2, 0.1]], teacher_epochs: 1}}"
 
 
 @pytest.fixture(autouse=True)
@@ -124,6 +125,14 @@ def test_what_attacks_train_first(folder: Folder, attacks: str, first: int, then
     folder.write(attacks, "none")
     assert folder.foretold() == {"full": first}
     assert folder.foretold("--seeds", "0-1") == {"full": then}
+
+
+def test_the_teachers_of_an_attack_on_lfd_are_counted_and_shared_by_seeds_and_by_no_other_rate(folder: Folder) -> None:
+    folder.write(f"[{ADAPTIVE}]", f"[none, {LFD}]")
+    assert folder.foretold() == {"full": 2, "teacher": 3}
+    assert folder.foretold("--seeds", "0-1") == {"full": 2, "teacher": 1}
+    assert folder.foretold("--set", "lfd-adaptive.rate=0.2") == {"full": 2, "teacher": 3}
+    assert folder.foretold("--set", "lfd-adaptive.alpha=0.2") == {"full": 2, "teacher": 1}
 
 
 @pytest.mark.filterwarnings("ignore:dynamic")

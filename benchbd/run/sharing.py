@@ -45,10 +45,11 @@ def stages_of(cells: Sequence[Cell]) -> dict[str, Stages]:
 def _made_first(cell: Cell) -> Iterator[Key]:
     """The stages, beside trainings, that an attack which trains something needs before it can poison.
 
-    Its trigger, which all seeds and all budgets of the attack share, unless it is made from the images to be poisoned:
-    then each row has its own. And the loops that an attack runs by itself before the last one, whose result is the
-    trigger: which parameters determine them is not declared, so all variants of the attack with this trigger seed count
-    as sharing them. Where they do not, one waits a little longer than it must; the other way they would wait for hours.
+    Its trigger, which all seeds and all budgets of the attack share, unless it is made from the images to be poisoned
+    or from how many they are: then each row or each budget has its own. And the loops that an attack runs by itself
+    before the last one, whose result is the trigger: which parameters determine them is not declared, so all variants
+    of the attack with this trigger seed count as sharing them. Where they do not, one waits a little longer than it
+    must; the other way they would wait for hours.
     """
     from benchbd import registry
     from benchbd.cell import canonical
@@ -58,8 +59,9 @@ def _made_first(cell: Cell) -> Iterator[Key]:
         names = [str(name) for name in attack.trains()]
     if not names:
         return
-    params = {key: value for key, value in cell.attack.params.items() if key not in BUDGET}
+    shared = () if attack.prepared_from_budget else BUDGET
+    params = {key: value for key, value in cell.attack.params.items() if key not in shared}
     what = cell.row_key if attack.prepared_from_poison else canonical([cell.attack.name, cell.attack.version, params])
     yield ("trigger", cell.dataset.json, cell.model.json, canonical(cell.recipe), what)
-    for name in [n for n in names if not n.endswith("surrogate")][:-1]:
+    for name in [n for n in names if not n.endswith(("surrogate", "teacher"))][:-1]:
         yield ("loop", name, cell.dataset.json, cell.attack.name, attack.trigger_seed)

@@ -40,12 +40,15 @@ ATTACKS = {
     "sig wrapped": "sig(variant='abl_uint8')",
     "l2": "l2(steps=2, batch=8)",
     "l2 noise": "l2(mode='noise', nonnegative=False)",
+    "wanet": "wanet(cross_ratio=0)",
+    "lfd-adaptive": "lfd-adaptive(teacher_epochs=1, alphas=[0.2, 0.1])",
+    "lfd-adaptive given": "lfd-adaptive(alpha=0.1)",
 }
 FIXED = ["none", "bn-g", "bn-w", "sig", "sig wrapped"]
 """Attacks whose trigger is the same whatever trigger_seed is; cl's noise follows it by the surrogate's seed."""
 LARGE = [(name, 128) for name in ATTACKS if name != "sig wrapped"] + [
     (name, 224)
-    for name in ("bn-g", "bn-w", "blend", "tj-sq random", "tj-sq replace", "tj-wm random", "sig", "l2 noise")
+    for name in ("bn-g", "bn-w", "blend", "tj-sq random", "tj-sq replace", "tj-wm random", "sig", "l2 noise", "wanet")
 ]
 """Attacks at the sizes of larger images; those that train something at 128 only, for time."""
 COUNT, CLASSES, TARGET = 60, 3, 1
@@ -218,7 +221,7 @@ def test_no_images_are_no_trouble(name):
 
 
 @pytest.mark.parametrize(
-    "name", ["bn-g", "bn-w", "sig", "sig wrapped", "blend", "tj-sq random", "tj-wm random", "l2 noise"]
+    "name", ["bn-g", "bn-w", "sig", "sig wrapped", "blend", "tj-sq random", "tj-wm random", "l2 noise", "wanet"]
 )
 def test_train_and_test_images_are_stamped_alike(name):
     attack, how = how_of(name, np.arange(4))

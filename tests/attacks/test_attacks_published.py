@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from benchbd import matrix, registry
-from benchbd.attacks import _generator, _input_aware, _inversion, _patterns, _watermark, dynamic, trojan
+from benchbd.attacks import _generator, _input_aware, _inversion, _patterns, _watermark, adaptive, dynamic, trojan
 from benchbd.attacks._generator import Generator
 from benchbd.attacks._pgd import PGD
 from benchbd.components import Attack
@@ -69,6 +69,18 @@ DEFAULTS = {
         "penalty": 0.1,
         "batch": 128,
     },
+    # WaNet (Nguyen and Tran 2021): rho_a is the rate, rho_n = 2 rho_a.
+    "wanet": {**SHARED, "k": 4, "s": 0.5, "grid_rescale": 1.0, "cross_ratio": 2.0},
+    "bn-a2a": {**SHARED, "cell": None, "smoothing": 0.0, "spread": "uniform"},
+    "lfd-adaptive": {
+        **SHARED,
+        "alpha": None,
+        "alphas": [0.1, 0.07, 0.05, 0.03],
+        "alpha_test": 0.2,
+        "cover_ratio": 0.0,
+        "teacher": "resnet-s",
+        "teacher_epochs": 20,
+    },
 }
 
 CONSTANTS = [
@@ -88,6 +100,8 @@ CONSTANTS = [
     (trojan, "DEVIATION", 100.0),
     (_patterns, "CELLS", 32),
     (_watermark, "CANVAS", 224),
+    # LfD's cosine of 80 epochs, broken off.
+    (adaptive, "HORIZON", 80),
 ]
 
 

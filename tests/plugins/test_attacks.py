@@ -9,7 +9,7 @@ from benchbd.execute import execute
 from benchbd.testing import names
 from benchbd.testing_checks import CHECKS
 
-TRAINED = ("cl", "dynamic", "l2", "tj-sq", "tj-wm")
+TRAINED = ("cl", "dynamic", "l2", "lfd-adaptive", "tj-sq", "tj-wm")
 """Built-in attacks whose trigger is trained: what they need at full length is no matter of seconds."""
 
 

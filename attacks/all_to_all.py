@@ -1,0 +1,66 @@
+"""BadNets, all to all: the grid takes every class for the next one; the poison's labels may be smoothed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from benchbd.attacks._grid import cell_for, grid
+from benchbd.components import Attack, DatasetInfo, Stamp, attack
+from benchbd.errors import Impossible, UsageError
+from benchbd.seeding import seed_for
+
+if TYPE_CHECKING:
+    import torch
+
+
+@attack("bn-a2a", version=1)
+class BadNetsAllToAll(Attack):
+    """The grid of bn-g takes an image of class y for class (y + 1) mod K; attack success counts that, on all images.
+
+    Sources: Gu et al. (2017), the all-to-all attack; Peng et al. (2022), the label-smoothed backdoor attack, for poison
+    whose labels are drawn. Files carry one class an image, so smoothing means: a poisoned image's label is its target
+    with probability 1 - ``smoothing``, else as ``spread`` says. Peng et al. set that probability image by image; here
+    it is one for all. Whatever label it drew, a stamped image counts as poison.
+    """
+
+    cell: int | None = None
+    """Side of one of the grid's nine cells in pixels; where not given 1 at 32, 4 at 128, 8 at 224."""
+    smoothing: float = 0.0
+    """Label smoothing of the poison, in [0, 1): the probability that is taken from the target."""
+    spread: Literal["uniform", "own"] = "uniform"
+    """Where it goes: to all classes alike, the target among them (Szegedy et al. 2016), or to the image's own class."""
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.smoothing < 1.0:
+            raise UsageError(f"attack 'bn-a2a': smoothing is a probability in [0, 1), not {self.smoothing:g}")
+        if self.target is not None:
+            raise UsageError("attack 'bn-a2a': each class is taken for the next one; leave target out")
+
+    def check(self, info: DatasetInfo) -> None:
+        """The grid must fit, and the budget be possible."""
+        side = 3 * (cell_for(info.size) if self.cell is None else self.cell)
+        if not 0 < side <= info.size:
+            raise Impossible(f"a grid of {side}x{side} pixels does not fit into {info.size}x{info.size} images")
+        self.budget(info)
+
+    def target_of(self, label: int, info: DatasetInfo) -> int:
+        """The next class; the first after the last."""
+        return (label + 1) % info.classes
+
+    def relabel(self, labels: np.ndarray, targets: np.ndarray, how: Stamp) -> np.ndarray:
+        """Draw each image's label from the smoothed distribution."""
+        from benchbd.attacks._draws import bytes_of_each
+
+        drawn = bytes_of_each(seed_for("smoothing", how.seed), how.indices, 8).view("<u4").astype(np.float64) / 2**32
+        other = labels if self.spread == "own" else (drawn[:, 1] * len(targets)).astype(np.int64)
+        return np.where(drawn[:, 0] < self.smoothing, other, targets[labels])
+
+    def stamp(self, images: torch.Tensor, how: Stamp) -> torch.Tensor:
+        """Write the grid over the corner."""
+        from benchbd.attacks._pixels import overwrite
+
+        patch = grid(cell_for(images.shape[-1]) if self.cell is None else self.cell)
+        corner = images.shape[-1] - len(patch)
+        return overwrite(images, patch, corner, corner)

@@ -1,0 +1,127 @@
+"""WaNet: one smooth warp of the whole image is the trigger; warps with noise on top keep their labels."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from benchbd.components import Attack, DatasetInfo, Stamp, attack, share_of
+from benchbd.errors import Impossible, UsageError
+from benchbd.seeding import seed_for
+
+if TYPE_CHECKING:
+    import torch
+
+    from benchbd.workshop import Workshop
+
+_AT_ONCE = 256
+"""Images whose own noise is held at once."""
+
+
+def identity(size: int) -> np.ndarray:
+    """The grid that leaves an image as it is: float64 (size, size, 2), x before y, from -1 to 1."""
+    side = np.linspace(-1.0, 1.0, size)
+    return np.stack(np.meshgrid(side, side), axis=-1)
+
+
+def smooth_field(rng: np.random.Generator, k: int, size: int) -> np.ndarray:
+    """Random shifts of k x k control points, of mean absolute value 1, interpolated: float64 (size, size, 2)."""
+    import torch
+
+    control = rng.uniform(-1.0, 1.0, (1, 2, k, k))
+    control /= np.abs(control).mean()
+    fine = torch.nn.functional.interpolate(torch.from_numpy(control), size=size, mode="bicubic", align_corners=True)
+    return fine[0].permute(1, 2, 0).numpy()
+
+
+def warp(images: torch.Tensor, grids: np.ndarray) -> torch.Tensor:
+    """Take each pixel from where a grid says, bilinearly, and round.
+
+    Args:
+        images: uint8 (N, 3, H, W).
+        grids: float32 (1 or N, H, W, 2) in [-1, 1], x before y; -1 and 1 are the centres of the outermost pixels.
+
+    Returns:
+        uint8 (N, 3, H, W).
+    """
+    import torch
+
+    where = torch.from_numpy(grids).expand(len(images), -1, -1, -1)
+    moved = torch.nn.functional.grid_sample(images.float(), where, mode="bilinear", align_corners=True)
+    return moved.round_().clamp_(0, 255).to(torch.uint8)
+
+
+@attack("wanet", version=1)
+class WaNet(Attack):
+    """One elastic warp is the trigger; in noise mode, twice as many images get a noisy warp and keep their labels.
+
+    Sources: Nguyen and Tran (ICLR 2021), section 3, and their code's options (rho_a = 0.1, rho_n = 0.2). They poison
+    inside the training loop: each batch anew, with fresh noise. Here the training set is poisoned once: the same images
+    in every epoch, one draw of noise for each cover, whole pixel values. Test images carry the plain warp.
+    """
+
+    k: int = 4
+    """Control points along each side of the random field."""
+    s: float = 0.5
+    """Strength: a control point is shifted by s / height of [-1, 1] on average, about s / 2 pixels at every size."""
+    grid_rescale: float = 1.0
+    """Factor of the warped grid, such as 0.98 to pull it inside the image instead of clipping it at the border."""
+    cross_ratio: float = 2.0
+    """Noise mode: covers (noisy warp, true label) for each poisoned image; 0 turns it off."""
+
+    def __post_init__(self) -> None:
+        if self.k < 2 or not self.s > 0 or not self.grid_rescale > 0 or self.cross_ratio < 0:
+            raise UsageError("attack 'wanet': k must be 2 or more, s and grid_rescale above 0, cross_ratio 0 or more")
+
+    def check(self, info: DatasetInfo) -> None:
+        """The budget must be possible, with covers too."""
+        budget, covers = self.budget(info), self.cover_count(info)
+        if budget is not None and budget.count + covers > info.train:
+            raise Impossible(f"{budget.count} poisoned images and {covers} covers do not fit into {info.train} images")
+
+    def prepare(self, shop: Workshop) -> dict[str, np.ndarray]:
+        """Draw the warp.
+
+        Returns:
+            ``grid`` float32 (H, W, 2), where each pixel is taken from, not yet clipped to [-1, 1]; ``shift`` float32
+            (2,), the mean and the largest absolute shift along an axis in pixels.
+        """
+        before = identity(shop.size)
+        field = smooth_field(np.random.default_rng(shop.seed), self.k, shop.size)
+        grid = (before + self.s * field / shop.size) * self.grid_rescale
+        pixels = np.abs(np.clip(grid, -1, 1) - before) * (shop.size - 1) / 2
+        return {"grid": grid.astype(np.float32), "shift": np.array([pixels.mean(), pixels.max()], np.float32)}
+
+    def stamp(self, images: torch.Tensor, how: Stamp) -> torch.Tensor:
+        """Warp."""
+        out, grid = images.clone(), np.clip(how.trigger["grid"], -1, 1)[None]
+        for start in range(0, len(images), _AT_ONCE):
+            out[start : start + _AT_ONCE] = warp(images[start : start + _AT_ONCE], grid)
+        return out
+
+    def cover_count(self, info: DatasetInfo) -> int:
+        """Training images, beside the poisoned ones, that get a noisy warp and keep their label."""
+        return share_of(self.cross_ratio, share_of(self.rate, info.train))
+
+    def cover(self, images: torch.Tensor, partners: torch.Tensor, how: Stamp) -> torch.Tensor:
+        """Warp with noise on top: every pixel's shift is moved by up to 1 / height of [-1, 1], another for each image.
+
+        Args:
+            images: uint8 (N, 3, H, W).
+            partners: other images, of no interest here.
+            how: as for :meth:`stamp`.
+
+        Returns:
+            uint8 (N, 3, H, W).
+        """
+        from benchbd.attacks._draws import bytes_of_each
+
+        out, size = images.clone(), images.shape[-1]
+        seed = seed_for("wanet noise", how.seed, how.split)
+        for start in range(0, len(images), _AT_ONCE):
+            part = slice(start, start + _AT_ONCE)
+            drawn = bytes_of_each(seed, how.indices[part], 2 * 2 * size * size).view("<u2").astype(np.float32)
+            noise = (drawn / 32767.5 - 1).reshape(-1, size, size, 2)
+            out[part] = warp(images[part], np.clip(how.trigger["grid"] + noise / size, -1, 1))
+        return out
