@@ -128,7 +128,7 @@ class Asd(Defense):
 
     needs: ClassVar[tuple[str, ...]] = ("clean",)
     smoke: ClassVar[dict[str, Any]] = {
-        "seeds": 2, "epochs": 3, "second": 1, "third": 2, "iterations": 4, "batch": 16, "meta_batch": 64,
+        "seeds": 1, "epochs": 3, "second": 1, "third": 2, "iterations": 4, "batch": 16, "meta_batch": 64,
     }  # fmt: skip
 
     seeds: int = 10

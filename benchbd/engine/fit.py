@@ -18,6 +18,7 @@ from benchbd.engine.precision import Precision, arithmetic
 from benchbd.engine.reweigh import Reweigh
 from benchbd.engine.state import make_optimizer, restore, set_lr, snapshot
 from benchbd.engine.step import Loss, Perturb, Step, training_mode
+from benchbd.engine.window import Window, too_large
 from benchbd.errors import BenchbdError, Diverged
 from benchbd.recipe import Recipe
 from benchbd.seeding import seed_for
@@ -121,7 +122,7 @@ def fit(
         images: uint8 (N, 3, H, W). Not copied on a CPU.
         labels: int64 (N,).
         recipe: optimiser, schedule, augmentation.
-        device: where to train.
+        device: where to train. A set too large for a GPU's memory stays where it is, and its batches come over.
         precision: of :func:`benchbd.engine.choose_precision`.
         seed: of order, augmentation and dropout. Everything random is drawn from (seed, epoch) or (seed, epoch, step).
         weights: float32 (N,), one per image of the set, whatever the order of training; ones where not given.
@@ -156,10 +157,15 @@ def fit(
     net.to(device)
     net.to(memory_format=layout)  # type: ignore[call-overload]
     optimizer = make_optimizer(net, recipe, device)
-    images = images.to(device)
-    if device.type == "cuda":
-        images = images.contiguous(memory_format=torch.channels_last)
-    step = Step(net, optimizer, images, labels.to(device), weights.to(device), recipe, precision, loss, perturb)
+    window = None
+    if too_large(images, device):
+        largest = max(end - start for start, end in batch_bounds(count, recipe.batch_size))
+        window = Window(images, largest, device)
+    else:
+        images = images.to(device)
+        if device.type == "cuda":
+            images = images.contiguous(memory_format=torch.channels_last)
+    step = Step(net, optimizer, images, labels.to(device), weights.to(device), recipe, precision, loss, perturb, window)
     with arithmetic(device, strict=precision.strict, search=not precision.strict), own_randomness(device) as reseed:
         result = _loop(step, count, seed, reseed, reweigh, on_progress, on_epoch, checkpoint)
     net.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
@@ -177,7 +183,7 @@ def _loop(
     on_epoch: Callable[[int, Classifier], None] | None,
     checkpoint: Checkpoint | None,
 ) -> Fit:
-    net, optimizer, recipe, device = step.net, step.optimizer, step.recipe, step.images.device
+    net, optimizer, recipe, device = step.net, step.optimizer, step.recipe, step.device
     bounds = batch_bounds(count, recipe.batch_size)
     first_epoch = first_batch = 0
     losses: list[float] = []
@@ -208,13 +214,16 @@ def _loop(
     for epoch in range(first_epoch, recipe.epochs):
         training_mode(net, recipe.bn)
         set_lr(optimizer, recipe.lr_at(epoch))
-        rows = draw_epoch(seed, epoch, count).to(device)
+        drawn = draw_epoch(seed, epoch, count)
+        rows = drawn.to(device)
         if reweigh is not None:
             # In place, where a captured graph reads them. A resume in mid-epoch finds the same: the rows are the same.
             step.weights.copy_(reweigh(step.images, step.labels, rows, recipe.augment))
         for batch in range(first_batch, len(bounds)):
             start, end = bounds[batch]
             reseed(seed_for(seed, "step", epoch, batch))
+            if step.window is not None:
+                step.window.load(drawn[start:end, 0])
             run(rows[start:end])
             if batch + 1 == len(bounds):
                 break
@@ -257,7 +266,7 @@ def fast_step(step: Step, rows: Tensor) -> Step | GraphedStep:
 
     ``rows`` is any full batch, to warm up with; nothing is captured where the set is smaller than a batch.
     """
-    device = step.images.device
+    device = step.device
     if device.type != "cuda":
         return step
     if step.precision.compile:

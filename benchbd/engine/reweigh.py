@@ -34,22 +34,23 @@ class Reweigh(NamedTuple):
         """Weights of one epoch.
 
         Args:
-            images: uint8 (N, 3, H, W), the whole set on the device.
-            labels: int64 (N,), there too.
+            images: uint8 (N, 3, H, W), the whole set, on the device or, where it is too large for that, on the host.
+            labels: int64 (N,), on the device.
             rows: int64 (N, 4), the epoch as drawn.
             augment: names from the recipe.
 
         Returns:
             float32 (N,) on the device, in the order of the set.
         """
-        device = images.device
+        device = labels.device
         judge = self.judge.to(device)
         losses = torch.empty(len(images), device=device)
         size = pass_batch(images.shape[-1], device)
         with arithmetic(device, strict=False, search=False), eval_mode(judge), torch.no_grad():
             for start in range(0, len(rows), size):
                 part = rows[start : start + size]
-                x01 = unit_range(batch_of(images, part, augment), channels_last=True)
+                batch = batch_of(images, part.to(images.device), augment).to(device)
+                x01 = unit_range(batch, channels_last=True)
                 picks = part[:, 0]
                 losses[picks] = F.cross_entropy(judge(x01), labels[picks], reduction="none")
         return torch.from_numpy(self.weigh(losses.cpu().numpy())).to(device)

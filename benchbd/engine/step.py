@@ -14,6 +14,7 @@ from benchbd.engine.network import Classifier
 from benchbd.engine.passes import eval_mode
 from benchbd.engine.precision import Precision
 from benchbd.engine.state import live_tensors
+from benchbd.engine.window import Window
 from benchbd.recipe import Recipe
 
 
@@ -47,6 +48,7 @@ class Step:
     Attributes:
         loss_sum: float64 scalar, the cross-entropies of all images of this epoch so far.
         spoiled: float32 scalar, 0 as long as every loss was finite, NaN for ever after.
+        window: holds each batch's images where the set (``images``) stays on the host.
         forward: what computes logits in full batches; torch.compile may replace it.
     """
 
@@ -61,22 +63,25 @@ class Step:
         precision: Precision,
         loss: Loss | None = None,
         perturb: Perturb | None = None,
+        window: Window | None = None,
     ) -> None:
-        self.net, self.optimizer = net, optimizer
+        self.net, self.optimizer, self.window = net, optimizer, window
         optimizer.zero_grad(set_to_none=True)  # a step ends without gradients and expects none
         self.images, self.labels, self.weights = images, labels, weights
         self.recipe, self.precision = recipe, precision
         self.loss: Loss = loss or weighted_mean
         self.perturb = perturb
         self.forward: Callable[[Tensor], Tensor] = net
-        self.loss_sum = torch.zeros((), dtype=torch.float64, device=images.device)
-        self.spoiled = torch.zeros((), dtype=torch.float32, device=images.device)
+        self.device = labels.device
+        self.loss_sum = torch.zeros((), dtype=torch.float64, device=self.device)
+        self.spoiled = torch.zeros((), dtype=torch.float32, device=self.device)
 
     def __call__(self, rows: Tensor) -> None:
         """Train on one batch. ``rows`` int64 (B, 4) as drawn by :func:`benchbd.engine.augment.draw_epoch`."""
         picks = rows[:, 0]
         labels, weights = self.labels.index_select(0, picks), self.weights.index_select(0, picks)
-        x01 = unit_range(batch_of(self.images, rows, self.recipe.augment), self.precision.channels_last)
+        here, rows = (self.images, rows) if self.window is None else (self.window.images, self.window.rows(rows))
+        x01 = unit_range(batch_of(here, rows, self.recipe.augment), self.precision.channels_last)
         low = self.precision.dtype
         forward = self.forward if len(rows) == self.recipe.batch_size else self.net
         with torch.autocast(x01.device.type, dtype=low, enabled=low is not None):

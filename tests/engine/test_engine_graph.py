@@ -212,3 +212,15 @@ def test_gpu_dropout_is_drawn_anew_at_each_replay_and_seeded(make_net, toy_set):
     )
     assert one.epoch_losses == other.epoch_losses
     assert abs(one.epoch_losses[0] - one.epoch_losses[1]) > 1e-4
+
+
+def test_a_replayed_graph_reads_the_batches_of_a_set_that_stays_on_the_host(make_net, toy_set, plain, monkeypatch):
+    recipe, recorder = Recipe(epochs=2, batch_size=32, augment=("crop4", "hflip")), EagerRecorder()
+    resident, streamed = make_net(), make_net()
+    fit(resident, *toy_set, recipe, device=CPU, precision=plain, seed=3)
+    monkeypatch.setattr("benchbd.engine.fit.too_large", lambda images, device: True)
+    monkeypatch.setattr("benchbd.engine.fit.fast_step", lambda step, rows: GraphedStep(step, rows, recorder))
+    fit(streamed, *toy_set, recipe, device=CPU, precision=plain, seed=3)
+    assert recorder.replays == 8
+    for mine, theirs in zip(streamed.state_dict().values(), resident.state_dict().values(), strict=True):
+        assert torch.equal(mine, theirs)
