@@ -147,7 +147,7 @@ def test_which_steps_are_captured(monkeypatch, wish, perturbed, rows, graphed, c
     monkeypatch.setattr(module, "GraphedStep", lambda step, rows, recorder: ("graphed", step))
     monkeypatch.setattr(torch, "compile", lambda net, dynamic: ("compiled", net))
     step = SimpleNamespace(
-        images=SimpleNamespace(device=torch.device("cuda", 0)),
+        device=torch.device("cuda", 0),
         precision=Precision("cuda-bf16", torch.bfloat16)._replace(**wish),
         recipe=Recipe(batch_size=32),
         perturb=object() if perturbed else None,
@@ -218,8 +218,10 @@ def test_a_replayed_graph_reads_the_batches_of_a_set_that_stays_on_the_host(make
     recipe, recorder = Recipe(epochs=2, batch_size=32, augment=("crop4", "hflip")), EagerRecorder()
     resident, streamed = make_net(), make_net()
     fit(resident, *toy_set, recipe, device=CPU, precision=plain, seed=3)
-    monkeypatch.setattr("benchbd.engine.fit.too_large", lambda images, device: True)
-    monkeypatch.setattr("benchbd.engine.fit.fast_step", lambda step, rows: GraphedStep(step, rows, recorder))
+    monkeypatch.setattr(sys.modules["benchbd.engine.fit"], "too_large", lambda images, device: True)
+    monkeypatch.setattr(
+        sys.modules["benchbd.engine.fit"], "fast_step", lambda step, rows: GraphedStep(step, rows, recorder)
+    )
     fit(streamed, *toy_set, recipe, device=CPU, precision=plain, seed=3)
     assert recorder.replays == 8
     for mine, theirs in zip(streamed.state_dict().values(), resident.state_dict().values(), strict=True):

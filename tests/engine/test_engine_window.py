@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -17,7 +19,7 @@ CPU = torch.device("cpu")
 @pytest.fixture
 def on_host(monkeypatch):
     """No device holds any set."""
-    monkeypatch.setattr("benchbd.engine.fit.too_large", lambda images, device: True)
+    monkeypatch.setattr(sys.modules["benchbd.engine.fit"], "too_large", lambda images, device: True)
 
 
 def train(net, images, labels, recipe, precision, **more):
@@ -36,7 +38,7 @@ def test_trains_to_the_same_bits(make_net, toy_set, plain, monkeypatch, augment,
     recipe = Recipe(epochs=2, batch_size=batch_size, augment=augment)
     images, labels = toy_set.images[:149], toy_set.labels[:149]
     resident = train(make_net(), images, labels, recipe, plain)
-    monkeypatch.setattr("benchbd.engine.fit.too_large", lambda images, device: True)
+    monkeypatch.setattr(sys.modules["benchbd.engine.fit"], "too_large", lambda images, device: True)
     assert same(resident, train(make_net(), images, labels, recipe, plain))
 
 
@@ -59,7 +61,7 @@ def test_weights_made_anew_each_epoch(make_net, toy_set, plain, monkeypatch):
     data, recipe = toy_set, Recipe(epochs=2, batch_size=32, augment=("crop4", "hflip"))
     reweigh = Reweigh(make_net(), lambda losses: 1 / (1 + losses))
     resident = train(make_net(), data.images, data.labels, recipe, plain, reweigh=reweigh)
-    monkeypatch.setattr("benchbd.engine.fit.too_large", lambda images, device: True)
+    monkeypatch.setattr(sys.modules["benchbd.engine.fit"], "too_large", lambda images, device: True)
     assert same(resident, train(make_net(), data.images, data.labels, recipe, plain, reweigh=reweigh))
 
 
