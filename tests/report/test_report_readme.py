@@ -1,0 +1,36 @@
+"""The table in the README against the committed records, recomputed here without the report's code."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections import defaultdict
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+
+
+def summary(dataset: str, measure: str) -> dict[str, dict[str, float]]:
+    """Mean over seeds, by defense and attack."""
+    values: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for line in (ROOT / "leaderboard" / "results.jsonl").read_text().splitlines():
+        record = json.loads(line)
+        if record["dataset"] == dataset and record["attack"] != "none" and record["status"] == "done":
+            values[record["defense"]][record["attack"]].append(record[measure])
+    return {d: {a: statistics.mean(v) for a, v in attacks.items()} for d, attacks in values.items()}
+
+
+def test_the_table_says_what_the_records_say():
+    text = (ROOT / "README.md").read_text()
+    rows = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("| `")]
+    table = {row[0].strip("`"): row[1:] for row in rows if len(row) == 6}
+    ca, asr = summary("cifar10", "ca"), summary("cifar10", "asr")
+    gtsrb_ca, gtsrb_asr = summary("gtsrb", "ca"), summary("gtsrb", "asr")
+    assert set(table) == set(ca)
+    for name, shown in table.items():
+        expected = [f"{100 * statistics.mean(ca[name].values()):.1f}", f"{100 * statistics.mean(asr[name].values()):.1f}"]
+        worst = max(asr[name], key=asr[name].__getitem__)
+        expected.append(f"{100 * asr[name][worst]:.1f} ({worst})")
+        for found in (gtsrb_ca, gtsrb_asr):
+            expected.append(f"{100 * statistics.mean(found[name].values()):.1f}" if name in found else "–")
+        assert shown == expected, name
