@@ -121,7 +121,7 @@ class Dbd(Defense):
     """
 
     smoke: ClassVar[dict[str, Any]] = {
-        "ssl_epochs": 2, "ssl_batch": 64, "ssl_lr": 0.05, "linear_epochs": 1, "semi_epochs": 2, "iterations": 4,
+        "ssl_epochs": 1, "ssl_batch": 64, "ssl_lr": 0.05, "linear_epochs": 1, "semi_epochs": 1, "iterations": 4,
         "semi_batch": 16,
     }  # fmt: skip
 

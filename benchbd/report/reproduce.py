@@ -9,6 +9,8 @@ from typing import Any
 
 from benchbd.matrix import COMPONENTS, NAME
 
+LONGEST_KEY = 1000
+"""Characters of a key that YAML takes without a question mark before it; its limit is 1,024."""
 _PAIR = re.compile(r"\\u(d[89ab]..)\\u(d[c-f]..)")
 
 
@@ -38,8 +40,15 @@ def matrix_of(record: Mapping[str, Any]) -> str:
 
 def _in_one_line(value: Any) -> str:
     """JSON that is YAML too: it has no surrogate pairs, and no control character outside an escape."""
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{_key(name)}: {_in_one_line(inner)}" for name, inner in value.items()) + "}"
     text = json.dumps(value).replace("\x7f", r"\x7f")
     return _PAIR.sub(lambda pair: f"\\U{_joined(pair[1], pair[2]):08x}", text)
+
+
+def _key(name: str) -> str:
+    text = _in_one_line(name)
+    return f"? {text} " if len(text) > LONGEST_KEY else text
 
 
 def _joined(high: str, low: str) -> int:

@@ -196,7 +196,7 @@ def test_end_to_end_on_digits(tmp_path, fresh_registry):
     from benchbd.execute import execute
 
     cell = testing.cell(dataset="digits(train=200, test=60)", model="resnet18(width=4)", attack="bn-g")
-    defense = part_of(registry.make("defenses", "dbd", **Dbd.smoke))
+    defense = part_of(registry.make("defenses", "dbd", **{**Dbd.smoke, "ssl_epochs": 2}))
     record = execute(dataclasses.replace(cell, defense=defense).to_json(), output=tmp_path, device="cpu")
     assert (record["status"], record["error"]) == ("done", None)
     assert record["trainings"] == {"feature-model": 1, "fine-tune": 1, "full": 1}

@@ -214,7 +214,7 @@ def test_a_cell_opens_its_records_and_closes_by_escape(shown):
     text = shown.text("#detail")
     for part in ("Result", "Time", "train", "Train loss", "Parameters: attack", "Recipe", "Environment", "Processor X"):
         assert part in text
-    assert "benchbd run some --filter id=" in text
+    assert "benchbd run - --filter id=" in text
     assert shown.run("return document.querySelectorAll('#detail svg polyline').length") == 1
     label = shown.run("return document.querySelector('#detail svg').getAttribute('aria-label')")
     assert label.startswith("Train loss by epoch: model from 2.3 to 0.0")

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from benchbd import matrix
@@ -50,6 +50,7 @@ def test_what_was_set_on_the_command_line_is_in_it(sets):
 
 
 @given(st.text(st.characters(exclude_categories=["Cs"]), min_size=1))
+@example("\u1e70" * 300)
 def test_no_text_in_a_parameter_is_changed_or_leaves_its_line(text):
     params = {"dataset": {"file": text}, "model": {}, "attack": {text: text}, "defense": {}}
     names = {"dataset": "csv-folder", "model": "lenet", "attack": "none", "defense": "none"}
