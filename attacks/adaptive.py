@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from benchbd import registry
+from benchbd.attacks._covers import check_room, covers_of
 from benchbd.components import Attack, DatasetInfo, Stamp, attack, share_of
-from benchbd.errors import Impossible, UsageError
+from benchbd.errors import UsageError
 from benchbd.seeding import seed_for
 
 if TYPE_CHECKING:
@@ -57,9 +58,7 @@ class LfdAdaptive(Attack):
 
     def check(self, info: DatasetInfo) -> None:
         """The budget must be possible, with covers too, and the teacher fit."""
-        budget, covers = self.budget(info), self.cover_count(info)
-        if budget is not None and budget.count + covers > info.train:
-            raise Impossible(f"{budget.count} poisoned images and {covers} covers do not fit into {info.train} images")
+        check_room(self.budget(info), self.cover_count(info), info)
         registry.make("models", self.teacher).check(info)
 
     def trains(self) -> tuple[str, ...]:
@@ -134,7 +133,7 @@ class LfdAdaptive(Attack):
 
     def cover_count(self, info: DatasetInfo) -> int:
         """Training images, beside the poisoned ones, that carry the trigger and keep their label."""
-        return share_of(self.cover_ratio, share_of(self.rate, info.train))
+        return covers_of(self.cover_ratio, self.rate, info)
 
     def cover(self, images: torch.Tensor, partners: torch.Tensor, how: Stamp) -> torch.Tensor:
         """Mix the noise in as for poison; uint8 (N, 3, H, W). ``partners`` are of no interest here."""

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from benchbd.components import Attack, DatasetInfo, Stamp, attack, share_of
-from benchbd.errors import Impossible, UsageError
+from benchbd.attacks._covers import check_room, covers_of
+from benchbd.components import Attack, DatasetInfo, Stamp, attack
+from benchbd.errors import UsageError
 from benchbd.seeding import seed_for
 
 if TYPE_CHECKING:
@@ -76,9 +77,7 @@ class WaNet(Attack):
 
     def check(self, info: DatasetInfo) -> None:
         """The budget must be possible, with covers too."""
-        budget, covers = self.budget(info), self.cover_count(info)
-        if budget is not None and budget.count + covers > info.train:
-            raise Impossible(f"{budget.count} poisoned images and {covers} covers do not fit into {info.train} images")
+        check_room(self.budget(info), self.cover_count(info), info)
 
     def prepare(self, shop: Workshop) -> dict[str, np.ndarray]:
         """Draw the warp.
@@ -102,7 +101,7 @@ class WaNet(Attack):
 
     def cover_count(self, info: DatasetInfo) -> int:
         """Training images, beside the poisoned ones, that get a noisy warp and keep their label."""
-        return share_of(self.cross_ratio, share_of(self.rate, info.train))
+        return covers_of(self.cross_ratio, self.rate, info)
 
     def cover(self, images: torch.Tensor, partners: torch.Tensor, how: Stamp) -> torch.Tensor:
         """Warp with noise on top: every pixel's shift is moved by up to 1 / height of [-1, 1], another for each image.

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 
-from benchbd.engine.augment import draw_epoch
+from benchbd.engine.augment import draw_epoch, resident
 from benchbd.engine.graph import CudaRecorder, GraphedStep
 from benchbd.engine.network import Classifier
 from benchbd.engine.precision import Precision, arithmetic
@@ -162,9 +162,7 @@ def fit(
         largest = max(end - start for start, end in batch_bounds(count, recipe.batch_size))
         window = Window(images, largest, device)
     else:
-        images = images.to(device)
-        if device.type == "cuda":
-            images = images.contiguous(memory_format=torch.channels_last)
+        images = resident(images, device)
     step = Step(net, optimizer, images, labels.to(device), weights.to(device), recipe, precision, loss, perturb, window)
     with arithmetic(device, strict=precision.strict, search=not precision.strict), own_randomness(device) as reseed:
         result = _loop(step, count, seed, reseed, reweigh, on_progress, on_epoch, checkpoint)

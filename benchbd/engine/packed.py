@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from benchbd.engine.augment import batch_of, draw_epoch, unit_range
-from benchbd.engine.fit import Fit, NotFinite, batch_bounds, fit
+from benchbd.engine.augment import batch_of, draw_epoch, resident, unit_range
+from benchbd.engine.fit import Fit, NotFinite, all_finite, batch_bounds, fit
 from benchbd.engine.graph import CudaRecorder, GraphedStep
 from benchbd.engine.network import Classifier
 from benchbd.engine.packed_network import LANES, Packed
@@ -137,9 +137,7 @@ def fit_packed(
         net.to(device)
     if precision.channels_last:
         pack.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    moved = {id(tensor): tensor.to(device) for tensor in images}
-    if device.type == "cuda":
-        moved = {key: tensor.contiguous(memory_format=torch.channels_last) for key, tensor in moved.items()}
+    moved = {id(tensor): resident(tensor, device) for tensor in images}
     step = PackedStep(
         pack,
         nets,
@@ -227,7 +225,7 @@ def _loop(
         step.spoiled.zero_()
         if on_progress is not None:
             on_progress({"epoch": epoch + 1, "epochs": recipe.epochs, "loss": sum(means) / len(means)})
-    if not all(bool(torch.isfinite(t).all()) for t in pack.state_dict().values() if t.is_floating_point()):
+    if not all_finite(pack):
         raise NotFinite(f"weights of the pack are not finite after epoch {recipe.epochs} of {recipe.epochs}", [])
     seconds = (time.perf_counter() - started) / pack.count
     mine = [[means[number] for means in losses] for number in range(pack.count)]

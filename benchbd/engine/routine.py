@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from benchbd.engine.augment import batch_of, draw_epoch, draw_views, unit_range
+from benchbd.engine.augment import batch_of, draw_epoch, draw_views, resident, unit_range
 from benchbd.engine.fit import Fit, NotFinite, all_finite, batch_bounds, own_randomness
 from benchbd.engine.passes import logits_of
 from benchbd.engine.precision import Precision, arithmetic
@@ -144,12 +144,8 @@ def fit_by(
         beside = getattr(routine, "prepare", lambda net: None)(net)
         net.to(device)
         net.to(memory_format=layout)  # type: ignore[call-overload]
-        images = images.to(device)
-        if device.type == "cuda":
-            images = images.contiguous(memory_format=torch.channels_last)
-        run = Run(
-            net, None if beside is None else beside.to(device), images, labels.to(device), recipe, precision, seed
-        )
+        beside = None if beside is None else beside.to(device)
+        run = Run(net, beside, resident(images, device), labels.to(device), recipe, precision, seed)
         result = _loop(routine, run, lambda epoch: reseed(seed_for(seed, "epoch", epoch)), on_progress, checkpoint)
     net.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     net.requires_grad_(True).eval()
