@@ -9,11 +9,16 @@ import textwrap
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from benchbd import registry
+from benchbd.components import Dataset, Normalisation
+from benchbd.recipe import Recipe
+
+if TYPE_CHECKING:
+    from benchbd.lab import Lab, TrainSet
 
 _watched: list[list[str]] = []
 _PATHS = {"os.mkdir": 0, "os.rename": 1, "os.remove": 0, "os.rmdir": 0, "os.symlink": 1, "os.link": 1, "os.truncate": 0}
@@ -82,6 +87,39 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture
+def lab_over(tmp_path: Path) -> Callable[..., Lab]:
+    """A lab over a set of four classes, 16 pixels: ``lab_over(data, recipe, model="tiny-net", seed=1, ...)``."""
+    import torch
+
+    from benchbd.cell import part_of
+    from benchbd.lab import Lab, Ledger, NetworkPlan
+    from benchbd.store import Store
+
+    def build(
+        data: TrainSet,
+        recipe: Recipe,
+        model: str = "tiny-net",
+        *,
+        classes: int = 4,
+        normalisation: Normalisation = Dataset.normalisation,
+        **given: Any,
+    ) -> Lab:
+        made = registry.make("models", model)
+        base: dict[str, Any] = {
+            "store": Store(tmp_path / "store"),
+            "network": NetworkPlan(made, part_of(made), classes, 16, normalisation),
+            "recipe": recipe,
+            "seed": 0,
+            "device": torch.device("cpu"),
+            "ledger": Ledger(),
+            "on_event": lambda event: None,
+        }
+        return Lab(data, **{**base, **given})
+
+    return build
 
 
 @pytest.fixture

@@ -15,8 +15,7 @@ from benchbd import engine, registry, testing
 from benchbd.components import Images, Normalisation
 from benchbd.evaluate import accuracy, auroc, curve, detection, histogram
 from benchbd.execute import execute
-from benchbd.lab import Lab, Ledger, NetworkPlan, Suspicion, TrainSet
-from benchbd.store import Store
+from benchbd.lab import Suspicion, TrainSet
 
 CPU = torch.device("cpu")
 
@@ -111,20 +110,10 @@ def test_accuracies_are_shares_of_the_right_images():
         assert (found.ca, found.asr, found.ra) == (pytest.approx(3 / 5), None, None)
 
 
-def test_a_curve_is_what_each_network_would_score_alone_and_prunings_share_a_pass(tmp_path, monkeypatch):
-    this = testing.cell(dataset="tiny(train=80,test=60,size=16)")
-    made = this.made()
-    info, train, test = made.dataset.info(), *(made.dataset.load(split, None) for split in ("train", "test"))
-    lab = Lab(
-        TrainSet(train.images, train.labels, "ab" * 32),
-        store=Store(tmp_path),
-        network=NetworkPlan(made.model, this.model, info.classes, info.size, made.dataset.normalisation),
-        recipe=made.recipe,
-        seed=0,
-        device=CPU,
-        ledger=Ledger(),
-        on_event=lambda event: None,
-    )
+def test_a_curve_is_what_each_network_would_score_alone_and_prunings_share_a_pass(lab_over, monkeypatch):
+    made = testing.cell(dataset="tiny(train=80,test=60,size=16)").made()
+    train, test = (made.dataset.load(split, None) for split in ("train", "test"))
+    lab = lab_over(TrainSet(train.images, train.labels, "ab" * 32), made.recipe)
     short = lab.train(lab.poisoned, epochs=1, name="short", trace=True)
     long = lab.train(lab.poisoned, epochs=12, lr=5e-3, batch_size=16, augment=())
     masked = [np.arange(0), np.array([3, 1]), np.arange(3, 64)]

@@ -12,9 +12,8 @@ from torch.nn import functional as F
 
 from benchbd import engine, registry, testing
 from benchbd.cell import part_of
-from benchbd.components import Normalisation
 from benchbd.errors import Diverged, UsageError
-from benchbd.lab import Checkpoint, Lab, Ledger, NetworkPlan
+from benchbd.lab import Checkpoint
 from benchbd.poison import clean_set
 from benchbd.recipe import Recipe
 from benchbd.store import Store
@@ -47,25 +46,15 @@ class Spoiled:
 
 
 @pytest.fixture
-def open_lab(tmp_path, monkeypatch):
+def open_lab(lab_over, tmp_path, monkeypatch):
     monkeypatch.setattr(os, "fsync", lambda descriptor: None)
     testing.register()
-    made = registry.make("models", "tiny-net")
     tiny = registry.make("datasets", "tiny", train=64, size=16)
     data = clean_set(part_of(tiny), tiny.load("train", None))
 
     def build(**given):
-        base = {
-            "store": Store(tmp_path),
-            "network": NetworkPlan(made, part_of(made), 4, 16, Normalisation((0.5,) * 3, (0.5,) * 3)),
-            "recipe": Recipe(epochs=3, batch_size=16),
-            "seed": 0,
-            "device": torch.device("cpu"),
-            "ledger": Ledger(),
-            "on_event": lambda event: None,
-            "owner": ["mine", 1, "source"],
-        }
-        return Lab(data, **{**base, **given})
+        base = {"store": Store(tmp_path), "owner": ["mine", 1, "source"]}
+        return lab_over(data, Recipe(epochs=3, batch_size=16), **{**base, **given})
 
     return build
 

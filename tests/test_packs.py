@@ -3,40 +3,29 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
+from collections.abc import Callable
 
 import numpy as np
 import pytest
-import torch
 
 from benchbd import registry, testing
 from benchbd.cell import part_of
-from benchbd.components import Normalisation
 from benchbd.errors import UsageError
-from benchbd.lab import Lab, Ledger, NetworkPlan
+from benchbd.lab import Lab
 from benchbd.packs import train_packed
 from benchbd.poison import clean_set
 from benchbd.recipe import Recipe
-from benchbd.store import Store
 
 pytestmark = pytest.mark.usefixtures("one_thread", "fresh_registry")
 
 
 @pytest.fixture
-def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Lab:
+def lab(lab_over: Callable[..., Lab], monkeypatch: pytest.MonkeyPatch) -> Lab:
     monkeypatch.setattr(os, "fsync", lambda descriptor: None)
     testing.register()
-    data, made = registry.make("datasets", "tiny", train=48, size=16), registry.make("models", "resnet-s")
-    return Lab(
-        clean_set(part_of(data), data.load("train", None)),
-        store=Store(tmp_path / "store"),
-        network=NetworkPlan(made, part_of(made), 4, 16, Normalisation((0.5,) * 3, (0.5,) * 3)),
-        recipe=Recipe(epochs=2, batch_size=16, augment=()),
-        seed=0,
-        device=torch.device("cpu"),
-        ledger=Ledger(),
-        on_event=lambda event: None,
-    )
+    made = registry.make("datasets", "tiny", train=48, size=16)
+    data = clean_set(part_of(made), made.load("train", None))
+    return lab_over(data, Recipe(epochs=2, batch_size=16, augment=()), "resnet-s")
 
 
 def test_a_pack_equals_single_trainings_and_is_stored_once(lab: Lab) -> None:

@@ -14,7 +14,7 @@ from benchbd.draw import draw, targets
 from benchbd.errors import UsageError
 from benchbd.evaluate import accuracy, curve
 from benchbd.execute import execute
-from benchbd.lab import Lab, Ledger, NetworkPlan, TrainSet
+from benchbd.lab import TrainSet
 from benchbd.poison import Poisoner, apply
 from benchbd.preview import show
 from benchbd.run.sharing import stages_of
@@ -130,20 +130,10 @@ def test_success_is_measured_on_images_that_are_to_be_taken_for_another_class(po
     assert len(images) == len(labels) == int((test.labels < 2).sum())
 
 
-def test_each_image_has_its_own_target_in_accuracies_and_curves(tmp_path):
-    this = testing.cell(dataset="tiny(train=80,test=60,size=16)")
-    made = this.made()
-    info, train, test = made.dataset.info(), *(made.dataset.load(split, None) for split in ("train", "test"))
-    lab = Lab(
-        TrainSet(train.images, train.labels, "ab" * 32),
-        store=Store(tmp_path),
-        network=NetworkPlan(made.model, this.model, info.classes, info.size, made.dataset.normalisation),
-        recipe=made.recipe,
-        seed=0,
-        device=torch.device("cpu"),
-        ledger=Ledger(),
-        on_event=lambda event: None,
-    )
+def test_each_image_has_its_own_target_in_accuracies_and_curves(lab_over):
+    made = testing.cell(dataset="tiny(train=80,test=60,size=16)").made()
+    train, test = (made.dataset.load(split, None) for split in ("train", "test"))
+    lab = lab_over(TrainSet(train.images, train.labels, "ab" * 32), made.recipe)
     trained = lab.train(lab.poisoned, epochs=6, lr=5e-3, batch_size=16, augment=())
     lab.trace("end", trained)
     taken = lab.logits(trained, TrainSet(test.images, test.labels, "cd" * 32)).argmax(1)

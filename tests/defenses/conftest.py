@@ -4,20 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from benchbd import registry
-from benchbd.cell import part_of
-from benchbd.components import Normalisation
-from benchbd.lab import Lab, Ledger, NetworkPlan, TrainSet
+from benchbd.lab import Lab, TrainSet
 from benchbd.recipe import Recipe
 from benchbd.seeding import seed_for
-from benchbd.store import Store
 
 
 def images_of(ids: np.ndarray) -> torch.Tensor:
@@ -176,20 +171,10 @@ def banded() -> tuple[TrainSet, np.ndarray, np.ndarray]:
 
 
 @pytest.fixture
-def small_lab(tmp_path: Path) -> Callable[..., Lab]:
+def small_lab(lab_over: Callable[..., Lab]) -> Callable[..., Lab]:
     """A real lab over images as :func:`banded` gives, all of one store: ``small_lab(data, clean=..., ...)``."""
 
     def build(data: TrainSet, **given: Any) -> Lab:
-        made = registry.make("models", "resnet-s2(width=8)")
-        base: dict[str, Any] = {
-            "store": Store(tmp_path / "store"),
-            "network": NetworkPlan(made, part_of(made), 4, 16, Normalisation((0.5,) * 3, (0.5,) * 3)),
-            "recipe": Recipe(epochs=3, batch_size=32, augment=()),
-            "seed": 0,
-            "device": torch.device("cpu"),
-            "ledger": Ledger(),
-            "on_event": lambda event: None,
-        }
-        return Lab(data, **{**base, **given})
+        return lab_over(data, Recipe(epochs=3, batch_size=32, augment=()), "resnet-s2(width=8)", **given)
 
     return build

@@ -11,15 +11,12 @@ import pytest
 import torch
 
 from benchbd import registry
-from benchbd.cell import part_of
-from benchbd.components import Normalisation
 from benchbd.defenses.ac import flat_maps
 from benchbd.defenses.fine_pruning import FinePruning, split
 from benchbd.defenses.lfd import Lfd, Weighing
 from benchbd.errors import Diverged, Impossible
-from benchbd.lab import Lab, Ledger, NetworkPlan, TrainSet
+from benchbd.lab import Lab, TrainSet
 from benchbd.recipe import Recipe
-from benchbd.store import Store
 
 N, CLASSES, SIZE = 240, 4, 16
 POISONING = SimpleNamespace(poisons=True)
@@ -41,22 +38,10 @@ def planted(order=None):
 
 
 @pytest.fixture
-def open_lab(tmp_path):
+def open_lab(lab_over):
     def build(data, truth=None, clean=None, seed=0, model="resnet-s2(width=4)", **recipe):
-        made = registry.make("models", model)
-        plan = NetworkPlan(made, part_of(made), CLASSES, SIZE, Normalisation((0.5,) * 3, (0.5,) * 3))
-        return Lab(
-            data,
-            clean=clean,
-            truth=truth,
-            store=Store(tmp_path),
-            network=plan,
-            recipe=Recipe(**{"epochs": 3, "batch_size": 32, **recipe}),
-            seed=seed,
-            device=torch.device("cpu"),
-            ledger=Ledger(),
-            on_event=lambda event: None,
-        )
+        used = Recipe(**{"epochs": 3, "batch_size": 32, **recipe})
+        return lab_over(data, used, model, clean=clean, truth=truth, seed=seed)
 
     return build
 

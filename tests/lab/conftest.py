@@ -1,0 +1,54 @@
+"""Labs over one store and a tiny set, with a watch on how often they really train."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchbd import engine, testing
+from benchbd.lab import Lab, TrainSet
+from benchbd.recipe import Recipe
+from benchbd.store import Store
+
+sys.path.insert(0, str(Path(__file__).parent))
+from lab_inputs import tiny
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch, fresh_registry, one_thread):
+    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
+    testing.register()
+
+
+@pytest.fixture
+def open_lab(lab_over, tmp_path: Path):
+    """A new lab over one store, as another cell of the row would get it: ``open_lab(data=..., truth=..., ...)``."""
+
+    def build(data: TrainSet | None = None, *, where: str = "store", recipe: dict | None = None, **given) -> Lab:
+        used = Recipe.parse({"epochs": 2, "batch_size": 16, **(recipe or {})})
+        return lab_over(data or tiny(), used, **{"store": Store(tmp_path / where), **given})
+
+    return build
+
+
+@pytest.fixture
+def fits(monkeypatch):
+    """How often the engine really trains."""
+    calls = []
+    real = engine.fit
+
+    def counting(*args, **kwargs):
+        calls.append(kwargs)
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(engine, "fit", counting)
+    return calls
+
+
+@pytest.fixture
+def no_training(monkeypatch):
+    """Trainings that end at once, for tests that only look at keys."""
+    monkeypatch.setattr(engine, "fit", lambda *args, **kwargs: engine.Fit([], 0.0, 0))

@@ -1,0 +1,90 @@
+"""Training sets and their subsets: the order given, a key of their own, no change in place."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from lab_inputs import tiny
+
+from benchbd import testing
+from benchbd.errors import UsageError
+from benchbd.lab import TrainSet
+
+
+@given(st.lists(st.integers(0, 63), max_size=80), st.lists(st.integers(0, 63), max_size=80))
+@settings(max_examples=60, deadline=None)
+def test_a_subset_keeps_the_order_given_and_has_a_key_of_its_own(one, two):
+    testing.register()
+    data = tiny()
+    part = data.subset(one)
+    assert len(part) == len(one)
+    assert torch.equal(part.images, data.images[one])
+    assert part.labels.tolist() == [int(data.labels[i]) for i in one]
+    assert (part.key == data.subset(two).key) == (one == two)
+    assert (part.key == data.key) == (one == list(range(64)))
+
+
+@given(st.lists(st.booleans(), min_size=64, max_size=64))
+@settings(max_examples=20, deadline=None)
+def test_a_mask_means_its_positions(mask):
+    testing.register()
+    data = tiny()
+    assert data.subset(np.array(mask)).key == data.subset(np.flatnonzero(mask)).key
+    assert data.subset(torch.tensor(mask)).labels.tolist() == data.labels[torch.tensor(mask)].tolist()
+
+
+@pytest.mark.parametrize(
+    "indices", [[64], [-1], [0.5], np.ones(63, bool), np.zeros((2, 2), int), ["a"], 3, np.array([[True] * 64])], ids=str
+)
+def test_subsets_that_name_no_samples_are_refused(indices):
+    testing.register()
+    with pytest.raises(UsageError, match="subset: ") as caught:
+        tiny().subset(indices)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda data: data.labels.__setitem__(3, (data.labels[3] + 1) % 4),
+        lambda data: data.labels.numpy().__setitem__(3, (data.labels[3] + 1) % 4),
+        lambda data: data.images.fill_(0),
+        lambda data: data.images.numpy().fill(0),
+    ],
+)
+def test_a_set_changed_in_place_is_noticed(open_lab, fits, spoil):
+    """What is trained on it would be stored under the key of the set as it was, and served to other cells."""
+    lab = open_lab()
+    trained = lab.train(lab.poisoned)
+    spoil(lab.poisoned)
+    for act in (
+        lambda: lab.train(lab.poisoned),
+        lambda: lab.train(lab.poisoned, epochs=1),
+        lambda: lab.losses(trained, lab.poisoned),
+        lambda: lab.stage("mine", {}, lambda: {"a": np.zeros(1)}),
+    ):
+        with pytest.raises(UsageError, match="changed in place"):
+            act()
+    assert len(fits) == 1
+
+
+def test_replaced_labels_make_another_set_and_leave_the_first_alone():
+    testing.register()
+    data = tiny()
+    before = data.labels.clone()
+    other = data.replace(labels=data.labels.flip(0))
+    assert other.key != data.key
+    assert other.key == data.replace(labels=data.labels.flip(0).clone()).key
+    assert torch.equal(data.labels, before)
+    data.check()
+
+
+@pytest.mark.parametrize("what", ["images", "labels", "lengths"])
+def test_sets_of_other_types_are_refused(what):
+    images, labels = torch.zeros(4, 3, 8, 8, dtype=torch.uint8), torch.zeros(4, dtype=torch.int64)
+    given = {"images": (images.float(), labels), "labels": (images, labels.int()), "lengths": (images, labels[:3])}
+    with pytest.raises(UsageError, match="takes images uint8"):
+        TrainSet(*given[what], "ab" * 32)

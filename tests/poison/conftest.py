@@ -1,0 +1,39 @@
+"""Attacks that are watched, at work on the tiny set."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from benchbd import registry, testing
+from benchbd.lab import Ledger
+from benchbd.poison import Poisoner
+from benchbd.store import Store
+
+sys.path.insert(0, str(Path(__file__).parent))
+from poison_steps import PLUGINS, calls
+
+
+@pytest.fixture(autouse=True)
+def _ready(monkeypatch, fresh_registry, one_thread):
+    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
+    registry.add_plugin_file(str(PLUGINS))
+    calls().clear()
+
+
+@pytest.fixture
+def poisoner(tmp_path):
+    """``poisoner(attack, defense=..., seed=..., where=...)`` at work on the tiny set."""
+
+    def build(attack: str, *, where: str = "store", ledger: Ledger | None = None, **given) -> Poisoner:
+        given = {"dataset": "tiny(train=200,test=40,size=16)", **given}
+        this = testing.cell(attack=attack, **given)
+        store = Store(tmp_path / where)
+        more = [ledger] if ledger else []
+        return Poisoner(this, this.made(), store, torch.device("cpu"), lambda event: None, None, *more)
+
+    return build

@@ -1,0 +1,52 @@
+"""A record says what poison it was: the trigger can be had again, and what was measured of it read."""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+import torch
+from poison_steps import calls, run
+
+from benchbd import registry
+from benchbd.cell import part_of
+from benchbd.components import Stamp
+from benchbd.poison import stamp_seed
+from benchbd.seeding import seed_for
+from benchbd.store import Store
+
+
+def test_a_saved_trigger_makes_the_same_poison_again(tmp_path):
+    """Out of the record, the store's files and the data set alone."""
+    record = run(tmp_path, "watch-measured")
+    key = record["artifacts"]["trigger"]
+    file = tmp_path / "out" / "store" / "trigger" / key[:2] / key / "arrays.safetensors"
+    assert hashlib.sha256(file.read_bytes()).hexdigest() == record["artifacts"]["trigger_sha256"]
+    store = Store(tmp_path / "out" / "store")
+    trigger = store.get("trigger", key).arrays
+    poison = store.get("poison", record["artifacts"]["poisoned_set"]).arrays
+    attack = registry.make("attacks", "watch-measured")
+    data = registry.make("datasets", "tiny", train=80, test=20, size=16).load("train", None)
+    part = part_of(registry.make("datasets", "tiny", train=80, test=20, size=16))
+    how = Stamp("train", poison["indices"], trigger, stamp_seed(attack, part))
+    again = attack.stamp(data.images[torch.from_numpy(poison["indices"])], how)
+    assert np.array_equal(again.numpy(), poison["images"])
+    assert not np.array_equal(again.numpy(), data.images[torch.from_numpy(poison["indices"])].numpy())
+    assert seed_for("stamp", "tiny", "watch-measured", 0) == how.seed
+    assert run(tmp_path, "watch-dirty")["artifacts"]["trigger"] is None
+
+
+def test_what_was_measured_of_a_trigger_and_its_warnings_are_in_every_record_of_the_row(tmp_path):
+    told = []
+    for defense in ("none", "tiny-filter"):  # the second finds the trigger in the store
+        events = []
+        record = run(tmp_path, "watch-measured", defense, events.append)
+        found = record["notes"]["trigger"]
+        assert found.keys() == {"success", "activation", "warnings"}  # neither weights nor what is no measurement
+        assert found["success"] == 0.123457
+        assert found["activation"][0] == [1.0, 2.5]
+        assert found["warnings"] == ["watch-measured: weak noise"]
+        told.append([e["warning"] for e in events if e["event"] == "warning"])
+    assert calls().count("prepare") == 1
+    assert told == [["watch-measured: weak noise"]] * 2
+    assert "trigger" not in run(tmp_path, "watch-drawn")["notes"]
