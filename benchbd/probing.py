@@ -14,6 +14,7 @@ import numpy as np
 
 from benchbd import engine, evaluate
 from benchbd.cell import digest
+from benchbd.engine import passes
 from benchbd.errors import BenchbdError
 from benchbd.probe import Probe
 from benchbd.seeding import seed_for
@@ -69,7 +70,7 @@ class Watched(Stages):
         return wanted if self._probe.features is None else [*wanted, f"weights {self._probe.features}"]
 
     def _key(self, place: str) -> str:
-        return digest([KIND, CODE_VERSION, self.training, place])
+        return digest([KIND, CODE_VERSION, passes.VERSION, self.training, place])
 
     def _kept(self, place: str) -> Artifact | None:
         return self._whole.get(KIND, self._key(place))

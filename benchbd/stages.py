@@ -17,6 +17,7 @@ import torch
 from benchbd import engine, registry
 from benchbd.cell import canonical, digest, part_of
 from benchbd.checkpoint import Checkpoint
+from benchbd.engine import passes
 from benchbd.errors import Diverged, UsageError, one_line, shown
 from benchbd.keying import spelled
 from benchbd.ledger import Frame, Ledger
@@ -293,7 +294,7 @@ class Stages:
 
     def _pass(self, kind: str, trained: Trained, data: TrainSet) -> np.ndarray:
         data.check()
-        key = digest([kind, CODE_VERSION, trained.key, data.key, self.device.type])
+        key = digest([kind, CODE_VERSION, passes.VERSION, trained.key, data.key, self.device.type])
 
         def compute() -> Result:
             net = trained.module()

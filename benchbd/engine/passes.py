@@ -21,6 +21,21 @@ A GPU wants thousands of small images. A CPU is busy with a few dozen, and slowe
 thousand, whose activations leave its caches.
 """
 
+VERSION = 2
+"""Goes into the keys of stored results: counted up where they change in a bit."""
+NARROW = 4
+"""Half of an AVX2 vector."""
+
+
+def _keeps_planes(net: nn.Module, device: torch.device) -> bool:
+    """Whether images stay planes of one colour each instead of channels_last.
+
+    On a CPU, networks without a convolution of more than half a vector's channels are faster so (measured on one AVX2
+    core: ResNet-S 2 times, one with a channel 1.3 times; VGG-S, with up to 32, 1.3 times slower).
+    """
+    widths = [part.out_channels for part in net.modules() if isinstance(part, nn.Conv2d)]
+    return device.type == "cpu" and max(widths, default=0) <= NARROW
+
 
 def pass_batch(size: int, device: torch.device) -> int:
     """Images in a batch of a pass over images of ``size`` pixels a side."""
@@ -45,12 +60,13 @@ def _whole_set(
     device = torch.device(device)
     net.to(device)
     step = pass_batch(images.shape[-1], device)
+    planes = _keeps_planes(net, device)
     outputs: list[Tensor] = []
     full = torch.autocast(device.type, enabled=False)
     with arithmetic(device, strict=False, search=False), eval_mode(net), torch.inference_mode(), full:
         for start in range(0, len(images), step):
             batch = images[start : start + step].to(device, non_blocking=True)
-            outputs.append(each(unit_range(batch, channels_last=True), start))
+            outputs.append(each(unit_range(batch, channels_last=not planes), start))
         if not outputs:
             outputs.append(each(torch.empty(0, *images.shape[1:], device=device), 0))
         return torch.cat(outputs).cpu().numpy()

@@ -29,9 +29,9 @@ FORMATS = {
 }
 
 READING = (
-    "CA ↑ is accuracy on clean test images, ASR ↓ the share of triggered test images of other classes that are taken "
-    "for the target class; both in percent. ± is half of the 95 % t-interval of the mean over seeds (none for one "
-    "seed); it says nothing of the test set's size.",
+    "CA ↑ is accuracy on clean test images, ASR ↓ the share of triggered test images of other classes than their "
+    "target that are taken for it (all to all, the target is the next class); both in percent. ± is half of the 95 % "
+    "t-interval of the mean over seeds (none for one seed); it says nothing of the test set's size.",
     "Bold is the best of a row among defenses (not among controls or no defense), shared by all that cannot be told "
     "from it: the 95 % t-interval of the paired differences over common seeds contains 0. Nothing is bold where the "
     "best rests on one seed or has no rival; a cell with a failed seed does not compete. No correction is made for "

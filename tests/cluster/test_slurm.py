@@ -141,7 +141,9 @@ def test_sigterm_leaves_the_jobs_and_ctrl_c_takes_back_what_waits(fakes: ModuleT
     assert outcome.exit_code == 130
     assert 1 <= outcome.counts["done"] < 5
     rows = [row[1:3] for row in fakes.read_trace(tmp_path)]
-    assert {i for word, i in rows if word == "start"} <= {i for word, i in rows if word == "end"}, "none was left running"
+    assert {i for word, i in rows if word == "start"} <= {i for word, i in rows if word == "end"}, (
+        "none was left running"
+    )
     # A task that has written its record is over for the run, and still in the queue until its process has ended.
     assert "PENDING" not in queue().values()
     wait_for(lambda: not queue())

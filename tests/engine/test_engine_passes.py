@@ -7,7 +7,9 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from benchbd.engine import features_of, logits_of, losses_of, passes
+from benchbd import registry
+from benchbd.components import Normalisation
+from benchbd.engine import build, features_of, logits_of, losses_of, passes
 
 CPU = torch.device("cpu")
 
@@ -71,3 +73,29 @@ def test_batches_are_large_and_memory_is_bounded():
         device = torch.device(kind)
         for size in (8, 32, 64, 224):
             assert passes.pass_batch(size, device) * size * size <= max(passes.PIXELS[kind], 8 * size * size)
+
+
+@pytest.mark.parametrize("spec", ["resnet-s", "resnet-s1", "lenet-s", "vgg-s"])
+def test_the_layout_of_images_changes_no_more_than_rounding(spec, monkeypatch):
+    images = torch.randint(0, 256, (40, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(3))
+    net = build(registry.make("models", spec), 10, 32, Normalisation((0.5,) * 3, (0.25,) * 3), 0)
+    layouts = []
+    found = []
+    for planes in (False, True):
+        monkeypatch.setattr(passes, "_keeps_planes", lambda net, device, planes=planes: planes)
+        first = next(part for part in net.modules() if isinstance(part, torch.nn.Conv2d))
+        handle = first.register_forward_pre_hook(lambda net, given: layouts.append(given[0].is_contiguous()))
+        found.append(logits_of(net, images, device=CPU))
+        handle.remove()
+    assert layouts == [False, True]
+    np.testing.assert_allclose(found[0], found[1], rtol=1e-4, atol=1e-5)
+
+
+def test_only_the_narrowest_networks_keep_planes():
+    kept = {
+        spec: passes._keeps_planes(
+            build(registry.make("models", spec), 10, 32, Normalisation((0,) * 3, (1,) * 3), 0), CPU
+        )
+        for spec in ("resnet-s", "resnet-s2", "resnet18(width=8)", "vgg-s")
+    }
+    assert kept == {"resnet-s": True, "resnet-s2": False, "resnet18(width=8)": False, "vgg-s": False}
