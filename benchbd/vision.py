@@ -7,33 +7,16 @@ Declaring the two missing operators first, by schema alone, lets the import thro
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import importlib
-import importlib.machinery
-import importlib.util
-from pathlib import Path
+import sys
 from types import ModuleType
 from typing import Any
 
 _OPERATORS = ("nms", "qnms")
 _SCHEMA = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
-
-
-def _load_operators() -> None:
-    """Load torchvision's own library of operators as its import would, where that can be done."""
-    import torch
-
-    found = importlib.util.find_spec("torchvision")
-    if found is None or found.origin is None:
-        return
-    for suffix in importlib.machinery.EXTENSION_SUFFIXES:
-        library = Path(found.origin).with_name(f"_C{suffix}")
-        if library.exists():
-            load: Any = torch.ops.load_library
-            with contextlib.suppress(OSError):  # the mismatched build: what it lacks is declared next
-                load(str(library))
-            return
+_declared: list[object] = []
+"""The declarations; they would vanish with their library object."""
 
 
 @functools.cache
@@ -46,19 +29,28 @@ def torchvision() -> ModuleType:
     Raises:
         ImportError: torchvision is not installed.
     """
-    import torch
+    try:
+        return _imported()
+    except RuntimeError as error:
+        if "torchvision::" not in str(error):
+            raise
+    # Not before the import has failed: an operator declared here that the library defines later would end the process.
+    _declare()
+    for name in [name for name in sys.modules if name.partition(".")[0] == "torchvision"]:
+        del sys.modules[name]
+    return _imported()
 
-    # The real operators must come first: declaring one that the library defines later would break a sound build.
-    _load_operators()
-    missing = [name for name in _OPERATORS if not hasattr(torch.ops.torchvision, name)]
-    if missing:
-        library: Any = torch.library.Library("torchvision", "FRAGMENT")  # type: ignore[no-untyped-call]
-        for name in missing:
-            library.define(name + _SCHEMA)
-        _declared.append(library)
+
+def _imported() -> ModuleType:
     importlib.import_module("torchvision.datasets")
     return importlib.import_module("torchvision")
 
 
-_declared: list[object] = []
-"""The declarations; they would vanish with their library object."""
+def _declare() -> None:
+    import torch
+
+    library: Any = torch.library.Library("torchvision", "FRAGMENT")  # type: ignore[no-untyped-call]
+    for name in _OPERATORS:
+        if not hasattr(torch.ops.torchvision, name):
+            library.define(name + _SCHEMA)
+    _declared.append(library)
