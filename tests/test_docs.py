@@ -21,6 +21,8 @@ from benchbd.cli.common import load_plan
 from benchbd.cli.plot import FIGURES
 from benchbd.errors import UsageError
 from benchbd.recipe import Recipe
+from benchbd.report import figures, plots
+from benchbd.report import records as report_records
 
 ROOT = Path(__file__).parents[1]
 DOCS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -262,3 +264,22 @@ def test_json_shown_is_json():
         for block in blocks(path):
             if block.language == "json":
                 json.loads(block.text)
+
+
+def committed_figures():
+    return report_records.load(ROOT / "leaderboard" / "figures.jsonl")
+
+
+def test_records_behind_the_figures_are_cells_of_the_commands_shown(fresh_registry):
+    known = set()
+    for line in commands(ROOT / "docs" / "figures.md"):
+        if re.match(r"benchbd run fig\w+ .*--output", line):
+            known |= {cell.id for cell in load_plan(parser().parse_args(shlex.split(line)[1:])).cells}
+    assert {record["id"] for record in committed_figures()} <= known
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "docs" / "figures").glob("*.csv")), ids=lambda path: path.stem)
+def test_figures_shown_are_drawn_from_committed_records(path):
+    (figure,) = figures.figures(path.stem, figures.source(committed_figures()))
+    assert plots.numbers(figure) == path.read_text()
+    assert path.with_suffix(".png").stat().st_size > 10_000

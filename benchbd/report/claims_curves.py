@@ -50,13 +50,15 @@ def _lower_loss(evidence: Evidence) -> list[Finding]:
             last = curve.at(SCORED_EPOCH)
             if last is None:
                 continue
-            held.append(all(curve.poison[i] < curve.clean[i] for i in range(last + 1)))
+            against = [i for i in range(last + 1) if curve.poison[i] >= curve.clean[i]]
+            held.append(not against)
+            place = against[0] if against else last
             shown.append(
-                f"{evidence.labels(curve.attack)} clean {number(curve.clean[last])} "
-                f"poisoned {number(curve.poison[last])}"
+                f"{evidence.labels(curve.attack)} clean {number(curve.clean[place])} "
+                f"poisoned {number(curve.poison[place])} at epoch {curve.epochs[place]}"
             )
         if held:
-            made.append(Finding(all(held), f"epoch {SCORED_EPOCH}: {'; '.join(shown)}", found[0].scale))
+            made.append(Finding(all(held), "; ".join(shown), found[0].scale))
     return made
 
 
@@ -85,7 +87,8 @@ def _over_matches(evidence: Evidence, large: str, measure: object, what: str, ru
         shown = "; ".join(f"{evidence.labels(m.large.attack)} {number(b)} and {number(s)}" for m, b, s in rows)
         match = rows[0][0]
         text = f"{what} at epoch {SCORED_EPOCH} on {large} and {SMALLER[large]}: {shown}"
-        made.append(Finding(all(rule(b, s) for _, b, s in rows), text, match.large.scale))  # type: ignore[operator]
+        held = all(rule(b, s) for _, b, s in rows)  # type: ignore[operator]
+        made.append(Finding(held, text, match.large.scale, large))
     return made
 
 

@@ -14,11 +14,15 @@ from benchbd.report.paper import STUDENTS, Comparison, scale_differences, scale_
 
 
 class Finding(NamedTuple):
-    """One judgement: whether the claim holds, the figures it rests on, and at which scale."""
+    """One judgement: whether the claim holds, the figures it rests on, and at which scale.
+
+    ``network`` is the one that the claim is of, where it is not the data set's student.
+    """
 
     holds: bool
     figures: str
     scale: Scale
+    network: str | None = None
 
 
 class Claim(NamedTuple):
@@ -103,9 +107,9 @@ class Evidence:
         """A scale in words."""
         return scale_text(scale, self.labels)
 
-    def differs(self, scale: Scale) -> str:
-        """What a scale has otherwise than the paper's."""
-        return "; ".join(scale_differences(scale, self.labels)) or "as in the paper"
+    def differs(self, found: Finding) -> str:
+        """What the scale of a finding has otherwise than the paper's."""
+        return "; ".join(scale_differences(found.scale, self.labels, found.network)) or "as in the paper"
 
 
 def number(value: float) -> str:

@@ -91,14 +91,20 @@ class Comparison:
         return table2().get((self.dataset, row.name, column.name))
 
 
-def scale_differences(scale: Scale, labels: Labels) -> list[str]:
-    """What a table's scale has otherwise than the paper's, one short phrase each; empty where nothing is."""
+def scale_differences(scale: Scale, labels: Labels, network: str | None = None) -> list[str]:
+    """What a table's scale has otherwise than the paper's, one short phrase each; empty where nothing is.
+
+    Args:
+        scale: what was measured.
+        labels: how its parts are named.
+        network: the paper's, where it is not the data set's student.
+    """
     found = []
     if labels.changed(scale.dataset):
         found.append(f"{labels(scale.dataset)}, paper all images")
     if scale.dataset.name == "imagenet-subset":
         found.append("class list, paper's is not published")
-    student = STUDENTS.get(scale.dataset.name)
+    student = network or STUDENTS.get(scale.dataset.name)
     if student and labels(scale.model) != student:
         found.append(f"{labels(scale.model)}, paper {student}")
     found += _recipe_differences(scale.recipe)

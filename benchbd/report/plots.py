@@ -111,6 +111,8 @@ def _draw(ax: Axes, panel: Panel) -> None:
             ax.tick_params(axis="x", rotation=30)
             for label in ax.get_xticklabels():
                 label.set_horizontalalignment("right")
+    elif panel.x == "epoch":
+        ax.locator_params(axis="x", integer=True)
     if panel.y.endswith("in %"):  # An interval may reach past what a share can be; the axis does not.
         low, high = ax.get_ylim()
         ax.set_ylim(max(low, -2.0), min(high, 112.0 if panel.kind == "bar" else 102.0))

@@ -42,7 +42,7 @@ def verdict_table(groups: Sequence[Group], labels: Labels, gate: float) -> Table
                 claim.published,
                 finding.figures,
                 evidence.scale(finding.scale),
-                evidence.differs(finding.scale),
+                evidence.differs(finding),
             )
             rows.append(Row(claim.text, [Cell(text) for text in texts]))
         if not findings:

@@ -179,6 +179,13 @@ def test_noise_is_called_noise(make_record):
     assert "not separable" not in clear["A higher beta lowers the ASR"][3]
 
 
+def test_a_difference_too_small_to_be_seen_is_none(make_record):
+    texts = ("A higher beta lowers the ASR", "A higher beta costs CA")
+    for change, verdict in ((0.004, "fails"), (0.006, "holds")):
+        found = verdicts(sweeps(make_record, {"beta": {0.0: (0.9, 0.3), 0.01: (0.9 - change, 0.3 - change)}}, seeds=1))
+        assert [found[t][1] for t in texts] == [verdict, verdict]
+
+
 def test_teachers_and_modes(make_record):
     table = {
         "teacher": {"resnet-s1": (0.92, 0.8), "resnet-s": (0.92, 0.01), "resnet18": (0.8, 0.01)},
@@ -215,8 +222,14 @@ def test_loss_curves(make_record):
     assert found["vgg-s separates clean and poisoned losses more than vgg11"][1] == "holds"
     assert found["lenet-s separates clean and poisoned losses more than lenet"][1] == "fails"
     assert found["mobilenetv2-s separates clean and poisoned losses more than mobilenetv2"][1] == "not measured"
+    assert found["vgg-s separates clean and poisoned losses more than vgg11"][5] == "as in the paper"
     early = "Poisoned samples have lower losses than clean ones early on (ResNet-18, to epoch 5)"
     assert found[early][1] == "holds"
+    late = probe(0.8)
+    late["poison_mean"][0] = 9.0
+    against = verdicts([make_record(notes={"probe": late})])[early]
+    assert against[1] == "fails"
+    assert "poisoned 9 at epoch 1" in against[3]
     assert verdicts([make_record(notes={"probe": probe(0.5, poison=0.9)})])[early][1] == "fails"
 
 

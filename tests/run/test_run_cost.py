@@ -12,6 +12,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+import torch
 
 from benchbd import records
 from benchbd.cell import Cell
@@ -85,10 +86,14 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 
 @pytest.mark.timeout(900)
 def test_peak_memory_of_a_cifar10_worker() -> None:
-    """ResNet-18 at batch 128 beside the clean and the poisoned training set: under 1.5 GB. Two steps are like all."""
+    """ResNet-18 at batch 128 beside the clean and the poisoned training set: under 1.5 GB. Two steps are like all.
+
+    The libraries of a CUDA build of torch weigh some 0.4 GB more, also where there is no GPU.
+    """
     from benchbd.run.slots import KEEP_MEMORY
 
     environment = {**os.environ, **{name: str(size) for name, size in KEEP_MEMORY.items()}, "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-c", MEMORY]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
-    assert int(done.stdout) * 1024 < 1.5e9, f"{int(done.stdout) / 1024:.0f} MiB"
+    bound = 1.5e9 if torch.version.cuda is None else 2.0e9
+    assert int(done.stdout) * 1024 < bound, f"{int(done.stdout) / 1024:.0f} MiB"
