@@ -113,12 +113,14 @@ def test_longest_expected_first(fakes: ModuleType, go: Go, tmp_path: Path) -> No
 
 
 def test_nobody_waits_for_a_shared_training_while_others_can_run(fakes: ModuleType, go: Go, tmp_path: Path) -> None:
-    shared = [fakes.cell(n=n, seconds=0.2, shared="teacher") for n in range(3)]
-    others = [fakes.cell(n=10 + n, seconds=0.2, attack=str(n)) for n in range(2)]
+    # Long enough that a worker which is slow to begin has begun before the shared training ends.
+    shared = [fakes.cell(n=n, seconds=2.0, shared="teacher") for n in range(3)]
+    others = [fakes.cell(n=10 + n, seconds=1.5, attack=str(n)) for n in range(2)]
     go([*shared, *others], jobs=2)
     rows = {(word, cell_id): at for at, word, cell_id, _ in fakes.read_trace(tmp_path)}
-    assert rows["start", others[0].id] < rows["start", shared[1].id]
-    assert rows["start", shared[1].id] >= rows["end", shared[0].id], "its teacher is in the store when it begins"
+    first, second, _ = sorted(shared, key=lambda cell: rows["start", cell.id])
+    assert rows["start", others[0].id] < rows["start", second.id]
+    assert rows["start", second.id] >= rows["end", first.id], "its teacher is in the store when it begins"
 
 
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
