@@ -2,7 +2,7 @@
 
 The torchvision wheel on PyPI is a CUDA build. Beside a CPU-only torch its library of operators cannot be loaded, and
 the import then fails at the first operator it wants to describe: ``operator torchvision::nms does not exist``.
-Declaring the two missing operators first, by schema alone, lets the import through; nothing here calls them.
+Declaring the two missing operators then, by schema alone, lets a second import through; nothing here calls them.
 """
 
 from __future__ import annotations

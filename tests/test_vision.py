@@ -1,4 +1,4 @@
-"""torchvision beside a torch of another build, with stand-ins for its package."""
+"""torchvision beside the torch that is there, and with stand-ins for builds that are not, in processes of their own."""
 
 from __future__ import annotations
 
@@ -8,6 +8,20 @@ import sys
 from pathlib import Path
 
 import pytest
+
+CODE = """
+import torch
+from benchbd.vision import torchvision
+vision = torchvision()
+assert torchvision() is vision
+assert vision.datasets.CIFAR10 and vision.datasets.GTSRB
+import torchvision.transforms.v2
+boxes, scores = torch.tensor([[0., 0, 9, 9], [0, 0, 9, 8], [20, 20, 30, 30]]), torch.tensor([.9, .8, .7])
+try:
+    print(vision.ops.nms(boxes, scores, 0.5).tolist())
+except (RuntimeError, NotImplementedError) as error:
+    print(type(error).__name__)
+"""
 
 ASK = "from benchbd.vision import torchvision; import torch; torchvision()"
 ASK += "; print(hasattr(torch.ops.torchvision, 'nms'), hasattr(torch.ops.torchvision, 'qnms'))"
@@ -38,3 +52,12 @@ def test_another_failure_is_told_as_it_is(tmp_path: Path) -> None:
     done = ask(tmp_path, OTHER)
     assert done.returncode != 0
     assert "something else" in done.stderr
+
+
+def test_import_works_without_warnings_and_leaves_real_operators_alone() -> None:
+    """Where the operators are real they still compute; where they were declared only, calling one is an error."""
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", CODE], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() in {"[0, 2]", "NotImplementedError", "RuntimeError"}
