@@ -23,14 +23,10 @@ DATA = "tiny(train=120,test=40,size=16)"
 
 
 @pytest.fixture(autouse=True)
-def _ready(monkeypatch, fresh_registry):
+def _ready(monkeypatch, fresh_registry, one_thread):
     monkeypatch.setattr(os, "fsync", lambda descriptor: None)
     registry.add_plugin_file(str(HERE / "barrier_plugins.py"))
     registry.add_plugin_file(str(HERE / "poison_plugins.py"))
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def write_secrets(path: Path, attack: str, scratch: Path) -> None:

@@ -21,12 +21,8 @@ CPU = torch.device("cpu")
 
 
 @pytest.fixture(autouse=True)
-def _quick(monkeypatch, fresh_registry):
+def _quick(monkeypatch, fresh_registry, one_thread):
     monkeypatch.setattr(os, "fsync", lambda descriptor: None)
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 samples = st.integers(2, 60).flatmap(

@@ -24,13 +24,9 @@ SMALL = "tiny(train=80,test=20,size=16)"
 
 
 @pytest.fixture(autouse=True)
-def _ready(monkeypatch, fresh_registry):
+def _ready(monkeypatch, fresh_registry, one_thread):
     monkeypatch.setattr(os, "fsync", lambda descriptor: None)
     registry.add_plugin_file(str(PLUGINS))
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def cell(defense: str = "none", **given) -> Cell:

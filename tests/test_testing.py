@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 
 import pytest
-import torch
 
 from benchbd import registry, testing
 from benchbd.errors import UsageError
@@ -13,12 +12,8 @@ from benchbd.testing_checks import CHECKS
 
 
 @pytest.fixture(autouse=True)
-def _quick(monkeypatch, fresh_registry):
+def _quick(monkeypatch, fresh_registry, one_thread):
     monkeypatch.setattr(os, "fsync", lambda descriptor: None)
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def said(kind: str, line: str) -> list[str]:
