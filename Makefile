@@ -36,7 +36,7 @@ torture: install  ## kill, fill and damage a run a hundred times; nothing may be
 	$(BIN)/python tests/torture.py --faults 100
 
 bench: install  ## benchmarks of the engine and the harness, ratios printed last
-	env $$($(BIN)/python -c "from benchbd.run.slots import KEEP_MEMORY as k; print(*(f'{n}={v}' for n, v in k.items()))") \
+	env $$($(BIN)/python -c "from benchbd.run.workers.slots import KEEP_MEMORY as k; print(*(f'{n}={v}' for n, v in k.items()))") \
 		$(BIN)/python -m pytest tests/bench --benchmark-only -s  # with the memory settings of a run's workers
 
 bench-gpu:  ## everything about a GPU in one script of under nine minutes; needs no installation

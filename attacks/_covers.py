@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from benchbd.components import Budget, DatasetInfo, share_of
-from benchbd.errors import Impossible
+from benchbd import Budget, DatasetInfo, Impossible, share_of
 
 
 def covers_of(ratio: float, rate: float, info: DatasetInfo) -> int:

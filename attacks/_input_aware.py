@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from benchbd import Diverged
 from benchbd.attacks._generator import Generator, fresh, mask_of, moved, pattern_of, put
+from benchbd.core.seeding import seed_for
 from benchbd.engine import Classifier
 from benchbd.engine.precision import arithmetic
-from benchbd.errors import Diverged
-from benchbd.seeding import seed_for
 
 DENSITY = 0.032
 """Mean mask value above which the mask network is punished."""

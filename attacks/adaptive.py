@@ -6,17 +6,14 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from benchbd import registry
+from benchbd import Attack, DatasetInfo, Stamp, UsageError, attack, registry, share_of
 from benchbd.attacks._covers import check_room, covers_of
-from benchbd.components import Attack, DatasetInfo, Stamp, attack, share_of
-from benchbd.errors import UsageError
-from benchbd.seeding import seed_for
+from benchbd.core.seeding import seed_for
 
 if TYPE_CHECKING:
     import torch
 
-    from benchbd.trained import TrainSet
-    from benchbd.workshop import Workshop
+    from benchbd import TrainSet, Workshop
 
 HORIZON = 80
 """Epochs in which the surrogate teacher's cosine would reach zero, as LfD's own teacher's."""

@@ -6,10 +6,9 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from benchbd import Attack, DatasetInfo, Impossible, Stamp, UsageError, attack
 from benchbd.attacks._grid import cell_for, grid
-from benchbd.components import Attack, DatasetInfo, Stamp, attack
-from benchbd.errors import Impossible, UsageError
-from benchbd.seeding import seed_for
+from benchbd.core.seeding import seed_for
 
 if TYPE_CHECKING:
     import torch

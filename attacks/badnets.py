@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from benchbd import Attack, DatasetInfo, Impossible, Stamp, UsageError, attack
 from benchbd.attacks._grid import cell_for, grid
-from benchbd.components import Attack, DatasetInfo, Stamp, attack
-from benchbd.errors import Impossible, UsageError
 
 if TYPE_CHECKING:
     import torch

@@ -7,14 +7,13 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from benchbd.components import Attack, Stamp, attack
-from benchbd.errors import UsageError
-from benchbd.seeding import seed_for
+from benchbd import Attack, Stamp, UsageError, attack
+from benchbd.core.seeding import seed_for
 
 if TYPE_CHECKING:
     import torch
 
-    from benchbd.workshop import Workshop
+    from benchbd import Workshop
 
 _AT_ONCE = 256
 """Images whose own noise is held at once."""

@@ -6,15 +6,13 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 
+from benchbd import Attack, DatasetInfo, Impossible, Stamp, UsageError, attack
 from benchbd.attacks._grid import cell_for, grid_difference
-from benchbd.components import Attack, DatasetInfo, Stamp, attack
-from benchbd.errors import Impossible, UsageError
 
 if TYPE_CHECKING:
     import torch
 
-    from benchbd.trained import Trained
-    from benchbd.workshop import Workshop
+    from benchbd import Trained, Workshop
 
 
 @attack("cl", version=1)

@@ -7,17 +7,16 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 
-from benchbd.components import Attack, DatasetInfo, Stamp, attack, share_of
-from benchbd.errors import Impossible, UsageError
-from benchbd.seeding import seed_for
+from benchbd import Attack, DatasetInfo, Impossible, Stamp, UsageError, attack, share_of
+from benchbd.core.seeding import seed_for
 
 if TYPE_CHECKING:
     import torch
 
+    from benchbd import Workshop
     from benchbd.attacks._generator import Generator
     from benchbd.attacks._input_aware import Schedule
     from benchbd.engine import Classifier
-    from benchbd.workshop import Workshop
 
 ENOUGH = 0.97
 """Success rate the generators' own classifier should show on held-out clean images before they are used."""

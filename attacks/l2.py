@@ -6,13 +6,12 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 
-from benchbd.components import Attack, Stamp, attack
-from benchbd.errors import UsageError
+from benchbd import Attack, Stamp, UsageError, attack
 
 if TYPE_CHECKING:
     import torch
 
-    from benchbd.workshop import Workshop
+    from benchbd import Workshop
 
 
 def smooth_noise(rng: np.random.Generator, size: int) -> np.ndarray:

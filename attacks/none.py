@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from benchbd.components import Attack, Stamp, attack
+from benchbd import Attack, Stamp, attack
 
 if TYPE_CHECKING:
     import torch

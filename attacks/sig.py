@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from benchbd.components import Attack, DatasetInfo, Stamp, attack
-from benchbd.errors import Impossible, UsageError
+from benchbd import Attack, DatasetInfo, Impossible, Stamp, UsageError, attack
 
 if TYPE_CHECKING:
     import torch

@@ -7,13 +7,12 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 
-from benchbd.components import Attack, DatasetInfo, Stamp, attack
-from benchbd.errors import Impossible, UsageError
+from benchbd import Attack, DatasetInfo, Impossible, Stamp, UsageError, attack
 
 if TYPE_CHECKING:
     import torch
 
-    from benchbd.workshop import Workshop
+    from benchbd import Workshop
 
 MEANS = (95.0, 98.0, 106.0)
 """Mean of each channel inside the public square trigger (I-BAU's artefact), 0..255."""

@@ -6,15 +6,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from benchbd import Attack, DatasetInfo, Stamp, UsageError, attack
 from benchbd.attacks._covers import check_room, covers_of
-from benchbd.components import Attack, DatasetInfo, Stamp, attack
-from benchbd.errors import UsageError
-from benchbd.seeding import seed_for
+from benchbd.core.seeding import seed_for
 
 if TYPE_CHECKING:
     import torch
 
-    from benchbd.workshop import Workshop
+    from benchbd import Workshop
 
 _AT_ONCE = 256
 """Images whose own noise is held at once."""

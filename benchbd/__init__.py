@@ -9,35 +9,38 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from benchbd.components import (
+from benchbd.core.images import DatasetInfo, Images, Normalisation
+from benchbd.core.recipe import Recipe
+from benchbd.errors import BenchbdError, Diverged, Impossible, UsageError
+from benchbd.plugins.contract import (
     UNDEFENDED,
     Attack,
     Budget,
     Dataset,
-    DatasetInfo,
     Defense,
-    Images,
     Model,
-    Normalisation,
     Stamp,
     Training,
     attack,
     dataset,
     defense,
     model,
+    share_of,
 )
-from benchbd.errors import BenchbdError, Diverged, Impossible, UsageError
-from benchbd.recipe import Recipe
 
 if TYPE_CHECKING:
-    from benchbd.lab import Lab, Trained, TrainSet
-    from benchbd.library import load_results, run_matrix
-    from benchbd.workshop import Workshop
+    from benchbd.api import load_results, run_matrix
+    from benchbd.plugins import registry
+    from benchbd.plugins.handles import Lab, Workshop
+    from benchbd.plugins.train_set import TrainSet
+    from benchbd.plugins.trained import Trained
 
 _LAZY = {
-    **dict.fromkeys(("Lab", "Trained", "TrainSet"), "benchbd.lab"),
-    **dict.fromkeys(("load_results", "run_matrix"), "benchbd.library"),
-    "Workshop": "benchbd.workshop",
+    **dict.fromkeys(("Lab", "Workshop"), "benchbd.plugins.handles"),
+    "TrainSet": "benchbd.plugins.train_set",
+    "Trained": "benchbd.plugins.trained",
+    "registry": "benchbd.plugins",
+    **dict.fromkeys(("load_results", "run_matrix"), "benchbd.api"),
 }
 
 __all__ = [
@@ -66,7 +69,9 @@ __all__ = [
     "defense",
     "load_results",
     "model",
+    "registry",
     "run_matrix",
+    "share_of",
 ]
 
 
@@ -74,5 +79,6 @@ def __getattr__(name: str) -> Any:
     if name in _LAZY:
         import importlib
 
-        return getattr(importlib.import_module(_LAZY[name]), name)
+        module = importlib.import_module(_LAZY[name])
+        return getattr(module, name) if hasattr(module, name) else importlib.import_module(f"{_LAZY[name]}.{name}")
     raise AttributeError(f"module 'benchbd' has no attribute {name!r}")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from benchbd.errors import UsageError
+from benchbd import UsageError
 
 if TYPE_CHECKING:
     from torch import Tensor

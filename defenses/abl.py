@@ -7,14 +7,13 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 
-from benchbd.components import Attack, DatasetInfo, Defense, Training, defense
-from benchbd.errors import Diverged, Impossible, UsageError
+from benchbd import Attack, DatasetInfo, Defense, Diverged, Impossible, Training, UsageError, defense
 
 if TYPE_CHECKING:
     import torch
 
+    from benchbd import Lab, Trained
     from benchbd.engine import Loss
-    from benchbd.lab import Lab, Trained
 
 EXPLODED = 1e4
 """Mean cross-entropy of the isolated samples in one epoch above which the ascent counts as exploded.

@@ -6,14 +6,13 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from benchbd.components import Attack, Defense, Training, defense
+from benchbd import Attack, Defense, Diverged, Training, UsageError, defense
 from benchbd.defenses._clusters import Analysis, Clusters, Reduction, Scope, Settings, cluster
-from benchbd.errors import Diverged, UsageError
 
 if TYPE_CHECKING:
     import torch
 
-    from benchbd.lab import Lab, Trained, TrainSet
+    from benchbd import Lab, Trained, TrainSet
 
 PRESETS: dict[str, tuple[Scope, Reduction, Analysis]] = {
     "per-class": ("label", "pca", "size"),

@@ -8,16 +8,15 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from benchbd.components import Attack, DatasetInfo, Defense, Training, defense
+from benchbd import Attack, DatasetInfo, Defense, Impossible, Training, UsageError, defense
 from benchbd.defenses._mixmatch import MixMatch, train_epoch
 from benchbd.defenses._sce import symmetric_cross_entropy
-from benchbd.errors import Impossible, UsageError
 
 if TYPE_CHECKING:
     import torch
 
+    from benchbd import Lab, Trained
     from benchbd.engine import Classifier, Run
-    from benchbd.lab import Lab, Trained
 
 
 def lowest(losses: torch.Tensor, share: float) -> torch.Tensor:

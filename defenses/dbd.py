@@ -7,18 +7,17 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from benchbd.components import Attack, DatasetInfo, Defense, Training, defense
+from benchbd import Attack, DatasetInfo, Defense, Impossible, Training, UsageError, defense
 from benchbd.defenses._mixmatch import MixMatch, train_epoch
 from benchbd.defenses._sce import symmetric_cross_entropy
 from benchbd.defenses._views import ViewSettings, random_views
-from benchbd.errors import Impossible, UsageError
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
+    from benchbd import Lab, Trained
     from benchbd.engine import Classifier, Run
-    from benchbd.lab import Lab, Trained
 
 
 def nt_xent(projected: torch.Tensor, temperature: float) -> torch.Tensor:

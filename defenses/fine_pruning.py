@@ -6,11 +6,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 
-from benchbd.components import UNDEFENDED, Attack, DatasetInfo, Defense, Training, defense
-from benchbd.errors import Impossible, UsageError
+from benchbd import UNDEFENDED, Attack, DatasetInfo, Defense, Impossible, Training, UsageError, defense
 
 if TYPE_CHECKING:
-    from benchbd.lab import Lab, Trained
+    from benchbd import Lab, Trained
 
 PROFILES = {"paper": (0.08, 0), "canonical": (0.04, 10)}
 """Largest accuracy drop and epochs of fine-tuning: as LfD's table seems to have done, and as fine-pruning's authors."""

@@ -8,14 +8,12 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 
-from benchbd import registry
-from benchbd.components import Attack, DatasetInfo, Defense, Training, defense
-from benchbd.errors import Diverged, Impossible, UsageError
+from benchbd import Attack, DatasetInfo, Defense, Diverged, Impossible, Training, UsageError, defense, registry
 
 if TYPE_CHECKING:
     import torch
 
-    from benchbd.lab import Lab, Trained
+    from benchbd import Lab, Trained
 
 
 CHANCE = 0.01

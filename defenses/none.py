@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from benchbd.components import UNDEFENDED, Attack, Defense, Training, defense
+from benchbd import UNDEFENDED, Attack, Defense, Training, defense
 
 if TYPE_CHECKING:
-    from benchbd.lab import Lab, Trained
+    from benchbd import Lab, Trained
 
 
 @defense("none", version=1)

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from benchbd.components import UNDEFENDED, Attack, Defense, Training, defense
+from benchbd import UNDEFENDED, Attack, Defense, Training, defense
 
 if TYPE_CHECKING:
-    from benchbd.lab import Lab, Trained
+    from benchbd import Lab, Trained
 
 
 @defense("oracle", version=1)

@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from benchbd import params, registry
-from benchbd.components import Attack, DatasetInfo, Defense, Training, defense
-from benchbd.errors import Impossible, UsageError
+from benchbd import Attack, DatasetInfo, Defense, Impossible, Training, UsageError, defense, registry
+from benchbd.core import params
 
 if TYPE_CHECKING:
-    from benchbd.lab import Lab, Trained
+    from benchbd import Lab, Trained
 
 
 def spec_of(made: Defense) -> str:

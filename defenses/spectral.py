@@ -6,11 +6,10 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 
-from benchbd.components import UNDEFENDED, Attack, Defense, Training, defense
-from benchbd.errors import UsageError
+from benchbd import UNDEFENDED, Attack, Defense, Training, UsageError, defense
 
 if TYPE_CHECKING:
-    from benchbd.lab import Lab, Trained
+    from benchbd import Lab, Trained
 
 
 class Signature(NamedTuple):

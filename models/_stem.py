@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from benchbd.errors import Impossible
+from benchbd import Impossible
 
 StemKind = Literal["auto", "cifar", "imagenet"]
 LARGE = 96

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING, ClassVar
 
-from benchbd.components import DatasetInfo, Model, model
+from benchbd import DatasetInfo, Model, model
 from benchbd.models._stem import at_least
 
 if TYPE_CHECKING:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING
 
-from benchbd.components import DatasetInfo, Model, model
-from benchbd.errors import UsageError
+from benchbd import DatasetInfo, Model, UsageError, model
 from benchbd.models._stem import at_least
 
 if TYPE_CHECKING:

@@ -18,9 +18,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from benchbd.components import Defense, defense
 from benchbd.errors import BenchbdError
-from benchbd.store import Store
+from benchbd.plugins.contract import Defense, defense
+from benchbd.storage.artifacts import Store
 
 _KEY = re.compile(r"[0-9a-f]{16,64}")
 _PATH = re.compile(r"/[^\s'\":]+")

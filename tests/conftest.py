@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from benchbd import registry
-from benchbd.components import Dataset, Normalisation
-from benchbd.recipe import Recipe
+from benchbd.core.images import Normalisation
+from benchbd.core.recipe import Recipe
+from benchbd.plugins import registry
+from benchbd.plugins.contract import Dataset
 
 if TYPE_CHECKING:
-    from benchbd.lab import Lab, TrainSet
+    from benchbd.lab.lab import Lab
+    from benchbd.plugins.train_set import TrainSet
 
 _watched: list[list[str]] = []
 _PATHS = {"os.mkdir": 0, "os.rename": 1, "os.remove": 0, "os.rmdir": 0, "os.symlink": 1, "os.link": 1, "os.truncate": 0}
@@ -94,9 +96,11 @@ def lab_over(tmp_path: Path) -> Callable[..., Lab]:
     """A lab over a set of four classes, 16 pixels: ``lab_over(data, recipe, model="tiny-net", seed=1, ...)``."""
     import torch
 
-    from benchbd.cell import part_of
-    from benchbd.lab import Lab, Ledger, NetworkPlan
-    from benchbd.store import Store
+    from benchbd.lab.costs import Ledger
+    from benchbd.lab.lab import Lab
+    from benchbd.plugins.identity import part_of
+    from benchbd.plugins.trained import NetworkPlan
+    from benchbd.storage.artifacts import Store
 
     def build(
         data: TrainSet,
@@ -129,8 +133,8 @@ def plugin_file(tmp_path: Path, fresh_registry: None) -> Callable[..., Path]:
     def write(text: str, name: str = "mine.py") -> Path:
         head = (
             "from __future__ import annotations\n"
-            "from benchbd.components import *\n"
-            "from benchbd.components import attack, dataset, defense, model\n"
+            "from benchbd.plugins.contract import *\n"
+            "from benchbd.plugins.contract import attack, dataset, defense, model\n"
         )
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -7,8 +7,8 @@ import sys
 import time
 from typing import ClassVar
 
-from benchbd.components import Attack, Defense, Model, Stamp, attack, defense, model
 from benchbd.errors import Diverged, Impossible, UsageError
+from benchbd.plugins.contract import Attack, Defense, Model, Stamp, attack, defense, model
 
 
 @defense("ends", version=1)

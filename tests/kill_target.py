@@ -22,7 +22,7 @@ def main() -> None:
     output, every = Path(sys.argv[1]), float(sys.argv[2])
     import torch
 
-    from benchbd import execute as module
+    from benchbd.pipeline import run_cell as module
 
     torch.set_num_threads(1)
     for name in ("sklearn.datasets", "sklearn.cluster", "sklearn.decomposition", "torch._dynamo"):

@@ -5,7 +5,8 @@ Whatever suspects what is learnt first must suspect exactly the poison. Register
 
 from __future__ import annotations
 
-from benchbd.components import Attack, Dataset, DatasetInfo, Images, Stamp, attack, dataset
+from benchbd.core.images import DatasetInfo, Images
+from benchbd.plugins.contract import Attack, Dataset, Stamp, attack, dataset
 
 COUNT, CLASSES, SIZE = 240, 4, 16
 

@@ -6,7 +6,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from benchbd.components import Attack, Stamp, attack
+from benchbd.plugins.contract import Attack, Stamp, attack
 
 CALLS: list[str] = []
 

@@ -11,12 +11,13 @@ import numpy as np
 import pytest
 import torch
 
-from benchbd import execute as module
-from benchbd import registry, testing
 from benchbd.errors import UsageError
-from benchbd.execute import _clean_part, execute
-from benchbd.poison import Poisoner, apply
-from benchbd.store import Store
+from benchbd.pipeline import run_cell as module
+from benchbd.pipeline.poison import Poisoner, apply
+from benchbd.pipeline.run_cell import _clean_part, execute
+from benchbd.plugins import registry
+from benchbd.storage.artifacts import Store
+from benchbd.testing import checker
 
 HERE = Path(__file__).parent
 DATA = "tiny(train=120,test=40,size=16)"
@@ -33,7 +34,7 @@ def write_secrets(path: Path, attack: str, scratch: Path) -> None:
     """Fingerprints of all that must not be found. The arrays themselves are gone when this returns."""
     spy = registry.load("defenses", "spy").train.__globals__
     whole, singly = spy["whole"], spy["singly"]
-    this = testing.cell(dataset=DATA, attack=attack, defense="spy-clean")
+    this = checker.cell(dataset=DATA, attack=attack, defense="spy-clean")
     made = this.made()
     poisoner = Poisoner(this, made, Store(scratch), torch.device("cpu"), lambda event: None, None)
     clean, info = poisoner.train_set()
@@ -74,7 +75,7 @@ def spy(tmp_path):
         write_secrets(path, attack, tmp_path / "scratch")
         gc.collect()
         defense = f"{name}(secrets={str(path)!r}, everywhere={everywhere})"
-        this = testing.cell(dataset=DATA, attack=attack, defense=defense)
+        this = checker.cell(dataset=DATA, attack=attack, defense=defense)
         record = execute(this.to_json(), output=tmp_path / "out", device="cpu", on_event=on_event)
         assert record["status"] == "done", record["error"]
         assert record["notes"]["reach"]["arrays"] > 10
@@ -131,7 +132,7 @@ def test_needs_that_are_not_declared_are_refused_with_what_to_say(tmp_path, plug
             f"greedy_{need}.py",
         )
         registry.add_plugin_file(str(path))
-        this = testing.cell(dataset=DATA, attack="watch-dirty", defense=f"greedy-{need}")
+        this = checker.cell(dataset=DATA, attack="watch-dirty", defense=f"greedy-{need}")
         record = execute(this.to_json(), output=tmp_path, device="cpu")
         assert record["status"] == "failed"
         assert f'needs = ("{need}",)' in record["error"]
@@ -288,7 +289,7 @@ def test_the_labs_shelf_gives_no_poison_and_nothing_once_the_cell_is_over(tmp_pa
         return lab
 
     monkeypatch.setattr(module, "_open_lab", watching)
-    this = testing.cell(dataset=DATA, attack="watch-drawn", epochs=0)
+    this = checker.cell(dataset=DATA, attack="watch-drawn", epochs=0)
     record = execute(this.to_json(), output=tmp_path, device="cpu")
     assert record["status"] == "done", record["error"]
     assert not isinstance(seen[0], Store)

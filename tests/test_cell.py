@@ -13,10 +13,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from benchbd import registry
-from benchbd.cell import Cell, Part, canonical, identity, part_of
+from benchbd.core.hashing import canonical
+from benchbd.core.recipe import Recipe
 from benchbd.errors import UsageError
-from benchbd.recipe import Recipe
+from benchbd.plan.cell import Cell, identity
+from benchbd.plugins import registry
+from benchbd.plugins.identity import part_of
+from benchbd.plugins.part import Part
 
 SPEC: dict[str, Any] = {
     "schema": 1,

@@ -7,8 +7,8 @@ import sys
 
 import pytest
 
-from benchbd import matrix
 from benchbd.cli import main
+from benchbd.plan import matrix
 
 KINDS = ("attack", "defense", "model", "dataset")
 
@@ -166,14 +166,14 @@ def test_a_plugin_that_leaves_does_not_take_the_command_along(inside, plugin_fil
 
 
 REACHES = {
-    "imports benchbd.poison": "import importlib; importlib.import_module('benchbd.poison')",
-    "imports benchbd.data.digits": "from benchbd.data.digits import Digits",
-    "uses benchbd.store": "import benchbd; benchbd.store",
+    "imports benchbd.pipeline.poison": "import importlib; importlib.import_module('benchbd.pipeline.poison')",
+    "imports benchbd.datasets.digits": "from benchbd.datasets.digits import Digits",
+    "uses benchbd.storage.artifacts": "import benchbd; benchbd.storage.artifacts",
     "reaches into the lab (_truth)": "lab._truth if False else None",
     "looks at what the harness holds (sys._getframe)": "import sys; sys._getframe",
     "looks at what the harness holds (gc.get_objects)": "import gc; gc.get_objects",
     "makes a data set": "from benchbd import registry; registry.make('datasets', 'digits') if False else None",
-    "helper.py line 1 imports benchbd.evaluate": "if False: from . import helper",
+    "helper.py line 1 imports benchbd.pipeline.evaluate": "if False: from . import helper",
     "needs names 'clean', but lab.clean is never looked at": "pass",
 }
 DEFENSE = '''
@@ -191,19 +191,21 @@ class Mine(Defense):
 
 @pytest.mark.parametrize("fault", REACHES)
 def test_ways_past_the_barrier_are_seen(inside, plugin_file, fault):
-    from benchbd import registry, testing
-    from benchbd.testing_barrier import keeps_out
+    from benchbd.plugins import registry
+    from benchbd.testing import checker
+    from benchbd.testing.barrier import keeps_out
 
-    (inside / "helper.py").write_text("from benchbd.evaluate import accuracy\n")
+    (inside / "helper.py").write_text("from benchbd.pipeline.evaluate import accuracy\n")
     registry.add_plugin_file(str(plugin_file(DEFENSE.format(line=REACHES[fault]))))
-    bench = testing.Bench("defenses", "mine")
-    found = testing.faults(bench, keeps_out)
+    bench = checker.Bench("defenses", "mine")
+    found = checker.faults(bench, keeps_out)
     assert any(fault in line for line in found), found
 
 
 def test_a_need_that_is_used_is_no_fault(inside, plugin_file):
-    from benchbd import registry, testing
-    from benchbd.testing_barrier import keeps_out
+    from benchbd.plugins import registry
+    from benchbd.testing import checker
+    from benchbd.testing.barrier import keeps_out
 
     registry.add_plugin_file(str(plugin_file(DEFENSE.format(line="len(lab.clean)"))))
-    assert testing.faults(testing.Bench("defenses", "mine"), keeps_out) == []
+    assert checker.faults(checker.Bench("defenses", "mine"), keeps_out) == []

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchbd import registry
-from benchbd.data import _fetch, cifar10
-from benchbd.data._fetch import fetch_archive
+from benchbd.datasets import _fetch, cifar10
+from benchbd.datasets._fetch import fetch_archive
 from benchbd.errors import UsageError
+from benchbd.plugins import registry
 
 ROOT = os.environ.get("BENCHBD_DATA", "")
 real = pytest.mark.skipif(
@@ -129,7 +129,7 @@ def test_a_root_that_is_no_folder(tmp_path: Path) -> None:
 
 
 def test_file_names_agree_with_torchvision() -> None:
-    from benchbd.vision import torchvision
+    from benchbd.datasets._torchvision import torchvision
 
     known = torchvision().datasets.CIFAR10
     names = [name for name, _ in [*known.train_list, *known.test_list]] + [known.meta["filename"]]

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from benchbd.data import _decoded
-from benchbd.data._decoded import Source, decoded
+from benchbd.datasets import _decoded
+from benchbd.datasets._decoded import Source, decoded
 from benchbd.errors import UsageError
 
 

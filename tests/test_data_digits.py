@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from benchbd import registry
-from benchbd.data.digits import enlarge
+from benchbd.datasets.digits import enlarge
 from benchbd.errors import UsageError
+from benchbd.plugins import registry
 
 
 def rows(images: torch.Tensor, labels: torch.Tensor) -> Counter[tuple[bytes, int]]:

@@ -11,11 +11,11 @@ import pytest
 import torch
 from PIL import Image
 
-from benchbd import registry
-from benchbd.components import Attack
-from benchbd.data import gtsrb
-from benchbd.data._decoded import Source, decoded
+from benchbd.datasets import gtsrb
+from benchbd.datasets._decoded import Source, decoded
 from benchbd.errors import Impossible, UsageError
+from benchbd.plugins import registry
+from benchbd.plugins.contract import Attack
 
 ROOT = os.environ.get("BENCHBD_DATA", "")
 real = pytest.mark.skipif(
@@ -195,7 +195,7 @@ def test_unreadable_annotations_are_one_line(small: Path, content: bytes) -> Non
 def test_real_files_are_the_full_set_and_equal_torchvisions_reading(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from benchbd.vision import torchvision
+    from benchbd.datasets._torchvision import torchvision
 
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     where = Path(ROOT) / "gtsrb"

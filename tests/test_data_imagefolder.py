@@ -11,8 +11,8 @@ import pytest
 import torch
 from PIL import Image
 
-from benchbd import registry
 from benchbd.errors import UsageError
+from benchbd.plugins import registry
 
 ROOT = os.environ.get("BENCHBD_DATA", "")
 real = pytest.mark.skipif(

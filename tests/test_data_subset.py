@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchbd.data._subset import choose, part, share_out
+from benchbd.datasets._subset import choose, part, share_out
 from benchbd.errors import UsageError
 
 counts_lists = st.lists(st.integers(1, 400), min_size=1, max_size=50)

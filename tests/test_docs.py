@@ -15,14 +15,17 @@ from typing import NamedTuple
 
 import pytest
 
-from benchbd import matrix, matrixfile, params, registry, testing
 from benchbd.cli import VERBS, main, parser
 from benchbd.cli.common import load_plan
 from benchbd.cli.plot import FIGURES
+from benchbd.core import params
+from benchbd.core.recipe import Recipe
 from benchbd.errors import UsageError
-from benchbd.recipe import Recipe
-from benchbd.report import figures, plots
-from benchbd.report import records as report_records
+from benchbd.plan import matrix, matrix_file
+from benchbd.plugins import registry
+from benchbd.report.figures import panels, plots
+from benchbd.storage import results_file as report_records
+from benchbd.testing import checker
 
 ROOT = Path(__file__).parents[1]
 DOCS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -112,7 +115,7 @@ def test_every_link_leads_somewhere(path):
 def test_every_matrix_shown_is_one(path, tmp_path, fresh_registry):
     for block in blocks(path):
         if block.language == "yaml" and "defenses:" in block.text and not block.file:
-            assert matrix.resolve(matrixfile.parse(block.text, path.name), path.name).cells
+            assert matrix.resolve(matrix_file.parse(block.text, path.name), path.name).cells
 
 
 def test_files_named_in_prose_exist():
@@ -129,7 +132,7 @@ def test_the_defense_of_the_readme_keeps_its_promises(tmp_path, fresh_registry, 
     (tmp_path / "my_defense.py").write_text(code)
     registry.add_plugin_file(str(tmp_path / "my_defense.py"))
     # It leaves the plan's counts to the default, which the text does not speak of.
-    found = [line for line in testing.check("defenses", "trim") if ": trains_what_it_says: " not in line]
+    found = [line for line in checker.check("defenses", "trim") if ": trains_what_it_says: " not in line]
     assert found == []
 
 
@@ -280,6 +283,6 @@ def test_records_behind_the_figures_are_cells_of_the_commands_shown(fresh_regist
 
 @pytest.mark.parametrize("path", sorted((ROOT / "docs" / "figures").glob("*.csv")), ids=lambda path: path.stem)
 def test_figures_shown_are_drawn_from_committed_records(path):
-    (figure,) = figures.figures(path.stem, figures.source(committed_figures()))
+    (figure,) = panels.figures(path.stem, panels.source(committed_figures()))
     assert plots.numbers(figure) == path.read_text()
     assert path.with_suffix(".png").stat().st_size > 10_000

@@ -15,10 +15,13 @@ import numpy as np
 import pytest
 import torch
 
-from benchbd import lab as lab_module
-from benchbd import matrix, records, registry, testing
-from benchbd.cell import Cell
-from benchbd.execute import execute
+from benchbd.lab import lab as lab_module
+from benchbd.pipeline.run_cell import execute
+from benchbd.plan import matrix
+from benchbd.plan.cell import Cell
+from benchbd.plugins import registry
+from benchbd.storage import records
+from benchbd.testing import checker
 
 HERE = Path(__file__).parent
 DATA, MODEL, ATTACKS = "digits(train=200,test=60)", "resnet18(width=4)", ("none", "bn-g", "blend")
@@ -53,7 +56,7 @@ def specs() -> list[str]:
 
 def cells_of(attacks=ATTACKS, defenses=None, **given) -> tuple[Cell, ...]:
     base = {"dataset": DATA, "model": MODEL, "epochs": 1, "batch_size": 50, **given}
-    return tuple(testing.cell(**base, attack=a, defense=d) for a in attacks for d in defenses or specs())
+    return tuple(checker.cell(**base, attack=a, defense=d) for a in attacks for d in defenses or specs())
 
 
 def predicted(cells) -> Counter:
@@ -199,7 +202,7 @@ def find(tmp_path, fresh_registry):
 
     def go(defense: str, epochs: int = 1, **given) -> dict:
         base = {"dataset": "planted", "model": "tiny-net", "attack": "white", "epochs": epochs, "batch_size": 32}
-        this = testing.cell(**base, defense=defense, **given)
+        this = checker.cell(**base, defense=defense, **given)
         record = execute(this.to_json(), output=tmp_path, device="cpu")
         assert record["status"] == "done", record["error"]
         assert record["poison"]["count"] == POISON

@@ -13,11 +13,13 @@ import numpy as np
 import pytest
 import torch
 
-from benchbd import records, registry, store, testing
-from benchbd.cell import Cell, identity
 from benchbd.errors import UsageError
-from benchbd.execute import execute
-from benchbd.report import records as reading
+from benchbd.pipeline.run_cell import execute
+from benchbd.plan.cell import Cell, identity
+from benchbd.plugins import registry
+from benchbd.storage import artifacts, records
+from benchbd.storage import results_file as reading
+from benchbd.testing import checker
 
 PLUGINS = Path(__file__).with_name("execute_plugins.py")
 SMALL = "tiny(train=80,test=20,size=16)"
@@ -30,7 +32,7 @@ def _ready(monkeypatch, fresh_registry, one_thread):
 
 
 def cell(defense: str = "none", **given) -> Cell:
-    return testing.cell(**{"dataset": SMALL, "attack": "tiny-patch", "defense": defense, "epochs": 1, **given})
+    return checker.cell(**{"dataset": SMALL, "attack": "tiny-patch", "defense": defense, "epochs": 1, **given})
 
 
 @pytest.fixture
@@ -191,7 +193,7 @@ def test_evidence_that_cannot_be_judged_hides_no_failure(run, monkeypatch):
     def broken(*given):
         raise RuntimeError("no memory for that")
 
-    monkeypatch.setattr("benchbd.evaluate.detection", broken)
+    monkeypatch.setattr("benchbd.pipeline.evaluate.detection", broken)
     events = []
     record = run(cell("ends(how='diverged')"), on_event=events.append)
     assert (record["status"], record["error"]) == ("diverged", "ascent exploded in epoch 2 of 9")
@@ -207,7 +209,7 @@ SUSPECT = ["tiny-filter", f"{ABL})", "lfd(teacher='tiny-net', teacher_epochs=1, 
 def test_mean_losses_of_clean_and_poisoned_samples_stand_beside_a_suspicion(run, tmp_path, defense):
     record = run(cell(defense))
     assert record["status"] == "done", record["error"]
-    shelf = store.Store(tmp_path / "out" / "store")
+    shelf = artifacts.Store(tmp_path / "out" / "store")
     losses = shelf.get("array", record["artifacts"]["stages"]["losses"]).arrays["losses"].astype(float)
     poisoned = np.zeros(80, bool)
     poisoned[shelf.get("poison", record["artifacts"]["poisoned_set"]).arrays["indices"]] = True
@@ -264,7 +266,7 @@ def test_a_cell_of_unknown_plugins_is_refused_without_a_record(tmp_path):
 def test_a_record_that_cannot_be_written_raises_and_loses_nothing(run, tmp_path, monkeypatch):
     this = cell()
     first = run(this)
-    real = store._write
+    real = artifacts._write
 
     def full(path, data):
         if path.parent.name == "records":
@@ -272,7 +274,7 @@ def test_a_record_that_cannot_be_written_raises_and_loses_nothing(run, tmp_path,
         real(path, data)
 
     with monkeypatch.context() as patch:
-        patch.setattr(store, "_write", full)
+        patch.setattr(artifacts, "_write", full)
         with pytest.raises(OSError, match="No space left"):
             execute(this.to_json(), output=tmp_path / "out", device="cpu")
     assert records.read_record(tmp_path / "out", this.id) == first
@@ -280,7 +282,7 @@ def test_a_record_that_cannot_be_written_raises_and_loses_nothing(run, tmp_path,
 
 def test_a_full_disk_in_the_middle_is_told_and_what_was_stored_serves_the_next_try(run, monkeypatch):
     this = cell("tiny-filter")
-    real, written = store._write, []
+    real, written = artifacts._write, []
 
     def full(path, data):
         if path.name == "arrays.safetensors" and len(written) == 3:
@@ -290,7 +292,7 @@ def test_a_full_disk_in_the_middle_is_told_and_what_was_stored_serves_the_next_t
         real(path, data)
 
     with monkeypatch.context() as patch:
-        patch.setattr(store, "_write", full)
+        patch.setattr(artifacts, "_write", full)
         record = run(this)
     assert record["status"] == "failed"
     assert record["error"].startswith("the disk is full (")

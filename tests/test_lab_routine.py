@@ -10,13 +10,15 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from benchbd import engine, registry, testing
-from benchbd.cell import part_of
+from benchbd import engine
+from benchbd.core.recipe import Recipe
 from benchbd.errors import Diverged, UsageError
-from benchbd.lab import Checkpoint
-from benchbd.poison import clean_set
-from benchbd.recipe import Recipe
-from benchbd.store import Store
+from benchbd.pipeline.poison import clean_set
+from benchbd.plugins import registry
+from benchbd.plugins.identity import part_of
+from benchbd.storage.artifacts import Store
+from benchbd.storage.checkpoint import Checkpoint
+from benchbd.testing import checker
 
 pytestmark = pytest.mark.usefixtures("one_thread", "fresh_registry")
 
@@ -48,7 +50,7 @@ class Spoiled:
 @pytest.fixture
 def open_lab(lab_over, tmp_path, monkeypatch):
     monkeypatch.setattr(os, "fsync", lambda descriptor: None)
-    testing.register()
+    checker.register()
     tiny = registry.make("datasets", "tiny", train=64, size=16)
     data = clean_set(part_of(tiny), tiny.load("train", None))
 

@@ -10,14 +10,16 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from benchbd import UsageError, load_results, registry, run_matrix, testing
+from benchbd import UsageError, load_results, run_matrix
+from benchbd.plugins import registry
+from benchbd.testing import checker
 
 RESULTS = Path(__file__).parents[1] / "leaderboard" / "results.jsonl"
 
 
 @pytest.fixture
 def tiny(fresh_registry, one_thread):
-    testing.register()
+    checker.register()
     return {
         "name": "mine",
         "recipe": {"epochs": 1, "batch_size": 32, "augment": []},
@@ -50,7 +52,7 @@ def test_a_matrix_runs_and_is_read_as_one_row_a_cell(tiny, tmp_path):
 def test_what_is_done_is_not_run_again_and_filters_and_sets_are_heard(tiny, tmp_path, monkeypatch):
     one = run_matrix(tiny, output=tmp_path, executor="inline", device="cpu", filters=["defense=none", "attack=none"])
     assert len(one) == 1
-    monkeypatch.setattr("benchbd.execute.execute", lambda *_, **__: pytest.fail("it ran again"))
+    monkeypatch.setattr("benchbd.pipeline.run_cell.execute", lambda *_, **__: pytest.fail("it ran again"))
     again = run_matrix(tiny, output=tmp_path, executor="inline", device="cpu", filters=["defense=none", "attack=none"])
     pd.testing.assert_frame_equal(one, again)
 

@@ -11,10 +11,11 @@ import pytest
 import torch
 from torch import nn
 
-from benchbd import params, registry
-from benchbd.components import DatasetInfo
+from benchbd.core import params
+from benchbd.core.images import DatasetInfo
+from benchbd.datasets._torchvision import torchvision
 from benchbd.errors import Impossible, UsageError
-from benchbd.vision import torchvision
+from benchbd.plugins import registry
 
 ALL = ["resnet18", "resnet34", "resnet-s", "resnet-s1", "resnet-s2", "vgg11", "vgg-s", "lenet", "lenet-s"]
 ALL += ["mobilenetv2", "mobilenetv2-s"]
@@ -247,7 +248,7 @@ def test_sizes_below_one_are_refused(spec: str) -> None:
 def test_plugin_files_import_nothing_heavy() -> None:
     """Planning imports model and data set plugins; torch and numpy must wait until something is built or read."""
     code = (
-        "import sys, benchbd.registry as r\n"
+        "import sys, benchbd.plugins.registry as r\n"
         "for kind in ('models', 'datasets'):\n"
         "    for e in r.entries(kind): r.load(kind, e.name)().params()\n"
         "print(sorted({'torch', 'numpy', 'torchvision', 'sklearn', 'PIL'} & set(sys.modules)))"

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from benchbd import matrix
+from benchbd.plan import matrix
 
 ROOT = Path(__file__).parents[1]
 PLUGIN_FOLDERS = ("attacks", "defenses", "models", "matrices")

@@ -8,13 +8,14 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from benchbd import registry, testing
-from benchbd.cell import part_of
+from benchbd.core.recipe import Recipe
 from benchbd.errors import UsageError
-from benchbd.lab import Lab
-from benchbd.packs import train_packed
-from benchbd.poison import clean_set
-from benchbd.recipe import Recipe
+from benchbd.lab.lab import Lab
+from benchbd.lab.packed_training import train_packed
+from benchbd.pipeline.poison import clean_set
+from benchbd.plugins import registry
+from benchbd.plugins.identity import part_of
+from benchbd.testing import checker
 
 pytestmark = pytest.mark.usefixtures("one_thread", "fresh_registry")
 
@@ -22,7 +23,7 @@ pytestmark = pytest.mark.usefixtures("one_thread", "fresh_registry")
 @pytest.fixture
 def lab(lab_over: Callable[..., Lab], monkeypatch: pytest.MonkeyPatch) -> Lab:
     monkeypatch.setattr(os, "fsync", lambda descriptor: None)
-    testing.register()
+    checker.register()
     made = registry.make("datasets", "tiny", train=48, size=16)
     data = clean_set(part_of(made), made.load("train", None))
     return lab_over(data, Recipe(epochs=2, batch_size=16, augment=()), "resnet-s")

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from benchbd import params
+from benchbd.core import params
 from benchbd.errors import UsageError
 
 

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from benchbd import store as store_module
-from benchbd.data._decoded import Source, decoded
-from benchbd.store import Store
+from benchbd.datasets._decoded import Source, decoded
+from benchbd.storage import artifacts as store_module
+from benchbd.storage.artifacts import Store
 
 KEY = "ab" * 32
 

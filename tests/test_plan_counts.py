@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchbd import matrix, records
 from benchbd.cli import main
+from benchbd.plan import matrix
+from benchbd.storage import records
 
 MATRIX = """
 name: counts

@@ -21,7 +21,7 @@ def told(
     """What a plan of table2 says where there are no data and no network."""
     (tmp_path / "data").mkdir()
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("benchbd.data._fetch.reachable", lambda url: False)
+    monkeypatch.setattr("benchbd.datasets._fetch.reachable", lambda url: False)
 
     def tell(*words: str) -> str:
         assert main(["plan", "table2", "--data", "data", *words]) == 0

@@ -12,10 +12,11 @@ import torch
 
 from benchbd.cli import main
 from benchbd.cli.preview import _line
-from benchbd.components import Stamp
+from benchbd.core.recipe import Recipe
 from benchbd.errors import Diverged, Impossible
-from benchbd.preview import Shown, amplified, draw_sheet, norms, poisoner_for, show
-from benchbd.recipe import Recipe
+from benchbd.pipeline.preview import Shown, draw_sheet, norms, poisoner_for, show
+from benchbd.pipeline.trigger_image import amplified
+from benchbd.plugins.contract import Stamp
 
 
 def poisoner(attack: str, folder: Path):
@@ -124,7 +125,7 @@ def test_verb_draws_one_attack(tmp_path, capsys):
 
 
 def test_verb_draws_all_attacks_with_the_parameters_given(tmp_path, monkeypatch):
-    from benchbd import preview
+    from benchbd.pipeline import preview
 
     asked = []
 
@@ -161,8 +162,10 @@ def test_an_impossible_attack_costs_itself_alone_on_a_sheet_of_all(tmp_path, mon
         return _blank(made, count)
 
     drawn = []
-    monkeypatch.setattr("benchbd.preview.show", instead)
-    monkeypatch.setattr("benchbd.preview.draw_sheet", lambda shown, *a, **k: drawn.extend(one.attack for one in shown))
+    monkeypatch.setattr("benchbd.pipeline.preview.show", instead)
+    monkeypatch.setattr(
+        "benchbd.pipeline.preview.draw_sheet", lambda shown, *a, **k: drawn.extend(one.attack for one in shown)
+    )
     args = ["preview", "--all", "bn-g(cell=20)", "-o", str(tmp_path / "all.png"), "--output", str(tmp_path / "out")]
     assert main(args) == 0
     lines = capsys.readouterr().err.splitlines()
@@ -180,7 +183,7 @@ def test_a_sheet_without_any_attack_is_an_error_that_says_why(tmp_path, monkeypa
     def refuse(made, count):
         raise Impossible("not on these")
 
-    monkeypatch.setattr("benchbd.preview.show", refuse)
+    monkeypatch.setattr("benchbd.pipeline.preview.show", refuse)
     args = ["preview", "--all", "-o", str(tmp_path / "all.png"), "--output", str(tmp_path / "out")]
     assert main(args) == 1
     assert capsys.readouterr().err.splitlines()[-1] == (
@@ -191,7 +194,7 @@ def test_a_sheet_without_any_attack_is_an_error_that_says_why(tmp_path, monkeypa
 
 def test_a_mistake_in_a_spec_is_found_before_anything_is_drawn(tmp_path, monkeypatch, capsys):
     asked = []
-    monkeypatch.setattr("benchbd.preview.show", lambda made, count: asked.append(made) or _blank(made, count))
+    monkeypatch.setattr("benchbd.pipeline.preview.show", lambda made, count: asked.append(made) or _blank(made, count))
     args = ["preview", "blend", "bn-g(cell=20)", "-o", str(tmp_path / "x.png"), "--output", str(tmp_path / "out")]
     assert main(args) == 1
     assert not asked

@@ -11,13 +11,16 @@ import numpy as np
 import pytest
 import torch
 
-from benchbd import engine, matrix, registry, shipped, testing
-from benchbd.cell import Cell, identity
+from benchbd import engine
 from benchbd.errors import UsageError
-from benchbd.execute import execute
-from benchbd.probe import Probe
-from benchbd.probing import KIND, Watched
-from benchbd.stages import STAGE_KINDS, Stages
+from benchbd.lab.stages import STAGE_KINDS, Stages
+from benchbd.pipeline.probe_training import KIND, Watched
+from benchbd.pipeline.run_cell import execute
+from benchbd.plan import matrix, shipped
+from benchbd.plan.cell import Cell, identity
+from benchbd.plan.probe import Probe
+from benchbd.plugins import registry
+from benchbd.testing import checker
 
 DATA = "tiny(train=120,test=40,size=16)"
 EPOCHS = 3
@@ -31,7 +34,7 @@ def _ready(monkeypatch, fresh_registry, one_thread):
 
 def cell(probe: dict | None = ASKED, defense: str = "none", **recipe) -> Cell:
     given = {"dataset": DATA, "attack": "tiny-patch", "epochs": EPOCHS, "schedule": "constant", **recipe}
-    made = testing.cell(defense=defense, **given)
+    made = checker.cell(defense=defense, **given)
     spec = None if probe is None else Probe.parse(probe, made.recipe["epochs"]).spec()
     return dataclasses.replace(made, probe=spec)
 
@@ -64,8 +67,8 @@ def test_losses_by_epoch_are_those_of_trainings_that_long(tmp_path):
 
 def truth_of(this: Cell, folder: Path) -> tuple[float, float, int]:
     """Mean cross-entropies of clean and poisoned samples under a cell's model, and how many of these lie above."""
-    from benchbd.poison import Poisoner, apply
-    from benchbd.store import Store
+    from benchbd.pipeline.poison import Poisoner, apply
+    from benchbd.storage.artifacts import Store
 
     made, store = this.made(), Store(folder / "store")
     poisoner = Poisoner(this, made, store, torch.device("cpu"), lambda event: None, None)
@@ -95,7 +98,7 @@ def test_features_are_placed_in_the_plane_beside_their_labels_and_the_truth(tmp_
 
 
 def test_a_clean_row_has_clean_losses_and_no_poisoned_ones(tmp_path):
-    note = run(dataclasses.replace(cell(), attack=testing.cell().attack), tmp_path)["notes"]["probe"]
+    note = run(dataclasses.replace(cell(), attack=checker.cell().attack), tmp_path)["notes"]["probe"]
     assert all(note["clean_mean"])
     assert note["poison_mean"] == [None] * EPOCHS
     assert note["poison_over_clean_mean"] == [0] * EPOCHS
@@ -145,7 +148,7 @@ def test_a_second_probe_of_a_watched_training_trains_nothing(tmp_path, monkeypat
 
 @pytest.mark.parametrize("watched_before", [True, False])
 def test_a_killed_training_leaves_no_gap_in_the_curve(tmp_path, monkeypatch, watched_before):
-    monkeypatch.setattr("benchbd.checkpoint.Checkpoint.due", lambda self: True)
+    monkeypatch.setattr("benchbd.storage.checkpoint.Checkpoint.due", lambda self: True)
     whole = run(cell(), tmp_path / "whole")["notes"]
 
     class Killed(BaseException):
@@ -311,7 +314,7 @@ def test_the_record_keeps_a_small_picture_of_a_poisoned_image(tmp_path):
     assert (after[~square] == before[~square]).all()
     assert (difference[~square] == 128).all()
     assert (difference[square] > 128).all()
-    clean = run(dataclasses.replace(cell(None), attack=testing.cell().attack), tmp_path / "b")
+    clean = run(dataclasses.replace(cell(None), attack=checker.cell().attack), tmp_path / "b")
     assert "trigger_png" not in clean["notes"]
 
 
@@ -321,7 +324,7 @@ def test_large_images_make_small_pictures():
 
     from PIL import Image
 
-    from benchbd.trigger_picture import LARGEST, trigger_png
+    from benchbd.pipeline.trigger_image import LARGEST, trigger_png
 
     noise = np.random.default_rng(0).integers(0, 256, (3, 224, 224), np.uint8)
     text = trigger_png(noise, noise)

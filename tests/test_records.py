@@ -17,11 +17,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from benchbd import matrix, records
-from benchbd.cell import Cell
 from benchbd.cli.common import find_record
 from benchbd.cli.show import _rows
 from benchbd.errors import BenchbdError, UsageError
+from benchbd.plan import matrix
+from benchbd.plan.cell import Cell
+from benchbd.storage import records
 
 TEXT = "{dataset: toy-images, model: toy-net, attacks: toy-attack, defenses: toy-defense}"
 

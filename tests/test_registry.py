@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from benchbd import registry
-from benchbd.components import Attack, Component
 from benchbd.errors import Impossible, UsageError
+from benchbd.plugins import registry
+from benchbd.plugins.contract import Attack, Component
 
 PLAIN = '''
 @attack("mine", version=4)
@@ -118,7 +118,7 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fresh_registry: Non
         del sys.modules[name]
 
 
-THEIRS = "from benchbd.components import Attack, attack\n\n\n" + PLAIN.replace("mine", "theirs")
+THEIRS = "from benchbd.plugins.contract import Attack, attack\n\n\n" + PLAIN.replace("mine", "theirs")
 
 
 def test_entry_points_are_a_door(package: Callable[..., None]) -> None:

@@ -6,8 +6,8 @@ import math
 
 import pytest
 
-from benchbd import matrix
-from benchbd.shipped import shipped
+from benchbd.plan import matrix
+from benchbd.plan.shipped import shipped
 
 STEPS = 20
 """Steps of one training."""

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchbd.errors import UsageError
-from benchbd.spec import parse_spec
+from benchbd.plugins.spec import parse_spec
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ except (RuntimeError, NotImplementedError) as error:
     print(type(error).__name__)
 """
 
-ASK = "from benchbd.vision import torchvision; import torch; torchvision()"
+ASK = "from benchbd.datasets._torchvision import torchvision; import torch; torchvision()"
 ASK += "; print(hasattr(torch.ops.torchvision, 'nms'), hasattr(torch.ops.torchvision, 'qnms'))"
 SOUND = ""
 MISMATCHED = """

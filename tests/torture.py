@@ -24,8 +24,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from benchbd.run.claims import running
-from benchbd.run.litter import sweep
+from benchbd.storage.cell_locks import running
+from benchbd.storage.cleanup import sweep
 
 MATRIX = """
 name: torture
@@ -64,7 +64,7 @@ def workers(parent: int) -> list[int]:
     for folder in Path("/proc").iterdir():
         with contextlib.suppress(OSError, ValueError):
             words = (folder / "cmdline").read_bytes().split(b"\0")
-            if b"benchbd.run.worker" in words and words[words.index(b"--parent") + 1] == str(parent).encode():
+            if b"benchbd.run.workers.worker" in words and words[words.index(b"--parent") + 1] == str(parent).encode():
                 found.append(int(folder.name))
     return sorted(found)
 

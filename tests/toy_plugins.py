@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, Literal
 
-from benchbd.components import (
+from benchbd.core.images import DatasetInfo
+from benchbd.errors import Impossible
+from benchbd.plugins.contract import (
     Attack,
     Dataset,
-    DatasetInfo,
     Defense,
     Model,
     Training,
@@ -16,7 +17,6 @@ from benchbd.components import (
     defense,
     model,
 )
-from benchbd.errors import Impossible
 
 
 @dataset("toy-images", version=1)

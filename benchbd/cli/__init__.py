@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from benchbd.datagiven import data_given
+from benchbd.core.paths import data_given
 from benchbd.errors import BenchbdError, UsageError, did_you_mean, one_line, shown
 
 VERBS = (
@@ -116,7 +116,7 @@ def _main(given: list[str]) -> int:
         raise UsageError(f"there is no verb {shown(words[0])}{did_you_mean(words[0], known)}")
     args = top.parse_args(given)
     if args.version:
-        from benchbd.environment import versions
+        from benchbd.core.environment import versions
 
         sys.stdout.write(f"benchbd {versions().get('benchbd', '?')}\n")
         return 0

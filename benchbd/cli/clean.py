@@ -41,9 +41,9 @@ def run(args: argparse.Namespace) -> int:
     """Say what would go, ask, remove."""
     import shutil
 
-    from benchbd.records import read_record
-    from benchbd.run.claims import running
-    from benchbd.run.litter import sweep
+    from benchbd.storage.cell_locks import running
+    from benchbd.storage.cleanup import sweep
+    from benchbd.storage.records import read_record
 
     output = output_folder(args)
     if not any((output / name).is_dir() for name in ("records", "store", "logs")):

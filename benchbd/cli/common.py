@@ -12,13 +12,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from benchbd.core.paths import look, user_path
 from benchbd.errors import UsageError, shown
-from benchbd.userpath import look, user_path
 
 if TYPE_CHECKING:
     import torch
 
-    from benchbd.matrix import Plan
+    from benchbd.plan.matrix import Plan
 
 DEFAULT_OUTPUT = "benchbd-out"
 FOLDERS = (".", "records", "logs", "store", "running")
@@ -61,7 +61,7 @@ def add_matrix_arguments(parser: argparse.ArgumentParser) -> None:
 
 def load_plan(args: argparse.Namespace) -> Plan:
     """The plan that the arguments name, narrowed by --filter and --exclude."""
-    from benchbd import matrix
+    from benchbd.plan import matrix
 
     refuse_empty(args, "data")
     refuse_flags(args)
@@ -74,7 +74,7 @@ def load_plan(args: argparse.Namespace) -> Plan:
 def add_plugin_files(args: argparse.Namespace) -> None:
     """Make the files of ``--plugin`` known."""
     if args.plugin:
-        from benchbd import registry
+        from benchbd.plugins import registry
 
         for file in args.plugin:
             registry.add_plugin_file(file)
@@ -163,7 +163,7 @@ def columns(rows: Sequence[Sequence[str]], *, indent: str = "") -> str:
 
 def record_ids(output: Path) -> list[str]:
     """Ids of the records that lie in a results folder, unread."""
-    from benchbd.records import is_id
+    from benchbd.storage.records import is_id
 
     try:
         names = [path.name for path in (output / "records").iterdir()]
@@ -178,7 +178,7 @@ def find_record(output: Path, wanted: str) -> dict[str, Any]:
     Raises:
         UsageError: none or several fit.
     """
-    from benchbd.records import read_record
+    from benchbd.storage.records import read_record
 
     folder = output / "records"
     ids = record_ids(output)

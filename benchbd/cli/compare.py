@@ -45,13 +45,13 @@ def _text(change: Mean | None, unit: str = "") -> str:
 
 def run(args: argparse.Namespace) -> int:
     """Compare and tell."""
-    from benchbd.cell import identity
-    from benchbd.report import records
-    from benchbd.run.comparing import compare, failures, parse_limit
-    from benchbd.userpath import user_path
+    from benchbd.core.paths import user_path
+    from benchbd.plan.cell import identity
+    from benchbd.report.compare import compare, failures, parse_limit
+    from benchbd.storage import results_file
 
     limits = [parse_limit(text) for text in args.fail]
-    a, b = (records.load(user_path(place, "compare"), identity) for place in (args.a, args.b))
+    a, b = (results_file.load(user_path(place, "compare"), identity) for place in (args.a, args.b))
     found = compare(a, b)
     broken = failures(found, limits) if limits else []
     if args.json:

@@ -140,7 +140,7 @@ def _arguments(parser: argparse.ArgumentParser, verb: str, before: list[str], cu
 
 def _values(action: argparse.Action, verb: str) -> list[tuple[str, str]]:
     """Values that an argument may have, as far as its name tells."""
-    from benchbd import registry
+    from benchbd.plugins import registry
 
     if action.choices is not None:
         return [(str(choice), "") for choice in action.choices]
@@ -151,7 +151,7 @@ def _values(action: argparse.Action, verb: str) -> list[tuple[str, str]]:
         return [(ident, "") for ident in record_ids(Path(DEFAULT_OUTPUT))]
     if "MATRIX" in name or action.dest == "matrix":
         from benchbd.cli.plot import FIGURES
-        from benchbd.shipped import described
+        from benchbd.plan.shipped import described
 
         figures = [(figure, "") for figure in FIGURES] if "FIGURE" in name else []
         return [*figures, *described().items(), (FILES, "")]

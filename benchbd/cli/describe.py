@@ -11,7 +11,7 @@ from benchbd.cli.common import add_plugin_files, add_plugins, columns, write, wr
 from benchbd.errors import BenchbdError, UsageError, did_you_mean, shown
 
 if TYPE_CHECKING:
-    from benchbd.scan import Entry
+    from benchbd.plugins.scan import Entry
 
 
 def register(verbs: Any) -> None:
@@ -26,7 +26,7 @@ def register(verbs: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Describe every plugin of that name."""
-    from benchbd import registry
+    from benchbd.plugins import registry
 
     add_plugin_files(args)
     kind, _, name = args.name.rpartition("/")
@@ -44,7 +44,8 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _facts(entry: Entry) -> dict[str, Any]:
-    from benchbd import params, registry
+    from benchbd.core import params
+    from benchbd.plugins import registry
 
     cls = registry.load(entry.kind, entry.name)
     facts: dict[str, Any] = {

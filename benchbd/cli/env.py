@@ -20,7 +20,8 @@ def run(args: argparse.Namespace) -> int:
     """Tell it."""
     import torch
 
-    from benchbd import engine, environment
+    from benchbd import engine
+    from benchbd.core import environment
 
     device = compute_device("auto")
     facts = environment.describe(device, engine.choose_precision(device).name)

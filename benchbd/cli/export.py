@@ -29,23 +29,23 @@ def register(verbs: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Write the file."""
-    from benchbd.cell import identity
-    from benchbd.report import records
-    from benchbd.run import exporting
-    from benchbd.userpath import user_path
+    from benchbd.core.paths import user_path
+    from benchbd.plan.cell import identity
+    from benchbd.report import export
+    from benchbd.storage import results_file
 
     target = user_path(args.file, "export")
-    made = {".jsonl": exporting.as_jsonl, ".csv": exporting.as_csv, ".zip": exporting.as_zip}.get(target.suffix)
+    made = {".jsonl": export.as_jsonl, ".csv": export.as_csv, ".zip": export.as_zip}.get(target.suffix)
     if made is None:
         raise UsageError(f"export {args.file}: the name must end in .jsonl, .csv or .zip")
     output = output_folder(args)
-    found = records.load(output, identity)
+    found = results_file.load(output, identity)
     if args.matrix:
         found = [record for record in found if record.get("matrix") == args.matrix]
         if not found:
             raise UsageError(f"--matrix {args.matrix}: no record in {output} was made by a matrix of that name")
     try:
-        made(records.ordered(found), target, output)
+        made(results_file.ordered(found), target, output)
     except OSError as error:
         raise UsageError(f"export {args.file}: cannot be written ({error.strerror or error})") from error
     write(f"{len(found)} records -> {target}")

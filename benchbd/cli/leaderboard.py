@@ -6,7 +6,14 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchbd.cli.common import add_output, add_plugin_files, add_plugins, load_plan, output_folder, write
+from benchbd.cli.common import (
+    add_output,
+    add_plugin_files,
+    add_plugins,
+    load_plan,
+    output_folder,
+    write,
+)
 from benchbd.errors import UsageError
 
 if TYPE_CHECKING:
@@ -69,8 +76,8 @@ def read(args: argparse.Namespace) -> tuple[list[dict[str, Any]], float | None, 
     Raises:
         UsageError: nothing to read, or a record that is wrong.
     """
-    from benchbd.cell import identity
-    from benchbd.report import records
+    from benchbd.plan.cell import identity
+    from benchbd.storage import results_file
 
     place = Path(args.results).expanduser() if args.results else output_folder(args)
     if args.results and not place.is_file():
@@ -79,7 +86,7 @@ def read(args: argparse.Namespace) -> tuple[list[dict[str, Any]], float | None, 
         raise UsageError(
             f"no records in {place}; run a matrix first, or name the folder with --output or a file with --results"
         )
-    found = records.load(place, identity)
+    found = results_file.load(place, identity)
     if args.matrix is None:
         if args.filter or args.exclude or args.set or args.seeds or args.smoke:
             raise UsageError("--filter, --exclude, --set, --seeds and --smoke choose cells of a matrix; name one")
@@ -96,7 +103,7 @@ def read(args: argparse.Namespace) -> tuple[list[dict[str, Any]], float | None, 
         )
     missing = skipped.keys() - {record["id"] for record in mine}
     if missing and not (args.filter or args.exclude):
-        from benchbd.records import blank
+        from benchbd.storage.records import blank
 
         mine += [blank(skipped[ident].cell, "skipped", skipped[ident].reason) for ident in sorted(missing)]
     return mine, plan.gate, plan.name
@@ -108,10 +115,10 @@ def make(args: argparse.Namespace) -> Board:
 
     if args.gate is not None and not 0 <= args.gate <= 1:
         raise UsageError(f"--gate is an ASR in [0, 1], not {args.gate:g}")
-    records, gate, title = read(args)
+    results_file, gate, title = read(args)
     if args.gate is not None:
         gate = args.gate
-    return board(records, gate=GATE if gate is None else gate, paper=args.paper, title=title)
+    return board(results_file, gate=GATE if gate is None else gate, paper=args.paper, title=title)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -120,7 +127,7 @@ def run(args: argparse.Namespace) -> int:
         return check(args)
     text = make(args).render(args.format)
     if args.write:
-        from benchbd.report.records import write_text
+        from benchbd.core.files import write_text
 
         write_text(Path(args.write).expanduser(), text)
     else:
@@ -130,7 +137,7 @@ def run(args: argparse.Namespace) -> int:
 
 def check(args: argparse.Namespace) -> int:
     """Compare the generated text with the committed file; one line and 1 where they differ."""
-    from benchbd.report.markdown import MARKER
+    from benchbd.report.formats.markdown import MARKER
 
     target = Path(args.write).expanduser() if args.write else README
     if args.results is None and RESULTS.is_file():

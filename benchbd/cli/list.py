@@ -7,8 +7,8 @@ import fnmatch
 from typing import Any
 
 from benchbd.cli.common import add_plugins, columns, write, write_json
-from benchbd.components import KINDS
 from benchbd.errors import UsageError, did_you_mean, one_line, shown
+from benchbd.plugins.contract import KINDS
 
 GROUPS = (*KINDS, "matrices")
 
@@ -26,7 +26,7 @@ def register(verbs: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """List."""
-    from benchbd import registry
+    from benchbd.plugins import registry
 
     for file in args.plugin:
         registry.add_plugin_file(file, load=False)
@@ -53,8 +53,8 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _rows() -> list[dict[str, str]]:
-    from benchbd import registry
-    from benchbd.shipped import described
+    from benchbd.plan.shipped import described
+    from benchbd.plugins import registry
 
     rows = []
     for entry in registry.entries():

@@ -51,7 +51,7 @@ def _label(path: Path) -> str:
 
 def run(args: argparse.Namespace) -> int:
     """Print the log; with ``-f`` until nobody works on the cell any more."""
-    from benchbd.run.claims import running
+    from benchbd.storage.cell_locks import running
 
     output = output_folder(args)
     path = find_log(output, args.cell)

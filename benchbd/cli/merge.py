@@ -29,8 +29,8 @@ def register(verbs: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Merge and tell."""
-    from benchbd.run.merging import merge
-    from benchbd.userpath import user_path
+    from benchbd.core.paths import user_path
+    from benchbd.storage.merge import merge
 
     output = output_folder(args)
     merged = merge([user_path(source, "merge") for source in args.sources], output)

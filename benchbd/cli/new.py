@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from benchbd.cli.common import write
+from benchbd.core.paths import look, user_path
 from benchbd.errors import UsageError, shown
-from benchbd.scan import DECORATORS
-from benchbd.userpath import look, user_path
+from benchbd.plugins.scan import DECORATORS
 
 EPILOG = """\
 Writes three files: NAME.py, test_NAME.py and NAME.yaml, all of which pass as they are. Then:
@@ -73,7 +73,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _stem(kind: str, name: str) -> str:
     """The name as a module's name. Raises UsageError for a name that is none, or that is taken."""
-    from benchbd import registry
+    from benchbd.plugins import registry
 
     if not re.fullmatch(r"[a-z][a-z0-9]*([-_.][a-z0-9]+)*", name) or len(name) > 60:
         raise UsageError(f"new: a name is small letters, digits and hyphens, such as my-{kind}, not {shown(name)}")
@@ -88,8 +88,8 @@ def _stem(kind: str, name: str) -> str:
 
 
 def _filled(template: str, name: str, stem: str) -> str:
-    """A file of :mod:`benchbd.scaffold` with the plugin's own names in it."""
-    text = Path(__file__).parents[1].joinpath("scaffold", template).read_text(encoding="utf-8")
+    """A file of :mod:`benchbd.testing.scaffold` with the plugin's own names in it."""
+    text = Path(__file__).parents[1].joinpath("testing", "scaffold", template).read_text(encoding="utf-8")
     words = "".join(word.capitalize() for word in stem.split("_"))
     return text.replace("MyPlugin", words).replace("my_plugin", stem).replace("my-plugin", name)
 

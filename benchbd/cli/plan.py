@@ -20,8 +20,9 @@ from benchbd.cli.common import (
 )
 
 if TYPE_CHECKING:
-    from benchbd.cell import Cell
-    from benchbd.matrix import Plan, TrainingKey
+    from benchbd.plan.cell import Cell
+    from benchbd.plan.matrix import Plan
+    from benchbd.plan.trainings import TrainingKey
 
 Records = Mapping[str, Mapping[str, Any]]
 
@@ -54,8 +55,8 @@ def register(verbs: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Tell the plan."""
-    from benchbd import matrix
     from benchbd.errors import BenchbdError
+    from benchbd.plan import matrix
     from benchbd.run import simulate
     from benchbd.run.costs import earlier_records
 
@@ -124,7 +125,7 @@ def _retries(wanted: Mapping[TrainingKey, Iterable[Cell]]) -> Counter[str]:
 
 def _read(output: Path, ids: Iterable[str]) -> dict[str, dict[str, Any]]:
     """The readable ones of some records, by id, with what is needed of them."""
-    from benchbd.records import read_record
+    from benchbd.storage.records import read_record
 
     read = ((cell_id, read_record(output, cell_id)) for cell_id in ids)
     return {cell_id: {field: record[field] for field in FIELDS} for cell_id, record in read if record is not None}
@@ -132,8 +133,9 @@ def _read(output: Path, ids: Iterable[str]) -> dict[str, dict[str, Any]]:
 
 def _akin(records: Records, cells: Sequence[Cell]) -> Iterator[Cell]:
     """The cells of records with the data, model and recipe of some others; not those that no plugin here knows."""
-    from benchbd.cell import Cell, canonical
+    from benchbd.core.hashing import canonical
     from benchbd.errors import BenchbdError
+    from benchbd.plan.cell import Cell
 
     pairs = {(cell.dataset.json, cell.model.json) for cell in cells}
     recipes = list({id(cell.recipe): cell.recipe for cell in cells}.values())
@@ -151,7 +153,7 @@ def _stored(cells: Iterable[Cell], records: Records, artifacts: Collection[str])
     a record counts what its cell trained before it ended, and names every artifact. Where these are all there, so are
     the trainings; where its poisoned set is, so is what the attack had trained for it.
     """
-    from benchbd import matrix
+    from benchbd.plan import matrix
 
     found: set[TrainingKey] = set()
     for cell, asked in matrix.asked(cell for cell in cells if cell.id in records):
@@ -186,8 +188,8 @@ def _artifacts(store: Path) -> set[str]:
 
 
 def _missing(plan: Plan, root: str | None) -> list[str]:
-    from benchbd import registry
-    from benchbd.datafolder import data_folder
+    from benchbd.core.paths import data_folder
+    from benchbd.plugins import registry
 
     folder = data_folder(root)
     lines = []

@@ -40,15 +40,15 @@ def register(verbs: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Draw."""
     from benchbd.cli.leaderboard import read
-    from benchbd.report import figures
+    from benchbd.report.figures import panels
 
     # A figure's own matrix may have been run with other settings (--set): its records are found by what is in them.
     by_name = args.figure in FIGURES and not (args.filter or args.exclude or args.set or args.seeds)
     args.matrix = None if by_name else args.figure
     records, _, _ = read(args)
-    made = figures.figures(args.figure if args.figure in FIGURES else "overview", figures.source(records))
+    made = panels.figures(args.figure if args.figure in FIGURES else "overview", panels.source(records))
 
-    from benchbd.report import plots
+    from benchbd.report.figures import plots
 
     for path in plots.save(made, args.out):
         write(str(path))

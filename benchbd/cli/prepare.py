@@ -10,7 +10,7 @@ from benchbd.cli.common import add_matrix_arguments, compute_device, load_plan, 
 from benchbd.errors import BenchbdError, one_line
 
 if TYPE_CHECKING:
-    from benchbd.cell import Cell
+    from benchbd.plan.cell import Cell
 
 
 def register(verbs: Any) -> None:
@@ -29,9 +29,9 @@ def _warned(event: dict[str, Any]) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Prepare every row once. A row that can't be prepared costs itself alone."""
-    from benchbd.datafolder import data_folder
-    from benchbd.poison import Poisoner
-    from benchbd.store import Store
+    from benchbd.core.paths import data_folder
+    from benchbd.pipeline.poison import Poisoner
+    from benchbd.storage.artifacts import Store
 
     root = data_folder(args.data)
     device = compute_device(args.device)

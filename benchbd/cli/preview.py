@@ -6,7 +6,14 @@ import argparse
 import sys
 from typing import TYPE_CHECKING, Any
 
-from benchbd.cli.common import add_output, add_plugin_files, add_plugins, compute_device, output_folder, write
+from benchbd.cli.common import (
+    add_output,
+    add_plugin_files,
+    add_plugins,
+    compute_device,
+    output_folder,
+    write,
+)
 from benchbd.errors import Diverged, Impossible, UsageError, one_line
 
 if TYPE_CHECKING:
@@ -67,8 +74,8 @@ def register(verbs: Any) -> None:
 
 def _wanted(given: list[str], everything: bool) -> list[str]:
     """The specs to draw, in order."""
-    from benchbd import registry
-    from benchbd.spec import parse_spec
+    from benchbd.plugins import registry
+    from benchbd.plugins.spec import parse_spec
 
     if not given and not everything:
         raise UsageError("preview: name an attack, or say --all")
@@ -121,9 +128,9 @@ def run(args: argparse.Namespace) -> int:
     if count < 1 or not args.amplify > 0:
         raise UsageError("preview: --images must be 1 or more, --amplify above 0")
 
-    from benchbd.datafolder import data_folder
-    from benchbd.preview import Shown, draw_sheet, poisoner_for, show
-    from benchbd.recipe import Recipe
+    from benchbd.core.paths import data_folder
+    from benchbd.core.recipe import Recipe
+    from benchbd.pipeline.preview import Shown, draw_sheet, poisoner_for, show
 
     recipe = Recipe() if args.epochs is None else Recipe(epochs=args.epochs)
     settings: dict[str, Any] = {

@@ -6,7 +6,14 @@ import argparse
 import sys
 from typing import Any
 
-from benchbd.cli.common import add_output, add_plugin_files, add_plugins, find_record, output_folder, write
+from benchbd.cli.common import (
+    add_output,
+    add_plugin_files,
+    add_plugins,
+    find_record,
+    output_folder,
+    write,
+)
 from benchbd.cli.run_arguments import add_run_arguments, run_settings
 
 
@@ -25,10 +32,11 @@ def register(verbs: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the cell that the record's spec describes."""
-    from benchbd.cell import Cell
+    from benchbd.plan.cell import Cell
     from benchbd.run import run_cells
-    from benchbd.run.begin import writable
-    from benchbd.run.display import make_display, numbers
+    from benchbd.run.display.base import numbers
+    from benchbd.run.display.choose import make_display
+    from benchbd.run.prepare import writable
     from benchbd.run.summary import summary
 
     add_plugin_files(args)

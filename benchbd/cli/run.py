@@ -12,7 +12,7 @@ from benchbd.cli.run_arguments import add_run_arguments, run_settings, same_comm
 from benchbd.errors import BenchbdError, UsageError
 
 if TYPE_CHECKING:
-    from benchbd.matrix import Plan
+    from benchbd.plan.matrix import Plan
 
 EPILOG = """\
 What is done is skipped: run the same command again after a crash, and it goes on. Cells that failed, diverged, ran out
@@ -45,8 +45,8 @@ def register(verbs: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Run, summarise, show."""
     from benchbd.run import run_cells
-    from benchbd.run.begin import begin
-    from benchbd.run.display import make_display
+    from benchbd.run.display.choose import make_display
+    from benchbd.run.prepare import begin
     from benchbd.run.summary import summary
 
     plan = load_plan(args)
@@ -82,9 +82,10 @@ def run(args: argparse.Namespace) -> int:
 
 def _show_board(plan: Plan, output: Path) -> None:
     """Print the matrix's leaderboard and write the results folder's."""
-    from benchbd.cell import identity
+    from benchbd.core.files import write_text
+    from benchbd.plan.cell import identity
     from benchbd.report import board
-    from benchbd.report import records as reported
+    from benchbd.storage import results_file as reported
 
     everything = reported.load(output, identity)
     wanted = {cell.id for cell in plan.cells} | {skipped.cell.id for skipped in plan.skipped}
@@ -92,6 +93,6 @@ def _show_board(plan: Plan, output: Path) -> None:
     if not any(record["status"] == "done" for record in mine):
         return
     path = output / "leaderboard.md"
-    reported.write_text(path, board(everything, gate=plan.gate).render("md"))
+    write_text(path, board(everything, gate=plan.gate).render("md"))
     write(board(mine, gate=plan.gate, title=plan.name).render("md"))
     write(f"\nleaderboard: {path}")

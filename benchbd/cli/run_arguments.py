@@ -65,7 +65,7 @@ def read_config(given: str | None) -> dict[str, Any]:
     """``--executor-config``: a YAML file, or a mapping written out. Raises UsageError."""
     if given is None:
         return {}
-    from benchbd.matrixfile import parse_yaml
+    from benchbd.plan.matrix_file import parse_yaml
 
     text = given
     if not given.lstrip().startswith("{"):
@@ -86,9 +86,9 @@ def read_config(given: str | None) -> dict[str, Any]:
 
 def run_settings(args: argparse.Namespace, **more: Any) -> RunSettings:
     """The settings that the arguments ask for. Raises UsageError."""
-    from benchbd import registry
+    from benchbd.plugins import registry
     from benchbd.run.settings import EXECUTE, RunSettings, parse_duration, parse_gpus, parse_shard
-    from benchbd.run.slots import check_numbers
+    from benchbd.run.workers.slots import check_numbers
 
     refuse_empty(args, "data", "executor_config", "gpus", "timeout", "budget", "shard")
     if args.executor_config is not None and args.executor not in CONFIGURED:

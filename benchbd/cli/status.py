@@ -6,7 +6,14 @@ import argparse
 from collections import Counter
 from typing import Any
 
-from benchbd.cli.common import add_matrix_arguments, columns, load_plan, output_folder, write, write_json
+from benchbd.cli.common import (
+    add_matrix_arguments,
+    columns,
+    load_plan,
+    output_folder,
+    write,
+    write_json,
+)
 
 
 def register(verbs: Any) -> None:
@@ -20,9 +27,9 @@ def register(verbs: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Tell the states."""
-    from benchbd.records import read_record
-    from benchbd.run.claims import running
-    from benchbd.run.stale import changed_sources
+    from benchbd.storage.cell_locks import running
+    from benchbd.storage.records import read_record
+    from benchbd.storage.staleness import changed_sources
 
     plan = load_plan(args)
     output = output_folder(args)

@@ -17,7 +17,7 @@ def register(verbs: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Check it; mistakes are usage errors."""
-    from benchbd.datafolder import data_folder
+    from benchbd.core.paths import data_folder
 
     data_folder(args.data)
     output_folder(args)

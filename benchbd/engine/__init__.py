@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from benchbd.core.seeding import seed_for
 from benchbd.engine.fit import Checkpoint, Fit, fit
 from benchbd.engine.network import Classifier, build
 from benchbd.engine.passes import features_of, logits_of, losses_of
@@ -9,7 +10,6 @@ from benchbd.engine.precision import Precision, choose_precision
 from benchbd.engine.reweigh import Reweigh, Weigh
 from benchbd.engine.routine import Routine, Run, fit_by
 from benchbd.engine.step import Loss, Perturb, weighted_mean
-from benchbd.seeding import seed_for
 
 __all__ = [
     "Checkpoint",

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from benchbd.seeding import seed_for
+from benchbd.core.seeding import seed_for
 
 PAD = 4
 """Zero pixels around an image before a crop of the original size (``crop4``)."""

@@ -11,6 +11,8 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 
+from benchbd.core.recipe import Recipe
+from benchbd.core.seeding import seed_for
 from benchbd.engine.augment import draw_epoch, resident
 from benchbd.engine.graph import CudaRecorder, GraphedStep
 from benchbd.engine.network import Classifier
@@ -20,8 +22,6 @@ from benchbd.engine.state import make_optimizer, restore, set_lr, snapshot
 from benchbd.engine.step import Loss, Perturb, Step, training_mode
 from benchbd.engine.window import Window, too_large
 from benchbd.errors import BenchbdError, Diverged
-from benchbd.recipe import Recipe
-from benchbd.seeding import seed_for
 
 PROGRESS_EVERY = 0.2
 """Seconds between two progress reports within an epoch."""

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from benchbd.components import Model, Normalisation
+from benchbd.core.images import Normalisation
+
+
+class Buildable(Protocol):
+    """A family of networks, such as :class:`benchbd.Model`."""
+
+    def build(self, classes: int, size: int) -> nn.Module:
+        """A freshly initialised network for images of ``size`` pixels a side."""
+        ...
 
 
 class _Thinned(nn.Conv2d):
@@ -94,7 +102,7 @@ class Classifier(nn.Module):
         return logits
 
 
-def build(model: Model, classes: int, size: int, normalisation: Normalisation, seed: int) -> Classifier:
+def build(model: Buildable, classes: int, size: int, normalisation: Normalisation, seed: int) -> Classifier:
     """A freshly initialised network on the CPU; torch's global generator is left as it was."""
     # Drawn on the CPU whatever the device, so that one seed means the same initial weights everywhere.
     before = torch.get_rng_state()

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from benchbd.core.recipe import Recipe
 from benchbd.engine.augment import batch_of, draw_epoch, resident, unit_range
 from benchbd.engine.fit import Fit, NotFinite, all_finite, batch_bounds, fit
 from benchbd.engine.graph import CudaRecorder, GraphedStep
@@ -25,7 +26,6 @@ from benchbd.engine.precision import Precision, arithmetic
 from benchbd.engine.state import live_tensors, make_optimizer, set_lr
 from benchbd.engine.step import Loss, training_mode, weighted_mean
 from benchbd.errors import BenchbdError
-from benchbd.recipe import Recipe
 
 
 class PackedStep:

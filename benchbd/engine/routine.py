@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from benchbd.core.seeding import seed_for
 from benchbd.engine.augment import batch_of, draw_epoch, draw_views, resident, unit_range
 from benchbd.engine.fit import Fit, NotFinite, all_finite, batch_bounds, own_randomness
 from benchbd.engine.passes import logits_of
@@ -20,12 +21,11 @@ from benchbd.engine.precision import Precision, arithmetic
 from benchbd.engine.state import make_optimizer, restore, set_lr, snapshot
 from benchbd.engine.step import training_mode
 from benchbd.errors import Diverged
-from benchbd.seeding import seed_for
 
 if TYPE_CHECKING:
+    from benchbd.core.recipe import Recipe
     from benchbd.engine.fit import Checkpoint
     from benchbd.engine.network import Classifier
-    from benchbd.recipe import Recipe
 
 
 class Routine(Protocol):

@@ -9,13 +9,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from benchbd.core.recipe import Recipe
 from benchbd.engine.augment import batch_of, unit_range
 from benchbd.engine.network import Classifier
 from benchbd.engine.passes import eval_mode
 from benchbd.engine.precision import Precision
 from benchbd.engine.state import live_tensors
 from benchbd.engine.window import Window
-from benchbd.recipe import Recipe
 
 
 class Loss(Protocol):

@@ -1,5 +1,6 @@
 """What people look at: one table model rendered as markdown, csv, json, latex and html; figures; the paper."""
 
-from benchbd.report.leaderboard import GATE, Board, board
+from benchbd.report.board import GATE, Board
+from benchbd.report.leaderboard import board
 
 __all__ = ["GATE", "Board", "board"]

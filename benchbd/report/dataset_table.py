@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple
 
 from benchbd.report import stats, wording
+from benchbd.report.averages import average, implanted
 from benchbd.report.groups import UNDEFENDED, Group
 from benchbd.report.labels import Labels, Variant
-from benchbd.report.paper import Comparison, scale_differences, scale_text
+from benchbd.report.published import Comparison, scale_differences, scale_text
 from benchbd.report.table import Cell, Column, Row, Table
 from benchbd.report.timing import Clock
 
@@ -18,33 +18,6 @@ METRICS = ("ca", "asr")
 NOT_IMPLANTED = "†"
 UNKNOWN_IMPLANT = "‡"
 LISTED_FAILURES = 8
-
-
-class Average(NamedTuple):
-    """A column's average over rows: mean of the row means, values by seed where all rows have the same seeds."""
-
-    mean: float
-    by_seed: dict[int, float]
-    rows: int
-
-
-def average(group: Group, column: Variant, rows: Iterable[Variant], metric: str) -> Average | None:
-    """Average a metric over those of ``rows`` that have it; None where none has."""
-    found = [v for row in rows if (v := group.entry(row, column).values(metric))]
-    if not found:
-        return None
-    mean = math.fsum(math.fsum(v.values()) / len(v) for v in found) / len(found)
-    seeds = set(found[0])
-    same = all(set(v) == seeds for v in found)
-    by_seed = {s: math.fsum(v[s] for v in found) / len(found) for s in sorted(seeds)} if same else {}
-    return Average(mean, by_seed, len(found))
-
-
-def implanted(group: Group, row: Variant, gate: float) -> bool | None:
-    """Whether the attack works on the undefended model; None where that was not measured."""
-    plain = group.undefended()
-    found = stats.mean_of(group.entry(row, plain).values("asr").values()) if plain else None
-    return None if found is None else found.mean >= gate
 
 
 def _reasons(records: Iterable[Mapping[str, object]]) -> str:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from benchbd.report.labels import Variant, variant
-from benchbd.report.records import Record
+from benchbd.storage.results_file import Record
 
 UNDEFENDED = "none"
 NO_ATTACK = "none"

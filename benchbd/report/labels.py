@@ -8,8 +8,8 @@ import json
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
+from benchbd.core.recipe import Recipe
 from benchbd.errors import BenchbdError
-from benchbd.recipe import Recipe
 
 Defaults = Callable[[str, str], Mapping[str, Any] | None]
 KINDS = ("dataset", "model", "attack", "defense")
@@ -46,7 +46,8 @@ def variant(record: Mapping[str, Any], kind: str) -> Variant:
 @functools.cache
 def registered(kind: str, name: str) -> dict[str, Any] | None:
     """Defaults of a plugin that is known here, None for one that is not (its record may come from elsewhere)."""
-    from benchbd import params, registry
+    from benchbd.core import params
+    from benchbd.plugins import registry
 
     try:
         cls = registry.load(f"{kind}s", name)

@@ -161,3 +161,7 @@ def purity(picture: Points, neighbours: int = 10) -> tuple[float, float]:
         alike[start : start + len(part)] = (kind[near] == kind[start : start + len(part), None]).mean(1)
     clean, poison = alike[kind >= 0], alike[kind < 0]
     return float(clean.mean()) if len(clean) else math.nan, float(poison.mean()) if len(poison) else math.nan
+
+
+SMALLER = {"resnet18": "resnet-s", "vgg11": "vgg-s", "lenet": "lenet-s", "mobilenetv2": "mobilenetv2-s"}
+"""Each network's low-capacity relative (LfD section 5.3)."""

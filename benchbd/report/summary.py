@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from benchbd.report import stats, wording
-from benchbd.report.dataset_table import average
+from benchbd.report.averages import average
 from benchbd.report.groups import UNDEFENDED, Group
 from benchbd.report.labels import Labels, Variant
-from benchbd.report.paper import scale_text
+from benchbd.report.published import scale_text
 from benchbd.report.table import Cell, Column, Row, Table
 from benchbd.report.timing import Clock, trainings
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from benchbd.run.outcome import Outcome
-from benchbd.run.scheduler import run_cells
 from benchbd.run.settings import RunSettings
+from benchbd.run.start import run_cells
 
 __all__ = ["Outcome", "RunSettings", "run_cells"]

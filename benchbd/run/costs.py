@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from benchbd.cell import Cell
+    from benchbd.plan.cell import Cell
 
 Key = tuple[Any, ...]
 

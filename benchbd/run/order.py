@@ -5,24 +5,12 @@ from __future__ import annotations
 import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
+from benchbd.plan.shared_work import Key, Stages
 from benchbd.run.settings import Shard
 
-Key = tuple[Any, ...]
 T = TypeVar("T")
-
-
-class Stages(NamedTuple):
-    """The stages of a cell that other cells may need too.
-
-    Attributes:
-        heavy: trainings (and what an attack trains first); minutes to hours.
-        light: poisoned sets and the like; seconds.
-    """
-
-    heavy: frozenset[Key] = frozenset()
-    light: frozenset[Key] = frozenset()
 
 
 def in_shard(cell_id: str, shard: Shard | None) -> bool:

@@ -7,23 +7,23 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from benchbd import environment, records
+from benchbd.core import environment
 from benchbd.errors import BenchbdError
-from benchbd.run.claims import Claims
+from benchbd.plan.shared_work import Stages, stages_of
 from benchbd.run.costs import Costs, earlier_records, facts_of
-from benchbd.run.display import Display
+from benchbd.run.display.base import Display
 from benchbd.run.executor import Ended, Executor, Job
-from benchbd.run.executors import make_executor
-from benchbd.run.litter import sweep
-from benchbd.run.order import Sharing, Stages, arrange, in_shard, waves
+from benchbd.run.interrupts import Signals
+from benchbd.run.order import Sharing, arrange, in_shard, waves
 from benchbd.run.outcome import Outcome
+from benchbd.run.rerun_policy import RETRIABLE, attempts_of, decide
 from benchbd.run.settings import RunSettings, duration_text
-from benchbd.run.sharing import stages_of
-from benchbd.run.signals import Signals
-from benchbd.run.states import RETRIABLE, attempts_of, decide
+from benchbd.storage import records
+from benchbd.storage.cell_locks import Claims
+from benchbd.storage.cleanup import sweep
 
 if TYPE_CHECKING:
-    from benchbd.cell import Cell
+    from benchbd.plan.cell import Cell
 
 POLL = 0.2
 """Seconds between two looks at clocks and signals."""
@@ -32,7 +32,7 @@ FOREIGN = 2.0
 FULL_DISK = ("No space left on device", "the disk is full", "Disk quota exceeded")
 
 
-class _Run:
+class Scheduler:
     """The state of one run; it is also what displays are told."""
 
     def __init__(self, cells: Sequence[Cell], settings: RunSettings, display: Display) -> None:
@@ -327,20 +327,3 @@ class _Run:
             record["time"]["own"] = ended.wall
             record["env"] = environment.basics()
         records.write_record(output, {**record, "attempts": job.attempt})
-
-
-def run_cells(cells: Sequence[Cell], settings: RunSettings, display: Display) -> Outcome:
-    """Run every cell that has no result yet.
-
-    Args:
-        cells: the plan's cells; those outside ``settings.shard`` are not looked at.
-        settings: how to run them.
-        display: told what happens.
-
-    Returns:
-        What became of each cell.
-
-    Raises:
-        BenchbdError: workers do not start, or records cannot be written.
-    """
-    return _Run(cells, settings, display).run(make_executor)

@@ -9,7 +9,7 @@ from typing import Any, Literal, NamedTuple
 
 from benchbd.errors import UsageError
 
-EXECUTE = "benchbd.execute:execute"
+EXECUTE = "benchbd.pipeline.run_cell:execute"
 EXECUTORS = ("inline", "local", "slurm", "ray")
 RERUN = ("failed", "stale", "all")
 

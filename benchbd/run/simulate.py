@@ -18,12 +18,12 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from benchbd.plan.shared_work import Key, Stages, stages_of
 from benchbd.run.costs import Costs, facts_of
-from benchbd.run.order import Key, Sharing, Stages, arrange
-from benchbd.run.sharing import stages_of
+from benchbd.run.order import Sharing, arrange
 
 if TYPE_CHECKING:
-    from benchbd.cell import Cell
+    from benchbd.plan.cell import Cell
 
 SHARES = {"full": 1.0, "feature-model": 1.0, "teacher": 0.1, "fine-tune": 0.1}
 """Assumed cost of a training for which there is no record, in full trainings."""
@@ -89,7 +89,7 @@ class Estimate(NamedTuple):
 
 def estimate(cells: Sequence[Cell], records: Iterable[Mapping[str, Any]]) -> Estimate:
     """What each cell is expected to cost, and which parts of it are shared."""
-    from benchbd import matrix
+    from benchbd.plan import matrix
 
     costs, trained = Costs(), _Trainings()
     for record in records:

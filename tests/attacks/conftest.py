@@ -10,13 +10,16 @@ import numpy as np
 import pytest
 import torch
 
-from benchbd import registry
-from benchbd.cell import part_of
-from benchbd.components import Attack, DatasetInfo, Normalisation, Stamp
-from benchbd.lab import Ledger, NetworkPlan, TrainSet
-from benchbd.recipe import Recipe
-from benchbd.store import Store
-from benchbd.workshop import Workshop
+from benchbd.core.images import DatasetInfo, Normalisation
+from benchbd.core.recipe import Recipe
+from benchbd.lab.costs import Ledger
+from benchbd.pipeline.workshop import Workshop
+from benchbd.plugins import registry
+from benchbd.plugins.contract import Attack, Stamp
+from benchbd.plugins.identity import part_of
+from benchbd.plugins.train_set import TrainSet
+from benchbd.plugins.trained import NetworkPlan
+from benchbd.storage.artifacts import Store
 
 Shops = Callable[..., Workshop]
 CLASSES = 4

@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 import torch
 
-from benchbd import registry, testing
 from benchbd.attacks.adaptive import LfdAdaptive
-from benchbd.components import DatasetInfo, Stamp
+from benchbd.core.images import DatasetInfo
 from benchbd.errors import Impossible, UsageError
-from benchbd.testing import Bench
+from benchbd.plugins import registry
+from benchbd.plugins.contract import Stamp
+from benchbd.testing import checker
+from benchbd.testing.bench import Bench
 
 SHORT = "lfd-adaptive(teacher_epochs=1, alphas=[0.3, 0.1])"
 
@@ -115,7 +117,7 @@ def test_training_images_carry_the_chosen_blend_and_test_images_the_full_one():
 
 
 def test_covers_carry_the_trigger_and_keep_their_labels():
-    testing.register()
+    checker.register()
     bench = Bench("attacks", "lfd-adaptive", alpha=0.2, cover_ratio=1.5)
     clean, poison = bench.clean[0], bench.poisons[0]
     covers = poison.indices[~poison.flags]
@@ -127,7 +129,7 @@ def test_covers_carry_the_trigger_and_keep_their_labels():
 
 
 def test_seeds_share_what_was_prepared_and_rates_do_not():
-    testing.register()
+    checker.register()
     of = {}
     for rate in (0.1, 0.2):
         bench = Bench("attacks", "lfd-adaptive", rate=rate, alphas=[0.2])

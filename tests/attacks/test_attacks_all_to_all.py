@@ -8,11 +8,14 @@ import numpy as np
 import pytest
 import torch
 
-from benchbd import registry, testing
-from benchbd.components import DatasetInfo, Stamp
+from benchbd.core.images import DatasetInfo
 from benchbd.errors import Impossible, UsageError
-from benchbd.execute import execute
-from benchbd.testing import Bench, names
+from benchbd.pipeline.run_cell import execute
+from benchbd.plugins import registry
+from benchbd.plugins.contract import Stamp
+from benchbd.testing import checker
+from benchbd.testing.bench import Bench
+from benchbd.testing.checker import names
 
 TEN = np.roll(np.arange(10), -1)
 """Target of each of ten classes."""
@@ -70,7 +73,7 @@ def test_a_label_is_drawn_for_its_image_alone():
 
 
 def test_images_of_all_classes_are_poisoned_and_every_stamped_one_counts_as_poison():
-    testing.register()
+    checker.register()
     bench = Bench("attacks", "bn-a2a", smoothing=0.4, rate=0.5)
     (clean, info), poison = bench.clean, bench.poisons[0]
     own = clean.labels.numpy()[poison.indices]
@@ -104,14 +107,14 @@ def test_what_means_nothing_is_refused():
 @pytest.fixture
 def quick(monkeypatch, fresh_registry, one_thread):
     monkeypatch.setattr(os, "fsync", lambda descriptor: None)
-    testing.register()
+    checker.register()
 
 
 def test_success_is_the_share_of_all_test_images_taken_for_the_next_class(tmp_path, quick):
     """Out of the stored weights, with plain torch and none of the evaluator."""
     from safetensors.torch import load_file
 
-    this = testing.cell(attack="bn-a2a(rate=0.5)", epochs=12, batch_size=16, augment=[], lr=5e-3)
+    this = checker.cell(attack="bn-a2a(rate=0.5)", epochs=12, batch_size=16, augment=[], lr=5e-3)
     record = execute(this.to_json(), output=tmp_path, device="cpu")
     assert record["status"] == "done", record["error"]
     key = record["artifacts"]["model"]
@@ -137,7 +140,7 @@ def test_every_defense_works_on_it(tmp_path, quick, defense):
         **({"of": "tiny-filter"} if defense == "random-filter" else {}),
     }
     inner = ", ".join(f"{key}={value!r}" for key, value in given.items())
-    this = testing.cell(attack="bn-a2a(smoothing=0.2)", defense=f"{defense}({inner})", epochs=1)
+    this = checker.cell(attack="bn-a2a(smoothing=0.2)", defense=f"{defense}({inner})", epochs=1)
     record = execute(this.to_json(), output=tmp_path, device="cpu")
     assert (record["status"], record["error"]) == ("done", None)
     assert 0 <= record["asr"] <= 1

@@ -9,13 +9,24 @@ import pytest
 import torch
 from torch import nn
 
-from benchbd import registry
 from benchbd.attacks import _generator
-from benchbd.attacks._generator import BATCH, Generator, arrays_of, fresh, from_arrays, mask_of, pattern_of, put, write
+from benchbd.attacks._generator import (
+    BATCH,
+    Generator,
+    arrays_of,
+    fresh,
+    from_arrays,
+    mask_of,
+    pattern_of,
+    put,
+    write,
+)
 from benchbd.attacks._input_aware import Schedule, apart, pairs, train_mask, train_pattern
 from benchbd.attacks.dynamic import MEASURED
-from benchbd.components import DatasetInfo, Stamp
+from benchbd.core.images import DatasetInfo
 from benchbd.errors import Diverged, Impossible
+from benchbd.plugins import registry
+from benchbd.plugins.contract import Stamp
 
 TINY_DYNAMIC = "dynamic(mask_epochs=2, joint_epochs=2, width=4, stages=2, batch=20)"
 

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from benchbd import registry
 from benchbd.attacks.sig import wave, wrapped_wave
-from benchbd.components import Attack, DatasetInfo
+from benchbd.core.images import DatasetInfo
 from benchbd.errors import Impossible, UsageError
+from benchbd.plugins import registry
+from benchbd.plugins.contract import Attack
 
 CIFAR = DatasetInfo(10, 32, 50_000, 10_000, (5_000,) * 10, 1)
 GTSRB = DatasetInfo(43, 32, 39_209, 12_630, (210, 2_220) + (897,) * 40 + (899,), 1)

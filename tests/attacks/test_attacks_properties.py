@@ -13,12 +13,14 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from benchbd import registry
-from benchbd.cell import Cell, Made, part_of
-from benchbd.components import Attack, Dataset, DatasetInfo, Images, Stamp, dataset
-from benchbd.poison import Poison, Poisoner, apply
-from benchbd.recipe import Recipe
-from benchbd.store import Store
+from benchbd.core.images import DatasetInfo, Images
+from benchbd.core.recipe import Recipe
+from benchbd.pipeline.poison import Poison, Poisoner, apply
+from benchbd.plan.cell import Cell, Made
+from benchbd.plugins import registry
+from benchbd.plugins.contract import Attack, Dataset, Stamp, dataset
+from benchbd.plugins.identity import part_of
+from benchbd.storage.artifacts import Store
 
 DYNAMIC = "mask_epochs=1, joint_epochs=1, width=2, stages=1, batch=12"
 ATTACKS = {

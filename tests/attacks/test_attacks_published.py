@@ -10,12 +10,22 @@ import numpy as np
 import pytest
 import torch
 
-from benchbd import matrix, registry
-from benchbd.attacks import _generator, _input_aware, _inversion, _patterns, _watermark, adaptive, dynamic, trojan
+from benchbd.attacks import (
+    _generator,
+    _input_aware,
+    _inversion,
+    _patterns,
+    _watermark,
+    adaptive,
+    dynamic,
+    trojan,
+)
 from benchbd.attacks._generator import Generator
 from benchbd.attacks._pgd import PGD
-from benchbd.components import Attack
-from benchbd.recipe import Recipe
+from benchbd.core.recipe import Recipe
+from benchbd.plan import matrix
+from benchbd.plugins import registry
+from benchbd.plugins.contract import Attack
 
 SHARED = {"target": None, "rate": 0.1, "rate_of": "set", "pool": "all", "trigger_seed": 0}
 CLEAN_LABEL = {**SHARED, "rate": 0.8, "rate_of": "class"}

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from benchbd import registry
 from benchbd.attacks._generator import arrays_of, fresh
 from benchbd.attacks._patterns import norm_of
-from benchbd.components import Attack, DatasetInfo, Stamp
+from benchbd.core.images import DatasetInfo
+from benchbd.plugins import registry
+from benchbd.plugins.contract import Attack, Stamp
 
 SIZES = [128, 224]
 GRID = [[0, 0, 255], [0, 255, 0], [255, 0, 255]]

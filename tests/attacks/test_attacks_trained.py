@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from benchbd import registry
 from benchbd.attacks._patterns import norm_of
 from benchbd.attacks._pgd import PGD, perturbed
-from benchbd.components import DatasetInfo, Stamp
+from benchbd.core.images import DatasetInfo
 from benchbd.errors import Impossible, UsageError
+from benchbd.plugins import registry
+from benchbd.plugins.contract import Stamp
 
 
 def attack(text: str):

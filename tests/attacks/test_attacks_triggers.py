@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from benchbd import registry
 from benchbd.attacks._patterns import norm_of, to_norm
 from benchbd.attacks._watermark import canvas, coverage
-from benchbd.components import Attack
+from benchbd.plugins import registry
+from benchbd.plugins.contract import Attack
 
 DRAWN = ["tj-sq(mode='random')", "tj-wm(mode='random')", "l2(mode='noise')"]
 SEEDS = range(5)

@@ -8,11 +8,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from benchbd import registry, testing
 from benchbd.attacks.wanet import identity, smooth_field, warp
-from benchbd.components import DatasetInfo, Stamp
+from benchbd.core.images import DatasetInfo
 from benchbd.errors import Impossible, UsageError
-from benchbd.testing import Bench
+from benchbd.plugins import registry
+from benchbd.plugins.contract import Stamp
+from benchbd.testing import checker
+from benchbd.testing.bench import Bench
 
 
 def attack(text: str = "wanet"):
@@ -105,7 +107,7 @@ def test_covers_look_at_one_image_at_a_time_and_differ_from_the_trigger(workshop
 
 
 def test_twice_as_many_covers_as_poison_keep_their_labels():
-    testing.register()
+    checker.register()
     bench = Bench("attacks", "wanet")
     (clean, info), poison = bench.clean, bench.poisons[0]
     covers = poison.indices[~poison.flags]
@@ -118,7 +120,7 @@ def test_twice_as_many_covers_as_poison_keep_their_labels():
 
 
 def test_without_noise_mode_there_are_no_covers():
-    testing.register()
+    checker.register()
     poison = Bench("attacks", "wanet", cross_ratio=0).poisons[0]
     assert "cover" not in poison.facts
     assert poison.flags.all()

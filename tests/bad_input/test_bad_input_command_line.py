@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from benchbd import matrix
 from benchbd.cli import main
 from benchbd.errors import did_you_mean, one_line, shown
+from benchbd.plan import matrix
 
 
 @pytest.mark.parametrize(

@@ -15,8 +15,8 @@ from good_matrix import Plain
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from benchbd import matrix, matrixfile
 from benchbd.errors import UsageError, one_line
+from benchbd.plan import matrix, matrix_file
 
 WHOLE: dict[str, Any] = {
     "name": "m",
@@ -89,7 +89,7 @@ def mutate(value: Any, rng: random.Random) -> Any:
     if how == 0:
         del value[key]
     elif how == 1 and isinstance(value, dict):
-        value[rng.choice([*matrixfile.TOP, *matrixfile.BLOCK, "reason", "", "none", None, 3])] = value.pop(key)
+        value[rng.choice([*matrix_file.TOP, *matrix_file.BLOCK, "reason", "", "none", None, 3])] = value.pop(key)
     elif how == 2:
         value[key] = [value[key], value[key]]
     else:

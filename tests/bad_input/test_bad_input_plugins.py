@@ -12,7 +12,7 @@ from good_matrix import GOOD, block
 
 from benchbd.cli import main
 
-MINE = "from benchbd.components import Attack, attack\n\n\n@attack('NAME', version=1)\nclass Mine(Attack):\n    pass\n"
+MINE = "from benchbd import Attack, attack\n\n\n@attack('NAME', version=1)\nclass Mine(Attack):\n    pass\n"
 
 
 PLUGINS = {
@@ -42,7 +42,7 @@ def test_plugin_files(refused: Callable[..., str], folder: Path, name: str, door
     assert main(["validate", "good.yaml"]) == 0, "nothing of it may stay"
 
 
-HEAD = """from benchbd.components import *
+HEAD = """from benchbd.plugins.contract import *
 from benchbd.components import attack, dataset, defense, model
 
 

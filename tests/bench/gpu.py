@@ -30,15 +30,15 @@ import benchbd  # noqa: E402
 # The plugin folders lie beside the package; an installation puts them inside it.
 benchbd.__path__.append(str(ROOT))
 
-from benchbd import registry  # noqa: E402
-from benchbd.components import Normalisation  # noqa: E402
+from benchbd.core.images import Normalisation  # noqa: E402
+from benchbd.core.recipe import Recipe  # noqa: E402
+from benchbd.datasets._torchvision import torchvision  # noqa: E402
 from benchbd.engine import Classifier, build, choose_precision, fit  # noqa: E402
 from benchbd.engine.augment import draw_epoch  # noqa: E402
 from benchbd.engine.packed import fit_packed  # noqa: E402
 from benchbd.engine.state import make_optimizer  # noqa: E402
 from benchbd.engine.step import Step, training_mode  # noqa: E402
-from benchbd.recipe import Recipe  # noqa: E402
-from benchbd.vision import torchvision  # noqa: E402
+from benchbd.plugins import registry  # noqa: E402
 
 NORMALISATION = Normalisation((0.4914, 0.4822, 0.4465), (0.247, 0.2435, 0.2616))
 BUDGET = 440.0

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from benchbd import registry
-from benchbd.components import Stamp
+from benchbd.plugins import registry
+from benchbd.plugins.contract import Stamp
 
 COUNT = 50_000
 LIMIT = 2.0

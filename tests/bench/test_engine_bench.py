@@ -21,14 +21,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 
-from benchbd import registry
-from benchbd.components import Normalisation
+from benchbd.core.images import Normalisation
+from benchbd.core.recipe import Recipe
+from benchbd.datasets._torchvision import torchvision
 from benchbd.engine import build, choose_precision, fit, losses_of
 from benchbd.engine.augment import batch_of, draw_epoch, unit_range
 from benchbd.engine.packed import fit_packed
 from benchbd.engine.precision import cpu_multiplies_bf16
-from benchbd.recipe import Recipe
-from benchbd.vision import torchvision
+from benchbd.plugins import registry
 
 CPU = torch.device("cpu")
 # A busy machine takes ten times as long as a quiet one.

@@ -10,8 +10,9 @@ import pytest
 from toy_matrix_text import TOYS
 
 import benchbd.cli
-from benchbd import matrix, records
 from benchbd.cli import main
+from benchbd.plan import matrix
+from benchbd.storage import records
 
 
 def test_help_names_every_verb_that_is_there(capsys: pytest.CaptureFixture[str]) -> None:
@@ -94,7 +95,7 @@ def test_describe(told: Callable[..., str], toys: Path) -> None:
 
 
 def test_describe_everything(told: Callable[..., str]) -> None:
-    from benchbd import registry
+    from benchbd.plugins import registry
 
     for entry in registry.entries():
         facts = json.loads(told("describe", f"{entry.kind}/{entry.name}", "--json"))

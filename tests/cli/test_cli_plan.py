@@ -15,10 +15,12 @@ from typing import Any
 import pytest
 from toy_matrix_text import MATRIX
 
-from benchbd import matrix, records
-from benchbd.cell import Cell, part_of
 from benchbd.cli import main
 from benchbd.cli import plan as plan_verb
+from benchbd.plan import matrix
+from benchbd.plan.cell import Cell
+from benchbd.plugins.identity import part_of
+from benchbd.storage import records
 
 
 def test_plan(toy_matrix: Path, told: Callable[..., str]) -> None:
@@ -155,7 +157,7 @@ def test_plan_survives_records_of_odd_content(left: Callable[..., dict[str, int]
 def test_plan_passes_over_records_of_plugins_that_are_gone(
     left: Callable[..., dict[str, int]], plugin_file: Callable[..., Path]
 ) -> None:
-    from benchbd import registry
+    from benchbd.plugins import registry
 
     file = plugin_file('@defense("gone", version=1)\nclass Gone(Defense):\n    pass\n', "gone.py")
     registry.add_plugin_file(str(file))

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 from toy_matrix_text import MATRIX
 
-from benchbd import matrix
 from benchbd.cli import main
+from benchbd.plan import matrix
 
 HEAVY = ("torch", "torchvision", "pandas", "matplotlib", "sklearn", "scipy")
 

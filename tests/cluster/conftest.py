@@ -10,7 +10,7 @@ from types import ModuleType
 
 import pytest
 
-from benchbd import registry
+from benchbd.plugins import registry
 
 collect_ignore_glob = [] if os.environ.get("BENCHBD_CLUSTER") else ["test_*.py"]
 """Minutes of daemons starting and stopping: only where they are asked for (``make test-cluster``)."""
@@ -58,7 +58,7 @@ def ray() -> Iterator[ModuleType]:
 
 @pytest.fixture
 def fakes(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
-    """The runner tests' stand-in for ``benchbd.execute``."""
+    """The runner tests' stand-in for ``benchbd.pipeline.run_cell``."""
     monkeypatch.syspath_prepend(FAKES)
     paths = [str(FAKES), os.environ.get("PYTHONPATH")]
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, paths)))

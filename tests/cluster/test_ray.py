@@ -13,11 +13,11 @@ from typing import Any
 
 import pytest
 
-from benchbd import records
-from benchbd.cell import Cell
 from benchbd.errors import UsageError
+from benchbd.plan.cell import Cell
 from benchbd.run import Outcome, RunSettings, run_cells
-from benchbd.run.display import NoDisplay
+from benchbd.run.display.base import NoDisplay
+from benchbd.storage import records
 
 pytestmark = pytest.mark.usefixtures("ray")
 Go = Callable[..., Outcome]

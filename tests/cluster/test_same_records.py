@@ -158,7 +158,7 @@ def test_ray_with_a_worker_killed(inline: dict[str, dict[str, Any]], ray: Any, t
 
 
 def _children(pid: int) -> list[int]:
-    return [p for p in processes("benchbd.run.worker") if _parent(p) == pid]
+    return [p for p in processes("benchbd.run.workers.worker") if _parent(p) == pid]
 
 
 def _parent(pid: int) -> int:

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 import torch
 
-from benchbd.lab import Lab, TrainSet
-from benchbd.recipe import Recipe
-from benchbd.seeding import seed_for
+from benchbd.core.recipe import Recipe
+from benchbd.core.seeding import seed_for
+from benchbd.lab.lab import Lab
+from benchbd.plugins.train_set import TrainSet
 
 
 def images_of(ids: np.ndarray) -> torch.Tensor:

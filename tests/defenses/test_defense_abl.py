@@ -8,8 +8,15 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchbd.components import DatasetInfo
-from benchbd.defenses.abl import EXPLODED, Abl, Flooding, GlobalGradientAscent, LocalGradientAscent, isolate
+from benchbd.core.images import DatasetInfo
+from benchbd.defenses.abl import (
+    EXPLODED,
+    Abl,
+    Flooding,
+    GlobalGradientAscent,
+    LocalGradientAscent,
+    isolate,
+)
 from benchbd.errors import Diverged, Impossible, UsageError
 
 HOW = ("what", "name", "loss", "start", "trace")

@@ -9,7 +9,7 @@ from benchbd.defenses.abl import Abl
 from benchbd.defenses.ac import Ac
 from benchbd.defenses.lfd import Lfd
 from benchbd.defenses.spectral import Spectral
-from benchbd.lab import TrainSet
+from benchbd.plugins.train_set import TrainSet
 
 N, CLASSES = 800, 4
 POISON = np.arange(300, 380)

@@ -9,12 +9,14 @@ import numpy as np
 import pytest
 import torch
 
-from benchbd import engine, registry, testing
-from benchbd.cell import part_of
-from benchbd.components import DatasetInfo, Normalisation
+from benchbd import engine
+from benchbd.core.images import DatasetInfo, Normalisation
 from benchbd.defenses.asd import Adaptive, Asd, freeze_first_half, lowest, lowest_of_each_class
 from benchbd.errors import Impossible, UsageError
-from benchbd.lab import Lab
+from benchbd.lab.lab import Lab
+from benchbd.plugins import registry
+from benchbd.plugins.identity import part_of
+from benchbd.testing import checker
 
 POISONING = SimpleNamespace(poisons=True)
 N, CLASSES = 240, 4
@@ -182,9 +184,9 @@ def test_settings_that_mean_nothing_are_refused(wrong):
 
 
 def test_end_to_end_on_digits(tmp_path, fresh_registry):
-    from benchbd.execute import execute
+    from benchbd.pipeline.run_cell import execute
 
-    cell = testing.cell(dataset="digits(train=400, test=60)", model="resnet18(width=4)", attack="bn-g")
+    cell = checker.cell(dataset="digits(train=400, test=60)", model="resnet18(width=4)", attack="bn-g")
     defense = part_of(registry.make("defenses", "asd", **{**Asd.smoke, "seeds": 1}))
     record = execute(dataclasses.replace(cell, defense=defense).to_json(), output=tmp_path, device="cpu")
     assert (record["status"], record["error"]) == ("done", None)

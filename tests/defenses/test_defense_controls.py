@@ -7,9 +7,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from benchbd import registry
-from benchbd.components import UNDEFENDED, DatasetInfo
+from benchbd.core.images import DatasetInfo
 from benchbd.errors import Impossible, UsageError
+from benchbd.plugins import registry
+from benchbd.plugins.contract import UNDEFENDED
 
 INFO = DatasetInfo(classes=4, size=32, train=400, test=100, class_counts=None, target=1)
 POISONING, CLEAN = SimpleNamespace(poisons=True), SimpleNamespace(poisons=False)

@@ -10,15 +10,18 @@ import numpy as np
 import pytest
 import torch
 
-from benchbd import engine, registry, testing
-from benchbd.cell import part_of
-from benchbd.components import DatasetInfo
+from benchbd import engine
+from benchbd.core.images import DatasetInfo
 from benchbd.defenses._views import ViewSettings
 from benchbd.defenses.dbd import Dbd, SelfSupervised, nt_xent
 from benchbd.defenses.random_filter import RandomFilter
 from benchbd.errors import Impossible, UsageError
-from benchbd.lab import Checkpoint, Lab
-from benchbd.store import Store
+from benchbd.lab.lab import Lab
+from benchbd.plugins import registry
+from benchbd.plugins.identity import part_of
+from benchbd.storage.artifacts import Store
+from benchbd.storage.checkpoint import Checkpoint
+from benchbd.testing import checker
 
 POISONING = SimpleNamespace(poisons=True)
 N = 240
@@ -193,9 +196,9 @@ def test_a_set_too_small_to_split_is_refused():
 
 
 def test_end_to_end_on_digits(tmp_path, fresh_registry):
-    from benchbd.execute import execute
+    from benchbd.pipeline.run_cell import execute
 
-    cell = testing.cell(dataset="digits(train=200, test=60)", model="resnet18(width=4)", attack="bn-g")
+    cell = checker.cell(dataset="digits(train=200, test=60)", model="resnet18(width=4)", attack="bn-g")
     defense = part_of(registry.make("defenses", "dbd", **{**Dbd.smoke, "ssl_epochs": 2}))
     record = execute(dataclasses.replace(cell, defense=defense).to_json(), output=tmp_path, device="cpu")
     assert (record["status"], record["error"]) == ("done", None)

@@ -8,9 +8,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchbd.components import UNDEFENDED, DatasetInfo
+from benchbd.core.images import DatasetInfo
 from benchbd.defenses.fine_pruning import FinePruning, pruning_curve, split, stop_at
 from benchbd.errors import Impossible, UsageError
+from benchbd.plugins.contract import UNDEFENDED
 
 INFO = DatasetInfo(classes=10, size=32, train=1000, test=100, class_counts=None, target=1)
 

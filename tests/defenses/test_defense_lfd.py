@@ -10,7 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchbd.components import DatasetInfo
+from benchbd.core.images import DatasetInfo
 from benchbd.defenses.lfd import (
     CappedAscent,
     Lfd,

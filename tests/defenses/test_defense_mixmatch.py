@@ -11,7 +11,16 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from benchbd.defenses._mixmatch import MixMatch, guessed, losses, mixed, mixing_share, passes, sharpened, train_epoch
+from benchbd.defenses._mixmatch import (
+    MixMatch,
+    guessed,
+    losses,
+    mixed,
+    mixing_share,
+    passes,
+    sharpened,
+    train_epoch,
+)
 from benchbd.defenses._sce import symmetric_cross_entropy
 from benchbd.errors import UsageError
 

@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 import torch
 
-from benchbd import registry
+from benchbd.core.recipe import Recipe
 from benchbd.defenses.ac import flat_maps
 from benchbd.defenses.fine_pruning import FinePruning, split
 from benchbd.defenses.lfd import Lfd, Weighing
 from benchbd.errors import Diverged, Impossible
-from benchbd.lab import Lab, TrainSet
-from benchbd.recipe import Recipe
+from benchbd.lab.lab import Lab
+from benchbd.plugins import registry
+from benchbd.plugins.train_set import TrainSet
 
 N, CLASSES, SIZE = 240, 4, 16
 POISONING = SimpleNamespace(poisons=True)

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from benchbd import registry
-from benchbd.components import UNDEFENDED
 from benchbd.defenses.ac import Ac
 from benchbd.defenses.spectral import Spectral, signature
 from benchbd.errors import UsageError
+from benchbd.plugins import registry
+from benchbd.plugins.contract import UNDEFENDED
 
 POISONING = SimpleNamespace(poisons=True)
 

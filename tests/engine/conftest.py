@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from benchbd.components import Model, Normalisation
+from benchbd.core.images import Normalisation
 from benchbd.engine import Classifier, Precision, build
+from benchbd.plugins.contract import Model
 
 NORMALISATION = Normalisation((0.4, 0.5, 0.6), (0.2, 0.25, 0.3))
 

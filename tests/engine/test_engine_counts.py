@@ -7,11 +7,11 @@ from collections import Counter
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from benchbd.core.recipe import Recipe
 from benchbd.engine import Precision, fit
 from benchbd.engine.augment import draw_epoch
 from benchbd.engine.state import make_optimizer
 from benchbd.engine.step import Step
-from benchbd.recipe import Recipe
 
 CPU = torch.device("cpu")
 # Operations that wait for a GPU: a value read back, or a shape that depends on values.

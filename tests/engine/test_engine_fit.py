@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from benchbd.core.recipe import Recipe
 from benchbd.engine import Precision, choose_precision, fit, losses_of
 from benchbd.engine.augment import draw_epoch
 from benchbd.engine.fit import batch_bounds
 from benchbd.errors import BenchbdError, Diverged
-from benchbd.recipe import Recipe
 
 CPU = torch.device("cpu")
 SHORT = Recipe(epochs=2, batch_size=32, lr=0.01)

@@ -13,10 +13,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from benchbd import registry
-from benchbd.components import Normalisation
+from benchbd.core.images import Normalisation
 from benchbd.engine import Classifier, build, choose_precision
 from benchbd.engine.step import training_mode
+from benchbd.plugins import registry
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 NORMALISATION = Normalisation((0.4, 0.5, 0.6), (0.2, 0.25, 0.3))

@@ -9,12 +9,12 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from benchbd.core.recipe import Recipe
 from benchbd.engine import Precision, choose_precision, fit
 from benchbd.engine.augment import draw_epoch
 from benchbd.engine.graph import GraphedStep
 from benchbd.engine.state import make_optimizer
 from benchbd.engine.step import Step, training_mode
-from benchbd.recipe import Recipe
 
 CPU = torch.device("cpu")
 ANY_BATCH = draw_epoch(77, 0, 150)[:32]

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from benchbd.components import Normalisation
+from benchbd.core.images import Normalisation
 from benchbd.engine import Classifier
 
 

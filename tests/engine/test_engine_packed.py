@@ -10,13 +10,13 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from benchbd import registry
-from benchbd.components import Normalisation
+from benchbd.core.images import Normalisation
+from benchbd.core.recipe import Recipe
 from benchbd.engine import Classifier, Precision, build, fit
 from benchbd.engine.fit import NotFinite
 from benchbd.engine.packed import fit_packed, fit_several, packing_pays
 from benchbd.engine.packed_network import Packed, _PackedConv2d
-from benchbd.recipe import Recipe
+from benchbd.plugins import registry
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 CPU = torch.device("cpu")

@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from benchbd import registry
-from benchbd.components import Normalisation
+from benchbd.core.images import Normalisation
 from benchbd.engine import build, features_of, logits_of, losses_of, passes
+from benchbd.plugins import registry
 
 CPU = torch.device("cpu")
 

@@ -10,11 +10,11 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from benchbd.core.recipe import Recipe
 from benchbd.engine import fit, fit_by
 from benchbd.engine.augment import draw_epoch, draw_views
 from benchbd.engine.fit import NotFinite
 from benchbd.errors import Diverged
-from benchbd.recipe import Recipe
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 CPU = torch.device("cpu")

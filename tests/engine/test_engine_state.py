@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
+from benchbd.core.recipe import Recipe
 from benchbd.engine import choose_precision, fit
 from benchbd.engine.state import make_optimizer, restore, set_lr, snapshot
-from benchbd.recipe import Recipe
 
 CPU = torch.device("cpu")
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
+from benchbd.core.recipe import Recipe
 from benchbd.engine import Reweigh, fit
 from benchbd.engine.window import SHARE, Window, too_large
-from benchbd.recipe import Recipe
 
 CPU = torch.device("cpu")
 """The device of these tests; what matters is which tensor a batch is taken from."""

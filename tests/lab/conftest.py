@@ -8,10 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from benchbd import engine, testing
-from benchbd.lab import Lab, TrainSet
-from benchbd.recipe import Recipe
-from benchbd.store import Store
+from benchbd import engine
+from benchbd.core.recipe import Recipe
+from benchbd.lab.lab import Lab
+from benchbd.plugins.train_set import TrainSet
+from benchbd.storage.artifacts import Store
+from benchbd.testing import checker
 
 sys.path.insert(0, str(Path(__file__).parent))
 from lab_inputs import tiny
@@ -20,7 +22,7 @@ from lab_inputs import tiny
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch, fresh_registry, one_thread):
     monkeypatch.setattr(os, "fsync", lambda descriptor: None)
-    testing.register()
+    checker.register()
 
 
 @pytest.fixture

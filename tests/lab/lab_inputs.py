@@ -5,10 +5,10 @@ from __future__ import annotations
 import dataclasses
 import time
 
-from benchbd import registry
-from benchbd.cell import part_of
-from benchbd.lab import TrainSet
-from benchbd.poison import clean_set
+from benchbd.pipeline.poison import clean_set
+from benchbd.plugins import registry
+from benchbd.plugins.identity import part_of
+from benchbd.plugins.train_set import TrainSet
 
 
 def tiny(count: int = 64) -> TrainSet:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchbd.lab import TrainSet
+from benchbd.plugins.train_set import TrainSet
 
 
 def numbered(count: int) -> TrainSet:

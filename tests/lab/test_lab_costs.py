@@ -8,7 +8,7 @@ import time
 import numpy as np
 from lab_inputs import Slow, tiny
 
-from benchbd.store import Store
+from benchbd.storage.artifacts import Store
 
 
 def test_a_stage_costs_the_same_whether_computed_or_found(open_lab):

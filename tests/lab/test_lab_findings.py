@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from benchbd import registry
 from benchbd.errors import BenchbdError, UsageError
+from benchbd.plugins import registry
 
 
 def test_suspicion_is_kept_as_scores_and_a_mask(open_lab):

@@ -13,11 +13,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from lab_inputs import tiny
 
-from benchbd import engine, stages
-from benchbd.components import Normalisation
+from benchbd import engine
+from benchbd.core.images import Normalisation
+from benchbd.core.recipe import Recipe
 from benchbd.errors import UsageError
-from benchbd.recipe import Recipe
-from benchbd.stages import spelled
+from benchbd.lab import stages
+from benchbd.lab.keys import spelled
 
 
 @dataclasses.dataclass(frozen=True)

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from lab_inputs import tiny
 
-from benchbd import registry
+from benchbd.plugins import registry
 
 
 def test_what_was_trained_is_not_trained_again(open_lab, fits):

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from benchbd import stages
 from benchbd.errors import Diverged, UsageError
+from benchbd.lab import stages
 
 WRONG = {
     "nothing to train on": lambda lab, t: lab.train(lab.poisoned.subset([])),

@@ -9,8 +9,8 @@ import pytest
 from lab_inputs import Slow, tiny
 
 from benchbd.errors import Diverged
-from benchbd.stages import Checkpoint
-from benchbd.store import Store
+from benchbd.storage.artifacts import Store
+from benchbd.storage.checkpoint import Checkpoint
 
 
 class Killed(BaseException):

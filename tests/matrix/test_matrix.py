@@ -13,8 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from toy_matrices import BASE, plan, refused
 
-from benchbd import matrix, registry
 from benchbd.errors import UsageError
+from benchbd.plan import matrix
+from benchbd.plugins import registry
 
 pytestmark = pytest.mark.usefixtures("toys")
 

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from toy_matrices import BASE, plan, refused
 
-from benchbd import matrix
 from benchbd.errors import UsageError
+from benchbd.plan import matrix
 
 pytestmark = pytest.mark.usefixtures("toys")
 

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 from toy_matrices import BASE, plan, refused
 
-from benchbd import matrix, registry
-from benchbd.components import Training
+from benchbd.plan import matrix
+from benchbd.plugins import registry
+from benchbd.plugins.contract import Training
 
 pytestmark = pytest.mark.usefixtures("toys")
 

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 from toy_matrices import BASE, plan, refused
 
-from benchbd import matrix, matrixfile, registry
 from benchbd.errors import UsageError
+from benchbd.plan import matrix, matrix_file
+from benchbd.plugins import registry
 
 pytestmark = pytest.mark.usefixtures("toys")
 
@@ -77,7 +78,7 @@ def test_every_shipped_matrix_resolves_and_is_described(name: str) -> None:
     assert found.cells
     assert found.name == name
     assert len(found.description) > 20
-    assert matrixfile.parse_yaml(matrix.read(name)[0])["description"].startswith(found.description[:20])
+    assert matrix_file.parse_yaml(matrix.read(name)[0])["description"].startswith(found.description[:20])
     assert len(matrix.trainings(found.cells)) >= 1
     assert matrix.load(name, smoke=True).cells
 

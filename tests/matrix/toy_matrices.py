@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from benchbd import matrix
 from benchbd.errors import UsageError
+from benchbd.plan import matrix
 
 BASE = """
 dataset: toy-images

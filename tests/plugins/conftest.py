@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 import torch
 
-from benchbd import registry
-from benchbd.testing import Bench, faults
-from benchbd.testing_checks import Check
+from benchbd.plugins import registry
+from benchbd.testing.bench import Bench
+from benchbd.testing.checker import faults
+from benchbd.testing.promises import Check
 
 
 @pytest.fixture(autouse=True, scope="module")

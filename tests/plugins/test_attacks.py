@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from benchbd import matrix, matrixfile, registry, testing
-from benchbd.execute import execute
-from benchbd.testing import names
-from benchbd.testing_checks import CHECKS
+from benchbd.pipeline.run_cell import execute
+from benchbd.plan import matrix, matrix_file
+from benchbd.plugins import registry
+from benchbd.testing import checker
+from benchbd.testing.checker import names
+from benchbd.testing.promises import CHECKS
 
 TRAINED = ("cl", "dynamic", "l2", "lfd-adaptive", "tj-sq", "tj-wm")
 """Built-in attacks whose trigger is trained: what they need at full length is no matter of seconds."""
@@ -22,7 +24,7 @@ def test_attack(passes, name, check):
 
 @pytest.mark.parametrize("name", names("attacks"))
 def test_an_attack_that_trains_something_has_smoke_parameters(name):
-    testing.register()
+    checker.register()
     cls = registry.load("attacks", name)
     usual, short = registry.make("attacks", name), registry.make("attacks", name, **cls.smoke)
     assert bool(cls.smoke) == bool(usual.trains()) == (name in TRAINED)
@@ -34,7 +36,7 @@ def test_an_attack_that_trains_something_has_smoke_parameters(name):
 
 def test_smoke_shrinks_the_attacks_of_a_matrix_and_set_wins():
     text = f"{{name: x, dataset: digits, model: resnet18, attacks: [{', '.join(TRAINED)}, sig], defenses: [none]}}"
-    data = matrixfile.parse_yaml(text)
+    data = matrix_file.parse_yaml(text)
 
     def params(**given):
         return {cell.attack.name: cell.attack.params for cell in matrix.resolve(data, "x", **given).cells}
@@ -49,7 +51,7 @@ def test_smoke_shrinks_the_attacks_of_a_matrix_and_set_wins():
 @pytest.mark.parametrize("name", TRAINED)
 def test_a_smoke_cell_of_a_trained_attack_comes_to_its_end(name, tmp_path):
     given = ", ".join(f"{key}={value!r}" for key, value in registry.load("attacks", name).smoke.items())
-    cell = testing.cell(attack=f"{name}({given})", epochs=1)
+    cell = checker.cell(attack=f"{name}({given})", epochs=1)
     record = execute(cell.to_json(), output=tmp_path, device="cpu")
     assert (record["status"], record["error"]) == ("done", None)
     assert 0 <= record["asr"] <= 1

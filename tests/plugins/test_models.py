@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from benchbd.testing import names
-from benchbd.testing_checks import CHECKS
+from benchbd.testing.checker import names
+from benchbd.testing.promises import CHECKS
 
 
 @pytest.mark.parametrize("name", names("models"))

@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchbd import registry, testing
-from benchbd.lab import Ledger
-from benchbd.poison import Poisoner
-from benchbd.store import Store
+from benchbd.lab.costs import Ledger
+from benchbd.pipeline.poison import Poisoner
+from benchbd.plugins import registry
+from benchbd.storage.artifacts import Store
+from benchbd.testing import checker
 
 sys.path.insert(0, str(Path(__file__).parent))
 from poison_steps import PLUGINS, calls
@@ -31,7 +32,7 @@ def poisoner(tmp_path):
 
     def build(attack: str, *, where: str = "store", ledger: Ledger | None = None, **given) -> Poisoner:
         given = {"dataset": "tiny(train=200,test=40,size=16)", **given}
-        this = testing.cell(attack=attack, **given)
+        this = checker.cell(attack=attack, **given)
         store = Store(tmp_path / where)
         more = [ledger] if ledger else []
         return Poisoner(this, this.made(), store, torch.device("cpu"), lambda event: None, None, *more)

@@ -8,11 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from poison_steps import PLUGINS, make
 
-from benchbd import registry
-from benchbd.cell import part_of
-from benchbd.components import DatasetInfo, share_of
+from benchbd.core.images import DatasetInfo
 from benchbd.errors import Impossible
-from benchbd.poison import draw
+from benchbd.pipeline.selection import draw
+from benchbd.plugins import registry
+from benchbd.plugins.contract import share_of
+from benchbd.plugins.identity import part_of
 
 
 @pytest.mark.parametrize("attack", ["watch-dirty", "watch-clean", "watch-drawn", "watch-chosen", "watch-cover"])

@@ -7,11 +7,12 @@ import pytest
 import torch
 from poison_steps import calls, make
 
-from benchbd import registry, testing
-from benchbd.cell import part_of
-from benchbd.components import Images
-from benchbd.lab import Ledger
-from benchbd.poison import clean_set, fingerprint
+from benchbd.core.images import Images
+from benchbd.lab.costs import Ledger
+from benchbd.pipeline.poison import clean_set, fingerprint
+from benchbd.plugins import registry
+from benchbd.plugins.identity import part_of
+from benchbd.testing import checker
 
 
 def test_two_runs_write_the_same_bytes(poisoner, tmp_path):
@@ -108,7 +109,7 @@ def test_a_surrogate_is_the_clean_rows_undefended_model(poisoner, lab_over):
 
 @pytest.mark.parametrize("change", ["pixel", "label"])
 def test_copies_of_a_data_set_that_differ_in_one_value_have_other_keys(change):
-    testing.register()
+    checker.register()
     data = registry.make("datasets", "tiny").load("train", None)
     other = Images(data.images.clone(), data.labels.clone())
     assert fingerprint(other) == fingerprint(data)

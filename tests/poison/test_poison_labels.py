@@ -9,19 +9,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from poison_steps import PLUGINS, make
 
-from benchbd import registry, testing
-from benchbd.components import Images
+from benchbd.core.images import Images
 from benchbd.errors import Impossible
-from benchbd.poison import Poisoner, apply
-from benchbd.store import Store
+from benchbd.pipeline.poison import Poisoner, apply
+from benchbd.plugins import registry
+from benchbd.storage.artifacts import Store
+from benchbd.testing import checker
 
 
 @given(rate=st.floats(0.03, 1.0), target=st.integers(0, 3), seed=st.integers(0, 5))
 @settings(max_examples=20, deadline=None)
 def test_a_clean_label_attack_never_changes_a_label(tmp_path_factory, rate, target, seed):
     registry.add_plugin_file(str(PLUGINS))
-    testing.register()
-    this = testing.cell(
+    checker.register()
+    this = checker.cell(
         dataset="tiny(train=200,test=40,size=16)", attack=f"watch-clean(rate={rate}, target={target})", seed=seed
     )
     store = Store(tmp_path_factory.mktemp("store"))

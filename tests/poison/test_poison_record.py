@@ -8,12 +8,12 @@ import numpy as np
 import torch
 from poison_steps import calls, run
 
-from benchbd import registry
-from benchbd.cell import part_of
-from benchbd.components import Stamp
-from benchbd.poison import stamp_seed
-from benchbd.seeding import seed_for
-from benchbd.store import Store
+from benchbd.core.seeding import seed_for
+from benchbd.pipeline.poison import stamp_seed
+from benchbd.plugins import registry
+from benchbd.plugins.contract import Stamp
+from benchbd.plugins.identity import part_of
+from benchbd.storage.artifacts import Store
 
 
 def test_a_saved_trigger_makes_the_same_poison_again(tmp_path):

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from poison_steps import make
 
-from benchbd import registry
 from benchbd.errors import UsageError
+from benchbd.plugins import registry
 
 
 @pytest.mark.parametrize("attack", ["bad-shape", "bad-type", "bad-none", "bad-prepare"])

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from poison_steps import calls, make, run
 
-from benchbd import poison as module
-from benchbd import registry
-from benchbd.components import Images
+from benchbd.core.images import Images
+from benchbd.pipeline import poison as module
+from benchbd.plugins import registry
 
 
 def test_test_images_that_are_slow_to_stamp_are_stamped_once_for_a_row(tmp_path, monkeypatch):

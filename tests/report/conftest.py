@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 
-from benchbd import params, registry
-from benchbd.cell import identity
+from benchbd.core import params
+from benchbd.core.recipe import Recipe
 from benchbd.errors import BenchbdError
-from benchbd.recipe import Recipe
-from benchbd.report.paper import table2
+from benchbd.plan.cell import identity
+from benchbd.plugins import registry
+from benchbd.report.published import table2
 
 KINDS = ("dataset", "attack", "defense", "model")
 

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from benchbd.cli import main
-from benchbd.report import records
+from benchbd.storage import results_file
 
 MATRIX = """\
 name: small
@@ -33,8 +33,8 @@ def place(tmp_path, monkeypatch):
 @pytest.fixture
 def ran(place):
     """A results folder in which the matrix's cells are done, and one cell of another matrix."""
-    from benchbd import matrix
-    from benchbd.records import blank, write_record
+    from benchbd.plan import matrix
+    from benchbd.storage.records import blank, write_record
 
     (place / "out" / "records").mkdir(parents=True)
     plan = matrix.load("small.yaml")
@@ -99,9 +99,9 @@ def test_check_of_the_committed_files(ran, capsys):
         # Without any flag: where the files are and whether the paper is in them is known.
         assert out(capsys, "leaderboard", "--check") == (0, "", "")
     path = ran / "leaderboard" / "results.jsonl"
-    found = records.load(path)
+    found = results_file.load(path)
     found[0]["ca"] = 0.5
-    records.write(found, path)
+    results_file.write(found, path)
     code, text, _ = out(capsys, "leaderboard", "--check")
     assert code == 1
     assert text.count("\n") == 1
@@ -172,6 +172,6 @@ def test_leaderboard_needs_neither_torch_nor_pandas_nor_matplotlib(ran):
 
 def test_figures_on_the_command_line_are_those_that_exist():
     from benchbd.cli import plot
-    from benchbd.report import figures
+    from benchbd.report.figures import panels
 
-    assert set(plot.FIGURES) == set(figures.FIGURES)
+    assert set(plot.FIGURES) == set(panels.FIGURES)

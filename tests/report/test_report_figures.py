@@ -7,7 +7,7 @@ import xml.etree.ElementTree as ElementTree
 import pytest
 
 from benchbd.errors import UsageError
-from benchbd.report import figures, plots
+from benchbd.report.figures import panels, plots
 
 
 def probe(scale=1.0, epochs=20):
@@ -46,7 +46,7 @@ def everything(make_record):
 
 
 def drawn(name, records):
-    made = figures.figures(name, figures.source(records))
+    made = panels.figures(name, panels.source(records))
     assert len(made) == 1
     return made[0]
 
@@ -131,7 +131,7 @@ def test_fig7_is_of_the_papers_two_networks_and_says_after_which_epoch(make_reco
         for a in ("blend", "bn-g")
         for m in ("resnet-s", "resnet18", "vgg11")
     ]
-    (figure,) = figures.figures("fig7", figures.source(records))
+    (figure,) = panels.figures("fig7", panels.source(records))
     wanted = ["resnet18, bn-g", "resnet-s, bn-g", "resnet18, blend", "resnet-s, blend"]
     assert [p.title for p in figure.panels] == wanted
     assert "after epoch 20" in figure.note
@@ -143,7 +143,7 @@ def test_bars_carry_their_values_so_that_nothing_at_zero_goes_unseen(make_record
     records = [
         make_record(model=m, notes={"probe": {**note, "poison_over_clean_mean": [n]}}) for m, n in counts.items()
     ]
-    (figure,) = figures.figures("fig2", figures.source(records))
+    (figure,) = panels.figures("fig2", panels.source(records))
     assert [t.get_text() for t in plots.canvas(figure).axes[0].texts] == ["37", "0"]
 
 
@@ -152,26 +152,26 @@ def test_a_probed_record_is_shown_before_the_same_cell_unprobed(make_record):
     probed["spec"] = {**probed["spec"], "probe": {"losses": True, "features": None, "samples": 2000}}
     for ident in ("0" * 16, "f" * 16):
         for records in ([plain, {**probed, "id": ident}], [{**probed, "id": ident}, plain]):
-            assert figures.figures("fig1", figures.source(records))
+            assert panels.figures("fig1", panels.source(records))
 
 
 def test_scales_are_figures_of_their_own(make_record, tmp_path):
     records = [make_record(notes={"probe": probe()}, epochs=e) for e in (20, 80)]
-    made = figures.figures("fig1", figures.source(records))
+    made = panels.figures("fig1", panels.source(records))
     assert len(made) == 2
     names = sorted(p.name for p in plots.save(made, tmp_path) if p.suffix == ".csv")
     assert names == ["fig1-cifar10-20-epochs.csv", "fig1-cifar10-80-epochs.csv"]
 
 
-@pytest.mark.parametrize("name", [n for n in figures.FIGURES if n != "overview"])
+@pytest.mark.parametrize("name", [n for n in panels.FIGURES if n != "overview"])
 def test_missing_records_are_said_with_the_command(name):
     with pytest.raises(UsageError, match=f"{name} needs .*benchbd run {name}"):
-        figures.figures(name, figures.source([]))
+        panels.figures(name, panels.source([]))
 
 
 def test_unknown_figure():
     with pytest.raises(UsageError, match="did you mean 'overview'"):
-        figures.figures("overvew", figures.source([]))
+        panels.figures("overvew", panels.source([]))
 
 
 @pytest.mark.parametrize(
@@ -186,13 +186,13 @@ def test_unknown_figure():
 )
 def test_broken_probes_are_no_probes(make_record, broken):
     with pytest.raises(UsageError, match="fig1 needs"):
-        figures.figures("fig1", figures.source([make_record(notes={"probe": broken})]))
+        panels.figures("fig1", panels.source([make_record(notes={"probe": broken})]))
 
 
-@pytest.mark.parametrize("name", list(figures.FIGURES))
+@pytest.mark.parametrize("name", list(panels.FIGURES))
 def test_each_figure_is_written_three_ways_the_same_twice(everything, tmp_path, name):
     records = [r for r in everything if name != "overview" or r["model"] == "resnet18"]
-    made = figures.figures(name, figures.source(records))
+    made = panels.figures(name, panels.source(records))
     first, second = (plots.save(made, tmp_path / run) for run in ("a", "b"))
     assert sorted(p.suffix for p in first) == [".csv", ".png", ".svg"]
     for one, two in zip(first, second, strict=True):
@@ -249,4 +249,4 @@ def test_text_is_readable_and_inside_the_picture(everything):
 def test_unwritable_folder_is_one_line(everything, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UsageError, match="cannot be written"):
-        plots.save(figures.figures("fig4b", figures.source(everything)), tmp_path / "file" / "figures")
+        plots.save(panels.figures("fig4b", panels.source(everything)), tmp_path / "file" / "figures")

@@ -9,20 +9,20 @@ import time
 import pytest
 
 from benchbd.report import board
-from benchbd.report.latex import escape as latex
-from benchbd.report.markdown import escape as markdown
+from benchbd.report.formats.latex import escape as latex
+from benchbd.report.formats.markdown import escape as markdown
 
 HOSTILE = "a|b *c* `d` <script>alert(1)</script> [x](http://y) $e$ ~~f~~"
 
 
 @pytest.fixture(scope="module")
 def mixed(make_record):
-    records = [
+    results_file = [
         make_record(a, d, s, 0.9 + s / 100, 0.5) for a in ("bn-g", "sig") for d in ("none", "lfd") for s in (0, 1)
     ]
-    records += [make_record("bn-g", "oracle", s, control=True, needs=["truth"]) for s in (0, 1)]
-    records += [make_record("sig", "oracle", status="oom", error="no memory", control=True)]
-    return board(records, paper=True)
+    results_file += [make_record("bn-g", "oracle", s, control=True, needs=["truth"]) for s in (0, 1)]
+    results_file += [make_record("sig", "oracle", status="oom", error="no memory", control=True)]
+    return board(results_file, paper=True)
 
 
 def body(text, title):
@@ -53,8 +53,10 @@ def test_markdown_controls_behind_a_line(mixed):
 
 
 def test_markdown_bold_is_best(make_record):
-    records = [make_record("bn-g", d, s, ca=v + s / 1000) for d, v in (("ac", 0.9), ("lfd", 0.5)) for s in range(3)]
-    head, _, first, *_ = body(board(records).render("md"), "## cifar10")
+    results_file = [
+        make_record("bn-g", d, s, ca=v + s / 1000) for d, v in (("ac", 0.9), ("lfd", 0.5)) for s in range(3)
+    ]
+    head, _, first, *_ = body(board(results_file).render("md"), "## cifar10")
     cells = dict(zip(head, first, strict=True))
     assert cells["ac<br>CA ↑"].startswith("**90.10")
     assert not cells["lfd<br>CA ↑"].startswith("**")
@@ -122,8 +124,8 @@ def test_csv_holds_the_numbers(mixed):
 
 
 def test_csv_has_no_formulas(make_record):
-    records = [make_record(attack="=HYPERLINK(1)", status="failed", error="@x")]
-    for row in csv.reader(io.StringIO(board(records).render("csv"))):
+    results_file = [make_record(attack="=HYPERLINK(1)", status="failed", error="@x")]
+    for row in csv.reader(io.StringIO(board(results_file).render("csv"))):
         assert not any(cell[:1] in ("=", "@") for cell in row)
 
 
@@ -137,11 +139,11 @@ def test_json_is_the_model(mixed):
 
 
 def test_jsonl_reads_back(mixed, tmp_path):
-    from benchbd.report import records
+    from benchbd.storage import results_file
 
     path = tmp_path / "r.jsonl"
     path.write_text(mixed.render("jsonl"))
-    assert board(records.load(path), paper=True).render("md") == mixed.render("md")
+    assert board(results_file.load(path), paper=True).render("md") == mixed.render("md")
 
 
 def additions() -> float:
@@ -154,8 +156,8 @@ def additions() -> float:
 
 def test_ten_thousand_records_in_two_seconds(make_record, tmp_path):
     """From the results file to the markdown, in CPU time; a core slowed by its neighbours gets as much longer."""
-    from benchbd.cell import identity
-    from benchbd.report import records
+    from benchbd.plan.cell import identity
+    from benchbd.storage import results_file
 
     template = make_record("bn-g", "lfd")
     found = []
@@ -172,7 +174,7 @@ def test_ten_thousand_records_in_two_seconds(make_record, tmp_path):
     spent, allowed = [], []
     for _ in range(2):
         before, began = additions(), time.process_time()
-        text = board(records.load(tmp_path / "r.jsonl", identity)).render("md")
+        text = board(results_file.load(tmp_path / "r.jsonl", identity)).render("md")
         spent.append(time.process_time() - began)
         allowed.append(2.0 * max(1.0, (before + additions()) / 2 / 0.33))
     assert text.count("\n## ") == 5

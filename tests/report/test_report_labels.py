@@ -12,8 +12,8 @@ def test_only_what_differs_from_the_defaults_is_named(make_record):
 
 
 def test_labels_are_what_a_cell_calls_itself(make_record):
-    from benchbd import registry
-    from benchbd.cell import part_of
+    from benchbd.plugins import registry
+    from benchbd.plugins.identity import part_of
 
     record = make_record(
         defense="lfd", given={"defense": {"teacher": "resnet-s(stem=64)", "beta": 1e-4}, "dataset": {"train": 10000}}

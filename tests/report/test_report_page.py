@@ -8,8 +8,8 @@ from html.parser import HTMLParser
 import pytest
 
 from benchbd.report import board
-from benchbd.report.page import inert_json, picture, train_curves
-from benchbd.report.reproduce import command
+from benchbd.report.formats.page import inert_json, picture, train_curves
+from benchbd.report.formats.reproduce import command
 
 PNG = base64.b64encode(b"\x89PNG\r\n\x1a\n" + b"0" * 20).decode()
 

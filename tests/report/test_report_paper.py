@@ -5,10 +5,10 @@ import random
 import pytest
 
 from benchbd.report import board
-from benchbd.report.figures import source
-from benchbd.report.paper import as_stated, scale_differences, table2
+from benchbd.report.figures.panels import source
+from benchbd.report.paper.verdicts import claims
+from benchbd.report.published import as_stated, scale_differences, table2
 from benchbd.report.table import grid
-from benchbd.report.verdicts import claims
 from benchbd.report.wording import MINUS
 
 PRINTED_AVERAGES = {

@@ -12,11 +12,11 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from benchbd import matrix
-from benchbd.records import blank
-from benchbd.report.records import load
-from benchbd.report.reproduce import command, matrix_of
-from benchbd.shipped import shipped
+from benchbd.plan import matrix
+from benchbd.plan.shipped import shipped
+from benchbd.report.formats.reproduce import command, matrix_of
+from benchbd.storage.records import blank
+from benchbd.storage.results_file import load
 
 
 def cells_of(text):

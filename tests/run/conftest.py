@@ -10,17 +10,17 @@ from typing import Any
 
 import pytest
 
-from benchbd import registry
-from benchbd.cell import Cell
+from benchbd.plan.cell import Cell
+from benchbd.plugins import registry
 from benchbd.run import Outcome, RunSettings, run_cells
-from benchbd.run.display import NoDisplay
+from benchbd.run.display.base import NoDisplay
 
 HERE = Path(__file__).parent
 
 
 @pytest.fixture
 def fakes(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
-    """The stand-in for ``benchbd.execute``, importable here and in worker processes; its plugins known meanwhile."""
+    """The stand-in for ``benchbd.pipeline.run_cell``, importable here and in worker processes, its plugins known."""
     monkeypatch.syspath_prepend(HERE)
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, [str(HERE), os.environ.get("PYTHONPATH")])))
     import run_fakes

@@ -1,4 +1,4 @@
-"""A stand-in for ``benchbd.execute``, so that the runner is tested without any training."""
+"""A stand-in for ``benchbd.pipeline.run_cell``, so that the runner is tested without any training."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
-from benchbd import registry
-from benchbd.cell import Cell, part_of
-from benchbd.recipe import Recipe
+from benchbd.core.recipe import Recipe
+from benchbd.plan.cell import Cell
+from benchbd.plugins import registry
+from benchbd.plugins.identity import part_of
 
 PLUGIN = Path(__file__).with_name("run_plugins.py")
 EXECUTE = "run_fakes:execute"
@@ -61,7 +62,7 @@ def execute(
     on_event: Callable[[dict[str, Any]], None],
 ) -> dict[str, Any]:
     """Do what the cell's ``act`` defense says, then write a record as the real one does."""
-    from benchbd import records
+    from benchbd.storage import records
 
     for file in plugins:
         registry.add_plugin_file(file)
@@ -156,7 +157,7 @@ def _break_the_device() -> None:
 def main() -> None:
     """A run of its own process, for tests that kill it: ``run_fakes.py OUT JOBS [--flag]... DO:N:SECONDS...``."""
     from benchbd.run import RunSettings, run_cells
-    from benchbd.run.display import PlainDisplay
+    from benchbd.run.display.plain import PlainDisplay
 
     output, jobs, *asked = sys.argv[1:]
     cells = []

@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
-from benchbd.components import Attack, Dataset, DatasetInfo, Defense, Model, Training, attack, dataset, defense, model
+from benchbd.core.images import DatasetInfo
+from benchbd.plugins.contract import (
+    Attack,
+    Dataset,
+    Defense,
+    Model,
+    Training,
+    attack,
+    dataset,
+    defense,
+    model,
+)
 
 
 @dataset("toy-images", version=1)

@@ -6,9 +6,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-from benchbd.run.claims import Claims, running
+from benchbd.storage.cell_locks import Claims, running
 
-HOLD = "import sys, time; from pathlib import Path; from benchbd.run.claims import Claims; "
+HOLD = "import sys, time; from pathlib import Path; from benchbd.storage.cell_locks import Claims; "
 HOLD += "c = Claims(Path(sys.argv[1])); print(c.take('a' * 16), flush=True); time.sleep(60)"
 
 

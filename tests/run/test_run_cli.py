@@ -14,9 +14,9 @@ from types import ModuleType
 
 import pytest
 
-from benchbd import records
 from benchbd.cli import main
-from benchbd.run.claims import Claims
+from benchbd.storage import records
+from benchbd.storage.cell_locks import Claims
 
 Cli = Callable[..., int]
 

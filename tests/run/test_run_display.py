@@ -12,11 +12,13 @@ import pytest
 from rich.console import Console
 
 from benchbd.errors import UsageError
-from benchbd.run import display as display_module
-from benchbd.run.display import NoDisplay, PlainDisplay, make_display
+from benchbd.run.display import base as display_module
+from benchbd.run.display.base import NoDisplay
+from benchbd.run.display.choose import make_display
+from benchbd.run.display.plain import PlainDisplay
+from benchbd.run.display.rich import RichDisplay
 from benchbd.run.outcome import Outcome
-from benchbd.run.rich_display import RichDisplay
-from benchbd.run.worker import event_line
+from benchbd.run.workers.worker import event_line
 
 
 def facts(**changes: Any) -> Any:

@@ -9,11 +9,11 @@ from types import ModuleType
 
 import pytest
 
-from benchbd import records
 from benchbd.cli import main
 from benchbd.cli.run_arguments import read_config
 from benchbd.run import Outcome
-from benchbd.run.claims import Claims, running
+from benchbd.storage import records
+from benchbd.storage.cell_locks import Claims, running
 
 Go = Callable[..., Outcome]
 Watch = Callable[[Path], AbstractContextManager[None]]

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from benchbd import records
 from benchbd.run import Outcome
+from benchbd.storage import records
 
 Go = Callable[..., Outcome]
 

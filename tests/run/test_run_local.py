@@ -11,14 +11,15 @@ from typing import Any
 
 import pytest
 
-from benchbd import records
 from benchbd.errors import BenchbdError
-from benchbd.run import Outcome, worker_process
+from benchbd.run import Outcome
 from benchbd.run.executor import Ended, Job
-from benchbd.run.local import LocalExecutor
 from benchbd.run.settings import RunSettings
-from benchbd.run.slots import Slot
-from benchbd.run.worker_process import cause_of_death
+from benchbd.run.workers import worker_process
+from benchbd.run.workers.local import LocalExecutor
+from benchbd.run.workers.slots import Slot
+from benchbd.run.workers.worker_process import cause_of_death
+from benchbd.storage import records
 
 Go = Callable[..., Outcome]
 

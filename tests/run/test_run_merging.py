@@ -16,14 +16,14 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from benchbd import records
-from benchbd.cell import identity
 from benchbd.cli import main
 from benchbd.errors import UsageError
-from benchbd.report import records as checked
-from benchbd.run.claims import Claims
-from benchbd.run.comparing import Limit, compare, failures, parse_limit
-from benchbd.run.merging import merge
+from benchbd.plan.cell import identity
+from benchbd.report.compare import Limit, compare, failures, parse_limit
+from benchbd.storage import records
+from benchbd.storage import results_file as checked
+from benchbd.storage.cell_locks import Claims
+from benchbd.storage.merge import merge
 
 
 def made(fakes: ModuleType, n: int = 1, status: str = "done", seed: int = 0, **fields: Any) -> dict[str, Any]:

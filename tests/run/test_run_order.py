@@ -10,11 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchbd import testing
+from benchbd.plan.shared_work import Stages, stages_of
+from benchbd.plugins.contract import BUDGET
 from benchbd.run.costs import Costs
-from benchbd.run.order import Sharing, Stages, arrange, in_shard, waves
+from benchbd.run.order import Sharing, arrange, in_shard, waves
 from benchbd.run.settings import Shard
-from benchbd.run.sharing import BUDGET, stages_of
+from benchbd.testing import checker
 
 IDS = st.lists(st.text("0123456789abcdef", min_size=16, max_size=16), unique=True, max_size=60)
 
@@ -162,7 +163,7 @@ def test_stages_of_real_cells(fakes: ModuleType) -> None:
 
 def shared(*specs: tuple[str, int], defense: str = "none") -> set[str]:
     """Kinds of the heavy stages that cells with these attacks and seeds all share."""
-    cells = [testing.cell(attack=attack, seed=seed, defense=defense) for attack, seed in specs]
+    cells = [checker.cell(attack=attack, seed=seed, defense=defense) for attack, seed in specs]
     stages = stages_of(cells)
     return {
         str(key[1] if key[0] == "loop" else key[0])
@@ -200,12 +201,12 @@ def test_cells_share_what_their_attacks_make_first(
 
 
 def test_defenses_of_a_row_share_its_trigger_and_what_came_before(fresh_registry: None) -> None:
-    row = [testing.cell(attack="cl", defense=d) for d in ("none", "ac")]
+    row = [checker.cell(attack="cl", defense=d) for d in ("none", "ac")]
     kinds = [{str(key[0]) for key in stage.heavy} for stage in stages_of(row).values()]
     assert kinds == [{"trigger", "training"}] * 2
 
 
 def test_a_budget_is_what_triggers_are_stored_without() -> None:
-    from benchbd import poison
+    from benchbd.pipeline import poison
 
     assert BUDGET is poison.BUDGET

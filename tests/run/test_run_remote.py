@@ -8,11 +8,11 @@ from types import ModuleType
 
 import pytest
 
-from benchbd import registry
-from benchbd.records import read_record
+from benchbd.plugins import registry
+from benchbd.run.cluster.remote import order_of, run_order
 from benchbd.run.executor import Job
-from benchbd.run.remote import order_of, run_order
 from benchbd.run.settings import RunSettings
+from benchbd.storage.records import read_record
 
 
 def test_a_cell_crosses_as_json_and_its_plugins_as_text(

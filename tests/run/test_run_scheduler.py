@@ -18,11 +18,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from benchbd import records
 from benchbd.errors import BenchbdError
 from benchbd.run import Outcome
-from benchbd.run.claims import Claims, running
 from benchbd.run.settings import Shard
+from benchbd.storage import records
+from benchbd.storage.cell_locks import Claims, running
 
 if TYPE_CHECKING:
     from conftest import Told
@@ -141,7 +141,7 @@ def test_shards_together_run_every_cell_once(
 def test_out_of_memory_on_a_shared_gpu_is_tried_once_more_alone(
     fakes: ModuleType, go: Go, told: Told, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("benchbd.run.slots.visible_gpus", lambda: ("0",))
+    monkeypatch.setattr("benchbd.run.workers.slots.visible_gpus", lambda: ("0",))
     tight, hopeless, fine = fakes.cell("until-1-oom"), fakes.cell("oom"), fakes.cell(n=1, seconds=0.3)
     outcome = go([tight, hopeless, fine], jobs=None, jobs_per_gpu=2, device="auto")
     assert outcome.statuses == {tight.id: "done", hopeless.id: "oom", fine.id: "done"}

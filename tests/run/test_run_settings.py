@@ -9,7 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from benchbd.errors import UsageError
-from benchbd.run.settings import RunSettings, Shard, duration_text, parse_duration, parse_gpus, parse_shard
+from benchbd.run.settings import (
+    RunSettings,
+    Shard,
+    duration_text,
+    parse_duration,
+    parse_gpus,
+    parse_shard,
+)
 
 
 @pytest.mark.parametrize(

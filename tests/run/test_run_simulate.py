@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchbd import matrix
 from benchbd.cli import main
 from benchbd.errors import UsageError
-from benchbd.run.order import Stages
+from benchbd.plan import matrix
+from benchbd.plan.shared_work import Stages
 from benchbd.run.simulate import SHARES, Job, estimate, lower_bound, parse_gpus, simulate, work
 
 

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from benchbd.errors import UsageError
-from benchbd.run import slots
 from benchbd.run.settings import RunSettings
+from benchbd.run.workers import slots
 
 
 def made(**given: Any) -> list[slots.Slot]:

@@ -13,12 +13,12 @@ from typing import Any
 
 import pytest
 
-from benchbd import records
 from benchbd.errors import UsageError
-from benchbd.run import slurm
+from benchbd.run.cluster import slurm
+from benchbd.run.cluster.slurm import SlurmExecutor, how_it_ended, last_line
 from benchbd.run.executor import Ended, Job
 from benchbd.run.settings import RunSettings
-from benchbd.run.slurm import SlurmExecutor, how_it_ended, last_line
+from benchbd.storage import records
 
 
 @pytest.mark.parametrize(

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from benchbd.records import STATUSES
 from benchbd.run.outcome import STATUSES as OUTCOMES
 from benchbd.run.outcome import Outcome
-from benchbd.run.states import FAILURES, INTERRUPTIONS, attempts_of, decide
+from benchbd.run.rerun_policy import FAILURES, INTERRUPTIONS, attempts_of, decide
+from benchbd.storage.records import STATUSES
 
 
 def test_every_status_has_a_meaning() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from benchbd.store import Store
+from benchbd.storage.artifacts import Store
 
 
 @pytest.fixture(autouse=True)

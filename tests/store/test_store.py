@@ -13,9 +13,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from benchbd import store as module
+from benchbd.core.files import atomic_write
 from benchbd.errors import UsageError
-from benchbd.store import Store, atomic_write
+from benchbd.storage import artifacts as module
+from benchbd.storage.artifacts import Store
 
 KEY = "ab" * 32
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from benchbd.errors import UsageError
-from benchbd.store import Store
+from benchbd.storage.artifacts import Store
 
 KEY = "ab" * 32
 

@@ -1,0 +1,171 @@
+"""benchbd from Python: run a matrix, and read results as a tidy table.
+
+Nothing heavy is imported before one of the two is called.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from benchbd.core.paths import data_given
+from benchbd.errors import UsageError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from benchbd.plan.matrix import Plan
+    from benchbd.run.display.base import Display
+
+KEYS = ("id", "matrix", "dataset", "model", "attack", "defense", "seed", "status", "error", "ca", "asr", "ra")
+"""First columns of a table, fields of a record as they are."""
+NESTED = {
+    "detection": ("auroc", "precision", "recall"),
+    "poison": ("count", "share_of_set", "share_of_target_class"),
+    "time": ("total", "own"),
+    "env": ("device", "precision"),
+}
+"""Columns such as ``poison.count``, from inside a record's fields."""
+LAST = ("control", "epochs_trained", "peak_memory_bytes")
+
+
+def run_matrix(
+    matrix: str | os.PathLike[str] | Mapping[str, Any],
+    *,
+    output: str | os.PathLike[str] = "benchbd-out",
+    data: str | os.PathLike[str] | None = None,
+    plugins: Sequence[str | os.PathLike[str]] = (),
+    seeds: Sequence[int] | None = None,
+    sets: Mapping[str, Any] | None = None,
+    filters: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+    smoke: bool = False,
+    rerun: Literal["failed", "stale", "all"] | None = None,
+    display: Literal["auto", "rich", "plain", "none"] = "none",
+    **settings: Any,
+) -> pd.DataFrame:
+    """Run every cell of a matrix that has no result yet, as ``benchbd run`` does.
+
+    Args:
+        matrix: a YAML file, a shipped name, or what such a file says as a mapping.
+        output: results folder; what is done there is skipped.
+        data: folder of the data sets; ``BENCHBD_DATA`` or the user's cache where not given.
+        plugins: files with plugins of your own.
+        seeds: instead of the matrix's.
+        sets: settings to change, by the names of ``--set``: ``{"epochs": 2, "lfd.alpha": 0.2}``.
+        filters: only cells that match: ``["defense=lfd*"]``.
+        exclude: without cells that match.
+        smoke: shrink every cell to seconds.
+        rerun: run these again as well.
+        display: how to tell what is going on, on standard error.
+        **settings: fields of :class:`benchbd.run.RunSettings` (``executor``, ``device``, ``jobs``, ``timeout`` in
+            seconds, ...).
+
+    Returns:
+        One row a cell, those included that failed or cannot exist; see :func:`load_results`.
+
+    Raises:
+        UsageError: anything in what was given is wrong.
+    """
+    from benchbd.plugins import registry
+    from benchbd.run import RunSettings, run_cells
+    from benchbd.run.display.choose import make_display
+    from benchbd.run.prepare import begin
+    from benchbd.run.workers.slots import check_numbers
+    from benchbd.storage.records import read_record
+
+    for plugin in plugins:
+        registry.add_plugin_file(os.fspath(plugin))
+    folder = Path(output).expanduser().resolve()
+    known = {field.name for field in dataclasses.fields(RunSettings)} - {"output", "data_root", "plugins", "stale"}
+    if unknown := sorted(settings.keys() - known):
+        raise UsageError(f"run_matrix: no setting is called {unknown[0]!r}; known: {', '.join(sorted(known))}")
+    root = None if data is None else str(Path(data).expanduser().resolve())
+    with data_given(root):
+        plan = _planned(matrix, sets or {}, seeds, smoke, filters, exclude)
+        chosen = RunSettings(
+            output=folder,
+            data_root=root,
+            plugins=tuple(registry.plugin_files()),
+            rerun=rerun,
+            **settings,
+        )
+        check_numbers(chosen)
+        shown: Display = make_display(display)
+        run_cells(plan.cells, begin(plan, chosen, folder), shown)
+    wanted = [cell.id for cell in plan.cells] + [skipped.cell.id for skipped in plan.skipped]
+    return _table(record for ident in wanted if (record := read_record(folder, ident)))
+
+
+def load_results(place: str | os.PathLike[str] = "benchbd-out") -> pd.DataFrame:
+    """Read results as a tidy table: one row a cell, one column a variable.
+
+    Args:
+        place: a results folder, or a ``results.jsonl``.
+
+    Returns:
+        A frame with the columns of ``KEYS`` (``ca``, ``asr`` and ``ra`` are fractions; ``asr`` and ``ra`` missing where
+        there is no attack), then ``detection.auroc`` and the like, ``poison.count``, ``time.total`` in seconds, and one
+        column for every parameter: ``attack.rate``, ``defense.alpha``, ``recipe.epochs``. Missing where a cell has no
+        such thing. Lists are tuples.
+
+    Raises:
+        UsageError: nothing there, or a record that is wrong.
+    """
+    from benchbd.plan.cell import identity
+    from benchbd.storage import results_file
+
+    return _table(results_file.load(place, identity))
+
+
+def _planned(
+    matrix: str | os.PathLike[str] | Mapping[str, Any],
+    sets: Mapping[str, Any],
+    seeds: Sequence[int] | None,
+    smoke: bool,
+    filters: Sequence[str],
+    exclude: Sequence[str],
+) -> Plan:
+    """The plan of what was given."""
+    import json
+
+    from benchbd.plan import matrix as matrices
+
+    # JSON is YAML, so mappings and settings pass through the same checks as files and flags.
+    changes = [f"{key}={value if isinstance(value, str) else json.dumps(value)}" for key, value in sets.items()]
+    chosen = None if seeds is None else list(seeds)
+    if isinstance(matrix, Mapping):
+        try:
+            text = json.dumps(matrix)
+        except (TypeError, ValueError) as error:
+            raise UsageError(f"run_matrix: a matrix holds text, numbers, lists and mappings ({error})") from error
+        plan = matrices.resolve(matrices.parse(text, "given"), "given", sets=changes, seeds=chosen, smoke=smoke)
+    else:
+        plan = matrices.load(os.fspath(matrix), sets=changes, seeds=chosen, smoke=smoke)
+    return matrices.narrow(plan, list(filters), list(exclude))
+
+
+def _table(records: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
+    import pandas as pd
+
+    rows = [_row(record) for record in records]
+    usual = [*KEYS, *(f"{key}.{name}" for key, names in NESTED.items() for name in names), *LAST]
+    frame: pd.DataFrame = pd.DataFrame(
+        rows, columns=[*usual, *sorted({name for row in rows for name in row} - set(usual))]
+    )
+    return frame
+
+
+def _row(record: Mapping[str, Any]) -> dict[str, Any]:
+    row: dict[str, Any] = {key: record.get(key) for key in KEYS}
+    for key, names in NESTED.items():
+        inside = record.get(key) or {}
+        row |= {f"{key}.{name}": inside.get(name) for name in names}
+    row |= {key: record.get(key) for key in LAST}
+    given = {**(record.get("params") or {}), "recipe": record.get("recipe") or {}}
+    for key, values in given.items():
+        row |= {f"{key}.{name}": tuple(v) if isinstance(v, list) else v for name, v in values.items()}
+    return row

@@ -1,0 +1,1 @@
+"""What everything stands on: values, files, recipes, parameters. Imports nothing of benchbd but its errors."""

@@ -1,0 +1,114 @@
+"""What a number was measured with: versions, code state, device. Never a host or user name."""
+
+from __future__ import annotations
+
+import functools
+import os
+import platform
+import subprocess
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+PACKAGES = ("benchbd", "torch", "torchvision", "numpy", "scikit-learn", "safetensors")
+
+
+@functools.cache
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that numbers may depend on."""
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+@functools.cache
+def git_state() -> dict[str, Any]:
+    """Commit and dirty flag of the checkout this code runs from; nulls where it is an installed package."""
+    here = Path(__file__).resolve().parents[1]
+
+    def git(*arguments: str) -> str | None:
+        try:
+            done = subprocess.run(
+                ["git", "-C", str(here), *arguments], capture_output=True, text=True, timeout=10, check=False
+            )
+        except (OSError, subprocess.SubprocessError):
+            return None
+        return done.stdout.strip() if done.returncode == 0 else None
+
+    top = git("rev-parse", "--show-toplevel")
+    if top is None or Path(top).resolve() != here.parent:
+        return {"commit": None, "dirty": None}
+    # Records written into the checkout do not change the code that wrote them.
+    changed = git(
+        "status",
+        "--porcelain",
+        "--untracked-files=no",
+        "--",
+        "benchbd",
+        "attacks",
+        "datasets",
+        "defenses",
+        "models",
+        "matrices",
+    )
+    return {"commit": git("rev-parse", "HEAD"), "dirty": bool(changed) if changed is not None else None}
+
+
+@functools.cache
+def cpu_name() -> str:
+    """The processor's model, as it calls itself."""
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def cores() -> int:
+    """Cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def basics() -> dict[str, Any]:
+    """Everything that can be told without torch."""
+    return {
+        "versions": versions(),
+        "git": git_state(),
+        "cpu": cpu_name(),
+        "cores": cores(),
+        "system": f"{platform.system()} {platform.machine()}",
+    }
+
+
+def describe(device: Any, precision: str) -> dict[str, Any]:
+    """The ``env`` of a record.
+
+    Args:
+        device: torch device that computed.
+        precision: name of the precision class.
+    """
+    import torch
+
+    facts = basics()
+    if device.type == "cuda":
+        facts |= {
+            "device": torch.cuda.get_device_name(device),
+            "cuda": torch.version.cuda,
+            "cudnn": torch.backends.cudnn.version(),  # type: ignore[no-untyped-call]
+        }
+    else:
+        facts |= {"device": cpu_name()}
+    share = os.environ.get("BENCHBD_GPU_SHARE")
+    if share:
+        facts["gpu_share"] = share
+    return facts | {
+        "precision": precision,
+        "threads": torch.get_num_threads(),
+        "workers": int(os.environ.get("BENCHBD_WORKERS", "1")),
+    }

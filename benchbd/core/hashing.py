@@ -1,0 +1,26 @@
+"""The one way values and arrays are written for hashing."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any
+
+import numpy as np
+
+_ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+
+
+def canonical(value: Any) -> str:
+    """The one way a value is written for hashing: sorted keys, no spaces, plain ASCII, no NaN."""
+    return _ENCODER.encode(value)
+
+
+def digest(value: Any) -> str:
+    """sha256 (hex) of a value's canonical form."""
+    return hashlib.sha256(canonical(value).encode()).hexdigest()
+
+
+def sha_of(array: np.ndarray) -> str:
+    """sha256 of an array: type, shape and values."""
+    return hashlib.sha256(f"{array.dtype}{array.shape}".encode() + np.ascontiguousarray(array).tobytes()).hexdigest()

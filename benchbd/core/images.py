@@ -1,0 +1,42 @@
+"""Labelled images, and what is known of a data set before any of them is read."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    import torch
+
+
+class DatasetInfo(NamedTuple):
+    """What is known of a data set before any image is read.
+
+    Attributes:
+        classes: number of classes.
+        size: height and width of the (square) images in pixels.
+        train: number of training images.
+        test: number of test images.
+        class_counts: training images of each class, or None where only reading can tell.
+        target: the attacks' default target class.
+    """
+
+    classes: int
+    size: int
+    train: int
+    test: int
+    class_counts: tuple[int, ...] | None
+    target: int
+
+
+class Images(NamedTuple):
+    """Labelled images. ``images`` uint8 (N, 3, H, W), ``labels`` int64 (N,); CPU tensors."""
+
+    images: torch.Tensor
+    labels: torch.Tensor
+
+
+class Normalisation(NamedTuple):
+    """Per-channel mean and standard deviation in [0, 1] units, applied as first layer inside the model."""
+
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]

@@ -1,0 +1,1 @@
+"""The memoised workbench of a defense, and what its stages cost."""

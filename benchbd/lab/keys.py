@@ -1,0 +1,57 @@
+"""What of code and of objects counts in a key: a function's source, a loss's fields, a plugin's version and files."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import inspect
+import math
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchbd.core.hashing import sha_of
+from benchbd.errors import UsageError, shown
+from benchbd.plugins import registry
+from benchbd.plugins.contract import Component
+
+
+def code_of(thing: Any) -> str:
+    """sha256 of the source of a class (its bases in plugin code included) or function; '' where there is none."""
+    bases = thing.__mro__ if isinstance(thing, type) else (thing,)
+    text = []
+    for base in bases:
+        if getattr(base, "__module__", "").partition(".")[0] not in ("builtins", "typing", "abc", "torch"):
+            try:
+                text.append(inspect.getsource(base))
+            except (OSError, TypeError):  # typed into a prompt
+                continue
+    return hashlib.sha256("\n".join(text).encode()).hexdigest() if text else ""
+
+
+def spelled(thing: Any, what: str) -> Any:
+    """How a loss or a perturbation is written in a key: its class, the class's source, its fields.
+
+    Raises:
+        UsageError: it is no frozen dataclass of numbers, text and arrays. Of others one cannot tell whether two are the
+            same: a function's repr is an address in memory, a large array's is cut short.
+    """
+    if isinstance(thing, float) and not math.isfinite(thing):
+        return repr(thing)
+    if thing is None or isinstance(thing, (str, int, float)):
+        return thing
+    if isinstance(thing, (list, tuple)):
+        return [spelled(item, what) for item in thing]
+    if isinstance(thing, (np.ndarray, torch.Tensor)):
+        return {"sha256": sha_of(np.asarray(thing.detach().cpu() if isinstance(thing, torch.Tensor) else thing))}
+    frozen = getattr(getattr(thing, "__dataclass_params__", None), "frozen", False)
+    if isinstance(thing, type) or not frozen:
+        raise UsageError(f"{what} must be a frozen dataclass, so that its fields tell all about it, not {shown(thing)}")
+    fields = {f.name: spelled(getattr(thing, f.name), f"{what}.{f.name}") for f in dataclasses.fields(thing)}
+    return {"class": type(thing).__qualname__, "code": code_of(type(thing)), "fields": fields}
+
+
+def owner_of(plugin: Component) -> list[Any]:
+    """What of a plugin counts for the stages that it computes with code of its own."""
+    return [plugin.kind, plugin.name, plugin.version, registry.source_digest(plugin.kind, plugin.name)]

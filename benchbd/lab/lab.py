@@ -1,0 +1,186 @@
+"""The workbench a defense is handed: train, losses, features, logits, all memoised by content.
+
+What is *not* here is the point: no test images, no poison mask, no true labels, no trigger, no attack. The harness
+loads those only after the defense has returned (:mod:`benchbd.pipeline.evaluate`). The lab's view of the store gives no
+poison and leads to no folder (:mod:`benchbd.storage.restricted`). ``clean`` and ``truth`` hold something only for
+defenses whose class declares the need.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from typing import Any
+
+import numpy as np
+
+from benchbd.core.hashing import digest
+from benchbd.errors import Diverged, UsageError, one_line, shown
+from benchbd.lab.costs import Ledger
+from benchbd.lab.keys import owner_of
+from benchbd.lab.stages import CODE_VERSION, STAGE_KINDS, Stages
+from benchbd.plugins import registry
+from benchbd.plugins.contract import Defense
+from benchbd.plugins.train_set import TrainSet, positions
+from benchbd.plugins.trained import NetworkPlan, Trained
+from benchbd.storage.checkpoint import Checkpoint
+
+__all__ = [
+    "CODE_VERSION",
+    "STAGE_KINDS",
+    "Checkpoint",
+    "Lab",
+    "Ledger",
+    "NetworkPlan",
+    "Stages",
+    "Suspicion",
+    "TrainSet",
+    "Trained",
+]
+
+
+@dataclasses.dataclass(frozen=True)
+class Suspicion:
+    """A defense's verdict on the training samples.
+
+    Attributes:
+        scores: float64 (N,), higher is more suspicious.
+        flagged: bool (N,), the samples acted upon, or None.
+        losses: float64 (N,), the cross-entropies beside the verdict, or None.
+    """
+
+    scores: np.ndarray
+    flagged: np.ndarray | None
+    losses: np.ndarray | None = None
+
+
+class Lab(Stages):
+    """What :meth:`benchbd.Defense.train` is handed.
+
+    The barrier keeps a defense from the truth by accident and a plugin's author from temptation: nothing that a lab
+    leads to, by whatever attributes, closures and containers, is truth, test image, trigger, or a way to the folder
+    where they lie; and while the defense runs, none of them is in memory. It is no wall. A plugin is code that the user
+    trusts: it runs in the process that poisoned the set, with the user's rights, and Python keeps no secret from
+    whoever walks the stack, imports the harness's modules, or reads the results folder and the data sets by paths of
+    its own. ``benchbd check`` refuses the imports; only a reader can refuse the rest.
+
+    Attributes:
+        poisoned: the training set, some of whose samples may be poisoned.
+        recipe: the matrix's base recipe.
+        classes: number of classes.
+        size: image height and width in pixels.
+    """
+
+    def __init__(
+        self, poisoned: TrainSet, *, clean: TrainSet | None = None, truth: np.ndarray | None = None, **base: Any
+    ) -> None:
+        super().__init__(**base)
+        self.poisoned = poisoned
+        self._clean, self._truth = clean, truth
+        self._base = base
+        self._losses: np.ndarray | None = None
+        self.suspicion: Suspicion | None = None
+        self.notes: dict[str, Any] = {}
+
+    def _around(self) -> str:
+        self.poisoned.check()
+        return digest([self.poisoned.key, self._network.spec(), self.recipe.spec()])
+
+    @property
+    def clean(self) -> TrainSet:
+        """Clean training images with true labels; only for defenses that declare ``needs = ("clean",)``."""
+        if self._clean is None:
+            raise UsageError('this defense declares no need of clean images; say needs = ("clean",) in its class')
+        return self._clean
+
+    @property
+    def truth(self) -> np.ndarray:
+        """bool (N,): which samples are poisoned; only for controls that declare ``needs = ("truth",)``."""
+        if self._truth is None:
+            raise UsageError(
+                'this defense may not see which samples are poisoned; controls say needs = ("truth",) in their class'
+            )
+        return self._truth
+
+    def losses(self, trained: Trained, data: TrainSet) -> np.ndarray:
+        """Cross-entropy of each sample, float32 (N,): eval mode, no augmentation, fp32, in the order of ``data``."""
+        found = super().losses(trained, data)
+        if data.key == self.poisoned.key:
+            self._losses = found.astype(np.float64)
+        return found
+
+    def suspect(self, scores: Any, flagged: Any = None, losses: Any = None) -> None:
+        """Tell which samples look poisoned; the evaluator turns it into AUROC, precision, recall and mean losses.
+
+        Args:
+            scores: float (N,), higher is more suspicious, in the order of ``poisoned``.
+            flagged: the samples acted upon: bool (N,) or positions.
+            losses: float (N,), cross-entropies whose means over clean and poisoned samples are to be told; what
+                :meth:`losses` gave last for all of ``poisoned``, where it was asked before.
+
+        Raises:
+            UsageError: they do not fit the set.
+            Diverged: a score is not finite.
+        """
+        n = len(self.poisoned)
+        values = np.asarray(scores, np.float64).copy()
+        if values.shape != (n,):
+            raise UsageError(f"suspect: {n} samples but scores of shape {values.shape}")
+        wrong = n - int(np.isfinite(values).sum())
+        if wrong:
+            raise Diverged(f"suspect: {wrong} of {n} scores are not finite")
+        mask = None
+        if flagged is not None:
+            where = positions(flagged, n, "suspect: flagged")
+            if len(np.unique(where)) != len(where):
+                raise UsageError("suspect: flagged names a position twice; a mask must be of type bool")
+            mask = np.zeros(n, bool)
+            mask[where] = True
+        beside = self._losses if losses is None else np.asarray(losses, np.float64).copy()
+        if beside is not None and beside.shape != (n,):
+            raise UsageError(f"suspect: {n} samples but losses of shape {beside.shape}")
+        self.suspicion = Suspicion(values, mask, beside)
+
+    def note(self, name: str, value: Any) -> None:
+        """Keep a JSON-able fact in the record (a pruning curve, what was kept per class)."""
+        try:
+            self.notes[str(name)] = json.loads(json.dumps(value))
+        except (TypeError, ValueError, RecursionError) as error:
+            raise UsageError(f"note {shown(name)}: the value must be JSON-able ({one_line(error)})") from error
+
+    def flagged_by(self, spec: str) -> int:
+        """How many samples another defense acts upon in this very row and seed. For controls that see the truth.
+
+        Runs that defense up to the point where it names its suspects; its stages are memoised, so nothing is done
+        twice. It is handed what it declares to need, as far as this one was.
+        """
+        _ = self.truth
+        other: Defense = registry.make("defenses", spec)
+        if "clean" in other.needs and self._clean is None:
+            raise UsageError(f"defense {spec!r} needs clean images, which the control does not declare")
+        inner = _Peek(
+            self.poisoned,
+            clean=self._clean if "clean" in other.needs else None,
+            truth=self._truth if "truth" in other.needs else None,
+            **{**self._base, "owner": owner_of(other)},
+        )
+        inner._seen, inner._frames = self._seen, self._frames
+        try:
+            other.train(inner)
+        except _Named as named:
+            return named.count
+        raise UsageError(f"defense {spec!r} flags no samples, so nothing can be dropped in its stead")
+
+
+class _Named(BaseException):
+    """Ends a peeked-at defense once its suspects are known. Not an Exception, so that no plugin swallows it."""
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+
+
+class _Peek(Lab):
+    def suspect(self, scores: Any, flagged: Any = None, losses: Any = None) -> None:
+        super().suspect(scores, flagged, losses)
+        if self.suspicion is not None and self.suspicion.flagged is not None:
+            raise _Named(int(self.suspicion.flagged.sum()))

@@ -1,0 +1,210 @@
+"""The evaluator: the only place that sees test data and the truth."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from benchbd import engine
+from benchbd.core.images import Images
+from benchbd.lab.lab import Suspicion
+from benchbd.plugins.trained import Traced, Trained
+
+
+class Accuracy(NamedTuple):
+    """Clean accuracy, attack success rate and robust accuracy, fractions in [0, 1].
+
+    ``asr``: share of triggered test images, none of which is of its target class, taken for the target. ``ra``: share
+    of them still taken for what they are. Both None where there is no attack. ``per_class`` is clean accuracy by class,
+    None where the test set has no image of it.
+    """
+
+    ca: float
+    asr: float | None
+    ra: float | None
+    per_class: list[float | None]
+
+
+def accuracy(
+    trained: Trained,
+    test: Images,
+    triggered: tuple[torch.Tensor, torch.Tensor] | None,
+    target: int | np.ndarray,
+    device: torch.device,
+) -> Accuracy:
+    """Measure a model.
+
+    Args:
+        trained: the model.
+        test: clean test images, all of them.
+        triggered: triggered test images of other classes than their target, uint8 (M, 3, H, W), with true labels (M,);
+            None where there is no attack.
+        target: the class they are to be taken for; one for all, or int64 (M,).
+        device: where to compute.
+    """
+    net = trained.module()
+    truth = test.labels.numpy()
+    right = engine.logits_of(net, test.images, device=device).argmax(1) == truth
+    counts = np.bincount(truth)
+    per_class = [
+        float(hits / count) if count else None for hits, count in zip(np.bincount(truth, right), counts, strict=True)
+    ]
+    ca = float(right.mean())
+    if triggered is None or not len(triggered[1]):
+        return Accuracy(ca, None, None, per_class)
+    images, labels = triggered
+    taken_for = engine.logits_of(net, images, device=device).argmax(1)
+    return Accuracy(ca, float((taken_for == target).mean()), float((taken_for == labels.numpy()).mean()), per_class)
+
+
+def curve(
+    points: Sequence[Traced],
+    test: Images,
+    triggered: tuple[torch.Tensor, torch.Tensor] | None,
+    target: int | np.ndarray,
+    device: torch.device,
+) -> list[dict[str, Any]]:
+    """Measure networks on a defense's way: ``name``, ``ca``, ``asr`` and ``ra`` of each, in the order of ``points``.
+
+    One pass over the images for each network: its prunings differ in the head's input alone.
+
+    Args:
+        points: the networks, each with the penultimate channels to be masked in it.
+        test: clean test images.
+        triggered: as for :func:`accuracy`.
+        target: as for :func:`accuracy`.
+        device: where to compute.
+    """
+    found: dict[int, dict[str, Any]] = {}
+    for key in dict.fromkeys(point.trained.key for point in points):
+        same = [(place, point) for place, point in enumerate(points) if point.trained.key == key]
+        trained = same[0][1].trained
+        net, (weight, bias) = trained.module(), trained.head()
+        clean = engine.features_of(net, test.images, device=device)
+        marked = None if triggered is None else engine.features_of(net, triggered[0], device=device)
+        for place, point in same:
+            left = weight.copy()
+            left[:, point.channels] = 0
+            right = (clean @ left.T + bias).argmax(1) == test.labels.numpy()
+            rates: dict[str, Any] = {"name": point.name, "ca": float(right.mean()), "asr": None, "ra": None}
+            if triggered is not None and marked is not None and len(marked):
+                taken_for = (marked @ left.T + bias).argmax(1)
+                rates["asr"] = float((taken_for == target).mean())
+                rates["ra"] = float((taken_for == triggered[1].numpy()).mean())
+            found[place] = rates
+    return [found[place] for place in range(len(points))]
+
+
+def auroc(scores: np.ndarray, truth: np.ndarray) -> float | None:
+    """Chance that a poisoned sample scores above a clean one, ties counting half; None where either kind is missing.
+
+    Args:
+        scores: float (N,), higher = more suspicious.
+        truth: bool (N,), poisoned.
+    """
+    positive, negative = int(truth.sum()), int((~truth).sum())
+    if not positive or not negative:
+        return None
+    order = np.argsort(scores, kind="stable")
+    ranked = scores[order]
+    # Mean rank of each run of equal scores.
+    starts = np.flatnonzero(np.r_[True, ranked[1:] != ranked[:-1]])
+    ends = np.r_[starts[1:], len(ranked)]
+    ranks = np.empty(len(scores))
+    ranks[order] = np.repeat((starts + ends + 1) / 2, ends - starts)
+    return float((ranks[truth].sum() - positive * (positive + 1) / 2) / (positive * negative))
+
+
+def detection(
+    suspicion: Suspicion | None, truth: np.ndarray, labels: np.ndarray, classes: int
+) -> dict[str, Any] | None:
+    """How well a defense found the poison.
+
+    Args:
+        suspicion: scores (N,) and flagged (N,) or None.
+        truth: bool (N,), poisoned.
+        labels: int64 (N,), as the defender saw them.
+        classes: number of classes.
+
+    Returns:
+        auroc, precision, recall (null where undefined), flagged, flagged_per_class, poison_per_class, the mean score of
+        clean and poisoned samples, and where losses were told their means; None where the defense suspects nobody.
+    """
+    if suspicion is None:
+        return None
+    scores, flagged = suspicion.scores, suspicion.flagged
+    found: dict[str, Any] = {"auroc": auroc(scores, truth), "precision": None, "recall": None}
+    found |= {"flagged": None, "flagged_per_class": None}
+    if flagged is not None:
+        hits, many, poisoned = int((flagged & truth).sum()), int(flagged.sum()), int(truth.sum())
+        found |= {"precision": hits / many if many else None, "recall": hits / poisoned if poisoned else None}
+        found |= {"flagged": many, "flagged_per_class": np.bincount(labels[flagged], minlength=classes).tolist()}
+    return found | {
+        "poison_per_class": np.bincount(labels[truth], minlength=classes).tolist(),
+        "score_mean_clean": _mean(scores, ~truth),
+        "score_mean_poisoned": _mean(scores, truth),
+        "loss_mean_clean": _mean(suspicion.losses, ~truth),
+        "loss_mean_poisoned": _mean(suspicion.losses, truth),
+    }
+
+
+def losses_by_epoch(losses: Iterable[np.ndarray], truth: np.ndarray) -> dict[str, list[Any]]:
+    """How easily clean and poisoned samples are learnt, epoch by epoch (LfD Figures 1, 2 and 6).
+
+    Args:
+        losses: cross-entropies float32 (N,) of every training sample after each epoch.
+        truth: bool (N,), poisoned.
+
+    Returns:
+        Lists of one length: ``epochs`` (from 1), the means ``clean_mean`` and ``poison_mean`` (null where there is no
+        such sample), and ``poison_over_clean_mean``: how many poisoned samples have a loss above the clean mean.
+    """
+    found: dict[str, list[Any]] = {"epochs": [], "clean_mean": [], "poison_mean": [], "poison_over_clean_mean": []}
+    for epoch, values in enumerate(losses, 1):
+        values = values.astype(np.float64)
+        clean = _mean(values, ~truth)
+        found["epochs"].append(epoch)
+        found["clean_mean"].append(_rounded(clean))
+        found["poison_mean"].append(_rounded(_mean(values, truth)))
+        found["poison_over_clean_mean"].append(None if clean is None else int((values[truth] > clean).sum()))
+    return found
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else float(f"{value:.5g}")
+
+
+def embedding(features: np.ndarray) -> list[list[float]]:
+    """t-SNE of features (n, D) in the plane, one pair a sample; the same for the same features (LfD Figure 7)."""
+    from sklearn.manifold import TSNE
+
+    placed = TSNE(init="pca", perplexity=min(30.0, (len(features) - 1) / 3), random_state=0).fit_transform(features)
+    return [[float(f"{v:.4g}") for v in pair] for pair in placed]
+
+
+def _mean(values: np.ndarray | None, which: np.ndarray) -> float | None:
+    """Mean of some of the values; None where there is none, or it is not finite."""
+    if values is None or not which.any():
+        return None
+    mean = float(values[which].mean())
+    return mean if math.isfinite(mean) else None
+
+
+def histogram(suspicion: Suspicion, truth: np.ndarray, bins: int = 30) -> dict[str, list[float] | list[int]]:
+    """Counts of clean and poisoned samples over the range of the scores, for the reader's picture.
+
+    Returns:
+        ``edges`` (bins + 1), ascending, and the counts ``clean`` and ``poisoned`` (bins each), which add up to all.
+    """
+    scores = suspicion.scores
+    low, high = float(scores.min()), float(scores.max())
+    edges = np.linspace(low, high if high > low else low + 1.0, bins + 1)
+    return {
+        "edges": [float(f"{e:.6g}") for e in edges],
+        "clean": np.histogram(scores[~truth], edges)[0].tolist(),
+        "poisoned": np.histogram(scores[truth], edges)[0].tolist(),
+    }

@@ -1,0 +1,199 @@
+"""Pictures of attacks: clean image, poisoned image, amplified difference, and the norms of the difference."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from benchbd.core.recipe import Recipe
+from benchbd.errors import UsageError
+from benchbd.pipeline.poison import Poisoner, stamp_seed
+from benchbd.pipeline.selection import draw, targets
+from benchbd.pipeline.trigger_image import amplified
+from benchbd.plan.cell import Cell, Made
+from benchbd.plugins import registry
+from benchbd.plugins.contract import Stamp
+from benchbd.plugins.identity import part_of
+from benchbd.storage.artifacts import Store
+
+
+class Norms(NamedTuple):
+    """Size of a difference between two uint8 images.
+
+    Attributes:
+        l2: Euclidean norm in [0, 1] units.
+        largest: largest absolute difference of a value, 0..255.
+        pixels: pixels in which some channel differs.
+    """
+
+    l2: float
+    largest: int
+    pixels: int
+
+
+class Shown(NamedTuple):
+    """What an attack did to a few training images.
+
+    Attributes:
+        attack: its spec.
+        clean: uint8 (N, 3, H, W).
+        poisoned: uint8 (N, 3, H, W).
+        labels: for each image, its true class and the class it is labelled as, as text.
+    """
+
+    attack: str
+    clean: np.ndarray
+    poisoned: np.ndarray
+    labels: tuple[str, ...]
+
+
+def norms(clean: np.ndarray, poisoned: np.ndarray) -> Norms:
+    """Norms of the difference of two uint8 (3, H, W) images."""
+    difference = poisoned.astype(np.int64) - clean.astype(np.int64)
+    l2 = float(np.sqrt(np.square(difference / 255).sum()))
+    return Norms(l2, int(np.abs(difference).max()), int(difference.any(0).sum()))
+
+
+def poisoner_for(
+    attack: str,
+    dataset: str,
+    model: str,
+    recipe: Recipe,
+    *,
+    seed: int,
+    store: Path,
+    device: torch.device,
+    root: str | None,
+    on_event: Callable[[dict[str, Any]], None],
+) -> Poisoner:
+    """What makes an attack's triggers and poison on a data set.
+
+    Args:
+        attack: spec of the attack.
+        dataset: spec of the data set.
+        model: spec of the model that surrogates are of.
+        recipe: how they are trained.
+        seed: of the draw of poisoned images.
+        store: artifacts, shared with runs of the same data, model and recipe.
+        device: for what must be trained first.
+        root: folder of the data sets.
+        on_event: told of progress.
+    """
+    made = Made(
+        registry.make("datasets", dataset),
+        registry.make("models", model),
+        registry.make("attacks", attack),
+        registry.make("defenses", "none"),
+        recipe,
+    )
+    cell = Cell(
+        part_of(made.dataset), part_of(made.model), part_of(made.attack), part_of(made.defense), recipe.spec(), seed
+    )
+    info = made.dataset.info()
+    made.model.check(info)
+    made.attack.check(info)
+    return Poisoner(cell, made, Store(store), device, on_event, root)
+
+
+def _varied(indices: np.ndarray, labels: np.ndarray, count: int) -> np.ndarray:
+    """The first images of as many classes as possible, ascending."""
+    seen: dict[int, int] = {}
+    rank = []
+    for label in labels[indices].tolist():
+        rank.append(seen.get(label, 0))
+        seen[label] = rank[-1] + 1
+    return np.sort(indices[np.argsort(rank, kind="stable")[:count]])
+
+
+def show(poisoner: Poisoner, count: int) -> Shown:
+    """Poison a few of the images that the attack poisons under this seed.
+
+    Only these are stamped, and adversarial noise is made for these only; triggers and generators are those of a run.
+    """
+    attack, names = poisoner.made.attack, poisoner.made.dataset.class_names
+    clean, info = poisoner.train_set()
+    true = clean.labels.numpy()
+    if not attack.poisons:
+        chosen = np.arange(min(count, len(clean)))
+        images = clean.images[torch.from_numpy(chosen)]
+        stamped, carried = images, true[chosen]
+    else:
+        chosen = _varied(draw(attack, info, true, poisoner.cell.seed, poisoner.cell.dataset), true, count)
+        images = clean.images[torch.from_numpy(chosen)]
+        _, trigger, _ = poisoner.trigger(clean, info, chosen)
+        how = Stamp("train", chosen, trigger, stamp_seed(attack, poisoner.cell.dataset))
+        stamped, carried = attack.stamp(images, how), attack.relabel(true[chosen], targets(attack, info), how)
+
+    def name(label: int) -> str:
+        return names[label] if label < len(names) else f"class {label}"
+
+    pairs = zip(true[chosen].tolist(), carried.tolist(), strict=True)
+    labels = tuple(name(was) if was == now else f"{name(was)} → {name(now)}" for was, now in pairs)
+    return Shown(poisoner.cell.attack.text, images.numpy(), stamped.numpy(), labels)
+
+
+def draw_sheet(shown: list[Shown], path: Path, *, gain: float, across: int, title: str = "") -> None:
+    """Draw clean, poisoned and difference side by side, norms under them, one attack after the other.
+
+    Args:
+        shown: what to draw.
+        path: image file; its ending names the format.
+        gain: factor of the differences.
+        across: poisoned images in a row of the sheet.
+        title: heading.
+
+    Raises:
+        UsageError: the file cannot be written or its ending names no image format.
+    """
+    from matplotlib.figure import Figure
+
+    lines = [
+        (one, range(start, min(start + across, len(one.clean))))
+        for one in shown
+        for start in range(0, len(one.clean), across)
+    ]
+    # Inches: a column of names, a heading, then lines of three pictures an image with a line of text below.
+    left, top, bottom, line = 1.15, 0.4, 0.22, 1.22
+    width, height = left + 3.2 * across, top + bottom + line * len(lines)
+    figure = Figure(figsize=(width, height), dpi=110)
+    figure.text(0.5, 1 - 0.2 / height, title, fontsize=9, ha="center", va="center")
+    grid = figure.add_gridspec(
+        len(lines),
+        4 * across,  # narrow empty columns keep images apart
+        width_ratios=[1, 1, 1, 0.12] * across,
+        left=left / width,
+        right=0.995,
+        top=1 - top / height,
+        bottom=bottom / height,
+        wspace=0.04,
+        hspace=0.2,
+    )
+    for row, (one, places) in enumerate(lines):
+        for column, place in enumerate(places):
+            clean, poisoned = one.clean[place], one.poisoned[place]
+            size = norms(clean, poisoned)
+            pictures = [
+                (clean, one.labels[place]),
+                (poisoned, f"L2 {size.l2:.2f}   L∞ {size.largest}/255"),
+                (amplified(clean, poisoned, gain), f"x{gain:g}   {size.pixels} px"),
+            ]
+            for offset, (picture, below) in enumerate(pictures):
+                axes = figure.add_subplot(grid[row, 4 * column + offset])
+                axes.imshow(picture.transpose(1, 2, 0), interpolation="nearest")
+                axes.set_xticks([])
+                axes.set_yticks([])
+                axes.set_xlabel(below, fontsize=5.5, labelpad=2)
+                if place == 0 and offset == 0:
+                    name, _, parameters = one.attack.rstrip(")").partition("(")
+                    axes.text(-0.08, 0.6, name, transform=axes.transAxes, fontsize=8, ha="right", va="bottom")
+                    wrapped = parameters.replace(",", "\n")
+                    axes.text(-0.08, 0.54, wrapped, transform=axes.transAxes, fontsize=5.5, ha="right", va="top")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(path)
+    except (OSError, ValueError) as error:
+        raise UsageError(f"cannot write the picture {path}: {' '.join(str(error).split())[:160]}") from error

@@ -1,0 +1,124 @@
+"""The evaluator watches a row's undefended training, before the defense begins and where it cannot look.
+
+What is kept of each epoch lies in the store as artifacts of their own, of a kind that no lab's view of it gives; the
+training itself is the very one that a defense asks for, under the same key, and its weights are the same. Only once the
+defense has returned is the truth laid beside it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from benchbd import engine
+from benchbd.core.hashing import digest
+from benchbd.core.seeding import seed_for
+from benchbd.engine import passes
+from benchbd.errors import BenchbdError
+from benchbd.lab.stages import CODE_VERSION, Result, Stages
+from benchbd.pipeline import evaluate
+from benchbd.plan.probe import Probe
+from benchbd.plugins.train_set import TrainSet
+from benchbd.plugins.trained import Trained
+
+if TYPE_CHECKING:
+    from benchbd.engine import Classifier
+    from benchbd.storage.artifacts import Artifact, Store
+
+KIND = "probe"
+"""Kind of the artifacts; none of ``STAGE_KINDS``."""
+
+
+class Watched(Stages):
+    """Stages whose trainings leave what a probe wants of each epoch in the store.
+
+    Args:
+        probe: what is wanted.
+        data: the poisoned set.
+        store: the whole store; a lab's view of it does not do.
+        **base: as for :class:`Stages`.
+    """
+
+    def __init__(self, probe: Probe, data: TrainSet, *, store: Store, **base: Any) -> None:
+        super().__init__(store=store, **base)
+        self._probe, self._data, self._whole = probe, data, store
+        self.training = ""
+
+    def undefended(self) -> None:
+        """Train as the undefended cell does, and watch.
+
+        Where the model is in the store but was trained unwatched, it is trained once more to be watched: on a CPU to
+        the same bits, on a GPU to the same up to the order of its sums.
+
+        Raises:
+            Diverged: the training stopped being finite.
+        """
+        self.train(self._data, name=KIND)
+
+    def _memo(self, kind: str, name: str, key: str, what: str, compute: Callable[[], Result]) -> Artifact:
+        self.training = key
+        with self._whole.lock(f"{KIND}-{key}"):
+            found = super()._memo(kind, name, key, what, compute)
+            if any(self._kept(place) is None for place in self._places()):
+                self._whole.drop("checkpoint", key)  # of an unwatched run; what went before it would be missing
+                compute()
+        return found
+
+    def _places(self) -> list[str]:
+        last = self.recipe.epochs if self._probe.losses else 0
+        wanted = [f"losses {epoch}" for epoch in range(1, last + 1)]
+        return wanted if self._probe.features is None else [*wanted, f"weights {self._probe.features}"]
+
+    def _key(self, place: str) -> str:
+        return digest([KIND, CODE_VERSION, passes.VERSION, self.training, place])
+
+    def _kept(self, place: str) -> Artifact | None:
+        return self._whole.get(KIND, self._key(place))
+
+    def _watcher(self, key: str) -> Callable[[int, Classifier], None]:
+        wanted = self._places()
+
+        def look(epoch: int, net: Classifier) -> None:
+            place = f"losses {epoch + 1}"
+            if place in wanted:
+                losses = engine.losses_of(net, self._data.images, self._data.labels, device=self.device)
+                self._whole.put(KIND, self._key(place), {"losses": losses}, {})
+            place = f"weights {epoch + 1}"
+            if place in wanted:
+                state = {k: v.detach().cpu().contiguous().numpy() for k, v in net.state_dict().items()}
+                self._whole.put(KIND, self._key(place), state, {})
+
+        return look
+
+    def _seen_at(self, place: str) -> dict[str, np.ndarray]:
+        found = self._kept(place)
+        if found is None:
+            raise BenchbdError(f"what the probe kept of {place!r} is gone or damaged; run the cell again")
+        return found.arrays
+
+    def notes(self, truth: np.ndarray) -> dict[str, Any]:
+        """What the record is to tell, with the truth laid beside what was kept.
+
+        Args:
+            truth: bool (N,), poisoned.
+        """
+        told: dict[str, Any] = {}
+        if self._probe.losses:
+            epochs = range(1, self.recipe.epochs + 1)
+            told["probe"] = evaluate.losses_by_epoch((self._seen_at(f"losses {e}")["losses"] for e in epochs), truth)
+        epoch = self._probe.features
+        if epoch is not None:
+            rng = np.random.default_rng(seed_for("tsne", self._data.key, self._seed))
+            chosen = np.sort(rng.permutation(len(truth))[: self._probe.samples])
+            some = self._data.subset(chosen)
+            net = Trained(self.training, self._seen_at(f"weights {epoch}"), self._network, [], epoch).module()
+            features = engine.features_of(net, some.images, device=self.device)
+            told["tsne"] = {
+                "epoch": epoch,
+                "xy": evaluate.embedding(features),
+                "poison": truth[chosen].tolist(),
+                "label": some.labels.tolist(),
+            }
+        return told

@@ -1,0 +1,68 @@
+"""What an attack's ``prepare`` is handed: clean images, a target, and the same memoised training as a defense's lab."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from benchbd.core.hashing import digest, sha_of
+from benchbd.core.images import DatasetInfo
+from benchbd.core.seeding import seed_for
+from benchbd.errors import UsageError
+from benchbd.lab.stages import Stages
+from benchbd.plugins.train_set import TrainSet
+from benchbd.plugins.trained import Trained
+
+if TYPE_CHECKING:
+    from benchbd.engine import Classifier
+
+
+class Workshop(Stages):
+    """Where triggers are drawn and trained, before any defense sees the data.
+
+    Attributes:
+        clean: the clean training set.
+        info: sizes and classes of the data set.
+        target: the attack's target class.
+        seed: seed of everything drawn or trained for the trigger (from the attack's ``trigger_seed``).
+    """
+
+    def __init__(
+        self,
+        clean: TrainSet,
+        info: DatasetInfo,
+        target: int,
+        trigger_seed: int,
+        indices: np.ndarray | None,
+        purpose: Any,
+        **base: Any,
+    ) -> None:
+        # Trainings here use the seed the clean row's none cell has, so that its model is the surrogate.
+        super().__init__(seed=trigger_seed, **base)
+        self.clean, self.info, self.target = clean, info, target
+        self.seed = seed_for("trigger", purpose, trigger_seed)
+        self._indices = indices
+
+    def _around(self) -> str:
+        self.clean.check()
+        return digest([self.clean.key, self.target, None if self._indices is None else sha_of(self._indices)])
+
+    @property
+    def indices(self) -> np.ndarray:
+        """int64 (P,): the images to be poisoned; only for attacks with ``prepared_from_poison``."""
+        if self._indices is None:
+            raise UsageError("which images are poisoned is told only to attacks with prepared_from_poison = True")
+        return self._indices
+
+    def surrogate(self) -> Trained:
+        """The clean undefended model: the row's network and recipe, trained on the clean set."""
+        return self.train(self.clean, name="surrogate")
+
+    def network(self, seed: int) -> Classifier:
+        """A fresh network of the row's kind, for an attack's own training loop."""
+        return self._network.build(seed)
+
+    def progress(self, stage: str, done: int, total: int, **facts: Any) -> None:
+        """Show how far an attack's own loop is."""
+        self._on_event({"event": "progress", "stage": stage, "epoch": done, "epochs": total, **facts})

@@ -1,0 +1,1 @@
+"""From a YAML file to cells, and what these share. Nothing here imports torch."""

@@ -1,0 +1,147 @@
+"""Reading a matrix file: a path or a shipped name in, a mapping with known keys out.
+
+YAML 1.2's plain scalars (no ``yes``, ``1:30`` or ``0x10`` surprises; ``1e-3`` is a number), no aliases, no tags, no key
+twice: what is left can be no bomb and builds nothing but text, numbers, lists and mappings.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from typing import Any, BinaryIO
+
+import yaml
+
+from benchbd.core.paths import look, user_path
+from benchbd.errors import UsageError, did_you_mean, shown
+from benchbd.plan.shipped import shipped, text_of
+
+MAX_BYTES = 200_000
+STDIN = "-"
+"""The matrix that is read from standard input."""
+TOP = ("name", "description", "seeds", "recipe", "probe", "gate", "plugins", "blocks", "exclude")
+BLOCK = ("dataset", "model", "attacks", "defenses", "seeds", "recipe", "probe", "exclude")
+
+
+class _Loader(yaml.SafeLoader):
+    """Safe YAML whose surprises are errors."""
+
+    yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012 - PyYAML's own way; filled below
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        event = self.peek_event()  # type: ignore[no-untyped-call]
+        line = event.start_mark.line + 1
+        if isinstance(event, yaml.events.AliasEvent):
+            raise UsageError(f"line {line}: YAML aliases (*name) are not allowed; write the values out")
+        if getattr(event, "tag", None) is not None:
+            raise UsageError(f"line {line}: YAML tags ({shown(event.tag)}) are not allowed")
+        return super().compose_node(parent, index)
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key_node, _ in node.value:
+            line = key_node.start_mark.line + 1
+            key = self.construct_object(key_node, deep=True)
+            if not isinstance(key, (str, int, float, bool, type(None))):
+                raise UsageError(f"line {line}: a key must be a word")
+            if key in seen:
+                raise UsageError(f"line {line}: {shown(key)} is given twice")
+            seen.add(key)
+        return super().construct_mapping(node, deep=deep)
+
+
+for _tag, _form, _first in (
+    ("null", r"~|null|Null|NULL|", "~nN"),
+    ("bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
+    ("int", r"[-+]?(0|[1-9][0-9_]*)", "-+0123456789"),
+    ("float", r"[-+]?(\.[0-9]+|[0-9][0-9_]*(\.[0-9]*)?)([eE][-+]?[0-9]+)?", "-+.0123456789"),
+    ("float", r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)", "-+."),
+):
+    _firsts = [*_first, ""] if _tag == "null" else [*_first]
+    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"(?:{_form})$"), _firsts)
+
+
+def parse_yaml(text: str) -> Any:
+    """YAML to plain values. Raises UsageError, with the line, for anything that is not plain YAML."""
+    try:
+        return yaml.load(text, Loader=_Loader)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f"line {mark.line + 1}: " if mark else ""
+        problem = getattr(error, "problem", None) or getattr(error, "reason", None) or "unreadable"
+        raise UsageError(f"{line}not YAML ({problem})") from error
+    except RecursionError as error:
+        raise UsageError("not YAML (nested too deeply)") from error
+    except (ValueError, OverflowError) as error:
+        raise UsageError(f"not YAML ({error})") from error
+
+
+def read(matrix: str) -> tuple[str, str]:
+    """The text of a matrix and where it was found; ``matrix`` is a path, ``-``, or a shipped name (a path wins).
+
+    Raises:
+        UsageError: neither, or a file that is no text or too large to be a matrix.
+    """
+    if matrix == STDIN:
+        if sys.stdin is None:
+            raise UsageError("matrix -: standard input is closed; name a file")
+        return _text(sys.stdin.buffer, matrix), matrix
+    path = user_path(matrix, "matrix")
+    there = look(path, "matrix")
+    if there == "file":
+        try:
+            with path.open("rb") as file:
+                return _text(file, matrix), str(path)
+        except OSError as error:
+            raise UsageError(f"matrix {matrix}: cannot be read ({error.strerror})") from error
+    known = shipped()
+    if matrix in known:
+        return text_of(matrix), f"{matrix} (shipped)"
+    if there != "nothing":
+        what = "a folder; name the YAML file in it" if there == "folder" else "no plain file"
+        raise UsageError(f"matrix {shown(matrix, 200)}: is {what}")
+    none = "no such file, and no shipped matrix has that name"
+    raise UsageError(f"matrix {shown(matrix, 200)}: {none}{did_you_mean(matrix, known)}")
+
+
+def _text(file: BinaryIO, name: str) -> str:
+    data = file.read(MAX_BYTES + 1)
+    if len(data) > MAX_BYTES:
+        raise UsageError(f"matrix {name}: larger than {MAX_BYTES:,} bytes; is it a matrix?")
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise UsageError(f"matrix {name}: is not UTF-8 text; is it a matrix?") from None
+
+
+def parse(text: str, where: str) -> dict[str, Any]:
+    """YAML to a checked mapping. Raises UsageError with the line for anything that is not a matrix."""
+    try:
+        data = parse_yaml(text)
+    except UsageError as error:
+        raise UsageError(f"matrix {where}: {error}") from error
+    if data is None:
+        raise UsageError(f"matrix {where}: is empty; it needs blocks with dataset, model, attacks and defenses")
+    if not isinstance(data, dict):
+        raise UsageError(f"matrix {where}: must be a mapping with blocks, not {type(data).__name__}")
+    if "blocks" in data:
+        for key in BLOCK:
+            if key in data and key not in TOP:
+                raise UsageError(f"matrix {where}: {key} belongs inside a block where there are blocks")
+        known_keys(data, TOP, f"matrix {where}")
+    else:
+        known_keys(data, (*TOP, *BLOCK), f"matrix {where}")
+    return data
+
+
+def known_keys(data: dict[Any, Any], allowed: tuple[str, ...], where: str) -> None:
+    """Raise UsageError for a key that is none of those allowed."""
+    for key in data:
+        if key not in allowed:
+            word = key if isinstance(key, str) else ""
+            raise UsageError(f"{where}: unknown key {shown(key)}{did_you_mean(word, allowed)}")
+
+
+def as_list(value: Any) -> list[Any]:
+    """The value, or a list of it alone; what is not given (null) is an empty list."""
+    return [] if value is None else value if isinstance(value, list) else [value]

@@ -1,0 +1,127 @@
+"""``--set`` and ``--seeds``: what the command line changes in a matrix."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, NamedTuple
+
+from benchbd.core import params
+from benchbd.errors import UsageError, did_you_mean, shown
+from benchbd.plan.matrix_file import as_list, parse_yaml
+from benchbd.plugins import registry
+
+MAX_SEEDS = 10_000
+_CALL = re.compile(r"\s*[A-Za-z][\w.-]*\s*\(")
+
+
+def seeds_of(value: Any, where: str) -> list[int]:
+    """``0``, ``0-4`` or a list of these, each seed once. Raises UsageError for anything else."""
+    seeds: dict[int, None] = {}
+    for item in as_list(value):
+        seeds.update(dict.fromkeys(_seed(item, where)))
+        if len(seeds) > MAX_SEEDS:
+            raise UsageError(f"{where}: more than {MAX_SEEDS:,} seeds; is that a typo?")
+    if not seeds:
+        raise UsageError(f"{where}: seeds is empty; write seeds: [0, 1, 2]")
+    return list(seeds)
+
+
+def _seed(value: Any, where: str) -> range:
+    if isinstance(value, str):
+        match = re.fullmatch(r"\s*(\d{1,9})(?:\s*-\s*(\d{1,9}))?\s*", value, re.ASCII)
+        if match:
+            first, last = int(match[1]), int(match[2] or match[1])
+            if first <= last < first + MAX_SEEDS:
+                return range(first, last + 1)
+    elif isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**31:
+        return range(value, value + 1)
+    what = f"a seed is a whole number from 0 on, or a range such as 0-4 (of {MAX_SEEDS:,} seeds at most)"
+    raise UsageError(f"{where}: {what}, not {shown(value)}")
+
+
+def parse_seeds(text: str) -> list[int]:
+    """``0-2`` or ``0,3,7`` from the command line."""
+    return seeds_of(text.split(","), "--seeds")
+
+
+class Setting(NamedTuple):
+    """One ``--set``: whose parameter (a component kind, a name, or recipe), which, and the value."""
+
+    owner: str
+    key: str
+    value: Any
+
+
+def parse_set(text: str) -> Setting:
+    """``epochs=2``, ``recipe.lr=0.01``, ``dataset.train=1000``, ``lfd.alpha=0.2``, ``model=resnet18(width=8)``."""
+    left, equals, right = text.partition("=")
+    left = left.strip()
+    owner, dot, key = left.rpartition(".")
+    if not equals or not left or (dot and not (owner and key)):
+        raise UsageError(f"--set {shown(text)}: write --set key=value, such as --set epochs=2 or --set lfd.alpha=0.2")
+    try:
+        value = right.strip() if _CALL.match(right) else parse_yaml(right)
+    except UsageError as error:
+        raise UsageError(f"--set {shown(text)}: cannot read the value ({error})") from error
+    if not dot and left in ("dataset", "model"):
+        if not isinstance(value, (str, dict, list)) or not value:
+            raise UsageError(f"--set {shown(text)}: name a {left}, such as {left}=NAME")
+        return Setting(left, "", value)
+    return Setting(owner or "recipe", key, value)
+
+
+class Settings:
+    """All ``--set`` of one command; remembers which applied, so that a typo is an error and not a silence."""
+
+    def __init__(self, texts: list[str]) -> None:
+        self.texts = texts
+        self.items = [parse_set(t) for t in texts]
+        self.used = [False] * len(texts)
+        self.seen: dict[str, set[str]] = {"recipe": set(), "probe": set()}
+        """The parameters of every owner met in the matrix."""
+
+    def recipe(self) -> dict[str, Any]:
+        """What is set of the recipe."""
+        return self._of("recipe", None)
+
+    def probe(self) -> dict[str, Any]:
+        """What is set of the probe."""
+        return self._of("probe", None)
+
+    def spec(self, kind: str) -> Any | None:
+        """The data set or model to take instead of the matrix's."""
+        found = None
+        for i, setting in enumerate(self.items):
+            if setting.owner == kind and not setting.key:
+                found, self.used[i] = setting.value, True
+        return found
+
+    def params(self, kind: str, name: str) -> dict[str, Any]:
+        """What is set of one component's parameters: by its kind (``attack.rate``), then by its name (``cl.rate``)."""
+        if not self.items:
+            return {}
+        cls: type = registry.load(f"{kind}s", name)
+        fields = set(params.defaults(cls))
+        for owner in (kind, name):
+            self.seen.setdefault(owner, set()).update(fields)
+        # The clean row stays the clean row, whatever is set of all attacks: its identity is shared across matrices.
+        by_kind = self._of(kind, fields) if getattr(cls, "poisons", True) else {}
+        return {**by_kind, **self._of(name, fields)}
+
+    def _of(self, owner: str, fields: set[str] | None) -> dict[str, Any]:
+        found = {}
+        for i, setting in enumerate(self.items):
+            if setting.owner == owner and setting.key and (fields is None or setting.key in fields):
+                found[setting.key], self.used[i] = setting.value, True
+        return found
+
+    def check(self) -> None:
+        """Raise UsageError for a setting that applied to nothing."""
+        for text, setting, used in zip(self.texts, self.items, self.used, strict=True):
+            if used:
+                continue
+            if setting.owner in self.seen:
+                hint = did_you_mean(setting.key, self.seen[setting.owner])
+                raise UsageError(f"--set {shown(text)}: {setting.owner} has no parameter {shown(setting.key)}{hint}")
+            hint = did_you_mean(setting.owner, self.seen)
+            raise UsageError(f"--set {shown(text)}: nothing in this matrix is called {shown(setting.owner)}{hint}")

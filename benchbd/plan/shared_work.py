@@ -1,0 +1,81 @@
+"""Which stages the cells of a plan share, as their plugins declare it."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from benchbd.plugins.contract import BUDGET
+
+if TYPE_CHECKING:
+    from benchbd.plan.cell import Cell
+
+
+def stages_of(cells: Sequence[Cell]) -> dict[str, Stages]:
+    """The shared stages of each cell, by cell id; a stage that only one of the cells needs is left out.
+
+    Trainings come from what defenses and attacks declare, the surrogates of attacks among them. What else an attack
+    trains is heavy too (:func:`_made_first`); the poisoned set is one, light, shared by all defenses of a row.
+    """
+    from benchbd.plan import matrix
+
+    heavy: dict[Key, list[str]] = defaultdict(list)
+    light: dict[Key, list[str]] = defaultdict(list)
+    for (row, training), sharers in matrix.trainings(cells).items():
+        heavy["training", row, training] += [cell.id for cell in sharers]
+    first: dict[str, list[Key]] = {}
+    for cell in cells:
+        light["poison", cell.row_key].append(cell.id)
+        if cell.row_key not in first:
+            first[cell.row_key] = list(_made_first(cell))
+        for key in first[cell.row_key]:
+            heavy[key].append(cell.id)
+    heavy_of: dict[str, set[Key]] = defaultdict(set)
+    light_of: dict[str, set[Key]] = defaultdict(set)
+    for table, of in ((heavy, heavy_of), (light, light_of)):
+        for key, ids in table.items():
+            if len(set(ids)) > 1:
+                for cell_id in ids:
+                    of[cell_id].add(key)
+    return {cell.id: Stages(frozenset(heavy_of[cell.id]), frozenset(light_of[cell.id])) for cell in cells}
+
+
+def _made_first(cell: Cell) -> Iterator[Key]:
+    """The stages, beside trainings, that an attack which trains something needs before it can poison.
+
+    Its trigger, which all seeds and all budgets of the attack share, unless it is made from the images to be poisoned
+    or from how many they are: then each row or each budget has its own. And the loops that an attack runs by itself
+    before the last one, whose result is the trigger: which parameters determine them is not declared, so all variants
+    of the attack with this trigger seed count as sharing them. Where they do not, one waits a little longer than it
+    must; the other way they would wait for hours.
+    """
+    from benchbd.core.hashing import canonical
+    from benchbd.plugins import registry
+
+    attack = cell.made().attack
+    with registry.blame("attacks", cell.attack.name):
+        names = [str(name) for name in attack.trains()]
+    if not names:
+        return
+    shared = () if attack.prepared_from_budget else BUDGET
+    params = {key: value for key, value in cell.attack.params.items() if key not in shared}
+    what = cell.row_key if attack.prepared_from_poison else canonical([cell.attack.name, cell.attack.version, params])
+    yield ("trigger", cell.dataset.json, cell.model.json, canonical(cell.recipe), what)
+    for name in [n for n in names if not n.endswith(("surrogate", "teacher"))][:-1]:
+        yield ("loop", name, cell.dataset.json, cell.attack.name, attack.trigger_seed)
+
+
+Key = tuple[Any, ...]
+
+
+class Stages(NamedTuple):
+    """The stages of a cell that other cells may need too.
+
+    Attributes:
+        heavy: trainings (and what an attack trains first); minutes to hours.
+        light: poisoned sets and the like; seconds.
+    """
+
+    heavy: frozenset[Key] = frozenset()
+    light: frozenset[Key] = frozenset()

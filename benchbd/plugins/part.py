@@ -1,0 +1,37 @@
+"""A component on paper: its name, its version and its parameters."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from typing import Any
+
+from benchbd.core.hashing import canonical
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """One component of a cell: name, the plugin's version, every parameter, and its short text for people."""
+
+    name: str
+    version: int
+    params: dict[str, Any]
+    text: str
+
+    def spec(self) -> dict[str, Any]:
+        """What of it counts for identity."""
+        return {"name": self.name, "version": self.version, "params": self.params}
+
+    @functools.cached_property
+    def json(self) -> str:
+        """The spec's canonical form; written once, since thousands of cells share a part."""
+        return canonical(self.spec())
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, float):
+        short = f"{value:g}"
+        return short if float(short) == value else repr(value)
+    if isinstance(value, list):
+        return "[" + ",".join(map(_short, value)) + "]"
+    return str(value)

@@ -1,0 +1,264 @@
+"""From a name to a plugin, found without importing anything.
+
+Three doors: the built-in folders, entry points (``benchbd.attacks`` and so on) of installed packages, and files named
+by ``--plugin`` or a matrix's ``plugins:``. Python files are read as text for classes under ``@attack("name", ...)`` and
+its siblings, so listing never runs plugin code; loading imports the one file that is wanted. A plugin that cannot be
+read or loaded is listed with its error and breaks nothing else.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+import importlib
+import importlib.machinery
+import importlib.util
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from benchbd.core import params
+from benchbd.core.paths import look, user_path
+from benchbd.errors import BenchbdError, UsageError, did_you_mean, shown
+from benchbd.plugins.contract import KINDS, Component, Dataset
+from benchbd.plugins.scan import DECORATORS, Entry, scan, scan_installed, told
+from benchbd.plugins.spec import parse_spec
+from benchbd.plugins.validate import check_declared, check_info
+
+__all__ = [
+    *("DECORATORS", "FOLDERS", "Entry", "add_plugin_file", "blame", "entries", "find", "forget_plugin_file"),
+    *("load", "make", "plugin_files", "source_digest"),
+]
+
+FOLDERS = {"datasets": "datasets", "attacks": "attacks", "defenses": "defenses", "models": "models"}
+
+_plugin_files: dict[str, None] = {}
+
+
+@functools.cache
+def _builtin() -> tuple[Entry, ...]:
+    found: list[Entry] = []
+    for kind, folder in FOLDERS.items():
+        package = importlib.import_module(f"benchbd.{folder}")
+        for place in package.__path__:
+            for file in sorted(Path(place).glob("*.py")):
+                if not file.name.startswith("_"):
+                    seen = scan(file, f"benchbd.{folder}.{file.stem}", f"{folder}/{file.name}")
+                    found += [e for e in seen if e.kind == kind or e.error]
+    return tuple(found)
+
+
+@functools.cache
+def _installed() -> tuple[Entry, ...]:
+    """Entry points of other packages: name and target are known without importing them."""
+    from importlib.metadata import entry_points
+
+    found = []
+    for kind in KINDS:
+        for point in entry_points(group=f"benchbd.{kind}"):
+            found.append(scan_installed(kind, point.name, point.value, point.dist.name if point.dist else "?"))
+    return tuple(found)
+
+
+def _plugin_module(file: Path) -> str:
+    return f"benchbd_plugin_{hashlib.sha256(str(file).encode('utf-8', 'surrogateescape')).hexdigest()[:12]}"
+
+
+def add_plugin_file(path: str, *, load: bool = True) -> None:
+    """Make the plugins in a Python file known.
+
+    Args:
+        path: the file.
+        load: import it at once, so that a file that raises is found now and not in a worker. Without, a file that
+            can't be read is kept, as an entry with an ``error``.
+
+    Raises:
+        UsageError: no such file, no plugin in it, a name that another plugin has, or importing it raised. The file is
+            not made known then.
+    """
+    file = user_path(path, "plugin")
+    if look(file, "plugin") != "file":
+        raise UsageError(f"plugin {shown(path, 200)}: no such file")
+    file = file.resolve()
+    known = str(file) in _plugin_files
+    if known and _plugin_module(file) in sys.modules:
+        return  # a worker asks again for every cell
+    found = scan(file, _plugin_module(file), str(file))
+    broken = next((e.error for e in found if e.error), None)
+    if broken and load:
+        raise UsageError(f"plugin {shown(path, 200)}: {broken}; mend the file or leave it out")
+    if not found:
+        marks = ", ".join(f"@{word}" for word in DECORATORS)
+        raise UsageError(f'plugin {shown(path, 200)}: no class under {marks} with a "name" in it')
+    _plugin_files[str(file)] = None
+    _by_name.cache_clear()
+    if not load:
+        return
+    try:
+        for entry in found:
+            _load(find(entry.kind, entry.name))
+    except UsageError:
+        if not known:
+            forget_plugin_file(str(file))
+        raise
+
+
+def forget_plugin_file(file: str) -> None:
+    """Undo :func:`add_plugin_file`: its names are unknown again."""
+    _plugin_files.pop(file, None)
+    sys.modules.pop(_plugin_module(Path(file)), None)
+    for cache in (_by_name, _load, source_digest):
+        cache.cache_clear()
+
+
+def plugin_files() -> list[str]:
+    """The plugin files made known so far, for handing on to worker processes."""
+    return list(_plugin_files)
+
+
+@functools.cache
+def _by_name() -> dict[tuple[str, str], list[Entry]]:
+    table: dict[tuple[str, str], list[Entry]] = {}
+    for entry in entries():
+        table.setdefault((entry.kind, entry.name), []).append(entry)
+    return table
+
+
+def entries(kind: str | None = None) -> list[Entry]:
+    """Everything known, sorted by name.
+
+    What cannot be had is there with an ``error``: a file that can't be read (of no kind), an entry point that leads
+    nowhere, a name that two plugins claim (each names both places).
+    """
+    found = list(_builtin()) + list(_installed())
+    for file in _plugin_files:
+        found += scan(Path(file), _plugin_module(Path(file)), file)
+    claims: dict[tuple[str, str], list[str]] = {}
+    for entry in found:
+        claims.setdefault((entry.kind, entry.name), []).append(entry.origin)
+    for i, entry in enumerate(found):
+        places = claims[entry.kind, entry.name]
+        if entry.kind and len(places) > 1:
+            found[i] = entry._replace(error=f"defined twice, in {' and '.join(places)}; rename one")
+    found = [e for e in found if kind is None or e.kind in (kind, "")]
+    return sorted(found, key=lambda e: (KINDS.index(e.kind) if e.kind else len(KINDS), e.name, e.origin))
+
+
+def find(kind: str, name: str) -> Entry:
+    """The entry of a name. Raises UsageError for an unknown name or one that two plugins claim."""
+    table = _by_name()
+    found = table.get((kind, name), [])
+    if not found:
+        unread = [e for (k, _), group in table.items() if not k for e in group]
+        hint = f" ({len(unread)} plugin file cannot be read: {unread[0].origin}, {unread[0].error})" if unread else ""
+        known = [n for k, n in table if k == kind]
+        raise UsageError(f"no {kind[:-1]} is called {shown(name)}{did_you_mean(name, known)}{hint}")
+    if len(found) > 1:
+        raise UsageError(f"{kind[:-1]} {name!r} is {found[0].error}")
+    return found[0]
+
+
+@contextlib.contextmanager
+def blame(kind: str, name: str) -> Iterator[None]:
+    """Around a call of a plugin's own code: what it raises becomes a UsageError that names it. Ours pass through.
+
+    SystemExit as well: it would end the whole command, without a word and with the plugin's exit code.
+    """
+    try:
+        yield
+    except BenchbdError:
+        raise
+    except (Exception, SystemExit) as error:
+        entry = find(kind, name)
+        raise UsageError(f"{kind[:-1]} {name!r} in {entry.origin} raised {told(error, entry.file)}") from error
+
+
+def _module(entry: Entry) -> Any:
+    if not (entry.file and entry.module.startswith("benchbd_plugin_")):
+        return importlib.import_module(entry.module)
+    if entry.module not in sys.modules:
+        spec = importlib.util.spec_from_file_location(entry.module, entry.file)
+        if spec is None or not isinstance(spec.loader, importlib.machinery.SourceFileLoader):
+            raise UsageError(f"plugin {entry.origin}: not a Python file (its name must end in .py)")
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[entry.module] = module
+        try:
+            # Not exec_module: that would leave a __pycache__ beside the user's file, and trust a stale one.
+            exec(spec.loader.source_to_code(spec.loader.get_data(entry.file), entry.file), module.__dict__)
+        except BaseException:
+            del sys.modules[entry.module]
+            raise
+    return sys.modules[entry.module]
+
+
+@functools.lru_cache(maxsize=1024)
+def _load(entry: Entry) -> type[Component]:
+    kind = entry.kind[:-1]
+    if entry.error:
+        raise UsageError(f"{kind} {entry.name!r} in {entry.origin} cannot be loaded: {entry.error}")
+    try:
+        cls = getattr(_module(entry), entry.attr)
+        fits = isinstance(cls, type) and issubclass(cls, Component) and (cls.kind, cls.name) == (entry.kind, entry.name)
+        if fits:
+            params.defaults(cls)
+            check_declared(cls)
+    except UsageError:
+        raise
+    except (Exception, SystemExit) as error:
+        raise UsageError(
+            f"{kind} {entry.name!r} in {entry.origin} cannot be loaded: {told(error, entry.file)}"
+        ) from error
+    if not fits:
+        raise UsageError(f"{entry.origin} does not define {kind} {entry.name!r} with the @{kind} decorator")
+    return cls  # type: ignore[no-any-return]
+
+
+def load(kind: str, name: str) -> type[Any]:
+    """The class behind a name. Raises UsageError where it is unknown, claimed twice or cannot be imported."""
+    return _load(find(kind, name))
+
+
+def make(kind: str, text: str, /, **given: Any) -> Any:
+    """An instance from ``name`` or ``name(a=1)``, with further parameters by keyword.
+
+    Raises:
+        UsageError: an unknown name, a wrong parameter, a plugin whose own code raised, or a data set whose ``info``
+            is none.
+        Impossible: the plugin refuses its parameters.
+    """
+    name, inline = parse_spec(text, kind[:-1])
+    cls = load(kind, name)
+    values = params.resolve(cls, {**inline, **given}, f"{kind[:-1]} {name!r}")
+    with blame(kind, name):
+        made = cls(**values)
+        if isinstance(made, Dataset):
+            check_info(made)
+        return made
+
+
+@functools.lru_cache(maxsize=1024)
+def source_digest(kind: str, name: str) -> str:
+    """sha256 over the plugin's file and the underscore files of its folder that it, or one of these, names.
+
+    '' where there is no file.
+    """
+    entry = find(kind, name)
+    path = entry.file or getattr(sys.modules.get(entry.module), "__file__", None)
+    if path is None or not Path(path).is_file():
+        return ""
+    texts = {Path(path).name: Path(path).read_bytes()}
+    waiting = [Path(path)]
+    while waiting:
+        file = waiting.pop()
+        for helper in re.findall(rb"\b(_[a-z]\w*)\b", texts[file.name]):
+            sibling = file.with_name(helper.decode() + ".py")
+            if sibling.name not in texts and sibling.is_file():
+                texts[sibling.name] = sibling.read_bytes()
+                waiting.append(sibling)
+    digest = hashlib.sha256(texts.pop(Path(path).name))
+    for helper_file in sorted(texts):
+        digest.update(texts[helper_file])
+    return digest.hexdigest()

@@ -1,0 +1,101 @@
+"""Trained networks: what a defense handles and returns, each known by a key of its content."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import torch
+
+from benchbd import engine
+from benchbd.core.images import Normalisation
+from benchbd.errors import Impossible
+from benchbd.plugins.part import Part
+
+if TYPE_CHECKING:
+    from benchbd.engine import Classifier
+    from benchbd.engine.network import Buildable
+
+
+@dataclasses.dataclass(frozen=True)
+class NetworkPlan:
+    """What is needed to build a network: model plugin, classes, image size, normalisation."""
+
+    model: Buildable
+    part: Part
+    classes: int
+    size: int
+    normalisation: Normalisation
+
+    def build(self, seed: int) -> Classifier:
+        """A freshly initialised network."""
+        return engine.build(self.model, self.classes, self.size, self.normalisation, seed)
+
+    def spec(self) -> dict[str, Any]:
+        """What of it counts for a key."""
+        return {
+            "model": self.part.spec(),
+            "classes": self.classes,
+            "size": self.size,
+            "normalisation": [list(v) for v in self.normalisation],
+        }
+
+
+class Trained:
+    """A trained (or pruned) network: its artifact, and what it cost.
+
+    Attributes:
+        key: artifact key of the weights.
+        epoch_losses: mean cross-entropy of each training epoch, as seen in training.
+        epochs: epochs of this training alone.
+    """
+
+    def __init__(
+        self, key: str, state: dict[str, np.ndarray], network: NetworkPlan, epoch_losses: list[float], epochs: int
+    ) -> None:
+        self.key, self.epoch_losses, self.epochs = key, epoch_losses, epochs
+        self._state, self._plan = state, network
+
+    def module(self) -> Classifier:
+        """The network in eval mode on the CPU; a new copy each time."""
+        net = self._plan.build(0)
+        net.load_state_dict({k: torch.from_numpy(np.array(v)) for k, v in self._state.items()})
+        return net.eval()
+
+    def head(self) -> tuple[np.ndarray, np.ndarray]:
+        """Weights (C, D) and biases (C,) of the final linear layer, float32."""
+        head = self.module().head
+        weight = head.weight.detach().numpy().copy()
+        return weight, np.zeros(len(weight), np.float32) if head.bias is None else head.bias.detach().numpy().copy()
+
+
+def last_filters(net: Classifier) -> list[str]:
+    """Names in a network's state of its last convolution's filters and biases, and of the batch norm's that follows.
+
+    Raises:
+        Impossible: the network does not say which that is (``last_convolution``), or its filters are not the head's
+            inputs one by one.
+    """
+    told = getattr(net.net, "last_convolution", None)
+    parts = [part for part in told() if part is not None] if told else []
+    if not parts or parts[0].out_channels != net.head.in_features:
+        raise Impossible(
+            f"{type(net.net).__name__} does not say which convolution's filters feed its head; mask the output instead"
+        )
+    names = {id(tensor): name for name, tensor in net.named_parameters()}
+    return [names[id(tensor)] for part in parts for tensor in part.parameters()]
+
+
+class Traced(NamedTuple):
+    """A network on a defense's way, to be measured by the evaluator.
+
+    Attributes:
+        name: of the point on the curve.
+        trained: the network.
+        channels: int64 (M,), penultimate channels masked in it.
+    """
+
+    name: str
+    trained: Trained
+    channels: np.ndarray

@@ -1,0 +1,38 @@
+"""Means over a group's attacks."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from benchbd.report import stats
+from benchbd.report.groups import Group
+from benchbd.report.labels import Variant
+
+
+class Average(NamedTuple):
+    """A column's average over rows: mean of the row means, values by seed where all rows have the same seeds."""
+
+    mean: float
+    by_seed: dict[int, float]
+    rows: int
+
+
+def average(group: Group, column: Variant, rows: Iterable[Variant], metric: str) -> Average | None:
+    """Average a metric over those of ``rows`` that have it; None where none has."""
+    found = [v for row in rows if (v := group.entry(row, column).values(metric))]
+    if not found:
+        return None
+    mean = math.fsum(math.fsum(v.values()) / len(v) for v in found) / len(found)
+    seeds = set(found[0])
+    same = all(set(v) == seeds for v in found)
+    by_seed = {s: math.fsum(v[s] for v in found) / len(found) for s in sorted(seeds)} if same else {}
+    return Average(mean, by_seed, len(found))
+
+
+def implanted(group: Group, row: Variant, gate: float) -> bool | None:
+    """Whether the attack works on the undefended model; None where that was not measured."""
+    plain = group.undefended()
+    found = stats.mean_of(group.entry(row, plain).values("asr").values()) if plain else None
+    return None if found is None else found.mean >= gate

@@ -1,0 +1,71 @@
+"""Results in one file: jsonl, csv or zip."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import zipfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchbd.core.files import write_text
+from benchbd.report import board
+from benchbd.storage import results_file as checked
+
+Record = dict[str, Any]
+LEFT_OUT = ("spec", "notes", "sources", "artifacts")
+"""Fields that are trees of their own; they are in the jsonl."""
+
+
+def flat(record: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """A record as one level of plain values: ``time.total``, ``params.attack.rate``; lists as JSON."""
+    found: dict[str, Any] = {}
+    for key, value in record.items():
+        if not prefix and key in LEFT_OUT:
+            continue
+        if isinstance(value, Mapping):
+            found |= flat(value, f"{prefix}{key}.")
+        else:
+            found[f"{prefix}{key}"] = json.dumps(value) if isinstance(value, (list, bool)) else value
+    return found
+
+
+def _inert(value: Any) -> Any:
+    """Text that a spreadsheet would run as a formula gets an apostrophe in front."""
+    return f"'{value}" if isinstance(value, str) and value[:1] in ("=", "@", "+", "-", "\t", "\r") else value
+
+
+def as_jsonl(records: Sequence[Record], target: Path, output: Path) -> None:
+    """One whole record a line."""
+    checked.write(records, target)
+
+
+def as_csv(records: Sequence[Record], target: Path, output: Path) -> None:
+    """One row a cell; columns are all fields that any record has."""
+    rows = [flat(record) for record in records]
+    fields = list(dict.fromkeys(name for row in rows for name in row))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, fields, lineterminator="\n")
+    writer.writeheader()
+    for row in rows:
+        writer.writerow({name: _inert(value) for name, value in row.items()})
+    write_text(target, text.getvalue())
+
+
+def as_zip(records: Sequence[Record], target: Path, output: Path) -> None:
+    """Records, their logs and the leaderboard."""
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    try:
+        with zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr("results.jsonl", checked.lines(records))
+            archive.writestr("leaderboard.md", board(records).render("md"))
+            for record in records:
+                log = output / "logs" / f"{record['id']}.log"
+                if log.is_file() and not log.is_symlink():
+                    archive.write(log, f"logs/{log.name}")
+        temporary.replace(target)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,1 @@
+"""The figures of the reference paper, drawn from records."""

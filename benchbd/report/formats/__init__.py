@@ -1,0 +1,1 @@
+"""The leaderboard written as markdown, LaTeX, CSV, JSON and HTML."""

@@ -1,0 +1,87 @@
+"""The board for programs: csv (one line a number) and json (the table model itself)."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+import json
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from benchbd.report.table import Column, Row, Table
+
+if TYPE_CHECKING:
+    from benchbd.report.board import Board
+
+FIELDS = (
+    "table",
+    "row_kind",
+    "row",
+    "mark",
+    "column",
+    "metric",
+    "value",
+    "interval",
+    "n",
+    "best",
+    "published",
+    "difference",
+    "display",
+    "note",
+)
+
+
+def _lines(table: Table) -> Iterator[list[Any]]:
+    for row in table.rows:
+        yield from _row(table, row)
+
+
+def _row(table: Table, row: Row) -> Iterator[list[Any]]:
+    place = 0
+    for cell in row.cells:
+        column: Column = table.columns[place]
+        metric = column.label if cell.span == 1 else ""
+        place += cell.span
+        difference = None if cell.value is None or cell.published is None else cell.value - cell.published
+        numbers = ["" if v is None else repr(float(v)) for v in (cell.value, cell.interval)]
+        beside = ["" if v is None else f"{v:.10g}" for v in (cell.published, difference)]
+        best = "yes" if cell.best else ""
+        yield [
+            table.title,
+            row.kind,
+            row.label,
+            row.mark,
+            column.group,
+            metric,
+            *numbers,
+            cell.n or "",
+            best,
+            *beside,
+            cell.display,
+            cell.note,
+        ]
+
+
+def _inert(value: Any) -> Any:
+    """Text that a spreadsheet would run as a formula gets an apostrophe in front."""
+    return f"'{value}" if isinstance(value, str) and value[:1] in ("=", "@", "+", "\t", "\r") else value
+
+
+def render_csv(board: Board) -> str:
+    """One line a cell, accuracies as fractions, intervals as half widths, times in seconds."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(FIELDS)
+    for table in board.tables:
+        for line in _lines(table):
+            writer.writerow([_inert(v) for v in line])
+    return out.getvalue()
+
+
+def render_json(board: Board) -> str:
+    """The tables as they are, with what is said around them."""
+    tables = [dataclasses.asdict(table) for table in board.tables]
+    data = {"title": board.title, "gate": board.gate, "paper": board.paper, "records": len(board.records)}
+    data |= {"reading": [*board.reading, *board.notes], "tables": tables}
+    return json.dumps(data, indent=1, ensure_ascii=False, allow_nan=False) + "\n"

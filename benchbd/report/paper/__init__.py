@@ -1,0 +1,1 @@
+"""The claims of the reference paper, judged on records."""

@@ -1,0 +1,140 @@
+"""The paper's claims about losses and features by model capacity (sections 3 and 5.3, 5.4; Figures 1, 2, 6 and 7)."""
+
+from __future__ import annotations
+
+import math
+from functools import partial
+from typing import NamedTuple
+
+from benchbd.report.labels import Variant
+from benchbd.report.paper.evidence import Claim, Evidence, Finding, number
+from benchbd.report.probes import SCORED_EPOCH, SMALLER, Curve, Points, curves, points, purity
+
+
+class Match(NamedTuple):
+    """The same training on a network and on its low-capacity relative."""
+
+    large: Curve
+    small: Curve
+
+
+def matches(found: list[Curve], large: str) -> list[Match]:
+    """Curves of a network and of its small relative on the same data, attack and recipe."""
+
+    def key(curve: Curve) -> tuple[Variant, str, Variant]:
+        return (curve.scale.dataset, curve.scale.recipe, curve.attack)
+
+    small = {key(c): c for c in found if c.scale.model.name == SMALLER[large]}
+    return [Match(c, small[key(c)]) for c in found if c.scale.model.name == large and key(c) in small]
+
+
+def gap(curve: Curve, epoch: int = SCORED_EPOCH) -> float | None:
+    """Clean minus poisoned mean loss at an epoch (or the last before it)."""
+    place = curve.at(epoch)
+    return None if place is None else curve.clean[place] - curve.poison[place]
+
+
+def _lower_loss(evidence: Evidence) -> list[Finding]:
+    """Poisoned samples' mean loss is below the clean ones' at every probed epoch up to the scored one, on each."""
+    by_scale: dict[object, list[Curve]] = {}
+    for curve in curves(evidence.groups):
+        if curve.scale.model.name == "resnet18":
+            by_scale.setdefault(curve.scale, []).append(curve)
+    made = []
+    for found in by_scale.values():
+        held, shown = [], []
+        for curve in found:
+            last = curve.at(SCORED_EPOCH)
+            if last is None:
+                continue
+            against = [i for i in range(last + 1) if curve.poison[i] >= curve.clean[i]]
+            held.append(not against)
+            place = against[0] if against else last
+            shown.append(
+                f"{evidence.labels(curve.attack)} clean {number(curve.clean[place])} "
+                f"poisoned {number(curve.poison[place])} at epoch {curve.epochs[place]}"
+            )
+        if held:
+            made.append(Finding(all(held), "; ".join(shown), found[0].scale))
+    return made
+
+
+def _wider(evidence: Evidence, large: str) -> list[Finding]:
+    """On every attack the gap between clean and poisoned loss is larger on the small network, at the scored epoch."""
+    return _over_matches(evidence, large, gap, "loss gap", lambda big, small: small > big)
+
+
+def _fewer(evidence: Evidence) -> list[Finding]:
+    def over(curve: Curve) -> float | None:
+        place = curve.at(SCORED_EPOCH)
+        value = None if place is None else curve.over_count[place]
+        return None if value is None or math.isnan(value) else value
+
+    return _over_matches(evidence, "resnet18", over, "poisoned above the clean mean", lambda big, small: small < big)
+
+
+def _over_matches(evidence: Evidence, large: str, measure: object, what: str, rule: object) -> list[Finding]:
+    by_scale: dict[object, list[tuple[Match, float, float]]] = {}
+    for match in matches(curves(evidence.groups), large):
+        big, small = measure(match.large), measure(match.small)  # type: ignore[operator]
+        if big is not None and small is not None:
+            by_scale.setdefault(match.large.scale, []).append((match, big, small))
+    made = []
+    for rows in by_scale.values():
+        shown = "; ".join(f"{evidence.labels(m.large.attack)} {number(b)} and {number(s)}" for m, b, s in rows)
+        match = rows[0][0]
+        text = f"{what} at epoch {SCORED_EPOCH} on {large} and {SMALLER[large]}: {shown}"
+        held = all(rule(b, s) for _, b, s in rows)  # type: ignore[operator]
+        made.append(Finding(held, text, match.large.scale, large))
+    return made
+
+
+def _chaos(evidence: Evidence) -> list[Finding]:
+    """Clean classes are more mixed on ResNet-S while poison stays together: neighbours in the t-SNE picture."""
+    pictures = points(evidence.groups)
+    small = {(p.scale.dataset, p.scale.recipe, p.attack): p for p in pictures if p.scale.model.name == "resnet-s"}
+    made = []
+    for picture in pictures:
+        other = small.get((picture.scale.dataset, picture.scale.recipe, picture.attack))
+        if picture.scale.model.name == "resnet18" and other is not None:
+            made.append(_clusters(evidence, picture, other))
+    return made
+
+
+def _clusters(evidence: Evidence, large: Points, small: Points) -> Finding:
+    (clean_l, poison_l), (clean_s, poison_s) = purity(large), purity(small)
+    text = (
+        f"{evidence.labels(large.attack)}: alike among 10 neighbours, clean {number(clean_l)} on resnet18 and "
+        f"{number(clean_s)} on resnet-s, poisoned {number(poison_l)} and {number(poison_s)}"
+    )
+    return Finding(clean_s < clean_l and poison_s > 0.5, text, large.scale)
+
+
+def claims() -> list[Claim]:
+    """The claims, figure by figure."""
+    plot = "shown as a plot"
+    made = [
+        Claim(
+            "Figure 1",
+            f"Poisoned samples have lower losses than clean ones early on (ResNet-18, to epoch {SCORED_EPOCH})",
+            plot,
+            _lower_loss,
+        ),
+        Claim(
+            "Figure 1",
+            "ResNet-S separates clean and poisoned losses more than ResNet-18",
+            plot,
+            partial(_wider, large="resnet18"),
+        ),
+        Claim(
+            "Figure 2",
+            "Fewer poisoned samples lie above the clean mean loss on ResNet-S than on ResNet-18",
+            plot,
+            _fewer,
+        ),
+    ]
+    for large in ("vgg11", "lenet", "mobilenetv2"):
+        text = f"{SMALLER[large]} separates clean and poisoned losses more than {large}"
+        made.append(Claim("Figure 6", text, plot, partial(_wider, large=large)))
+    text = "At epoch 20 ResNet-S mixes clean classes that ResNet-18 separates, poison stays clustered (rule: over half)"
+    return [*made, Claim("Figure 7", text, plot, _chaos)]

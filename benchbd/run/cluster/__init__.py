@@ -1,0 +1,1 @@
+"""Where cells are computed on other machines."""

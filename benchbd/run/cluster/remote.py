@@ -1,0 +1,110 @@
+"""One cell on another machine: what a Slurm task and a Ray task do.
+
+The cell arrives as data and runs in a worker process of its own under a small local run, so that crashes, time limits
+and logs are treated exactly as at home.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from benchbd.run.executor import Job
+from benchbd.run.settings import RunSettings
+
+LOG_TAIL = 1_000_000
+"""Characters of a log that travel back at most."""
+
+Order = dict[str, Any]
+
+
+def order_of(job: Job, settings: RunSettings, *, share: int = 1, ship_plugins: bool = False) -> Order:
+    """Everything another machine must know to run a job, as plain data.
+
+    Args:
+        job: the job.
+        settings: of the run that sends it.
+        share: jobs on one GPU.
+        ship_plugins: send the text of plugin files instead of their paths.
+    """
+    plugins: Sequence[Any] = settings.plugins
+    if ship_plugins:
+        plugins = [{"name": Path(path).name, "text": Path(path).read_text(encoding="utf-8")} for path in plugins]
+    return {
+        "cell": job.cell,
+        "attempt": job.attempt,
+        "output": str(settings.output),
+        "data": settings.data_root,
+        "plugins": list(plugins),
+        "device": settings.device,
+        "threads": settings.threads,
+        "timeout": settings.timeout,
+        "execute": settings.execute,
+        "share": 1 if job.alone else share,
+    }
+
+
+def run_order(order: Order) -> dict[str, Any]:
+    """Run the cell of an order here.
+
+    Returns:
+        ``status``, ``reason``, ``record`` (None where there is none) and ``log``.
+    """
+    with tempfile.TemporaryDirectory(prefix="benchbd-plugins-") as folder:
+        return _run(order, [_plugin(given, Path(folder)) for given in order["plugins"]])
+
+
+def _plugin(given: str | dict[str, str], folder: Path) -> str:
+    if isinstance(given, str):
+        return given
+    path = folder / Path(given["name"]).name
+    path.write_text(given["text"], encoding="utf-8")
+    return str(path)
+
+
+def _run(order: Order, plugins: list[str]) -> dict[str, Any]:
+    from benchbd.plan.cell import Cell
+    from benchbd.plugins import registry
+    from benchbd.run.display.plain import PlainDisplay
+    from benchbd.run.scheduler import Scheduler
+    from benchbd.run.workers.local import LocalExecutor
+    from benchbd.run.workers.slots import make_slots
+    from benchbd.storage import records
+
+    for path in plugins:
+        registry.add_plugin_file(path)
+    cell = Cell.from_json(order["cell"])
+    settings = RunSettings(
+        output=Path(order["output"]),
+        data_root=order["data"],
+        plugins=tuple(plugins),
+        device=order["device"],
+        jobs=1,
+        threads=order["threads"],
+        timeout=order["timeout"],
+        execute=order["execute"],
+        gpu_share=order["share"],
+        # That the cell has to run was decided where the order came from.
+        rerun="all",
+    )
+    scheduler = Scheduler([cell], settings, PlainDisplay())
+    outcome = scheduler.run(lambda given, notify: LocalExecutor(make_slots(given), given, notify))
+    log = settings.log_path(cell.id)
+    text = log.read_text(encoding="utf-8", errors="replace")[-LOG_TAIL:] if log.is_file() else ""
+    record = records.read_record(settings.output, cell.id)
+    status = outcome.statuses[cell.id]
+    if record is not None and record["status"] != status:
+        record = None  # an earlier one, which a lesser end never replaces
+    return {"status": status, "reason": outcome.reasons.get(cell.id, ""), "record": record, "log": text}
+
+
+def run_file(path: str) -> int:
+    """Run the order in a JSON file; for queues that start commands. The record in the output folder is the result."""
+    import json
+
+    result = run_order(json.loads(Path(path).read_text(encoding="utf-8")))
+    sys.stdout.write(f"{result['status']} {result['reason']}\n")
+    return 0 if result["status"] == "done" else 1

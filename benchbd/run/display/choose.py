@@ -1,0 +1,26 @@
+"""From the name of a display to the display."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from benchbd.errors import UsageError
+from benchbd.run.display.base import Display, NoDisplay
+from benchbd.run.display.plain import PlainDisplay
+
+NAMES = ("auto", "rich", "plain", "none")
+
+
+def make_display(name: str = "auto") -> Display:
+    """``rich`` on a terminal, plain lines otherwise and in CI; or what was asked for. Raises UsageError."""
+    if name not in NAMES:
+        raise UsageError(f"--display must be one of {', '.join(NAMES)}, not {name!r}")
+    if name == "none":
+        return NoDisplay()
+    terminal = sys.stderr.isatty() and os.environ.get("TERM", "") not in ("", "dumb") and not os.environ.get("CI")
+    if name == "rich" or (name == "auto" and terminal):
+        from benchbd.run.display.rich import RichDisplay
+
+        return RichDisplay()
+    return PlainDisplay()

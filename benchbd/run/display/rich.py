@@ -1,0 +1,163 @@
+"""The live table of a run on a terminal: a row for each slot, the whole matrix below."""
+
+from __future__ import annotations
+
+import time
+from typing import Any, NamedTuple
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from benchbd.run.display.base import Facts, numbers, remark
+from benchbd.run.outcome import Outcome
+from benchbd.run.settings import duration_text
+
+COLOURS = {"done": "green", "failed": "red", "diverged": "red", "oom": "red", "timeout": "red", "killed": "yellow"}
+
+
+class _Mark(NamedTuple):
+    """Where a stage stood when it was first heard of."""
+
+    at: float
+    share: float
+    images: float
+
+
+class _Row:
+    """What is known of a running cell."""
+
+    def __init__(self, label: str, where: str) -> None:
+        self.label, self.where = label, where
+        self.began = time.monotonic()
+        self.first: _Mark | None = None
+        self.stage, self.share, self.epoch, self.loss, self.rate, self.left = "worker starts", 0.0, "", "", "", ""
+
+    def hear(self, event: dict[str, Any]) -> None:
+        """Take an event into account."""
+        stage = str(event.get("stage", self.stage))
+        if stage != self.stage:
+            self.stage, self.first = stage, None
+            self.share, self.epoch, self.loss, self.rate, self.left = 0.0, "", "", "", ""
+        if event.get("event") == "waiting":
+            self.stage = f"{stage} (waits for another cell)"
+        if event.get("event") != "progress":
+            return
+        epoch, epochs, step, steps = (event.get(name) for name in ("epoch", "epochs", "step", "steps"))
+        if isinstance(epoch, (int, float)) and isinstance(epochs, (int, float)) and epochs:
+            inside = (
+                step / steps if isinstance(step, (int, float)) and isinstance(steps, (int, float)) and steps else 0.0
+            )
+            # A step count is within its epoch; without one the epoch named has just ended.
+            self.share = min(1.0, (max(0, epoch - 1) + inside if inside else epoch) / epochs)
+            self.epoch = f"{epoch}/{epochs}"
+        if isinstance(event.get("loss"), (int, float)):
+            self.loss = f"{event['loss']:.3f}"
+        images = float(event.get("images") or 0)
+        if self.first is None:
+            # A training that goes on from a checkpoint has images behind it that took no time now.
+            self.first = _Mark(time.monotonic(), self.share, images)
+        spent, did = time.monotonic() - self.first.at, self.share - self.first.share
+        if spent > 0.5 and images > self.first.images:
+            self.rate = f"{(images - self.first.images) / spent:,.0f}/s"
+        if spent > 1.0 and did > 0.01:
+            self.left = duration_text(spent * (1.0 - self.share) / did)
+
+
+class RichDisplay:
+    """A live table on stderr; notes and ended cells scroll above it."""
+
+    def __init__(self, console: Console | None = None) -> None:
+        self._console = console or Console(stderr=True)
+        self._live: Live | None = None
+        self._facts: Facts | None = None
+        self._rows: dict[str, _Row] = {}
+        self._began = time.monotonic()
+
+    def begin(self, facts: Facts, text: str) -> None:
+        """Put the table on the screen."""
+        self._facts, self._began = facts, time.monotonic()
+        self._console.print(text, highlight=False)
+        self._live = Live(get_renderable=self._render, console=self._console, refresh_per_second=4, transient=True)
+        self._live.start()
+
+    def _render(self) -> RenderableType:
+        # Drawn by rich's own thread while the scheduler's may change the rows: take what is there now.
+        table = Table(box=None, padding=(0, 1, 0, 0), expand=False)
+        for name in ("slot", "cell", "stage", "", "epoch", "loss", "images", "left", "for"):
+            table.add_column(
+                name,
+                no_wrap=True,
+                overflow="ellipsis",
+                max_width=56 if name == "cell" else 34,
+                style="dim" if name == "slot" else "",
+            )
+        now = time.monotonic()
+        for row in sorted(list(self._rows.values()), key=lambda r: r.where):
+            bar = ProgressBar(total=1.0, completed=row.share, width=12)
+            table.add_row(
+                row.where,
+                row.label,
+                row.stage,
+                bar,
+                row.epoch,
+                row.loss,
+                row.rate,
+                row.left,
+                duration_text(now - row.began),
+            )
+        return Group(table, self._foot())
+
+    def _foot(self) -> RenderableType:
+        facts = self._facts
+        if facts is None:
+            return Text("")
+        ended = facts.total - facts.left
+        line = Text(f"{ended}/{facts.total} ", style="bold")
+        for status, count in facts.counts.items():
+            line.append(f" {count} {status}", style=COLOURS.get(status, ""))
+        line.append(f"   {duration_text(time.monotonic() - self._began)} gone")
+        eta = facts.eta()
+        if eta is not None:
+            line.append(f", about {duration_text(eta)} left")
+        foot = Table.grid(padding=(0, 2, 0, 0))
+        foot.add_row(ProgressBar(total=max(1, facts.total), completed=ended, width=24), line)
+        return foot
+
+    def _say(self, text: Text | str) -> None:
+        self._console.print(text, highlight=False, soft_wrap=True)
+
+    def event(self, cell_id: str, label: str, event: dict[str, Any]) -> None:
+        """Update a slot's row."""
+        if event.get("event") in ("starting", "started"):
+            self._rows[cell_id] = _Row(label, str(event.get("where", "")))
+        elif (text := remark(event)) is not None:
+            self._say(Text(text if event["event"] == "note" else f"{label}: {text}", style="yellow"))
+        elif cell_id in self._rows:
+            self._rows[cell_id].hear(event)
+
+    def ended(
+        self, cell_id: str, label: str, status: str, reason: str, wall: float, record: dict[str, Any] | None
+    ) -> None:
+        """One line that stays."""
+        self._rows.pop(cell_id, None)
+        line = Text(f"{status:<9}", style=COLOURS.get(status, "yellow"))
+        line.append(
+            f"{label}  {numbers(record) if status == 'done' else reason}  {duration_text(wall)}", style="default"
+        )
+        self._say(line)
+
+    def note(self, text: str) -> None:
+        """One line that stays."""
+        self._say(Text(text, style="yellow"))
+
+    def tick(self) -> None:
+        """Rich redraws by itself."""
+
+    def end(self, outcome: Outcome) -> None:
+        """Take the table off the screen."""
+        if self._live is not None:
+            self._live.stop()
+            self._live = None

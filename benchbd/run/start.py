@@ -1,0 +1,58 @@
+"""From a name to an executor. Cluster libraries are imported only when theirs is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from benchbd.run.display.base import Display
+from benchbd.run.outcome import Outcome
+from benchbd.run.scheduler import Scheduler
+from benchbd.run.settings import RunSettings
+
+if TYPE_CHECKING:
+    from benchbd.plan.cell import Cell
+
+from benchbd.run.executor import Executor, Notify
+from benchbd.run.workers.slots import make_slots
+
+
+def make_executor(settings: RunSettings, notify: Notify) -> Executor:
+    """The executor that ``--executor`` names.
+
+    Raises:
+        UsageError: its extra is not installed, or its settings are wrong.
+    """
+    if settings.executor == "slurm":
+        from benchbd.run.cluster.slurm import SlurmExecutor
+
+        return SlurmExecutor(settings, notify)
+    if settings.executor == "ray":
+        from benchbd.run.cluster.ray import RayExecutor
+
+        return RayExecutor(settings, notify)
+    slots = make_slots(settings)
+    if settings.executor == "inline":
+        from benchbd.run.workers.inline import InlineExecutor
+
+        return InlineExecutor(slots[0], settings, notify)
+    from benchbd.run.workers.local import LocalExecutor
+
+    return LocalExecutor(slots, settings, notify)
+
+
+def run_cells(cells: Sequence[Cell], settings: RunSettings, display: Display) -> Outcome:
+    """Run every cell that has no result yet.
+
+    Args:
+        cells: the plan's cells; those outside ``settings.shard`` are not looked at.
+        settings: how to run them.
+        display: told what happens.
+
+    Returns:
+        What became of each cell.
+
+    Raises:
+        BenchbdError: workers do not start, or records cannot be written.
+    """
+    return Scheduler(cells, settings, display).run(make_executor)

@@ -1,0 +1,1 @@
+"""Where cells are computed on this machine."""

@@ -1,0 +1,120 @@
+"""Runs cells one after the other in this very process: for debuggers, and for small matrices in tests."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import threading
+import time
+from collections import deque
+from types import FrameType
+from typing import Any
+
+from benchbd.core.files import open_log
+from benchbd.run.executor import Ended, Job, Notify
+from benchbd.run.settings import RunSettings, duration_text
+from benchbd.run.workers.slots import Slot
+from benchbd.run.workers.worker import event_line, load_execute, run_one, set_threads, stamp
+
+
+class _Late(BaseException):
+    """Raised inside a cell whose time is up. Not an Exception, so that no plugin swallows it."""
+
+
+class InlineExecutor:
+    """One place, no isolation: a crash takes the run with it. ``--timeout`` works between Python instructions only."""
+
+    name = "inline"
+    remote = False
+    detaches = False
+    places = 1
+
+    def __init__(self, slot: Slot, settings: RunSettings, notify: Notify) -> None:
+        self._slot = slot
+        self._settings = settings
+        self._notify = notify
+        self._waiting: deque[Job] = deque()
+        self._early: list[Ended] = []
+        os.environ.update(slot.environment())
+        self._execute = load_execute(settings.execute)
+        set_threads(slot.threads)
+
+    def free(self) -> int:
+        """One, while nothing waits."""
+        return 1 - len(self._waiting)
+
+    def start(self, job: Job) -> None:
+        """Take a job; it runs in the next :meth:`poll`."""
+        self._waiting.append(job)
+
+    def poll(self, seconds: float) -> list[Ended]:
+        """Run the job that waits, to its end."""
+        ended, self._early = self._early, []
+        if not self._waiting:
+            if not ended:
+                time.sleep(seconds)
+            return ended
+        return [*ended, self._run(self._waiting.popleft())]
+
+    def _run(self, job: Job) -> Ended:
+        began = time.monotonic()
+        self._notify(job.id, {"event": "started", "where": self._slot.name, "slot": 0})
+        with os.fdopen(open_log(self._settings.log_path(job.id)), "a", encoding="utf-8", errors="replace") as log:
+
+            def on_event(event: dict[str, Any]) -> None:
+                text = event_line(event)
+                if text is not None:
+                    log.write(f"{stamp()} {text}\n")
+                    log.flush()
+                self._notify(job.id, event)
+
+            log.write(f"== {job.label}  attempt {job.attempt}  {time.strftime('%Y-%m-%d %H:%M:%S')} ==\n")
+            settings = argparse.Namespace(
+                output=str(self._settings.output),
+                data=self._settings.data_root,
+                device=self._slot.device,
+                plugin=list(self._settings.plugins),
+            )
+            restore = self._arm()
+            try:
+                status, reason, recorded = run_one(self._execute, {"cell": job.cell}, settings, on_event)
+            except _Late:
+                limit = duration_text(self._settings.timeout or 0.0)
+                status, reason, recorded = "timeout", f"no result after {limit} (--timeout)", False
+            except KeyboardInterrupt:
+                status, reason, recorded = "cancelled", "stopped while it ran", False
+            finally:
+                restore()
+            log.write(f"{stamp()} {status}{': ' if reason else ''}{reason}\n")
+        return Ended(job.id, status, reason, recorded, False, time.monotonic() - began)
+
+    def _arm(self) -> Any:
+        """Set an alarm for the cell's time limit; returns what takes it back."""
+        if self._settings.timeout is None or threading.current_thread() is not threading.main_thread():
+            return lambda: None
+
+        def ring(number: int, frame: FrameType | None) -> None:
+            raise _Late
+
+        before = signal.signal(signal.SIGALRM, ring)
+        signal.setitimer(signal.ITIMER_REAL, self._settings.timeout)
+
+        def restore() -> None:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, before)
+
+        return restore
+
+    def drain(self) -> None:
+        """At most one job waits, and it is about to begin."""
+
+    def cancel(self, job_id: str) -> None:
+        """Forget a job that has not begun; a running one can only be interrupted by a signal."""
+        for job in [j for j in self._waiting if j.id == job_id]:
+            self._waiting.remove(job)
+            self._early.append(Ended(job_id, "pending"))
+
+    def close(self) -> None:
+        """Nothing to stop."""
+        self._waiting.clear()

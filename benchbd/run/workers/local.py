@@ -1,0 +1,227 @@
+"""Runs cells on this machine: a worker process per slot, replaced when it dies."""
+
+from __future__ import annotations
+
+import selectors
+import time
+from collections import deque
+from typing import Any
+
+from benchbd.errors import BenchbdError
+from benchbd.run.executor import Ended, Job, Notify, waits
+from benchbd.run.settings import RunSettings, duration_text
+from benchbd.run.workers import process_group
+from benchbd.run.workers.slots import Slot
+from benchbd.run.workers.worker_process import WorkerProcess, cause_of_death
+
+START_LIMIT = 300.0
+"""Seconds a worker may take to import torch; a cold network disk can need a minute."""
+START_TRIES = 3
+"""Workers that may die in a row before they are ready, until the run gives up."""
+
+
+class LocalExecutor:
+    """One worker per slot, started when first needed and fed until it dies."""
+
+    name = "local"
+    remote = False
+    detaches = False
+
+    def __init__(self, slots: list[Slot], settings: RunSettings, notify: Notify) -> None:
+        self.slots = slots
+        self._settings = settings
+        self._notify = notify
+        self._workers: dict[int, WorkerProcess] = {}
+        self._queued: dict[int, Job] = {}
+        """Jobs by slot whose worker is still starting."""
+        self._alone: deque[Job] = deque()
+        self._quiet: str | None = None
+        """GPU that takes no new job because one that wants to be alone waits for it, or runs there."""
+        self._failed_starts = 0
+        self._cancelled: dict[str, str] = {}
+        self._early: list[Ended] = []
+
+    @property
+    def places(self) -> int:
+        """Number of slots."""
+        return len(self.slots)
+
+    def _busy(self, slot: Slot) -> bool:
+        worker = self._workers.get(slot.number)
+        return slot.number in self._queued or (worker is not None and worker.job is not None)
+
+    def _open_slots(self) -> list[Slot]:
+        return [s for s in self.slots if not self._busy(s) and (s.gpu is None or s.gpu != self._quiet)]
+
+    def free(self) -> int:
+        """Idle slots."""
+        return len(self._open_slots())
+
+    def start(self, job: Job) -> None:
+        """Hand a job to an idle slot; slots with a worker that is already up come first."""
+        if job.alone:
+            self._alone.append(job)
+            self._place_alone()
+            return
+        slots = self._open_slots()
+        self._give(job, min(slots, key=lambda s: (s.number not in self._workers, s.number)))
+
+    def _give(self, job: Job, slot: Slot) -> None:
+        worker = self._workers.get(slot.number)
+        if worker is not None and worker.ready:
+            self._begin(worker, job)
+            return
+        self._queued[slot.number] = job
+        self._notify(job.id, {"event": "starting", "where": slot.name})
+        if worker is None:
+            self._workers[slot.number] = WorkerProcess(slot, len(self.slots), self._settings)
+
+    def _begin(self, worker: WorkerProcess, job: Job) -> None:
+        worker.send(job)
+        self._notify(job.id, {"event": "started", "where": worker.slot.name, "slot": worker.slot.number})
+
+    def _place_alone(self) -> None:
+        """Let the next job that wants to be alone begin once its GPU is idle; keep new jobs off that GPU."""
+        if not self._alone:
+            return
+        if self._quiet is None:
+            load = {s.gpu: sum(self._busy(o) for o in self.slots if o.gpu == s.gpu) for s in self.slots}
+            self._quiet = min(load, key=lambda gpu: load[gpu])
+        mine = [s for s in self.slots if s.gpu == self._quiet]
+        if not any(self._busy(s) for s in mine):
+            # Idle neighbours hold a CUDA context and cached memory each.
+            for slot in mine[1:]:
+                if slot.number in self._workers:
+                    self._workers.pop(slot.number).end()
+            self._give(self._alone.popleft(), mine[0])
+
+    def poll(self, seconds: float) -> list[Ended]:
+        """Read what workers say, notice the dead and the late."""
+        ended = self._early
+        self._early = []
+        with selectors.DefaultSelector() as selector:
+            for worker in self._workers.values():
+                selector.register(worker.events, selectors.EVENT_READ)
+            if self._workers:
+                selector.select(0 if ended else seconds)
+            elif not ended:
+                time.sleep(seconds)
+        for worker in list(self._workers.values()):
+            # Asked first: what a dead worker said before it died is in the pipe by then.
+            dead = worker.process.poll() is not None
+            for message in worker.read():
+                ended += self._heard(worker, message)
+            if self._workers.get(worker.slot.number) is not worker:
+                continue
+            if dead:
+                ended += self._died(worker)
+            else:
+                ended += self._late(worker)
+        if ended and self._quiet is not None and not any(self._busy(s) for s in self.slots if s.gpu == self._quiet):
+            self._quiet = None
+        self._place_alone()
+        return ended
+
+    def _heard(self, worker: WorkerProcess, message: dict[str, Any]) -> list[Ended]:
+        kind, job = message.get("event"), worker.job
+        if kind == "ready":
+            worker.ready, self._failed_starts = True, 0
+            queued = self._queued.pop(worker.slot.number, None)
+            if queued is not None:
+                self._begin(worker, queued)
+            return []
+        if job is None:
+            return []
+        if kind != "ended":
+            self._clock(worker, message)
+            self._notify(job.id, message)
+            return []
+        worker.job = None
+        status = str(message.get("status"))
+        if not message.get("sound", True) or status == "oom":
+            self._notify(job.id, {"event": "note", "text": f"{worker.slot.name}: worker replaced after {status}"})
+            del self._workers[worker.slot.number]
+            worker.end()
+        shared = worker.slot.share > 1 and not job.alone
+        wall = time.monotonic() - worker.began
+        return [Ended(job.id, status, str(message.get("reason", "")), bool(message.get("recorded")), shared, wall)]
+
+    @staticmethod
+    def _clock(worker: WorkerProcess, message: dict[str, Any]) -> None:
+        """Stop a cell's clock while it waits for a stage that another worker computes."""
+        now = time.monotonic()
+        if waits(message) and worker.waiting_since is None:
+            worker.waiting_since = now
+        elif not waits(message) and worker.waiting_since is not None:
+            worker.began += now - worker.waiting_since
+            worker.waiting_since = None
+
+    def _died(self, worker: WorkerProcess) -> list[Ended]:
+        del self._workers[worker.slot.number]
+        log = worker.start_log.read_text(errors="replace").strip() if worker.start_log.exists() else ""
+        status, reason = cause_of_death(worker.end(), worker.oom_before)
+        job = worker.job
+        if job is not None:
+            if job.id in self._cancelled:
+                status, reason = "cancelled", self._cancelled.pop(job.id)
+            else:
+                self._notify(job.id, {"event": "note", "text": f"{worker.slot.name}: worker replaced: {reason}"})
+            return [
+                Ended(
+                    job.id,
+                    status,
+                    reason,
+                    False,
+                    worker.slot.share > 1 and not job.alone,
+                    time.monotonic() - worker.began,
+                )
+            ]
+        if not worker.ready:
+            self._failed_starts += 1
+            if self._failed_starts >= START_TRIES:
+                last = log.splitlines()[-1] if log else reason
+                raise BenchbdError(f"worker processes do not start: {last}")
+        queued = self._queued.pop(worker.slot.number, None)
+        if queued is not None:
+            self._give(queued, worker.slot)
+        return []
+
+    def _late(self, worker: WorkerProcess) -> list[Ended]:
+        now = time.monotonic()
+        if not worker.ready:
+            if now - worker.began > START_LIMIT:
+                process_group.kill_group(worker.process.pid)
+            return []
+        job, limit = worker.job, self._settings.timeout
+        if job is None or limit is None or worker.waiting_since is not None or now - worker.began <= limit:
+            return []
+        del self._workers[worker.slot.number]
+        worker.end()
+        reason = f"no result after {duration_text(limit)} (--timeout)"
+        return [Ended(job.id, "timeout", reason, False, worker.slot.share > 1 and not job.alone, now - worker.began)]
+
+    def drain(self) -> None:
+        """Take back the jobs whose worker is still starting."""
+        for job in [*self._alone, *self._queued.values()]:
+            self.cancel(job.id)
+
+    def cancel(self, job_id: str) -> None:
+        """Kill the worker that runs a job, or forget the job where it has not begun."""
+        for job in [j for j in self._alone if j.id == job_id]:
+            self._alone.remove(job)
+            self._early.append(Ended(job_id, "pending"))
+        for index, job in list(self._queued.items()):
+            if job.id == job_id:
+                del self._queued[index]
+                self._early.append(Ended(job_id, "pending"))
+        for worker in self._workers.values():
+            if worker.job is not None and worker.job.id == job_id:
+                self._cancelled[job_id] = "stopped while it ran"
+                process_group.kill_group(worker.process.pid)
+
+    def close(self) -> None:
+        """Kill every worker and whatever it started."""
+        for worker in self._workers.values():
+            worker.end()
+        self._workers.clear()
+        self._queued.clear()

@@ -1,0 +1,133 @@
+"""The run's end of one worker process: start it, talk to it, learn what it died of."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from benchbd.run.executor import Job
+from benchbd.run.settings import RunSettings
+from benchbd.run.workers import process_group
+from benchbd.run.workers.slots import Slot
+
+OUTSIDE = {signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
+"""Signals that others send; the rest is a crash of the cell's own."""
+
+
+def oom_kills() -> int:
+    """How many processes this machine's kernel has killed for want of memory since it started."""
+    try:
+        for line in Path("/proc/vmstat").read_text().splitlines():
+            if line.startswith("oom_kill "):
+                return int(line.split()[1])
+    except (OSError, ValueError):
+        pass
+    return 0
+
+
+def cause_of_death(returncode: int, oom_before: int) -> tuple[str, str]:
+    """Status and reason for a worker that died under a cell."""
+    if returncode >= 0:
+        return "failed", f"the worker exited with code {returncode} in the middle of the cell"
+    number = signal.Signals(-returncode) if -returncode in set(signal.Signals) else None
+    name = number.name if number else f"signal {-returncode}"
+    if number == signal.SIGKILL and oom_kills() > oom_before:
+        return "oom", "killed by the kernel: out of memory (host memory, not the GPU's)"
+    if number == signal.SIGKILL:
+        return "killed", "killed by signal 9 (SIGKILL), often a memory limit"
+    if number in OUTSIDE:
+        return "killed", f"killed by signal {-returncode} ({name})"
+    return "failed", f"the worker crashed with {name}"
+
+
+class WorkerProcess:
+    """A worker of one slot, from its start to its death."""
+
+    def __init__(self, slot: Slot, workers: int, settings: RunSettings) -> None:
+        self.slot = slot
+        self.job: Job | None = None
+        self.ready = False
+        self.began = time.monotonic()
+        self.waiting_since: float | None = None
+        self.oom_before = oom_kills()
+        self.buffer = b""
+        self.start_log = settings.output / "logs" / f"worker-{os.getpid()}-{slot.number}.log"
+        self.start_log.parent.mkdir(parents=True, exist_ok=True)
+        command_read, self.commands = os.pipe()
+        self.events, event_write = os.pipe()
+        life_read, self.lifeline = os.pipe()
+        theirs = (command_read, event_write, life_read)
+        arguments = [
+            sys.executable,
+            "-m",
+            "benchbd.run.workers.worker",
+            "--commands",
+            str(command_read),
+            "--events",
+            str(event_write),
+        ]
+        arguments += ["--lifeline", str(life_read), "--parent", str(os.getpid()), "--threads", str(slot.threads)]
+        arguments += ["--output", str(settings.output), "--device", slot.device, "--execute", settings.execute]
+        arguments += ["--data", settings.data_root] if settings.data_root else []
+        for plugin in settings.plugins:
+            arguments += ["--plugin", plugin]
+        try:
+            self.start_log.unlink(missing_ok=True)
+            with self.start_log.open("xb") as log:
+                self.process = subprocess.Popen(
+                    arguments,
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    env={**os.environ, **slot.environment(workers)},
+                    pass_fds=theirs,
+                    start_new_session=True,
+                )
+        finally:
+            for handle in theirs:
+                os.close(handle)
+        os.set_blocking(self.events, False)
+
+    def send(self, job: Job) -> None:
+        """Give the worker a cell. A worker that died meanwhile is noticed by the next poll."""
+        self.job, self.began, self.waiting_since, self.oom_before = job, time.monotonic(), None, oom_kills()
+        share = None if self.slot.gpu is None else 1 if job.alone else self.slot.share
+        order = {"id": job.id, "label": job.label, "cell": job.cell, "attempt": job.attempt, "share": share}
+        with contextlib.suppress(BrokenPipeError):
+            data = json.dumps(order).encode() + b"\n"
+            while data:
+                data = data[os.write(self.commands, data) :]
+
+    def read(self) -> list[dict[str, Any]]:
+        """Everything the worker has said since the last call."""
+        with contextlib.suppress(BlockingIOError):
+            while chunk := os.read(self.events, 1 << 16):
+                self.buffer += chunk
+        *lines, self.buffer = self.buffer.split(b"\n")
+        said = []
+        for line in lines:
+            with contextlib.suppress(ValueError):
+                message = json.loads(line)
+                if isinstance(message, dict):
+                    said.append(message)
+        return said
+
+    def end(self) -> int:
+        """Kill the whole group, close the pipes; the exit status of the worker itself."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            # When it is dying of itself (a core dump may take a moment), its own status is the one to know.
+            if self.process.poll() is None and not self.ready:
+                self.process.wait(0.05)
+        process_group.kill_group(self.process.pid)
+        status = self.process.wait()
+        for handle in (self.commands, self.events, self.lifeline):
+            os.close(handle)
+        self.start_log.unlink(missing_ok=True)
+        return status

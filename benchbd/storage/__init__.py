@@ -1,0 +1,1 @@
+"""What lies on disk: artifacts, records, locks. Damage to one of them costs that one."""

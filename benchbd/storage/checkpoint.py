@@ -1,0 +1,52 @@
+"""Checkpoints of running trainings, in the store."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from benchbd.core.files import FULL
+
+if TYPE_CHECKING:
+    from benchbd.storage.artifacts import Store
+    from benchbd.storage.restricted import Shelf
+
+
+class Checkpoint:
+    """Saves a running training every so often, so that a killed one goes on where it was.
+
+    The state carries the seconds spent so far, so that the cost of a resumed training is that of all its parts.
+    """
+
+    def __init__(self, store: Store | Shelf, key: str, every: float) -> None:
+        self._store, self._key, self._every = store, key, every
+        self._last = time.perf_counter()
+
+    def due(self) -> bool:
+        """Whether it is time to save."""
+        return time.perf_counter() - self._last >= self._every
+
+    def save(self, state: dict[str, Any]) -> None:
+        """Save tensors and plain numbers. A full disk is said and survived: the training itself may still be kept."""
+        arrays = {k: v.detach().cpu().numpy() for k, v in state.items() if isinstance(v, torch.Tensor)}
+        plain = {k: v for k, v in state.items() if not isinstance(v, torch.Tensor)}
+        try:
+            self._store.put("checkpoint", self._key, arrays, {"plain": plain})
+        except OSError as error:
+            if error.errno not in FULL:
+                raise
+            self._store.say("the disk is full: no checkpoint was saved; the training goes on")
+        self._last = time.perf_counter()
+
+    def load(self) -> dict[str, Any] | None:
+        """What was saved last, or None."""
+        found = self._store.get("checkpoint", self._key)
+        if found is None:
+            return None
+        return {**{k: torch.from_numpy(v) for k, v in found.arrays.items()}, **found.meta["plain"]}
+
+    def clear(self) -> None:
+        """Forget it: the training is complete."""
+        self._store.drop("checkpoint", self._key)

@@ -1,0 +1,121 @@
+"""Bring the records of several results folders together: union by id, nothing lost, contradictions shown."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from benchbd.core.files import write_text
+from benchbd.errors import UsageError, one_line
+from benchbd.plan.cell import identity
+from benchbd.storage import records
+from benchbd.storage import results_file as checked
+
+METRICS = ("ca", "asr", "ra")
+
+
+class Conflict(NamedTuple):
+    """Two finished records of one cell with different metrics.
+
+    Attributes:
+        id: the cell's id.
+        label: for people.
+        difference: the largest absolute difference of CA, ASR and RA, as a fraction.
+        kept: where the other record now lies.
+    """
+
+    id: str
+    label: str
+    difference: float
+    kept: Path
+
+
+class Merged(NamedTuple):
+    """What a merge did.
+
+    Attributes:
+        added: cells the target did not have, or had without a result.
+        same: cells both had alike.
+        conflicts: cells both had with different metrics; both records are kept.
+        refused: one line for each record that was not taken.
+    """
+
+    added: int
+    same: int
+    conflicts: list[Conflict]
+    refused: list[str]
+
+
+def _texts(source: Path) -> Iterator[tuple[str, str]]:
+    """(where, text) of each record in a results folder or a ``.jsonl`` file. Raises UsageError where there is none."""
+    if source.is_file():
+        for number, line in enumerate(source.read_text(encoding="utf-8", errors="replace").splitlines(), 1):
+            if line.strip():
+                yield f"{source}, line {number}", line
+        return
+    folder = source / "records"
+    if not folder.is_dir():
+        raise UsageError(f"{source}: no records there (neither a results file nor a folder with records/ in it)")
+    for path in sorted(folder.glob("*.json")):
+        if path.name.startswith("."):
+            continue
+        if path.is_symlink() or not path.is_file():
+            yield str(path), ""
+            continue
+        yield str(path), path.read_text(encoding="utf-8", errors="replace")
+
+
+def _difference(one: dict[str, Any], other: dict[str, Any]) -> float:
+    """Largest absolute difference of the metrics; 1 where only one of the records has a metric."""
+    found = [0.0]
+    for name in METRICS:
+        a, b = one.get(name), other.get(name)
+        if (a is None) != (b is None):
+            found.append(1.0)
+        elif a is not None and b is not None:
+            found.append(abs(a - b))
+    return max(found)
+
+
+def merge(sources: Sequence[Path], output: Path) -> Merged:
+    """Copy the records of ``sources`` into ``output``.
+
+    A finished record is never replaced: where both sides have one with different metrics, the second goes to
+    ``conflicts/``. A finished record replaces one without a result.
+
+    Raises:
+        UsageError: a source holds no records, or the output cannot be written.
+    """
+    added = same = 0
+    conflicts: list[Conflict] = []
+    refused: list[str] = []
+    for source in sources:
+        for where, text in _texts(source):
+            try:
+                record = checked.parse(text, where, identity)
+                mine = records.read_record(output, record["id"])
+            except UsageError as error:
+                refused.append(one_line(error))
+                continue
+            except (ValueError, ArithmeticError, RecursionError) as error:  # a number that no float holds, say
+                refused.append(one_line(f"{where}: {error}"))
+                continue
+            if mine is None or (mine["status"] != "done" and record["status"] == "done"):
+                records.write_record(output, record)
+                added += 1
+            elif record["status"] != "done" or _difference(mine, record) == 0.0:
+                same += 1
+            else:
+                conflicts.append(_keep_both(output, mine, record))
+    return Merged(added, same, conflicts, refused)
+
+
+def _keep_both(output: Path, mine: dict[str, Any], record: dict[str, Any]) -> Conflict:
+    text = json.dumps(record, sort_keys=True, indent=1) + "\n"
+    name = f"{record['id']}-{hashlib.sha256(text.encode()).hexdigest()[:8]}.json"
+    path = output / "conflicts" / name
+    write_text(path, text)
+    return Conflict(record["id"], str(record.get("label") or record["id"]), _difference(mine, record), path)

@@ -1,0 +1,29 @@
+"""Records whose plugin's source has changed since: shown, never silently reused or made again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from benchbd.errors import UsageError
+from benchbd.plugins import registry
+
+if TYPE_CHECKING:
+    from benchbd.plan.cell import Cell
+
+
+def changed_sources(cell: Cell, record: Mapping[str, Any]) -> list[str]:
+    """The components of a cell whose source is not the one that its record was made with, such as ``defense lfd``."""
+    sources = record.get("sources")
+    if not isinstance(sources, Mapping):
+        return []
+    found = []
+    for kind in ("dataset", "model", "attack", "defense"):
+        name, then = getattr(cell, kind).name, sources.get(kind)
+        try:
+            now = registry.source_digest(f"{kind}s", name)
+        except UsageError:
+            continue
+        if then and now and then != now:
+            found.append(f"{kind} {name}")
+    return found

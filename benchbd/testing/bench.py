@@ -1,0 +1,125 @@
+"""One plugin at work on tiny data."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from benchbd.core.images import DatasetInfo, Images
+from benchbd.core.paths import data_folder
+from benchbd.core.recipe import Recipe
+from benchbd.plan.cell import Cell
+from benchbd.plugins import registry
+from benchbd.plugins.identity import part_of
+from benchbd.testing.watch import watching
+
+if TYPE_CHECKING:
+    import torch
+
+    from benchbd.pipeline.poison import Poison, Poisoner
+    from benchbd.plugins.train_set import TrainSet
+
+
+PLUGINS = Path(__file__).with_name("tiny.py")
+
+
+def register() -> None:
+    """Make the tiny plugins known."""
+    registry.add_plugin_file(str(PLUGINS))
+
+
+def cell(
+    *,
+    dataset: str = "tiny",
+    model: str = "tiny-net",
+    attack: str = "none",
+    defense: str = "none",
+    seed: int = 0,
+    **recipe: Any,
+) -> Cell:
+    """A cell out of four specs, two epochs long unless told otherwise. Makes the tiny plugins known."""
+    register()
+    given = {"datasets": dataset, "models": model, "attacks": attack, "defenses": defense}
+    data, network, attacker, defender = (part_of(registry.make(kind, text)) for kind, text in given.items())
+    used = Recipe.parse({"epochs": 2, "batch_size": 32, **recipe}).spec()
+    return Cell(data, network, attacker, defender, used, seed, "testing")
+
+
+class Bench:
+    """One plugin with its ``smoke`` parameters, and what has been made with it so far.
+
+    Args:
+        kind: ``attacks``, ``defenses``, ``models`` or ``datasets``.
+        name: the plugin's.
+        folder: for what is written; a temporary one where not given.
+        **given: parameters that win over the plugin's ``smoke`` ones.
+    """
+
+    def __init__(self, kind: str, name: str, folder: Path | None = None, /, **given: Any) -> None:
+        register()
+        self.kind, self.name = kind, name
+        self.entry = registry.find(kind, name)
+        self.cls: type[Any] = registry.load(kind, name)
+        self.made: Any = registry.make(kind, name, **{**self.cls.smoke, **given})
+        self._poisoners: dict[tuple[str, int], Poisoner] = {}
+        self._temporary = None if folder else tempfile.TemporaryDirectory(prefix="benchbd-check-")
+        self.folder = folder or Path(self._temporary.name if self._temporary else "")
+        self.asked: set[str] = set()
+        """What of the lab's ``clean`` and ``truth`` the defense has looked at."""
+
+    @functools.cached_property
+    def root(self) -> str | None:
+        """Folder of the data sets."""
+        return data_folder(None)
+
+    @functools.cached_property
+    def missing(self) -> str | None:
+        """For data sets: what files are missing, one line; None where all is there."""
+        return str(self.made.missing(self.root) or "") or None if self.kind == "datasets" else None
+
+    def poisoner(self, where: str, seed: int = 0) -> Poisoner:
+        """The attack at work on the tiny set, in a store of its own; the same one whenever asked for."""
+        import torch
+
+        from benchbd.pipeline.poison import Poisoner
+        from benchbd.storage.artifacts import Store
+
+        if (where, seed) not in self._poisoners:
+            this = dataclasses.replace(cell(seed=seed, epochs=1), attack=part_of(self.made))
+            store = Store(self.folder / where)
+            made = Poisoner(this, this.made(), store, torch.device("cpu"), lambda event: None, None)
+            self._poisoners[where, seed] = made
+        return self._poisoners[where, seed]
+
+    @functools.cached_property
+    def clean(self) -> tuple[TrainSet, DatasetInfo]:
+        """The tiny training set."""
+        return self.poisoner("none").train_set()
+
+    @functools.cached_property
+    def poisons(self) -> tuple[Poison, Poison]:
+        """The same poison made twice, without anything shared."""
+        return self.poisoner("one").poison(*self.clean), self.poisoner("two").poison(*self.clean)
+
+    @functools.cached_property
+    def triggered(self) -> tuple[Images, torch.Tensor, torch.Tensor]:
+        """The tiny test set, and its triggered images with their labels."""
+        poisoner = self.poisoner("one")
+        test = poisoner.made.dataset.load("test", None)
+        return (test, *poisoner.triggered(test, self.clean[1], self.poisons[0]))
+
+    def run(self, where: str, attack: str = "tiny-patch") -> dict[str, Any]:
+        """The record of a cell with this defense, run in a folder."""
+        from benchbd.pipeline.run_cell import execute
+
+        this = dataclasses.replace(cell(attack=attack), defense=part_of(self.made))
+        with watching(self.asked):
+            return execute(this.to_json(), output=self.folder / where, device="cpu")
+
+    @functools.cached_property
+    def runs(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The same cell run twice, without anything shared."""
+        return self.run("one"), self.run("two")

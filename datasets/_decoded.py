@@ -1,0 +1,165 @@
+"""Image files decoded once: uint8 arrays in the cache folder, mapped into memory, shared by all processes.
+
+Guarantees: an array is there whole or not at all (temporary folder, renamed); its bytes are checked against a sha256 on
+every load and built again where they differ; it is found under a hash of the files' names, sizes and dates, so changed
+files are decoded anew. Nothing is pickled. The folder may be deleted at any time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, NamedTuple
+
+from benchbd import UsageError
+from benchbd.datasets._lock import locked
+from benchbd.datasets._places import cache, reason
+
+if TYPE_CHECKING:
+    import numpy as np
+
+FORMAT = 1
+"""Part of every key: raise it when decoding or resizing changes."""
+CHUNK = 512
+"""Images decoded before they are written."""
+
+
+class Source(NamedTuple):
+    """One part of a data set as files.
+
+    Attributes:
+        dataset: its name, for messages and the cache folder's name.
+        folder: what the files' names are relative to.
+        files: the images, in order.
+        size: height and width in pixels to bring them to.
+        crop: shrink the shorter side to ``size`` and cut out the centre; otherwise the whole frame is resized.
+    """
+
+    dataset: str
+    folder: Path
+    files: Sequence[str]
+    size: int
+    crop: bool
+
+
+def decoded(source: Source) -> np.ndarray:
+    """The images of a source, decoded now or before.
+
+    Returns:
+        uint8 (N, 3, size, size), mapped from the file (copy on write: changing it changes no file).
+
+    Raises:
+        UsageError: an image is missing or damaged, or the cache cannot be written; the message says which.
+    """
+    place = cache() / "decoded"
+    final = place / f"{source.dataset}-{_key(source)}"
+    try:
+        found = _load(final, source)
+        if found is not None:
+            return found
+        place.mkdir(parents=True, exist_ok=True)
+        with locked(place / f".{final.name}.lock"):
+            found = _load(final, source)
+            if found is None:
+                _build(source, place, final)
+                found = _load(final, source)
+    except OSError as error:
+        raise UsageError(
+            f"{source.dataset}: cannot keep the decoded images in {place}: {reason(error)}; "
+            "make room there or set XDG_CACHE_HOME to another folder"
+        ) from error
+    if found is None:
+        raise UsageError(f"{source.dataset}: the decoded images in {final} do not read back as written; check the disk")
+    return found
+
+
+def _key(source: Source) -> str:
+    digest = hashlib.sha256(json.dumps([FORMAT, source.size, source.crop, len(source.files)]).encode())
+    for name in source.files:
+        try:
+            state = (source.folder / name).stat()
+        except OSError as error:
+            raise UsageError(f"{source.dataset}: {source.folder / name} cannot be read: {reason(error)}") from error
+        digest.update(f"{name}\0{state.st_size}\0{state.st_mtime_ns}\n".encode())
+    return digest.hexdigest()[:32]
+
+
+def _load(final: Path, source: Source) -> np.ndarray | None:
+    """The stored array, or None where there is none or it is damaged."""
+    import numpy as np
+
+    shape = (len(source.files), 3, source.size, source.size)
+    try:
+        images: np.ndarray = np.lib.format.open_memmap(final / "images.npy", mode="c")
+        facts = json.loads((final / "facts.json").read_bytes())
+        sha256 = facts["sha256"]
+    except (FileNotFoundError, NotADirectoryError, ValueError, KeyError, TypeError, EOFError):
+        return None
+    if images.shape != shape or images.dtype != np.uint8 or hashlib.sha256(images.data).hexdigest() != sha256:
+        return None
+    return images
+
+
+def _build(source: Source, place: Path, final: Path) -> None:
+    """Decode all images into a temporary folder and rename it."""
+    import numpy as np
+
+    with tempfile.TemporaryDirectory(dir=place, prefix=".decoding-") as work:
+        built = Path(work) / "built"
+        built.mkdir()
+        digest = hashlib.sha256()
+        # Plain writes, not a writable map: on a full disk a write fails with an error, a map kills the process.
+        with (built / "images.npy").open("wb") as out:
+            header = {"descr": "|u1", "fortran_order": False, "shape": (len(source.files), 3, source.size, source.size)}
+            np.lib.format.write_array_header_1_0(out, header)
+            for image in _images(source):
+                _write(out, digest, image)
+        (built / "facts.json").write_text(json.dumps({"sha256": digest.hexdigest(), "dataset": source.dataset}))
+        shutil.rmtree(final, ignore_errors=True)
+        built.replace(final)
+
+
+def _write(out: IO[bytes], digest: hashlib._Hash, image: np.ndarray) -> None:
+    body = image.tobytes()
+    digest.update(body)
+    out.write(body)
+
+
+def _images(source: Source) -> Iterator[np.ndarray]:
+    # Decoders release the interpreter's lock; this happens once per data set, before any training.
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        for start in range(0, len(source.files), CHUNK):
+            names = source.files[start : start + CHUNK]
+            yield from pool.map(lambda name: _decode(source, name), names)
+
+
+def _decode(source: Source, name: str) -> np.ndarray:
+    """One image as uint8 (3, size, size)."""
+    import numpy as np
+    from PIL import Image
+
+    path = source.folder / name
+    size = source.size
+    try:
+        with Image.open(path) as file:
+            image = file.convert("RGB")
+        if source.crop:
+            scale = size / min(image.size)
+            wide, high = (max(size, round(side * scale)) for side in image.size)
+            if (wide, high) != image.size:
+                image = image.resize((wide, high), Image.Resampling.BILINEAR)
+            left, top = (wide - size) // 2, (high - size) // 2
+            image = image.crop((left, top, left + size, top + size))
+        elif image.size != (size, size):
+            image = image.resize((size, size), Image.Resampling.BILINEAR)
+    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
+        raise UsageError(
+            f"{source.dataset}: {path} cannot be decoded ({reason(error)}); the file is damaged, fetch it again"
+        ) from error
+    return np.ascontiguousarray(np.asarray(image, dtype=np.uint8).transpose(2, 0, 1))

@@ -1,0 +1,62 @@
+"""Downloads with a checksum, whole or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+import tarfile
+import tempfile
+import urllib.request
+from pathlib import Path
+
+from benchbd.datasets._lock import locked
+
+TIMEOUT = 20.0
+"""Seconds without an answer after which a download is given up."""
+
+
+def reachable(url: str, timeout: float = 5.0) -> bool:
+    """Whether a server answers for ``url`` just now."""
+    try:
+        with urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=timeout):
+            return True
+    except (OSError, ValueError):
+        return False
+
+
+def fetch_archive(url: str, md5: str, into: Path, folder: str) -> None:
+    """Download a tar archive, check it and put the one folder it holds at ``into / folder``.
+
+    Several processes may ask at once: one downloads, the others wait for it.
+
+    Args:
+        url: where the archive is.
+        md5: what its bytes must hash to.
+        into: folder to unpack in; made where it is missing.
+        folder: name of the archive's top folder.
+
+    Raises:
+        OSError: no network, no space, no permission.
+        ValueError: what came is not the archive that was asked for.
+    """
+    into.mkdir(parents=True, exist_ok=True)
+    with locked(into / f".{folder}.lock"):
+        if (into / folder).exists():
+            return
+        with tempfile.TemporaryDirectory(dir=into, prefix=".download-") as work:
+            archive = Path(work) / "archive"
+            digest = hashlib.md5(usedforsecurity=False)
+            with urllib.request.urlopen(url, timeout=TIMEOUT) as reply, archive.open("wb") as out:
+                while chunk := reply.read(1 << 20):
+                    digest.update(chunk)
+                    out.write(chunk)
+            if digest.hexdigest() != md5:
+                raise ValueError(f"what {url} sent has md5 {digest.hexdigest()}, not {md5}")
+            unpacked = Path(work) / "unpacked"
+            try:
+                with tarfile.open(archive) as tar:
+                    # Older Pythons have no filters; the checksum has already said that the archive is the right one.
+                    safe = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
+                    tar.extractall(unpacked, **safe)  # type: ignore[arg-type]
+            except (tarfile.TarError, EOFError) as error:
+                raise ValueError(f"the archive from {url} cannot be unpacked: {error}") from error
+            (unpacked / folder).replace(into / folder)
