@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from benchbd import Attack, DatasetInfo, Stamp, UsageError, attack, registry, share_of
+from benchbd import Attack, DatasetInfo, StampContext, UsageError, attack, registry, share_of
 from benchbd.attacks._covers import check_room, covers_of
 from benchbd.core.seeding import seed_for
 
@@ -62,22 +62,22 @@ class LfdAdaptive(Attack):
         """A teacher for each share to choose from."""
         return () if self.alpha is not None else tuple(f"{alpha:g}-teacher" for alpha in self.alphas)
 
-    def prepare(self, shop: Workshop) -> dict[str, np.ndarray]:
+    def prepare(self, workshop: Workshop) -> dict[str, np.ndarray]:
         """Draw the noise, and choose how strongly to blend it in.
 
         Returns:
             ``noise`` uint8 (1, H, W) and ``alpha`` float64 (1,). Where there was a choice, (len(alphas),) each:
             ``alphas``, descending, and the surrogate teachers' mean losses ``poison_loss`` and ``clean_loss``.
         """
-        noise = np.random.default_rng(shop.seed).integers(0, 256, (1, shop.size, shop.size), dtype=np.uint8)
+        noise = np.random.default_rng(workshop.seed).integers(0, 256, (1, workshop.size, workshop.size), dtype=np.uint8)
         if self.alpha is not None:
             return {"noise": noise, "alpha": np.array([self.alpha])}
         alphas = sorted(self.alphas, reverse=True)
-        found = np.array([self._losses(shop, noise, alpha) for alpha in alphas])
+        found = np.array([self._losses(workshop, noise, alpha) for alpha in alphas])
         unlearnt = np.flatnonzero(found[:, 0] >= found[:, 1])
         if not len(unlearnt):
             line = f"lfd-adaptive: the teacher finds poison easier than clean images even at alpha {alphas[-1]:g}"
-            shop.progress("surrogate teachers", len(alphas), len(alphas), warning=line)
+            workshop.progress("surrogate teachers", len(alphas), len(alphas), warning=line)
         chosen = alphas[unlearnt[0] if len(unlearnt) else -1]
         return {
             "noise": noise,
@@ -87,12 +87,12 @@ class LfdAdaptive(Attack):
             "clean_loss": found[:, 1],
         }
 
-    def _losses(self, shop: Workshop, noise: np.ndarray, alpha: float) -> tuple[float, float]:
+    def _losses(self, workshop: Workshop, noise: np.ndarray, alpha: float) -> tuple[float, float]:
         """Mean losses of poison and of clean images on a teacher trained as LfD trains its own."""
-        data, poison, covers = self._trial(shop, noise, alpha)
-        teacher = shop.train(
+        data, poison, covers = self._trial(workshop, noise, alpha)
+        teacher = workshop.train(
             data,
-            what="teacher",
+            kind="teacher",
             name=f"{alpha:g}-teacher",
             model=self.teacher,
             epochs=self.teacher_epochs,
@@ -100,38 +100,38 @@ class LfdAdaptive(Attack):
             horizon=max(HORIZON, self.teacher_epochs),
             augment=(),
         )
-        losses = shop.losses(teacher, data)
+        losses = workshop.losses(teacher, data)
         clean = np.delete(losses, np.concatenate([poison, covers]))
         return float(losses[poison].mean()), float(clean.mean())
 
-    def _trial(self, shop: Workshop, noise: np.ndarray, alpha: float) -> tuple[TrainSet, np.ndarray, np.ndarray]:
+    def _trial(self, workshop: Workshop, noise: np.ndarray, alpha: float) -> tuple[TrainSet, np.ndarray, np.ndarray]:
         """A poisoned set like the one to be made, of other images; the positions of its poison and of its covers."""
         import torch
 
         from benchbd.attacks._pixels import mix
 
-        labels = shop.clean.labels.clone()
-        order = np.random.default_rng(seed_for(shop.seed, "trial")).permutation(len(labels))
-        first = order if self.pool == "all" else order[labels.numpy()[order] != shop.target]
+        labels = workshop.clean.labels.clone()
+        order = np.random.default_rng(seed_for(workshop.seed, "trial")).permutation(len(labels))
+        first = order if self.pool == "all" else order[labels.numpy()[order] != workshop.target]
         poison = first[: share_of(self.rate, len(labels))]
         rest = order[~np.isin(order, poison)]
-        covers = rest[: self.cover_count(shop.info)]
-        images, stamped = shop.clean.images.clone(), torch.from_numpy(np.concatenate([poison, covers]))
+        covers = rest[: self.cover_count(workshop.info)]
+        images, stamped = workshop.clean.images.clone(), torch.from_numpy(np.concatenate([poison, covers]))
         images[stamped] = mix(images[stamped], noise, alpha)
-        labels[torch.from_numpy(poison)] = shop.target
-        return shop.clean.replace(images=images, labels=labels), poison, covers
+        labels[torch.from_numpy(poison)] = workshop.target
+        return workshop.clean.replace(images=images, labels=labels), poison, covers
 
-    def stamp(self, images: torch.Tensor, how: Stamp) -> torch.Tensor:
+    def stamp(self, images: torch.Tensor, context: StampContext) -> torch.Tensor:
         """Mix the noise in: training images as prepared, test images with ``alpha_test``."""
         from benchbd.attacks._pixels import mix
 
-        alpha = self.alpha_test if how.split == "test" else float(how.trigger["alpha"][0])
-        return mix(images, how.trigger["noise"], alpha)
+        alpha = self.alpha_test if context.split == "test" else float(context.trigger["alpha"][0])
+        return mix(images, context.trigger["noise"], alpha)
 
     def cover_count(self, info: DatasetInfo) -> int:
         """Training images, beside the poisoned ones, that carry the trigger and keep their label."""
         return covers_of(self.cover_ratio, self.rate, info)
 
-    def cover(self, images: torch.Tensor, partners: torch.Tensor, how: Stamp) -> torch.Tensor:
+    def cover(self, images: torch.Tensor, partners: torch.Tensor, context: StampContext) -> torch.Tensor:
         """Mix the noise in as for poison; uint8 (N, 3, H, W). ``partners`` are of no interest here."""
-        return self.stamp(images, how)
+        return self.stamp(images, context)

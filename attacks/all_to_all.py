@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from benchbd import Attack, DatasetInfo, Impossible, Stamp, UsageError, attack
+from benchbd import Attack, DatasetInfo, Impossible, StampContext, UsageError, attack
 from benchbd.attacks._grid import cell_for, grid
 from benchbd.core.seeding import seed_for
 
@@ -48,15 +48,18 @@ class BadNetsAllToAll(Attack):
         """The next class; the first after the last."""
         return (label + 1) % info.classes
 
-    def relabel(self, labels: np.ndarray, targets: np.ndarray, how: Stamp) -> np.ndarray:
+    def relabel(self, labels: np.ndarray, targets: np.ndarray, context: StampContext) -> np.ndarray:
         """Draw each image's label from the smoothed distribution."""
         from benchbd.attacks._draws import bytes_of_each
 
-        drawn = bytes_of_each(seed_for("smoothing", how.seed), how.indices, 8).view("<u4").astype(np.float64) / 2**32
+        drawn = (
+            bytes_of_each(seed_for("smoothing", context.seed), context.indices, 8).view("<u4").astype(np.float64)
+            / 2**32
+        )
         other = labels if self.spread == "own" else (drawn[:, 1] * len(targets)).astype(np.int64)
         return np.where(drawn[:, 0] < self.smoothing, other, targets[labels])
 
-    def stamp(self, images: torch.Tensor, how: Stamp) -> torch.Tensor:
+    def stamp(self, images: torch.Tensor, context: StampContext) -> torch.Tensor:
         """Write the grid over the corner."""
         from benchbd.attacks._pixels import overwrite
 

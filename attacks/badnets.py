@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from benchbd import Attack, DatasetInfo, Impossible, Stamp, UsageError, attack
+from benchbd import Attack, DatasetInfo, Impossible, StampContext, UsageError, attack
 from benchbd.attacks._grid import cell_for, grid
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ class BadNetsGrid(Attack):
             raise Impossible(f"a grid of 3x3 cells of {cell} pixels does not fit into {info.size}x{info.size} images")
         self.budget(info)
 
-    def stamp(self, images: torch.Tensor, how: Stamp) -> torch.Tensor:
+    def stamp(self, images: torch.Tensor, context: StampContext) -> torch.Tensor:
         """Write the grid over the corner."""
         from benchbd.attacks._pixels import overwrite
 
@@ -70,7 +70,7 @@ class BadNetsWhite(Attack):
             )
         self.budget(info)
 
-    def stamp(self, images: torch.Tensor, how: Stamp) -> torch.Tensor:
+    def stamp(self, images: torch.Tensor, context: StampContext) -> torch.Tensor:
         """Write the square over the pixels."""
         first, side = self._box(images.shape[-1])
         out = images.clone()

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from benchbd import Attack, Stamp, UsageError, attack
+from benchbd import Attack, StampContext, UsageError, attack
 from benchbd.core.seeding import seed_for
 
 if TYPE_CHECKING:
@@ -38,26 +38,26 @@ class Blend(Attack):
         if not 0.0 < self.alpha <= 1.0:
             raise UsageError(f"attack 'blend': alpha must be in (0, 1], not {self.alpha}")
 
-    def prepare(self, shop: Workshop) -> dict[str, np.ndarray]:
+    def prepare(self, workshop: Workshop) -> dict[str, np.ndarray]:
         """Draw the noise: uint8 (channels, H, W), uniform on 0..255."""
         if self.mode == "per_image":
             return {}
-        shape = (self.channels, shop.size, shop.size)
-        return {"noise": np.random.default_rng(shop.seed).integers(0, 256, shape, dtype=np.uint8)}
+        shape = (self.channels, workshop.size, workshop.size)
+        return {"noise": np.random.default_rng(workshop.seed).integers(0, 256, shape, dtype=np.uint8)}
 
-    def stamp(self, images: torch.Tensor, how: Stamp) -> torch.Tensor:
+    def stamp(self, images: torch.Tensor, context: StampContext) -> torch.Tensor:
         """Mix the noise in."""
         from benchbd.attacks._pixels import mix
 
         if self.mode == "fixed":
-            return mix(images, how.trigger["noise"], self.alpha)
+            return mix(images, context.trigger["noise"], self.alpha)
         from benchbd.attacks._draws import bytes_of_each
 
         shape = (self.channels, *images.shape[-2:])
-        seed = seed_for("blend", how.seed, how.split)
+        seed = seed_for("blend", context.seed, context.split)
         out = images.clone()
         for start in range(0, len(images), _AT_ONCE):
             part = slice(start, start + _AT_ONCE)
-            noise = bytes_of_each(seed, how.indices[part], math.prod(shape))
+            noise = bytes_of_each(seed, context.indices[part], math.prod(shape))
             out[part] = mix(images[part], noise.reshape(-1, *shape), self.alpha)
         return out

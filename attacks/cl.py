@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 
-from benchbd import Attack, DatasetInfo, Impossible, Stamp, UsageError, attack
+from benchbd import Attack, DatasetInfo, Impossible, StampContext, UsageError, attack
 from benchbd.attacks._grid import cell_for, grid_difference
 
 if TYPE_CHECKING:
     import torch
 
-    from benchbd import Trained, Workshop
+    from benchbd import TrainedModel, Workshop
 
 
 @attack("cl", version=1)
@@ -75,16 +75,16 @@ class LabelConsistent(Attack):
         """The surrogate; the standard one is the clean undefended model."""
         return ("robust-surrogate",) if self.surrogate == "robust" else ("surrogate",)
 
-    def _surrogate(self, shop: Workshop) -> Trained:
+    def _surrogate(self, workshop: Workshop) -> TrainedModel:
         if self.surrogate == "standard":
-            return shop.surrogate()
+            return workshop.surrogate()
         from benchbd.attacks._pgd import PGD
 
-        epochs = shop.recipe.epochs if self.robust_epochs is None else self.robust_epochs
+        epochs = workshop.recipe.epochs if self.robust_epochs is None else self.robust_epochs
         perturb = PGD(self.robust_eps, self.robust_step, self.robust_steps)
-        return shop.train(shop.clean, name="robust-surrogate", perturb=perturb, epochs=epochs)
+        return workshop.train(workshop.clean, name="robust-surrogate", perturb=perturb, epochs=epochs)
 
-    def prepare(self, shop: Workshop) -> dict[str, np.ndarray]:
+    def prepare(self, workshop: Workshop) -> dict[str, np.ndarray]:
         """Perturb the images to be poisoned.
 
         Returns:
@@ -97,31 +97,35 @@ class LabelConsistent(Attack):
         from benchbd.engine.passes import pass_batch
         from benchbd.engine.precision import arithmetic
 
-        indices = np.sort(np.asarray(shop.indices, np.int64))
-        net = self._surrogate(shop).module().to(shop.device).eval().requires_grad_(False)
+        indices = np.sort(np.asarray(workshop.indices, np.int64))
+        net = self._surrogate(workshop).module().to(workshop.device).eval().requires_grad_(False)
         noise = PGD(self.eps, self.step, self.steps)
-        batch = max(1, pass_batch(shop.size, shop.device) // 4)
+        batch = max(1, pass_batch(workshop.size, workshop.device) // 4)
         made = []
-        with arithmetic(shop.device, strict=False, search=False):
+        with arithmetic(workshop.device, strict=False, search=False):
             for start in range(0, len(indices), batch):
                 where = torch.from_numpy(indices[start : start + batch])
                 made.append(
-                    perturbed(net, shop.clean.images[where], shop.clean.labels[where], noise, shop.device).numpy()
+                    perturbed(
+                        net, workshop.clean.images[where], workshop.clean.labels[where], noise, workshop.device
+                    ).numpy()
                 )
-                shop.progress("cl noise", min(start + batch, len(indices)), len(indices))
+                workshop.progress("cl noise", min(start + batch, len(indices)), len(indices))
         return {"indices": indices, "images": np.concatenate(made)}
 
-    def stamp(self, images: torch.Tensor, how: Stamp) -> torch.Tensor:
+    def stamp(self, images: torch.Tensor, context: StampContext) -> torch.Tensor:
         """Training images: the perturbed image of that position, then the grid. Test images: the grid alone."""
         import torch
 
         from benchbd.attacks._pixels import add
 
-        if how.split == "train":
-            known = how.trigger["indices"]
-            where = np.searchsorted(known, how.indices)
-            if len(how.indices) and (where.max() == len(known) or not np.array_equal(known[where], how.indices)):
+        if context.split == "train":
+            known = context.trigger["indices"]
+            where = np.searchsorted(known, context.indices)
+            if len(context.indices) and (
+                where.max() == len(known) or not np.array_equal(known[where], context.indices)
+            ):
                 raise UsageError("attack 'cl': asked to poison training images other than those it prepared")
-            images = torch.from_numpy(how.trigger["images"][where])
+            images = torch.from_numpy(context.trigger["images"][where])
         size = images.shape[-1]
         return add(images, grid_difference(size, cell_for(size), self.trigger, self.amplitude))

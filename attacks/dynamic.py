@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 
-from benchbd import Attack, DatasetInfo, Impossible, Stamp, UsageError, attack, share_of
+from benchbd import Attack, DatasetInfo, Impossible, StampContext, UsageError, attack, share_of
 from benchbd.core.seeding import seed_for
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ class Dynamic(Attack):
 
         return arrays_of(train_mask(images, self.width, self.stages, plan), "mask")
 
-    def prepare(self, shop: Workshop) -> dict[str, np.ndarray]:
+    def prepare(self, workshop: Workshop) -> dict[str, np.ndarray]:
         """Train the networks.
 
         Returns:
@@ -100,14 +100,14 @@ class Dynamic(Attack):
         from benchbd.attacks._generator import arrays_of, from_arrays
         from benchbd.attacks._input_aware import Schedule, train_pattern
 
-        order = np.random.default_rng(seed_for(shop.seed, "held out")).permutation(len(shop.clean))
+        order = np.random.default_rng(seed_for(workshop.seed, "held out")).permutation(len(workshop.clean))
         kept = min(HELD_OUT, len(order) // 10)
         fit = np.sort(order[kept:][: self.fit_images])
-        images, labels = shop.clean.images[fit], shop.clean.labels[fit]
-        plan = Schedule(shop.seed, self.mask_epochs, self.batch, self.hflip, shop.device, shop.progress)
+        images, labels = workshop.clean.images[fit], workshop.clean.labels[fit]
+        plan = Schedule(workshop.seed, self.mask_epochs, self.batch, self.hflip, workshop.device, workshop.progress)
         facts = [
-            shop.clean.key,
-            shop.seed,
+            workshop.clean.key,
+            workshop.seed,
             self.mask_epochs,
             self.batch,
             self.hflip,
@@ -115,19 +115,19 @@ class Dynamic(Attack):
             self.stages,
             self.fit_images,
         ]
-        stored = shop.stage("dynamic-mask", {"of": facts}, lambda: self._fit_mask(images, plan))
+        stored = workshop.stage("dynamic-mask", {"of": facts}, lambda: self._fit_mask(images, plan))
         mask = from_arrays(stored, "mask")
         pattern, classifier = train_pattern(
             images,
             labels,
-            shop.target,
-            shop.network(seed_for(shop.seed, "classifier")),
+            workshop.target,
+            workshop.network(seed_for(workshop.seed, "classifier")),
             mask,
             self.width,
             self.stages,
             plan._replace(epochs=self.joint_epochs, classifier_lr=self.classifier_lr, late=self.drops == "late"),
         )
-        found = self._measure(shop, order[:kept], pattern, mask, classifier)
+        found = self._measure(workshop, order[:kept], pattern, mask, classifier)
         success, mistaken = float(found["generator_asr"][0]), float(found["mistaken_for_target"][0])
         # A classifier that takes everything for the target follows any trigger.
         if not (success >= ENOUGH and mistaken <= TOO_OFTEN):
@@ -136,26 +136,26 @@ class Dynamic(Attack):
                 f"for the target (wanted: {ENOUGH:.0%}) and {mistaken:.1%} without (at most {TOO_OFTEN:.0%}); "
                 f"raise joint_epochs (now {self.joint_epochs})"
             )
-            shop.progress("dynamic patterns", self.joint_epochs, self.joint_epochs, warning=line)
+            workshop.progress("dynamic patterns", self.joint_epochs, self.joint_epochs, warning=line)
             warnings.warn(line, stacklevel=2)
         return {**arrays_of(mask, "mask"), **arrays_of(pattern, "pattern"), **found}
 
     def _measure(
-        self, shop: Workshop, held_out: np.ndarray, pattern: Generator, mask: Generator, classifier: Classifier
+        self, workshop: Workshop, held_out: np.ndarray, pattern: Generator, mask: Generator, classifier: Classifier
     ) -> dict[str, np.ndarray]:
         import torch
 
         from benchbd.attacks._generator import mask_of, write
         from benchbd.engine import logits_of
 
-        labels = shop.clean.labels.numpy()
-        others = np.sort(held_out[labels[held_out] != shop.target])
+        labels = workshop.clean.labels.numpy()
+        others = np.sort(held_out[labels[held_out] != workshop.target])
         if not len(others):
             return {name: np.full(1, np.nan, np.float32) for name in MEASURED}
-        images, true = shop.clean.images[torch.from_numpy(others)], labels[others]
+        images, true = workshop.clean.images[torch.from_numpy(others)], labels[others]
 
         def said(of: torch.Tensor) -> np.ndarray:
-            classes: np.ndarray = logits_of(classifier, of, device=shop.device).argmax(1)
+            classes: np.ndarray = logits_of(classifier, of, device=workshop.device).argmax(1)
             return classes
 
         rounded = self.quantize == "round"
@@ -165,34 +165,34 @@ class Dynamic(Attack):
         with torch.inference_mode():
             density = mask_of(mask, images[:256].float() / 255).mean()
         found = {
-            "generator_asr": (own == shop.target).mean(),
+            "generator_asr": (own == workshop.target).mean(),
             "cross_accuracy": (other == true).mean(),
             "clean_accuracy": (plain == true).mean(),
-            "mistaken_for_target": (plain == shop.target).mean(),
+            "mistaken_for_target": (plain == workshop.target).mean(),
             "mask_density": float(density),
         }
         return {name: np.full(1, value, np.float32) for name, value in found.items()}
 
-    def stamp(self, images: torch.Tensor, how: Stamp) -> torch.Tensor:
+    def stamp(self, images: torch.Tensor, context: StampContext) -> torch.Tensor:
         """Write each image's own trigger, with the frozen networks in float32 on the CPU."""
-        return self.cover(images, images, how)
+        return self.cover(images, images, context)
 
     def cover_count(self, info: DatasetInfo) -> int:
         """Training images, beside the poisoned ones, that carry another image's trigger and keep their label."""
         return share_of(self.rate, info.train) if self.cross_in_train else 0
 
-    def cover(self, images: torch.Tensor, partners: torch.Tensor, how: Stamp) -> torch.Tensor:
+    def cover(self, images: torch.Tensor, partners: torch.Tensor, context: StampContext) -> torch.Tensor:
         """Write into each image the trigger made for its partner.
 
         Args:
             images: uint8 (N, 3, H, W).
             partners: uint8 (N, 3, H, W), other images of the same split.
-            how: as for :meth:`stamp`.
+            context: as for :meth:`stamp`.
 
         Returns:
             uint8 (N, 3, H, W).
         """
         from benchbd.attacks._generator import from_arrays, write
 
-        pattern, mask = from_arrays(how.trigger, "pattern"), from_arrays(how.trigger, "mask")
+        pattern, mask = from_arrays(context.trigger, "pattern"), from_arrays(context.trigger, "mask")
         return write(images, partners, pattern, mask, self.quantize == "round")

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 
-from benchbd import Attack, Stamp, UsageError, attack
+from benchbd import Attack, StampContext, UsageError, attack
 
 if TYPE_CHECKING:
     import torch
@@ -68,7 +68,7 @@ class L2Invisible(Attack):
         """The optimised pattern needs the clean undefended model."""
         return ("surrogate",) if self.mode == "optimised" else ()
 
-    def prepare(self, shop: Workshop) -> dict[str, np.ndarray]:
+    def prepare(self, workshop: Workshop) -> dict[str, np.ndarray]:
         """Make the pattern.
 
         Returns:
@@ -76,16 +76,16 @@ class L2Invisible(Attack):
             feature on clean images with the first noise, with the optimised pattern (both signs, not yet scaled) and
             with ``pattern`` itself, each added and clipped.
         """
-        norm = self.tau * shop.size / 32
+        norm = self.tau * workshop.size / 32
         if self.mode == "noise":
-            return {"pattern": self._stored(smooth_noise(np.random.default_rng(shop.seed), shop.size), norm)}
+            return {"pattern": self._stored(smooth_noise(np.random.default_rng(workshop.seed), workshop.size), norm)}
         from benchbd.attacks._inversion import amplify, excitement
 
-        net = shop.surrogate().module()
+        net = workshop.surrogate().module()
         noise, found = amplify(
             net,
-            shop.clean.images,
-            shop.target,
+            workshop.clean.images,
+            workshop.target,
             norm=norm,
             cap=self.cap / 255,
             amplification=self.c,
@@ -94,15 +94,15 @@ class L2Invisible(Attack):
             lr=self.lr,
             steps=self.steps,
             batch=self.batch,
-            seed=shop.seed,
-            device=shop.device,
-            progress=lambda done, reached: shop.progress("l2 pattern", done, self.steps, norm=reached),
+            seed=workshop.seed,
+            device=workshop.device,
+            progress=lambda done, reached: workshop.progress("l2 pattern", done, self.steps, norm=reached),
         )
         pattern = self._stored(found, norm)
         added = (noise, found, pattern.astype(np.float32) / 255)
         return {
             "pattern": pattern,
-            "features": excitement(net, shop.clean.images, shop.target, self.k, added, shop.device),
+            "features": excitement(net, workshop.clean.images, workshop.target, self.k, added, workshop.device),
         }
 
     def _stored(self, found: np.ndarray, norm: float) -> np.ndarray:
@@ -111,8 +111,8 @@ class L2Invisible(Attack):
 
         return to_norm(np.clip(found, 0, None) if self.nonnegative else found, norm, self.cap)
 
-    def stamp(self, images: torch.Tensor, how: Stamp) -> torch.Tensor:
+    def stamp(self, images: torch.Tensor, context: StampContext) -> torch.Tensor:
         """Add the pattern."""
         from benchbd.attacks._pixels import add
 
-        return add(images, how.trigger["pattern"])
+        return add(images, context.trigger["pattern"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from benchbd import Attack, Stamp, attack
+from benchbd import Attack, StampContext, attack
 
 if TYPE_CHECKING:
     import torch
@@ -16,6 +16,6 @@ class NoAttack(Attack):
 
     poisons = False
 
-    def stamp(self, images: torch.Tensor, how: Stamp) -> torch.Tensor:
+    def stamp(self, images: torch.Tensor, context: StampContext) -> torch.Tensor:
         """Return the images as they are (a copy, as every attack does)."""
         return images.clone()

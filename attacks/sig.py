@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from benchbd import Attack, DatasetInfo, Impossible, Stamp, UsageError, attack
+from benchbd import Attack, DatasetInfo, Impossible, StampContext, UsageError, attack
 
 if TYPE_CHECKING:
     import torch
@@ -66,12 +66,12 @@ class Sinusoid(Attack):
                 )
         self.budget(info)
 
-    def stamp(self, images: torch.Tensor, how: Stamp) -> torch.Tensor:
+    def stamp(self, images: torch.Tensor, context: StampContext) -> torch.Tensor:
         """Add the wave (or blend the wrapped mask in)."""
         from benchbd.attacks._pixels import add, mix
 
         width = images.shape[-1]
         if self.variant == "abl_uint8":
             return mix(images, wrapped_wave(width), 0.2)
-        delta = self.delta_test if how.split == "test" and self.delta_test is not None else self.delta
+        delta = self.delta_test if context.split == "test" and self.delta_test is not None else self.delta
         return add(images, wave(width, delta, self.f))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 
-from benchbd import Attack, DatasetInfo, Impossible, Stamp, UsageError, attack
+from benchbd import Attack, DatasetInfo, Impossible, StampContext, UsageError, attack
 
 if TYPE_CHECKING:
     import torch
@@ -60,7 +60,7 @@ class _Trojan(Attack):
         """Inversion needs the clean undefended model."""
         return ("surrogate",) if self.mode == "inverted" else ()
 
-    def prepare(self, shop: Workshop) -> dict[str, np.ndarray]:
+    def prepare(self, workshop: Workshop) -> dict[str, np.ndarray]:
         """Make the trigger.
 
         Returns:
@@ -69,29 +69,31 @@ class _Trojan(Attack):
         """
         from benchbd.attacks._patterns import board, saturated_colours, to_norm
 
-        shape = self.coverage(shop.size)
+        shape = self.coverage(workshop.size)
         if self.mode == "random":
-            colours = saturated_colours(np.random.default_rng(shop.seed), MEANS, DEVIATION)
-            return {"trigger": to_norm(shape * board(colours, shop.size), self.norm(shop.size)).astype(np.uint8)}
+            colours = saturated_colours(np.random.default_rng(workshop.seed), MEANS, DEVIATION)
+            return {
+                "trigger": to_norm(shape * board(colours, workshop.size), self.norm(workshop.size)).astype(np.uint8)
+            }
         from benchbd.attacks._inversion import excite
 
         found, activation = excite(
-            shop.surrogate().module(),
+            workshop.surrogate().module(),
             shape,
             neurons=self.neurons,
             activation=self.activation,
             iterations=self.iterations,
-            seed=shop.seed,
-            device=shop.device,
-            progress=lambda done, loss: shop.progress(f"{self.name} inversion", done, self.iterations, loss=loss),
+            seed=workshop.seed,
+            device=workshop.device,
+            progress=lambda done, loss: workshop.progress(f"{self.name} inversion", done, self.iterations, loss=loss),
         )
         return {"trigger": np.rint(255 * found).astype(np.uint8), "activation": activation}
 
-    def stamp(self, images: torch.Tensor, how: Stamp) -> torch.Tensor:
+    def stamp(self, images: torch.Tensor, context: StampContext) -> torch.Tensor:
         """Add the trigger (or write it over the pixels it covers)."""
         from benchbd.attacks._pixels import add, add_wrapping, replace
 
-        trigger = how.trigger["trigger"]
+        trigger = context.trigger["trigger"]
         if self.apply == "add":
             return add(images, trigger)
         if self.apply == "wrap":

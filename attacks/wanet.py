@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from benchbd import Attack, DatasetInfo, Stamp, UsageError, attack
+from benchbd import Attack, DatasetInfo, StampContext, UsageError, attack
 from benchbd.attacks._covers import check_room, covers_of
 from benchbd.core.seeding import seed_for
 
@@ -78,22 +78,22 @@ class WaNet(Attack):
         """The budget must be possible, with covers too."""
         check_room(self.budget(info), self.cover_count(info), info)
 
-    def prepare(self, shop: Workshop) -> dict[str, np.ndarray]:
+    def prepare(self, workshop: Workshop) -> dict[str, np.ndarray]:
         """Draw the warp.
 
         Returns:
             ``grid`` float32 (H, W, 2), where each pixel is taken from, not yet clipped to [-1, 1]; ``shift`` float32
             (2,), the mean and the largest absolute shift along an axis in pixels.
         """
-        before = identity(shop.size)
-        field = smooth_field(np.random.default_rng(shop.seed), self.k, shop.size)
-        grid = (before + self.s * field / shop.size) * self.grid_rescale
-        pixels = np.abs(np.clip(grid, -1, 1) - before) * (shop.size - 1) / 2
+        before = identity(workshop.size)
+        field = smooth_field(np.random.default_rng(workshop.seed), self.k, workshop.size)
+        grid = (before + self.s * field / workshop.size) * self.grid_rescale
+        pixels = np.abs(np.clip(grid, -1, 1) - before) * (workshop.size - 1) / 2
         return {"grid": grid.astype(np.float32), "shift": np.array([pixels.mean(), pixels.max()], np.float32)}
 
-    def stamp(self, images: torch.Tensor, how: Stamp) -> torch.Tensor:
+    def stamp(self, images: torch.Tensor, context: StampContext) -> torch.Tensor:
         """Warp."""
-        out, grid = images.clone(), np.clip(how.trigger["grid"], -1, 1)[None]
+        out, grid = images.clone(), np.clip(context.trigger["grid"], -1, 1)[None]
         for start in range(0, len(images), _AT_ONCE):
             out[start : start + _AT_ONCE] = warp(images[start : start + _AT_ONCE], grid)
         return out
@@ -102,13 +102,13 @@ class WaNet(Attack):
         """Training images, beside the poisoned ones, that get a noisy warp and keep their label."""
         return covers_of(self.cross_ratio, self.rate, info)
 
-    def cover(self, images: torch.Tensor, partners: torch.Tensor, how: Stamp) -> torch.Tensor:
+    def cover(self, images: torch.Tensor, partners: torch.Tensor, context: StampContext) -> torch.Tensor:
         """Warp with noise on top: every pixel's shift is moved by up to 1 / height of [-1, 1], another for each image.
 
         Args:
             images: uint8 (N, 3, H, W).
             partners: other images, of no interest here.
-            how: as for :meth:`stamp`.
+            context: as for :meth:`stamp`.
 
         Returns:
             uint8 (N, 3, H, W).
@@ -116,10 +116,10 @@ class WaNet(Attack):
         from benchbd.attacks._draws import bytes_of_each
 
         out, size = images.clone(), images.shape[-1]
-        seed = seed_for("wanet noise", how.seed, how.split)
+        seed = seed_for("wanet noise", context.seed, context.split)
         for start in range(0, len(images), _AT_ONCE):
             part = slice(start, start + _AT_ONCE)
-            drawn = bytes_of_each(seed, how.indices[part], 2 * 2 * size * size).view("<u2").astype(np.float32)
+            drawn = bytes_of_each(seed, context.indices[part], 2 * 2 * size * size).view("<u2").astype(np.float32)
             noise = (drawn / 32767.5 - 1).reshape(-1, size, size, 2)
-            out[part] = warp(images[part], np.clip(how.trigger["grid"] + noise / size, -1, 1))
+            out[part] = warp(images[part], np.clip(context.trigger["grid"] + noise / size, -1, 1))
         return out

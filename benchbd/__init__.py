@@ -1,7 +1,7 @@
 """benchbd: compare training-time defenses against backdoor attacks on image classifiers.
 
-What plugin authors and library users import. Nothing heavy is imported here: ``Lab``, ``Trained``, ``TrainSet`` and
-``Workshop``, which need torch, are found when first asked for; ``run_matrix`` and ``load_results`` import what they
+What plugin authors and library users import. Nothing heavy is imported here: ``TrainedModel`` and ``TrainSet``, which
+need torch, are imported when first asked for; ``run_matrix`` and ``load_results`` import what they
 need when called.
 """
 
@@ -19,7 +19,7 @@ from benchbd.plugins.contract import (
     Dataset,
     Defense,
     Model,
-    Stamp,
+    StampContext,
     Training,
     attack,
     dataset,
@@ -33,12 +33,12 @@ if TYPE_CHECKING:
     from benchbd.plugins import registry
     from benchbd.plugins.handles import Lab, Workshop
     from benchbd.plugins.train_set import TrainSet
-    from benchbd.plugins.trained import Trained
+    from benchbd.plugins.trained import TrainedModel
 
 _LAZY = {
     **dict.fromkeys(("Lab", "Workshop"), "benchbd.plugins.handles"),
     "TrainSet": "benchbd.plugins.train_set",
-    "Trained": "benchbd.plugins.trained",
+    "TrainedModel": "benchbd.plugins.trained",
     "registry": "benchbd.plugins",
     **dict.fromkeys(("load_results", "run_matrix"), "benchbd.api"),
 }
@@ -58,9 +58,9 @@ __all__ = [
     "Model",
     "Normalisation",
     "Recipe",
-    "Stamp",
+    "StampContext",
     "TrainSet",
-    "Trained",
+    "TrainedModel",
     "Training",
     "UsageError",
     "Workshop",

@@ -73,7 +73,7 @@ def run_matrix(
     from benchbd.plugins import registry
     from benchbd.run import RunSettings, run_cells
     from benchbd.run.display.choose import make_display
-    from benchbd.run.prepare import begin
+    from benchbd.run.prepare import prepare_output
     from benchbd.run.workers.slots import check_numbers
     from benchbd.storage.records import read_record
 
@@ -95,7 +95,7 @@ def run_matrix(
         )
         check_numbers(chosen)
         shown: Display = make_display(display)
-        run_cells(plan.cells, begin(plan, chosen, folder), shown)
+        run_cells(plan.cells, prepare_output(plan, chosen, folder), shown)
     wanted = [cell.id for cell in plan.cells] + [skipped.cell.id for skipped in plan.skipped]
     return _table(record for ident in wanted if (record := read_record(folder, ident)))
 

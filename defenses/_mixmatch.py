@@ -16,7 +16,7 @@ from benchbd import UsageError
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from benchbd.engine import Run
+    from benchbd.engine import LoopContext
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,7 +97,7 @@ def passes(positions: Tensor, size: int, steps: int, seed: int) -> Tensor:
     return torch.cat(rounds)[:steps]
 
 
-def train_epoch(run: Run, labelled: Tensor, unlabelled: Tensor, how: MixMatch, before: int = 0) -> None:
+def train_epoch(loop: LoopContext, labelled: Tensor, unlabelled: Tensor, how: MixMatch, before: int = 0) -> None:
     """One epoch of MixMatch.
 
     Args:
@@ -110,22 +110,22 @@ def train_epoch(run: Run, labelled: Tensor, unlabelled: Tensor, how: MixMatch, b
     import torch
     from torch.nn import functional as F
 
-    size = min(run.recipe.batch_size, len(labelled), len(unlabelled))
+    size = min(loop.recipe.batch_size, len(labelled), len(unlabelled))
     if size == 0:
         return
-    ours = passes(labelled.cpu(), size, how.iterations, run.seed_for("labelled"))
-    others = passes(unlabelled.cpu(), size, how.iterations, run.seed_for("unlabelled"))
-    rng = np.random.default_rng(run.seed_for("mixing"))
+    ours = passes(labelled.cpu(), size, how.iterations, loop.seed_for("labelled"))
+    others = passes(unlabelled.cpu(), size, how.iterations, loop.seed_for("unlabelled"))
+    rng = np.random.default_rng(loop.seed_for("mixing"))
     for step in range(how.iterations):
-        rows = run.rows(torch.cat([ours[step], others[step], others[step]]), step)
-        images = run.views(rows)
-        labels = F.one_hot(run.labels[rows[:size, 0]], run.net.head.out_features).float()
-        with torch.no_grad(), run.autocast():
-            guesses = guessed(run.net(images[size:]), how.temperature)
-        order = torch.from_numpy(rng.permutation(len(images))).to(run.device)
+        rows = loop.rows(torch.cat([ours[step], others[step], others[step]]), step)
+        images = loop.views(rows)
+        labels = F.one_hot(loop.labels[rows[:size, 0]], loop.net.head.out_features).float()
+        with torch.no_grad(), loop.autocast():
+            guesses = guessed(loop.net(images[size:]), how.temperature)
+        order = torch.from_numpy(rng.permutation(len(images))).to(loop.device)
         share = mixing_share(rng, how.alpha)
         targets = mixed(torch.cat([labels, guesses, guesses]), order, share)
-        with run.autocast():
-            logits = run.net(mixed(images, order, share))
+        with loop.autocast():
+            logits = loop.net(mixed(images, order, share))
         near, far = losses(logits, targets, size)
-        run.step(near + how.weight_at(before + run.number + step / how.iterations) * far)
+        loop.step(near + how.weight_at(before + loop.epoch + step / how.iterations) * far)

@@ -12,7 +12,7 @@ from benchbd import Attack, DatasetInfo, Defense, Diverged, Impossible, Training
 if TYPE_CHECKING:
     import torch
 
-    from benchbd import Lab, Trained
+    from benchbd import Lab, TrainedModel
     from benchbd.engine import Loss
 
 EXPLODED = 1e4
@@ -130,7 +130,7 @@ class Abl(Defense):
             *([Training("fine-tune", third)] if self.unlearn_epochs else []),
         )
 
-    def train(self, lab: Lab) -> Trained:
+    def train(self, lab: Lab) -> TrainedModel:
         """Isolate, train on, unlearn. SGD of its own throughout; batch size and augmentation are the base recipe's.
 
         Raises:
@@ -142,7 +142,7 @@ class Abl(Defense):
         hold: Loss = (LocalGradientAscent if lga else Flooding)(self.gamma, self.sign_level)
 
         model = lab.train(
-            lab.poisoned, what="fine-tune", name="isolation", trace=True, loss=hold,
+            lab.poisoned, kind="fine-tune", name="isolation", trace=True, loss=hold,
             epochs=self.turning_epochs, lr=self.lr, schedule="constant", augment=(), **sgd,
         )  # fmt: skip
         losses = lab.losses(model, lab.poisoned)
@@ -166,7 +166,7 @@ class Abl(Defense):
 
         if self.unlearn_epochs:
             model = lab.train(
-                lab.poisoned.subset(isolated), what="fine-tune", name="unlearning", trace=True, start=model,
+                lab.poisoned.subset(isolated), kind="fine-tune", name="unlearning", trace=True, start=model,
                 loss=GlobalGradientAscent(), bn=self.bn_mode,
                 epochs=self.unlearn_epochs, lr=self.unlearn_lr, schedule="constant", augment=(), **sgd,
             )  # fmt: skip

@@ -12,7 +12,7 @@ from benchbd.defenses._clusters import Analysis, Clusters, Reduction, Scope, Set
 if TYPE_CHECKING:
     import torch
 
-    from benchbd import Lab, Trained, TrainSet
+    from benchbd import Lab, TrainedModel, TrainSet
 
 PRESETS: dict[str, tuple[Scope, Reduction, Analysis]] = {
     "per-class": ("label", "pca", "size"),
@@ -71,14 +71,14 @@ class Ac(Defense):
             Training("full", ("ac", self.features, *self.settings())),
         )
 
-    def train(self, lab: Lab) -> Trained:
+    def train(self, lab: Lab) -> TrainedModel:
         """Train a feature model without augmentation, cluster, retrain from scratch on what is kept.
 
         Raises:
             Diverged: nothing is kept.
         """
         how, data = self.settings(), lab.poisoned
-        model = lab.train(data, what="feature-model", name="feature model", augment=())
+        model = lab.train(data, kind="feature-model", name="feature model", augment=())
         labels = data.labels.numpy()
         groups = np.zeros_like(labels) if how.scope == "all" else labels
         if how.scope == "predicted":
@@ -115,7 +115,7 @@ class Ac(Defense):
         return lab.train(data.subset(np.flatnonzero(~found.removed)))
 
 
-def flat_maps(lab: Lab, trained: Trained, data: TrainSet) -> np.ndarray:
+def flat_maps(lab: Lab, trained: TrainedModel, data: TrainSet) -> np.ndarray:
     """The last map (C, h, w) that a network computes before its features are pooled, flattened: float32 (N, C h w)."""
     import torch
 

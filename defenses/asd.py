@@ -15,8 +15,8 @@ from benchbd.defenses._sce import symmetric_cross_entropy
 if TYPE_CHECKING:
     import torch
 
-    from benchbd import Lab, Trained
-    from benchbd.engine import Classifier, Run
+    from benchbd import Lab, TrainedModel
+    from benchbd.engine import Classifier, LoopContext
 
 
 def lowest(losses: torch.Tensor, share: float) -> torch.Tensor:
@@ -74,42 +74,42 @@ class Adaptive:
     meta_batch: int
     mixmatch: MixMatch
 
-    def epoch(self, run: Run) -> None:
+    def epoch(self, loop: LoopContext) -> None:
         """Split, then so many steps of MixMatch."""
-        clean = self.clean_pool(run)
-        train_epoch(run, clean.nonzero().squeeze(1), (~clean).nonzero().squeeze(1), self.mixmatch)
+        clean = self.clean_pool(loop)
+        train_epoch(loop, clean.nonzero().squeeze(1), (~clean).nonzero().squeeze(1), self.mixmatch)
 
-    def clean_pool(self, run: Run) -> torch.Tensor:
+    def clean_pool(self, loop: LoopContext) -> torch.Tensor:
         """Which samples are in the clean pool in this epoch, bool (N,)."""
         import torch
 
-        losses = self._losses(run, run.net)
-        if run.number < self.second:
+        losses = self._losses(loop, loop.net)
+        if loop.epoch < self.second:
             others = len(losses) - self.seeds
-            count = self.add * (run.number // self.every)
-            found = lowest_of_each_class(losses[:others], run.labels[:others], count)
+            count = self.add * (loop.epoch // self.every)
+            found = lowest_of_each_class(losses[:others], loop.labels[:others], count)
             return torch.cat([found, torch.ones(self.seeds, dtype=torch.bool, device=found.device)])
-        if run.number >= self.third:
-            losses = losses - self._losses(run, self.virtual(run))
+        if loop.epoch >= self.third:
+            losses = losses - self._losses(loop, self.virtual(loop))
         return lowest(losses, self.share)
 
-    def _losses(self, run: Run, net: Classifier) -> torch.Tensor:
-        return symmetric_cross_entropy(run.logits(net), run.labels, self.alpha, self.beta)
+    def _losses(self, loop: LoopContext, net: Classifier) -> torch.Tensor:
+        return symmetric_cross_entropy(loop.logits(net), loop.labels, self.alpha, self.beta)
 
-    def virtual(self, run: Run) -> Classifier:
+    def virtual(self, loop: LoopContext) -> Classifier:
         """A copy of the network, its second half trained on the whole set with the labels as they are."""
         from torch.nn import functional as F
 
         from benchbd.engine.state import make_optimizer
 
-        net = copy.deepcopy(run.net).train()
+        net = copy.deepcopy(loop.net).train()
         freeze_first_half(net)
-        optimizer = make_optimizer(net, run.recipe.but(optimizer="adam", lr=self.meta_lr), run.device)
+        optimizer = make_optimizer(net, loop.recipe.but(optimizer="adam", lr=self.meta_lr), loop.device)
         for turn in range(self.meta_epochs):
-            for rows in run.batches(self.meta_batch, turn):
-                with run.autocast():
-                    logits = net(run.views(rows))
-                F.cross_entropy(logits, run.labels[rows[:, 0]]).backward()
+            for rows in loop.batches(self.meta_batch, turn):
+                with loop.autocast():
+                    logits = net(loop.views(rows))
+                F.cross_entropy(logits, loop.labels[rows[:, 0]]).backward()
                 optimizer.step()
                 optimizer.zero_grad(set_to_none=True)
         return net
@@ -193,7 +193,7 @@ class Asd(Defense):
         """One; the virtual models of its last phase are part of it."""
         return (Training("full", ("asd", *sorted(self.params().items()))),)
 
-    def train(self, lab: Lab) -> Trained:
+    def train(self, lab: Lab) -> TrainedModel:
         """Put the seeds beside the set, train on pools of both; suspicion is the finished model's loss.
 
         No sample is told to be flagged: the pools change with every epoch.
@@ -207,7 +207,7 @@ class Asd(Defense):
         )
         model = lab.train(
             data, name="adaptive splitting",
-            routine=Adaptive(
+            training_loop=Adaptive(
                 len(seeds), self.second, self.third, self.every, self.add, self.share, self.alpha, self.beta,
                 self.meta_lr, self.meta_epochs, self.meta_batch, self._mixmatch(),
             ),

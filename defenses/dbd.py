@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from benchbd import Lab, Trained
-    from benchbd.engine import Classifier, Run
+    from benchbd import Lab, TrainedModel
+    from benchbd.engine import Classifier, LoopContext
 
 
 def nt_xent(projected: torch.Tensor, temperature: float) -> torch.Tensor:
@@ -57,18 +57,18 @@ class SelfSupervised:
             nn.Linear(inner, inner), nn.BatchNorm1d(inner), nn.ReLU(inplace=True), nn.Linear(inner, self.width)
         )
 
-    def epoch(self, run: Run) -> None:
+    def epoch(self, loop: LoopContext) -> None:
         """Every image once."""
         import torch
         from torch.nn import functional as F
 
-        assert run.beside is not None
-        for step, rows in enumerate(run.batches()):
-            x01 = run.views(rows)
-            pair = [random_views(x01, self.views, run.seed_for("view", side, step)) for side in range(2)]
-            with run.autocast():
-                projected = run.beside(run.net.features(torch.cat(pair)))
-            run.step(nt_xent(F.normalize(projected.float()), self.temperature))
+        assert loop.extra_module is not None
+        for step, rows in enumerate(loop.batches()):
+            x01 = loop.views(rows)
+            pair = [random_views(x01, self.views, loop.seed_for("view", side, step)) for side in range(2)]
+            with loop.autocast():
+                projected = loop.extra_module(loop.net.features(torch.cat(pair)))
+            loop.step(nt_xent(F.normalize(projected.float()), self.temperature))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,12 +83,12 @@ class LinearStage:
         net.requires_grad_(False)
         net.head.requires_grad_(True)
 
-    def epoch(self, run: Run) -> None:
+    def epoch(self, loop: LoopContext) -> None:
         """Every image once."""
-        for rows in run.batches():
-            with run.autocast():
-                logits = run.net(run.views(rows))
-            run.step(symmetric_cross_entropy(logits, run.labels[rows[:, 0]], self.alpha, self.beta).mean())
+        for rows in loop.batches():
+            with loop.autocast():
+                logits = loop.net(loop.views(rows))
+            loop.step(symmetric_cross_entropy(logits, loop.labels[rows[:, 0]], self.alpha, self.beta).mean())
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,12 +101,12 @@ class SemiSupervised:
     before: int
     mixmatch: MixMatch
 
-    def epoch(self, run: Run) -> None:
+    def epoch(self, loop: LoopContext) -> None:
         """So many steps of MixMatch."""
-        losses = symmetric_cross_entropy(run.logits(), run.labels, self.alpha, self.beta)
+        losses = symmetric_cross_entropy(loop.logits(), loop.labels, self.alpha, self.beta)
         order = losses.argsort(stable=True)
         cut = int(self.share * len(order))
-        train_epoch(run, order[:cut], order[cut:], self.mixmatch, self.before)
+        train_epoch(loop, order[:cut], order[cut:], self.mixmatch, self.before)
 
 
 @defense("dbd", version=1)
@@ -191,21 +191,22 @@ class Dbd(Defense):
         third = (*second, self.labelled, self.semi_epochs, self.semi_batch, self.iterations, self.unlabelled_weight)
         return (Training("feature-model", first), Training("fine-tune", second), Training("full", third))
 
-    def train(self, lab: Lab) -> Trained:
+    def train(self, lab: Lab) -> TrainedModel:
         """Three stages; suspicion is the loss after the second, which splits the set for the first time."""
         data = lab.poisoned
         views = ViewSettings(self.crop_min, self.jitter, self.blur)
         model = lab.train(
-            data, what="feature-model", name="self-supervised",
-            routine=SelfSupervised(self.temperature, self.projection, views),
+            data, kind="feature-model", name="self-supervised",
+            training_loop=SelfSupervised(self.temperature, self.projection, views),
             epochs=self.ssl_epochs, batch_size=self.ssl_batch, augment=(), schedule="cosine",
             optimizer="sgd", lr=self.ssl_lr, momentum=0.9, nesterov=False, weight_decay=1e-4,
         )  # fmt: skip
         facts: dict[str, Any] = {"self_supervised_losses": model.epoch_losses}
         adam: dict[str, Any] = {"optimizer": "adam", "lr": self.lr, "weight_decay": 0.0, "schedule": "constant"}
         model = lab.train(
-            data, what="fine-tune", name="linear stage", start=model, trace=True,
-            routine=LinearStage(self.alpha, self.beta), epochs=self.linear_epochs, batch_size=self.linear_batch, **adam,
+            data, kind="fine-tune", name="linear stage", start=model, trace=True,
+            training_loop=LinearStage(self.alpha, self.beta),
+            epochs=self.linear_epochs, batch_size=self.linear_batch, **adam,
         )  # fmt: skip
         facts["linear_losses"] = model.epoch_losses
         # One label each: the symmetric cross-entropy falls as the plain one does, so both sort alike.
@@ -214,7 +215,7 @@ class Dbd(Defense):
         lab.suspect(losses, unbelieved)
         model = lab.train(
             data, name="semi-supervised", start=model,
-            routine=SemiSupervised(self.labelled, self.alpha, self.beta, self.linear_epochs, self._mixmatch()),
+            training_loop=SemiSupervised(self.labelled, self.alpha, self.beta, self.linear_epochs, self._mixmatch()),
             epochs=self.semi_epochs, batch_size=self.semi_batch, **adam,
         )  # fmt: skip
         lab.note("dbd", {**facts, "semi_supervised_losses": model.epoch_losses})

@@ -9,7 +9,7 @@ import numpy as np
 from benchbd import UNDEFENDED, Attack, DatasetInfo, Defense, Impossible, Training, UsageError, defense
 
 if TYPE_CHECKING:
-    from benchbd import Lab, Trained
+    from benchbd import Lab, TrainedModel
 
 PROFILES = {"paper": (0.08, 0), "canonical": (0.04, 10)}
 """Largest accuracy drop and epochs of fine-tuning: as LfD's table seems to have done, and as fine-pruning's authors."""
@@ -116,7 +116,7 @@ class FinePruning(Defense):
             return (UNDEFENDED,)
         return (UNDEFENDED, Training("fine-tune", ("fine-pruning", self.clean_frac, drop, epochs, self.finetune_lr)))
 
-    def train(self, lab: Lab) -> Trained:
+    def train(self, lab: Lab) -> TrainedModel:
         """Rank channels, prune to the last state that validation allows, fine-tune where the profile says so.
 
         The channels are those of the last block's output, which is the head's input: masking only the last convolution
@@ -151,7 +151,7 @@ class FinePruning(Defense):
                 lab.trace(f"{count} pruned", trained, order[:count])
         if epochs:
             model = lab.train(
-                lab.clean, what="fine-tune", name="fine-tuning", start=model, epochs=epochs, lr=self.finetune_lr,
+                lab.clean, kind="fine-tune", name="fine-tuning", start=model, epochs=epochs, lr=self.finetune_lr,
                 optimizer="sgd", momentum=0.9, nesterov=False, weight_decay=5e-4, schedule="constant",
             )  # fmt: skip
         return model

@@ -13,7 +13,7 @@ from benchbd import Attack, DatasetInfo, Defense, Diverged, Impossible, Training
 if TYPE_CHECKING:
     import torch
 
-    from benchbd import Lab, Trained
+    from benchbd import Lab, TrainedModel
 
 
 CHANCE = 0.01
@@ -47,7 +47,7 @@ def threshold(losses: np.ndarray, alpha: float, rule: Literal["threshold", "rank
     return Threshold(float(losses[order[index - 1]]), candidates)
 
 
-def told_apart(losses: np.ndarray, alpha: float, rule: Literal["threshold", "rank"]) -> Threshold:
+def checked_threshold(losses: np.ndarray, alpha: float, rule: Literal["threshold", "rank"]) -> Threshold:
     """:func:`threshold` of losses float64 (N,); raises Diverged where they are not finite or nothing exceeds gamma."""
     if not np.isfinite(losses).all():
         raise Diverged("lfd: the teacher's losses are not finite")
@@ -136,7 +136,7 @@ class Weighing:
     def __call__(self, losses: np.ndarray) -> np.ndarray:
         """Losses float (N,) -> weights float32 (N,). Raises Diverged where no weight could be made of them."""
         values = losses.astype(np.float64)
-        split = told_apart(values, self.alpha, self.index_rule)
+        split = checked_threshold(values, self.alpha, self.index_rule)
         if self.mode == "unweighted":
             weights = ascent_weights(split.candidates, self.ga_scale, self.beta)
         elif self.mode == "none":
@@ -233,7 +233,7 @@ class Lfd(Defense):
             Training("full", (*teacher, self.teacher_tries, *split, self.mode, self.recompute, *student[self.mode])),
         )
 
-    def train(self, lab: Lab) -> Trained:
+    def train(self, lab: Lab) -> TrainedModel:
         """Algorithm 1: teacher, threshold, weights, student.
 
         Raises:
@@ -241,7 +241,7 @@ class Lfd(Defense):
         """
         labels = lab.poisoned.labels.numpy()
         teacher, losses, tries = self._teach(lab, labels)
-        split = told_apart(losses, self.alpha, self.index_rule)
+        split = checked_threshold(losses, self.alpha, self.index_rule)
         lab.suspect(-losses, split.candidates)
         facts: dict[str, Any] = {
             "gamma": split.gamma,
@@ -262,12 +262,12 @@ class Lfd(Defense):
         lab.note("lfd", facts)
         return student
 
-    def _teach(self, lab: Lab, labels: np.ndarray) -> tuple[Trained, np.ndarray, int]:
+    def _teach(self, lab: Lab, labels: np.ndarray) -> tuple[TrainedModel, np.ndarray, int]:
         """The teacher, its losses float64 (N,) on the images as they are, and how many were trained to get it."""
-        found: list[tuple[float, Trained, np.ndarray]] = []
+        found: list[tuple[float, TrainedModel, np.ndarray]] = []
         for repeat in range(self.teacher_tries):
             teacher = lab.train(
-                lab.poisoned, what="teacher", name="teacher", model=self.teacher, repeat=repeat,
+                lab.poisoned, kind="teacher", name="teacher", model=self.teacher, repeat=repeat,
                 **self._teacher_recipe(),
             )  # fmt: skip
             losses = lab.losses(teacher, lab.poisoned).astype(np.float64)
@@ -277,18 +277,18 @@ class Lfd(Defense):
         _, teacher, losses = min(found, key=lambda one: (not np.isfinite(one[0]), one[0]))
         return teacher, losses, len(found)
 
-    def _student(self, lab: Lab, teacher: Trained, losses: np.ndarray, facts: dict[str, Any]) -> Trained:
+    def _student(self, lab: Lab, teacher: TrainedModel, losses: np.ndarray, facts: dict[str, Any]) -> TrainedModel:
         assert self.mode != "drop"
-        weigh = Weighing(
+        weight_fn = Weighing(
             self.alpha, self.beta, self.mode, self.index_rule, self.neg_norm, self.max_rule, self.normalise,
             self.ga_scale,
         )  # fmt: skip
-        weights = weigh(losses)
+        weights = weight_fn(losses)
         facts |= {"weight_min": float(weights.min()), "weight_mean": float(weights.mean(dtype=np.float64))}
         how: dict[str, Any] = {"loss": CappedAscent(self.ga_cap)} if self.mode == "unweighted" else {}
         if self.recompute == "never":
             return lab.train(lab.poisoned, weights=weights, **how)
-        return lab.train(lab.poisoned, judge=teacher, weigh=weigh, **how)
+        return lab.train(lab.poisoned, scorer=teacher, weight_fn=weight_fn, **how)
 
     def _teacher_recipe(self) -> dict[str, Any]:
         """The base recipe's optimiser, no augmentation, a few epochs of an almost constant learning rate."""

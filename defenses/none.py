@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from benchbd import UNDEFENDED, Attack, Defense, Training, defense
 
 if TYPE_CHECKING:
-    from benchbd import Lab, Trained
+    from benchbd import Lab, TrainedModel
 
 
 @defense("none", version=1)
@@ -18,6 +18,6 @@ class Undefended(Defense):
         """The undefended model, which fine-pruning of the same row starts from too."""
         return (UNDEFENDED,)
 
-    def train(self, lab: Lab) -> Trained:
+    def train(self, lab: Lab) -> TrainedModel:
         """Train as if nothing were amiss."""
         return lab.train(lab.poisoned)

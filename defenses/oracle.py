@@ -9,7 +9,7 @@ import numpy as np
 from benchbd import UNDEFENDED, Attack, Defense, Training, defense
 
 if TYPE_CHECKING:
-    from benchbd import Lab, Trained
+    from benchbd import Lab, TrainedModel
 
 
 @defense("oracle", version=1)
@@ -23,7 +23,7 @@ class Oracle(Defense):
         """One of its own, but where nothing is poisoned: there it keeps every sample and shares the undefended one."""
         return super().trainings(attack) if attack.poisons else (UNDEFENDED,)
 
-    def train(self, lab: Lab) -> Trained:
+    def train(self, lab: Lab) -> TrainedModel:
         """Drop the poisoned samples and train.
 
         The truth is reported as suspicion too: its detection columns must read 1.0, else the evaluator's alignment of

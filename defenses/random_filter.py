@@ -13,7 +13,7 @@ from benchbd import Attack, DatasetInfo, Defense, Impossible, Training, UsageErr
 from benchbd.core import params
 
 if TYPE_CHECKING:
-    from benchbd import Lab, Trained
+    from benchbd import Lab, TrainedModel
 
 
 def spec_of(made: Defense) -> str:
@@ -73,10 +73,10 @@ class RandomFilter(Defense):
         """What the imitated defense trains before it names its suspects (all but its last full one), and its own."""
         imitated: Defense = registry.make("defenses", self.of)
         before = list(imitated.trainings(attack))
-        last = max((n for n, training in enumerate(before) if training.what == "full"), default=len(before))
+        last = max((n for n, training in enumerate(before) if training.kind == "full"), default=len(before))
         return (*before[:last], Training("full", ("random-filter", repr(imitated))))
 
-    def train(self, lab: Lab) -> Trained:
+    def train(self, lab: Lab) -> TrainedModel:
         """Rank the samples at random, drop the first, train on the others with the base recipe."""
         n = len(lab.poisoned)
         rank = np.random.default_rng(lab.seed_for("random-filter")).permutation(n)

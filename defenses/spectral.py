@@ -9,7 +9,7 @@ import numpy as np
 from benchbd import UNDEFENDED, Attack, Defense, Training, UsageError, defense
 
 if TYPE_CHECKING:
-    from benchbd import Lab, Trained
+    from benchbd import Lab, TrainedModel
 
 
 class Signature(NamedTuple):
@@ -79,11 +79,11 @@ class Spectral(Defense):
             Training("full", ("spectral", self.eps, self.factor, self.features_of)),
         )
 
-    def train(self, lab: Lab) -> Trained:
+    def train(self, lab: Lab) -> TrainedModel:
         """Train, score, retrain from scratch on what is kept."""
         data = lab.poisoned
         if self.features_of == "no-augmentation":
-            model = lab.train(data, what="feature-model", name="feature model", augment=())
+            model = lab.train(data, kind="feature-model", name="feature model", augment=())
         else:
             model = lab.train(data)
         labels, features = data.labels.numpy(), lab.features(model, data)

@@ -96,10 +96,10 @@ def lab_over(tmp_path: Path) -> Callable[..., Lab]:
     """A lab over a set of four classes, 16 pixels: ``lab_over(data, recipe, model="tiny-net", seed=1, ...)``."""
     import torch
 
-    from benchbd.lab.costs import Ledger
+    from benchbd.lab.costs import CostLedger
     from benchbd.lab.lab import Lab
     from benchbd.plugins.identity import part_of
-    from benchbd.plugins.trained import NetworkPlan
+    from benchbd.plugins.trained import ModelSpec
     from benchbd.storage.artifacts import Store
 
     def build(
@@ -114,11 +114,11 @@ def lab_over(tmp_path: Path) -> Callable[..., Lab]:
         made = registry.make("models", model)
         base: dict[str, Any] = {
             "store": Store(tmp_path / "store"),
-            "network": NetworkPlan(made, part_of(made), classes, 16, normalisation),
+            "network": ModelSpec(made, part_of(made), classes, 16, normalisation),
             "recipe": recipe,
             "seed": 0,
             "device": torch.device("cpu"),
-            "ledger": Ledger(),
+            "ledger": CostLedger(),
             "on_event": lambda event: None,
         }
         return Lab(data, **{**base, **given})

@@ -8,7 +8,7 @@ import time
 from typing import ClassVar
 
 from benchbd.errors import Diverged, Impossible, UsageError
-from benchbd.plugins.contract import Attack, Defense, Model, Stamp, attack, defense, model
+from benchbd.plugins.contract import Attack, Defense, Model, StampContext, attack, defense, model
 
 
 @defense("ends", version=1)
@@ -74,7 +74,7 @@ class Dawdles(Defense):
 class SlowPatch(Attack):
     """Takes its time over stamping."""
 
-    def stamp(self, images, how: Stamp):
+    def stamp(self, images, how: StampContext):
         time.sleep(0.5)
         out = images.clone()
         out[:, :, :4, :4] = 255

@@ -6,7 +6,7 @@ Whatever suspects what is learnt first must suspect exactly the poison. Register
 from __future__ import annotations
 
 from benchbd.core.images import DatasetInfo, Images
-from benchbd.plugins.contract import Attack, Dataset, Stamp, attack, dataset
+from benchbd.plugins.contract import Attack, Dataset, StampContext, attack, dataset
 
 COUNT, CLASSES, SIZE = 240, 4, 16
 
@@ -33,5 +33,5 @@ class Planted(Dataset):
 class White(Attack):
     """The whole image becomes white."""
 
-    def stamp(self, images, how: Stamp):
+    def stamp(self, images, how: StampContext):
         return images.new_full(images.shape, 255)

@@ -6,13 +6,13 @@ from typing import ClassVar
 
 import numpy as np
 
-from benchbd.plugins.contract import Attack, Stamp, attack
+from benchbd.plugins.contract import Attack, StampContext, attack
 
 CALLS: list[str] = []
 
 
 class _White(Attack):
-    def stamp(self, images, how: Stamp):
+    def stamp(self, images, how: StampContext):
         out = images.clone()
         out[:, :, :4, :4] = 255
         return out
@@ -38,11 +38,15 @@ class CleanLabel(_White):
 class Drawn(_White):
     """Draws its trigger."""
 
-    def prepare(self, shop):
+    def prepare(self, workshop):
         CALLS.append("prepare")
-        return {"noise": np.random.default_rng(shop.seed).integers(0, 256, (3, shop.size, shop.size), dtype=np.uint8)}
+        return {
+            "noise": np.random.default_rng(workshop.seed).integers(
+                0, 256, (3, workshop.size, workshop.size), dtype=np.uint8
+            )
+        }
 
-    def stamp(self, images, how: Stamp):
+    def stamp(self, images, how: StampContext):
         import torch
 
         CALLS.append("stamp")
@@ -57,8 +61,8 @@ class Chosen(Drawn):
 
     prepared_from_poison: ClassVar[bool] = True
 
-    def prepare(self, shop):
-        return {**super().prepare(shop), "indices": shop.indices}
+    def prepare(self, workshop):
+        return {**super().prepare(workshop), "indices": workshop.indices}
 
 
 @attack("watch-surrogate", version=1)
@@ -68,18 +72,18 @@ class Surrogate(Drawn):
     def trains(self) -> tuple[str, ...]:
         return ("surrogate",)
 
-    def prepare(self, shop):
-        return {**super().prepare(shop), "head": shop.surrogate().head()[0]}
+    def prepare(self, workshop):
+        return {**super().prepare(workshop), "head": workshop.surrogate().head()[0]}
 
 
 @attack("watch-measured", version=1)
 class Measured(Drawn):
     """Measures what it prepares, finds it weak and says so."""
 
-    def prepare(self, shop):
-        shop.progress("noise", 1, 1, warning="watch-measured: weak noise")
+    def prepare(self, workshop):
+        workshop.progress("noise", 1, 1, warning="watch-measured: weak noise")
         return {
-            **super().prepare(shop),
+            **super().prepare(workshop),
             "success": np.full(1, 0.123456789, np.float32),
             "activation": np.array([[1, 2.5], [3, np.nan]], np.float32),
             "net.bias": np.ones(3, np.float32),
@@ -97,7 +101,7 @@ class Cover(_White):
     def cover_count(self, info) -> int:
         return self.covers
 
-    def cover(self, images, partners, how: Stamp):
+    def cover(self, images, partners, how: StampContext):
         assert not (images == partners).all(), "an image is its own partner"
         out = images.clone()
         out[:, :, :4, :4] = partners[:, :, :4, :4] // 2
@@ -108,7 +112,7 @@ class Cover(_White):
 class BadShape(_White):
     """Returns another shape."""
 
-    def stamp(self, images, how: Stamp):
+    def stamp(self, images, how: StampContext):
         return images[:, :, 1:]
 
 
@@ -116,7 +120,7 @@ class BadShape(_White):
 class BadType(_White):
     """Returns floats."""
 
-    def stamp(self, images, how: Stamp):
+    def stamp(self, images, how: StampContext):
         return images.float()
 
 
@@ -124,7 +128,7 @@ class BadType(_White):
 class BadNone(_White):
     """Returns nothing."""
 
-    def stamp(self, images, how: Stamp):
+    def stamp(self, images, how: StampContext):
         return None
 
 
@@ -132,7 +136,7 @@ class BadNone(_White):
 class BadPrepare(_White):
     """Prepares nothing, wrongly."""
 
-    def prepare(self, shop):
+    def prepare(self, workshop):
         return None
 
 
@@ -140,6 +144,6 @@ class BadPrepare(_White):
 class InPlace(_White):
     """Stamps the very images it is given."""
 
-    def stamp(self, images, how: Stamp):
+    def stamp(self, images, how: StampContext):
         images[:, :, :4, :4] = 255
         return images

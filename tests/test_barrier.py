@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 import torch
 
+from benchbd import testing
 from benchbd.errors import UsageError
 from benchbd.pipeline import run_cell as module
 from benchbd.pipeline.poison import Poisoner, apply
 from benchbd.pipeline.run_cell import _clean_part, execute
 from benchbd.plugins import registry
 from benchbd.storage.artifacts import Store
-from benchbd.testing import checker
 
 HERE = Path(__file__).parent
 DATA = "tiny(train=120,test=40,size=16)"
@@ -34,8 +34,8 @@ def write_secrets(path: Path, attack: str, scratch: Path) -> None:
     """Fingerprints of all that must not be found. The arrays themselves are gone when this returns."""
     spy = registry.load("defenses", "spy").train.__globals__
     whole, singly = spy["whole"], spy["singly"]
-    this = checker.cell(dataset=DATA, attack=attack, defense="spy-clean")
-    made = this.made()
+    this = testing.cell(dataset=DATA, attack=attack, defense="spy-clean")
+    made = this.components()
     poisoner = Poisoner(this, made, Store(scratch), torch.device("cpu"), lambda event: None, None)
     clean, info = poisoner.train_set()
     poison = poisoner.poison(clean, info)
@@ -75,7 +75,7 @@ def spy(tmp_path):
         write_secrets(path, attack, tmp_path / "scratch")
         gc.collect()
         defense = f"{name}(secrets={str(path)!r}, everywhere={everywhere})"
-        this = checker.cell(dataset=DATA, attack=attack, defense=defense)
+        this = testing.cell(dataset=DATA, attack=attack, defense=defense)
         record = execute(this.to_json(), output=tmp_path / "out", device="cpu", on_event=on_event)
         assert record["status"] == "done", record["error"]
         assert record["notes"]["reach"]["arrays"] > 10
@@ -132,7 +132,7 @@ def test_needs_that_are_not_declared_are_refused_with_what_to_say(tmp_path, plug
             f"greedy_{need}.py",
         )
         registry.add_plugin_file(str(path))
-        this = checker.cell(dataset=DATA, attack="watch-dirty", defense=f"greedy-{need}")
+        this = testing.cell(dataset=DATA, attack="watch-dirty", defense=f"greedy-{need}")
         record = execute(this.to_json(), output=tmp_path, device="cpu")
         assert record["status"] == "failed"
         assert f'needs = ("{need}",)' in record["error"]
@@ -200,9 +200,9 @@ def test_the_spy_finds_what_is_hidden(how):
 
 
 LEAKS = {
-    "test images": lambda poisoner, clean, poison: poisoner.made.dataset.load("test", None),
+    "test images": lambda poisoner, clean, poison: poisoner.components.dataset.load("test", None),
     "triggered images": lambda poisoner, clean, poison: poisoner.triggered(
-        poisoner.made.dataset.load("test", None), poisoner.made.dataset.info(), poison
+        poisoner.components.dataset.load("test", None), poisoner.components.dataset.info(), poison
     )[0],
     "originals of poison": lambda poisoner, clean, poison: clean.images.float() / 255,
     "labels": lambda poisoner, clean, poison: clean,
@@ -289,7 +289,7 @@ def test_the_labs_shelf_gives_no_poison_and_nothing_once_the_cell_is_over(tmp_pa
         return lab
 
     monkeypatch.setattr(module, "_open_lab", watching)
-    this = checker.cell(dataset=DATA, attack="watch-drawn", epochs=0)
+    this = testing.cell(dataset=DATA, attack="watch-drawn", epochs=0)
     record = execute(this.to_json(), output=tmp_path, device="cpu")
     assert record["status"] == "done", record["error"]
     assert not isinstance(seen[0], Store)

@@ -208,7 +208,7 @@ def test_a_cell_that_is_not_what_the_plugins_here_make_of_it_is_refused(toys: Pa
 
 
 def test_cells_of_equal_parts_share_their_instances(toys: Path) -> None:
-    first, second = toy_cell().made(), toy_cell(seed=1, defense="toy-defense(beta=0.5)").made()
+    first, second = toy_cell().components(), toy_cell(seed=1, defense="toy-defense(beta=0.5)").components()
     assert first.attack is second.attack
     assert first.defense is not second.defense
     assert (first.defense.beta, second.defense.beta) == (0.001, 0.5)  # type: ignore[attr-defined]

@@ -191,21 +191,21 @@ class Mine(Defense):
 
 @pytest.mark.parametrize("fault", REACHES)
 def test_ways_past_the_barrier_are_seen(inside, plugin_file, fault):
+    from benchbd import testing
     from benchbd.plugins import registry
-    from benchbd.testing import checker
     from benchbd.testing.barrier import keeps_out
 
     (inside / "helper.py").write_text("from benchbd.pipeline.evaluate import accuracy\n")
     registry.add_plugin_file(str(plugin_file(DEFENSE.format(line=REACHES[fault]))))
-    bench = checker.Bench("defenses", "mine")
-    found = checker.faults(bench, keeps_out)
+    bench = testing.PluginUnderTest("defenses", "mine")
+    found = testing.faults(bench, keeps_out)
     assert any(fault in line for line in found), found
 
 
 def test_a_need_that_is_used_is_no_fault(inside, plugin_file):
+    from benchbd import testing
     from benchbd.plugins import registry
-    from benchbd.testing import checker
     from benchbd.testing.barrier import keeps_out
 
     registry.add_plugin_file(str(plugin_file(DEFENSE.format(line="len(lab.clean)"))))
-    assert checker.faults(checker.Bench("defenses", "mine"), keeps_out) == []
+    assert testing.faults(testing.PluginUnderTest("defenses", "mine"), keeps_out) == []

@@ -10,10 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from benchbd import UsageError
+from benchbd import UsageError, testing
 from benchbd.datasets.csvfolder import CsvFolder
 from benchbd.plugins import registry
-from benchbd.testing import checker
 
 
 @pytest.fixture
@@ -66,7 +65,7 @@ def test_it_is_read_as_the_csv_says(data):
 @pytest.mark.parametrize("split", [True, False])
 def test_it_keeps_what_every_data_set_promises(data, split):
     data(split=split)
-    assert checker.check("datasets", "csv-folder") == []
+    assert testing.check("datasets", "csv-folder") == []
 
 
 @given(counts=st.lists(st.integers(2, 30), min_size=2, max_size=6), share=st.floats(0.01, 0.99), seed=st.integers(0, 9))

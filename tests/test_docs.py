@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 import pytest
 
+from benchbd import testing
 from benchbd.cli import VERBS, main, parser
 from benchbd.cli.common import load_plan
 from benchbd.cli.plot import FIGURES
@@ -25,7 +26,6 @@ from benchbd.plan import matrix, matrix_file
 from benchbd.plugins import registry
 from benchbd.report.figures import panels, plots
 from benchbd.storage import results_file as report_records
-from benchbd.testing import checker
 
 ROOT = Path(__file__).parents[1]
 DOCS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -132,7 +132,7 @@ def test_the_defense_of_the_readme_keeps_its_promises(tmp_path, fresh_registry, 
     (tmp_path / "my_defense.py").write_text(code)
     registry.add_plugin_file(str(tmp_path / "my_defense.py"))
     # It leaves the plan's counts to the default, which the text does not speak of.
-    found = [line for line in checker.check("defenses", "trim") if ": trains_what_it_says: " not in line]
+    found = [line for line in testing.check("defenses", "trim") if ": trains_what_it_says: " not in line]
     assert found == []
 
 

@@ -15,13 +15,13 @@ import numpy as np
 import pytest
 import torch
 
+from benchbd import testing
 from benchbd.lab import lab as lab_module
 from benchbd.pipeline.run_cell import execute
-from benchbd.plan import matrix
 from benchbd.plan.cell import Cell
+from benchbd.plan.trainings import shared_trainings
 from benchbd.plugins import registry
 from benchbd.storage import records
-from benchbd.testing import checker
 
 HERE = Path(__file__).parent
 DATA, MODEL, ATTACKS = "digits(train=200,test=60)", "resnet18(width=4)", ("none", "bn-g", "blend")
@@ -56,11 +56,11 @@ def specs() -> list[str]:
 
 def cells_of(attacks=ATTACKS, defenses=None, **given) -> tuple[Cell, ...]:
     base = {"dataset": DATA, "model": MODEL, "epochs": 1, "batch_size": 50, **given}
-    return tuple(checker.cell(**base, attack=a, defense=d) for a in attacks for d in defenses or specs())
+    return tuple(testing.cell(**base, attack=a, defense=d) for a in attacks for d in defenses or specs())
 
 
 def predicted(cells) -> Counter:
-    return Counter(training.what for _, training in matrix.trainings(cells))
+    return Counter(training.kind for _, training in shared_trainings(cells))
 
 
 def computed(found) -> Counter:
@@ -111,8 +111,8 @@ def test_as_many_trainings_are_done_as_the_plan_says(whole):
     metas = [json.loads(p.read_text()) for p in (output / "store" / "model").rglob("meta.json")]
     assert sum(meta["facts"]["epochs"] > 0 for meta in metas) == predicted(cells).total()
     for record, cell in zip(found, cells, strict=True):
-        made = cell.made()
-        assert Counter(record["trainings"]) == Counter(t.what for t in made.defense.trainings(made.attack))
+        made = cell.components()
+        assert Counter(record["trainings"]) == Counter(t.kind for t in made.defense.trainings(made.attack))
 
 
 def test_a_row_shares_and_a_second_run_trains_nothing(whole):
@@ -202,7 +202,7 @@ def find(tmp_path, fresh_registry):
 
     def go(defense: str, epochs: int = 1, **given) -> dict:
         base = {"dataset": "planted", "model": "tiny-net", "attack": "white", "epochs": epochs, "batch_size": 32}
-        this = checker.cell(**base, defense=defense, **given)
+        this = testing.cell(**base, defense=defense, **given)
         record = execute(this.to_json(), output=tmp_path, device="cpu")
         assert record["status"] == "done", record["error"]
         assert record["poison"]["count"] == POISON

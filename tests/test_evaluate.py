@@ -11,14 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import precision_score, recall_score, roc_auc_score
 
-from benchbd import engine
+from benchbd import engine, testing
 from benchbd.core.images import Images, Normalisation
 from benchbd.lab.lab import Suspicion
 from benchbd.pipeline.evaluate import accuracy, auroc, curve, detection, histogram
 from benchbd.pipeline.run_cell import execute
 from benchbd.plugins import registry
 from benchbd.plugins.train_set import TrainSet
-from benchbd.testing import checker
 
 CPU = torch.device("cpu")
 
@@ -110,7 +109,7 @@ def test_accuracies_are_shares_of_the_right_images():
 
 
 def test_a_curve_is_what_each_network_would_score_alone_and_prunings_share_a_pass(lab_over, monkeypatch):
-    made = checker.cell(dataset="tiny(train=80,test=60,size=16)").made()
+    made = testing.cell(dataset="tiny(train=80,test=60,size=16)").components()
     train, test = (made.dataset.load(split, None) for split in ("train", "test"))
     lab = lab_over(TrainSet(train.images, train.labels, "ab" * 32), made.recipe)
     short = lab.train(lab.poisoned, epochs=1, name="short", trace=True)
@@ -138,7 +137,7 @@ def test_a_real_cells_numbers_come_out_of_its_stored_model_again(tmp_path):
     """Nothing of the evaluator is used: the weights from their file, the patch pixel by pixel, plain torch."""
     from safetensors.torch import load_file
 
-    this = checker.cell(
+    this = testing.cell(
         dataset="digits(train=500,test=200)", model="lenet", attack="bn-g(target=4)", epochs=2, augment=[], lr=2e-3
     )
     record = execute(this.to_json(), output=tmp_path, device="cpu")
@@ -167,7 +166,7 @@ def test_a_real_cells_numbers_come_out_of_its_stored_model_again(tmp_path):
 
 
 def test_a_network_is_measured_in_eval_mode_and_left_alone():
-    checker.register()
+    testing.register()
     net = engine.build(registry.make("models", "tiny-net"), 4, 16, Normalisation((0.5,) * 3, (0.5,) * 3), 0).train()
     before = {k: v.clone() for k, v in net.state_dict().items()}
     x = torch.randint(0, 255, (9, 3, 16, 16), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))

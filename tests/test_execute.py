@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 import torch
 
+from benchbd import testing
 from benchbd.errors import UsageError
 from benchbd.pipeline.run_cell import execute
 from benchbd.plan.cell import Cell, identity
 from benchbd.plugins import registry
 from benchbd.storage import artifacts, records
 from benchbd.storage import results_file as reading
-from benchbd.testing import checker
 
 PLUGINS = Path(__file__).with_name("execute_plugins.py")
 SMALL = "tiny(train=80,test=20,size=16)"
@@ -32,7 +32,7 @@ def _ready(monkeypatch, fresh_registry, one_thread):
 
 
 def cell(defense: str = "none", **given) -> Cell:
-    return checker.cell(**{"dataset": SMALL, "attack": "tiny-patch", "defense": defense, "epochs": 1, **given})
+    return testing.cell(**{"dataset": SMALL, "attack": "tiny-patch", "defense": defense, "epochs": 1, **given})
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from benchbd import engine
+from benchbd import engine, testing
 from benchbd.core.recipe import Recipe
 from benchbd.errors import Diverged, UsageError
 from benchbd.pipeline.poison import clean_set
@@ -18,7 +18,6 @@ from benchbd.plugins import registry
 from benchbd.plugins.identity import part_of
 from benchbd.storage.artifacts import Store
 from benchbd.storage.checkpoint import Checkpoint
-from benchbd.testing import checker
 
 pytestmark = pytest.mark.usefixtures("one_thread", "fresh_registry")
 
@@ -50,7 +49,7 @@ class Spoiled:
 @pytest.fixture
 def open_lab(lab_over, tmp_path, monkeypatch):
     monkeypatch.setattr(os, "fsync", lambda descriptor: None)
-    checker.register()
+    testing.register()
     tiny = registry.make("datasets", "tiny", train=64, size=16)
     data = clean_set(part_of(tiny), tiny.load("train", None))
 
@@ -61,8 +60,8 @@ def open_lab(lab_over, tmp_path, monkeypatch):
     return build
 
 
-def train(lab, routine=None, **how):
-    return lab.train(lab.poisoned, routine=routine or Smoothed(), **how)
+def train(lab, training_loop=None, **how):
+    return lab.train(lab.poisoned, training_loop=training_loop or Smoothed(), **how)
 
 
 def same(one, two):
@@ -72,9 +71,9 @@ def same(one, two):
 
 def test_it_is_trained_once_and_charged_to_all_who_ask(open_lab, monkeypatch):
     first_lab, lab = open_lab(), open_lab()
-    first = train(first_lab, name="smoothed", what="feature-model")
-    monkeypatch.setattr(engine, "fit_by", lambda *args, **kwargs: pytest.fail("trained again"))
-    again = train(lab, name="smoothed", what="feature-model")
+    first = train(first_lab, name="smoothed", kind="feature-model")
+    monkeypatch.setattr(engine, "fit_with_loop", lambda *args, **kwargs: pytest.fail("trained again"))
+    again = train(lab, name="smoothed", kind="feature-model")
     assert again.key == first.key
     assert same(first, again)
     assert first.epoch_losses == again.epoch_losses
@@ -103,7 +102,7 @@ def test_all_that_decides_it_is_in_its_key(open_lab):
         train(open_lab(owner=["mine", 1, "changed"])).key,
     ]
     assert len(set(keys)) == len(keys)
-    assert train(open_lab(checkpoint_every=1.0), name="x", what="teacher").key == keys[0]
+    assert train(open_lab(checkpoint_every=1.0), name="x", kind="teacher").key == keys[0]
 
 
 def test_a_start_is_where_it_starts(open_lab):
@@ -153,6 +152,6 @@ def test_a_loss_that_is_not_finite_ends_it_with_its_name(open_lab):
         (Smoothed(), {"perturb": Smoothed()}, "takes no weights, judge, loss and perturb"),
     ],
 )
-def test_what_makes_no_sense_is_refused_in_one_line(open_lab, routine, how, reason):
+def test_what_makes_no_sense_is_refused_in_one_line(open_lab, training_loop, how, reason):
     with pytest.raises(UsageError, match=reason):
-        train(open_lab(), routine, **how)
+        train(open_lab(), training_loop, **how)

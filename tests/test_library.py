@@ -10,16 +10,15 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from benchbd import UsageError, load_results, run_matrix
+from benchbd import UsageError, load_results, run_matrix, testing
 from benchbd.plugins import registry
-from benchbd.testing import checker
 
 RESULTS = Path(__file__).parents[1] / "leaderboard" / "results.jsonl"
 
 
 @pytest.fixture
 def tiny(fresh_registry, one_thread):
-    checker.register()
+    testing.register()
     return {
         "name": "mine",
         "recipe": {"epochs": 1, "batch_size": 32, "augment": []},

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
+from benchbd import testing
 from benchbd.core.recipe import Recipe
 from benchbd.errors import UsageError
 from benchbd.lab.lab import Lab
@@ -15,7 +16,6 @@ from benchbd.lab.packed_training import train_packed
 from benchbd.pipeline.poison import clean_set
 from benchbd.plugins import registry
 from benchbd.plugins.identity import part_of
-from benchbd.testing import checker
 
 pytestmark = pytest.mark.usefixtures("one_thread", "fresh_registry")
 
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.usefixtures("one_thread", "fresh_registry")
 @pytest.fixture
 def lab(lab_over: Callable[..., Lab], monkeypatch: pytest.MonkeyPatch) -> Lab:
     monkeypatch.setattr(os, "fsync", lambda descriptor: None)
-    checker.register()
+    testing.register()
     made = registry.make("datasets", "tiny", train=48, size=16)
     data = clean_set(part_of(made), made.load("train", None))
     return lab_over(data, Recipe(epochs=2, batch_size=16, augment=()), "resnet-s")
@@ -33,7 +33,7 @@ def test_a_pack_equals_single_trainings_and_is_stored_once(lab: Lab) -> None:
     packed = train_packed(lab, lab.poisoned, repeats=range(3))
     assert lab._ledger.computed == {"teacher": 1}
     for repeat, one in enumerate(packed):
-        alone = lab.train(lab.poisoned, what="teacher", name="alone", repeat=repeat)
+        alone = lab.train(lab.poisoned, kind="teacher", name="alone", repeat=repeat)
         assert one.epoch_losses == pytest.approx(alone.epoch_losses, rel=1e-3)
         assert one.key != alone.key
         losses = lab.losses(one, lab.poisoned)

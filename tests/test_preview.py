@@ -16,7 +16,7 @@ from benchbd.core.recipe import Recipe
 from benchbd.errors import Diverged, Impossible
 from benchbd.pipeline.preview import Shown, draw_sheet, norms, poisoner_for, show
 from benchbd.pipeline.trigger_image import amplified
-from benchbd.plugins.contract import Stamp
+from benchbd.plugins.contract import StampContext
 
 
 def poisoner(attack: str, folder: Path):
@@ -94,7 +94,7 @@ def test_prepared_triggers_are_those_of_a_run(tmp_path):
     clean, info = made.train_set()
     poison = made.poison(clean, info)
     images = torch.from_numpy(shown.clean)
-    again = made.made.attack.stamp(images, Stamp("train", np.arange(2), poison.trigger, 0))
+    again = made.made.attack.stamp(images, StampContext("train", np.arange(2), poison.trigger, 0))
     assert np.array_equal(again.numpy(), shown.poisoned)
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchbd import engine
+from benchbd import engine, testing
 from benchbd.errors import UsageError
 from benchbd.lab.stages import STAGE_KINDS, Stages
 from benchbd.pipeline.probe_training import KIND, Watched
@@ -20,7 +20,6 @@ from benchbd.plan import matrix, shipped
 from benchbd.plan.cell import Cell, identity
 from benchbd.plan.probe import Probe
 from benchbd.plugins import registry
-from benchbd.testing import checker
 
 DATA = "tiny(train=120,test=40,size=16)"
 EPOCHS = 3
@@ -34,7 +33,7 @@ def _ready(monkeypatch, fresh_registry, one_thread):
 
 def cell(probe: dict | None = ASKED, defense: str = "none", **recipe) -> Cell:
     given = {"dataset": DATA, "attack": "tiny-patch", "epochs": EPOCHS, "schedule": "constant", **recipe}
-    made = checker.cell(defense=defense, **given)
+    made = testing.cell(defense=defense, **given)
     spec = None if probe is None else Probe.parse(probe, made.recipe["epochs"]).spec()
     return dataclasses.replace(made, probe=spec)
 
@@ -70,7 +69,7 @@ def truth_of(this: Cell, folder: Path) -> tuple[float, float, int]:
     from benchbd.pipeline.poison import Poisoner, apply
     from benchbd.storage.artifacts import Store
 
-    made, store = this.made(), Store(folder / "store")
+    made, store = this.components(), Store(folder / "store")
     poisoner = Poisoner(this, made, store, torch.device("cpu"), lambda event: None, None)
     clean, info = poisoner.train_set()
     poison = poisoner.poison(clean, info)
@@ -98,7 +97,7 @@ def test_features_are_placed_in_the_plane_beside_their_labels_and_the_truth(tmp_
 
 
 def test_a_clean_row_has_clean_losses_and_no_poisoned_ones(tmp_path):
-    note = run(dataclasses.replace(cell(), attack=checker.cell().attack), tmp_path)["notes"]["probe"]
+    note = run(dataclasses.replace(cell(), attack=testing.cell().attack), tmp_path)["notes"]["probe"]
     assert all(note["clean_mean"])
     assert note["poison_mean"] == [None] * EPOCHS
     assert note["poison_over_clean_mean"] == [0] * EPOCHS
@@ -314,7 +313,7 @@ def test_the_record_keeps_a_small_picture_of_a_poisoned_image(tmp_path):
     assert (after[~square] == before[~square]).all()
     assert (difference[~square] == 128).all()
     assert (difference[square] > 128).all()
-    clean = run(dataclasses.replace(cell(None), attack=checker.cell().attack), tmp_path / "b")
+    clean = run(dataclasses.replace(cell(None), attack=testing.cell().attack), tmp_path / "b")
     assert "trigger_png" not in clean["notes"]
 
 

@@ -23,7 +23,7 @@ def test_smoke_keeps_every_cell_and_shrinks_it_to_a_few_steps(name: str) -> None
     }
     assert [s.cell.attack.name for s in shrunk.skipped] == [s.cell.attack.name for s in whole.skipped]
     for cell in shrunk.cells:
-        info, recipe = cell.made().dataset.info(), cell.made().recipe
+        info, recipe = cell.components().dataset.info(), cell.components().recipe
         assert recipe.epochs * math.ceil(info.train / recipe.batch_size) <= STEPS, cell.label
         assert info.test <= IMAGES, cell.label
         short = {k: v for k, v in cell.defense.params.items() if k.endswith("_epochs") and v is not None}
@@ -38,4 +38,4 @@ def test_a_control_imitates_the_shrunk_defense() -> None:
 
 def test_what_is_set_wins_over_smoke() -> None:
     plan = matrix.load("cifar10-small", seeds=[0], smoke=True, sets=["dataset.train=5000", "epochs=2"])
-    assert {(cell.made().dataset.info().train, cell.recipe["epochs"]) for cell in plan.cells} == {(5000, 2)}
+    assert {(cell.components().dataset.info().train, cell.recipe["epochs"]) for cell in plan.cells} == {(5000, 2)}

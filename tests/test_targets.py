@@ -8,18 +8,18 @@ import numpy as np
 import pytest
 import torch
 
+from benchbd import testing
 from benchbd.core.images import DatasetInfo, Images
 from benchbd.errors import UsageError
 from benchbd.pipeline.evaluate import accuracy, curve
 from benchbd.pipeline.poison import Poisoner, apply
 from benchbd.pipeline.preview import show
 from benchbd.pipeline.run_cell import execute
-from benchbd.pipeline.selection import draw, targets
-from benchbd.plan.shared_work import stages_of
+from benchbd.pipeline.selection import select_poison, targets
+from benchbd.plan.shared_work import shared_work_of
 from benchbd.plugins import registry
 from benchbd.plugins.train_set import TrainSet
 from benchbd.storage.artifacts import Store
-from benchbd.testing import checker
 
 PLUGINS = '''
     class Corner(Attack):
@@ -85,8 +85,8 @@ def _ready(monkeypatch, one_thread, plugin_file):
 @pytest.fixture
 def poisoner(tmp_path):
     def build(attack: str, where: str = "store") -> Poisoner:
-        this = checker.cell(attack=attack, dataset="tiny(train=200,test=40,size=16)")
-        return Poisoner(this, this.made(), Store(tmp_path / where), torch.device("cpu"), lambda event: None, None)
+        this = testing.cell(attack=attack, dataset="tiny(train=200,test=40,size=16)")
+        return Poisoner(this, this.components(), Store(tmp_path / where), torch.device("cpu"), lambda event: None, None)
 
     return build
 
@@ -99,13 +99,13 @@ def test_an_attack_has_one_target_unless_it_says_otherwise():
 
 def test_the_pool_of_other_classes_is_of_images_to_be_taken_for_another():
     labels = np.arange(200) % 4
-    part = checker.cell().dataset
+    part = testing.cell().dataset
     attack = registry.make("attacks", "pairs(pool='non-target', rate=0.5)")
     assert attack.budget(INFO) == (100, 100)
-    assert set(labels[draw(attack, INFO, labels, 0, part)]) == {0, 1}
+    assert set(labels[select_poison(attack, INFO, labels, 0, part)]) == {0, 1}
     attack = registry.make("attacks", "pairs-clean")
     assert attack.budget(INFO) == (50, 100)
-    assert set(labels[draw(attack, INFO, labels, 0, part)]) == {2, 3}
+    assert set(labels[select_poison(attack, INFO, labels, 0, part)]) == {2, 3}
 
 
 def test_labels_records_and_pictures_follow_the_targets(poisoner):
@@ -132,7 +132,7 @@ def test_success_is_measured_on_images_that_are_to_be_taken_for_another_class(po
 
 
 def test_each_image_has_its_own_target_in_accuracies_and_curves(lab_over):
-    made = checker.cell(dataset="tiny(train=80,test=60,size=16)").made()
+    made = testing.cell(dataset="tiny(train=80,test=60,size=16)").components()
     train, test = (made.dataset.load(split, None) for split in ("train", "test"))
     lab = lab_over(TrainSet(train.images, train.labels, "ab" * 32), made.recipe)
     trained = lab.train(lab.poisoned, epochs=6, lr=5e-3, batch_size=16, augment=())
@@ -176,18 +176,18 @@ def test_poison_that_carries_another_label_than_its_target_is_counted(poisoner):
 
 
 def test_the_contract_wants_poison_to_carry_its_target_more_often_than_not():
-    assert checker.check("attacks", "half") == []
-    wrong = checker.check("attacks", "mostly-astray")
+    assert testing.check("attacks", "half") == []
+    wrong = testing.check("attacks", "mostly-astray")
     assert [line.partition("labels: ")[2] for line in wrong] == [
         "100% of the poisoned images do not carry their target's label"
     ]
-    assert checker.check("attacks", "pairs") == []
+    assert testing.check("attacks", "pairs") == []
 
 
 def test_a_record_of_an_attack_with_several_targets_can_be_read_again(tmp_path):
     from benchbd.storage import records
 
-    this = checker.cell(attack="pairs", dataset="tiny(train=80,test=40,size=16)")
+    this = testing.cell(attack="pairs", dataset="tiny(train=80,test=40,size=16)")
     record = execute(this.to_json(), output=tmp_path, device="cpu")
     assert (record["status"], record["error"]) == ("done", None)
     again = records.read_record(tmp_path, this.id)
@@ -197,8 +197,8 @@ def test_a_record_of_an_attack_with_several_targets_can_be_read_again(tmp_path):
 
 def test_rates_wait_for_one_another_only_where_the_trigger_does_not_depend_on_them():
     def common(name: str) -> bool:
-        cells = [checker.cell(attack=f"{name}(rate={rate})") for rate in (0.1, 0.2)]
-        one, two = (stages_of(cells)[cell.id] for cell in cells)
+        cells = [testing.cell(attack=f"{name}(rate={rate})") for rate in (0.1, 0.2)]
+        one, two = (shared_work_of(cells)[cell.id] for cell in cells)
         return any(key[0] == "trigger" for key in one.light | one.heavy & two.light | two.heavy)
 
     assert common("l2")

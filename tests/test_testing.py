@@ -6,9 +6,9 @@ import os
 
 import pytest
 
+from benchbd import testing
 from benchbd.errors import UsageError
 from benchbd.plugins import registry
-from benchbd.testing import checker
 from benchbd.testing.promises import CHECKS
 
 
@@ -20,7 +20,7 @@ def _quick(monkeypatch, fresh_registry, one_thread):
 def said(kind: str, line: str) -> list[str]:
     """What the check that ``line`` begins with says about the plugin ``mine``."""
     check = next(c for c in CHECKS[kind] if c.__name__ == line.partition(":")[0])
-    return [f"{check.__name__}: {fault}" for fault in checker.faults(checker.Bench(kind, "mine"), check)]
+    return [f"{check.__name__}: {fault}" for fault in testing.faults(testing.PluginUnderTest(kind, "mine"), check)]
 
 
 ATTACK = '''
@@ -93,7 +93,7 @@ DEFENSES = {
     ),
     "trains_what_it_says: under none, trainings() says {'full': 1}, a cell trains {'teacher': 1, 'full': 1}": (
         "",
-        "lab.train(lab.poisoned, what='teacher', epochs=0)",
+        "lab.train(lab.poisoned, kind='teacher', epochs=0)",
     ),
     "keeps_out: needs names 'labels'": ("needs = ('labels',)", ""),
     "keeps_out: it sees the truth, so it is a control": ("needs = ('truth',)", ""),
@@ -186,7 +186,7 @@ def test_broken_datasets(plugin_file, line):
     parts = {"extra": "pass", "info": "4, 8, 8, 4, None, 1", "load": "pass", **DATASETS[line]}
     registry.add_plugin_file(str(plugin_file(DATASET.format(**parts))))
     assert any(f.startswith(line) for f in said("datasets", line)), said("datasets", line)
-    found = checker.check("datasets", "mine")
+    found = testing.check("datasets", "mine")
     assert all(f.startswith("dataset 'mine' (") and "mine.py:" in f and "\n" not in f for f in found)
     assert any(f"): {line}" in f for f in found)
 
@@ -203,12 +203,12 @@ def test_broken_datasets(plugin_file, line):
 def test_sound_plugins_pass(plugin_file, kind, text):
     """What the broken ones above are made from."""
     registry.add_plugin_file(str(plugin_file(text)))
-    assert checker.check(kind, "mine") == []
+    assert testing.check(kind, "mine") == []
 
 
 def test_unknown_and_missing_things_are_told():
     with pytest.raises(UsageError, match="no attack is called"):
-        checker.check("attacks", "nonesuch")
+        testing.check("attacks", "nonesuch")
 
 
 def test_a_data_set_whose_files_are_missing_is_not_checked(plugin_file):
@@ -216,6 +216,6 @@ def test_a_data_set_whose_files_are_missing_is_not_checked(plugin_file):
         extra="def missing(self, root): return 'put x into y'", info="1, 1, 1, 1, None, 0", load="1 / 0"
     )
     registry.add_plugin_file(str(plugin_file(text)))
-    found = checker.check("datasets", "mine")
+    found = testing.check("datasets", "mine")
     assert len(found) == 1
     assert found[0].endswith("not checked: put x into y")

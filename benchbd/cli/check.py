@@ -9,7 +9,7 @@ from benchbd.cli.common import add_plugin_files, add_plugins, refuse_empty, writ
 from benchbd.errors import UsageError, did_you_mean, shown
 
 if TYPE_CHECKING:
-    from benchbd.plugins.scan import Entry
+    from benchbd.plugins.scan import PluginEntry
 
 EPILOG = """\
 NAME is a plugin's: a built-in one, one of an installed package, or one of a file named with --plugin; with parameters
@@ -49,13 +49,13 @@ def run(args: argparse.Namespace) -> int:
 
     import torch
 
-    from benchbd.testing import checker
+    from benchbd import testing
     from benchbd.testing.promises import CHECKS
 
     torch.set_num_threads(1)
     broken = 0
     for entry, given in wanted:
-        found = checker.check(entry.kind, entry.name, limit, **given)
+        found = testing.check(entry.kind, entry.name, limit, **given)
         for line in found:
             write(line)
         if not found:
@@ -64,7 +64,7 @@ def run(args: argparse.Namespace) -> int:
     return 1 if broken else 0
 
 
-def _wanted(args: argparse.Namespace) -> list[tuple[Entry, dict[str, Any]]]:
+def _wanted(args: argparse.Namespace) -> list[tuple[PluginEntry, dict[str, Any]]]:
     """The plugins to check, each with the parameters given. Raises UsageError."""
     from benchbd.plugins import registry
     from benchbd.plugins.spec import parse_spec

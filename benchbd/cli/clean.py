@@ -42,7 +42,7 @@ def run(args: argparse.Namespace) -> int:
     import shutil
 
     from benchbd.storage.cell_locks import running
-    from benchbd.storage.cleanup import sweep
+    from benchbd.storage.cleanup import remove_stale_files
     from benchbd.storage.records import read_record
 
     output = output_folder(args)
@@ -62,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
     if args.logs:
         logs = [p for p in _files(output / "logs", "*.log") if statuses.get(p.stem) in ("done", "skipped")]
         doomed.append((f"{len(logs)} logs", logs))
-    found = sweep(output, older_than=0.0, remove=False)
+    found = remove_stale_files(output, older_than=0.0, remove=False)
     write(f"litter of dead processes: {found.locks} lock files, {found.temporary} temporary files")
     for what, paths in doomed:
         write(f"{what}: {_size(paths) / 2**20:,.1f} MiB")
@@ -72,7 +72,7 @@ def run(args: argparse.Namespace) -> int:
     if not args.yes and not _agreed(output):
         write("nothing was removed")
         return 1
-    sweep(output, older_than=0.0)
+    remove_stale_files(output, older_than=0.0)
     for _, paths in doomed:
         for path in paths:
             if path.is_symlink() or path.is_file():

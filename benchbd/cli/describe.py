@@ -11,7 +11,7 @@ from benchbd.cli.common import add_plugin_files, add_plugins, columns, write, wr
 from benchbd.errors import BenchbdError, UsageError, did_you_mean, shown
 
 if TYPE_CHECKING:
-    from benchbd.plugins.scan import Entry
+    from benchbd.plugins.scan import PluginEntry
 
 
 def register(verbs: Any) -> None:
@@ -43,7 +43,7 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _facts(entry: Entry) -> dict[str, Any]:
+def _facts(entry: PluginEntry) -> dict[str, Any]:
     from benchbd.core import params
     from benchbd.plugins import registry
 

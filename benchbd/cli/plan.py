@@ -56,7 +56,7 @@ def register(verbs: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Tell the plan."""
     from benchbd.errors import BenchbdError
-    from benchbd.plan import matrix
+    from benchbd.plan.trainings import shared_trainings
     from benchbd.run import simulate
     from benchbd.run.costs import earlier_records
 
@@ -66,7 +66,7 @@ def run(args: argparse.Namespace) -> int:
     records = _read(output, [cell.id for cell in plan.cells if cell.id in there])
     status = {cell.id: str(records[cell.id]["status"]) if cell.id in records else "missing" for cell in plan.cells}
     left = [cell for cell in plan.cells if status[cell.id] not in SETTLED]
-    wanted = matrix.trainings(left)
+    wanted = shared_trainings(left)
     artifacts = _artifacts(output / "store")
     stored = _stored(plan.cells, records, artifacts) if artifacts else set()
     if artifacts and not wanted.keys() <= stored:
@@ -75,9 +75,9 @@ def run(args: argparse.Namespace) -> int:
         others = _read(output, there - status.keys())
         with suppress(BenchbdError):
             stored |= _stored(_akin(others, left), others, artifacts)
-    counts = Counter(training.what for row, training in wanted if (row, training) not in stored)
+    counts = Counter(training.kind for row, training in wanted if (row, training) not in stored)
     retries = _retries({key: cells for key, cells in wanted.items() if key not in stored})
-    alone = Counter(training.what for (_, training), cells in wanted.items() for _ in cells)
+    alone = Counter(training.kind for (_, training), cells in wanted.items() for _ in cells)
     missing = _missing(plan, args.data)
     found = simulate.estimate(plan.cells, earlier_records(output)) if gpus else None
     simulated = [] if found is None else [simulate.simulate(found.jobs, number) for number in gpus]
@@ -118,8 +118,8 @@ def _retries(wanted: Mapping[TrainingKey, Iterable[Cell]]) -> Counter[str]:
     """How many more trainings there may be where each that may be begun anew is, as often as it may be."""
     found: Counter[str] = Counter()
     for (_, training), cells in wanted.items():
-        tries = [cell.defense.params.get(f"{training.what}_tries") for cell in cells]
-        found[training.what] += max((n for n in tries if isinstance(n, int)), default=1) - 1
+        tries = [cell.defense.params.get(f"{training.kind}_tries") for cell in cells]
+        found[training.kind] += max((n for n in tries if isinstance(n, int)), default=1) - 1
     return +found
 
 
@@ -153,18 +153,19 @@ def _stored(cells: Iterable[Cell], records: Records, artifacts: Collection[str])
     a record counts what its cell trained before it ended, and names every artifact. Where these are all there, so are
     the trainings; where its poisoned set is, so is what the attack had trained for it.
     """
-    from benchbd.plan import matrix
+
+    from benchbd.plan.trainings import planned_trainings
 
     found: set[TrainingKey] = set()
-    for cell, asked in matrix.asked(cell for cell in cells if cell.id in records):
+    for cell, planned in planned_trainings(cell for cell in cells if cell.id in records):
         kept, trained = records[cell.id]["artifacts"], Counter(_numbers(records[cell.id]["trainings"]))
         if str(kept.get("poisoned_set")) in artifacts:
-            found.update(asked.attack)
+            found.update(planned.attack)
         if not _all_in(kept.get("stages"), artifacts):
             continue
-        for key in asked.defense:
-            trained[key[1].what] -= 1
-            if trained[key[1].what] >= 0:
+        for key in planned.defense:
+            trained[key[1].kind] -= 1
+            if trained[key[1].kind] >= 0:
                 found.add(key)
     return found
 
@@ -195,7 +196,7 @@ def _missing(plan: Plan, root: str | None) -> list[str]:
     lines = []
     for cell in {c.dataset.json: c for c in plan.cells}.values():
         with registry.blame("datasets", cell.dataset.name):
-            line = cell.made().dataset.missing(folder)
+            line = cell.components().dataset.missing(folder)
         if line:
             lines.append(line)
     return lines

@@ -44,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
     for cell in rows.values():
         row = f"{cell.dataset.text}/{cell.model.text}/{cell.attack.text}/s{cell.seed}"
         try:
-            poisoner = Poisoner(cell, cell.made(), store, device, _warned, root)
+            poisoner = Poisoner(cell, cell.components(), store, device, _warned, root)
             clean, info = poisoner.train_set()
             poison = poisoner.poison(clean, info)
         except BenchbdError as error:

@@ -46,7 +46,7 @@ def run(args: argparse.Namespace) -> int:
     """Run, summarise, show."""
     from benchbd.run import run_cells
     from benchbd.run.display.choose import make_display
-    from benchbd.run.prepare import begin
+    from benchbd.run.prepare import prepare_output
     from benchbd.run.summary import summary
 
     plan = load_plan(args)
@@ -57,7 +57,7 @@ def run(args: argparse.Namespace) -> int:
     # All that can be wrong with what was given is said before anything is written.
     settings = run_settings(args, rerun=args.rerun)
     output = output_folder(args)
-    settings = begin(plan, settings, output)
+    settings = prepare_output(plan, settings, output)
     outcome = run_cells(plan.cells, settings, make_display(args.display))
     if args.display != "none":
         labels = {cell.id: cell.label for cell in plan.cells}

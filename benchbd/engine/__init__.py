@@ -3,30 +3,30 @@
 from __future__ import annotations
 
 from benchbd.core.seeding import seed_for
+from benchbd.engine.epoch_weights import PerEpochWeights, WeightFunction
 from benchbd.engine.fit import Checkpoint, Fit, fit
 from benchbd.engine.network import Classifier, build
 from benchbd.engine.passes import features_of, logits_of, losses_of
 from benchbd.engine.precision import Precision, choose_precision
-from benchbd.engine.reweigh import Reweigh, Weigh
-from benchbd.engine.routine import Routine, Run, fit_by
 from benchbd.engine.step import Loss, Perturb, weighted_mean
+from benchbd.engine.training_loop import LoopContext, TrainingLoop, fit_with_loop
 
 __all__ = [
     "Checkpoint",
     "Classifier",
     "Fit",
+    "LoopContext",
     "Loss",
+    "PerEpochWeights",
     "Perturb",
     "Precision",
-    "Reweigh",
-    "Routine",
-    "Run",
-    "Weigh",
+    "TrainingLoop",
+    "WeightFunction",
     "build",
     "choose_precision",
     "features_of",
     "fit",
-    "fit_by",
+    "fit_with_loop",
     "logits_of",
     "losses_of",
     "seed_for",

@@ -14,13 +14,13 @@ from torch import Tensor, nn
 from benchbd.core.recipe import Recipe
 from benchbd.core.seeding import seed_for
 from benchbd.engine.augment import draw_epoch, resident
+from benchbd.engine.batch_buffer import BatchBuffer, too_large
+from benchbd.engine.epoch_weights import PerEpochWeights
 from benchbd.engine.graph import CudaRecorder, GraphedStep
 from benchbd.engine.network import Classifier
 from benchbd.engine.precision import Precision, arithmetic
-from benchbd.engine.reweigh import Reweigh
 from benchbd.engine.state import make_optimizer, restore, set_lr, snapshot
 from benchbd.engine.step import Loss, Perturb, Step, training_mode
-from benchbd.engine.window import Window, too_large
 from benchbd.errors import BenchbdError, Diverged
 
 PROGRESS_EVERY = 0.2
@@ -58,7 +58,7 @@ class Checkpoint(Protocol):
     """Where an unfinished training is kept."""
 
     def due(self) -> bool:
-        """Whether to save now. Asked after every step, so it must be cheap."""
+        """Whether to save now. PlannedTrainings after every step, so it must be cheap."""
         ...
 
     def save(self, state: dict[str, Any], /) -> None:
@@ -108,7 +108,7 @@ def fit(
     precision: Precision,
     seed: int,
     weights: Tensor | None = None,
-    reweigh: Reweigh | None = None,
+    epoch_weights: PerEpochWeights | None = None,
     loss: Loss | None = None,
     perturb: Perturb | None = None,
     on_progress: Callable[[dict[str, Any]], None] | None = None,
@@ -160,12 +160,12 @@ def fit(
     window = None
     if too_large(images, device):
         largest = max(end - start for start, end in batch_bounds(count, recipe.batch_size))
-        window = Window(images, largest, device)
+        window = BatchBuffer(images, largest, device)
     else:
         images = resident(images, device)
     step = Step(net, optimizer, images, labels.to(device), weights.to(device), recipe, precision, loss, perturb, window)
     with arithmetic(device, strict=precision.strict, search=not precision.strict), own_randomness(device) as reseed:
-        result = _loop(step, count, seed, reseed, reweigh, on_progress, on_epoch, checkpoint)
+        result = _loop(step, count, seed, reseed, epoch_weights, on_progress, on_epoch, checkpoint)
     net.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     net.eval()
     return result
@@ -176,7 +176,7 @@ def _loop(
     count: int,
     seed: int,
     reseed: Callable[[int], None],
-    reweigh: Reweigh | None,
+    epoch_weights: PerEpochWeights | None,
     on_progress: Callable[[dict[str, Any]], None] | None,
     on_epoch: Callable[[int, Classifier], None] | None,
     checkpoint: Checkpoint | None,
@@ -189,7 +189,7 @@ def _loop(
     if checkpoint is not None and (saved := checkpoint.load()) is not None:
         restore(net, optimizer, saved)
         step.loss_sum.copy_(saved["loss_sum"])
-        step.spoiled.copy_(saved["spoiled"])
+        step.non_finite.copy_(saved["non_finite"])
         losses, before = saved["epoch_losses"].tolist(), float(saved["seconds"])
         first_epoch, first_batch = int(saved["epoch"]), int(saved["batch"])
 
@@ -204,7 +204,7 @@ def _loop(
     def save(epoch: int, batch: int) -> None:
         assert checkpoint is not None
         state: dict[str, Any] = snapshot(net, optimizer)
-        state.update(loss_sum=step.loss_sum.cpu().clone(), spoiled=step.spoiled.cpu().clone())
+        state.update(loss_sum=step.loss_sum.cpu().clone(), non_finite=step.non_finite.cpu().clone())
         state.update(epoch_losses=torch.tensor(losses, dtype=torch.float64))
         state.update(seconds=torch.tensor(seconds(), dtype=torch.float64), epoch=epoch, batch=batch)
         checkpoint.save(state)
@@ -214,9 +214,9 @@ def _loop(
         set_lr(optimizer, recipe.lr_at(epoch))
         drawn = draw_epoch(seed, epoch, count)
         rows = drawn.to(device)
-        if reweigh is not None:
+        if epoch_weights is not None:
             # In place, where a captured graph reads them. A resume in mid-epoch finds the same: the rows are the same.
-            step.weights.copy_(reweigh(step.images, step.labels, rows, recipe.augment))
+            step.weights.copy_(epoch_weights(step.images, step.labels, rows, recipe.augment))
         for batch in range(first_batch, len(bounds)):
             start, end = bounds[batch]
             reseed(seed_for(seed, "step", epoch, batch))
@@ -231,8 +231,8 @@ def _loop(
                 told = time.monotonic()
                 on_progress(_progress(epoch, recipe.epochs, batch + 1, len(bounds), epoch * count + end))
         first_batch = 0
-        mean, spoiled = torch.stack([step.loss_sum / count, step.spoiled.double()]).tolist()
-        if not (math.isfinite(mean) and math.isfinite(spoiled)):
+        mean, non_finite = torch.stack([step.loss_sum / count, step.non_finite.double()]).tolist()
+        if not (math.isfinite(mean) and math.isfinite(non_finite)):
             raise NotFinite(f"loss is not finite in epoch {epoch + 1} of {recipe.epochs}", [*losses, mean])
         losses.append(mean)
         step.start_epoch()

@@ -19,7 +19,7 @@ class Buildable(Protocol):
         ...
 
 
-class _Thinned(nn.Conv2d):
+class SafeStridedConv1x1(nn.Conv2d):
     """A strided 1x1 convolution: the unstrided one of every n-th pixel, and on a CPU computed as that.
 
     oneDNN's own way writes past its workspace when it computes the filter's gradient of channels_last images with fewer
@@ -35,12 +35,12 @@ class _Thinned(nn.Conv2d):
         return F.conv2d(x[..., ::down, ::right], self.weight, self.bias, groups=self.groups)
 
 
-def _thin(net: nn.Module) -> None:
+def _make_safe(net: nn.Module) -> None:
     """Let every strided 1x1 convolution of a network, whoever wrote it, be computed the safe way."""
     for part in net.modules():
         strided = type(part) is nn.Conv2d and part.kernel_size == (1, 1) and part.stride != (1, 1)
         if strided and part.padding in ((0, 0), "valid"):
-            part.__class__ = _Thinned
+            part.__class__ = SafeStridedConv1x1
 
 
 class Classifier(nn.Module):
@@ -57,7 +57,7 @@ class Classifier(nn.Module):
     def __init__(self, net: nn.Module, normalisation: Normalisation) -> None:
         super().__init__()
         self.net = net
-        _thin(net)
+        _make_safe(net)
         head = getattr(net, "head", None)
         if not isinstance(head, nn.Linear):
             raise TypeError(f"{type(net).__name__} needs a final nn.Linear named 'head', not {type(head).__name__}")

@@ -33,7 +33,7 @@ class PackedStep:
 
     Attributes:
         loss_sum: float64 (count,), the cross-entropies of each model's images of this epoch so far.
-        spoiled: float32 (count,), 0 as long as every loss of a model was finite, NaN for ever after.
+        non_finite: float32 (count,), 0 as long as every loss of a model was finite, NaN for ever after.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class PackedStep:
         self.loss: Loss = loss or weighted_mean
         device = labels.device
         self.loss_sum = torch.zeros(pack.count, dtype=torch.float64, device=device)
-        self.spoiled = torch.zeros(pack.count, dtype=torch.float32, device=device)
+        self.non_finite = torch.zeros(pack.count, dtype=torch.float32, device=device)
 
     def __call__(self, rows: Tensor) -> None:
         """Train on one batch of each model. ``rows`` int64 (B, count, 4), each model's as ``draw_epoch`` drew it."""
@@ -75,11 +75,11 @@ class PackedStep:
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.loss_sum += losses.detach().sum(1, dtype=torch.float64)
-        self.spoiled += own.detach() * 0.0
+        self.non_finite += own.detach() * 0.0
 
     def tensors(self) -> dict[str, Tensor]:
         """Every tensor that a step changes, by name."""
-        return {**live_tensors(self.pack, self.optimizer), "loss_sum": self.loss_sum, "spoiled": self.spoiled}
+        return {**live_tensors(self.pack, self.optimizer), "loss_sum": self.loss_sum, "non_finite": self.non_finite}
 
 
 def fit_packed(
@@ -217,12 +217,12 @@ def _loop(
         rows = _rows(seeds, epoch, size, device)
         for start, end in bounds:
             run(rows[start:end])
-        means, spoiled = torch.stack([step.loss_sum / size, step.spoiled.double()]).tolist()
+        means, non_finite = torch.stack([step.loss_sum / size, step.non_finite.double()]).tolist()
         losses.append(means)
-        if not all(map(math.isfinite, (*means, *spoiled))):
+        if not all(map(math.isfinite, (*means, *non_finite))):
             raise NotFinite(f"a loss of the pack is not finite in epoch {epoch + 1} of {recipe.epochs}", [])
         step.loss_sum.zero_()
-        step.spoiled.zero_()
+        step.non_finite.zero_()
         if on_progress is not None:
             on_progress({"epoch": epoch + 1, "epochs": recipe.epochs, "loss": sum(means) / len(means)})
     if not all_finite(pack):

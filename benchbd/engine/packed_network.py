@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from benchbd.engine.network import Classifier, _Thinned
+from benchbd.engine.network import Classifier, SafeStridedConv1x1
 from benchbd.engine.passes import eval_mode
 
 LANES = 8
@@ -35,7 +35,7 @@ class _PackedConv2d(nn.Module):
         self.padding, self.dilation = first.padding, first.dilation
         self.stride: tuple[int, ...] = first.stride
         self.slices: tuple[int, ...] | None = None
-        if isinstance(first, _Thinned):  # the same fault of the same library, whatever the number of groups
+        if isinstance(first, SafeStridedConv1x1):  # the same fault of the same library, whatever the number of groups
             self.slices, self.stride, self.padding = first.stride, (1, 1), (0, 0)
         # Convolutions that have groups of their own (depthwise) keep them.
         self.merged = 1
@@ -102,7 +102,7 @@ class Packed(nn.Module):
 
     def _replace(self, name: str, part: nn.Module, parts: Sequence[nn.Module], lanes: int) -> None:
         made: nn.Module
-        if type(part) in (nn.Conv2d, _Thinned) and part.padding_mode == "zeros":
+        if type(part) in (nn.Conv2d, SafeStridedConv1x1) and part.padding_mode == "zeros":
             made = _PackedConv2d(parts, lanes)  # type: ignore[arg-type]
         elif type(part) is nn.BatchNorm2d:
             made = _packed_norm(parts)  # type: ignore[arg-type]

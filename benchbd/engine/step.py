@@ -11,11 +11,11 @@ from torch.nn import functional as F
 
 from benchbd.core.recipe import Recipe
 from benchbd.engine.augment import batch_of, unit_range
+from benchbd.engine.batch_buffer import BatchBuffer
 from benchbd.engine.network import Classifier
 from benchbd.engine.passes import eval_mode
 from benchbd.engine.precision import Precision
 from benchbd.engine.state import live_tensors
-from benchbd.engine.window import Window
 
 
 class Loss(Protocol):
@@ -47,7 +47,7 @@ class Step:
 
     Attributes:
         loss_sum: float64 scalar, the cross-entropies of all images of this epoch so far.
-        spoiled: float32 scalar, 0 as long as every loss was finite, NaN for ever after.
+        non_finite: float32 scalar, 0 as long as every loss was finite, NaN for ever after.
         window: holds each batch's images where the set (``images``) stays on the host.
         forward: what computes logits in full batches; torch.compile may replace it.
     """
@@ -63,7 +63,7 @@ class Step:
         precision: Precision,
         loss: Loss | None = None,
         perturb: Perturb | None = None,
-        window: Window | None = None,
+        window: BatchBuffer | None = None,
     ) -> None:
         self.net, self.optimizer, self.window = net, optimizer, window
         optimizer.zero_grad(set_to_none=True)  # a step ends without gradients and expects none
@@ -74,7 +74,7 @@ class Step:
         self.forward: Callable[[Tensor], Tensor] = net
         self.device = labels.device
         self.loss_sum = torch.zeros((), dtype=torch.float64, device=self.device)
-        self.spoiled = torch.zeros((), dtype=torch.float32, device=self.device)
+        self.non_finite = torch.zeros((), dtype=torch.float32, device=self.device)
 
     def __call__(self, rows: Tensor) -> None:
         """Train on one batch. ``rows`` int64 (B, 4) as drawn by :func:`benchbd.engine.augment.draw_epoch`."""
@@ -98,16 +98,16 @@ class Step:
         # Now rather than before the next backward pass: gradients need no memory while activations pile up.
         self.optimizer.zero_grad(set_to_none=True)
         self.loss_sum += losses.detach().sum(dtype=torch.float64)
-        self.spoiled += loss.detach() * 0.0  # not 0 for an infinity or a NaN, and nothing is read back to know it
+        self.non_finite += loss.detach() * 0.0  # not 0 for an infinity or a NaN, and nothing is read back to know it
 
     def tensors(self) -> dict[str, Tensor]:
         """Every tensor that a step changes, by name."""
-        return {**live_tensors(self.net, self.optimizer), "loss_sum": self.loss_sum, "spoiled": self.spoiled}
+        return {**live_tensors(self.net, self.optimizer), "loss_sum": self.loss_sum, "non_finite": self.non_finite}
 
     def start_epoch(self) -> None:
         """Forget the sums."""
         self.loss_sum.zero_()
-        self.spoiled.zero_()
+        self.non_finite.zero_()
 
 
 def training_mode(net: nn.Module, bn: str) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 
 @dataclasses.dataclass
-class Ledger:
+class CostLedger:
     """What a cell's stages cost.
 
     Attributes:

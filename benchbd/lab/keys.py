@@ -30,7 +30,7 @@ def code_of(thing: Any) -> str:
     return hashlib.sha256("\n".join(text).encode()).hexdigest() if text else ""
 
 
-def spelled(thing: Any, what: str) -> Any:
+def cache_key_form(thing: Any, what: str) -> Any:
     """How a loss or a perturbation is written in a key: its class, the class's source, its fields.
 
     Raises:
@@ -42,16 +42,16 @@ def spelled(thing: Any, what: str) -> Any:
     if thing is None or isinstance(thing, (str, int, float)):
         return thing
     if isinstance(thing, (list, tuple)):
-        return [spelled(item, what) for item in thing]
+        return [cache_key_form(item, what) for item in thing]
     if isinstance(thing, (np.ndarray, torch.Tensor)):
         return {"sha256": sha_of(np.asarray(thing.detach().cpu() if isinstance(thing, torch.Tensor) else thing))}
     frozen = getattr(getattr(thing, "__dataclass_params__", None), "frozen", False)
     if isinstance(thing, type) or not frozen:
         raise UsageError(f"{what} must be a frozen dataclass, so that its fields tell all about it, not {shown(thing)}")
-    fields = {f.name: spelled(getattr(thing, f.name), f"{what}.{f.name}") for f in dataclasses.fields(thing)}
+    fields = {f.name: cache_key_form(getattr(thing, f.name), f"{what}.{f.name}") for f in dataclasses.fields(thing)}
     return {"class": type(thing).__qualname__, "code": code_of(type(thing)), "fields": fields}
 
 
-def owner_of(plugin: Component) -> list[Any]:
+def plugin_fingerprint(plugin: Component) -> list[Any]:
     """What of a plugin counts for the stages that it computes with code of its own."""
     return [plugin.kind, plugin.name, plugin.version, registry.source_digest(plugin.kind, plugin.name)]

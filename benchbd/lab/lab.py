@@ -16,26 +16,26 @@ import numpy as np
 
 from benchbd.core.hashing import digest
 from benchbd.errors import Diverged, UsageError, one_line, shown
-from benchbd.lab.costs import Ledger
-from benchbd.lab.keys import owner_of
+from benchbd.lab.costs import CostLedger
+from benchbd.lab.keys import plugin_fingerprint
 from benchbd.lab.stages import CODE_VERSION, STAGE_KINDS, Stages
 from benchbd.plugins import registry
 from benchbd.plugins.contract import Defense
 from benchbd.plugins.train_set import TrainSet, positions
-from benchbd.plugins.trained import NetworkPlan, Trained
+from benchbd.plugins.trained import ModelSpec, TrainedModel
 from benchbd.storage.checkpoint import Checkpoint
 
 __all__ = [
     "CODE_VERSION",
     "STAGE_KINDS",
     "Checkpoint",
+    "CostLedger",
     "Lab",
-    "Ledger",
-    "NetworkPlan",
+    "ModelSpec",
     "Stages",
     "Suspicion",
     "TrainSet",
-    "Trained",
+    "TrainedModel",
 ]
 
 
@@ -102,7 +102,7 @@ class Lab(Stages):
             )
         return self._truth
 
-    def losses(self, trained: Trained, data: TrainSet) -> np.ndarray:
+    def losses(self, trained: TrainedModel, data: TrainSet) -> np.ndarray:
         """Cross-entropy of each sample, float32 (N,): eval mode, no augmentation, fp32, in the order of ``data``."""
         found = super().losses(trained, data)
         if data.key == self.poisoned.key:
@@ -162,7 +162,7 @@ class Lab(Stages):
             self.poisoned,
             clean=self._clean if "clean" in other.needs else None,
             truth=self._truth if "truth" in other.needs else None,
-            **{**self._base, "owner": owner_of(other)},
+            **{**self._base, "owner": plugin_fingerprint(other)},
         )
         inner._seen, inner._frames = self._seen, self._frames
         try:

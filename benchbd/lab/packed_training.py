@@ -12,9 +12,9 @@ from benchbd.core.hashing import canonical, digest
 from benchbd.core.seeding import seed_for
 from benchbd.engine.packed import fit_several
 from benchbd.errors import UsageError
-from benchbd.lab.stages import CODE_VERSION, WHATS, Result, Stages
+from benchbd.lab.stages import CODE_VERSION, TRAINING_KINDS, Result, Stages
 from benchbd.plugins.train_set import TrainSet
-from benchbd.plugins.trained import Trained
+from benchbd.plugins.trained import TrainedModel
 
 VERSION = 1
 """Part of every pack's key: raise it when packed trainings compute something else than before."""
@@ -25,11 +25,11 @@ def train_packed(
     data: TrainSet,
     *,
     repeats: Sequence[int],
-    what: str = "teacher",
+    kind: str = "teacher",
     name: str = "teachers",
     model: str | None = None,
     **changes: Any,
-) -> list[Trained]:
+) -> list[TrainedModel]:
     """Train one model from several seeds in one, or return what the same call stored before.
 
     A pack is one artifact, under a key of its own: it equals what :meth:`Stages.train` makes with each ``repeat`` up to
@@ -39,7 +39,7 @@ def train_packed(
         lab: the cell's lab.
         data: images and labels.
         repeats: numbers of the initialisations and batch orders, as ``repeat`` of :meth:`Stages.train`.
-        what: how the plan counts it.
+        kind: how the plan counts it.
         name: the stage's name in the record.
         model: another model's spec; the cell's where not given. Of convolutions and batch norms up to its head.
         **changes: entries of the recipe to change.
@@ -53,8 +53,8 @@ def train_packed(
     """
     data.check()
     numbers = [int(number) for number in repeats]
-    if not numbers or len(set(numbers)) < len(numbers) or len(data) == 0 or what not in WHATS:
-        raise UsageError(f"{name}: a pack needs samples, different repeats and a known 'what'")
+    if not numbers or len(set(numbers)) < len(numbers) or len(data) == 0 or kind not in TRAINING_KINDS:
+        raise UsageError(f"{name}: a pack needs samples, different repeats and a known kind")
     plan, recipe = lab._plan_for(model), lab._recipe(changes, name)
     precision = lab.precision_for(plan)
     seeds = [lab._seed, numbers]
@@ -84,10 +84,10 @@ def train_packed(
         facts = {"epochs": recipe.epochs * len(nets), "seconds": sum(fit.seconds for fit in fits)}
         return arrays, {**facts, "epoch_losses": [fit.epoch_losses for fit in fits], "model": canonical(plan.spec())}
 
-    found = lab._memo("model", name, key, what, compute)
+    found = lab._memo("model", name, key, kind, compute)
     trained = []
     for at, losses in enumerate(found.meta["epoch_losses"]):
         prefix = f"{at}."
         state = {k.removeprefix(prefix): v for k, v in found.arrays.items() if k.startswith(prefix)}
-        trained.append(Trained(digest([key, at]), state, plan, list(losses), recipe.epochs))
+        trained.append(TrainedModel(digest([key, at]), state, plan, list(losses), recipe.epochs))
     return trained

@@ -20,18 +20,18 @@ from benchbd.core.recipe import Recipe
 from benchbd.core.seeding import seed_for
 from benchbd.engine import passes
 from benchbd.errors import Diverged, UsageError, one_line, shown
-from benchbd.lab.costs import Frame, Ledger
-from benchbd.lab.keys import spelled
+from benchbd.lab.costs import CostLedger, Frame
+from benchbd.lab.keys import cache_key_form
 from benchbd.plugins import registry
 from benchbd.plugins.identity import part_of
 from benchbd.plugins.train_set import TrainSet, positions
-from benchbd.plugins.trained import NetworkPlan, Traced, Trained, last_filters
+from benchbd.plugins.trained import CurvePoint, ModelSpec, TrainedModel, last_filters
 from benchbd.storage.checkpoint import Checkpoint
 
 if TYPE_CHECKING:
-    from benchbd.engine import Classifier, Loss, Perturb, Precision, Routine, Weigh
+    from benchbd.engine import Classifier, Loss, Perturb, Precision, TrainingLoop, WeightFunction
     from benchbd.storage.artifacts import Artifact, Store
-    from benchbd.storage.restricted import Shelf
+    from benchbd.storage.restricted import RestrictedStore
 
 CODE_VERSION = 2
 """Part of every stage's key: raise it when the engine or the lab computes something else than before."""
@@ -39,7 +39,7 @@ STAGE_KINDS = ("model", "array", "checkpoint")
 """Kinds of artifacts that stages are kept as; a lab's view of the store holds no others."""
 MOST_TRACED = 24
 """Networks on the way that the evaluator measures for one cell at most."""
-WHATS = ("full", "feature-model", "teacher", "fine-tune")
+TRAINING_KINDS = ("full", "feature-model", "teacher", "fine-tune")
 """What a training may be counted as."""
 
 Result = tuple[dict[str, np.ndarray], dict[str, Any]]
@@ -57,7 +57,7 @@ class Stages:
         ledger: is told the costs.
         on_event: told of progress.
         checkpoint_every: seconds between checkpoints of a running training.
-        owner: what counts of the plugin at work for free-form stages (:func:`benchbd.lab.keys.owner_of`).
+        owner: what counts of the plugin at work for free-form stages (:func:`benchbd.lab.keys.plugin_fingerprint`).
 
     Attributes:
         traced: networks on the way that the evaluator shall measure.
@@ -66,12 +66,12 @@ class Stages:
 
     def __init__(
         self,
-        store: Store | Shelf,
-        network: NetworkPlan,
+        store: Store | RestrictedStore,
+        network: ModelSpec,
         recipe: Recipe,
         seed: int,
         device: torch.device,
-        ledger: Ledger,
+        ledger: CostLedger,
         on_event: Callable[[dict[str, Any]], None],
         checkpoint_every: float = 180.0,
         owner: Any = None,
@@ -82,24 +82,24 @@ class Stages:
         self.classes, self.size = network.classes, network.size
         self._seen: set[str] = set()
         self._frames: list[Frame] = []
-        self.traced: list[Traced] = []
+        self.traced: list[CurvePoint] = []
         self.broken_off: dict[str, Any] | None = None
 
     def seed_for(self, purpose: str) -> int:
         """A seed for a purpose of the plugin's own, stable for this cell's seed."""
         return seed_for("plugin", self._seed, purpose)
 
-    def _plan_for(self, model: str | None) -> NetworkPlan:
+    def _plan_for(self, model: str | None) -> ModelSpec:
         if model is None:
             return self._network
         made = registry.make("models", model)
         return dataclasses.replace(self._network, model=made, part=part_of(made))
 
-    def precision_for(self, plan: NetworkPlan) -> Precision:
+    def precision_for(self, plan: ModelSpec) -> Precision:
         """Numbers a network computes in on this device; part of every key."""
         return engine.choose_precision(self.device)
 
-    def _memo(self, kind: str, name: str, key: str, what: str, compute: Callable[[], Result]) -> Artifact:
+    def _memo(self, kind: str, name: str, key: str, counted_as: str, compute: Callable[[], Result]) -> Artifact:
         """Look a stage up or compute it, and write its cost down; equal stages of one cell are charged once.
 
         A stage may ask for others while it is computed. Its own cost leaves theirs out, and its artifact names them, so
@@ -132,7 +132,7 @@ class Stages:
         if not now:
             self._waited(waiting_since)
         spent = time.perf_counter() - began
-        mine = [name, key, float(found.meta["seconds"]), int(found.meta.get("epochs", 0)), what]
+        mine = [name, key, float(found.meta["seconds"]), int(found.meta.get("epochs", 0)), counted_as]
         charges = [*found.meta.get("inner", []), mine]
         if self._frames:
             self._frames[-1].spent += spent
@@ -147,7 +147,7 @@ class Stages:
         if since is not None:
             self._ledger.waited += time.perf_counter() - since
 
-    def _charge(self, name: str, key: str, seconds: float, epochs: int, what: str, *, now: bool) -> None:
+    def _charge(self, name: str, key: str, seconds: float, epochs: int, counted_as: str, *, now: bool) -> None:
         if key in self._seen:
             return
         self._seen.add(key)
@@ -159,10 +159,10 @@ class Stages:
             number += 1
             free = f"{name} {number}"
         ledger.artifacts[free] = key
-        if what:
-            ledger.trainings[what] = ledger.trainings.get(what, 0) + 1
+        if counted_as:
+            ledger.trainings[counted_as] = ledger.trainings.get(counted_as, 0) + 1
             if now:
-                ledger.computed[what] = ledger.computed.get(what, 0) + 1
+                ledger.computed[counted_as] = ledger.computed.get(counted_as, 0) + 1
 
     def _recipe(self, changes: dict[str, Any], name: str) -> Recipe:
         plain = {k: v.item() if isinstance(v, np.generic) else v for k, v in changes.items()}
@@ -174,36 +174,38 @@ class Stages:
         self,
         data: TrainSet,
         *,
-        what: str = "full",
+        kind: str = "full",
         name: str = "train",
         model: str | None = None,
         weights: Any = None,
-        judge: Trained | None = None,
-        weigh: Weigh | None = None,
+        scorer: TrainedModel | None = None,
+        weight_fn: WeightFunction | None = None,
         loss: Loss | None = None,
         perturb: Perturb | None = None,
-        routine: Routine | None = None,
-        start: Trained | None = None,
+        training_loop: TrainingLoop | None = None,
+        start: TrainedModel | None = None,
         repeat: int = 0,
         trace: bool = False,
         **changes: Any,
-    ) -> Trained:
+    ) -> TrainedModel:
         """Train a network on a set, or return the stored one that the same call made before.
 
         Args:
             data: images and labels.
-            what: how the plan counts it: ``full``, ``feature-model``, ``teacher`` or ``fine-tune``.
+            kind: how the plan counts it: ``full``, ``feature-model``, ``teacher`` or ``fine-tune``.
             name: the stage's name in the record.
             model: another model's spec (``resnet-s(stem=2)``); the cell's where not given.
             weights: float32 (N,), one per sample of ``data``, multiplied into its loss.
-            judge: a frozen network that judges each epoch's augmented views before they are trained on; with ``weigh``.
-            weigh: a frozen dataclass, called each epoch with the judge's cross-entropies float32 (N,) in the order of
-                ``data``; returns that epoch's weights, float32 (N,).
+            scorer: a frozen network that scores each epoch's augmented views before they are trained on; with
+                ``weight_fn``.
+            weight_fn: a frozen dataclass, called each epoch with the scorer's cross-entropies float32 (N,) in the order
+                of ``data``; returns that epoch's weights, float32 (N,).
             loss: a frozen dataclass, called with per-sample losses (B,) and weights (B,); returns what is minimised.
             perturb: a frozen dataclass, called with network, images (B, 3, H, W) in [0, 1] and labels after
                 augmentation; returns the images to train on.
-            routine: a frozen dataclass that does each epoch's steps itself (:class:`benchbd.engine.Routine`), without
-                weights, judge, loss and perturb. The plugin's version and source are in the key then.
+            training_loop: a frozen dataclass that does each epoch's steps itself
+                (:class:`benchbd.engine.TrainingLoop`), without weights, scorer, loss and perturb. The plugin's version
+                and source are in the key then.
             start: network to start from; a fresh initialisation where not given.
             repeat: another initialisation and batch order for the same data.
             trace: also :meth:`trace` the result, under the stage's name.
@@ -216,21 +218,23 @@ class Stages:
         data.check()
         if len(data) == 0:
             raise UsageError(f"{name}: there is no sample to train on")
-        if what not in WHATS:
-            raise UsageError(f"{name}: what must be one of {', '.join(WHATS)}, not {shown(what)}")
+        if kind not in TRAINING_KINDS:
+            raise UsageError(f"{name}: kind must be one of {', '.join(TRAINING_KINDS)}, not {shown(kind)}")
         plan = start._plan if start is not None and model is None else self._plan_for(model)
         if start is not None and plan.spec() != start._plan.spec():
             raise UsageError(f"{name}: {plan.part.text} cannot start from a {start._plan.part.text}")
         recipe = self._recipe(changes, name)
         values = None if weights is None else _weights(weights, len(data), name)
-        if (judge is None) != (weigh is None) or (judge is not None and weights is not None):
-            raise UsageError(f"{name}: judge and weigh go together, and without weights")
-        if routine is not None and any(given is not None for given in (weights, judge, loss, perturb)):
-            raise UsageError(f"{name}: a routine makes its own loss, so it takes no weights, judge, loss and perturb")
+        if (scorer is None) != (weight_fn is None) or (scorer is not None and weights is not None):
+            raise UsageError(f"{name}: scorer and weight_fn go together, and without weights")
+        if training_loop is not None and any(given is not None for given in (weights, scorer, loss, perturb)):
+            raise UsageError(
+                f"{name}: a training loop makes its own loss and takes no weights, scorer, loss and perturb"
+            )
         precision = self.precision_for(plan)
-        own = [] if judge is None else [[judge.key, spelled(weigh, f"{name}: weigh"), self._owner]]
-        if routine is not None:
-            own.append(["routine", spelled(routine, f"{name}: routine"), self._owner])
+        own = [] if scorer is None else [[scorer.key, cache_key_form(weight_fn, f"{name}: weight_fn"), self._owner]]
+        if training_loop is not None:
+            own.append(["routine", cache_key_form(training_loop, f"{name}: training_loop"), self._owner])
         key = digest(
             [
                 "train",
@@ -239,8 +243,8 @@ class Stages:
                 plan.spec(),
                 recipe.decisive(),
                 None if values is None else sha_of(values),
-                spelled(loss, f"{name}: loss"),
-                spelled(perturb, f"{name}: perturb"),
+                cache_key_form(loss, f"{name}: loss"),
+                cache_key_form(perturb, f"{name}: perturb"),
                 None if start is None else start.key,
                 [self._seed, repeat],
                 precision.name,
@@ -259,8 +263,8 @@ class Stages:
                 "on_progress": lambda facts: self._on_event({"event": "progress", "stage": name, **facts}),
                 "checkpoint": Checkpoint(self._store, key, self._checkpoint_every),
             }
-            if routine is not None:
-                fit = engine.fit_by(routine, net, data.images, data.labels, recipe, **how)
+            if training_loop is not None:
+                fit = engine.fit_with_loop(training_loop, net, data.images, data.labels, recipe, **how)
             else:
                 fit = engine.fit(
                     net,
@@ -268,7 +272,9 @@ class Stages:
                     data.labels,
                     recipe,
                     weights=None if values is None else torch.from_numpy(values),
-                    reweigh=None if judge is None or weigh is None else engine.Reweigh(judge.module(), weigh),
+                    epoch_weights=None
+                    if scorer is None or weight_fn is None
+                    else engine.PerEpochWeights(scorer.module(), weight_fn),
                     loss=loss,
                     perturb=perturb,
                     on_epoch=self._watcher(key),
@@ -279,14 +285,14 @@ class Stages:
             return state, {**facts, "model": canonical(plan.spec())}
 
         try:
-            found = self._memo("model", name, key, what, compute)
+            found = self._memo("model", name, key, kind, compute)
         except Diverged as error:
             self._store.drop("checkpoint", key)
             self.broken_off = {"stage": name, "epoch_losses": getattr(error, "epoch_losses", [])}
             raise Diverged(f"{name}: {error}") from error
         # Only now that the weights are stored: a kill in between must not cost the training.
         self._store.drop("checkpoint", key)
-        trained = Trained(key, found.arrays, plan, list(found.meta["epoch_losses"]), int(found.meta["epochs"]))
+        trained = TrainedModel(key, found.arrays, plan, list(found.meta["epoch_losses"]), int(found.meta["epochs"]))
         if trace:
             self.trace(name, trained)
         return trained
@@ -295,7 +301,7 @@ class Stages:
         """What to call after each epoch of a training; :mod:`benchbd.pipeline.probe_training` overrides it."""
         return None
 
-    def _pass(self, kind: str, trained: Trained, data: TrainSet) -> np.ndarray:
+    def _pass(self, kind: str, trained: TrainedModel, data: TrainSet) -> np.ndarray:
         data.check()
         key = digest([kind, CODE_VERSION, passes.VERSION, trained.key, data.key, self.device.type])
 
@@ -311,19 +317,19 @@ class Stages:
 
         return self._memo("array", kind, key, "", compute).arrays[kind]
 
-    def losses(self, trained: Trained, data: TrainSet) -> np.ndarray:
+    def losses(self, trained: TrainedModel, data: TrainSet) -> np.ndarray:
         """Cross-entropy of each sample, float32 (N,): eval mode, no augmentation, fp32, in the order of ``data``."""
         return self._pass("losses", trained, data)
 
-    def features(self, trained: Trained, data: TrainSet) -> np.ndarray:
+    def features(self, trained: TrainedModel, data: TrainSet) -> np.ndarray:
         """Penultimate features, float32 (N, D): eval mode, no augmentation, fp32, in the order of ``data``."""
         return self._pass("features", trained, data)
 
-    def logits(self, trained: Trained, data: TrainSet) -> np.ndarray:
+    def logits(self, trained: TrainedModel, data: TrainSet) -> np.ndarray:
         """Logits, float32 (N, C): eval mode, no augmentation, fp32, in the order of ``data``."""
         return self._pass("logits", trained, data)
 
-    def prune(self, trained: Trained, channels: Any, at: Literal["output", "filters"] = "output") -> Trained:
+    def prune(self, trained: TrainedModel, channels: Any, at: Literal["output", "filters"] = "output") -> TrainedModel:
         """The network with some penultimate channels silenced; nothing is trained.
 
         Args:
@@ -347,9 +353,9 @@ class Stages:
             return state, {"epoch_losses": trained.epoch_losses, "epochs": 0}
 
         found = self._memo("model", "prune", key, "", compute)
-        return Trained(key, found.arrays, trained._plan, trained.epoch_losses, 0)
+        return TrainedModel(key, found.arrays, trained._plan, trained.epoch_losses, 0)
 
-    def trace(self, name: str, trained: Trained, channels: Any = ()) -> None:
+    def trace(self, name: str, trained: TrainedModel, channels: Any = ()) -> None:
         """Have a network on the way measured: clean accuracy and attack success go into the record's ``notes.curve``.
 
         The evaluator does so once the defense has returned; nothing of it can be seen here. It is charged to nobody,
@@ -366,7 +372,7 @@ class Stages:
         if len(self.traced) == MOST_TRACED:
             raise UsageError(f"trace {shown(name)}: {MOST_TRACED} networks are traced already; choose fewer")
         where = np.unique(positions(channels, len(trained._state["channel_mask"]), "trace: channels"))
-        self.traced.append(Traced(str(name), trained, where))
+        self.traced.append(CurvePoint(str(name), trained, where))
 
     def _around(self) -> str:
         """Key of the data that free-form stages are about."""

@@ -12,7 +12,7 @@ import torch
 from benchbd import engine
 from benchbd.core.images import Images
 from benchbd.lab.lab import Suspicion
-from benchbd.plugins.trained import Traced, Trained
+from benchbd.plugins.trained import CurvePoint, TrainedModel
 
 
 class Accuracy(NamedTuple):
@@ -30,7 +30,7 @@ class Accuracy(NamedTuple):
 
 
 def accuracy(
-    trained: Trained,
+    trained: TrainedModel,
     test: Images,
     triggered: tuple[torch.Tensor, torch.Tensor] | None,
     target: int | np.ndarray,
@@ -62,7 +62,7 @@ def accuracy(
 
 
 def curve(
-    points: Sequence[Traced],
+    points: Sequence[CurvePoint],
     test: Images,
     triggered: tuple[torch.Tensor, torch.Tensor] | None,
     target: int | np.ndarray,

@@ -18,18 +18,18 @@ from benchbd.core.hashing import digest
 from benchbd.core.images import DatasetInfo, Images
 from benchbd.core.seeding import seed_for
 from benchbd.errors import UsageError
-from benchbd.lab.costs import Ledger
-from benchbd.lab.keys import code_of, owner_of
-from benchbd.pipeline.selection import draw, draw_cover, targets
+from benchbd.lab.costs import CostLedger
+from benchbd.lab.keys import code_of, plugin_fingerprint
+from benchbd.pipeline.selection import select_cover, select_poison, targets
 from benchbd.pipeline.workshop import Workshop
-from benchbd.plan.cell import Cell, Made
-from benchbd.plugins.contract import BUDGET, Attack, Stamp
+from benchbd.plan.cell import Cell, Components
+from benchbd.plugins.contract import BUDGET, Attack, StampContext
 from benchbd.plugins.part import Part
 from benchbd.plugins.train_set import TrainSet
-from benchbd.plugins.trained import NetworkPlan
+from benchbd.plugins.trained import ModelSpec
 from benchbd.storage.artifacts import Store
 
-__all__ = ["CODE_VERSION", "Poison", "Poisoner", "Trigger", "apply", "clean_set", "draw", "fingerprint", "stamp_seed"]
+__all__ = ["CODE_VERSION", "Poison", "Poisoner", "Trigger", "apply", "clean_set", "fingerprint", "stamp_seed"]
 
 CODE_VERSION = 1
 """Part of every poison's key: raise it when the drawing or stamping changes."""
@@ -143,9 +143,9 @@ def _checked(attack: Attack, out: Any, shape: torch.Size) -> torch.Tensor:
     return out
 
 
-def _relabelled(attack: Attack, labels: np.ndarray, info: DatasetInfo, how: Stamp) -> np.ndarray:
+def _relabelled(attack: Attack, labels: np.ndarray, info: DatasetInfo, context: StampContext) -> np.ndarray:
     """Hold an attack to its word: int64, one for each image, all of them classes."""
-    out = attack.relabel(labels, targets(attack, info), how)
+    out = attack.relabel(labels, targets(attack, info), context)
     if not isinstance(out, np.ndarray) or out.dtype != np.int64 or out.shape != labels.shape:
         got = f"{getattr(out, 'dtype', type(out).__name__)} {tuple(getattr(out, 'shape', ()))}"
         raise UsageError(f"attack {attack.name!r}: relabel returned {got}, not an int64 array {labels.shape}")
@@ -166,7 +166,7 @@ class Poisoner:
 
     Attributes:
         cell: whose row.
-        made: its components.
+        components: the cell's plugins.
         store: artifacts.
         device: for what must be trained first.
         on_event: told of progress.
@@ -175,31 +175,39 @@ class Poisoner:
     """
 
     cell: Cell
-    made: Made
+    components: Components
     store: Store
     device: torch.device
     on_event: Callable[[dict[str, Any]], None]
     root: str | None
-    ledger: Ledger = dataclasses.field(default_factory=Ledger)
+    ledger: CostLedger = dataclasses.field(default_factory=CostLedger)
     _warned: set[str] = dataclasses.field(default_factory=set, init=False, compare=False)
 
     def train_set(self) -> tuple[TrainSet, DatasetInfo]:
         """The clean training set, read now."""
-        data = self.made.dataset.load("train", self.root)
-        return clean_set(self.cell.dataset, data), self.made.dataset.info()
+        data = self.components.dataset.load("train", self.root)
+        return clean_set(self.cell.dataset, data), self.components.dataset.info()
 
     def poison(self, clean: TrainSet, info: DatasetInfo) -> Poison:
         """Draw, prepare and stamp; or load what was made before."""
-        attack, cell = self.made.attack, self.cell
+        attack, cell = self.components.attack, self.cell
         if not attack.poisons:
             empty = np.zeros((0, 3, info.size, info.size), np.uint8)
             none = np.zeros(0, np.int64)
             return Poison(none, empty, none, {}, Trigger(None, {}, None), clean.key, np.zeros(0, bool), clean.key)
         labels = clean.labels.numpy()
-        indices = draw(attack, info, labels, cell.seed, cell.dataset)
+        indices = select_poison(attack, info, labels, cell.seed, cell.dataset)
         trigger = self.prepare(clean, info, indices)
         key = digest(
-            ["poison", CODE_VERSION, clean.key, cell.attack.spec(), cell.seed, trigger.sha256, owner_of(attack)]
+            [
+                "poison",
+                CODE_VERSION,
+                clean.key,
+                cell.attack.spec(),
+                cell.seed,
+                trigger.sha256,
+                plugin_fingerprint(attack),
+            ]
         )
 
         def compute() -> tuple[dict[str, np.ndarray], dict[str, Any]]:
@@ -224,17 +232,19 @@ class Poisoner:
     def _make(
         self, clean: TrainSet, info: DatasetInfo, indices: np.ndarray, trigger: dict[str, np.ndarray]
     ) -> dict[str, np.ndarray]:
-        attack: Any = self.made.attack
+        attack: Any = self.components.attack
         seed = stamp_seed(attack, self.cell.dataset)
         # Indexing copies, so an attack that stamps in place changes nothing but its own images.
         chosen = clean.images[torch.from_numpy(indices)]
-        how = Stamp("train", indices, trigger, seed)
-        images = [_checked(attack, attack.stamp(chosen, how), chosen.shape)]
-        labels = _relabelled(attack, clean.labels.numpy()[indices], info, how)
-        cover, partners = draw_cover(attack, info, indices, len(clean), self.cell.seed, self.cell.dataset)
+        context = StampContext("train", indices, trigger, seed)
+        images = [_checked(attack, attack.stamp(chosen, context), chosen.shape)]
+        labels = _relabelled(attack, clean.labels.numpy()[indices], info, context)
+        cover, partners = select_cover(attack, info, indices, len(clean), self.cell.seed, self.cell.dataset)
         if len(cover):
             here, there = (clean.images[torch.from_numpy(i)] for i in (cover, partners))
-            images.append(_checked(attack, attack.cover(here, there, Stamp("train", cover, trigger, seed)), here.shape))
+            images.append(
+                _checked(attack, attack.cover(here, there, StampContext("train", cover, trigger, seed)), here.shape)
+            )
         where = np.concatenate([indices, cover])
         order = np.argsort(where)
         return {
@@ -252,11 +262,11 @@ class Poisoner:
 
     def prepare(self, clean: TrainSet, info: DatasetInfo, indices: np.ndarray) -> Trigger:
         """Have the attack prepare its trigger; or load what it prepared before. Its warnings are told either way."""
-        attack = self.made.attack
+        attack = self.components.attack
         if type(attack).prepare is Attack.prepare:
             return Trigger(None, {}, None)
-        network = NetworkPlan(
-            self.made.model, self.cell.model, info.classes, info.size, self.made.dataset.normalisation
+        network = ModelSpec(
+            self.components.model, self.cell.model, info.classes, info.size, self.components.dataset.normalisation
         )
         spec = self.cell.attack.spec()
         if not (attack.prepared_from_poison or attack.prepared_from_budget):
@@ -266,7 +276,7 @@ class Poisoner:
         trained = [network.spec(), self.cell.recipe, precision] if attack.trains() else None
         drawn = hashlib.sha256(indices.tobytes()).hexdigest() if attack.prepared_from_poison else None
         # The attack's file with its helpers, and prepare itself, which may be inherited from a file of another folder.
-        code = [owner_of(attack), code_of(type(attack).prepare)]
+        code = [plugin_fingerprint(attack), code_of(type(attack).prepare)]
         key = digest(["trigger", CODE_VERSION, clean.key, spec, trained, drawn, code])
         warned: list[str] = []
 
@@ -275,7 +285,7 @@ class Poisoner:
                 warned.append(str(event["warning"]))
             self.on_event(event)
 
-        shop = Workshop(
+        workshop = Workshop(
             clean,
             info,
             attack.resolved_target(info),
@@ -284,16 +294,16 @@ class Poisoner:
             [self.cell.dataset.name, attack.name],
             store=self.store,
             network=network,
-            recipe=self.made.recipe,
+            recipe=self.components.recipe,
             device=self.device,
             ledger=self.ledger,
             on_event=listen,
-            owner=owner_of(attack),
+            owner=plugin_fingerprint(attack),
         )
 
         def compute() -> tuple[dict[str, np.ndarray], dict[str, Any]]:
             self.on_event({"event": "stage", "stage": "trigger"})
-            made = attack.prepare(shop)
+            made = attack.prepare(workshop)
             if not isinstance(made, dict):
                 raise UsageError(f"attack {attack.name!r}: prepare returned {type(made).__name__}, not arrays by name")
             return made, {"warnings": warned}
@@ -311,20 +321,27 @@ class Poisoner:
 
         Every cell of the row needs them: where stamping is slow, they are kept.
         """
-        attack, labels = self.made.attack, data.labels.numpy()
+        attack, labels = self.components.attack, data.labels.numpy()
         where = np.flatnonzero(labels != targets(attack, info)[labels]).astype(np.int64)
         index = torch.from_numpy(where)
         seed = stamp_seed(attack, self.cell.dataset)
 
         def stamp() -> torch.Tensor:
             images = data.images[index]
-            how = Stamp("test", where, poison.trigger, seed)
-            return _checked(attack, attack.stamp(images, how), images.shape) if len(where) else images
+            context = StampContext("test", where, poison.trigger, seed)
+            return _checked(attack, attack.stamp(images, context), images.shape) if len(where) else images
 
         if poison.pace * len(where) < KEEP_FROM:
             return stamp(), data.labels[index]
         target = attack.resolved_target(info)
-        of = [fingerprint(data), target, self.cell.attack.spec(), poison.trigger_sha256, seed, owner_of(attack)]
+        of = [
+            fingerprint(data),
+            target,
+            self.cell.attack.spec(),
+            poison.trigger_sha256,
+            seed,
+            plugin_fingerprint(attack),
+        ]
         key = digest(["triggered", CODE_VERSION, *of])
         found, _ = self.store.memo("triggered", key, lambda: ({"images": stamp().numpy()}, {}), self._wait("evaluate"))
         return torch.from_numpy(found.arrays["images"]), data.labels[index]

@@ -12,11 +12,11 @@ import torch
 from benchbd.core.recipe import Recipe
 from benchbd.errors import UsageError
 from benchbd.pipeline.poison import Poisoner, stamp_seed
-from benchbd.pipeline.selection import draw, targets
+from benchbd.pipeline.selection import select_poison, targets
 from benchbd.pipeline.trigger_image import amplified
-from benchbd.plan.cell import Cell, Made
+from benchbd.plan.cell import Cell, Components
 from benchbd.plugins import registry
-from benchbd.plugins.contract import Stamp
+from benchbd.plugins.contract import StampContext
 from benchbd.plugins.identity import part_of
 from benchbd.storage.artifacts import Store
 
@@ -83,7 +83,7 @@ def poisoner_for(
         root: folder of the data sets.
         on_event: told of progress.
     """
-    made = Made(
+    components = Components(
         registry.make("datasets", dataset),
         registry.make("models", model),
         registry.make("attacks", attack),
@@ -91,12 +91,17 @@ def poisoner_for(
         recipe,
     )
     cell = Cell(
-        part_of(made.dataset), part_of(made.model), part_of(made.attack), part_of(made.defense), recipe.spec(), seed
+        part_of(components.dataset),
+        part_of(components.model),
+        part_of(components.attack),
+        part_of(components.defense),
+        recipe.spec(),
+        seed,
     )
-    info = made.dataset.info()
-    made.model.check(info)
-    made.attack.check(info)
-    return Poisoner(cell, made, Store(store), device, on_event, root)
+    info = components.dataset.info()
+    components.model.check(info)
+    components.attack.check(info)
+    return Poisoner(cell, components, Store(store), device, on_event, root)
 
 
 def _varied(indices: np.ndarray, labels: np.ndarray, count: int) -> np.ndarray:
@@ -114,7 +119,7 @@ def show(poisoner: Poisoner, count: int) -> Shown:
 
     Only these are stamped, and adversarial noise is made for these only; triggers and generators are those of a run.
     """
-    attack, names = poisoner.made.attack, poisoner.made.dataset.class_names
+    attack, names = poisoner.components.attack, poisoner.components.dataset.class_names
     clean, info = poisoner.train_set()
     true = clean.labels.numpy()
     if not attack.poisons:
@@ -122,11 +127,11 @@ def show(poisoner: Poisoner, count: int) -> Shown:
         images = clean.images[torch.from_numpy(chosen)]
         stamped, carried = images, true[chosen]
     else:
-        chosen = _varied(draw(attack, info, true, poisoner.cell.seed, poisoner.cell.dataset), true, count)
+        chosen = _varied(select_poison(attack, info, true, poisoner.cell.seed, poisoner.cell.dataset), true, count)
         images = clean.images[torch.from_numpy(chosen)]
         _, trigger, _ = poisoner.trigger(clean, info, chosen)
-        how = Stamp("train", chosen, trigger, stamp_seed(attack, poisoner.cell.dataset))
-        stamped, carried = attack.stamp(images, how), attack.relabel(true[chosen], targets(attack, info), how)
+        context = StampContext("train", chosen, trigger, stamp_seed(attack, poisoner.cell.dataset))
+        stamped, carried = attack.stamp(images, context), attack.relabel(true[chosen], targets(attack, info), context)
 
     def name(label: int) -> str:
         return names[label] if label < len(names) else f"class {label}"

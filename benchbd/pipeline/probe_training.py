@@ -21,7 +21,7 @@ from benchbd.lab.stages import CODE_VERSION, Result, Stages
 from benchbd.pipeline import evaluate
 from benchbd.plan.probe import Probe
 from benchbd.plugins.train_set import TrainSet
-from benchbd.plugins.trained import Trained
+from benchbd.plugins.trained import TrainedModel
 
 if TYPE_CHECKING:
     from benchbd.engine import Classifier
@@ -57,10 +57,10 @@ class Watched(Stages):
         """
         self.train(self._data, name=KIND)
 
-    def _memo(self, kind: str, name: str, key: str, what: str, compute: Callable[[], Result]) -> Artifact:
+    def _memo(self, kind: str, name: str, key: str, counted_as: str, compute: Callable[[], Result]) -> Artifact:
         self.training = key
         with self._whole.lock(f"{KIND}-{key}"):
-            found = super()._memo(kind, name, key, what, compute)
+            found = super()._memo(kind, name, key, counted_as, compute)
             if any(self._kept(place) is None for place in self._places()):
                 self._whole.drop("checkpoint", key)  # of an unwatched run; what went before it would be missing
                 compute()
@@ -113,7 +113,7 @@ class Watched(Stages):
             rng = np.random.default_rng(seed_for("tsne", self._data.key, self._seed))
             chosen = np.sort(rng.permutation(len(truth))[: self._probe.samples])
             some = self._data.subset(chosen)
-            net = Trained(self.training, self._seen_at(f"weights {epoch}"), self._network, [], epoch).module()
+            net = TrainedModel(self.training, self._seen_at(f"weights {epoch}"), self._network, [], epoch).module()
             features = engine.features_of(net, some.images, device=self.device)
             told["tsne"] = {
                 "epoch": epoch,

@@ -20,8 +20,8 @@ from benchbd.core.images import DatasetInfo, Images
 from benchbd.core.paths import data_folder
 from benchbd.core.seeding import seed_for
 from benchbd.errors import BenchbdError, Diverged, Impossible, UsageError, one_line
-from benchbd.lab.costs import Ledger
-from benchbd.lab.keys import owner_of
+from benchbd.lab.costs import CostLedger
+from benchbd.lab.keys import plugin_fingerprint
 from benchbd.lab.lab import Lab
 from benchbd.lab.stages import STAGE_KINDS
 from benchbd.pipeline import evaluate
@@ -29,14 +29,14 @@ from benchbd.pipeline.poison import Poison, Poisoner, apply
 from benchbd.pipeline.probe_training import Watched
 from benchbd.pipeline.selection import targets
 from benchbd.pipeline.trigger_image import trigger_png
-from benchbd.plan.cell import Cell, Made
+from benchbd.plan.cell import Cell, Components
 from benchbd.plan.probe import Probe
 from benchbd.plugins import registry
 from benchbd.plugins.train_set import TrainSet
-from benchbd.plugins.trained import NetworkPlan, Trained
+from benchbd.plugins.trained import ModelSpec, TrainedModel
 from benchbd.storage import records
 from benchbd.storage.artifacts import Store
-from benchbd.storage.restricted import Event, Messenger, Shelf, messenger, shelf
+from benchbd.storage.restricted import Event, EventProxy, RestrictedStore, event_proxy, restricted_store
 
 
 def execute(
@@ -69,9 +69,9 @@ def execute(
         registry.add_plugin_file(file)
     cell = Cell.from_json(cell_json)
     record = records.blank(cell, "failed")
-    ledger = Ledger()
+    ledger = CostLedger()
     began = time.perf_counter()
-    with messenger(on_event) as say:
+    with event_proxy(on_event) as say:
         try:
             where = _device(device)
             _reset_peak(where)
@@ -132,23 +132,23 @@ def _run(
     output: Path,
     data_root: str | None,
     device: torch.device,
-    ledger: Ledger,
-    say: Messenger,
+    ledger: CostLedger,
+    say: EventProxy,
 ) -> None:
     """Fill in the record, as far as the cell gets."""
-    made = cell.made()
+    components = cell.components()
     store = Store(output / "store", say.line)
-    attacker = Ledger()
-    poisoner = Poisoner(cell, made, store, device, say, data_folder(data_root), attacker)
+    attacker = CostLedger()
+    poisoner = Poisoner(cell, components, store, device, say, data_folder(data_root), attacker)
     parts = ("dataset", "model", "attack", "defense")
     record["sources"] = {kind: registry.source_digest(f"{kind}s", getattr(cell, kind).name) for kind in parts}
-    with shelf(Store(store.root, store.say, STAGE_KINDS)) as stages:
+    with restricted_store(Store(store.root, store.say, STAGE_KINDS)) as stages:
         began = time.perf_counter()
         say({"event": "stage", "stage": "poison"})
-        lab = _open_lab(cell, made, poisoner, ledger, stages, record)
+        lab = _open_lab(cell, components, poisoner, ledger, stages, record)
         record["env"] = environment.describe(device, lab.precision_for(lab._network).name)
         poisoning = time.perf_counter() - began
-        unseen = Ledger()
+        unseen = CostLedger()
         began = time.perf_counter()
         watched = _watch(cell, lab, store, unseen, say)
         probing = {} if cell.probe is None else {"probe": time.perf_counter() - began}
@@ -157,9 +157,9 @@ def _run(
         gc.collect()
         began = time.perf_counter()
         try:
-            trained = _defend(made, lab)
+            trained = _defend(components, lab)
         except (Exception, SystemExit):
-            _bear_witness(record, poisoner, lab, say)
+            _judge_failed_defense(record, poisoner, lab, say)
             raise
         elsewhere = max(0.0, time.perf_counter() - began - ledger.inside)
     record["time"]["stages"] = {"defense's own": elsewhere}
@@ -171,7 +171,7 @@ def _run(
 
     began = time.perf_counter()
     say({"event": "stage", "stage": "evaluate"})
-    _measure(record, made, poisoner, trained, lab, device, watched)
+    _measure(record, components, poisoner, trained, lab, device, watched)
     record["time"]["stages_not_charged"] = {
         "poison": poisoning,
         **probing,
@@ -179,7 +179,7 @@ def _run(
     }
 
 
-def _watch(cell: Cell, lab: Lab, store: Store, ledger: Ledger, say: Messenger) -> Watched | None:
+def _watch(cell: Cell, lab: Lab, store: Store, ledger: CostLedger, say: EventProxy) -> Watched | None:
     """What the matrix's probe saw of the undefended training, not yet judged; the defense is never handed it."""
     if cell.probe is None:
         return None
@@ -192,7 +192,14 @@ def _watch(cell: Cell, lab: Lab, store: Store, ledger: Ledger, say: Messenger) -
     return watched
 
 
-def _open_lab(cell: Cell, made: Made, poisoner: Poisoner, ledger: Ledger, stages: Shelf, record: dict[str, Any]) -> Lab:
+def _open_lab(
+    cell: Cell,
+    components: Components,
+    poisoner: Poisoner,
+    ledger: CostLedger,
+    stages: RestrictedStore,
+    record: dict[str, Any],
+) -> Lab:
     """The lab with the poisoned set in it, and no more of the truth than the defense declares."""
     clean, info = poisoner.train_set()
     poison = poisoner.poison(clean, info)
@@ -200,23 +207,23 @@ def _open_lab(cell: Cell, made: Made, poisoner: Poisoner, ledger: Ledger, stages
     record["artifacts"] |= {"poisoned_set": poison.key, "trigger": poison.prepared.key}
     record["artifacts"]["trigger_sha256"] = poison.trigger_sha256
     poisoned = apply(clean, poison)
-    needs = made.defense.needs
+    needs = components.defense.needs
     return Lab(
         poisoned,
-        clean=_clean_part(clean, poison, made, cell.seed) if "clean" in needs else None,
+        clean=_clean_part(clean, poison, components, cell.seed) if "clean" in needs else None,
         truth=poison.truth(len(poisoned)) if "truth" in needs else None,
         store=stages,
-        network=NetworkPlan(made.model, cell.model, info.classes, info.size, made.dataset.normalisation),
-        recipe=made.recipe,
+        network=ModelSpec(components.model, cell.model, info.classes, info.size, components.dataset.normalisation),
+        recipe=components.recipe,
         seed=cell.seed,
         device=poisoner.device,
         ledger=ledger,
         on_event=poisoner.on_event,
-        owner=owner_of(made.defense),
+        owner=plugin_fingerprint(components.defense),
     )
 
 
-def _clean_part(clean: TrainSet, poison: Poison, made: Made, seed: int) -> TrainSet:
+def _clean_part(clean: TrainSet, poison: Poison, components: Components, seed: int) -> TrainSet:
     """A share of the clean training set, of each class alike, for defenses that declare the need.
 
     Images that the attack left alone come first, others only where a class has not enough of those: the clean original
@@ -226,7 +233,7 @@ def _clean_part(clean: TrainSet, poison: Poison, made: Made, seed: int) -> Train
     labels = clean.labels.numpy()
     touched = np.zeros(len(clean), bool)
     touched[poison.indices] = True
-    share = float(getattr(made.defense, "clean_frac", made.defense.clean_share))
+    share = float(getattr(components.defense, "clean_frac", components.defense.clean_share))
     chosen = []
     for label in np.unique(labels):
         members = rng.permutation(np.flatnonzero(labels == label))
@@ -235,18 +242,18 @@ def _clean_part(clean: TrainSet, poison: Poison, made: Made, seed: int) -> Train
     return clean.subset(rng.permutation(np.concatenate(chosen)))
 
 
-def _defend(made: Made, lab: Lab) -> Trained:
+def _defend(components: Components, lab: Lab) -> TrainedModel:
     """Let the defense work, and hold it to its word."""
     handed = lab.poisoned
-    trained = made.defense.train(lab)
+    trained = components.defense.train(lab)
     handed.check()
-    if not isinstance(trained, Trained):
+    if not isinstance(trained, TrainedModel):
         got = type(trained).__name__
-        raise UsageError(f"defense {made.defense.name!r} returned {got}, not what lab.train or lab.prune gave")
+        raise UsageError(f"defense {components.defense.name!r} returned {got}, not what lab.train or lab.prune gave")
     return trained
 
 
-def _hear(record: dict[str, Any], poisoner: Poisoner, lab: Lab) -> tuple[DatasetInfo, Poison]:
+def _judge_findings(record: dict[str, Any], poisoner: Poisoner, lab: Lab) -> tuple[DatasetInfo, Poison]:
     """Fill in what attack and defense said of themselves, and how right the defense's suspicion was."""
     record["notes"] |= lab.notes
     if lab.broken_off is not None:
@@ -266,28 +273,28 @@ def _hear(record: dict[str, Any], poisoner: Poisoner, lab: Lab) -> tuple[Dataset
     return info, poison
 
 
-def _bear_witness(record: dict[str, Any], poisoner: Poisoner, lab: Lab, say: Messenger) -> None:
+def _judge_failed_defense(record: dict[str, Any], poisoner: Poisoner, lab: Lab, say: EventProxy) -> None:
     """What a defense had found before it failed tells why. Nothing that goes wrong here may hide that failure."""
     try:
-        _hear(record, poisoner, lab)
+        _judge_findings(record, poisoner, lab)
     except Exception as error:
         say.line(f"what the defense had found until then could not be judged: {one_line(error)}")
 
 
 def _measure(
     record: dict[str, Any],
-    made: Made,
+    components: Components,
     poisoner: Poisoner,
-    trained: Trained,
+    trained: TrainedModel,
     lab: Lab,
     device: torch.device,
     watched: Watched | None,
 ) -> None:
     """Fill in what only the truth and the test images can tell."""
-    info, poison = _hear(record, poisoner, lab)
-    test = made.dataset.load("test", poisoner.root)
-    triggered = poisoner.triggered(Images(*test), info, poison) if made.attack.poisons else None
-    target = 0 if triggered is None else targets(made.attack, info)[triggered[1].numpy()]
+    info, poison = _judge_findings(record, poisoner, lab)
+    test = components.dataset.load("test", poisoner.root)
+    triggered = poisoner.triggered(Images(*test), info, poison) if components.attack.poisons else None
+    target = 0 if triggered is None else targets(components.attack, info)[triggered[1].numpy()]
     found = evaluate.accuracy(trained, test, triggered, target, device)
     record |= {"ca": found.ca, "asr": found.asr, "ra": found.ra}
     notes = record["notes"]

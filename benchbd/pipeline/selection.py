@@ -27,7 +27,7 @@ def targets(attack: Attack, info: DatasetInfo) -> np.ndarray:
     return np.array(found, np.int64)
 
 
-def draw(attack: Attack, info: DatasetInfo, labels: np.ndarray, seed: int, dataset: Part) -> np.ndarray:
+def select_poison(attack: Attack, info: DatasetInfo, labels: np.ndarray, seed: int, dataset: Part) -> np.ndarray:
     """Choose the images to poison.
 
     Args:
@@ -58,7 +58,7 @@ def draw(attack: Attack, info: DatasetInfo, labels: np.ndarray, seed: int, datas
     return np.sort(rng.permutation(pool)[: budget.count]).astype(np.int64)
 
 
-def draw_cover(
+def select_cover(
     attack: Attack, info: DatasetInfo, indices: np.ndarray, count: int, seed: int, dataset: Part
 ) -> tuple[np.ndarray, np.ndarray]:
     """Choose the images that carry a trigger made for another image and keep their label, for attacks that have such.

@@ -12,7 +12,7 @@ from benchbd.core.seeding import seed_for
 from benchbd.errors import UsageError
 from benchbd.lab.stages import Stages
 from benchbd.plugins.train_set import TrainSet
-from benchbd.plugins.trained import Trained
+from benchbd.plugins.trained import TrainedModel
 
 if TYPE_CHECKING:
     from benchbd.engine import Classifier
@@ -55,7 +55,7 @@ class Workshop(Stages):
             raise UsageError("which images are poisoned is told only to attacks with prepared_from_poison = True")
         return self._indices
 
-    def surrogate(self) -> Trained:
+    def surrogate(self) -> TrainedModel:
         """The clean undefended model: the row's network and recipe, trained on the clean set."""
         return self.train(self.clean, name="surrogate")
 

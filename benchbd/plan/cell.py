@@ -115,9 +115,9 @@ class Cell:
             raise UsageError("the cell's spec does not name every parameter as the plugins here do; plan again")
         return cell
 
-    def made(self) -> Made:
+    def components(self) -> Components:
         """The plugin instances of this cell; cells with equal parts share them."""
-        return Made(
+        return Components(
             _instance("datasets", self.dataset),
             _instance("models", self.model),
             _instance("attacks", self.attack),
@@ -126,7 +126,7 @@ class Cell:
         )
 
 
-class Made(NamedTuple):
+class Components(NamedTuple):
     """The live components of a cell."""
 
     dataset: Dataset

@@ -10,13 +10,13 @@ from typing import Any
 
 from benchbd.core import params
 from benchbd.errors import Impossible, UsageError
-from benchbd.plan.overrides import Settings
+from benchbd.plan.overrides import Overrides
 from benchbd.plugins import registry
 from benchbd.plugins.spec import parse_spec
 
 
 @dataclasses.dataclass(frozen=True)
-class Spread:
+class ExpandedSpec:
     """A component's kind and name, and for each parameter given the values it takes."""
 
     kind: str
@@ -28,7 +28,7 @@ class Spread:
         """Number of combinations."""
         return math.prod(len(axis) for axis in self.axes)
 
-    def made(self) -> Iterator[Any]:
+    def instances(self) -> Iterator[Any]:
         """An instance for each combination."""
         for combination in itertools.product(*self.axes):
             try:
@@ -37,7 +37,7 @@ class Spread:
                 raise UsageError(f"{self.kind} {self.name!r}: {error}") from error
 
 
-def spread(spec: Any, kind: str, settings: Settings, smoke: bool) -> Spread:
+def expand(spec: Any, kind: str, settings: Overrides, smoke: bool) -> ExpandedSpec:
     """Read one spec; lists in its parameters are to be expanded (a list-typed parameter takes a list of lists)."""
     name, inner = parse_spec(spec, kind)
     cls: Any = registry.load(f"{kind}s", name)
@@ -54,7 +54,7 @@ def spread(spec: Any, kind: str, settings: Settings, smoke: bool) -> Spread:
         # Each value is checked by itself here, so that a mistake is found before anything is multiplied out.
         for _, v in axes[-1]:
             params.resolve(cls, {key: v}, f"{kind} {name!r}")
-    return Spread(kind, name, axes)
+    return ExpandedSpec(kind, name, axes)
 
 
 def _shrunk(value: Any, kind: str) -> Any:

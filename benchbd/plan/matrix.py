@@ -21,13 +21,12 @@ from benchbd.core.paths import look, user_path
 from benchbd.core.recipe import Recipe
 from benchbd.errors import Impossible, UsageError, shown
 from benchbd.plan.cell import Cell, share
-from benchbd.plan.expand import Spread, spread
+from benchbd.plan.expand import ExpandedSpec, expand
 from benchbd.plan.filters import AXES, Filters, Rule, rules_of, select
 from benchbd.plan.matrix_file import BLOCK, TOP, as_list, known_keys, parse, read
-from benchbd.plan.overrides import Settings, parse_seeds, parse_set, seeds_of
+from benchbd.plan.overrides import Overrides, parse_seeds, parse_set, seeds_of
 from benchbd.plan.probe import Probe
 from benchbd.plan.shipped import shipped
-from benchbd.plan.trainings import Asked, TrainingKey, asked, trainings
 from benchbd.plugins import registry
 from benchbd.plugins.contract import Defense
 from benchbd.plugins.part import Part
@@ -37,11 +36,8 @@ __all__ = [
     "BLOCK",
     "MAX_CELLS",
     "TOP",
-    "Asked",
     "Plan",
     "Skipped",
-    "TrainingKey",
-    "asked",
     "load",
     "narrow",
     "parse",
@@ -51,7 +47,6 @@ __all__ = [
     "resolve",
     "select",
     "shipped",
-    "trainings",
 ]
 
 MAX_CELLS = 100_000
@@ -85,7 +80,7 @@ class _Block:
     """One block of a matrix, checked, its product not yet made."""
 
     where: str
-    axes: dict[str, list[Spread]]
+    axes: dict[str, list[ExpandedSpec]]
     recipe: dict[str, Any]
     probe: dict[str, Any] | None
     seeds: list[int]
@@ -101,7 +96,7 @@ class _Block:
             yield from self._cells(matrix)
 
     def _cells(self, matrix: str) -> Iterator[tuple[Cell, str | None]]:
-        made = {kind: [component for s in axis for component in s.made()] for kind, axis in self.axes.items()}
+        made = {kind: [component for s in axis for component in s.instances()] for kind, axis in self.axes.items()}
         made["defense"] = _settled(made["defense"])
         parts = {kind: _distinct(components) for kind, components in made.items()}
         for (ds_part, ds), (mo_part, mo) in itertools.product(parts["dataset"], parts["model"]):
@@ -187,7 +182,7 @@ def resolve(
         UsageError: anything in it is wrong.
     """
     here = f"matrix {where}"
-    settings = Settings(sets or [])
+    settings = Overrides(sets or [])
     name, description, gate = _head(data, where)
     with _located(here):
         _add_plugins(data, where)
@@ -260,7 +255,7 @@ def _block(
     block: dict[str, Any],
     data: dict[str, Any],
     here: str,
-    settings: Settings,
+    settings: Overrides,
     seeds: list[int] | None,
     smoke: bool,
     top_rules: list[Rule],
@@ -280,7 +275,7 @@ def _block(
             specs = as_list(settings.spec(kind) or block.get(key))
             if not specs:
                 raise UsageError(f"{key} is missing")
-            axes[kind] = [spread(spec, kind, settings, smoke) for spec in specs]
+            axes[kind] = [expand(spec, kind, settings, smoke) for spec in specs]
     return _Block(here, axes, recipe.spec(), probe, chosen, rules)
 
 

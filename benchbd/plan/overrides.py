@@ -44,7 +44,7 @@ def parse_seeds(text: str) -> list[int]:
     return seeds_of(text.split(","), "--seeds")
 
 
-class Setting(NamedTuple):
+class Override(NamedTuple):
     """One ``--set``: whose parameter (a component kind, a name, or recipe), which, and the value."""
 
     owner: str
@@ -52,7 +52,7 @@ class Setting(NamedTuple):
     value: Any
 
 
-def parse_set(text: str) -> Setting:
+def parse_set(text: str) -> Override:
     """``epochs=2``, ``recipe.lr=0.01``, ``dataset.train=1000``, ``lfd.alpha=0.2``, ``model=resnet18(width=8)``."""
     left, equals, right = text.partition("=")
     left = left.strip()
@@ -66,11 +66,11 @@ def parse_set(text: str) -> Setting:
     if not dot and left in ("dataset", "model"):
         if not isinstance(value, (str, dict, list)) or not value:
             raise UsageError(f"--set {shown(text)}: name a {left}, such as {left}=NAME")
-        return Setting(left, "", value)
-    return Setting(owner or "recipe", key, value)
+        return Override(left, "", value)
+    return Override(owner or "recipe", key, value)
 
 
-class Settings:
+class Overrides:
     """All ``--set`` of one command; remembers which applied, so that a typo is an error and not a silence."""
 
     def __init__(self, texts: list[str]) -> None:

@@ -6,23 +6,23 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from benchbd.plan.trainings import shared_trainings
 from benchbd.plugins.contract import BUDGET
 
 if TYPE_CHECKING:
     from benchbd.plan.cell import Cell
 
 
-def stages_of(cells: Sequence[Cell]) -> dict[str, Stages]:
+def shared_work_of(cells: Sequence[Cell]) -> dict[str, SharedWork]:
     """The shared stages of each cell, by cell id; a stage that only one of the cells needs is left out.
 
     Trainings come from what defenses and attacks declare, the surrogates of attacks among them. What else an attack
     trains is heavy too (:func:`_made_first`); the poisoned set is one, light, shared by all defenses of a row.
     """
-    from benchbd.plan import matrix
 
     heavy: dict[Key, list[str]] = defaultdict(list)
     light: dict[Key, list[str]] = defaultdict(list)
-    for (row, training), sharers in matrix.trainings(cells).items():
+    for (row, training), sharers in shared_trainings(cells).items():
         heavy["training", row, training] += [cell.id for cell in sharers]
     first: dict[str, list[Key]] = {}
     for cell in cells:
@@ -38,7 +38,7 @@ def stages_of(cells: Sequence[Cell]) -> dict[str, Stages]:
             if len(set(ids)) > 1:
                 for cell_id in ids:
                     of[cell_id].add(key)
-    return {cell.id: Stages(frozenset(heavy_of[cell.id]), frozenset(light_of[cell.id])) for cell in cells}
+    return {cell.id: SharedWork(frozenset(heavy_of[cell.id]), frozenset(light_of[cell.id])) for cell in cells}
 
 
 def _made_first(cell: Cell) -> Iterator[Key]:
@@ -53,7 +53,7 @@ def _made_first(cell: Cell) -> Iterator[Key]:
     from benchbd.core.hashing import canonical
     from benchbd.plugins import registry
 
-    attack = cell.made().attack
+    attack = cell.components().attack
     with registry.blame("attacks", cell.attack.name):
         names = [str(name) for name in attack.trains()]
     if not names:
@@ -69,7 +69,7 @@ def _made_first(cell: Cell) -> Iterator[Key]:
 Key = tuple[Any, ...]
 
 
-class Stages(NamedTuple):
+class SharedWork(NamedTuple):
     """The stages of a cell that other cells may need too.
 
     Attributes:

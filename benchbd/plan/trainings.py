@@ -16,7 +16,7 @@ TrainingKey = tuple[str, Training]
 """A row (data set, attack, model, recipe and seed, hashed) and a training in it; equal ones are computed once."""
 
 
-class Asked(NamedTuple):
+class PlannedTrainings(NamedTuple):
     """The trainings that one cell asks for.
 
     Attributes:
@@ -28,7 +28,7 @@ class Asked(NamedTuple):
     defense: tuple[TrainingKey, ...]
 
 
-def asked(cells: Iterable[Cell]) -> Iterator[tuple[Cell, Asked]]:
+def planned_trainings(cells: Iterable[Cell]) -> Iterator[tuple[Cell, PlannedTrainings]]:
     """Every cell with the trainings it asks for, as its plugins declare them."""
     # Plugins are asked once per distinct pair and row, not per cell: a plan may have ten thousand of them.
     of_pair: dict[tuple[str, str], tuple[Training, ...]] = {}
@@ -36,19 +36,22 @@ def asked(cells: Iterable[Cell]) -> Iterator[tuple[Cell, Asked]]:
     for cell in cells:
         pair = (cell.attack.json, cell.defense.json)
         if pair not in of_pair:
-            made = cell.made()
+            made = cell.components()
             with registry.blame("defenses", cell.defense.name):
                 of_pair[pair] = tuple(made.defense.trainings(made.attack))
                 hash(of_pair[pair])
         if cell.row_key not in of_row:
             of_row[cell.row_key] = _trained_first(cell)
-        yield cell, Asked(of_row[cell.row_key], tuple((cell.row_key, training) for training in of_pair[pair]))
+        yield (
+            cell,
+            PlannedTrainings(of_row[cell.row_key], tuple((cell.row_key, training) for training in of_pair[pair])),
+        )
 
 
-def trainings(cells: Iterable[Cell]) -> dict[TrainingKey, list[Cell]]:
+def shared_trainings(cells: Iterable[Cell]) -> dict[TrainingKey, list[Cell]]:
     """The distinct trainings a set of cells asks for, each with the cells that share it (first one pays)."""
     found: dict[TrainingKey, list[Cell]] = {}
-    for cell, wanted in asked(cells):
+    for cell, wanted in planned_trainings(cells):
         for key in (*wanted.defense, *wanted.attack):
             found.setdefault(key, []).append(cell)
     return found
@@ -62,7 +65,7 @@ def _trained_first(cell: Cell) -> tuple[TrainingKey, ...]:
     ``NAME-teacher`` is a teacher on a set of the attack's own making, which all its parameters determine.
     Whatever has another name is a loop of the attack's own, which no record counts as a training.
     """
-    attack = cell.made().attack
+    attack = cell.components().attack
     with registry.blame("attacks", cell.attack.name):
         names = [str(name) for name in attack.trains()]
     found = []

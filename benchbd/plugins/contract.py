@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from benchbd.plugins.handles import Lab, Workshop
-    from benchbd.plugins.trained import Trained
+    from benchbd.plugins.trained import TrainedModel
 
 T = TypeVar("T", bound="type[Component]")
 KINDS = ("datasets", "attacks", "defenses", "models")
@@ -79,7 +79,7 @@ class Budget(NamedTuple):
     pool: int
 
 
-class Stamp(NamedTuple):
+class StampContext(NamedTuple):
     """What ``Attack.stamp`` is told beside the images.
 
     Attributes:
@@ -146,13 +146,13 @@ class Attack(Component):
         """
         return self.resolved_target(info)
 
-    def relabel(self, labels: np.ndarray, targets: np.ndarray, how: Stamp) -> np.ndarray:
+    def relabel(self, labels: np.ndarray, targets: np.ndarray, context: StampContext) -> np.ndarray:
         """The labels that poisoned training images carry, int64 (N,): their targets, or their own if clean-label.
 
         Args:
             labels: int64 (N,), their true ones.
             targets: int64 (classes,), what :meth:`target_of` says of each class.
-            how: as for :meth:`stamp`.
+            context: as for :meth:`stamp`.
         """
         return labels if self.clean_label else targets[labels]
 
@@ -203,7 +203,7 @@ class Attack(Component):
         """Raise :class:`Impossible` where this attack cannot be carried out on such a data set."""
         self.budget(info)
 
-    def prepare(self, shop: Workshop) -> dict[str, np.ndarray]:
+    def prepare(self, workshop: Workshop) -> dict[str, np.ndarray]:
         """Make what must be drawn or trained first (trigger patterns, generators). Memoised by the harness.
 
         Returns:
@@ -215,12 +215,12 @@ class Attack(Component):
         """Names of the trainings that ``prepare`` needs, for the plan (``surrogate`` = the clean undefended model)."""
         return ()
 
-    def stamp(self, images: torch.Tensor, how: Stamp) -> torch.Tensor:
+    def stamp(self, images: torch.Tensor, context: StampContext) -> torch.Tensor:
         """Write the trigger into images.
 
         Args:
             images: uint8 (N, 3, H, W), not to be changed in place.
-            how: split, positions, prepared arrays and seed.
+            context: split, positions, prepared arrays and seed.
 
         Returns:
             uint8 (N, 3, H, W).
@@ -232,11 +232,11 @@ class Training(NamedTuple):
     """One training a defense will ask for, named for the plan.
 
     Attributes:
-        what: ``full`` (the base recipe on the student), ``feature-model``, ``teacher`` or ``fine-tune``.
+        kind: ``full`` (the base recipe on the student), ``feature-model``, ``teacher`` or ``fine-tune``.
         shared: what besides the row and seed determines it; equal tuples are computed once.
     """
 
-    what: Literal["full", "feature-model", "teacher", "fine-tune"]
+    kind: Literal["full", "feature-model", "teacher", "fine-tune"]
     shared: tuple[Any, ...]
 
 
@@ -266,7 +266,7 @@ class Defense(Component):
         """The trainings one cell asks for under an attack, for the plan's counts. Default: one full one of its own."""
         return (Training("full", (self.name, *sorted((k, str(v)) for k, v in self.params().items()))),)
 
-    def train(self, lab: Lab) -> Trained:
+    def train(self, lab: Lab) -> TrainedModel:
         """Run the defense and return the model to be measured."""
         raise NotImplementedError
 

@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 
     from benchbd.core.images import DatasetInfo
     from benchbd.core.recipe import Recipe
-    from benchbd.engine import Classifier, Loss, Perturb, Routine, Weigh
+    from benchbd.engine import Classifier, Loss, Perturb, TrainingLoop, WeightFunction
     from benchbd.plugins.train_set import TrainSet
-    from benchbd.plugins.trained import Trained
+    from benchbd.plugins.trained import TrainedModel
 
 
 class Workbench(Protocol):
@@ -42,36 +42,38 @@ class Workbench(Protocol):
         self,
         data: TrainSet,
         *,
-        what: str = "full",
+        kind: str = "full",
         name: str = "train",
         model: str | None = None,
         weights: Any = None,
-        judge: Trained | None = None,
-        weigh: Weigh | None = None,
+        scorer: TrainedModel | None = None,
+        weight_fn: WeightFunction | None = None,
         loss: Loss | None = None,
         perturb: Perturb | None = None,
-        routine: Routine | None = None,
-        start: Trained | None = None,
+        training_loop: TrainingLoop | None = None,
+        start: TrainedModel | None = None,
         repeat: int = 0,
         trace: bool = False,
         **changes: Any,
-    ) -> Trained:
+    ) -> TrainedModel:
         """Train a network on a set, or return the stored one that the same call made before.
 
         Args:
             data: images and labels.
-            what: how the plan counts it: ``full``, ``feature-model``, ``teacher`` or ``fine-tune``.
+            kind: how the plan counts it: ``full``, ``feature-model``, ``teacher`` or ``fine-tune``.
             name: the stage's name in the record.
             model: another model's spec (``resnet-s(stem=2)``); the cell's where not given.
             weights: float32 (N,), one per sample of ``data``, multiplied into its loss.
-            judge: a frozen network that judges each epoch's augmented views before they are trained on; with ``weigh``.
-            weigh: a frozen dataclass, called each epoch with the judge's cross-entropies float32 (N,) in the order of
-                ``data``; returns that epoch's weights, float32 (N,).
+            scorer: a frozen network that scores each epoch's augmented views before they are trained on; with
+                ``weight_fn``.
+            weight_fn: a frozen dataclass, called each epoch with the scorer's cross-entropies float32 (N,) in the order
+                of ``data``; returns that epoch's weights, float32 (N,).
             loss: a frozen dataclass, called with per-sample losses (B,) and weights (B,); returns what is minimised.
             perturb: a frozen dataclass, called with network, images (B, 3, H, W) in [0, 1] and labels after
                 augmentation; returns the images to train on.
-            routine: a frozen dataclass that does each epoch's steps itself (:class:`benchbd.engine.Routine`), without
-                weights, judge, loss and perturb. The plugin's version and source are in the key then.
+            training_loop: a frozen dataclass that does each epoch's steps itself
+                (:class:`benchbd.engine.TrainingLoop`), without weights, scorer, loss and perturb. The plugin's version
+                and source are in the key then.
             start: network to start from; a fresh initialisation where not given.
             repeat: another initialisation and batch order for the same data.
             trace: also :meth:`trace` the result, under the stage's name.
@@ -83,19 +85,19 @@ class Workbench(Protocol):
         """
         ...
 
-    def losses(self, trained: Trained, data: TrainSet) -> np.ndarray:
+    def losses(self, trained: TrainedModel, data: TrainSet) -> np.ndarray:
         """Cross-entropy of each sample, float32 (N,): eval mode, no augmentation, fp32, in the order of ``data``."""
         ...
 
-    def features(self, trained: Trained, data: TrainSet) -> np.ndarray:
+    def features(self, trained: TrainedModel, data: TrainSet) -> np.ndarray:
         """Penultimate features, float32 (N, D): eval mode, no augmentation, fp32, in the order of ``data``."""
         ...
 
-    def logits(self, trained: Trained, data: TrainSet) -> np.ndarray:
+    def logits(self, trained: TrainedModel, data: TrainSet) -> np.ndarray:
         """Logits, float32 (N, C): eval mode, no augmentation, fp32, in the order of ``data``."""
         ...
 
-    def prune(self, trained: Trained, channels: Any, at: Literal["output", "filters"] = "output") -> Trained:
+    def prune(self, trained: TrainedModel, channels: Any, at: Literal["output", "filters"] = "output") -> TrainedModel:
         """The network with some penultimate channels silenced; nothing is trained.
 
         Args:
@@ -109,7 +111,7 @@ class Workbench(Protocol):
         """
         ...
 
-    def trace(self, name: str, trained: Trained, channels: Any = ()) -> None:
+    def trace(self, name: str, trained: TrainedModel, channels: Any = ()) -> None:
         """Have an intermediate network measured: its CA and ASR go into the record's ``notes.curve``.
 
         The evaluator does so once the defense has returned; nothing of it can be seen here. Its cost is not charged to
@@ -201,7 +203,7 @@ class Workshop(Workbench, Protocol):
         """int64 (P,): the images to be poisoned; only for attacks with ``prepared_from_poison``."""
         ...
 
-    def surrogate(self) -> Trained:
+    def surrogate(self) -> TrainedModel:
         """The clean undefended model: the row's network and recipe, trained on the clean set."""
         ...
 

@@ -24,7 +24,7 @@ from benchbd.core import params
 from benchbd.core.paths import look, user_path
 from benchbd.errors import BenchbdError, UsageError, did_you_mean, shown
 from benchbd.plugins.contract import KINDS, Component, Dataset
-from benchbd.plugins.scan import DECORATORS, Entry, scan, scan_installed, told
+from benchbd.plugins.scan import DECORATORS, PluginEntry, describe_error, scan, scan_installed
 from benchbd.plugins.spec import parse_spec
 from benchbd.plugins.validate import check_declared, check_info
 
@@ -39,8 +39,8 @@ _plugin_files: dict[str, None] = {}
 
 
 @functools.cache
-def _builtin() -> tuple[Entry, ...]:
-    found: list[Entry] = []
+def _builtin() -> tuple[PluginEntry, ...]:
+    found: list[PluginEntry] = []
     for kind, folder in FOLDERS.items():
         package = importlib.import_module(f"benchbd.{folder}")
         for place in package.__path__:
@@ -52,7 +52,7 @@ def _builtin() -> tuple[Entry, ...]:
 
 
 @functools.cache
-def _installed() -> tuple[Entry, ...]:
+def _installed() -> tuple[PluginEntry, ...]:
     """Entry points of other packages: name and target are known without importing them."""
     from importlib.metadata import entry_points
 
@@ -120,14 +120,14 @@ def plugin_files() -> list[str]:
 
 
 @functools.cache
-def _by_name() -> dict[tuple[str, str], list[Entry]]:
-    table: dict[tuple[str, str], list[Entry]] = {}
+def _by_name() -> dict[tuple[str, str], list[PluginEntry]]:
+    table: dict[tuple[str, str], list[PluginEntry]] = {}
     for entry in entries():
         table.setdefault((entry.kind, entry.name), []).append(entry)
     return table
 
 
-def entries(kind: str | None = None) -> list[Entry]:
+def entries(kind: str | None = None) -> list[PluginEntry]:
     """Everything known, sorted by name.
 
     What cannot be had is there with an ``error``: a file that can't be read (of no kind), an entry point that leads
@@ -147,7 +147,7 @@ def entries(kind: str | None = None) -> list[Entry]:
     return sorted(found, key=lambda e: (KINDS.index(e.kind) if e.kind else len(KINDS), e.name, e.origin))
 
 
-def find(kind: str, name: str) -> Entry:
+def find(kind: str, name: str) -> PluginEntry:
     """The entry of a name. Raises UsageError for an unknown name or one that two plugins claim."""
     table = _by_name()
     found = table.get((kind, name), [])
@@ -173,10 +173,12 @@ def blame(kind: str, name: str) -> Iterator[None]:
         raise
     except (Exception, SystemExit) as error:
         entry = find(kind, name)
-        raise UsageError(f"{kind[:-1]} {name!r} in {entry.origin} raised {told(error, entry.file)}") from error
+        raise UsageError(
+            f"{kind[:-1]} {name!r} in {entry.origin} raised {describe_error(error, entry.file)}"
+        ) from error
 
 
-def _module(entry: Entry) -> Any:
+def _module(entry: PluginEntry) -> Any:
     if not (entry.file and entry.module.startswith("benchbd_plugin_")):
         return importlib.import_module(entry.module)
     if entry.module not in sys.modules:
@@ -195,7 +197,7 @@ def _module(entry: Entry) -> Any:
 
 
 @functools.lru_cache(maxsize=1024)
-def _load(entry: Entry) -> type[Component]:
+def _load(entry: PluginEntry) -> type[Component]:
     kind = entry.kind[:-1]
     if entry.error:
         raise UsageError(f"{kind} {entry.name!r} in {entry.origin} cannot be loaded: {entry.error}")
@@ -209,7 +211,7 @@ def _load(entry: Entry) -> type[Component]:
         raise
     except (Exception, SystemExit) as error:
         raise UsageError(
-            f"{kind} {entry.name!r} in {entry.origin} cannot be loaded: {told(error, entry.file)}"
+            f"{kind} {entry.name!r} in {entry.origin} cannot be loaded: {describe_error(error, entry.file)}"
         ) from error
     if not fits:
         raise UsageError(f"{entry.origin} does not define {kind} {entry.name!r} with the @{kind} decorator")

@@ -14,7 +14,7 @@ from benchbd.errors import one_line
 DECORATORS = {"dataset": "datasets", "attack": "attacks", "defense": "defenses", "model": "models"}
 
 
-class Entry(NamedTuple):
+class PluginEntry(NamedTuple):
     """Where a plugin is to be found, and what can be told of it without importing it."""
 
     kind: str
@@ -28,7 +28,7 @@ class Entry(NamedTuple):
     error: str | None
 
 
-def told(error: BaseException, file: str | None = None) -> str:
+def describe_error(error: BaseException, file: str | None = None) -> str:
     """An error of somebody's file in one line: its class, its text and, where it can be told, its line in the file."""
     line = getattr(error, "lineno", None) if isinstance(error, SyntaxError) else None
     trace = error.__traceback__
@@ -39,14 +39,14 @@ def told(error: BaseException, file: str | None = None) -> str:
     return type(error).__name__ + (f": {text}" if text else "") + (f" (line {line})" if line else "")
 
 
-def scan(file: Path, module: str, origin: str) -> list[Entry]:
+def scan(file: Path, module: str, origin: str) -> list[PluginEntry]:
     """Entries for the decorated classes in one Python file; one entry with an ``error`` where it can't be read."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             tree = ast.parse(file.read_bytes(), filename=str(file))
     except (OSError, ValueError, SyntaxError, RecursionError, MemoryError) as error:
-        return [Entry("", file.stem, module, "", str(file), origin, None, "", told(error))]
+        return [PluginEntry("", file.stem, module, "", str(file), origin, None, "", describe_error(error))]
     found = []
     for node in tree.body:
         for mark in node.decorator_list if isinstance(node, ast.ClassDef) else ():
@@ -54,7 +54,7 @@ def scan(file: Path, module: str, origin: str) -> list[Entry]:
             if isinstance(node, ast.ClassDef) and kind and name is not None:
                 summary = (ast.get_docstring(node) or "").split("\n")[0]
                 place = f"{origin}:{node.lineno}"
-                found.append(Entry(kind, name, module, node.name, str(file), place, version, summary, None))
+                found.append(PluginEntry(kind, name, module, node.name, str(file), place, version, summary, None))
     return found
 
 
@@ -74,17 +74,17 @@ def _mark(mark: ast.expr) -> tuple[str, str | None, int | None]:
     )
 
 
-def scan_installed(kind: str, name: str, target: str, package: str) -> Entry:
+def scan_installed(kind: str, name: str, target: str, package: str) -> PluginEntry:
     """The entry of an entry point ``module:Class``, its file found and read without importing anything of it."""
     module, _, attr = (part.strip() for part in target.partition(":"))
     origin = f"package {package} ({target})"
-    entry = Entry(kind, name, module, attr, None, origin, None, "", None)
+    entry = PluginEntry(kind, name, module, attr, None, origin, None, "", None)
     if not attr:
         return entry._replace(error=f"its entry point must be module:Class, not {target!r}")
     try:
         spec = _find(module)
     except Exception as error:  # finders are other people's code
-        return entry._replace(error=told(error))
+        return entry._replace(error=describe_error(error))
     if spec is None:
         return entry._replace(error=f"ModuleNotFoundError: no module named {module!r}")
     if not spec.has_location or not spec.origin or not spec.origin.endswith(".py"):

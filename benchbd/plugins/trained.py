@@ -1,4 +1,4 @@
-"""Trained networks: what a defense handles and returns, each known by a key of its content."""
+"""TrainedModel networks: what a defense handles and returns, each known by a key of its content."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 @dataclasses.dataclass(frozen=True)
-class NetworkPlan:
+class ModelSpec:
     """What is needed to build a network: model plugin, classes, image size, normalisation."""
 
     model: Buildable
@@ -42,7 +42,7 @@ class NetworkPlan:
         }
 
 
-class Trained:
+class TrainedModel:
     """A trained (or pruned) network: its artifact, and what it cost.
 
     Attributes:
@@ -52,7 +52,7 @@ class Trained:
     """
 
     def __init__(
-        self, key: str, state: dict[str, np.ndarray], network: NetworkPlan, epoch_losses: list[float], epochs: int
+        self, key: str, state: dict[str, np.ndarray], network: ModelSpec, epoch_losses: list[float], epochs: int
     ) -> None:
         self.key, self.epoch_losses, self.epochs = key, epoch_losses, epochs
         self._state, self._plan = state, network
@@ -77,8 +77,8 @@ def last_filters(net: Classifier) -> list[str]:
         Impossible: the network does not say which that is (``last_convolution``), or its filters are not the head's
             inputs one by one.
     """
-    told = getattr(net.net, "last_convolution", None)
-    parts = [part for part in told() if part is not None] if told else []
+    say = getattr(net.net, "last_convolution", None)
+    parts = [part for part in say() if part is not None] if say else []
     if not parts or parts[0].out_channels != net.head.in_features:
         raise Impossible(
             f"{type(net.net).__name__} does not say which convolution's filters feed its head; mask the output instead"
@@ -87,7 +87,7 @@ def last_filters(net: Classifier) -> list[str]:
     return [names[id(tensor)] for part in parts for tensor in part.parameters()]
 
 
-class Traced(NamedTuple):
+class CurvePoint(NamedTuple):
     """A network on a defense's way, to be measured by the evaluator.
 
     Attributes:
@@ -97,5 +97,5 @@ class Traced(NamedTuple):
     """
 
     name: str
-    trained: Trained
+    trained: TrainedModel
     channels: np.ndarray

@@ -22,7 +22,7 @@ FORMATS = {
     "jsonl": "records",
 }
 
-READING = (
+LEGEND = (
     "CA ↑ is accuracy on clean test images, ASR ↓ the share of triggered test images of other classes than their "
     "target that are taken for it (all to all, the target is the next class); both in percent. ± is half of the 95 % "
     "t-interval of the mean over seeds (none for one seed); it says nothing of the test set's size.",
@@ -44,7 +44,7 @@ class Board:
     gate: float = GATE
     paper: bool = False
     title: str = "Leaderboard"
-    reading: tuple[str, ...] = READING
+    reading: tuple[str, ...] = LEGEND
     notes: list[str] = field(default_factory=list)
 
     def render(self, fmt: str) -> str:

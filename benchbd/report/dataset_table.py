@@ -10,8 +10,8 @@ from benchbd.report import stats, wording
 from benchbd.report.averages import average, implanted
 from benchbd.report.groups import UNDEFENDED, Group
 from benchbd.report.labels import Labels, Variant
-from benchbd.report.published import Comparison, scale_differences, scale_text
-from benchbd.report.table import Cell, Column, Row, Table
+from benchbd.report.published import PublishedComparison, scale_differences, scale_text
+from benchbd.report.table import Column, Row, Table, TableCell
 from benchbd.report.timing import Clock
 
 METRICS = ("ca", "asr")
@@ -29,7 +29,7 @@ class _Builder:
 
     def __init__(self, group: Group, labels: Labels, clock: Clock, gate: float, paper: bool) -> None:
         self.group, self.labels, self.gate = group, labels, gate
-        self.comparison = Comparison(group, labels) if paper else None
+        self.comparison = PublishedComparison(group, labels) if paper else None
         self.clock = clock
         self.usual_n = self._usual_n()
         self.competing = [i for i, c in enumerate(group.columns) if c not in group.controls and c.name != UNDEFENDED]
@@ -52,7 +52,7 @@ class _Builder:
 
     def body(self, row: Variant) -> Row:
         group = self.group
-        cells: list[Cell] = []
+        cells: list[TableCell] = []
         for column in group.columns:
             for metric in METRICS:
                 cells.append(self._cell(row, column, metric))
@@ -66,7 +66,7 @@ class _Builder:
             mark = {True: "", False: NOT_IMPLANTED, None: UNKNOWN_IMPLANT}[self.standing[row]]
         return Row(self.labels(row), cells, mark=mark, tag=row.name)
 
-    def _cell(self, row: Variant, column: Variant, metric: str) -> Cell:
+    def _cell(self, row: Variant, column: Variant, metric: str) -> TableCell:
         entry = self.group.entry(row, column)
         values, failures, ids = entry.values(metric), entry.failures(), entry.ids()
         found = stats.mean_of(values.values())
@@ -81,7 +81,7 @@ class _Builder:
             else:
                 display, note = wording.UNDEFINED, "not defined: nothing is poisoned in this row"
             extra = f"paper {wording.percent(theirs)}" if theirs is not None and row not in self.group.clean else ""
-            return Cell(display, published=theirs, extra=extra, note=note, records=ids)
+            return TableCell(display, published=theirs, extra=extra, note=note, records=ids)
         display = wording.mean_text(found)
         if failures:
             display += f" (n={found.n}; {wording.failures_text(failures)})"
@@ -89,7 +89,7 @@ class _Builder:
             display += f" (n={found.n})"
         extra = f"paper {wording.percent(theirs)}, {wording.signed(found.mean - theirs)}" if theirs is not None else ""
         by_seed = ", ".join(f"seed {s}: {wording.percent(v)}" for s, v in sorted(values.items()))
-        return Cell(display, found.mean, found.half, found.n, False, theirs, extra, by_seed, records=ids)
+        return TableCell(display, found.mean, found.half, found.n, False, theirs, extra, by_seed, records=ids)
 
     def average_row(self, label: str, rows: Sequence[Variant], *, rule: bool = False) -> Row:
         """An average over rows, with coverage. Best only where all that compete cover the same rows."""
@@ -104,11 +104,11 @@ class _Builder:
             for metric in METRICS:
                 found = average(group, column, rows, metric)
                 if found is None:
-                    cells.append(Cell(wording.UNDEFINED))
+                    cells.append(TableCell(wording.UNDEFINED))
                     continue
                 interval = stats.mean_of(found.by_seed.values())
                 shown = stats.Mean(found.mean, interval.half if interval else None, found.rows)
-                cell = Cell(
+                cell = TableCell(
                     f"{wording.mean_text(shown)} ({found.rows}/{len(rows)})", found.mean, shown.half, found.rows
                 )
                 self._beside_paper(cell, rows, column, metric)
@@ -121,7 +121,7 @@ class _Builder:
                     cells[2 * winner + place].best = True
         return Row(label, cells, "average", rule=rule)
 
-    def _beside_paper(self, cell: Cell, rows: Sequence[Variant], column: Variant, metric: str) -> None:
+    def _beside_paper(self, cell: TableCell, rows: Sequence[Variant], column: Variant, metric: str) -> None:
         if self.comparison is None or cell.value is None:
             return
         here = [r for r in rows if self.group.entry(r, column).values(metric)]
@@ -155,7 +155,7 @@ class _Builder:
         for column in self.group.columns:
             found = self.clock.mean(column)
             clock.append(
-                Cell(
+                TableCell(
                     wording.duration(found[0]),
                     found[0],
                     n=found[1],
@@ -163,10 +163,10 @@ class _Builder:
                     span=2,
                 )
                 if found
-                else Cell(wording.UNDEFINED, span=2)
+                else TableCell(wording.UNDEFINED, span=2)
             )
             needs.append(
-                Cell(wording.needs_text(self.group.needs.get(column, ()), column in self.group.controls), span=2)
+                TableCell(wording.needs_text(self.group.needs.get(column, ()), column in self.group.controls), span=2)
             )
         rows = [Row("Needs beyond the poisoned set", needs, "foot")]
         if device:
@@ -175,7 +175,7 @@ class _Builder:
             differs = scale_differences(self.group.scale, self.labels)
             text = "; ".join(differs) or "nothing stated"
             rows.append(
-                Row("Scale differs from the paper's in", [Cell(text, span=2 * len(self.group.columns))], "foot")
+                Row("Scale differs from the paper's in", [TableCell(text, span=2 * len(self.group.columns))], "foot")
             )
         rows[0].rule = True
         return rows

@@ -24,7 +24,7 @@ class Scale(NamedTuple):
 
 
 @dataclass(slots=True)
-class Entry:
+class SeedRecords:
     """What is known of one attack x defense: a record per seed. Ask only once it is filled: answers are kept."""
 
     by_seed: dict[int, Record] = field(default_factory=dict)
@@ -58,15 +58,15 @@ class Group:
     scale: Scale
     rows: list[Variant] = field(default_factory=list)
     columns: list[Variant] = field(default_factory=list)
-    entries: dict[tuple[Variant, Variant], Entry] = field(default_factory=dict)
+    entries: dict[tuple[Variant, Variant], SeedRecords] = field(default_factory=dict)
     controls: set[Variant] = field(default_factory=set)
     clean: set[Variant] = field(default_factory=set)
     """Rows in which nothing is poisoned."""
     needs: dict[Variant, tuple[str, ...]] = field(default_factory=dict)
 
-    def entry(self, row: Variant, column: Variant) -> Entry:
+    def entry(self, row: Variant, column: Variant) -> SeedRecords:
         """The entry at a place; an empty one where nothing was run."""
-        return self.entries.get((row, column)) or Entry()
+        return self.entries.get((row, column)) or SeedRecords()
 
     def attacks(self) -> list[Variant]:
         """The rows in which something is poisoned."""
@@ -139,7 +139,7 @@ def group(
             here = groups[scale] = Group(scale)
         entry = here.entries.get((attack, defense))
         if entry is None:
-            entry = here.entries[attack, defense] = Entry()
+            entry = here.entries[attack, defense] = SeedRecords()
         rival = entry.by_seed.get(record["seed"])
         if rival is not None:
             older += _versions(rival) != _versions(record)

@@ -65,7 +65,7 @@ def _nearest(variants: list[Variant], labels: Labels) -> set[Variant]:
     return {v for v in variants if len(labels.changed(v)) == fewest[v.name]}
 
 
-class Comparison:
+class PublishedComparison:
     """Which cells of a group stand beside which published ones.
 
     A table is compared where its data set is in the paper and its network is one of the paper's students. A defense

@@ -7,7 +7,7 @@ from benchbd.report.averages import average
 from benchbd.report.groups import UNDEFENDED, Group
 from benchbd.report.labels import Labels, Variant
 from benchbd.report.published import scale_text
-from benchbd.report.table import Cell, Column, Row, Table
+from benchbd.report.table import Column, Row, Table, TableCell
 from benchbd.report.timing import Clock, trainings
 
 COLUMNS = (
@@ -24,31 +24,31 @@ COLUMNS = (
 )
 
 
-def _mean(group: Group, column: Variant, metric: str) -> Cell:
+def _mean(group: Group, column: Variant, metric: str) -> TableCell:
     found = average(group, column, group.attacks(), metric)
     if found is None:
-        return Cell(wording.UNDEFINED)
+        return TableCell(wording.UNDEFINED)
     interval = stats.mean_of(found.by_seed.values())
     half = interval.half if interval else None
-    return Cell(wording.mean_text(stats.Mean(found.mean, half, found.rows)), found.mean, half, found.rows)
+    return TableCell(wording.mean_text(stats.Mean(found.mean, half, found.rows)), found.mean, half, found.rows)
 
 
-def _worst(group: Group, column: Variant, labels: Labels) -> Cell:
+def _worst(group: Group, column: Variant, labels: Labels) -> TableCell:
     found = [
         (m, row) for row in group.attacks() if (m := stats.mean_of(group.entry(row, column).values("asr").values()))
     ]
     if not found:
-        return Cell(wording.UNDEFINED)
+        return TableCell(wording.UNDEFINED)
     worst, row = max(found, key=lambda item: item[0].mean)
-    return Cell(f"{wording.percent(worst.mean)} ({labels(row)})", worst.mean, worst.half, worst.n)
+    return TableCell(f"{wording.percent(worst.mean)} ({labels(row)})", worst.mean, worst.half, worst.n)
 
 
-def _coverage(group: Group, column: Variant) -> Cell:
+def _coverage(group: Group, column: Variant) -> TableCell:
     done = sum(bool(group.entry(row, column).values("ca")) for row in group.attacks())
-    return Cell(f"{done}/{len(group.attacks())}", done)
+    return TableCell(f"{done}/{len(group.attacks())}", done)
 
 
-def _auroc(group: Group, column: Variant) -> Cell:
+def _auroc(group: Group, column: Variant) -> TableCell:
     rows = {}
     for row in group.attacks():
         values = [
@@ -60,8 +60,8 @@ def _auroc(group: Group, column: Variant) -> Cell:
             rows[row] = sum(values) / len(values)
     found = stats.mean_of(rows.values())
     if found is None:
-        return Cell(wording.UNDEFINED, note="suspects no samples")
-    return Cell(f"{found.mean:.3f}", found.mean, n=found.n, note=f"mean over {found.n} attacks")
+        return TableCell(wording.UNDEFINED, note="suspects no samples")
+    return TableCell(f"{found.mean:.3f}", found.mean, n=found.n, note=f"mean over {found.n} attacks")
 
 
 def _whole_recipe(counts: dict[str, float]) -> float:
@@ -69,16 +69,16 @@ def _whole_recipe(counts: dict[str, float]) -> float:
     return counts.get("full", 0.0) + counts.get("feature-model", 0.0)
 
 
-def _trainings(group: Group, column: Variant) -> tuple[Cell, Cell]:
+def _trainings(group: Group, column: Variant) -> tuple[TableCell, TableCell]:
     mine = trainings(group, column)
     plain = group.undefended()
     base = _whole_recipe(trainings(group, plain)) if plain else 0.0
     if not mine:
-        return Cell(wording.UNDEFINED), Cell(wording.UNDEFINED)
+        return TableCell(wording.UNDEFINED), TableCell(wording.UNDEFINED)
     order = sorted(mine, key=lambda kind: (kind != "full", kind))
     text = " + ".join(f"{mine[kind]:.3g} {kind}" for kind in order)
     ratio = _whole_recipe(mine) / base if base else None
-    return Cell(text), Cell(f"{ratio:.2f}", ratio) if ratio is not None else Cell(wording.UNDEFINED)
+    return TableCell(text), TableCell(f"{ratio:.2f}", ratio) if ratio is not None else TableCell(wording.UNDEFINED)
 
 
 def summary_table(group: Group, labels: Labels, clock: Clock) -> Table:
@@ -96,8 +96,8 @@ def summary_table(group: Group, labels: Labels, clock: Clock) -> Table:
             _coverage(group, column),
             _auroc(group, column),
             *cost,
-            Cell(f"{relative[0]:.2f}", relative[0], n=relative[1]) if relative else Cell(wording.UNDEFINED),
-            Cell(wording.needs_text(needs, control)),
+            TableCell(f"{relative[0]:.2f}", relative[0], n=relative[1]) if relative else TableCell(wording.UNDEFINED),
+            TableCell(wording.needs_text(needs, control)),
         ]
         first = control and bool(rows) and group.columns[len(rows) - 1] not in group.controls
         rows.append(Row(labels.heading(column, group.columns), cells, rule=first, tag=column.name))

@@ -7,7 +7,7 @@ from typing import Literal
 
 
 @dataclass(slots=True)
-class Cell:
+class TableCell:
     """One entry of a table.
 
     Attributes:
@@ -62,7 +62,7 @@ class Row:
     """One row: ``label`` in front, cells whose spans fill the columns."""
 
     label: str
-    cells: list[Cell]
+    cells: list[TableCell]
     kind: Literal["body", "average", "foot"] = "body"
     mark: str = ""
     """A sign behind the label, explained in the table's notes."""
@@ -96,10 +96,10 @@ class Table:
                 raise ValueError(f"table {self.key}: row {row.label!r} fills {width} of {len(self.columns)} columns")
 
 
-def grid(row: Row) -> list[Cell]:
+def grid(row: Row) -> list[TableCell]:
     """The row's cells with an empty one for each further column that a cell spans."""
-    out: list[Cell] = []
+    out: list[TableCell] = []
     for cell in row.cells:
         out.append(cell)
-        out.extend(Cell() for _ in range(cell.span - 1))
+        out.extend(TableCell() for _ in range(cell.span - 1))
     return out

@@ -36,7 +36,7 @@ class Job(NamedTuple):
     wave: int = 0
 
 
-class Ended(NamedTuple):
+class JobResult(NamedTuple):
     """How a job ended.
 
     Attributes:
@@ -78,7 +78,7 @@ class Executor(Protocol):
     def start(self, job: Job) -> None:
         """Take a job; called only while :meth:`free` is positive."""
 
-    def poll(self, seconds: float) -> list[Ended]:
+    def poll(self, seconds: float) -> list[JobResult]:
         """Wait up to that long for something to happen; return the jobs that ended."""
 
     def drain(self) -> None:

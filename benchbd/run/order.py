@@ -7,7 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
-from benchbd.plan.shared_work import Key, Stages
+from benchbd.plan.shared_work import Key, SharedWork
 from benchbd.run.settings import Shard
 
 T = TypeVar("T")
@@ -39,7 +39,7 @@ class Sharing:
     once a cell that needs it is done.
     """
 
-    def __init__(self, stages: Callable[[Any], Stages]) -> None:
+    def __init__(self, stages: Callable[[Any], SharedWork]) -> None:
         self._stages = stages
         self._running: Counter[Key] = Counter()
         self._stored: set[Key] = set()
@@ -80,7 +80,7 @@ class Sharing:
         self._stored |= stages.heavy | stages.light
 
 
-def waves(cells: Sequence[T], stages: Callable[[T], Stages]) -> list[list[T]]:
+def waves(cells: Sequence[T], stages: Callable[[T], SharedWork]) -> list[list[T]]:
     """Split cells so that no two of one wave share a training, and each finds what earlier waves computed.
 
     For queues that take everything at once (Slurm): wave k + 1 starts after wave k. A training that two cells of one

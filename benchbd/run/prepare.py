@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from benchbd.core.paths import data_folder
 from benchbd.errors import UsageError, shown
 from benchbd.plugins import registry
-from benchbd.run.rerun_policy import decide
+from benchbd.run.rerun_policy import needs_run
 from benchbd.storage import records
 from benchbd.storage.staleness import changed_sources
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from benchbd.run.settings import RunSettings
 
 
-def begin(plan: Plan, settings: RunSettings, output: Path) -> RunSettings:
+def prepare_output(plan: Plan, settings: RunSettings, output: Path) -> RunSettings:
     """Make the results folder ready for a plan.
 
     Args:
@@ -64,10 +64,12 @@ def _check_data(plan: Plan, there: Mapping[str, dict[str, Any]], settings: RunSe
     folder = data_folder(settings.data_root)
     needed: dict[str, Cell] = {}
     for cell in plan.cells:
-        if decide(there.get(cell.id), rerun=settings.rerun, stale=cell.id in settings.stale, retries=settings.retries):
+        if needs_run(
+            there.get(cell.id), rerun=settings.rerun, stale=cell.id in settings.stale, retries=settings.retries
+        ):
             needed.setdefault(cell.dataset.text, cell)
     for cell in needed.values():
-        data = cell.made().dataset
+        data = cell.components().dataset
         with registry.blame("datasets", cell.dataset.name):
             line = data.missing(folder)
             if line is not None and not isinstance(line, str):

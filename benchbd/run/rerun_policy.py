@@ -22,7 +22,7 @@ def attempts_of(record: dict[str, Any] | None) -> int:
     return tried if isinstance(tried, int) and tried > 0 else 1
 
 
-def decide(
+def needs_run(
     record: dict[str, Any] | None,
     *,
     rerun: Literal["failed", "stale", "all"] | None = None,

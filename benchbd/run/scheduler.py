@@ -9,18 +9,18 @@ from typing import TYPE_CHECKING, Any
 
 from benchbd.core import environment
 from benchbd.errors import BenchbdError
-from benchbd.plan.shared_work import Stages, stages_of
+from benchbd.plan.shared_work import SharedWork, shared_work_of
 from benchbd.run.costs import Costs, earlier_records, facts_of
 from benchbd.run.display.base import Display
-from benchbd.run.executor import Ended, Executor, Job
+from benchbd.run.executor import Executor, Job, JobResult
 from benchbd.run.interrupts import Signals
 from benchbd.run.order import Sharing, arrange, in_shard, waves
 from benchbd.run.outcome import Outcome
-from benchbd.run.rerun_policy import RETRIABLE, attempts_of, decide
+from benchbd.run.rerun_policy import RETRIABLE, attempts_of, needs_run
 from benchbd.run.settings import RunSettings, duration_text
 from benchbd.storage import records
-from benchbd.storage.cell_locks import Claims
-from benchbd.storage.cleanup import sweep
+from benchbd.storage.cell_locks import CellLocks
+from benchbd.storage.cleanup import remove_stale_files
 
 if TYPE_CHECKING:
     from benchbd.plan.cell import Cell
@@ -68,8 +68,8 @@ class Scheduler:
                 self.attempts[cell.id] = 0 if settings.rerun else attempts_of(record)
             elif record is not None:
                 self._settle(cell.id, record["status"], record.get("error"))
-        stages = stages_of(list(self.cells.values())) if todo else {}
-        self.stages: Callable[[Cell], Stages] = lambda cell: stages.get(cell.id, Stages())
+        stages = shared_work_of(list(self.cells.values())) if todo else {}
+        self.stages: Callable[[Cell], SharedWork] = lambda cell: stages.get(cell.id, SharedWork())
         self.sharing = Sharing(self.stages)
         for cell in self.cells.values() if todo else ():
             if self.statuses[cell.id] == "done":
@@ -80,7 +80,7 @@ class Scheduler:
 
     def _wanted(self, cell_id: str, record: dict[str, Any] | None) -> bool:
         settings = self.settings
-        return decide(record, rerun=settings.rerun, stale=cell_id in settings.stale, retries=settings.retries)
+        return needs_run(record, rerun=settings.rerun, stale=cell_id in settings.stale, retries=settings.retries)
 
     def _settle(self, cell_id: str, status: str, reason: str | None) -> None:
         self.statuses[cell_id] = status
@@ -122,10 +122,10 @@ class Scheduler:
 
     def run(self, make: Callable[[RunSettings, Callable[[str, dict[str, Any]], None]], Executor]) -> Outcome:
         """Work until nothing is left or something says stop."""
-        self.claims = Claims(self.settings.output)
+        self.locks = CellLocks(self.settings.output)
         error: BenchbdError | None = None
         if self.waiting:
-            sweep(self.settings.output)
+            remove_stale_files(self.settings.output)
             self.executor = make(self.settings, self._heard)
             self.signals = Signals(interrupt=self.executor.name == "inline")
             self.display.begin(self, self._opening())
@@ -143,7 +143,7 @@ class Scheduler:
                 error = problem
             finally:
                 self.executor.close()
-                self.claims.close()
+                self.locks.close()
         outcome = Outcome(self.statuses, self.reasons, self.ran, time.monotonic() - self.began, self._why_interrupted())
         if self.total:
             self.display.end(outcome)
@@ -216,7 +216,7 @@ class Scheduler:
 
     def _start(self, cell: Cell) -> bool:
         """Hand a cell to the executor, unless another run has it or has just finished it; False: look again later."""
-        if not self.executor.remote and not self.claims.take(cell.id):
+        if not self.executor.remote and not self.locks.take(cell.id):
             if cell.id not in self.foreign:
                 self.display.note(f"{cell.label} is being run by another process; looking again later")
             self.foreign[cell.id] = time.monotonic() + FOREIGN
@@ -224,8 +224,8 @@ class Scheduler:
         self.foreign.pop(cell.id, None)
         if self._changed(cell.id) != self._before[cell.id]:
             record = records.read_record(self.settings.output, cell.id)
-            if record is not None and not decide(record, retries=self.settings.retries):
-                self.claims.give_up(cell.id)
+            if record is not None and not needs_run(record, retries=self.settings.retries):
+                self.locks.give_up(cell.id)
                 self._settle(cell.id, record["status"], record.get("error"))
                 if record["status"] == "done":
                     self.sharing.stored(cell)
@@ -253,12 +253,12 @@ class Scheduler:
             self._started_at[cell_id] = time.monotonic()
         self.display.event(cell_id, self.cells[cell_id].label, event)
 
-    def _ended(self, ended: Ended) -> None:
+    def _ended(self, ended: JobResult) -> None:
         """Take a job's end into account: record it, or try again."""
         cell, job = self.cells[ended.id], self.running.pop(ended.id)
         if ended.status == "pending":
             self.sharing.ended(cell, False)
-            self.claims.give_up(cell.id)
+            self.locks.give_up(cell.id)
             return
         # A worker may die between writing the record and saying so; the record is the truth.
         fresh = ended.recorded or self._changed(ended.id) != self._before[ended.id]
@@ -285,12 +285,12 @@ class Scheduler:
 
     def _again(self, cell: Cell, why: str) -> None:
         self._before[cell.id] = self._changed(cell.id)
-        self.claims.give_up(cell.id)
+        self.locks.give_up(cell.id)
         self.waiting.append(cell)
         self.display.note(f"{cell.label}: {why}")
 
     def _finish(
-        self, cell: Cell, job: Job, status: str, reason: str, record: dict[str, Any] | None, ended: Ended
+        self, cell: Cell, job: Job, status: str, reason: str, record: dict[str, Any] | None, ended: JobResult
     ) -> None:
         if status == "cancelled" and self.stop_reason:
             reason = self.stop_reason
@@ -303,7 +303,7 @@ class Scheduler:
                 raise BenchbdError(f"records cannot be written: {error}") from error
             if self.stop_reason is None:
                 self._stop("the disk is full; free some space and run the same command again")
-        self.claims.give_up(cell.id)
+        self.locks.give_up(cell.id)
         if record and status == "done":
             self.costs.learn(record)
         self.display.ended(cell.id, cell.label, status, reason, ended.wall, record)
@@ -311,7 +311,7 @@ class Scheduler:
             self._stop("--fail-fast")
 
     def _write(
-        self, cell: Cell, job: Job, status: str, reason: str, record: dict[str, Any] | None, ended: Ended
+        self, cell: Cell, job: Job, status: str, reason: str, record: dict[str, Any] | None, ended: JobResult
     ) -> None:
         """Write what the cell's own process could not. A finished cell's record is never replaced by a lesser one."""
         output = self.settings.output

@@ -18,7 +18,8 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from benchbd.plan.shared_work import Key, Stages, stages_of
+from benchbd.plan.shared_work import Key, SharedWork, shared_work_of
+from benchbd.plan.trainings import planned_trainings
 from benchbd.run.costs import Costs, facts_of
 from benchbd.run.order import Sharing, arrange
 
@@ -31,7 +32,7 @@ STAGE = {"full": "train", "feature-model": "feature model", "teacher": "teacher"
 """How records call the stage of a training."""
 
 
-class Job(NamedTuple):
+class SimulatedJob(NamedTuple):
     """What a cell costs.
 
     Attributes:
@@ -44,7 +45,7 @@ class Job(NamedTuple):
     id: str
     own: float
     shared: Mapping[Key, float]
-    stages: Stages
+    stages: SharedWork
 
     @property
     def alone(self) -> float:
@@ -82,24 +83,23 @@ class Estimate(NamedTuple):
         measured: whether costs are seconds; otherwise they count full trainings.
     """
 
-    jobs: list[Job]
+    jobs: list[SimulatedJob]
     known: int
     measured: bool
 
 
 def estimate(cells: Sequence[Cell], records: Iterable[Mapping[str, Any]]) -> Estimate:
     """What each cell is expected to cost, and which parts of it are shared."""
-    from benchbd.plan import matrix
 
     costs, trained = Costs(), _Trainings()
     for record in records:
         costs.learn(record)
         trained.learn(record)
-    stages, jobs, known = stages_of(cells), [], 0
-    for cell, asked in matrix.asked(cells):
+    stages, jobs, known = shared_work_of(cells), [], 0
+    for cell, planned in planned_trainings(cells):
         kinds = Costs.kinds(facts_of(cell))
-        wanted = dict.fromkeys((*asked.attack, *asked.defense))
-        prices = {("training", *key): trained.expected(kinds[-1], key[1].what) for key in wanted}
+        wanted = dict.fromkeys((*planned.attack, *planned.defense))
+        prices = {("training", *key): trained.expected(kinds[-1], key[1].kind) for key in wanted}
         shared = {key: price for key, price in prices.items() if key in stages[cell.id].heavy}
         total = costs.expected(kinds)
         known += costs.expected(kinds[:2]) is not None
@@ -107,10 +107,10 @@ def estimate(cells: Sequence[Cell], records: Iterable[Mapping[str, Any]]) -> Est
             own = sum(prices.values()) - sum(shared.values())
         else:
             # A record's total leaves out what the attack trains.
-            defense = {("training", *key) for key in asked.defense}
+            defense = {("training", *key) for key in planned.defense}
             own = total - sum(price for key, price in shared.items() if key in defense)
             own += sum(prices[key] for key in prices.keys() - defense - shared.keys())
-        jobs.append(Job(cell.id, max(0.0, own), shared, stages[cell.id]))
+        jobs.append(SimulatedJob(cell.id, max(0.0, own), shared, stages[cell.id]))
     return Estimate(jobs, known, trained.seen)
 
 
@@ -144,7 +144,7 @@ class _Trainings:
         return SHARES[what] * sum(full) / len(full)
 
 
-def lower_bound(jobs: Sequence[Job], gpus: int) -> float:
+def lower_bound(jobs: Sequence[SimulatedJob], gpus: int) -> float:
     """Seconds below which no schedule can go: all work shared out evenly, or the longest chain.
 
     A cell's trainings may be computed by several others at once, so that its chain is its own part after the longest
@@ -154,19 +154,19 @@ def lower_bound(jobs: Sequence[Job], gpus: int) -> float:
     return max(work(jobs) / gpus, chain)
 
 
-def work(jobs: Sequence[Job]) -> float:
+def work(jobs: Sequence[SimulatedJob]) -> float:
     """Seconds of work in all, each shared training once."""
     shared = {key: price for job in jobs for key, price in job.shared.items()}
     return sum(job.own for job in jobs) + sum(shared.values())
 
 
-def simulate(jobs: Sequence[Job], gpus: int) -> Simulated:
+def simulate(jobs: Sequence[SimulatedJob], gpus: int) -> Simulated:
     """Play a run of all cells through, from an empty store."""
     sharing: Sharing = Sharing(lambda job: job.stages)
     waiting = arrange(jobs, lambda job: job.alone)
     ready: dict[Key, float] = {}
     """When a training is, or will be, in the store."""
-    running: list[tuple[float, int, Job]] = []
+    running: list[tuple[float, int, SimulatedJob]] = []
     now = 0.0
     while waiting or running:
         while waiting and len(running) < gpus:

@@ -10,7 +10,7 @@ from pathlib import Path
 from benchbd.core.files import open_own
 
 
-class Claims:
+class CellLocks:
     """Locks on cells, held by the run's process and given up by the kernel when it dies, however it dies."""
 
     def __init__(self, output: Path) -> None:

@@ -11,7 +11,7 @@ from benchbd.core.files import FULL
 
 if TYPE_CHECKING:
     from benchbd.storage.artifacts import Store
-    from benchbd.storage.restricted import Shelf
+    from benchbd.storage.restricted import RestrictedStore
 
 
 class Checkpoint:
@@ -20,7 +20,7 @@ class Checkpoint:
     The state carries the seconds spent so far, so that the cost of a resumed training is that of all its parts.
     """
 
-    def __init__(self, store: Store | Shelf, key: str, every: float) -> None:
+    def __init__(self, store: Store | RestrictedStore, key: str, every: float) -> None:
         self._store, self._key, self._every = store, key, every
         self._last = time.perf_counter()
 

@@ -16,7 +16,7 @@ OLD = 3600.0
 """Seconds after which nobody can still be writing a temporary file."""
 
 
-class Litter(NamedTuple):
+class StaleFiles(NamedTuple):
     """What a sweep found (and removed): lock files and temporary files or folders."""
 
     locks: int
@@ -40,7 +40,7 @@ def _free(lock: Path, remove: bool) -> bool:
         os.close(handle)
 
 
-def sweep(output: Path, *, older_than: float = OLD, remove: bool = True) -> Litter:
+def remove_stale_files(output: Path, *, older_than: float = OLD, remove: bool = True) -> StaleFiles:
     """Remove what dead processes left in a results folder. Safe while others work in it.
 
     Args:
@@ -71,4 +71,4 @@ def sweep(output: Path, *, older_than: float = OLD, remove: bool = True) -> Litt
                     shutil.rmtree(path)
                 else:
                     path.unlink()
-    return Litter(len(locks), temporary)
+    return StaleFiles(len(locks), temporary)

@@ -44,7 +44,7 @@ def is_id(text: str) -> bool:
 
 def blank(cell: Cell, status: str, error: str | None = None) -> dict[str, Any]:
     """A record with every field, for a cell that gave no numbers."""
-    made = cell.made()
+    made = cell.components()
     return {
         "id": cell.id,
         "label": cell.label,

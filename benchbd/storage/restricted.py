@@ -21,7 +21,7 @@ _stores: dict[int, Store] = {}
 _numbers = itertools.count()
 
 
-class Messenger:
+class EventProxy:
     """Passes events on to a listener: what listens knows the attack, its bearer must not."""
 
     __slots__ = ("_number",)
@@ -37,7 +37,7 @@ class Messenger:
         self({"event": "log", "line": text})
 
 
-class Shelf:
+class RestrictedStore:
     """What stages need of a store, without its folder, in which poison and triggers lie beside the stages."""
 
     __slots__ = ("_number",)
@@ -73,22 +73,22 @@ class Shelf:
 
 
 @contextlib.contextmanager
-def messenger(on_event: Event | None) -> Iterator[Messenger]:
+def event_proxy(on_event: Event | None) -> Iterator[EventProxy]:
     """A messenger to a listener, for as long as the context lasts."""
     number = next(_numbers)
     _listeners[number] = on_event or (lambda event: None)
     try:
-        yield Messenger(number)
+        yield EventProxy(number)
     finally:
         del _listeners[number]
 
 
 @contextlib.contextmanager
-def shelf(store: Store) -> Iterator[Shelf]:
+def restricted_store(store: Store) -> Iterator[RestrictedStore]:
     """A shelf of a store (a view that gives only the kinds to be had there), for as long as the context lasts."""
     number = next(_numbers)
     _stores[number] = store
     try:
-        yield Shelf(number)
+        yield RestrictedStore(number)
     finally:
         del _stores[number]

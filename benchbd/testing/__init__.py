@@ -1,6 +1,6 @@
 """The contract that every plugin keeps, as checks to run: ``testing.check("defenses", "mine")``."""
 
-from benchbd.testing.bench import Bench, cell, register
 from benchbd.testing.checker import LIMIT, check, faults, names
+from benchbd.testing.plugin_under_test import PluginUnderTest, cell, register
 
-__all__ = ["LIMIT", "Bench", "cell", "check", "faults", "names", "register"]
+__all__ = ["LIMIT", "PluginUnderTest", "cell", "check", "faults", "names", "register"]

@@ -10,7 +10,7 @@ from benchbd.testing.source import files, imported
 from benchbd.testing.watch import NEEDS
 
 if TYPE_CHECKING:
-    from benchbd.testing.bench import Bench
+    from benchbd.testing.plugin_under_test import PluginUnderTest
 
 FORBIDDEN = (
     *(
@@ -28,7 +28,7 @@ AROUND = {"sys": ("_getframe", "_current_frames"), "inspect": ("stack", "current
 """Ways around any barrier inside one process, by module; None: all of it."""
 
 
-def keeps_out(bench: Bench) -> Iterator[str]:
+def keeps_out(bench: PluginUnderTest) -> Iterator[str]:
     """It declares what it needs, asks for what it declares, and reaches for nothing else."""
     cls = bench.cls
     for need in cls.needs:
@@ -45,7 +45,7 @@ def keeps_out(bench: Bench) -> Iterator[str]:
         yield "needs names 'clean', but lab.clean is never looked at; leave the need out"
 
 
-def _finished(bench: Bench) -> bool:
+def _finished(bench: PluginUnderTest) -> bool:
     return all(record["status"] == "done" for record in bench.runs)
 
 

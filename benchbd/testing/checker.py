@@ -14,8 +14,8 @@ from typing import Any
 
 from benchbd.errors import BenchbdError, one_line
 from benchbd.plugins import registry
-from benchbd.plugins.scan import told
-from benchbd.testing.bench import Bench, register
+from benchbd.plugins.scan import describe_error
+from benchbd.testing.plugin_under_test import PluginUnderTest, register
 from benchbd.testing.promises import CHECKS, Check
 
 LIMIT = 120.0
@@ -45,7 +45,7 @@ def _limited(seconds: float) -> Iterator[None]:
         signal.signal(signal.SIGALRM, before)
 
 
-def faults(bench: Bench, check: Check, limit: float = LIMIT) -> list[str]:
+def faults(bench: PluginUnderTest, check: Check, limit: float = LIMIT) -> list[str]:
     """What one check finds wrong; what it raises, and taking more than ``limit`` seconds, counts as found."""
     register()
     try:
@@ -56,7 +56,7 @@ def faults(bench: Bench, check: Check, limit: float = LIMIT) -> list[str]:
     except BenchbdError as error:
         return [one_line(error)]
     except (Exception, SystemExit) as error:
-        return [told(error, bench.entry.file)]
+        return [describe_error(error, bench.entry.file)]
 
 
 def check(kind: str, name: str, limit: float = LIMIT, /, **given: Any) -> list[str]:
@@ -74,7 +74,7 @@ def check(kind: str, name: str, limit: float = LIMIT, /, **given: Any) -> list[s
     Raises:
         UsageError: there is no such plugin, or it cannot be loaded.
     """
-    bench = Bench(kind, name, **given)
+    bench = PluginUnderTest(kind, name, **given)
     where = f"{kind[:-1]} {name!r} ({bench.entry.origin})"
     if bench.missing:
         return [f"{where}: not checked: {bench.missing}"]

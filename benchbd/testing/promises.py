@@ -13,7 +13,7 @@ from benchbd.core.images import DatasetInfo, Normalisation
 from benchbd.errors import Impossible, one_line
 from benchbd.pipeline.selection import targets
 from benchbd.plugins import registry
-from benchbd.plugins.contract import Attack, Budget, Stamp
+from benchbd.plugins.contract import Attack, Budget, StampContext
 from benchbd.testing import source
 from benchbd.testing.barrier import keeps_out
 
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     import numpy as np
     import torch
 
-    from benchbd.testing.bench import Bench
+    from benchbd.testing.plugin_under_test import PluginUnderTest
 
-Check = Callable[["Bench"], Iterator[str]]
+Check = Callable[["PluginUnderTest"], Iterator[str]]
 
 HEAVY = ("torch", "torchvision", "sklearn", "scipy", "pandas", "matplotlib", "PIL")
 """Packages that a plugin imports inside its methods only, so that listing and planning stay instant."""
@@ -33,7 +33,7 @@ GREY = Normalisation((0.5,) * 3, (0.5,) * 3)
 # Every plugin ---------------------------------------------------------------------------------------------------------
 
 
-def documented(bench: Bench) -> Iterator[str]:
+def documented(bench: PluginUnderTest) -> Iterator[str]:
     """A first line, a version, and a line of help under every parameter."""
     if not (bench.cls.__doc__ or "").strip() or (bench.cls.__doc__ or "").startswith(f"{bench.cls.__name__}("):
         yield "the class has no docstring; its first line is what lists show"
@@ -44,7 +44,7 @@ def documented(bench: Bench) -> Iterator[str]:
             yield f"parameter {param.name} has no line of help; write a docstring under it"
 
 
-def light(bench: Bench) -> Iterator[str]:
+def light(bench: PluginUnderTest) -> Iterator[str]:
     """Nothing heavy is imported with the plugin's file."""
     for node in source.tree(bench.entry.file).body:
         for module in source.imported(node):
@@ -52,7 +52,7 @@ def light(bench: Bench) -> Iterator[str]:
                 yield f"line {node.lineno} imports {module} with the file; import it inside the methods that use it"
 
 
-def spelled(bench: Bench) -> Iterator[str]:
+def spelled(bench: PluginUnderTest) -> Iterator[str]:
     """Parameters survive JSON, so a cell can be run by another process."""
     values = bench.made.params()
     try:
@@ -67,7 +67,7 @@ def spelled(bench: Bench) -> Iterator[str]:
 # Attacks --------------------------------------------------------------------------------------------------------------
 
 
-def budget(bench: Bench) -> Iterator[str]:
+def budget(bench: PluginUnderTest) -> Iterator[str]:
     """As many images are poisoned as the budget says, all from its pool; an impossible one is refused with numbers."""
     import numpy as np
 
@@ -95,7 +95,7 @@ def budget(bench: Bench) -> Iterator[str]:
         yield f"a budget that cannot be met ({too_much}) is not refused"
 
 
-def labels(bench: Bench) -> Iterator[str]:
+def labels(bench: PluginUnderTest) -> Iterator[str]:
     """Clean-label attacks leave labels alone, others write the target (more often than not), covers keep theirs."""
     attack, (clean, info), poison = bench.made, bench.clean, bench.poisons[0]
     before = clean.labels.numpy()[poison.indices]
@@ -109,7 +109,7 @@ def labels(bench: Bench) -> Iterator[str]:
         yield "a cover image lost its true label"
 
 
-def stamps(bench: Bench) -> Iterator[str]:
+def stamps(bench: PluginUnderTest) -> Iterator[str]:
     """The trigger is written into a copy, changes images, and does not depend on which others are stamped along."""
     import numpy as np
     import torch
@@ -125,19 +125,19 @@ def stamps(bench: Bench) -> Iterator[str]:
 
     def stamp(order: np.ndarray) -> torch.Tensor:
         index = torch.from_numpy(order)
-        out: torch.Tensor = attack.stamp(test.images[index], Stamp("test", where[order], poison.trigger, 7))
+        out: torch.Tensor = attack.stamp(test.images[index], StampContext("test", where[order], poison.trigger, 7))
         return out
 
     given = test.images.clone()
-    out = attack.stamp(given, Stamp("test", where, poison.trigger, 7))
+    out = attack.stamp(given, StampContext("test", where, poison.trigger, 7))
     if not torch.equal(given, test.images):
         yield "stamp changes the images it is given; work on a copy"
     order = np.random.RandomState(0).permutation(len(where))[: len(where) // 2]
     if not torch.equal(stamp(order), out[torch.from_numpy(order)]):
-        yield "an image's stamp depends on its place among the others; draw by how.indices"
+        yield "an image's stamp depends on its place among the others; draw by context.indices"
 
 
-def tested(bench: Bench) -> Iterator[str]:
+def tested(bench: PluginUnderTest) -> Iterator[str]:
     """Attack success is measured on every triggered test image of other classes than its target."""
     test, images, left = bench.triggered
     wanted, true = targets(bench.made, bench.clean[1]), test.labels.numpy()
@@ -147,7 +147,7 @@ def tested(bench: Bench) -> Iterator[str]:
         yield "not every test image of the other classes is triggered"
 
 
-def repeats(bench: Bench) -> Iterator[str]:
+def repeats(bench: PluginUnderTest) -> Iterator[str]:
     """Made again from nothing, a poison is the same, byte for byte; another seed draws other images."""
     one, two = bench.poisons
     for name in ("indices", "images", "labels", "flags"):
@@ -161,7 +161,7 @@ def repeats(bench: Bench) -> Iterator[str]:
             yield "another seed poisons the same images"
 
 
-def trains_as_declared(bench: Bench) -> Iterator[str]:
+def trains_as_declared(bench: PluginUnderTest) -> Iterator[str]:
     """An attack that trains something says so, for the plan."""
     asked = bench.poisons and bench.poisoner("one").ledger.trainings
     if asked and not bench.made.trains():
@@ -171,7 +171,7 @@ def trains_as_declared(bench: Bench) -> Iterator[str]:
 # Defenses -------------------------------------------------------------------------------------------------------------
 
 
-def runs(bench: Bench) -> Iterator[str]:
+def runs(bench: PluginUnderTest) -> Iterator[str]:
     """A cell comes to its end, under an attack and without one."""
     for record in (*bench.runs, bench.run("one", "none")):
         if record["status"] != "done":
@@ -180,7 +180,7 @@ def runs(bench: Bench) -> Iterator[str]:
             yield f"the {record['attack']} cell has asr {record['asr']}"
 
 
-def agrees_with_itself(bench: Bench) -> Iterator[str]:
+def agrees_with_itself(bench: PluginUnderTest) -> Iterator[str]:
     """Run again from nothing, a cell gives the same model and numbers; run again in place, it trains nothing."""
     one, two = bench.runs
     for name in ("ca", "asr", "ra", "detection"):
@@ -192,10 +192,10 @@ def agrees_with_itself(bench: Bench) -> Iterator[str]:
         yield f"run again, it trains {again} anew: something in a stage's arguments changes from run to run"
 
 
-def trains_what_it_says(bench: Bench) -> Iterator[str]:
+def trains_what_it_says(bench: PluginUnderTest) -> Iterator[str]:
     """``trainings`` names what a cell trains, which is what plans count."""
     for attack, record in (("tiny-patch", bench.runs[0]), ("none", bench.run("one", "none"))):
-        said = Counter(t.what for t in bench.made.trainings(registry.make("attacks", attack)))
+        said = Counter(t.kind for t in bench.made.trainings(registry.make("attacks", attack)))
         if record["status"] == "done" and said != Counter(record["trainings"]):
             yield f"under {attack}, trainings() says {dict(said)}, a cell trains {record['trainings']}"
 
@@ -205,7 +205,7 @@ def trains_what_it_says(bench: Bench) -> Iterator[str]:
 SIZES = (8, 16, 28, 32, 48, 64, 96)
 
 
-def fits(bench: Bench) -> Iterator[str]:
+def fits(bench: PluginUnderTest) -> Iterator[str]:
     """For every image size it either refuses or gives a network that works."""
     import torch
 
@@ -233,7 +233,7 @@ def fits(bench: Bench) -> Iterator[str]:
         yield f"it refuses images of every size in {SIZES}"
 
 
-def learns(bench: Bench) -> Iterator[str]:
+def learns(bench: PluginUnderTest) -> Iterator[str]:
     """Seeds decide the initial weights, gradients reach every one of them, and a state can be stored."""
     import torch
 
@@ -257,7 +257,7 @@ def learns(bench: Bench) -> Iterator[str]:
 # Data sets ------------------------------------------------------------------------------------------------------------
 
 
-def reads_as_declared(bench: Bench) -> Iterator[str]:
+def reads_as_declared(bench: PluginUnderTest) -> Iterator[str]:
     """Both parts have the sizes, types and classes that ``info`` declares, and read the same every time."""
     import numpy as np
     import torch

@@ -1,6 +1,6 @@
 """The tiny plugins that checks run on: a learnable data set, a patch, a filter and a network, each done in a moment.
 
-Known to the registry only after :func:`benchbd.testing.bench.register`; they are no part of the benchmark.
+Known to the registry only after :func:`benchbd.testing.plugin_under_test.register`; they are no part of the benchmark.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from benchbd import (
     Defense,
     Images,
     Model,
-    Stamp,
+    StampContext,
     Training,
     attack,
     dataset,
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from benchbd import Lab, Trained
+    from benchbd import Lab, TrainedModel
 
 
 @dataset("tiny", version=1)
@@ -66,7 +66,7 @@ class Tiny(Dataset):
 class TinyPatch(Attack):
     """A white square of 6 pixels in the middle."""
 
-    def stamp(self, images: torch.Tensor, how: Stamp) -> torch.Tensor:
+    def stamp(self, images: torch.Tensor, context: StampContext) -> torch.Tensor:
         """Write the square over the pixels."""
         out, first = images.clone(), images.shape[-1] // 2 - 3
         out[:, :, first : first + 6, first : first + 6] = 255
@@ -84,11 +84,11 @@ class TinyFilter(Defense):
         """The probe, and what comes after."""
         return (Training("teacher", ("tiny-probe",)), Training("full", ("tiny-filter", self.fraction)))
 
-    def train(self, lab: Lab) -> Trained:
+    def train(self, lab: Lab) -> TrainedModel:
         """Probe, drop, train."""
         import numpy as np
 
-        probe = lab.train(lab.poisoned, what="teacher", name="probe", epochs=1, augment=())
+        probe = lab.train(lab.poisoned, kind="teacher", name="probe", epochs=1, augment=())
         losses = lab.losses(probe, lab.poisoned)
         order = np.argsort(losses, kind="stable")
         cut = int(self.fraction * len(losses))

@@ -12,13 +12,13 @@ import torch
 
 from benchbd.core.images import DatasetInfo, Normalisation
 from benchbd.core.recipe import Recipe
-from benchbd.lab.costs import Ledger
+from benchbd.lab.costs import CostLedger
 from benchbd.pipeline.workshop import Workshop
 from benchbd.plugins import registry
-from benchbd.plugins.contract import Attack, Stamp
+from benchbd.plugins.contract import Attack, StampContext
 from benchbd.plugins.identity import part_of
 from benchbd.plugins.train_set import TrainSet
-from benchbd.plugins.trained import NetworkPlan
+from benchbd.plugins.trained import ModelSpec
 from benchbd.storage.artifacts import Store
 
 Shops = Callable[..., Workshop]
@@ -44,9 +44,9 @@ def workshop(tmp_path: Path) -> Shops:
     def make(attack: Attack, *, size: int = 32, count: int = 120, indices: Any = None, where: str = "a") -> Workshop:
         clean = tiny_set(count, size)
         model = registry.make("models", "resnet18(width=4)")
-        network = NetworkPlan(model, part_of(model), CLASSES, size, Normalisation((0.5,) * 3, (0.5,) * 3))
+        network = ModelSpec(model, part_of(model), CLASSES, size, Normalisation((0.5,) * 3, (0.5,) * 3))
         events: list[dict[str, Any]] = []
-        shop = Workshop(
+        workshop = Workshop(
             clean,
             DatasetInfo(CLASSES, size, count, count, (count // CLASSES,) * CLASSES, 1),
             1,
@@ -57,11 +57,11 @@ def workshop(tmp_path: Path) -> Shops:
             network=network,
             recipe=Recipe(epochs=2, batch_size=20),
             device=torch.device("cpu"),
-            ledger=Ledger(),
+            ledger=CostLedger(),
             on_event=events.append,
         )
-        shop.events = events  # type: ignore[attr-defined]
-        return shop
+        workshop.events = events  # type: ignore[attr-defined]
+        return workshop
 
     return make
 
@@ -74,8 +74,8 @@ def _one_thread() -> None:
 def stamped(
     attack: Attack, images: torch.Tensor, trigger: dict[str, np.ndarray], split: str = "train", seed: int = 0
 ) -> torch.Tensor:
-    """Stamp images as if they were the first of their split."""
-    return attack.stamp(images, Stamp(split, np.arange(len(images)), trigger, seed))  # type: ignore[arg-type]
+    """StampContext images as if they were the first of their split."""
+    return attack.stamp(images, StampContext(split, np.arange(len(images)), trigger, seed))  # type: ignore[arg-type]
 
 
 @pytest.fixture

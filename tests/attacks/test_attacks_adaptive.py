@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 import torch
 
+from benchbd import testing
 from benchbd.attacks.adaptive import LfdAdaptive
 from benchbd.core.images import DatasetInfo
 from benchbd.errors import Impossible, UsageError
 from benchbd.plugins import registry
-from benchbd.plugins.contract import Stamp
-from benchbd.testing import checker
-from benchbd.testing.bench import Bench
+from benchbd.plugins.contract import StampContext
+from benchbd.testing.plugin_under_test import PluginUnderTest
 
 SHORT = "lfd-adaptive(teacher_epochs=1, alphas=[0.3, 0.1])"
 
@@ -25,11 +25,11 @@ def attack(text: str = "lfd-adaptive"):
 
 def chosen(monkeypatch, workshop, losses: dict[float, tuple[float, float]]):
     """What is prepared where surrogate teachers find these mean losses of poison and of clean images."""
-    monkeypatch.setattr(LfdAdaptive, "_losses", lambda self, shop, noise, alpha: losses[alpha])
+    monkeypatch.setattr(LfdAdaptive, "_losses", lambda self, workshop, noise, alpha: losses[alpha])
     made = attack(f"lfd-adaptive(alphas={list(losses)})")
-    shop = workshop(made, count=20)
-    trigger = made.prepare(shop)
-    return float(trigger["alpha"][0]), trigger, [e["warning"] for e in shop.events if e.get("warning")]
+    workshop = workshop(made, count=20)
+    trigger = made.prepare(workshop)
+    return float(trigger["alpha"][0]), trigger, [e["warning"] for e in workshop.events if e.get("warning")]
 
 
 def test_the_strongest_blend_that_the_teacher_does_not_learn_is_chosen(monkeypatch, workshop):
@@ -50,7 +50,7 @@ def test_where_every_blend_is_learnt_the_weakest_is_taken_with_a_warning(monkeyp
 
 def test_the_surrogate_teacher_is_trained_as_lfds_own_on_a_poisoned_set_like_the_one_to_come(workshop):
     made = attack("lfd-adaptive(teacher_epochs=7, rate=0.2, cover_ratio=0.5)")
-    asked, shop = {}, workshop(made, count=40)
+    asked, workshop = {}, workshop(made, count=40)
     noise = np.zeros((1, 32, 32), np.uint8)
 
     def train(data, **given):
@@ -59,31 +59,31 @@ def test_the_surrogate_teacher_is_trained_as_lfds_own_on_a_poisoned_set_like_the
     def losses(teacher, data):
         return np.arange(40, dtype=np.float32)
 
-    stand_in = SimpleNamespace(clean=shop.clean, info=shop.info, seed=3, target=1, train=train, losses=losses)
+    stand_in = SimpleNamespace(clean=workshop.clean, info=workshop.info, seed=3, target=1, train=train, losses=losses)
     poison_loss, clean_loss = made._losses(stand_in, noise, 0.5)
     data = asked.pop("data")
     lfd = registry.make("defenses", "lfd", teacher_epochs=7)
     assert asked == {"what": "teacher", "name": "0.5-teacher", "model": lfd.teacher, **lfd._teacher_recipe()}
 
-    changed = (data.images != shop.clean.images).flatten(1).any(1).numpy()
-    assert torch.equal(data.images[changed], shop.clean.images[changed] // 2)  # half of black noise
+    changed = (data.images != workshop.clean.images).flatten(1).any(1).numpy()
+    assert torch.equal(data.images[changed], workshop.clean.images[changed] // 2)  # half of black noise
     assert changed.sum() == 8 + 4
     _, poison, covers = made._trial(stand_in, noise, 0.5)
     assert sorted([*poison, *covers]) == np.flatnonzero(changed).tolist()
     assert (len(poison), len(covers)) == (8, 4)
     assert (data.labels[poison] == 1).all()
     rest = np.delete(np.arange(40), poison)
-    assert torch.equal(data.labels[rest], shop.clean.labels[rest])
+    assert torch.equal(data.labels[rest], workshop.clean.labels[rest])
     assert poison_loss == pytest.approx(poison.mean())
     assert clean_loss == pytest.approx(np.flatnonzero(~changed).mean())  # covers are neither
 
 
 def test_a_trial_poisons_only_other_classes_where_the_attack_does(workshop):
     made = attack("lfd-adaptive(pool='non-target', rate=0.5)")
-    shop = workshop(made, count=40)
-    poison = made._trial(shop, np.zeros((1, 32, 32), np.uint8), 0.5)[1]
+    workshop = workshop(made, count=40)
+    poison = made._trial(workshop, np.zeros((1, 32, 32), np.uint8), 0.5)[1]
     assert len(poison) == 20
-    assert (shop.clean.labels[poison] != 1).all()
+    assert (workshop.clean.labels[poison] != 1).all()
 
 
 def test_what_it_prepares_is_repeatable_and_follows_the_trigger_seed(workshop):
@@ -110,29 +110,29 @@ def test_a_blend_that_is_given_trains_nothing(workshop):
 def test_training_images_carry_the_chosen_blend_and_test_images_the_full_one():
     made, images = attack("lfd-adaptive(alpha=0.1)"), torch.full((2, 3, 32, 32), 100, dtype=torch.uint8)
     trigger = {"noise": np.full((1, 32, 32), 200, np.uint8), "alpha": np.array([0.1])}
-    how = Stamp("train", np.arange(2), trigger, 0)
-    assert (made.stamp(images, how) == 110).all()
-    assert (made.cover(images, images, how) == 110).all()
-    assert (made.stamp(images, how._replace(split="test")) == 120).all()
+    context = StampContext("train", np.arange(2), trigger, 0)
+    assert (made.stamp(images, context) == 110).all()
+    assert (made.cover(images, images, context) == 110).all()
+    assert (made.stamp(images, context._replace(split="test")) == 120).all()
 
 
 def test_covers_carry_the_trigger_and_keep_their_labels():
-    checker.register()
-    bench = Bench("attacks", "lfd-adaptive", alpha=0.2, cover_ratio=1.5)
+    testing.register()
+    bench = PluginUnderTest("attacks", "lfd-adaptive", alpha=0.2, cover_ratio=1.5)
     clean, poison = bench.clean[0], bench.poisons[0]
     covers = poison.indices[~poison.flags]
     assert (poison.facts["count"], poison.facts["cover"]) == (24, 36)
     assert np.array_equal(poison.labels[~poison.flags], clean.labels.numpy()[covers])
-    how = Stamp("train", covers, poison.trigger, 0)
-    stamped = bench.made.stamp(clean.images[torch.from_numpy(covers)], how)
+    context = StampContext("train", covers, poison.trigger, 0)
+    stamped = bench.made.stamp(clean.images[torch.from_numpy(covers)], context)
     assert np.array_equal(poison.images[~poison.flags], stamped.numpy())
 
 
 def test_seeds_share_what_was_prepared_and_rates_do_not():
-    checker.register()
+    testing.register()
     of = {}
     for rate in (0.1, 0.2):
-        bench = Bench("attacks", "lfd-adaptive", rate=rate, alphas=[0.2])
+        bench = PluginUnderTest("attacks", "lfd-adaptive", rate=rate, alphas=[0.2])
         of[rate] = [bench.poisoner("one", seed=seed).poison(*bench.clean).prepared.key for seed in (0, 1)]
     assert of[0.1][0] == of[0.1][1] != of[0.2][0]
 

@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 import torch
 
+from benchbd import testing
 from benchbd.core.images import DatasetInfo
 from benchbd.errors import Impossible, UsageError
 from benchbd.pipeline.run_cell import execute
 from benchbd.plugins import registry
-from benchbd.plugins.contract import Stamp
-from benchbd.testing import checker
-from benchbd.testing.bench import Bench
+from benchbd.plugins.contract import StampContext
 from benchbd.testing.checker import names
+from benchbd.testing.plugin_under_test import PluginUnderTest
 
 TEN = np.roll(np.arange(10), -1)
 """Target of each of ten classes."""
@@ -27,7 +27,7 @@ def attack(text: str = "bn-a2a"):
 
 def relabelled(text: str, count: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     own = np.arange(count) % 10
-    return own, attack(text).relabel(own, TEN, Stamp("train", np.arange(count), {}, seed))
+    return own, attack(text).relabel(own, TEN, StampContext("train", np.arange(count), {}, seed))
 
 
 @pytest.mark.parametrize("classes", [2, 10, 43])
@@ -40,8 +40,10 @@ def test_every_class_has_the_next_as_its_target_and_the_last_the_first(classes):
 def test_the_trigger_is_bn_gs():
     images = torch.randint(0, 256, (3, 3, 64, 64), dtype=torch.uint8)
     for options in ("", "(cell=5)"):
-        how = Stamp("train", np.arange(3), {}, 0)
-        assert torch.equal(attack(f"bn-a2a{options}").stamp(images, how), attack(f"bn-g{options}").stamp(images, how))
+        context = StampContext("train", np.arange(3), {}, 0)
+        assert torch.equal(
+            attack(f"bn-a2a{options}").stamp(images, context), attack(f"bn-g{options}").stamp(images, context)
+        )
 
 
 def test_without_smoothing_every_label_is_the_next():
@@ -67,14 +69,14 @@ def test_smoothing_may_leave_images_their_own_labels_instead():
 def test_a_label_is_drawn_for_its_image_alone():
     own, labels = relabelled("bn-a2a(smoothing=0.5)", 50)
     some = np.array([31, 4, 17])
-    how = Stamp("train", some, {}, 0)
-    assert np.array_equal(attack("bn-a2a(smoothing=0.5)").relabel(own[some], TEN, how), labels[some])
+    context = StampContext("train", some, {}, 0)
+    assert np.array_equal(attack("bn-a2a(smoothing=0.5)").relabel(own[some], TEN, context), labels[some])
     assert not np.array_equal(relabelled("bn-a2a(smoothing=0.5)", 50, seed=1)[1], labels)
 
 
 def test_images_of_all_classes_are_poisoned_and_every_stamped_one_counts_as_poison():
-    checker.register()
-    bench = Bench("attacks", "bn-a2a", smoothing=0.4, rate=0.5)
+    testing.register()
+    bench = PluginUnderTest("attacks", "bn-a2a", smoothing=0.4, rate=0.5)
     (clean, info), poison = bench.clean, bench.poisons[0]
     own = clean.labels.numpy()[poison.indices]
     assert set(own) == {0, 1, 2, 3}
@@ -107,14 +109,14 @@ def test_what_means_nothing_is_refused():
 @pytest.fixture
 def quick(monkeypatch, fresh_registry, one_thread):
     monkeypatch.setattr(os, "fsync", lambda descriptor: None)
-    checker.register()
+    testing.register()
 
 
 def test_success_is_the_share_of_all_test_images_taken_for_the_next_class(tmp_path, quick):
     """Out of the stored weights, with plain torch and none of the evaluator."""
     from safetensors.torch import load_file
 
-    this = checker.cell(attack="bn-a2a(rate=0.5)", epochs=12, batch_size=16, augment=[], lr=5e-3)
+    this = testing.cell(attack="bn-a2a(rate=0.5)", epochs=12, batch_size=16, augment=[], lr=5e-3)
     record = execute(this.to_json(), output=tmp_path, device="cpu")
     assert record["status"] == "done", record["error"]
     key = record["artifacts"]["model"]
@@ -140,7 +142,7 @@ def test_every_defense_works_on_it(tmp_path, quick, defense):
         **({"of": "tiny-filter"} if defense == "random-filter" else {}),
     }
     inner = ", ".join(f"{key}={value!r}" for key, value in given.items())
-    this = checker.cell(attack="bn-a2a(smoothing=0.2)", defense=f"{defense}({inner})", epochs=1)
+    this = testing.cell(attack="bn-a2a(smoothing=0.2)", defense=f"{defense}({inner})", epochs=1)
     record = execute(this.to_json(), output=tmp_path, device="cpu")
     assert (record["status"], record["error"]) == ("done", None)
     assert 0 <= record["asr"] <= 1

@@ -26,7 +26,7 @@ from benchbd.attacks.dynamic import MEASURED
 from benchbd.core.images import DatasetInfo
 from benchbd.errors import Diverged, Impossible
 from benchbd.plugins import registry
-from benchbd.plugins.contract import Stamp
+from benchbd.plugins.contract import StampContext
 
 TINY_DYNAMIC = "dynamic(mask_epochs=2, joint_epochs=2, width=4, stages=2, batch=20)"
 
@@ -144,9 +144,9 @@ def test_mask_training_approaches_the_published_density(workshop):
 
 def test_dynamic_is_repeatable_measures_itself_and_says_when_it_is_weak(workshop):
     made = attack(TINY_DYNAMIC)
-    shop = workshop(made)
+    workshop = workshop(made)
     with pytest.warns(UserWarning, match="joint_epochs"):
-        first = made.prepare(shop)
+        first = made.prepare(workshop)
     _, again = prepared(workshop, TINY_DYNAMIC, where="b")
     _, other = prepared(workshop, TINY_DYNAMIC[:-1] + ", trigger_seed=1)", where="c")
     assert first.keys() == again.keys()
@@ -155,19 +155,19 @@ def test_dynamic_is_repeatable_measures_itself_and_says_when_it_is_weak(workshop
     for name in MEASURED:
         assert first[name].shape == (1,)
         assert 0.0 <= first[name][0] <= 1.0
-    assert any("joint_epochs" in e.get("warning", "") for e in shop.events)
-    stages = {(e["stage"], e["epochs"]) for e in shop.events if e["event"] == "progress"}
+    assert any("joint_epochs" in e.get("warning", "") for e in workshop.events)
+    stages = {(e["stage"], e["epochs"]) for e in workshop.events if e["event"] == "progress"}
     assert {("dynamic masks", 2), ("dynamic patterns", 2)} <= stages
 
 
 def test_dynamic_mask_phase_is_memoised(workshop):
     prepared(workshop, TINY_DYNAMIC)
     longer = attack(TINY_DYNAMIC.replace("joint_epochs=2", "joint_epochs=1"))
-    shop = workshop(longer)
+    workshop = workshop(longer)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
-        longer.prepare(shop)
-    assert not [e for e in shop.events if e.get("stage") == "dynamic masks"]
+        longer.prepare(workshop)
+    assert not [e for e in workshop.events if e.get("stage") == "dynamic masks"]
 
 
 def test_dynamic_stamps_each_image_its_own_trigger(workshop):
@@ -175,13 +175,13 @@ def test_dynamic_stamps_each_image_its_own_trigger(workshop):
     last = max(int(name.split(".")[1]) for name in trigger if name.startswith("mask."))
     trigger[f"mask.{last}.bias"] = np.full(1, 0.5, np.float32)  # two epochs leave the masks closed
     images = workshop(made).clean.images[:6]
-    how = Stamp("train", np.arange(6), trigger, 0)
-    out = made.stamp(images, how)
+    context = StampContext("train", np.arange(6), trigger, 0)
+    out = made.stamp(images, context)
     assert out.dtype == torch.uint8
-    assert torch.equal(out, made.cover(images, images, how))
-    crossed = made.cover(images, images.roll(1, 0), how)
+    assert torch.equal(out, made.cover(images, images, context))
+    crossed = made.cover(images, images.roll(1, 0), context)
     assert not torch.equal(crossed, out)
-    floor = attack(TINY_DYNAMIC[:-1] + ", quantize='floor')").stamp(images, how)
+    floor = attack(TINY_DYNAMIC[:-1] + ", quantize='floor')").stamp(images, context)
     assert set((out.to(torch.int64) - floor.to(torch.int64)).unique().tolist()) == {0, 1}
 
 
@@ -240,8 +240,8 @@ class _Constant(nn.Module):
 @pytest.mark.parametrize("always", [False, True])
 def test_dynamic_measures_success_cross_trigger_and_density(workshop, always):
     made = attack("dynamic")
-    shop = workshop(made)
-    found = made._measure(shop, np.arange(40), _Constant(False), _Constant(True), _Brightness(always))
+    workshop = workshop(made)
+    found = made._measure(workshop, np.arange(40), _Constant(False), _Constant(True), _Brightness(always))
     assert found.keys() == set(MEASURED)
     # A dot that is the same for all images opens for every image: the cross-trigger test fails altogether.
     assert found["generator_asr"][0] == 1
@@ -261,8 +261,8 @@ def test_dynamic_cross_trigger_test_passes_for_triggers_of_their_own_image(works
             return out
 
     made = attack("dynamic")
-    shop = workshop(made)
-    found = made._measure(shop, np.arange(40), _Constant(False), Own(), _Brightness())
+    workshop = workshop(made)
+    found = made._measure(workshop, np.arange(40), _Constant(False), Own(), _Brightness())
     # Classes 0, 2, 3 follow each other: the trigger of a class 0 image lands in the class 2 image after it.
     assert found["generator_asr"][0] == pytest.approx(1 / 3)
     assert found["cross_accuracy"][0] == pytest.approx(2 / 3)
@@ -295,15 +295,17 @@ def test_dynamic_learning_rates_fall_where_asked(workshop, monkeypatch):
 def test_trained_triggers_open_for_their_own_image_more_than_for_others(workshop):
     """Phases 1 and 2 as they are, on a network small enough for a test: what the cross samples are there to teach."""
     made = attack("dynamic")
-    shop = workshop(made, size=16, count=400)
-    images, labels, held_out = shop.clean.images[:320], shop.clean.labels[:320], np.arange(320, 400)
+    workshop = workshop(made, size=16, count=400)
+    images, labels, held_out = workshop.clean.images[:320], workshop.clean.labels[:320], np.arange(320, 400)
     torch.manual_seed(0)
     layers = [nn.Conv2d(3, 16, 3, 2, 1), nn.BatchNorm2d(16), nn.ReLU(), nn.Conv2d(16, 32, 3, 2, 1), nn.BatchNorm2d(32)]
     classifier = nn.Sequential(*layers, nn.ReLU(), nn.Flatten(), nn.Linear(32 * 16, 4))
     plan = Schedule(0, 6, 40, False, torch.device("cpu"), lambda *a, **k: None, 0.05, True)
     mask = train_mask(images, 4, 2, plan)
     pattern, classifier = train_pattern(images, labels, 1, classifier, mask, 4, 2, plan._replace(epochs=20))
-    found = {name: float(value[0]) for name, value in made._measure(shop, held_out, pattern, mask, classifier).items()}
+    found = {
+        name: float(value[0]) for name, value in made._measure(workshop, held_out, pattern, mask, classifier).items()
+    }
     # At most as many images with another's trigger can be taken for the target as are classified wrong.
     # Seen: 0.48 of images follow their own trigger, none another's; seed 2 after 30 epochs: 0.73 and at most 0.68.
     assert found["clean_accuracy"] > 0.9

@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from benchbd.core.images import DatasetInfo, Images
 from benchbd.core.recipe import Recipe
 from benchbd.pipeline.poison import Poison, Poisoner, apply
-from benchbd.plan.cell import Cell, Made
+from benchbd.plan.cell import Cell, Components
 from benchbd.plugins import registry
-from benchbd.plugins.contract import Attack, Dataset, Stamp, dataset
+from benchbd.plugins.contract import Attack, Dataset, StampContext, dataset
 from benchbd.plugins.identity import part_of
 from benchbd.storage.artifacts import Store
 
@@ -76,7 +76,7 @@ class Blocks(Dataset):
 
 def poisoner(text: str, folder: Path, seed: int = 0, size: int = 32) -> Poisoner:
     torch.set_num_threads(1)
-    made = Made(
+    made = Components(
         Blocks(size=size),
         registry.make("models", "resnet18(width=2)"),
         registry.make("attacks", text),
@@ -101,9 +101,9 @@ def row(name: str, seed: int = 0, extra: str = "", again: int = 0, size: int = 3
         return made, made.poison(clean, info)
 
 
-def how_of(name: str, indices: np.ndarray, split: str = "train", size: int = 32) -> tuple[Attack, Stamp]:
+def how_of(name: str, indices: np.ndarray, split: str = "train", size: int = 32) -> tuple[Attack, StampContext]:
     made, poison = row(name, size=size)
-    return made.made.attack, Stamp(split, indices, poison.trigger, 7)  # type: ignore[arg-type]
+    return made.made.attack, StampContext(split, indices, poison.trigger, 7)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(("name", "size"), [*((name, 32) for name in ATTACKS), *LARGE])
@@ -171,11 +171,11 @@ def test_large_images_are_stamped_one_at_a_time_into_a_copy(name, size):
         indices = known[:3]
         images = _images(1, len(indices), "noise", size)
         before = images.clone()
-        attack, how = how_of(name, indices, split, size)
-        out = attack.stamp(images, how)
+        attack, context = how_of(name, indices, split, size)
+        out = attack.stamp(images, context)
         assert (out.dtype, out.shape) == (torch.uint8, images.shape)
         assert torch.equal(images, before)
-        assert torch.equal(attack.stamp(images[1:2], how._replace(indices=indices[1:2])), out[1:2])
+        assert torch.equal(attack.stamp(images[1:2], context._replace(indices=indices[1:2])), out[1:2])
 
 
 @pytest.mark.parametrize("name", [name for name in ATTACKS if name not in FIXED])
@@ -204,31 +204,31 @@ def test_stamping_keeps_type_shape_and_input_and_looks_at_one_image_at_a_time(na
     indices = np.array(data.draw(st.lists(st.sampled_from(known.tolist()), min_size=1, max_size=6, unique=True)))
     images = _images(int(indices[0]), len(indices), kind)
     before = images.clone()
-    attack, how = how_of(name, indices, split)
-    out = attack.stamp(images, how)
+    attack, context = how_of(name, indices, split)
+    out = attack.stamp(images, context)
     assert out.dtype == torch.uint8
     assert out.shape == images.shape
     assert torch.equal(images, before)
     assert out.data_ptr() != images.data_ptr()
-    assert torch.equal(attack.stamp(images, how), out)
+    assert torch.equal(attack.stamp(images, context), out)
     for place in range(len(indices)):
         one = slice(place, place + 1)
-        assert torch.equal(attack.stamp(images[one], how._replace(indices=indices[one])), out[one])
+        assert torch.equal(attack.stamp(images[one], context._replace(indices=indices[one])), out[one])
 
 
 @pytest.mark.parametrize("name", ATTACKS)
 def test_no_images_are_no_trouble(name):
-    attack, how = how_of(name, np.zeros(0, np.int64))
-    assert attack.stamp(torch.zeros(0, 3, 32, 32, dtype=torch.uint8), how).shape == (0, 3, 32, 32)
+    attack, context = how_of(name, np.zeros(0, np.int64))
+    assert attack.stamp(torch.zeros(0, 3, 32, 32, dtype=torch.uint8), context).shape == (0, 3, 32, 32)
 
 
 @pytest.mark.parametrize(
     "name", ["bn-g", "bn-w", "sig", "sig wrapped", "blend", "tj-sq random", "tj-wm random", "l2 noise", "wanet"]
 )
 def test_train_and_test_images_are_stamped_alike(name):
-    attack, how = how_of(name, np.arange(4))
+    attack, context = how_of(name, np.arange(4))
     images = _images(3, 4, "noise")
-    assert torch.equal(attack.stamp(images, how), attack.stamp(images, how._replace(split="test")))
+    assert torch.equal(attack.stamp(images, context), attack.stamp(images, context._replace(split="test")))
 
 
 @given(

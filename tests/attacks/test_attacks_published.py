@@ -156,9 +156,9 @@ def test_cl_trains_its_surrogate_and_makes_its_noise_as_published():
         asked.update(given)
         raise InterruptedError
 
-    shop = SimpleNamespace(recipe=Recipe(), clean=None, train=train, indices=np.arange(3))
+    workshop = SimpleNamespace(recipe=Recipe(), clean=None, train=train, indices=np.arange(3))
     with pytest.raises(InterruptedError):
-        made("cl").prepare(shop)
+        made("cl").prepare(workshop)
     assert asked == {"name": "robust-surrogate", "perturb": PGD(8.0, 2.0, 10), "epochs": 80}
 
 
@@ -215,8 +215,8 @@ def test_dynamic_augments_by_five_pixels_and_ten_degrees(monkeypatch):
 
 
 def test_trojan_inversion_optimises_as_published(workshop, monkeypatch):
-    shop = workshop(made("tj-sq"), count=8)
-    net = shop.network(0)
+    workshop = workshop(made("tj-sq"), count=8)
+    net = workshop.network(0)
     spy, asked = _Spy(monkeypatch), []
     cosine = torch.optim.lr_scheduler.CosineAnnealingLR
     monkeypatch.setattr(
@@ -224,7 +224,7 @@ def test_trojan_inversion_optimises_as_published(workshop, monkeypatch):
         "CosineAnnealingLR",
         lambda optimizer, steps: asked.append(steps) or cosine(optimizer, steps),
     )
-    options = {"neurons": 2, "activation": 100.0, "iterations": 3, "seed": 0, "device": shop.device}
+    options = {"neurons": 2, "activation": 100.0, "iterations": 3, "seed": 0, "device": workshop.device}
     _inversion.excite(net, np.ones((32, 32)), **options, progress=lambda step, loss: None)
     assert [one[:2] for one in spy.asked] == [("Adam", 0.1)]
     assert asked == [3]
@@ -232,7 +232,7 @@ def test_trojan_inversion_optimises_as_published(workshop, monkeypatch):
 
 def test_table2_has_the_settings_the_paper_gives_for_each_data_set():
     found = {
-        (cell.dataset.name, cell.attack.name): cell.made().attack.params()
+        (cell.dataset.name, cell.attack.name): cell.components().attack.params()
         for cell in matrix.load("table2", seeds=[0]).cells
     }
     cifar = {"none", "bn-g", "bn-w", "blend", "tj-sq", "tj-wm", "dynamic", "cl", "sig", "l2"}

@@ -12,7 +12,7 @@ from benchbd.attacks._generator import arrays_of, fresh
 from benchbd.attacks._patterns import norm_of
 from benchbd.core.images import DatasetInfo
 from benchbd.plugins import registry
-from benchbd.plugins.contract import Attack, Stamp
+from benchbd.plugins.contract import Attack, StampContext
 
 SIZES = [128, 224]
 GRID = [[0, 0, 255], [0, 255, 0], [255, 0, 255]]
@@ -58,10 +58,10 @@ def test_cl_four_corners_survive_flips(stamp, size, cell):
 
 def test_cl_noise_of_large_images_stays_within_eps_outside_the_grid(workshop):
     made = attack("cl(steps=3, step=4.0, surrogate='standard')")
-    shop = workshop(made, size=128, count=8, indices=np.array([1, 5]))
-    trigger = made.prepare(shop)
-    before = shop.clean.images[[1, 5]]
-    out = made.stamp(before, Stamp("train", np.array([1, 5]), trigger, 0))
+    workshop = workshop(made, size=128, count=8, indices=np.array([1, 5]))
+    trigger = made.prepare(workshop)
+    before = workshop.clean.images[[1, 5]]
+    out = made.stamp(before, StampContext("train", np.array([1, 5]), trigger, 0))
     change = (out.to(torch.int64) - before.to(torch.int64)).abs()
     change[:, :, 116:, 116:] = 0
     assert change.max() == 8
@@ -111,8 +111,8 @@ def test_dynamic_writes_where_its_mask_opens(size):
     pattern, mask = fresh(3, 2, 3, 0).eval(), fresh(1, 2, 3, 1).eval()
     mask[-1].bias.data.fill_(0.5)  # masks of untrained networks are closed
     trigger = {**arrays_of(pattern, "pattern"), **arrays_of(mask, "mask")}
-    images, how = noise(size), Stamp("test", np.arange(3), trigger, 0)
-    out = made.stamp(images, how)
+    images, context = noise(size), StampContext("test", np.arange(3), trigger, 0)
+    out = made.stamp(images, context)
     # The published formulas, written out here in double precision.
     with torch.no_grad():
         x01 = images.double() / 255
@@ -137,7 +137,7 @@ def test_inverted_square_lies_in_its_box_and_is_added(workshop, size, box):
     assert (rows.min(), rows.max(), columns.min(), columns.max()) == (*box, *box)
     images = noise(size)
     expected = (images.to(torch.int64) + torch.from_numpy(trigger["trigger"]).to(torch.int64)).clamp(0, 255)
-    out = made.stamp(images, Stamp("test", np.arange(3), trigger, 0))
+    out = made.stamp(images, StampContext("test", np.arange(3), trigger, 0))
     assert torch.equal(out.to(torch.int64), expected)
 
 

@@ -11,7 +11,7 @@ from benchbd.attacks._pgd import PGD, perturbed
 from benchbd.core.images import DatasetInfo
 from benchbd.errors import Impossible, UsageError
 from benchbd.plugins import registry
-from benchbd.plugins.contract import Stamp
+from benchbd.plugins.contract import StampContext
 
 
 def attack(text: str):
@@ -47,12 +47,12 @@ def test_inversion_is_repeatable_and_follows_the_trigger_seed(workshop):
 
 def test_inversion_reports_progress_and_leaves_the_surrogate_alone(workshop):
     made = attack("tj-sq(iterations=60)")
-    shop = workshop(made, count=40)
-    weights = {k: v.clone() for k, v in shop.surrogate().module().state_dict().items()}
-    made.prepare(shop)
-    told = [(e["epoch"], e["epochs"]) for e in shop.events if e.get("stage") == "tj-sq inversion"]
+    workshop = workshop(made, count=40)
+    weights = {k: v.clone() for k, v in workshop.surrogate().module().state_dict().items()}
+    made.prepare(workshop)
+    told = [(e["epoch"], e["epochs"]) for e in workshop.events if e.get("stage") == "tj-sq inversion"]
     assert told == [(50, 60), (60, 60)]
-    assert all(torch.equal(v, weights[k]) for k, v in shop.surrogate().module().state_dict().items())
+    assert all(torch.equal(v, weights[k]) for k, v in workshop.surrogate().module().state_dict().items())
 
 
 # l2
@@ -71,11 +71,11 @@ def test_optimised_l2_keeps_norm_and_cap_and_excites_more_than_noise(workshop):
 
 def test_l2_excitement_is_that_of_the_images_the_attack_makes(workshop):
     made = attack("l2(steps=3, batch=20, k=4)")
-    shop = workshop(made, count=40)
-    trigger = made.prepare(shop)
-    net = shop.surrogate().module().eval()
+    workshop = workshop(made, count=40)
+    trigger = made.prepare(workshop)
+    net = workshop.surrogate().module().eval()
     chosen = net.head.weight[1].topk(4).indices
-    poisoned = made.stamp(shop.clean.images, Stamp("train", np.arange(40), trigger, 0))
+    poisoned = made.stamp(workshop.clean.images, StampContext("train", np.arange(40), trigger, 0))
     with torch.no_grad():
         seen = net.features(poisoned.float() / 255)[:, chosen].mean()
     assert trigger["features"][2] == pytest.approx(float(seen), rel=1e-4)
@@ -84,16 +84,16 @@ def test_l2_excitement_is_that_of_the_images_the_attack_makes(workshop):
 def test_l2_starts_from_faint_noise(workshop):
     from benchbd.attacks._inversion import amplify
 
-    shop = workshop(attack("l2"), count=40)
+    workshop = workshop(attack("l2"), count=40)
     numbers = {"norm": 3.22, "cap": 68 / 255, "amplification": 10.0, "penalty": 0.1, "lr": 0.01, "seed": 0}
     sizes = {"neurons": 4, "steps": 1, "batch": 8}
     noise, found = amplify(
-        shop.network(0),
-        shop.clean.images,
+        workshop.network(0),
+        workshop.clean.images,
         1,
         **numbers,
         **sizes,
-        device=shop.device,
+        device=workshop.device,
         progress=lambda step, norm: None,
     )
     assert noise.shape == found.shape == (3, 32, 32)
@@ -112,9 +112,9 @@ def test_optimised_l2_is_repeatable_and_follows_the_trigger_seed(workshop):
 
 def test_l2_penalty_brings_the_norm_down_and_then_stops(workshop):
     made = attack("l2(steps=1000, batch=10, penalty=1000.0)")
-    shop = workshop(made, size=8, count=20)
-    made.prepare(shop)
-    told = [(e["epoch"], e["norm"]) for e in shop.events if e.get("stage") == "l2 pattern"]
+    workshop = workshop(made, size=8, count=20)
+    made.prepare(workshop)
+    told = [(e["epoch"], e["norm"]) for e in workshop.events if e.get("stage") == "l2 pattern"]
     assert told[-1][0] == 200
     assert told[-1][1] <= 3.22 * 8 / 32
 
@@ -124,13 +124,13 @@ def test_l2_penalty_brings_the_norm_down_and_then_stops(workshop):
 
 def clean_label(workshop, text: str, indices=(1, 5, 9, 13), **options):
     made = attack(text)
-    shop = workshop(made, indices=np.array(indices), **options)
-    return made, shop, dict(made.prepare(shop))
+    workshop = workshop(made, indices=np.array(indices), **options)
+    return made, workshop, dict(made.prepare(workshop))
 
 
 def test_cl_noise_stays_within_eps_before_the_grid_and_uses_all_of_it(workshop):
-    _, shop, trigger = clean_label(workshop, "cl(steps=10, surrogate='standard')")
-    before = shop.clean.images[torch.from_numpy(trigger["indices"])].to(torch.int64)
+    _, workshop, trigger = clean_label(workshop, "cl(steps=10, surrogate='standard')")
+    before = workshop.clean.images[torch.from_numpy(trigger["indices"])].to(torch.int64)
     change = torch.from_numpy(trigger["images"]).to(torch.int64) - before
     assert trigger["images"].dtype == np.uint8
     assert change.abs().max() == 8
@@ -138,42 +138,42 @@ def test_cl_noise_stays_within_eps_before_the_grid_and_uses_all_of_it(workshop):
 
 
 def test_cl_noise_raises_the_loss_of_the_true_label(workshop):
-    _, shop, trigger = clean_label(workshop, "cl(steps=10, surrogate='standard')")
-    net = shop.surrogate().module()
+    _, workshop, trigger = clean_label(workshop, "cl(steps=10, surrogate='standard')")
+    net = workshop.surrogate().module()
     where = torch.from_numpy(trigger["indices"])
-    labels = shop.clean.labels[where]
+    labels = workshop.clean.labels[where]
 
     def loss(images: torch.Tensor) -> float:
         return float(torch.nn.functional.cross_entropy(net(images.float() / 255), labels))
 
     with torch.no_grad():
-        assert loss(torch.from_numpy(trigger["images"])) > loss(shop.clean.images[where]) + 0.01
+        assert loss(torch.from_numpy(trigger["images"])) > loss(workshop.clean.images[where]) + 0.01
 
 
 def test_cl_stamps_prepared_images_on_train_and_the_grid_alone_on_test(workshop):
-    made, shop, trigger = clean_label(workshop, "cl(steps=2, surrogate='standard')")
+    made, workshop, trigger = clean_label(workshop, "cl(steps=2, surrogate='standard')")
     where = np.array([13, 1])
-    train = made.stamp(shop.clean.images[torch.from_numpy(where)], Stamp("train", where, trigger, 0))
+    train = made.stamp(workshop.clean.images[torch.from_numpy(where)], StampContext("train", where, trigger, 0))
     grid = torch.tensor([[0, 0, 255], [0, 255, 0], [255, 0, 255]], dtype=torch.uint8)
     assert (train[:, :, 29:, 29:] == grid).all()
     assert torch.equal(train[:, :, :29], torch.from_numpy(trigger["images"][[3, 0]])[:, :, :29])
-    images = shop.clean.images[:3]
-    test = made.stamp(images, Stamp("test", np.arange(3), trigger, 0))
-    assert torch.equal(test, attack("bn-g").stamp(images, Stamp("test", np.arange(3), {}, 0)))
+    images = workshop.clean.images[:3]
+    test = made.stamp(images, StampContext("test", np.arange(3), trigger, 0))
+    assert torch.equal(test, attack("bn-g").stamp(images, StampContext("test", np.arange(3), {}, 0)))
 
 
 @pytest.mark.parametrize("missing", [2, 119])
 def test_cl_refuses_images_it_did_not_prepare(workshop, missing):
-    made, shop, trigger = clean_label(workshop, "cl(steps=1, surrogate='standard')")
+    made, workshop, trigger = clean_label(workshop, "cl(steps=1, surrogate='standard')")
     with pytest.raises(UsageError, match="prepared"):
-        made.stamp(shop.clean.images[:1], Stamp("train", np.array([missing]), trigger, 0))
+        made.stamp(workshop.clean.images[:1], StampContext("train", np.array([missing]), trigger, 0))
 
 
 def test_cl_robust_surrogate_is_trained_with_pgd_and_named_for_the_plan(workshop):
-    made, shop, trigger = clean_label(workshop, "cl(steps=2, robust_steps=2, robust_epochs=1)", count=40)
+    made, workshop, trigger = clean_label(workshop, "cl(steps=2, robust_steps=2, robust_epochs=1)", count=40)
     assert made.trains() == ("robust-surrogate",)
     assert attack("cl(surrogate='standard')").trains() == ("surrogate",)
-    assert any(e.get("stage") == "robust-surrogate" for e in shop.events)
+    assert any(e.get("stage") == "robust-surrogate" for e in workshop.events)
     plain = clean_label(workshop, "cl(steps=2, robust_steps=2, robust_epochs=1, robust_eps=0.0)", count=40, where="b")[
         2
     ]
@@ -199,8 +199,8 @@ def test_cl_reduced_amplitude_adds_and_subtracts(stamp):
 
 
 def test_pgd_stays_in_the_ball_and_leaves_the_network_as_it_was(workshop):
-    shop = workshop(attack("cl"))
-    net = shop.network(0).train()
+    workshop = workshop(attack("cl"))
+    net = workshop.network(0).train()
     before = {k: v.clone() for k, v in net.state_dict().items()}
     x01 = torch.rand(6, 3, 32, 32)
     moved = PGD(8.0, 3.0, 4)(net, x01, torch.arange(6) % 4)

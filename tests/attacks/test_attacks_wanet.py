@@ -8,13 +8,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from benchbd import testing
 from benchbd.attacks.wanet import identity, smooth_field, warp
 from benchbd.core.images import DatasetInfo
 from benchbd.errors import Impossible, UsageError
 from benchbd.plugins import registry
-from benchbd.plugins.contract import Stamp
-from benchbd.testing import checker
-from benchbd.testing.bench import Bench
+from benchbd.plugins.contract import StampContext
+from benchbd.testing.plugin_under_test import PluginUnderTest
 
 
 def attack(text: str = "wanet"):
@@ -54,10 +54,10 @@ def test_the_published_strength_shifts_a_quarter_of_a_pixel_at_every_size(worksh
 def test_the_grid_is_the_reference_formula(workshop):
     for text, s, rescale in (("wanet", 0.5, 1.0), ("wanet(s=2.0, grid_rescale=0.98, k=6)", 2.0, 0.98)):
         made = attack(text)
-        shop = workshop(made, count=4)
-        field = smooth_field(np.random.default_rng(shop.seed), made.k, 32)
+        workshop = workshop(made, count=4)
+        field = smooth_field(np.random.default_rng(workshop.seed), made.k, 32)
         side = np.linspace(-1, 1, 32)
-        grid = made.prepare(shop)["grid"]
+        grid = made.prepare(workshop)["grid"]
         assert grid.dtype == np.float32
         for row, column in ((0, 0), (3, 17), (31, 30)):
             where = np.array([side[column], side[row]]) + s * field[row, column] / 32
@@ -76,15 +76,15 @@ def test_a_warp_reads_no_pixel_from_outside(workshop):
     made = attack("wanet(s=8.0)")
     trigger = made.prepare(workshop(made, count=4))
     white = torch.full((2, 3, 32, 32), 255, dtype=torch.uint8)
-    assert torch.equal(made.stamp(white, Stamp("test", np.arange(2), trigger, 0)), white)
-    assert torch.equal(made.cover(white, white, Stamp("train", np.arange(2), trigger, 0)), white)
+    assert torch.equal(made.stamp(white, StampContext("test", np.arange(2), trigger, 0)), white)
+    assert torch.equal(made.cover(white, white, StampContext("train", np.arange(2), trigger, 0)), white)
 
 
 def test_noise_moves_every_pixel_by_half_a_pixel_at_most_and_each_image_otherwise(workshop, monkeypatch):
     made, grids = attack(), []
     trigger = made.prepare(workshop(made, count=4))
     monkeypatch.setattr("benchbd.attacks.wanet.warp", lambda images, grid: grids.append(grid) or images)
-    made.cover(noise(300), noise(300), Stamp("train", np.arange(300), trigger, 5))
+    made.cover(noise(300), noise(300), StampContext("train", np.arange(300), trigger, 5))
     off = np.concatenate(grids) - np.clip(trigger["grid"], -1, 1)
     inside = off[:, 4:-4, 4:-4] * 32  # away from the border, where the grid is clipped
     assert np.abs(inside).max() == pytest.approx(1, abs=1e-3)
@@ -95,20 +95,22 @@ def test_noise_moves_every_pixel_by_half_a_pixel_at_most_and_each_image_otherwis
 
 def test_covers_look_at_one_image_at_a_time_and_differ_from_the_trigger(workshop):
     made, images = attack(), noise(6)
-    how = Stamp("train", np.array([3, 9, 4, 1, 70, 2]), made.prepare(workshop(made, count=4)), 1)
-    out = made.cover(images, images.flip(0), how)
+    context = StampContext("train", np.array([3, 9, 4, 1, 70, 2]), made.prepare(workshop(made, count=4)), 1)
+    out = made.cover(images, images.flip(0), context)
     for place in range(6):
         one = slice(place, place + 1)
-        assert torch.equal(made.cover(images[one], images[one], how._replace(indices=how.indices[one])), out[one])
-    assert torch.equal(out, made.cover(images, images, how))  # partners do not matter
-    assert (out != made.stamp(images, how)).flatten(1).any(1).all()
-    assert not torch.equal(out, made.cover(images, images, how._replace(indices=how.indices + 1)))
-    assert not torch.equal(out, made.cover(images, images, how._replace(seed=2)))
+        assert torch.equal(
+            made.cover(images[one], images[one], context._replace(indices=context.indices[one])), out[one]
+        )
+    assert torch.equal(out, made.cover(images, images, context))  # partners do not matter
+    assert (out != made.stamp(images, context)).flatten(1).any(1).all()
+    assert not torch.equal(out, made.cover(images, images, context._replace(indices=context.indices + 1)))
+    assert not torch.equal(out, made.cover(images, images, context._replace(seed=2)))
 
 
 def test_twice_as_many_covers_as_poison_keep_their_labels():
-    checker.register()
-    bench = Bench("attacks", "wanet")
+    testing.register()
+    bench = PluginUnderTest("attacks", "wanet")
     (clean, info), poison = bench.clean, bench.poisons[0]
     covers = poison.indices[~poison.flags]
     assert poison.facts["count"] == 24 == info.train // 10
@@ -120,8 +122,8 @@ def test_twice_as_many_covers_as_poison_keep_their_labels():
 
 
 def test_without_noise_mode_there_are_no_covers():
-    checker.register()
-    poison = Bench("attacks", "wanet", cross_ratio=0).poisons[0]
+    testing.register()
+    poison = PluginUnderTest("attacks", "wanet", cross_ratio=0).poisons[0]
     assert "cover" not in poison.facts
     assert poison.flags.all()
 

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from benchbd.errors import UsageError, one_line
 from benchbd.plan import matrix, matrix_file
+from benchbd.plan.trainings import shared_trainings
 
 WHOLE: dict[str, Any] = {
     "name": "m",
@@ -133,7 +134,7 @@ def test_a_thousand_mutated_matrices_are_planned_or_refused_and_nothing_is_writt
             if not isinstance(found, dict):
                 return
             plan = matrix.resolve(found, "m")
-            matrix.trainings(plan.cells)
+            shared_trainings(plan.cells)
         except UsageError as error:  # and no other error, of ours or of Python's
             refusals.add(one_line(error))
         else:

@@ -119,7 +119,7 @@ class PilSet(Dataset):
         return self.transform(Image.fromarray(self.data[index])), self.targets[index]
 
 
-class Bench:
+class PluginUnderTest:
     """The parts, in order of importance; each leaves lines and may use what earlier ones found."""
 
     def __init__(self, device: torch.device, sizes: Sizes) -> None:
@@ -329,7 +329,7 @@ def main() -> int:
         return 0
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "a CPU, sizes that say nothing"
     say(f"{name}, torch {torch.__version__}")
-    bench, began, broken = Bench(device, sizes), time.monotonic(), []
+    bench, began, broken = PluginUnderTest(device, sizes), time.monotonic(), []
     parts = [
         bench.products,
         bench.synchronisations,

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from benchbd.plugins import registry
-from benchbd.plugins.contract import Stamp
+from benchbd.plugins.contract import StampContext
 
 COUNT = 50_000
 LIMIT = 2.0
@@ -43,7 +43,7 @@ def test_poisoning_50000_images(benchmark, text):
     def poison() -> None:
         began = time.process_time()
         trigger = attack.prepare(SimpleNamespace(size=32, seed=3))
-        attack.stamp(images, Stamp("train", indices, trigger, 3))
+        attack.stamp(images, StampContext("train", indices, trigger, 3))
         seconds.append(time.process_time() - began)
 
     benchmark.pedantic(poison, rounds=2, iterations=1)

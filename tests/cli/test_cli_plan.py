@@ -57,8 +57,8 @@ def done(cell: Cell, status: str = "done", store: bool = True, **changes: Any) -
     for kind, key in (("model", keys["teacher"]), ("model", keys["train"]), ("array", keys["losses"]), ("poison", row)):
         if store:
             (Path("out/store") / kind / key[:2] / key).mkdir(parents=True, exist_ok=True)
-    made = cell.made()
-    trained = Counter(t.what for t in made.defense.trainings(made.attack))
+    made = cell.components()
+    trained = Counter(t.kind for t in made.defense.trainings(made.attack))
     fields = {"trainings": dict(trained), "artifacts": {"stages": keys, "poisoned_set": row}, **changes}
     record = records.blank(cell, status) | fields
     records.write_record(Path("out"), record)

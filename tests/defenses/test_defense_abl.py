@@ -163,11 +163,11 @@ def test_predicted_sharing():
     def plan(**given):
         return Abl(**given).trainings(None)
 
-    assert [t.what for t in plan()] == ["fine-tune", "full", "fine-tune"]
+    assert [t.kind for t in plan()] == ["fine-tune", "full", "fine-tune"]
     assert plan(ratio=0.02)[0] == plan()[0]
     assert plan(ratio=0.02)[1] != plan()[1]
     everything = plan(finetune_data="all", ratio=0.02)
     assert everything[:2] == plan(finetune_data="all")[:2]
     assert everything[2] != plan(finetune_data="all")[2]
     assert plan(finetune_lr=0.1) == plan()
-    assert [t.what for t in plan(finetune_epochs=0, unlearn_epochs=0)] == ["fine-tune"]
+    assert [t.kind for t in plan(finetune_epochs=0, unlearn_epochs=0)] == ["fine-tune"]

@@ -190,7 +190,7 @@ def test_settings_that_mean_nothing_are_refused(given):
 
 
 def test_predicted_sharing():
-    assert [t.what for t in Ac().trainings(None)] == ["feature-model", "full"]
+    assert [t.kind for t in Ac().trainings(None)] == ["feature-model", "full"]
     assert Ac(preset="trojanzoo").trainings(None)[0] == Ac().trainings(None)[0]
     assert Ac(preset="trojanzoo").trainings(None)[1] != Ac().trainings(None)[1]
     same = Ac(preset="global", scope="label", reduce="pca")

@@ -9,14 +9,13 @@ import numpy as np
 import pytest
 import torch
 
-from benchbd import engine
+from benchbd import engine, testing
 from benchbd.core.images import DatasetInfo, Normalisation
 from benchbd.defenses.asd import Adaptive, Asd, freeze_first_half, lowest, lowest_of_each_class
 from benchbd.errors import Impossible, UsageError
 from benchbd.lab.lab import Lab
 from benchbd.plugins import registry
 from benchbd.plugins.identity import part_of
-from benchbd.testing import checker
 
 POISONING = SimpleNamespace(poisons=True)
 N, CLASSES = 240, 4
@@ -61,10 +60,10 @@ def adaptive(**given):
 
 
 def pool(number, margins, labels, virtual=None):
-    routine = adaptive()
-    object.__setattr__(routine, "virtual", lambda run: "virtual")
+    training_loop = adaptive()
+    object.__setattr__(training_loop, "virtual", lambda run: "virtual")
     run = FakeRun(number, {"student": margins, "virtual": virtual}, labels)
-    return routine.clean_pool(run).nonzero().squeeze(1).tolist()
+    return training_loop.clean_pool(run).nonzero().squeeze(1).tolist()
 
 
 def test_pools_grow_by_class_then_hold_half_then_what_hardly_gets_easier():
@@ -122,8 +121,8 @@ def test_the_virtual_model_learns_from_all_labels_and_leaves_the_network_alone(s
             checked.append(True)
             super().epoch(run)
 
-    routine = Watch(2, 0, 0, 5, 10, 0.5, 0.1, 1.0, 0.015, 3, 30, Asd(**SHORT)._mixmatch())
-    small_lab(data).train(data, routine=routine, epochs=1, batch_size=16)
+    training_loop = Watch(2, 0, 0, 5, 10, 0.5, 0.1, 1.0, 0.015, 3, 30, Asd(**SHORT)._mixmatch())
+    small_lab(data).train(data, training_loop=training_loop, epochs=1, batch_size=16)
     assert checked == [True]
 
 
@@ -186,7 +185,7 @@ def test_settings_that_mean_nothing_are_refused(wrong):
 def test_end_to_end_on_digits(tmp_path, fresh_registry):
     from benchbd.pipeline.run_cell import execute
 
-    cell = checker.cell(dataset="digits(train=400, test=60)", model="resnet18(width=4)", attack="bn-g")
+    cell = testing.cell(dataset="digits(train=400, test=60)", model="resnet18(width=4)", attack="bn-g")
     defense = part_of(registry.make("defenses", "asd", **{**Asd.smoke, "seeds": 1}))
     record = execute(dataclasses.replace(cell, defense=defense).to_json(), output=tmp_path, device="cpu")
     assert (record["status"], record["error"]) == ("done", None)

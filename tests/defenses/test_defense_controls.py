@@ -73,13 +73,13 @@ def test_random_filter_drops_the_number_at_random(fake_lab):
 
 def test_random_filter_plans_what_the_imitated_defense_needs_first():
     def whats(of):
-        return [t.what for t in registry.make("defenses", "random-filter", of=of).trainings(POISONING)]
+        return [t.kind for t in registry.make("defenses", "random-filter", of=of).trainings(POISONING)]
 
     assert whats("lfd") == ["teacher", "full"]
     assert whats("ac") == ["feature-model", "full"]
     assert whats("abl") == ["fine-tune", "full"]
     shared = set(make("lfd").trainings(POISONING)) & set(make("random-filter").trainings(POISONING))
-    assert [t.what for t in shared] == ["teacher"]
+    assert [t.kind for t in shared] == ["teacher"]
 
 
 def test_random_filter_plans_all_that_comes_before_the_last_full_training(plugin_file):
@@ -99,7 +99,7 @@ def test_random_filter_plans_all_that_comes_before_the_last_full_training(plugin
     control.check(INFO, POISONING)
     found = control.trainings(POISONING)
     assert found[0] == UNDEFENDED
-    assert [t.what for t in found] == ["full", "full"]
+    assert [t.kind for t in found] == ["full", "full"]
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchbd import engine
+from benchbd import engine, testing
 from benchbd.core.images import DatasetInfo
 from benchbd.defenses._views import ViewSettings
 from benchbd.defenses.dbd import Dbd, SelfSupervised, nt_xent
@@ -21,7 +21,6 @@ from benchbd.plugins import registry
 from benchbd.plugins.identity import part_of
 from benchbd.storage.artifacts import Store
 from benchbd.storage.checkpoint import Checkpoint
-from benchbd.testing import checker
 
 POISONING = SimpleNamespace(poisons=True)
 N = 240
@@ -57,7 +56,7 @@ def test_the_first_stage_looks_at_no_label(small_lab, banded):
     data, _, _ = banded
     shuffled = data.replace(labels=data.labels[torch.randperm(N, generator=torch.Generator().manual_seed(0))])
     one, other = (
-        small_lab(some).train(some, routine=SelfSupervised(0.5, 16, ViewSettings()), epochs=1, batch_size=60)
+        small_lab(some).train(some, training_loop=SelfSupervised(0.5, 16, ViewSettings()), epochs=1, batch_size=60)
         for some in (data, shuffled)
     )
     assert one.key != other.key
@@ -142,8 +141,8 @@ def test_killed_between_epochs_of_any_stage_it_gives_the_same_model(small_lab, b
 def test_stages_are_shared_as_far_as_their_settings_are(small_lab, banded, monkeypatch):
     data, _, _ = banded
     Dbd(**SHORT).train(small_lab(data))
-    calls, real = [], engine.fit_by
-    monkeypatch.setattr(engine, "fit_by", lambda *args, **how: calls.append(args[0]) or real(*args, **how))
+    calls, real = [], engine.fit_with_loop
+    monkeypatch.setattr(engine, "fit_with_loop", lambda *args, **how: calls.append(args[0]) or real(*args, **how))
     for change, computed in (
         ({}, []),
         ({"semi_epochs": 1}, ["SemiSupervised"]),
@@ -155,7 +154,7 @@ def test_stages_are_shared_as_far_as_their_settings_are(small_lab, banded, monke
         lab = small_lab(data)
         changed = Dbd(**{**SHORT, **change})
         changed.train(lab)
-        assert [type(routine).__name__ for routine in calls] == computed
+        assert [type(training_loop).__name__ for training_loop in calls] == computed
         planned = set(changed.trainings(POISONING)) - set(Dbd(**SHORT).trainings(POISONING))
         assert len(planned) == len(computed)
 
@@ -176,7 +175,7 @@ def test_random_filter_drops_as_many_as_dbd_disbelieves(small_lab, banded):
     control.train(lab)
     assert lab.suspicion.flagged.sum() == N // 2
     assert lab._ledger.trainings == {"feature-model": 1, "fine-tune": 1, "full": 1}
-    assert [t.what for t in control.trainings(POISONING)] == ["feature-model", "fine-tune", "full"]
+    assert [t.kind for t in control.trainings(POISONING)] == ["feature-model", "fine-tune", "full"]
 
 
 @pytest.mark.parametrize(
@@ -198,7 +197,7 @@ def test_a_set_too_small_to_split_is_refused():
 def test_end_to_end_on_digits(tmp_path, fresh_registry):
     from benchbd.pipeline.run_cell import execute
 
-    cell = checker.cell(dataset="digits(train=200, test=60)", model="resnet18(width=4)", attack="bn-g")
+    cell = testing.cell(dataset="digits(train=200, test=60)", model="resnet18(width=4)", attack="bn-g")
     defense = part_of(registry.make("defenses", "dbd", **{**Dbd.smoke, "ssl_epochs": 2}))
     record = execute(dataclasses.replace(cell, defense=defense).to_json(), output=tmp_path, device="cpu")
     assert (record["status"], record["error"]) == ("done", None)

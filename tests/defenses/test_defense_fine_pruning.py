@@ -156,7 +156,7 @@ def test_plan_and_need():
     assert FinePruning(clean_frac=0.1).clean_frac == 0.1
     assert FinePruning().trainings(None) == (UNDEFENDED,)
     plan = FinePruning(profile="canonical").trainings(None)
-    assert [t.what for t in plan] == ["full", "fine-tune"]
+    assert [t.kind for t in plan] == ["full", "fine-tune"]
     assert plan[0] == UNDEFENDED
     assert FinePruning(max_drop=0.04, finetune_epochs=10).trainings(None) == plan
 

@@ -311,7 +311,7 @@ def test_predicted_sharing():
         return Lfd(**given).trainings(None)
 
     teacher, student = plan()
-    assert (teacher.what, student.what) == ("teacher", "full")
+    assert (teacher.kind, student.kind) == ("teacher", "full")
     more_beta = plan(beta=0.01)
     assert more_beta[0] == teacher
     assert more_beta[1] != student

@@ -180,9 +180,9 @@ def test_a_student_is_weighed_anew_each_epoch_by_the_views_it_sees(open_lab):
             return self.inner(losses)
 
     lab = open_lab(data, epochs=3, augment=("hflip",))
-    teacher = lab.train(data, what="teacher", name="teacher", model="resnet-s2(width=2)", epochs=2, augment=())
-    weigh = Watch(Weighing(0.15, 1e-3, "weighted", "threshold", "range", "max", "batch", "signs"))
-    lab.train(data, judge=teacher, weigh=weigh)
+    teacher = lab.train(data, kind="teacher", name="teacher", model="resnet-s2(width=2)", epochs=2, augment=())
+    weight_fn = Watch(Weighing(0.15, 1e-3, "weighted", "threshold", "range", "max", "batch", "signs"))
+    lab.train(data, scorer=teacher, weight_fn=weight_fn)
     assert len(seen) == 3
     plain = lab.losses(teacher, data)
     mirrored = lab.losses(teacher, data.replace(images=data.images.flip(3)))
@@ -233,8 +233,8 @@ def test_a_row_trains_what_its_plan_says_and_shares_the_rest(open_lab):
             run(text, lab)
             computed.update(lab._ledger.computed)
             asked = registry.make("defenses", text).trainings(POISONING)
-            assert Counter(t.what for t in asked) == lab._ledger.trainings, text
-            named.update(t.what for t in set(asked) - planned)
+            assert Counter(t.kind for t in asked) == lab._ledger.trainings, text
+            named.update(t.kind for t in set(asked) - planned)
             planned.update(asked)
         assert computed == named
         return dict(computed)

@@ -33,7 +33,7 @@ VIEWS = (
 )
 
 
-class Ledger(TorchDispatchMode):
+class CostLedger(TorchDispatchMode):
     """Counts every operation by name, those of the backward pass too."""
 
     def __init__(self) -> None:
@@ -54,13 +54,13 @@ class Ledger(TorchDispatchMode):
 def counted(net, data, batch_size, epochs=1):
     recipe = Recipe(epochs=epochs, batch_size=batch_size)
     more = {"precision": Precision("cpu-fp32", graph=False), "on_progress": lambda note: None}
-    with Ledger() as ledger:
+    with CostLedger() as ledger:
         fit(net, *data, recipe, device=CPU, seed=1, **more)
     return ledger
 
 
 def test_the_ledger_sees_a_read():
-    with Ledger() as ledger:
+    with CostLedger() as ledger:
         _ = torch.ones(3).sum().item()
     assert ledger.waits() == 1
 
@@ -77,7 +77,7 @@ def test_a_bare_step_reads_nothing(make_net, toy_set):
         optimizer = make_optimizer(net, recipe, CPU)
         step = Step(net, optimizer, *toy_set, torch.ones(150), recipe, Precision("test", dtype))
         rows = draw_epoch(1, 0, 150)[:64]
-        with Ledger() as ledger:
+        with CostLedger() as ledger:
             step(rows)
         assert ledger.waits() == 0
         assert ledger.counts["convolution_backward"] == 2

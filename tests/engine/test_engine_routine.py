@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from benchbd.core.recipe import Recipe
-from benchbd.engine import fit, fit_by
+from benchbd.engine import fit, fit_with_loop
 from benchbd.engine.augment import draw_epoch, draw_views
 from benchbd.engine.fit import NotFinite
 from benchbd.errors import Diverged
@@ -69,10 +69,10 @@ class Kept:
         return self.state
 
 
-def trained(routine, net, data, plain, *, epochs=3, checkpoint=None, seed=4, told=None, **recipe):
+def trained(training_loop, net, data, plain, *, epochs=3, checkpoint=None, seed=4, told=None, **recipe):
     recipe = Recipe(**{"epochs": epochs, "batch_size": 32, **SGD, **recipe})
-    result = fit_by(
-        routine, net, data.images, data.labels, recipe, device=CPU, precision=plain, seed=seed,
+    result = fit_with_loop(
+        training_loop, net, data.images, data.labels, recipe, device=CPU, precision=plain, seed=seed,
         checkpoint=checkpoint, on_progress=told,
     )  # fmt: skip
     return result, {k: v.clone() for k, v in net.state_dict().items()}
@@ -118,16 +118,18 @@ def test_the_seed_decides_everything_and_the_callers_randomness_is_left_alone(to
 
 @pytest.mark.parametrize("routine", [Plain(0.5), WithHead()])
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
-def test_killed_between_any_two_epochs_it_goes_on_to_the_same_bits(toy_set, make_net, plain, routine, optimizer):
+def test_killed_between_any_two_epochs_it_goes_on_to_the_same_bits(toy_set, make_net, plain, training_loop, optimizer):
     how = {"optimizer": optimizer, "lr": 0.01, "schedule": "cosine", "augment": ("crop4", "hflip")}
-    whole, state = trained(routine, make_net(dropout=True), toy_set, plain, epochs=4, **how)
+    whole, state = trained(training_loop, make_net(dropout=True), toy_set, plain, epochs=4, **how)
     for stop_after in (1, 3):
         kept = Kept(stop_after)
         with pytest.raises(KeyboardInterrupt):
-            trained(routine, make_net(dropout=True), toy_set, plain, epochs=4, checkpoint=kept, **how)
+            trained(training_loop, make_net(dropout=True), toy_set, plain, epochs=4, checkpoint=kept, **how)
         assert kept.state["epoch"] == stop_after
         kept.stop_after = 99
-        resumed, again = trained(routine, make_net(9, dropout=True), toy_set, plain, epochs=4, checkpoint=kept, **how)
+        resumed, again = trained(
+            training_loop, make_net(9, dropout=True), toy_set, plain, epochs=4, checkpoint=kept, **how
+        )
         assert equal(state, again)
         assert resumed.epoch_losses == whole.epoch_losses
         assert resumed.steps == whole.steps

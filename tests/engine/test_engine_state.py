@@ -16,7 +16,7 @@ class Killed(Exception):
     pass
 
 
-class Shelf:
+class RestrictedStore:
     """Keeps a state as a file would: copies, contiguous, and stops the training at a chosen step."""
 
     def __init__(self, kill_at: int | None) -> None:
@@ -49,7 +49,7 @@ def test_resume_is_bit_identical(make_net, toy_set, optimizer, kill_at):
         return fit(net, *toy_set, recipe, device=CPU, precision=precision, seed=2, checkpoint=checkpoint, **more)
 
     expected = train(whole, None)
-    shelf = Shelf(kill_at)
+    shelf = RestrictedStore(kill_at)
     with pytest.raises(Killed):
         train(make_net(dropout=True), shelf)
     kept = {name: value.clone() if isinstance(value, torch.Tensor) else value for name, value in shelf.state.items()}
@@ -67,7 +67,7 @@ def test_resume_is_bit_identical(make_net, toy_set, optimizer, kill_at):
 
 
 def test_a_finished_training_asks_for_no_checkpoint(make_net, toy_set):
-    shelf = Shelf(None)
+    shelf = RestrictedStore(None)
     recipe = Recipe(epochs=2, batch_size=50)
     fit(make_net(), *toy_set, recipe, device=CPU, precision=choose_precision(CPU), seed=2, checkpoint=shelf)
     assert shelf.asked == 5

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from benchbd.core.recipe import Recipe
-from benchbd.engine import Reweigh, fit
-from benchbd.engine.window import SHARE, Window, too_large
+from benchbd.engine import PerEpochWeights, fit
+from benchbd.engine.batch_buffer import SHARE, BatchBuffer, too_large
 
 CPU = torch.device("cpu")
 """The device of these tests; what matters is which tensor a batch is taken from."""
@@ -47,8 +47,8 @@ def test_a_memory_mapped_set_is_never_copied_whole(make_net, toy_set, plain, on_
     np.save(tmp_path / "images.npy", data.images.numpy())
     mapped = torch.from_numpy(np.load(tmp_path / "images.npy", mmap_mode="c"))
     loaded: list[int] = []
-    load = Window.load
-    monkeypatch.setattr(Window, "load", lambda self, picks: (loaded.append(len(picks)), load(self, picks))[1])
+    load = BatchBuffer.load
+    monkeypatch.setattr(BatchBuffer, "load", lambda self, picks: (loaded.append(len(picks)), load(self, picks))[1])
     recipe = Recipe(epochs=1, batch_size=32)
     assert same(
         train(make_net(), mapped, data.labels, recipe, plain),
@@ -59,10 +59,10 @@ def test_a_memory_mapped_set_is_never_copied_whole(make_net, toy_set, plain, on_
 
 def test_weights_made_anew_each_epoch(make_net, toy_set, plain, monkeypatch):
     data, recipe = toy_set, Recipe(epochs=2, batch_size=32, augment=("crop4", "hflip"))
-    reweigh = Reweigh(make_net(), lambda losses: 1 / (1 + losses))
-    resident = train(make_net(), data.images, data.labels, recipe, plain, reweigh=reweigh)
+    epoch_weights = PerEpochWeights(make_net(), lambda losses: 1 / (1 + losses))
+    resident = train(make_net(), data.images, data.labels, recipe, plain, epoch_weights=epoch_weights)
     monkeypatch.setattr(sys.modules["benchbd.engine.fit"], "too_large", lambda images, device: True)
-    assert same(resident, train(make_net(), data.images, data.labels, recipe, plain, reweigh=reweigh))
+    assert same(resident, train(make_net(), data.images, data.labels, recipe, plain, epoch_weights=epoch_weights))
 
 
 def test_what_a_gpu_can_hold_goes_there(monkeypatch):

@@ -8,12 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from benchbd import engine
+from benchbd import engine, testing
 from benchbd.core.recipe import Recipe
 from benchbd.lab.lab import Lab
 from benchbd.plugins.train_set import TrainSet
 from benchbd.storage.artifacts import Store
-from benchbd.testing import checker
 
 sys.path.insert(0, str(Path(__file__).parent))
 from lab_inputs import tiny
@@ -22,7 +21,7 @@ from lab_inputs import tiny
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch, fresh_registry, one_thread):
     monkeypatch.setattr(os, "fsync", lambda descriptor: None)
-    checker.register()
+    testing.register()
 
 
 @pytest.fixture

@@ -31,7 +31,7 @@ class Look:
 
 
 @dataclasses.dataclass(frozen=True)
-class Weigh:
+class WeightFunction:
     """Writes down the weights that come with a batch."""
 
     def __call__(self, losses, weights):
@@ -46,7 +46,7 @@ def test_labels_and_weights_travel_with_their_images(open_lab, part):
     SEEN.clear()
     lab = open_lab(numbered(100).subset(part))
     weights = part.astype(np.float32) / 100  # image i weighs i / 100, wherever it stands
-    lab.train(lab.poisoned, weights=weights, loss=Weigh(), perturb=Look(), augment=(), epochs=3)
+    lab.train(lab.poisoned, weights=weights, loss=WeightFunction(), perturb=Look(), augment=(), epochs=3)
     seen = {name: torch.cat([t for n, t in SEEN if n == name]) for name in ("images", "labels", "weights")}
     assert len(seen["images"]) == 3 * len(part)
     assert torch.equal(seen["labels"], (seen["images"] * 7 + 3) % 4)

@@ -15,7 +15,7 @@ def test_a_stage_costs_the_same_whether_computed_or_found(open_lab):
     ledgers = []
     for _ in range(2):
         lab = open_lab()
-        trained = lab.train(lab.poisoned, what="teacher", name="teacher")
+        trained = lab.train(lab.poisoned, kind="teacher", name="teacher")
         lab.losses(trained, lab.poisoned)
         lab.train(lab.poisoned)  # the same training under another name: paid once in a cell
         ledgers.append(lab._ledger)

@@ -18,7 +18,7 @@ from benchbd.core.images import Normalisation
 from benchbd.core.recipe import Recipe
 from benchbd.errors import UsageError
 from benchbd.lab import stages
-from benchbd.lab.keys import spelled
+from benchbd.lab.keys import cache_key_form
 
 
 @dataclasses.dataclass(frozen=True)
@@ -127,7 +127,7 @@ def test_precision_and_code_version_are_in_the_key(open_lab, no_training, monkey
 def test_what_does_not_matter_is_not_in_the_key(open_lab, no_training):
     lab = open_lab()
     key = lab.train(lab.poisoned).key
-    assert lab.train(lab.poisoned, name="x", what="fine-tune").key == key
+    assert lab.train(lab.poisoned, name="x", kind="fine-tune").key == key
     assert lab.train(lab.poisoned, model="tiny-net").key == key
     assert lab.train(lab.poisoned, epochs=2, augment=["crop4", "hflip"]).key == key
     assert lab.train(lab.poisoned, horizon=2).key == key  # what a cosine's horizon is anyway
@@ -179,7 +179,7 @@ def test_changed_code_of_a_loss_is_another_loss(tmp_path):
         sys.modules[spec.name] = module
         try:
             spec.loader.exec_module(module)
-            keys.append(spelled(module.Mine(), "loss"))
+            keys.append(cache_key_form(module.Mine(), "loss"))
         finally:
             del sys.modules[spec.name]
     assert keys[0] == keys[2]

@@ -13,7 +13,7 @@ def test_what_was_trained_is_not_trained_again(open_lab, fits):
     first = open_lab().train(tiny())
     assert len(fits) == 1
     lab = open_lab()
-    again = lab.train(tiny(), name="other name", what="teacher")
+    again = lab.train(tiny(), name="other name", kind="teacher")
     assert len(fits) == 1
     assert again.key == first.key
     assert again.epoch_losses == first.epoch_losses

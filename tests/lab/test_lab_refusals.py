@@ -13,7 +13,7 @@ WRONG = {
     "unknown entry": lambda lab, t: lab.train(lab.poisoned, epoch=3),
     "entry of another type": lambda lab, t: lab.train(lab.poisoned, epochs="three"),
     "impossible entry": lambda lab, t: lab.train(lab.poisoned, epochs=-1),
-    "unknown kind": lambda lab, t: lab.train(lab.poisoned, what="student"),
+    "unknown kind": lambda lab, t: lab.train(lab.poisoned, kind="student"),
     "unknown model": lambda lab, t: lab.train(lab.poisoned, model="resnet-1000"),
     "weights of another length": lambda lab, t: lab.train(lab.poisoned, weights=np.ones(63)),
     "start of another model": lambda lab, t: lab.train(lab.poisoned, start=t, model="tiny-net(width=4)"),

@@ -9,15 +9,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from lab_inputs import tiny
 
+from benchbd import testing
 from benchbd.errors import UsageError
 from benchbd.plugins.train_set import TrainSet
-from benchbd.testing import checker
 
 
 @given(st.lists(st.integers(0, 63), max_size=80), st.lists(st.integers(0, 63), max_size=80))
 @settings(max_examples=60, deadline=None)
 def test_a_subset_keeps_the_order_given_and_has_a_key_of_its_own(one, two):
-    checker.register()
+    testing.register()
     data = tiny()
     part = data.subset(one)
     assert len(part) == len(one)
@@ -30,7 +30,7 @@ def test_a_subset_keeps_the_order_given_and_has_a_key_of_its_own(one, two):
 @given(st.lists(st.booleans(), min_size=64, max_size=64))
 @settings(max_examples=20, deadline=None)
 def test_a_mask_means_its_positions(mask):
-    checker.register()
+    testing.register()
     data = tiny()
     assert data.subset(np.array(mask)).key == data.subset(np.flatnonzero(mask)).key
     assert data.subset(torch.tensor(mask)).labels.tolist() == data.labels[torch.tensor(mask)].tolist()
@@ -40,7 +40,7 @@ def test_a_mask_means_its_positions(mask):
     "indices", [[64], [-1], [0.5], np.ones(63, bool), np.zeros((2, 2), int), ["a"], 3, np.array([[True] * 64])], ids=str
 )
 def test_subsets_that_name_no_samples_are_refused(indices):
-    checker.register()
+    testing.register()
     with pytest.raises(UsageError, match="subset: ") as caught:
         tiny().subset(indices)
     assert "\n" not in str(caught.value)
@@ -72,7 +72,7 @@ def test_a_set_changed_in_place_is_noticed(open_lab, fits, spoil):
 
 
 def test_replaced_labels_make_another_set_and_leave_the_first_alone():
-    checker.register()
+    testing.register()
     data = tiny()
     before = data.labels.clone()
     other = data.replace(labels=data.labels.flip(0))

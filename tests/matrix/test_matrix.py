@@ -15,6 +15,7 @@ from toy_matrices import BASE, plan, refused
 
 from benchbd.errors import UsageError
 from benchbd.plan import matrix
+from benchbd.plan.trainings import shared_trainings
 from benchbd.plugins import registry
 
 pytestmark = pytest.mark.usefixtures("toys")
@@ -199,6 +200,6 @@ def test_a_plugin_that_raises_while_planning_is_blamed(
     file = plugin_file(f'@defense("bad", version=1)\nclass Bad(Defense):\n    {method}\n')
     registry.add_plugin_file(str(file))
     with pytest.raises(UsageError) as caught:
-        matrix.trainings(plan(BASE.replace("toy-defense", "bad")).cells)
+        shared_trainings(plan(BASE.replace("toy-defense", "bad")).cells)
     assert "defense 'bad' in " in str(caught.value)
     assert words in str(caught.value)

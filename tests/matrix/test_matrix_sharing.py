@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from toy_matrices import BASE, plan, refused
 
-from benchbd.plan import matrix
+from benchbd.plan.trainings import shared_trainings
 from benchbd.plugins import registry
 from benchbd.plugins.contract import Training
 
@@ -20,10 +20,10 @@ pytestmark = pytest.mark.usefixtures("toys")
 def test_trainings_are_shared_within_a_row_and_seed() -> None:
     text = BASE.replace("toy-defense]", "{toy-defense: {beta: [1, 2, 3]}}]") + "seeds: 0-1"
     cells = plan(text).cells
-    found = matrix.trainings(cells)
-    counts = Counter(training.what for _, training in found)
+    found = shared_trainings(cells)
+    counts = Counter(training.kind for _, training in found)
     assert counts == {"teacher": 4, "full": 4 + 12}  # 2 attacks x 2 seeds rows; undefended, and 3 students a row
-    teachers = [sharers for (_, training), sharers in found.items() if training.what == "teacher"]
+    teachers = [sharers for (_, training), sharers in found.items() if training.kind == "teacher"]
     assert {len(sharers) for sharers in teachers} == {3}
     assert {len({c.row_key for c in sharers}) for sharers in teachers} == {1}
 
@@ -32,7 +32,7 @@ def test_an_attack_that_trains_shares_the_clean_row_s_undefended_model() -> None
     text = BASE.replace("toy-attack", "toy-attack(strength=6)") + "seeds: 0-1"
     cells = plan(text).cells
     clean = next(c for c in cells if c.attack.name == "none" and c.defense.name == "none" and c.seed == 0)
-    sharers = matrix.trainings(cells)[clean.row_key, Training("full", ("undefended",))]
+    sharers = shared_trainings(cells)[clean.row_key, Training("full", ("undefended",))]
     assert sharers[0] is clean
     assert [c.attack.name for c in sharers[1:]] == ["toy-attack"] * 4, "the trigger's seed is 0 in every row"
 
@@ -49,8 +49,8 @@ defenses: none
 def fulls(attacks: str, **options: Any) -> int:
     """Full trainings beyond the one undefended model of each cell."""
     cells = plan(REAL.replace("ATTACKS", attacks), **options).cells
-    found = matrix.trainings(cells)
-    assert {training.what for _, training in found} == {"full"}
+    found = shared_trainings(cells)
+    assert {training.kind for _, training in found} == {"full"}
     return len(found) - len(cells)
 
 
@@ -82,7 +82,7 @@ def test_a_longer_recipe_shares_an_adversarial_training_of_given_length() -> Non
         "  - {dataset: digits, model: resnet18(width=4), attacks: cl(robust_epochs=3), defenses: none, recipe: {X}}\n"
     )
     text = "blocks:\n" + "".join(block.replace("X", f"epochs: {n}, lr: {lr}") for n, lr in ((4, 1), (5, 1), (5, 2)))
-    assert len(matrix.trainings(plan(text).cells)) == 3 + 2
+    assert len(shared_trainings(plan(text).cells)) == 3 + 2
 
 
 def imitated(defenses: str, **options: Any) -> list[str]:

@@ -12,6 +12,7 @@ from toy_matrices import BASE, plan, refused
 
 from benchbd.errors import UsageError
 from benchbd.plan import matrix, matrix_file
+from benchbd.plan.trainings import shared_trainings
 from benchbd.plugins import registry
 
 pytestmark = pytest.mark.usefixtures("toys")
@@ -35,7 +36,7 @@ def test_ten_thousand_cells_are_planned_in_a_second() -> None:
         assert len(found.cells) == 5 * 37 * 55 == 10_175
         began = time.process_time()
         matrix.narrow(found, ["defense=toy-defense*,attack!=none"], ["seed=3"])
-        shared = matrix.trainings(found.cells)
+        shared = shared_trainings(found.cells)
         sharing.append(time.process_time() - began)
         assert len(shared) == 5 * 55 * (1 + 1 + 18)
     assert min(planning) < 1.0
@@ -48,7 +49,7 @@ def test_plugins_are_asked_once_per_distinct_component_and_not_per_cell(monkeypa
     calls: list[Any] = []
     original = cls.trainings
     monkeypatch.setattr(cls, "trainings", lambda self, attack: calls.append(self) or original(self, attack))
-    matrix.trainings(found.cells)
+    shared_trainings(found.cells)
     assert len(calls) == 2  # with each of two attacks
 
 
@@ -79,7 +80,7 @@ def test_every_shipped_matrix_resolves_and_is_described(name: str) -> None:
     assert found.name == name
     assert len(found.description) > 20
     assert matrix_file.parse_yaml(matrix.read(name)[0])["description"].startswith(found.description[:20])
-    assert len(matrix.trainings(found.cells)) >= 1
+    assert len(shared_trainings(found.cells)) >= 1
     assert matrix.load(name, smoke=True).cells
 
 
@@ -88,7 +89,7 @@ def test_what_random_filter_imitates_is_a_column_of_its_row(name: str) -> None:
     cells = matrix.load(name).cells
     rows: dict[str, list[Any]] = {}
     for cell in cells:
-        rows.setdefault(cell.row_key, []).append(cell.made().defense)
+        rows.setdefault(cell.row_key, []).append(cell.components().defense)
     for cell in cells:
         if cell.defense.name == "random-filter":
             assert registry.make("defenses", cell.defense.params["of"]) in rows[cell.row_key], cell.label

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from benchbd.plugins import registry
-from benchbd.testing.bench import Bench
 from benchbd.testing.checker import faults
+from benchbd.testing.plugin_under_test import PluginUnderTest
 from benchbd.testing.promises import Check
 
 
@@ -28,13 +28,13 @@ def _one_thread_and_no_trace():
 @pytest.fixture(scope="module")
 def passes(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., None]:
     """Run a check on a plugin: ``passes(kind, name, check, **parameters)``."""
-    benches: dict[str, Bench] = {}
+    benches: dict[str, PluginUnderTest] = {}
 
     def run(kind: str, name: str, check: Check, **given: Any) -> None:
         if name not in benches:
             fields = {f.name for f in dataclasses.fields(registry.load(kind, name))}
             fitting = {k: v for k, v in given.items() if k in fields}
-            benches[name] = Bench(kind, name, tmp_path_factory.mktemp(name), **fitting)
+            benches[name] = PluginUnderTest(kind, name, tmp_path_factory.mktemp(name), **fitting)
         if benches[name].missing:
             pytest.skip(str(benches[name].missing))
         assert faults(benches[name], check) == []

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from benchbd import testing
 from benchbd.pipeline.run_cell import execute
 from benchbd.plan import matrix, matrix_file
 from benchbd.plugins import registry
-from benchbd.testing import checker
 from benchbd.testing.checker import names
 from benchbd.testing.promises import CHECKS
 
@@ -24,7 +24,7 @@ def test_attack(passes, name, check):
 
 @pytest.mark.parametrize("name", names("attacks"))
 def test_an_attack_that_trains_something_has_smoke_parameters(name):
-    checker.register()
+    testing.register()
     cls = registry.load("attacks", name)
     usual, short = registry.make("attacks", name), registry.make("attacks", name, **cls.smoke)
     assert bool(cls.smoke) == bool(usual.trains()) == (name in TRAINED)
@@ -51,7 +51,7 @@ def test_smoke_shrinks_the_attacks_of_a_matrix_and_set_wins():
 @pytest.mark.parametrize("name", TRAINED)
 def test_a_smoke_cell_of_a_trained_attack_comes_to_its_end(name, tmp_path):
     given = ", ".join(f"{key}={value!r}" for key, value in registry.load("attacks", name).smoke.items())
-    cell = checker.cell(attack=f"{name}({given})", epochs=1)
+    cell = testing.cell(attack=f"{name}({given})", epochs=1)
     record = execute(cell.to_json(), output=tmp_path, device="cpu")
     assert (record["status"], record["error"]) == ("done", None)
     assert 0 <= record["asr"] <= 1

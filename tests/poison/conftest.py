@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchbd.lab.costs import Ledger
+from benchbd import testing
+from benchbd.lab.costs import CostLedger
 from benchbd.pipeline.poison import Poisoner
 from benchbd.plugins import registry
 from benchbd.storage.artifacts import Store
-from benchbd.testing import checker
 
 sys.path.insert(0, str(Path(__file__).parent))
 from poison_steps import PLUGINS, calls
@@ -30,11 +30,11 @@ def _ready(monkeypatch, fresh_registry, one_thread):
 def poisoner(tmp_path):
     """``poisoner(attack, defense=..., seed=..., where=...)`` at work on the tiny set."""
 
-    def build(attack: str, *, where: str = "store", ledger: Ledger | None = None, **given) -> Poisoner:
+    def build(attack: str, *, where: str = "store", ledger: CostLedger | None = None, **given) -> Poisoner:
         given = {"dataset": "tiny(train=200,test=40,size=16)", **given}
-        this = checker.cell(attack=attack, **given)
+        this = testing.cell(attack=attack, **given)
         store = Store(tmp_path / where)
         more = [ledger] if ledger else []
-        return Poisoner(this, this.made(), store, torch.device("cpu"), lambda event: None, None, *more)
+        return Poisoner(this, this.components(), store, torch.device("cpu"), lambda event: None, None, *more)
 
     return build

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from benchbd import testing
 from benchbd.pipeline.poison import Poisoner
 from benchbd.pipeline.run_cell import execute
 from benchbd.plugins import registry
-from benchbd.testing import checker
 
 PLUGINS = Path(__file__).parent.with_name("poison_plugins.py")
 
@@ -23,7 +23,7 @@ def make(poisoner: Poisoner):
 
 
 def run(tmp_path, attack: str, defense: str = "none", on_event=None, **given) -> dict:
-    this = checker.cell(dataset="tiny(train=80,test=20,size=16)", attack=attack, defense=defense, epochs=1, **given)
+    this = testing.cell(dataset="tiny(train=80,test=20,size=16)", attack=attack, defense=defense, epochs=1, **given)
     record = execute(this.to_json(), output=tmp_path / "out", device="cpu", on_event=on_event)
     assert record["status"] == "done", record["error"]
     return record

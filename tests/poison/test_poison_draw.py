@@ -10,7 +10,7 @@ from poison_steps import PLUGINS, make
 
 from benchbd.core.images import DatasetInfo
 from benchbd.errors import Impossible
-from benchbd.pipeline.selection import draw
+from benchbd.pipeline.selection import select_poison
 from benchbd.plugins import registry
 from benchbd.plugins.contract import share_of
 from benchbd.plugins.identity import part_of
@@ -68,10 +68,10 @@ def test_budgets_are_met_within_their_pool_or_refused_with_the_numbers(rate, see
     dataset = part_of(registry.make("datasets", "digits"))
     if not 1 <= count <= pool:
         with pytest.raises(Impossible, match=f"{pool}") as caught:
-            draw(attack, info, labels, seed, dataset)
+            select_poison(attack, info, labels, seed, dataset)
         assert str(rate) in str(caught.value) or str(count) in str(caught.value)
         return
-    found = draw(attack, info, labels, seed, dataset)
+    found = select_poison(attack, info, labels, seed, dataset)
     assert found.dtype == np.int64
     assert len(found) == count
     assert (np.diff(found) > 0).all()
@@ -96,7 +96,7 @@ def test_the_published_budgets_come_out():
         labels = np.arange(count) % 10
         assert (
             len(
-                draw(
+                select_poison(
                     attack,
                     DatasetInfo(10, 32, count, 10, None, 1),
                     labels,

@@ -7,12 +7,12 @@ import pytest
 import torch
 from poison_steps import calls, make
 
+from benchbd import testing
 from benchbd.core.images import Images
-from benchbd.lab.costs import Ledger
+from benchbd.lab.costs import CostLedger
 from benchbd.pipeline.poison import clean_set, fingerprint
 from benchbd.plugins import registry
 from benchbd.plugins.identity import part_of
-from benchbd.testing import checker
 
 
 def test_two_runs_write_the_same_bytes(poisoner, tmp_path):
@@ -53,7 +53,7 @@ def test_the_key_of_the_poisoned_set_is_its_content(poisoner, monkeypatch):
         _, _, second = make(poisoner("watch-dirty"))
         assert second.key != first.key
         assert second.data_key == first.data_key
-        patch.setattr(registry.load("attacks", "watch-dirty"), "stamp", lambda self, images, how: images * 0)
+        patch.setattr(registry.load("attacks", "watch-dirty"), "stamp", lambda self, images, context: images * 0)
         patch.setattr(registry, "source_digest", lambda kind, name: "edited again")
         assert make(poisoner("watch-dirty"))[2].data_key != first.data_key
 
@@ -91,7 +91,7 @@ def test_a_trigger_is_prepared_anew_when_its_code_changed(poisoner, plugin_file,
 
 def test_a_surrogate_is_the_clean_rows_undefended_model(poisoner, lab_over):
     """One training for both; trained with the trigger's seed, so one serves all seeds."""
-    ledger = Ledger()
+    ledger = CostLedger()
     worker = poisoner("watch-surrogate", ledger=ledger, seed=5)
     clean, _, poison = make(worker)
     assert ledger.trainings == ledger.computed == {"full": 1}
@@ -99,17 +99,17 @@ def test_a_surrogate_is_the_clean_rows_undefended_model(poisoner, lab_over):
     none = registry.make("defenses", "none").train(lab)
     assert lab._ledger.computed == {}
     assert np.array_equal(none.head()[0], poison.trigger["head"])
-    other = Ledger()
+    other = CostLedger()
     make(poisoner("watch-surrogate", ledger=other, seed=6))
     assert other.trainings == {}  # the trigger itself was there
-    third = Ledger()
+    third = CostLedger()
     make(poisoner("watch-surrogate", ledger=third, epochs=3))
     assert third.computed == {"full": 1}
 
 
 @pytest.mark.parametrize("change", ["pixel", "label"])
 def test_copies_of_a_data_set_that_differ_in_one_value_have_other_keys(change):
-    checker.register()
+    testing.register()
     data = registry.make("datasets", "tiny").load("train", None)
     other = Images(data.images.clone(), data.labels.clone())
     assert fingerprint(other) == fingerprint(data)

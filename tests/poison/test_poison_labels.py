@@ -9,24 +9,24 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from poison_steps import PLUGINS, make
 
+from benchbd import testing
 from benchbd.core.images import Images
 from benchbd.errors import Impossible
 from benchbd.pipeline.poison import Poisoner, apply
 from benchbd.plugins import registry
 from benchbd.storage.artifacts import Store
-from benchbd.testing import checker
 
 
 @given(rate=st.floats(0.03, 1.0), target=st.integers(0, 3), seed=st.integers(0, 5))
 @settings(max_examples=20, deadline=None)
 def test_a_clean_label_attack_never_changes_a_label(tmp_path_factory, rate, target, seed):
     registry.add_plugin_file(str(PLUGINS))
-    checker.register()
-    this = checker.cell(
+    testing.register()
+    this = testing.cell(
         dataset="tiny(train=200,test=40,size=16)", attack=f"watch-clean(rate={rate}, target={target})", seed=seed
     )
     store = Store(tmp_path_factory.mktemp("store"))
-    clean, _, poison = make(Poisoner(this, this.made(), store, torch.device("cpu"), lambda event: None, None))
+    clean, _, poison = make(Poisoner(this, this.components(), store, torch.device("cpu"), lambda event: None, None))
     poisoned = apply(clean, poison)
     assert torch.equal(poisoned.labels, clean.labels)
     assert (clean.labels[poison.indices] == target).all()

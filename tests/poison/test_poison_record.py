@@ -11,7 +11,7 @@ from poison_steps import calls, run
 from benchbd.core.seeding import seed_for
 from benchbd.pipeline.poison import stamp_seed
 from benchbd.plugins import registry
-from benchbd.plugins.contract import Stamp
+from benchbd.plugins.contract import StampContext
 from benchbd.plugins.identity import part_of
 from benchbd.storage.artifacts import Store
 
@@ -28,11 +28,11 @@ def test_a_saved_trigger_makes_the_same_poison_again(tmp_path):
     attack = registry.make("attacks", "watch-measured")
     data = registry.make("datasets", "tiny", train=80, test=20, size=16).load("train", None)
     part = part_of(registry.make("datasets", "tiny", train=80, test=20, size=16))
-    how = Stamp("train", poison["indices"], trigger, stamp_seed(attack, part))
-    again = attack.stamp(data.images[torch.from_numpy(poison["indices"])], how)
+    context = StampContext("train", poison["indices"], trigger, stamp_seed(attack, part))
+    again = attack.stamp(data.images[torch.from_numpy(poison["indices"])], context)
     assert np.array_equal(again.numpy(), poison["images"])
     assert not np.array_equal(again.numpy(), data.images[torch.from_numpy(poison["indices"])].numpy())
-    assert seed_for("stamp", "tiny", "watch-measured", 0) == how.seed
+    assert seed_for("stamp", "tiny", "watch-measured", 0) == context.seed
     assert run(tmp_path, "watch-dirty")["artifacts"]["trigger"] is None
 
 

@@ -19,6 +19,6 @@ def test_attacks_that_return_something_else_are_told_so_in_one_line(poisoner, at
 def test_indices_are_told_only_to_attacks_that_declare_it(poisoner, monkeypatch):
     assert len(make(poisoner("watch-chosen"))[2].trigger["indices"]) == 20
     drawn = registry.load("attacks", "watch-drawn")
-    monkeypatch.setattr(drawn, "prepare", lambda self, shop: {"indices": shop.indices})
+    monkeypatch.setattr(drawn, "prepare", lambda self, workshop: {"indices": workshop.indices})
     with pytest.raises(UsageError, match="prepared_from_poison"):
         make(poisoner("watch-drawn"))

@@ -4,7 +4,7 @@ import pytest
 
 from benchbd.errors import UsageError
 from benchbd.report import board
-from benchbd.report.table import Cell, Column, Row, Table, grid
+from benchbd.report.table import Column, Row, Table, TableCell, grid
 from benchbd.report.wording import DASH, TIMES
 
 
@@ -271,7 +271,7 @@ def test_no_records_make_an_empty_board():
 
 
 def test_a_row_that_does_not_fill_its_columns_is_a_fault():
-    table = Table("t", "T", "x", [Column("a"), Column("b")], [Row("r", [Cell("1")])])
+    table = Table("t", "T", "x", [Column("a"), Column("b")], [Row("r", [TableCell("1")])])
     with pytest.raises(ValueError, match="fills 1 of 2"):
         table.check()
 

@@ -16,7 +16,7 @@ import pytest
 
 from benchbd.cli import main
 from benchbd.storage import records
-from benchbd.storage.cell_locks import Claims
+from benchbd.storage.cell_locks import CellLocks
 
 Cli = Callable[..., int]
 
@@ -163,7 +163,7 @@ def test_status_tells_states_running_and_stale(cli: Cli, tmp_path: Path, capfd: 
     done, failed = only(tmp_path / "out", "done"), only(tmp_path / "out", "failed")
     (tmp_path / "out" / "records" / f"{failed[1]['id']}.json").unlink()
     records.write_record(tmp_path / "out", {**done[0], "sources": {"defense": "0" * 64}})
-    claims = Claims(tmp_path / "out")
+    claims = CellLocks(tmp_path / "out")
     assert claims.take(str(done[1]["id"]))
     assert cli("status", "--json") == 0
     told = json.loads(capfd.readouterr().out)
@@ -210,7 +210,7 @@ def test_logs_follow_a_running_cell_to_its_end(cli: Cli, tmp_path: Path) -> None
     path = tmp_path / "out" / "logs" / f"{'a' * 16}.log"
     path.parent.mkdir(parents=True)
     path.write_text("== label  attempt 1 ==\n")
-    claims = Claims(tmp_path / "out")
+    claims = CellLocks(tmp_path / "out")
     claims.take("a" * 16)
     command = [sys.executable, "-m", "benchbd", "logs", "aaaa", "-f", "--output", str(tmp_path / "out")]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as follower:

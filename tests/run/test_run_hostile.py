@@ -13,7 +13,7 @@ from benchbd.cli import main
 from benchbd.cli.run_arguments import read_config
 from benchbd.run import Outcome
 from benchbd.storage import records
-from benchbd.storage.cell_locks import Claims, running
+from benchbd.storage.cell_locks import CellLocks, running
 
 Go = Callable[..., Outcome]
 Watch = Callable[[Path], AbstractContextManager[None]]
@@ -82,7 +82,7 @@ def test_a_dangling_claim_makes_no_file_elsewhere(tmp_path: Path) -> None:
     (tmp_path / "out" / "running").mkdir(parents=True)
     (tmp_path / "out" / "running" / "a").symlink_to(tmp_path / "made")
     assert running(tmp_path / "out") == set()
-    claims = Claims(tmp_path / "out")
+    claims = CellLocks(tmp_path / "out")
     assert claims.take("a")
     assert running(tmp_path / "out") == {"a"}
     claims.close()

@@ -13,7 +13,7 @@ import pytest
 
 from benchbd.errors import BenchbdError
 from benchbd.run import Outcome
-from benchbd.run.executor import Ended, Job
+from benchbd.run.executor import Job, JobResult
 from benchbd.run.settings import RunSettings
 from benchbd.run.workers import worker_process
 from benchbd.run.workers.local import LocalExecutor
@@ -165,8 +165,8 @@ def job(cell: Any, **changes: Any) -> Job:
     return Job(cell.id, cell.label, cell.to_json(), **changes)
 
 
-def drain(local: LocalExecutor, count: int) -> list[Ended]:
-    ended: list[Ended] = []
+def drain(local: LocalExecutor, count: int) -> list[JobResult]:
+    ended: list[JobResult] = []
     deadline = time.monotonic() + 30
     while len(ended) < count and time.monotonic() < deadline:
         ended += local.poll(0.1)

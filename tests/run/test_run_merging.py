@@ -22,7 +22,7 @@ from benchbd.plan.cell import identity
 from benchbd.report.compare import Limit, compare, failures, parse_limit
 from benchbd.storage import records
 from benchbd.storage import results_file as checked
-from benchbd.storage.cell_locks import Claims
+from benchbd.storage.cell_locks import CellLocks
 from benchbd.storage.merge import merge
 
 
@@ -279,7 +279,7 @@ def test_clean_asks(full: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.C
 
 
 def test_clean_keeps_off_a_folder_in_use(full: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    claims = Claims(full)
+    claims = CellLocks(full)
     claims.take("a" * 16)
     assert main(["clean", "-y", "--artifacts", "--output", str(full)]) == 2
     claims.close()

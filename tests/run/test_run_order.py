@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchbd.plan.shared_work import Stages, stages_of
+from benchbd import testing
+from benchbd.plan.shared_work import SharedWork, shared_work_of
 from benchbd.plugins.contract import BUDGET
 from benchbd.run.costs import Costs
 from benchbd.run.order import Sharing, arrange, in_shard, waves
 from benchbd.run.settings import Shard
-from benchbd.testing import checker
 
 IDS = st.lists(st.text("0123456789abcdef", min_size=16, max_size=16), unique=True, max_size=60)
 
@@ -90,7 +90,7 @@ def test_costs_ignore_what_has_no_time() -> None:
 
 def cell(name: str, *heavy: str, light: str = "") -> Any:
     return SimpleNamespace(
-        name=name, stages=Stages(frozenset((k,) for k in heavy), frozenset((k,) for k in light.split()))
+        name=name, stages=SharedWork(frozenset((k,) for k in heavy), frozenset((k,) for k in light.split()))
     )
 
 
@@ -151,7 +151,7 @@ def test_stages_of_real_cells(fakes: ModuleType) -> None:
         fakes.cell(n=3),
         fakes.cell(n=4, shared="teacher", attack="b"),
     ]
-    stages = stages_of(cells)
+    stages = shared_work_of(cells)
     one, two, three, four = (stages[c.id] for c in cells)
     assert one.heavy == two.heavy
     assert len(one.heavy) == 1
@@ -163,8 +163,8 @@ def test_stages_of_real_cells(fakes: ModuleType) -> None:
 
 def shared(*specs: tuple[str, int], defense: str = "none") -> set[str]:
     """Kinds of the heavy stages that cells with these attacks and seeds all share."""
-    cells = [checker.cell(attack=attack, seed=seed, defense=defense) for attack, seed in specs]
-    stages = stages_of(cells)
+    cells = [testing.cell(attack=attack, seed=seed, defense=defense) for attack, seed in specs]
+    stages = shared_work_of(cells)
     return {
         str(key[1] if key[0] == "loop" else key[0])
         for key in frozenset.intersection(*(s.heavy for s in stages.values()))
@@ -201,8 +201,8 @@ def test_cells_share_what_their_attacks_make_first(
 
 
 def test_defenses_of_a_row_share_its_trigger_and_what_came_before(fresh_registry: None) -> None:
-    row = [checker.cell(attack="cl", defense=d) for d in ("none", "ac")]
-    kinds = [{str(key[0]) for key in stage.heavy} for stage in stages_of(row).values()]
+    row = [testing.cell(attack="cl", defense=d) for d in ("none", "ac")]
+    kinds = [{str(key[0]) for key in stage.heavy} for stage in shared_work_of(row).values()]
     assert kinds == [{"trigger", "training"}] * 2
 
 

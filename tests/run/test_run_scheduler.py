@@ -22,7 +22,7 @@ from benchbd.errors import BenchbdError
 from benchbd.run import Outcome
 from benchbd.run.settings import Shard
 from benchbd.storage import records
-from benchbd.storage.cell_locks import Claims, running
+from benchbd.storage.cell_locks import CellLocks, running
 
 if TYPE_CHECKING:
     from conftest import Told
@@ -200,7 +200,7 @@ def test_a_cell_that_another_run_has_is_left_to_it(
 ) -> None:
     monkeypatch.setattr("benchbd.run.scheduler.FOREIGN", 0.2)
     theirs, mine = fakes.cell(n=1), fakes.cell(n=2)
-    other = Claims(tmp_path)
+    other = CellLocks(tmp_path)
     assert other.take(theirs.id)
 
     def finish() -> None:

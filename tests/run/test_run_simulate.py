@@ -14,13 +14,13 @@ from hypothesis import strategies as st
 from benchbd.cli import main
 from benchbd.errors import UsageError
 from benchbd.plan import matrix
-from benchbd.plan.shared_work import Stages
-from benchbd.run.simulate import SHARES, Job, estimate, lower_bound, parse_gpus, simulate, work
+from benchbd.plan.shared_work import SharedWork
+from benchbd.run.simulate import SHARES, SimulatedJob, estimate, lower_bound, parse_gpus, simulate, work
 
 
-def job(name: str, own: float, **shared: float) -> Job:
+def job(name: str, own: float, **shared: float) -> SimulatedJob:
     prices = {(key,): seconds for key, seconds in shared.items()}
-    return Job(name, own, prices, Stages(frozenset(prices)))
+    return SimulatedJob(name, own, prices, SharedWork(frozenset(prices)))
 
 
 @pytest.mark.parametrize(
@@ -37,7 +37,7 @@ def job(name: str, own: float, **shared: float) -> Job:
         ([job("a", 0, x=10), job("b", 1, x=10), job("c", 2, x=10), job("d", 3, x=10)], 4, 13),
     ],
 )
-def test_by_hand(jobs: list[Job], gpus: int, makespan: float) -> None:
+def test_by_hand(jobs: list[SimulatedJob], gpus: int, makespan: float) -> None:
     assert simulate(jobs, gpus).makespan == pytest.approx(makespan)
 
 
@@ -54,7 +54,7 @@ plans = st.lists(
 
 
 @given(plans, st.integers(1, 9))
-def test_no_schedule_beats_the_bounds_and_none_is_worse_than_one_gpu(jobs: list[Job], gpus: int) -> None:
+def test_no_schedule_beats_the_bounds_and_none_is_worse_than_one_gpu(jobs: list[SimulatedJob], gpus: int) -> None:
     run, total = simulate(jobs, gpus), work(jobs)
     assert run.makespan >= lower_bound(jobs, gpus) - 1e-6
     assert run.makespan <= total + 1e-6
@@ -62,7 +62,7 @@ def test_no_schedule_beats_the_bounds_and_none_is_worse_than_one_gpu(jobs: list[
 
 
 @given(plans)
-def test_one_gpu_does_all_the_work_and_nothing_else(jobs: list[Job]) -> None:
+def test_one_gpu_does_all_the_work_and_nothing_else(jobs: list[SimulatedJob]) -> None:
     run = simulate(jobs, 1)
     assert run.makespan == pytest.approx(work(jobs))
     assert run.idle == pytest.approx(0, abs=1e-9)

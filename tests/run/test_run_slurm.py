@@ -16,7 +16,7 @@ import pytest
 from benchbd.errors import UsageError
 from benchbd.run.cluster import slurm
 from benchbd.run.cluster.slurm import SlurmExecutor, how_it_ended, last_line
-from benchbd.run.executor import Ended, Job
+from benchbd.run.executor import Job, JobResult
 from benchbd.run.settings import RunSettings
 from benchbd.storage import records
 
@@ -203,7 +203,7 @@ def test_a_cancelled_task_leaves_the_queue(fakes: ModuleType, make: Make, queue:
     this.poll(0)
     this.cancel(cell.id)
     assert queue.cancelled == ["1_0"]
-    assert this.poll(0) == [Ended(cell.id, "cancelled", "Slurm task 1_0 was cancelled")]
+    assert this.poll(0) == [JobResult(cell.id, "cancelled", "Slurm task 1_0 was cancelled")]
 
 
 def test_no_slurm_on_this_machine(fakes: ModuleType, make: Make, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from benchbd.run.outcome import STATUSES as OUTCOMES
 from benchbd.run.outcome import Outcome
-from benchbd.run.rerun_policy import FAILURES, INTERRUPTIONS, attempts_of, decide
+from benchbd.run.rerun_policy import FAILURES, INTERRUPTIONS, attempts_of, needs_run
 from benchbd.storage.records import STATUSES
 
 
@@ -17,29 +17,29 @@ def test_every_status_has_a_meaning() -> None:
 
 @pytest.mark.parametrize("status", STATUSES)
 def test_what_runs_again_by_itself(status: str) -> None:
-    assert decide({"status": status}) is (status in INTERRUPTIONS)
-    assert decide({"status": status}, rerun="all")
-    assert decide({"status": status}, rerun="failed") is (status in FAILURES | INTERRUPTIONS)
-    assert decide({"status": status}, rerun="stale", stale=True)
+    assert needs_run({"status": status}) is (status in INTERRUPTIONS)
+    assert needs_run({"status": status}, rerun="all")
+    assert needs_run({"status": status}, rerun="failed") is (status in FAILURES | INTERRUPTIONS)
+    assert needs_run({"status": status}, rerun="stale", stale=True)
 
 
 def test_no_record_runs() -> None:
-    assert decide(None)
+    assert needs_run(None)
 
 
 def test_stale_needs_asking_for() -> None:
-    assert not decide({"status": "done"}, stale=True)
-    assert not decide({"status": "done"}, stale=True, rerun="failed")
-    assert not decide({"status": "done"}, rerun="stale")
+    assert not needs_run({"status": "done"}, stale=True)
+    assert not needs_run({"status": "done"}, stale=True, rerun="failed")
+    assert not needs_run({"status": "done"}, rerun="stale")
 
 
 def test_retries_count_earlier_runs() -> None:
     once, twice = {"status": "failed"}, {"status": "failed", "attempts": 2}
     assert (attempts_of(None), attempts_of(once), attempts_of(twice), attempts_of({"status": "done"})) == (0, 1, 2, 0)
-    assert decide(once, retries=1)
-    assert not decide(twice, retries=1)
-    assert decide(twice, retries=2)
-    assert not decide({"status": "diverged"}, retries=5), "trying again would diverge again"
+    assert needs_run(once, retries=1)
+    assert not needs_run(twice, retries=1)
+    assert needs_run(twice, retries=2)
+    assert not needs_run({"status": "diverged"}, retries=5), "trying again would diverge again"
     assert attempts_of({"status": "failed", "attempts": "many"}) == 1
 
 

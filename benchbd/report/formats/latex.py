@@ -6,7 +6,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING
 
 from benchbd.report import wording
-from benchbd.report.table import Cell, Row, Table
+from benchbd.report.table import Row, Table, TableCell
 
 if TYPE_CHECKING:
     from benchbd.report.board import Board
@@ -27,7 +27,7 @@ def escape(text: str) -> str:
     return "".join(out)
 
 
-def _cell(cell: Cell, side: str) -> str:
+def _cell(cell: TableCell, side: str) -> str:
     text = escape(cell.display)
     if cell.best:
         text = rf"\textbf{{{text}}}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from benchbd.report.table import Cell, Column, Row, Table, grid
+from benchbd.report.table import Column, Row, Table, TableCell, grid
 
 if TYPE_CHECKING:
     from benchbd.report.board import Board
@@ -22,7 +22,7 @@ def escape(text: str) -> str:
     return re.sub(r"(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])", r"\\_", text)
 
 
-def _cell(cell: Cell) -> str:
+def _cell(cell: TableCell) -> str:
     text = escape(cell.display)
     if cell.span > 2:  # Markdown has no spanning cells: keep the column narrow.
         text = text.replace("; ", "<br>")

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from benchbd.report.formats.reproduce import command
 from benchbd.report.labels import KINDS, Labels, variant
 from benchbd.report.probes import probe_of
-from benchbd.report.table import Cell, Column, Row, Table
+from benchbd.report.table import Column, Row, Table, TableCell
 from benchbd.storage.results_file import ordered
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def _template(name: str) -> str:
 # Tables
 
 
-def _cell(cell: Cell, columns: list[Column], first: bool) -> str:
+def _cell(cell: TableCell, columns: list[Column], first: bool) -> str:
     column = columns[0]
     classes = ["num" if column.unit and cell.span == 1 else "words"]
     classes += ["best"] if cell.best else []

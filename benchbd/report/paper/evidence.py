@@ -10,7 +10,7 @@ from benchbd.report import stats, wording
 from benchbd.report.averages import average, implanted
 from benchbd.report.groups import Group, Scale
 from benchbd.report.labels import Labels, Variant
-from benchbd.report.published import STUDENTS, Comparison, scale_differences, scale_text
+from benchbd.report.published import STUDENTS, PublishedComparison, scale_differences, scale_text
 
 
 class Finding(NamedTuple):
@@ -82,7 +82,7 @@ class Evidence:
     def columns(self, group: Group) -> dict[str, Variant]:
         """The column that stands for each defense of the paper, by name."""
         found: dict[str, Variant] = {}
-        for column in Comparison(group, self.labels).compared_columns():
+        for column in PublishedComparison(group, self.labels).compared_columns():
             found.setdefault(column.name, column)
         return found
 

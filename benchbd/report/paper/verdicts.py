@@ -8,7 +8,7 @@ from benchbd.report.groups import Group
 from benchbd.report.labels import Labels
 from benchbd.report.paper import claims_ablations, claims_curves, claims_table2
 from benchbd.report.paper.evidence import Claim, Evidence
-from benchbd.report.table import Cell, Column, Row, Table
+from benchbd.report.table import Column, Row, Table, TableCell
 
 HOLDS, FAILS, OPEN = "holds", "fails", "not measured"
 
@@ -44,10 +44,10 @@ def verdict_table(groups: Sequence[Group], labels: Labels, gate: float) -> Table
                 evidence.scale(finding.scale),
                 evidence.differs(finding),
             )
-            rows.append(Row(claim.text, [Cell(text) for text in texts]))
+            rows.append(Row(claim.text, [TableCell(text) for text in texts]))
         if not findings:
             counts[OPEN] += 1
-            rows.append(Row(claim.text, [Cell(text) for text in (claim.where, OPEN, claim.published, "", "", "")]))
+            rows.append(Row(claim.text, [TableCell(text) for text in (claim.where, OPEN, claim.published, "", "", "")]))
     return Table(
         "",
         "The paper's claims",

@@ -17,7 +17,7 @@ from typing import Any
 from benchbd.core.files import open_log
 from benchbd.errors import UsageError, did_you_mean, one_line
 from benchbd.run.cluster.remote import order_of, run_order
-from benchbd.run.executor import Ended, Job, Notify
+from benchbd.run.executor import Job, JobResult, Notify
 from benchbd.run.settings import RunSettings
 
 KEYS = ("address", "num_cpus", "num_gpus", "resources", "output", "data", "runtime_env", "cluster")
@@ -95,7 +95,7 @@ class RayExecutor:
         self._running[task.remote(order)] = (job, time.monotonic())
         self._notify(job.id, {"event": "started", "where": "ray"})
 
-    def poll(self, seconds: float) -> list[Ended]:
+    def poll(self, seconds: float) -> list[JobResult]:
         """Collect what came back."""
         if not self._running:
             time.sleep(seconds)
@@ -103,7 +103,7 @@ class RayExecutor:
         ready, _ = self._ray.wait(list(self._running), num_returns=1, timeout=seconds, fetch_local=True)
         return [self._collect(reference) for reference in ready]
 
-    def _collect(self, reference: Any) -> Ended:
+    def _collect(self, reference: Any) -> JobResult:
         job, began = self._running.pop(reference)
         wall = time.monotonic() - began
         shared = 0 < self._gpus < 1 and not job.alone
@@ -111,9 +111,9 @@ class RayExecutor:
             result = self._ray.get(reference)
         except self._ray.exceptions.RayError as error:
             status, reason = self._cause(job, error)
-            return Ended(job.id, status, reason, False, shared, wall)
+            return JobResult(job.id, status, reason, False, shared, wall)
         self._keep_log(job, result["log"])
-        return Ended(job.id, result["status"], result["reason"], False, shared, wall, result["record"])
+        return JobResult(job.id, result["status"], result["reason"], False, shared, wall, result["record"])
 
     def _cause(self, job: Job, error: Exception) -> tuple[str, str]:
         """Status and reason of a task that brought nothing back."""

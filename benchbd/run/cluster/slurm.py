@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 from benchbd.core.files import atomic_write
 from benchbd.errors import BenchbdError, UsageError, did_you_mean, one_line
 from benchbd.run.cluster.remote import order_of, run_file
-from benchbd.run.executor import Ended, Job, Notify
+from benchbd.run.executor import Job, JobResult, Notify
 from benchbd.run.rerun_policy import INTERRUPTIONS
 from benchbd.run.settings import RunSettings
 from benchbd.storage import records
@@ -107,7 +107,7 @@ class SlurmExecutor:
         self._submitit = self._open(config)
         self._fresh: list[Job] = []
         self._tasks: dict[str, _Task] = {}
-        self._early: list[Ended] = []
+        self._early: list[JobResult] = []
         self._looked = 0.0
         self._known: dict[str, str] = self._read_jobs()
         self._queue = self._look() or {}
@@ -183,7 +183,7 @@ class SlurmExecutor:
         except OSError:
             return 0
 
-    def poll(self, seconds: float) -> list[Ended]:
+    def poll(self, seconds: float) -> list[JobResult]:
         """Submit what is new, look at records and at the queue."""
         if self._fresh:
             self._submit()
@@ -247,13 +247,15 @@ class SlurmExecutor:
         rows = (line.strip().split("|") for line in text.splitlines())
         return {row[0]: row[1] for row in rows if len(row) == 2}
 
-    def _check(self, task: _Task, queue: dict[str, str] | None) -> Ended | None:
+    def _check(self, task: _Task, queue: dict[str, str] | None) -> JobResult | None:
         """The end of a task, if it has come: by its record, else by its absence from the queue."""
         job = task.job
         changed = self._changed(job.id) != task.before
         record = records.read_record(self._settings.output, job.id) if changed else None
         status = str(record["status"]) if record else ""
-        told = Ended(job.id, status, str((record or {}).get("error") or ""), True, False, time.monotonic() - task.began)
+        told = JobResult(
+            job.id, status, str((record or {}).get("error") or ""), True, False, time.monotonic() - task.began
+        )
         # An interrupted one was preempted, perhaps: as long as Slurm knows the task it may begin again.
         if record is not None and status not in INTERRUPTIONS:
             return told
@@ -268,7 +270,7 @@ class SlurmExecutor:
         if task.missed < GONE:
             return None
         if task.taken_back and not task.running:
-            return Ended(job.id, "pending")
+            return JobResult(job.id, "pending")
         text = _say("scontrol", "show", "job", "-o", task.task_id) or ""
         facts = dict(word.partition("=")[::2] for word in text.split() if "=" in word)
         if facts.get("JobState", "").partition("+")[0] in ALIVE:
@@ -276,7 +278,7 @@ class SlurmExecutor:
             return None
         end = how_it_ended(facts, task.task_id)
         if record is None:
-            return Ended(job.id, end.status, end.reason, False, False, time.monotonic() - task.began)
+            return JobResult(job.id, end.status, end.reason, False, False, time.monotonic() - task.began)
         if end.status == "cancelled":
             # The signals reach every process of a task, so that it may have recorded no more than a killed worker.
             return told._replace(
@@ -306,13 +308,13 @@ class SlurmExecutor:
         """Take a task out of the queue, or stop it."""
         for job in [j for j in self._fresh if j.id == job_id]:
             self._fresh.remove(job)
-            self._early.append(Ended(job_id, "pending"))
+            self._early.append(JobResult(job_id, "pending"))
         if job_id in self._tasks:
             self._scancel([self._tasks[job_id].task_id])
             task = self._tasks.pop(job_id)
             self._known.pop(job_id, None)
             reason = f"Slurm task {task.task_id} was cancelled"
-            self._early.append(Ended(job_id, "cancelled", reason) if task.running else Ended(job_id, "pending"))
+            self._early.append(JobResult(job_id, "cancelled", reason) if task.running else JobResult(job_id, "pending"))
 
     @staticmethod
     def _scancel(task_ids: list[str], *flags: str) -> None:

@@ -12,7 +12,7 @@ from types import FrameType
 from typing import Any
 
 from benchbd.core.files import open_log
-from benchbd.run.executor import Ended, Job, Notify
+from benchbd.run.executor import Job, JobResult, Notify
 from benchbd.run.settings import RunSettings, duration_text
 from benchbd.run.workers.slots import Slot
 from benchbd.run.workers.worker import event_line, load_execute, run_one, set_threads, stamp
@@ -35,7 +35,7 @@ class InlineExecutor:
         self._settings = settings
         self._notify = notify
         self._waiting: deque[Job] = deque()
-        self._early: list[Ended] = []
+        self._early: list[JobResult] = []
         os.environ.update(slot.environment())
         self._execute = load_execute(settings.execute)
         set_threads(slot.threads)
@@ -48,7 +48,7 @@ class InlineExecutor:
         """Take a job; it runs in the next :meth:`poll`."""
         self._waiting.append(job)
 
-    def poll(self, seconds: float) -> list[Ended]:
+    def poll(self, seconds: float) -> list[JobResult]:
         """Run the job that waits, to its end."""
         ended, self._early = self._early, []
         if not self._waiting:
@@ -57,7 +57,7 @@ class InlineExecutor:
             return ended
         return [*ended, self._run(self._waiting.popleft())]
 
-    def _run(self, job: Job) -> Ended:
+    def _run(self, job: Job) -> JobResult:
         began = time.monotonic()
         self._notify(job.id, {"event": "started", "where": self._slot.name, "slot": 0})
         with os.fdopen(open_log(self._settings.log_path(job.id)), "a", encoding="utf-8", errors="replace") as log:
@@ -87,7 +87,7 @@ class InlineExecutor:
             finally:
                 restore()
             log.write(f"{stamp()} {status}{': ' if reason else ''}{reason}\n")
-        return Ended(job.id, status, reason, recorded, False, time.monotonic() - began)
+        return JobResult(job.id, status, reason, recorded, False, time.monotonic() - began)
 
     def _arm(self) -> Any:
         """Set an alarm for the cell's time limit; returns what takes it back."""
@@ -113,7 +113,7 @@ class InlineExecutor:
         """Forget a job that has not begun; a running one can only be interrupted by a signal."""
         for job in [j for j in self._waiting if j.id == job_id]:
             self._waiting.remove(job)
-            self._early.append(Ended(job_id, "pending"))
+            self._early.append(JobResult(job_id, "pending"))
 
     def close(self) -> None:
         """Nothing to stop."""

@@ -8,7 +8,7 @@ from collections import deque
 from typing import Any
 
 from benchbd.errors import BenchbdError
-from benchbd.run.executor import Ended, Job, Notify, waits
+from benchbd.run.executor import Job, JobResult, Notify, waits
 from benchbd.run.settings import RunSettings, duration_text
 from benchbd.run.workers import process_group
 from benchbd.run.workers.slots import Slot
@@ -39,7 +39,7 @@ class LocalExecutor:
         """GPU that takes no new job because one that wants to be alone waits for it, or runs there."""
         self._failed_starts = 0
         self._cancelled: dict[str, str] = {}
-        self._early: list[Ended] = []
+        self._early: list[JobResult] = []
 
     @property
     def places(self) -> int:
@@ -95,7 +95,7 @@ class LocalExecutor:
                     self._workers.pop(slot.number).end()
             self._give(self._alone.popleft(), mine[0])
 
-    def poll(self, seconds: float) -> list[Ended]:
+    def poll(self, seconds: float) -> list[JobResult]:
         """Read what workers say, notice the dead and the late."""
         ended = self._early
         self._early = []
@@ -107,7 +107,7 @@ class LocalExecutor:
             elif not ended:
                 time.sleep(seconds)
         for worker in list(self._workers.values()):
-            # Asked first: what a dead worker said before it died is in the pipe by then.
+            # PlannedTrainings first: what a dead worker said before it died is in the pipe by then.
             dead = worker.process.poll() is not None
             for message in worker.read():
                 ended += self._heard(worker, message)
@@ -122,7 +122,7 @@ class LocalExecutor:
         self._place_alone()
         return ended
 
-    def _heard(self, worker: WorkerProcess, message: dict[str, Any]) -> list[Ended]:
+    def _heard(self, worker: WorkerProcess, message: dict[str, Any]) -> list[JobResult]:
         kind, job = message.get("event"), worker.job
         if kind == "ready":
             worker.ready, self._failed_starts = True, 0
@@ -144,7 +144,7 @@ class LocalExecutor:
             worker.end()
         shared = worker.slot.share > 1 and not job.alone
         wall = time.monotonic() - worker.began
-        return [Ended(job.id, status, str(message.get("reason", "")), bool(message.get("recorded")), shared, wall)]
+        return [JobResult(job.id, status, str(message.get("reason", "")), bool(message.get("recorded")), shared, wall)]
 
     @staticmethod
     def _clock(worker: WorkerProcess, message: dict[str, Any]) -> None:
@@ -156,7 +156,7 @@ class LocalExecutor:
             worker.began += now - worker.waiting_since
             worker.waiting_since = None
 
-    def _died(self, worker: WorkerProcess) -> list[Ended]:
+    def _died(self, worker: WorkerProcess) -> list[JobResult]:
         del self._workers[worker.slot.number]
         log = worker.start_log.read_text(errors="replace").strip() if worker.start_log.exists() else ""
         status, reason = cause_of_death(worker.end(), worker.oom_before)
@@ -167,7 +167,7 @@ class LocalExecutor:
             else:
                 self._notify(job.id, {"event": "note", "text": f"{worker.slot.name}: worker replaced: {reason}"})
             return [
-                Ended(
+                JobResult(
                     job.id,
                     status,
                     reason,
@@ -186,7 +186,7 @@ class LocalExecutor:
             self._give(queued, worker.slot)
         return []
 
-    def _late(self, worker: WorkerProcess) -> list[Ended]:
+    def _late(self, worker: WorkerProcess) -> list[JobResult]:
         now = time.monotonic()
         if not worker.ready:
             if now - worker.began > START_LIMIT:
@@ -198,7 +198,9 @@ class LocalExecutor:
         del self._workers[worker.slot.number]
         worker.end()
         reason = f"no result after {duration_text(limit)} (--timeout)"
-        return [Ended(job.id, "timeout", reason, False, worker.slot.share > 1 and not job.alone, now - worker.began)]
+        return [
+            JobResult(job.id, "timeout", reason, False, worker.slot.share > 1 and not job.alone, now - worker.began)
+        ]
 
     def drain(self) -> None:
         """Take back the jobs whose worker is still starting."""
@@ -209,11 +211,11 @@ class LocalExecutor:
         """Kill the worker that runs a job, or forget the job where it has not begun."""
         for job in [j for j in self._alone if j.id == job_id]:
             self._alone.remove(job)
-            self._early.append(Ended(job_id, "pending"))
+            self._early.append(JobResult(job_id, "pending"))
         for index, job in list(self._queued.items()):
             if job.id == job_id:
                 del self._queued[index]
-                self._early.append(Ended(job_id, "pending"))
+                self._early.append(JobResult(job_id, "pending"))
         for worker in self._workers.values():
             if worker.job is not None and worker.job.id == job_id:
                 self._cancelled[job_id] = "stopped while it ran"

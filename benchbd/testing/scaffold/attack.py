@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from benchbd import Attack, DatasetInfo, Impossible, Stamp, attack
+from benchbd import Attack, DatasetInfo, Impossible, StampContext, attack
 
 if TYPE_CHECKING:
     import torch
@@ -24,7 +24,7 @@ class MyPlugin(Attack):
             raise Impossible(f"a square of {self.side} pixels does not fit into {info.size}x{info.size} images")
         self.budget(info)
 
-    def stamp(self, images: torch.Tensor, how: Stamp) -> torch.Tensor:
+    def stamp(self, images: torch.Tensor, context: StampContext) -> torch.Tensor:
         """Write the trigger into a copy of images, uint8 (N, 3, H, W); draw per image by how.seed and how.indices."""
         out = images.clone()
         out[:, :, : self.side, : self.side] = 255

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchbd import Stamp, registry, testing
+from benchbd import StampContext, registry, testing
 
 
 @pytest.fixture(autouse=True)
@@ -23,6 +23,6 @@ def test_it_keeps_what_every_attack_promises() -> None:
 def test_it_changes_the_corner_and_nothing_else() -> None:
     images = torch.zeros(2, 3, 8, 8, dtype=torch.uint8)
     made = registry.make("attacks", "my-plugin", side=2)
-    out = made.stamp(images, Stamp("test", np.arange(2), {}, 0))
+    out = made.stamp(images, StampContext("test", np.arange(2), {}, 0))
     assert (out[:, :, :2, :2] == 255).all()
     assert int((out != images).sum()) == 2 * 3 * 2 * 2

@@ -9,7 +9,7 @@ import numpy as np
 from benchbd import Attack, Defense, Lab, Training, UsageError, defense
 
 if TYPE_CHECKING:
-    from benchbd import Trained
+    from benchbd import TrainedModel
 
 
 @defense("my-plugin", version=1)
@@ -31,9 +31,9 @@ class MyPlugin(Defense):
         probe = ("my-plugin", self.probe_epochs)
         return (Training("fine-tune", probe), Training("full", (*probe, self.fraction)))
 
-    def train(self, lab: Lab) -> Trained:
+    def train(self, lab: Lab) -> TrainedModel:
         """Probe, drop, train. Results are stored by what determines them: nothing is trained twice."""
-        probe = lab.train(lab.poisoned, what="fine-tune", name="probe", epochs=self.probe_epochs, augment=())
+        probe = lab.train(lab.poisoned, kind="fine-tune", name="probe", epochs=self.probe_epochs, augment=())
         losses = lab.losses(probe, lab.poisoned)
         order = np.argsort(losses, kind="stable")
         dropped, kept = np.split(order, [int(self.fraction * len(order))])

@@ -19,7 +19,7 @@ def test_it_keeps_what_every_defense_promises() -> None:
 
 
 def test_it_judges_every_sample_and_is_rated_for_it() -> None:
-    record = testing.Bench("defenses", "my-plugin", fraction=0.2).run("one")
+    record = testing.PluginUnderTest("defenses", "my-plugin", fraction=0.2).run("one")
     assert record["status"] == "done"
     assert 0 <= record["detection"]["auroc"] <= 1
 

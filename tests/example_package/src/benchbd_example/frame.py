@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from benchbd import Attack, DatasetInfo, Impossible, Stamp, attack
+from benchbd import Attack, DatasetInfo, Impossible, StampContext, attack
 
 if TYPE_CHECKING:
     import torch
@@ -23,7 +23,7 @@ class Frame(Attack):
             raise Impossible(f"a frame of {self.width} pixels leaves nothing of {info.size}x{info.size} images")
         self.budget(info)
 
-    def stamp(self, images: torch.Tensor, how: Stamp) -> torch.Tensor:
+    def stamp(self, images: torch.Tensor, how: StampContext) -> torch.Tensor:
         """Write the frame over the pixels."""
         import torch
 

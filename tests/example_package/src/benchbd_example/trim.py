@@ -10,7 +10,7 @@ from benchbd import Attack, Defense, Lab, Training, UsageError, defense
 from benchbd_example._easiest import easiest
 
 if TYPE_CHECKING:
-    from benchbd import Trained
+    from benchbd import TrainedModel
 
 
 @defense("example-trim", version=1)
@@ -28,9 +28,9 @@ class Trim(Defense):
         """A short training and a full one."""
         return (Training("fine-tune", ("example-trim",)), Training("full", ("example-trim", self.fraction)))
 
-    def train(self, lab: Lab) -> Trained:
+    def train(self, lab: Lab) -> TrainedModel:
         """Probe, drop, train."""
-        probe = lab.train(lab.poisoned, what="fine-tune", name="probe", epochs=2, augment=())
+        probe = lab.train(lab.poisoned, kind="fine-tune", name="probe", epochs=2, augment=())
         losses = lab.losses(probe, lab.poisoned)
         dropped = easiest(losses, self.fraction)
         lab.suspect(-losses, dropped)

@@ -17,7 +17,7 @@ def too_large(images: Tensor, device: torch.device) -> bool:
     return images.numel() * images.element_size() > SHARE * free
 
 
-class Window:
+class BatchBuffer:
     """The images of the current batch, at one address of the device, which a captured graph may read.
 
     Args:

@@ -15,11 +15,11 @@ from benchbd.engine.network import Classifier
 from benchbd.engine.passes import eval_mode, pass_batch
 from benchbd.engine.precision import arithmetic
 
-Weigh = Callable[[np.ndarray], np.ndarray]
+WeightFunction = Callable[[np.ndarray], np.ndarray]
 """From cross-entropies float32 (N,) to weights float32 (N,), in the order of the set."""
 
 
-class Reweigh(NamedTuple):
+class PerEpochWeights(NamedTuple):
     """How a training's weights change from epoch to epoch.
 
     Attributes:
@@ -27,8 +27,8 @@ class Reweigh(NamedTuple):
         weigh: what makes weights of its losses.
     """
 
-    judge: Classifier
-    weigh: Weigh
+    scorer: Classifier
+    weight_fn: WeightFunction
 
     def __call__(self, images: Tensor, labels: Tensor, rows: Tensor, augment: tuple[str, ...]) -> Tensor:
         """Weights of one epoch.
@@ -43,14 +43,14 @@ class Reweigh(NamedTuple):
             float32 (N,) on the device, in the order of the set.
         """
         device = labels.device
-        judge = self.judge.to(device)
+        scorer = self.scorer.to(device)
         losses = torch.empty(len(images), device=device)
         size = pass_batch(images.shape[-1], device)
-        with arithmetic(device, strict=False, search=False), eval_mode(judge), torch.no_grad():
+        with arithmetic(device, strict=False, search=False), eval_mode(scorer), torch.no_grad():
             for start in range(0, len(rows), size):
                 part = rows[start : start + size]
                 batch = batch_of(images, part.to(images.device), augment).to(device)
                 x01 = unit_range(batch, channels_last=True)
                 picks = part[:, 0]
-                losses[picks] = F.cross_entropy(judge(x01), labels[picks], reduction="none")
-        return torch.from_numpy(self.weigh(losses.cpu().numpy())).to(device)
+                losses[picks] = F.cross_entropy(scorer(x01), labels[picks], reduction="none")
+        return torch.from_numpy(self.weight_fn(losses.cpu().numpy())).to(device)

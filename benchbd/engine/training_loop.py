@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from benchbd.engine.network import Classifier
 
 
-class Routine(Protocol):
+class TrainingLoop(Protocol):
     """A training loop of a plugin's own: a frozen dataclass, whose fields and source are part of the key.
 
     It may also have ``prepare(net) -> nn.Module | None``, called once before the optimiser is made, on the CPU and with
@@ -36,12 +36,12 @@ class Routine(Protocol):
     trained beside the network and thrown away afterwards, such as a projection head.
     """
 
-    def epoch(self, run: Run, /) -> None:
+    def epoch(self, run: LoopContext, /) -> None:
         """Train one epoch: one :meth:`Run.step` for each batch."""
         ...
 
 
-class Run:
+class LoopContext:
     """A training as its routine sees it. The network is in training mode when an epoch begins.
 
     Attributes:
@@ -57,16 +57,16 @@ class Run:
     def __init__(
         self,
         net: Classifier,
-        beside: nn.Module | None,
+        extra_module: nn.Module | None,
         images: Tensor,
         labels: Tensor,
         recipe: Recipe,
         precision: Precision,
         seed: int,
     ) -> None:
-        self.net, self.beside, self.images, self.labels, self.recipe = net, beside, images, labels, recipe
-        self.device, self.number = images.device, 0
-        self.trained = nn.ModuleList([net] if beside is None else [net, beside])
+        self.net, self.extra_module, self.images, self.labels, self.recipe = net, extra_module, images, labels, recipe
+        self.device, self.epoch = images.device, 0
+        self.trained = nn.ModuleList([net] if extra_module is None else [net, extra_module])
         self.optimizer = make_optimizer(self.trained, recipe, self.device)
         self._precision, self._seed = precision, seed
         self.loss_sum = torch.zeros((), dtype=torch.float64, device=self.device)
@@ -74,7 +74,7 @@ class Run:
 
     def seed_for(self, *purpose: Any) -> int:
         """A seed for a purpose within this epoch, whatever else was drawn before."""
-        return seed_for(self._seed, "routine", self.number, *purpose)
+        return seed_for(self._seed, "routine", self.epoch, *purpose)
 
     def batches(self, size: int | None = None, turn: int = 0) -> list[Tensor]:
         """Batches of this epoch, each image once: rows int64 (B, 4) for :meth:`views`, positions in the first column.
@@ -112,8 +112,8 @@ class Run:
         self.steps += 1
 
 
-def fit_by(
-    routine: Routine,
+def fit_with_loop(
+    training_loop: TrainingLoop,
     net: Classifier,
     images: Tensor,
     labels: Tensor,
@@ -141,20 +141,22 @@ def fit_by(
     layout = torch.channels_last if precision.channels_last else torch.contiguous_format
     with arithmetic(device, strict=precision.strict, search=not precision.strict), own_randomness(device) as reseed:
         reseed(seed_for(seed, "prepare"))
-        beside = getattr(routine, "prepare", lambda net: None)(net)
+        extra_module = getattr(training_loop, "prepare", lambda net: None)(net)
         net.to(device)
         net.to(memory_format=layout)  # type: ignore[call-overload]
-        beside = None if beside is None else beside.to(device)
-        run = Run(net, beside, resident(images, device), labels.to(device), recipe, precision, seed)
-        result = _loop(routine, run, lambda epoch: reseed(seed_for(seed, "epoch", epoch)), on_progress, checkpoint)
+        extra_module = None if extra_module is None else extra_module.to(device)
+        run = LoopContext(net, extra_module, resident(images, device), labels.to(device), recipe, precision, seed)
+        result = _loop(
+            training_loop, run, lambda epoch: reseed(seed_for(seed, "epoch", epoch)), on_progress, checkpoint
+        )
     net.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     net.requires_grad_(True).eval()
     return result
 
 
 def _loop(
-    routine: Routine,
-    run: Run,
+    training_loop: TrainingLoop,
+    run: LoopContext,
     reseed: Callable[[int], None],
     on_progress: Callable[[dict[str, Any]], None] | None,
     checkpoint: Checkpoint | None,
@@ -166,12 +168,12 @@ def _loop(
         run.steps = int(saved["steps"])
     started = time.perf_counter()
     for epoch in range(first, epochs):
-        run.number, steps = epoch, run.steps
+        run.epoch, steps = epoch, run.steps
         reseed(epoch)
         training_mode(run.trained, run.recipe.bn)
         set_lr(run.optimizer, run.recipe.lr_at(epoch))
         run.loss_sum.zero_()
-        routine.epoch(run)
+        training_loop.epoch(run)
         if run.steps == steps:
             raise Diverged(f"epoch {epoch + 1} of {epochs} made no step: the set is too small for a batch")
         losses.append(float(run.loss_sum) / (run.steps - steps))

@@ -48,7 +48,7 @@ def cell(
     return Cell(data, network, attacker, defender, used, seed, "testing")
 
 
-class Bench:
+class PluginUnderTest:
     """One plugin with its ``smoke`` parameters, and what has been made with it so far.
 
     Args:
@@ -90,7 +90,7 @@ class Bench:
         if (where, seed) not in self._poisoners:
             this = dataclasses.replace(cell(seed=seed, epochs=1), attack=part_of(self.made))
             store = Store(self.folder / where)
-            made = Poisoner(this, this.made(), store, torch.device("cpu"), lambda event: None, None)
+            made = Poisoner(this, this.components(), store, torch.device("cpu"), lambda event: None, None)
             self._poisoners[where, seed] = made
         return self._poisoners[where, seed]
 
@@ -108,7 +108,7 @@ class Bench:
     def triggered(self) -> tuple[Images, torch.Tensor, torch.Tensor]:
         """The tiny test set, and its triggered images with their labels."""
         poisoner = self.poisoner("one")
-        test = poisoner.made.dataset.load("test", None)
+        test = poisoner.components.dataset.load("test", None)
         return (test, *poisoner.triggered(test, self.clean[1], self.poisons[0]))
 
     def run(self, where: str, attack: str = "tiny-patch") -> dict[str, Any]:
