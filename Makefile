@@ -50,7 +50,7 @@ lint: install  ## ruff, mypy and a search for duplicated code
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy benchbd
-	$(BIN)/jscpd --min-tokens 100 --exit-code 1 --format python --reporters silent benchbd attacks defenses models
+	$(BIN)/jscpd --min-tokens 100 --exit-code 1 --format python --reporters silent benchbd attacks datasets defenses models
 
 clean:  ## remove the virtual environment and caches (never results)
 	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache .mypy_cache
