@@ -106,6 +106,7 @@ def test_accuracies_are_shares_of_the_right_images():
         assert (found.ca, found.asr, found.ra) == (pytest.approx(3 / 5), None, None)
 
 
+@pytest.mark.learning
 def test_a_curve_is_what_each_network_would_score_alone_and_prunings_share_a_pass(lab_over, monkeypatch):
     made = testing.cell(dataset="tiny(train=80,test=60,size=16)").made()
     train, test = (made.dataset.load(split, None) for split in ("train", "test"))
@@ -131,6 +132,7 @@ def test_a_curve_is_what_each_network_would_score_alone_and_prunings_share_a_pas
     assert [p["asr"] for p in curve(lab.traced[:1], test, None, 1, CPU)] == [None]
 
 
+@pytest.mark.learning
 def test_a_real_cells_numbers_come_out_of_its_stored_model_again(tmp_path):
     """Nothing of the evaluator is used: the weights from their file, the patch pixel by pixel, plain torch."""
     from safetensors.torch import load_file

@@ -28,6 +28,7 @@ def lab(lab_over: Callable[..., Lab], monkeypatch: pytest.MonkeyPatch) -> Lab:
     return lab_over(data, Recipe(epochs=2, batch_size=16, augment=()), "resnet-s")
 
 
+@pytest.mark.learning
 def test_a_pack_equals_single_trainings_and_is_stored_once(lab: Lab) -> None:
     packed = train_packed(lab, lab.poisoned, repeats=range(3))
     assert lab._ledger.computed == {"teacher": 1}

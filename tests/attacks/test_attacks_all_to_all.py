@@ -107,6 +107,7 @@ def quick(monkeypatch, fresh_registry, one_thread):
     testing.register()
 
 
+@pytest.mark.learning
 def test_success_is_the_share_of_all_test_images_taken_for_the_next_class(tmp_path, quick):
     """Out of the stored weights, with plain torch and none of the evaluator."""
     from safetensors.torch import load_file

@@ -62,6 +62,7 @@ def test_the_first_stage_looks_at_no_label(small_lab, banded):
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
 
 
+@pytest.mark.learning
 def test_wrong_labels_are_not_believed_and_the_last_model_has_forgotten_them(small_lab, banded):
     data, poison, true = banded
     lab = small_lab(data)
