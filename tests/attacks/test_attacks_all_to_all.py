@@ -112,7 +112,7 @@ def test_success_is_the_share_of_all_test_images_taken_for_the_next_class(tmp_pa
     """Out of the stored weights, with plain torch and none of the evaluator."""
     from safetensors.torch import load_file
 
-    this = testing.cell(attack="bn-a2a(rate=0.5)", epochs=12, batch_size=16, augment=[], lr=5e-3)
+    this = testing.cell(attack="bn-a2a(rate=0.8)", epochs=12, batch_size=16, augment=[], lr=5e-3)
     record = execute(this.to_json(), output=tmp_path, device="cpu")
     assert record["status"] == "done", record["error"]
     key = record["artifacts"]["model"]

@@ -28,7 +28,7 @@ def prepared(workshop, text: str, **options):
 @pytest.mark.learning
 @pytest.mark.parametrize("name", ["tj-sq", "tj-wm"])
 def test_inversion_drives_the_chosen_features_towards_the_activation(workshop, name):
-    made, trigger = prepared(workshop, f"{name}(iterations=40, activation=3.0)", count=40)
+    made, trigger = prepared(workshop, f"{name}(iterations=100, activation=3.0)", count=40)
     assert made.trains() == ("surrogate",)
     before, after = trigger["activation"]
     assert np.abs(np.abs(after) - 3.0).sum() < 0.9 * np.abs(np.abs(before) - 3.0).sum()
