@@ -167,6 +167,7 @@ def test_every_end_is_a_row_with_its_reason(run, how):
 ABL = "abl(turning_epochs=2, finetune_epochs=1, unlearn_epochs=3, ratio=0.1, lr=0.01"
 
 
+@pytest.mark.learning
 @pytest.mark.parametrize("unlearn_lr", ["1.0e+30", "1000.0"])
 def test_a_diverged_unlearning_leaves_its_curve_and_what_was_isolated(run, unlearn_lr):
     record = run(cell(f"{ABL}, unlearn_lr={unlearn_lr})"))

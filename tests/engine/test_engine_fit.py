@@ -86,6 +86,7 @@ def test_is_deterministic_and_seeded(make_net, toy_set, plain):
     assert results[0].epoch_losses == results[1].epoch_losses
 
 
+@pytest.mark.learning
 def test_learns(make_net, toy_set):
     net = make_net()
     result = train(net, toy_set, SHORT.but(epochs=12), choose_precision(CPU))
@@ -93,6 +94,7 @@ def test_learns(make_net, toy_set):
     assert len(result.epoch_losses) == 12
 
 
+@pytest.mark.learning
 def test_trains_in_bf16(make_net, toy_set):
     net, exact = make_net(), make_net()
     result = train(net, toy_set, SHORT, Precision("cpu-bf16", torch.bfloat16, graph=False))
@@ -186,6 +188,7 @@ class Ascent:
         return -losses.mean()
 
 
+@pytest.mark.learning
 def test_a_custom_loss_is_what_is_minimised(make_net, toy_set, plain):
     up = train(make_net(), toy_set, SHORT.but(epochs=4, schedule="constant"), plain, loss=Ascent())
     down = train(make_net(), toy_set, SHORT.but(epochs=4, schedule="constant"), plain)
