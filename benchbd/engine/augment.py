@@ -40,7 +40,7 @@ def _rows(picks: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def resident(images: Tensor, device: torch.device) -> Tensor:
-    """Move a whole set uint8 (N, 3, H, W) to the device, laid out as batch_of reads it fastest; a CPU copies nothing."""
+    """Move a whole set uint8 (N, 3, H, W) to the device, laid out as batch_of reads it fastest; CPUs do not copy."""
     images = images.to(device)
     return images.contiguous(memory_format=torch.channels_last) if device.type == "cuda" else images
 
