@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from benchbd.core.images import Normalisation
 from benchbd.core.recipe import Recipe
 from benchbd.engine import Classifier, Precision, build, fit
-from benchbd.engine.fit import NotFinite
+from benchbd.engine.epochs import NotFinite
 from benchbd.engine.packed import fit_packed, fit_several, packing_pays
 from benchbd.engine.packed_network import Packed, _PackedConv2d
 from benchbd.plugins import registry

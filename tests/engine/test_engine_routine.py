@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from benchbd.core.recipe import Recipe
 from benchbd.engine import fit, fit_with_loop
 from benchbd.engine.augment import draw_epoch, draw_views
-from benchbd.engine.fit import NotFinite
+from benchbd.engine.epochs import NotFinite
 from benchbd.errors import Diverged
 
 pytestmark = pytest.mark.usefixtures("one_thread")
