@@ -107,7 +107,7 @@ class LocalExecutor:
             elif not ended:
                 time.sleep(seconds)
         for worker in list(self._workers.values()):
-            # PlannedTrainings first: what a dead worker said before it died is in the pipe by then.
+            # Asked first: what a dead worker said before it died is in the pipe by then.
             dead = worker.process.poll() is not None
             for message in worker.read():
                 ended += self._heard(worker, message)
