@@ -15,8 +15,8 @@ GATE = 0.5
 
 FORMATS = {
     "md": "markdown",
-    "csv": "delimited",
-    "json": "delimited",
+    "csv": "csv_json",
+    "json": "csv_json",
     "latex": "latex",
     "html": "page",
     "jsonl": "records",
