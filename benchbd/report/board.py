@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from benchbd.errors import UsageError, did_you_mean
 from benchbd.report.labels import Labels
 from benchbd.report.table import Table
-from benchbd.storage.results_file import Record
+from benchbd.storage.record_schema import Record
 
 GATE = 0.5
 """Undefended ASR from which an attack counts as implanted: most triggered images then reach the target class."""

@@ -12,6 +12,7 @@ from benchbd.errors import UsageError
 from benchbd.plan.cell import identity
 from benchbd.report import board
 from benchbd.storage import results_file
+from benchbd.storage.record_schema import STATUSES
 
 
 def write_folder(root, found):
@@ -101,7 +102,7 @@ def test_wrong_field_is_refused_by_name(make_record, key, value):
 
 
 def test_good_records_of_every_status_are_read(make_record):
-    for status in results_file.STATUSES:
+    for status in STATUSES:
         record = make_record(status=status, error=None if status == "done" else "why")
         assert results_file.parse(json.dumps(record), "x", identity) == record
 
