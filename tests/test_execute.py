@@ -266,6 +266,7 @@ def test_a_cell_of_unknown_plugins_is_refused_without_a_record(tmp_path):
 def test_a_record_that_cannot_be_written_raises_and_loses_nothing(run, tmp_path, monkeypatch):
     this = cell()
     first = run(this)
+
     def full(path, data):
         raise OSError(errno.ENOSPC, "No space left on device")
 

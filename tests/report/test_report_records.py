@@ -63,9 +63,10 @@ BROKEN = [
     ("not JSON", '{"id": NaN}'),
     ("not JSON", "[" * 100_000),
     ("is not a record", "[1]"),
-    ("no usable id", "{}"),
-    ("no usable id", '{"id": "../../x"}'),
-    ("dataset must be a name", '{"id": "ab", "dataset": 3}'),
+    ("has no id", "{}"),
+    ("id must be 16 hex digits", '{"id": "../../x"}'),
+    ("id must be 16 hex digits", '{"id": "ab"}'),
+    ("dataset must be a name", '{"id": "0123456789abcdef", "dataset": 3}'),
 ]
 
 
@@ -120,7 +121,7 @@ def test_id_must_be_that_of_the_spec(tmp_path, make_record):
     with pytest.raises(UsageError, match=f"claims the id {record['id']}, but its spec has the id"):
         results_file.load(root, identity)
     record["spec"] = None
-    with pytest.raises(UsageError, match="no spec to check"):
+    with pytest.raises(UsageError, match="spec must be an object"):
         results_file.parse(json.dumps(record), "x", identity)
 
 

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from benchbd.core.events import log_line
 from benchbd.errors import UsageError
-from benchbd.run.display import base as display_module
+from benchbd.run.display import choose as display_module
 from benchbd.run.display.base import NoDisplay
 from benchbd.run.display.choose import make_display
 from benchbd.run.display.plain import PlainDisplay
