@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import math
 from pathlib import Path
@@ -74,7 +73,7 @@ WRONG += [(name, ABSENT) for name in FIELDS]
 
 
 def changed(record: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
-    record = copy.deepcopy(record)
+    record = json.loads(json.dumps(record))  # a deep copy would keep that spec and record share their parameters
     *way, last = path.split(".")
     node = record
     for step in way:
