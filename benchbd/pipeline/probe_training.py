@@ -17,7 +17,9 @@ from benchbd.core.hashing import digest
 from benchbd.core.seeding import seed_for
 from benchbd.engine import passes
 from benchbd.errors import BenchbdError
-from benchbd.lab.stages import CODE_VERSION, Result, Stages
+from benchbd.lab.costs import Result
+from benchbd.lab.keys import CODE_VERSION
+from benchbd.lab.stages import Stages
 from benchbd.pipeline import evaluate
 from benchbd.plan.probe import Probe
 from benchbd.plugins.train_set import TrainSet
