@@ -80,7 +80,7 @@ class TrainRequest:
         fixed = (self.weights, self.scorer, self.loss, self.perturb)
         if self.training_loop is not None and any(given is not None for given in fixed):
             raise UsageError(
-                f"{self.name}: a training loop makes its own loss; leave out weights, scorer, loss and perturb"
+                f"{self.name}: a training loop makes its own loss and takes no weights, scorer, loss and perturb"
             )
 
     def key(self) -> str:

@@ -81,7 +81,7 @@ def test_a_request_knows_its_network_and_seeds(request_for):
         ({"weights": [1.0]}, UsageError, "mine: 64 samples but weights of shape"),
         ({"weights": np.full(64, np.inf)}, Diverged, "mine: 64 of 64 weights are not finite"),
         ({"weight_fn": object()}, UsageError, "mine: scorer and weight_fn go together"),
-        ({"training_loop": object(), "weights": np.ones(64)}, UsageError, "leave out weights, scorer, loss and pert"),
+        ({"training_loop": object(), "weights": np.ones(64)}, UsageError, "takes no weights, scorer, loss and perturb"),
     ],
 )
 def test_a_request_that_makes_no_sense_is_refused_by_the_names_of_its_parameters(request_for, given, error, said):

@@ -48,11 +48,11 @@ def test_an_old_keyword_does_the_same_and_warns_with_the_new_name(open_lab, name
     old, new = OLD[name](lab.train(lab.poisoned, epochs=1))
     (word,) = old.keys() - new.keys()
     with pytest.warns(FutureWarning, match=f"^train: the keyword {word} is now called {name};") as caught:
-        trained = lab.train(lab.poisoned, epochs=1, **old)
+        trained = lab.train(lab.poisoned, epochs=1, repeat=1, **old)
     assert [warning.filename for warning in caught] == [__file__]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert lab.train(lab.poisoned, epochs=1, **new).key == trained.key
+        assert lab.train(lab.poisoned, epochs=1, repeat=1, **new).key == trained.key
     assert ("teacher" in lab._ledger.trainings) == (name == "kind")
 
 
