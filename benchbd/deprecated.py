@@ -118,7 +118,7 @@ def old_keywords(cls: Any, **renamed: str) -> None:
 
 
 def adapt_attack(cls: Any, training: Any) -> None:
-    """Make ``trainings`` for an attack that only names its trainings, by a method ``trains``.
+    """Make ``trainings`` for an attack that has none and names what it trains by a method ``trains``.
 
     The names had a meaning: ``surrogate`` is the clean row's undefended model; ``NAME-surrogate`` is another full
     training on the clean set, which the parameters ``NAME_*`` determine (``NAME_epochs``: epochs in the recipe's
@@ -129,6 +129,9 @@ def adapt_attack(cls: Any, training: Any) -> None:
         cls: the attack's class.
         training: :class:`benchbd.Training`.
     """
+
+    if not hasattr(cls, "trains"):
+        return
 
     def one(self: Any, name: str, shared: bool) -> Any:
         if name == "surrogate":
@@ -153,7 +156,9 @@ def adapt_attack(cls: Any, training: Any) -> None:
 
 
 def adapt_defense(cls: Any) -> None:
-    """Make ``clean_fraction`` for a defense that only has the parameter ``clean_frac``, which the harness once read."""
+    """Make ``clean_fraction`` for a defense that has none, from its parameter ``clean_frac``, if it has that."""
+    if not hasattr(cls, "clean_frac"):
+        return
     warn_once(f"{cls.__name__}.clean_frac", "a parameter like any other: return it from clean_fraction()", level=3)
     cls.clean_fraction = lambda self: float(self.clean_frac)
 

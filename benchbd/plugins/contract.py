@@ -76,7 +76,9 @@ class Dataset(Component):
 
     kind: ClassVar[str] = "datasets"
     normalisation: ClassVar[Normalisation] = Normalisation((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+    """Mean and standard deviation of each channel, applied as the first layer of every model."""
     class_names: ClassVar[tuple[str, ...]] = ()
+    """Names of the classes, by label."""
     source: ClassVar[str] = ""
     """Where the images come from, how they are licensed and cited."""
 
@@ -201,9 +203,9 @@ def _decorator(base: type[Component], name: str, version: int) -> Callable[[T], 
             raise TypeError(f"{name!r}: version must be 1 or more")
         made: Any = dataclasses.dataclass(frozen=True, kw_only=True)(cls)
         made.name, made.version = name, version
-        if hasattr(made, "trains") and made.trainings is Attack.trainings:
+        if base is Attack and made.trainings is Attack.trainings:
             deprecated.adapt_attack(made, Training)
-        if hasattr(made, "clean_frac") and made.clean_fraction is Defense.clean_fraction:
+        if base is Defense and made.clean_fraction is Defense.clean_fraction:
             deprecated.adapt_defense(made)
         return cast("T", made)
 
