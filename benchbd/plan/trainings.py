@@ -6,11 +6,13 @@ import dataclasses
 from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
+from benchbd.core.hashing import canonical
 from benchbd.errors import shown
 from benchbd.plan.cell import Cell
 from benchbd.plugins import registry
 from benchbd.plugins.contract import NO_ATTACK, Training
 from benchbd.plugins.identity import part_of
+from benchbd.plugins.training import COUNTED
 
 TrainingKey = tuple[str, Training]
 """A row (data set, attack, model, recipe and seed, hashed) and a training in it; equal ones are computed once."""
@@ -38,7 +40,7 @@ def planned_trainings(cells: Iterable[Cell]) -> Iterator[tuple[Cell, PlannedTrai
         if pair not in of_pair:
             made = cell.components()
             with registry.blame("defenses", cell.defense.name):
-                of_pair[pair] = _checked(made.defense.trainings(made.attack))
+                of_pair[pair] = _checked(made.defense.trainings(made.attack), COUNTED)
         if cell.row_key not in of_row:
             of_row[cell.row_key] = _trained_first(cell)
         yield cell, PlannedTrainings(of_row[cell.row_key], tuple(_key(cell, training) for training in of_pair[pair]))
@@ -72,7 +74,7 @@ def attack_trainings(cell: Cell) -> tuple[Training, ...]:
     """What the cell's attack trains before it can poison, as it declares it."""
     attack = cell.components().attack
     with registry.blame("attacks", cell.attack.name):
-        return _checked(attack.trainings())
+        return _checked(attack.trainings(), (*COUNTED, "loop"))
 
 
 def _trained_first(cell: Cell) -> tuple[TrainingKey, ...]:
@@ -92,15 +94,19 @@ def _key(cell: Cell, training: Training) -> TrainingKey:
     return changed.row_key, training._replace(recipe=())
 
 
-def _checked(trainings: Iterable[Training]) -> tuple[Training, ...]:
+def _checked(trainings: Iterable[Training], kinds: tuple[str, ...]) -> tuple[Training, ...]:
     """A plugin's trainings as keys of a table.
 
     Raises:
-        TypeError: one of them is not a training or cannot be hashed.
+        TypeError: one of them is not a training, of another kind, or cannot be hashed.
+        ValueError: the changes of a recipe are not pairs.
     """
     found = tuple(trainings)
     for training in found:
         if not isinstance(training, Training):
             raise TypeError(f"trainings() must return Training objects, not {shown(training)}")
+        if training.kind not in kinds:
+            raise TypeError(f"trainings(): kind must be one of {', '.join(kinds)}, not {shown(training.kind)}")
+        canonical(dict(training.recipe))
     hash(found)
     return found

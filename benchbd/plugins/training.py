@@ -6,6 +6,9 @@ from typing import Any, Literal, NamedTuple
 
 from benchbd import deprecated
 
+COUNTED = ("full", "feature-model", "teacher", "fine-tune")
+"""Kinds of trainings that records count."""
+
 
 class Training(NamedTuple):
     """One training that a defense or an attack will ask for, as plans count it.

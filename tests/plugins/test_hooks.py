@@ -10,6 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from benchbd import testing
+from benchbd.errors import UsageError
+from benchbd.plan.trainings import shared_trainings
 from benchbd.plugins import registry
 from benchbd.plugins.component import Component
 from benchbd.plugins.contract import NO_ATTACK, NO_DEFENSE, UNDEFENDED, Attack, Dataset, Defense, Model
@@ -187,3 +190,25 @@ def test_no_file_asks_a_plugin_for_an_attribute_by_a_literal_name(file):
             whose, name = ast.unparse(node.args[0]), node.args[1]
             plugin = re.search(r"(attack|defense|dataset|plugin|component)$", whose)
             assert not (plugin and isinstance(name, ast.Constant)), ast.unparse(node)
+
+
+@pytest.mark.parametrize(
+    ("returns", "said"),
+    [
+        ('("surrogate",)', "trainings() must return Training objects, not 'surrogate'"),
+        ('(Training("half", ()),)', "kind must be one of full, feature-model, teacher, fine-tune"),
+        ('(Training("full", (), (3,)),)', "TypeError"),
+        ('(Training("full", ([],)),)', "unhashable"),
+    ],
+)
+def test_wrong_declarations_are_blamed_on_the_plugin_in_one_line(returns, said, plugin_file):
+    text = f'@attack("odd", version=1)\nclass Odd(Attack):\n    def trainings(self): return {returns}\n'
+    text += (
+        f'@defense("odd", version=1)\nclass OddDefense(Defense):\n    def trainings(self, attack): return {returns}\n'
+    )
+    registry.add_plugin_file(str(plugin_file(text)))
+    for specs in ({"attack": "odd"}, {"defense": "odd"}):
+        with pytest.raises(UsageError, match="odd") as caught:
+            shared_trainings([testing.cell(**specs)])
+        assert said in str(caught.value)
+        assert "\n" not in str(caught.value)
