@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from benchbd import Attack, DatasetInfo, StampContext, UsageError, attack, registry, share_of
+from benchbd import Attack, DatasetInfo, StampContext, Training, UsageError, attack, registry, share_of
 from benchbd.attacks._covers import check_room, covers_of
 from benchbd.core.seeding import seed_for
 
@@ -58,9 +58,10 @@ class LfdAdaptive(Attack):
         check_room(self.budget(info), self.cover_count(info), info)
         registry.make("models", self.teacher).check(info)
 
-    def trains(self) -> tuple[str, ...]:
+    def trainings(self) -> tuple[Training, ...]:
         """A teacher for each share to choose from."""
-        return () if self.alpha is not None else tuple(f"{alpha:g}-teacher" for alpha in self.alphas)
+        shares = () if self.alpha is not None else self.alphas
+        return tuple(Training("teacher", ("lfd-adaptive", alpha, repr(self))) for alpha in shares)
 
     def prepare(self, workshop: Workshop) -> dict[str, np.ndarray]:
         """Draw the noise, and choose how strongly to blend it in.
@@ -131,7 +132,3 @@ class LfdAdaptive(Attack):
     def cover_count(self, info: DatasetInfo) -> int:
         """Training images, beside the poisoned ones, that carry the trigger and keep their label."""
         return covers_of(self.cover_ratio, self.rate, info)
-
-    def cover(self, images: torch.Tensor, partners: torch.Tensor, context: StampContext) -> torch.Tensor:
-        """Mix the noise in as for poison; uint8 (N, 3, H, W). ``partners`` are of no interest here."""
-        return self.stamp(images, context)

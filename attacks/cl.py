@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 
-from benchbd import Attack, DatasetInfo, Impossible, StampContext, UsageError, attack
+from benchbd import UNDEFENDED, Attack, DatasetInfo, Impossible, StampContext, Training, UsageError, attack
 from benchbd.attacks._grid import cell_for, grid_difference
 
 if TYPE_CHECKING:
@@ -71,9 +71,12 @@ class LabelConsistent(Attack):
             raise Impossible(f"the grid does not fit into {info.size}x{info.size} images")
         self.budget(info)
 
-    def trains(self) -> tuple[str, ...]:
+    def trainings(self) -> tuple[Training, ...]:
         """The surrogate; the standard one is the clean undefended model."""
-        return ("robust-surrogate",) if self.surrogate == "robust" else ("surrogate",)
+        if self.surrogate == "standard":
+            return (UNDEFENDED,)
+        shared = ("cl", self.robust_eps, self.robust_step, self.robust_steps)
+        return (Training("full", shared, () if self.robust_epochs is None else (("epochs", self.robust_epochs),)),)
 
     def _surrogate(self, workshop: Workshop) -> TrainedModel:
         if self.surrogate == "standard":

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 
-from benchbd import Attack, DatasetInfo, Impossible, StampContext, UsageError, attack, share_of
+from benchbd import Attack, DatasetInfo, Impossible, StampContext, Training, UsageError, attack, share_of
 from benchbd.core.seeding import seed_for
 
 if TYPE_CHECKING:
@@ -78,9 +78,9 @@ class Dynamic(Attack):
         if budget is not None and budget.count + self.cover_count(info) > info.train:
             raise Impossible(f"{budget.count} poisoned and as many cross samples do not fit into {info.train} images")
 
-    def trains(self) -> tuple[str, ...]:
-        """Two phases of its own."""
-        return ("dynamic-mask", "dynamic-pattern")
+    def trainings(self) -> tuple[Training, ...]:
+        """Two loops of its own: the masks, which variants share, and the patterns."""
+        return (Training("loop", ("dynamic-mask",)), Training("loop", ()))
 
     def _fit_mask(self, images: torch.Tensor, plan: Schedule) -> dict[str, np.ndarray]:
         from benchbd.attacks._generator import arrays_of

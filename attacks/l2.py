@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 
-from benchbd import Attack, StampContext, UsageError, attack
+from benchbd import UNDEFENDED, Attack, StampContext, Training, UsageError, attack
 
 if TYPE_CHECKING:
     import torch
@@ -64,9 +64,9 @@ class L2Invisible(Attack):
                 f"attack 'l2': tau={self.tau:g} is out of reach under cap={self.cap:g}; at most {0.8 * most:.1f}"
             )
 
-    def trains(self) -> tuple[str, ...]:
+    def trainings(self) -> tuple[Training, ...]:
         """The optimised pattern needs the clean undefended model."""
-        return ("surrogate",) if self.mode == "optimised" else ()
+        return (UNDEFENDED,) if self.mode == "optimised" else ()
 
     def prepare(self, workshop: Workshop) -> dict[str, np.ndarray]:
         """Make the pattern.

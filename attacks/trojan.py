@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 
-from benchbd import Attack, DatasetInfo, Impossible, StampContext, UsageError, attack
+from benchbd import UNDEFENDED, Attack, DatasetInfo, Impossible, StampContext, Training, UsageError, attack
 
 if TYPE_CHECKING:
     import torch
@@ -56,9 +56,9 @@ class _Trojan(Attack):
         """L2 norm ([0, 1] units) of a drawn trigger."""
         raise NotImplementedError
 
-    def trains(self) -> tuple[str, ...]:
+    def trainings(self) -> tuple[Training, ...]:
         """Inversion needs the clean undefended model."""
-        return ("surrogate",) if self.mode == "inverted" else ()
+        return (UNDEFENDED,) if self.mode == "inverted" else ()
 
     def prepare(self, workshop: Workshop) -> dict[str, np.ndarray]:
         """Make the trigger.

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from benchbd import deprecated
 from benchbd.core.images import DatasetInfo, Images, Normalisation
 from benchbd.core.recipe import Recipe
 from benchbd.errors import BenchbdError, Diverged, Impossible, UsageError
@@ -82,3 +83,7 @@ def __getattr__(name: str) -> Any:
         module = importlib.import_module(_LAZY[name])
         return getattr(module, name) if hasattr(module, name) else importlib.import_module(f"{_LAZY[name]}.{name}")
     raise AttributeError(f"module 'benchbd' has no attribute {name!r}")
+
+
+deprecated.old_names(__name__, Stamp="StampContext", Trained="TrainedModel")
+deprecated.find_old_modules()

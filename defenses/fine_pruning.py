@@ -116,6 +116,10 @@ class FinePruning(Defense):
             return (UNDEFENDED,)
         return (UNDEFENDED, Training("fine-tune", ("fine-pruning", self.clean_frac, drop, epochs, self.finetune_lr)))
 
+    def clean_fraction(self) -> float:
+        """As the parameter says."""
+        return self.clean_frac
+
     def train(self, lab: Lab) -> TrainedModel:
         """Rank channels, prune to the last state that validation allows, fine-tune where the profile says so.
 

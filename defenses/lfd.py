@@ -233,6 +233,10 @@ class Lfd(Defense):
             Training("full", (*teacher, self.teacher_tries, *split, self.mode, self.recompute, *student[self.mode])),
         )
 
+    def retries(self) -> dict[str, int]:
+        """Teachers that stay at chance level are trained again."""
+        return {"teacher": self.teacher_tries - 1}
+
     def train(self, lab: Lab) -> TrainedModel:
         """Algorithm 1: teacher, threshold, weights, student.
 

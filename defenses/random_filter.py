@@ -76,6 +76,11 @@ class RandomFilter(Defense):
         last = max((n for n, training in enumerate(before) if training.kind == "full"), default=len(before))
         return (*before[:last], Training("full", ("random-filter", repr(imitated))))
 
+    def retries(self) -> dict[str, int]:
+        """Those of the imitated defense."""
+        imitated: Defense = registry.make("defenses", self.of)
+        return imitated.retries()
+
     def train(self, lab: Lab) -> TrainedModel:
         """Rank the samples at random, drop the first, train on the others with the base recipe."""
         n = len(lab.poisoned)

@@ -6,7 +6,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from benchbd.plugins.contract import Attack, StampContext, attack
+from benchbd.plugins.contract import UNDEFENDED, Attack, StampContext, Training, attack
 
 CALLS: list[str] = []
 
@@ -69,8 +69,8 @@ class Chosen(Drawn):
 class Surrogate(Drawn):
     """Starts from the clean model."""
 
-    def trains(self) -> tuple[str, ...]:
-        return ("surrogate",)
+    def trainings(self) -> tuple[Training, ...]:
+        return (UNDEFENDED,)
 
     def prepare(self, workshop):
         return {**super().prepare(workshop), "head": workshop.surrogate().head()[0]}

@@ -64,8 +64,8 @@ PLUGINS = '''
             return np.where(how.indices % 3 == 0, labels, targets[labels])
         def prepare(self, shop):
             return {}
-        def trains(self):
-            return ("half-teacher",)
+        def trainings(self):
+            return (Training("teacher", ("half", repr(self))),)
 
     @attack("mostly-astray", version=1)
     class MostlyAstray(Corner):

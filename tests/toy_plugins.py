@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Literal
 from benchbd.core.images import DatasetInfo
 from benchbd.errors import Impossible
 from benchbd.plugins.contract import (
+    UNDEFENDED,
     Attack,
     Dataset,
     Defense,
@@ -44,8 +45,8 @@ class ToyAttack(Attack):
     places: tuple[int, ...] = (1, 2)
     """Where."""
 
-    def trains(self) -> tuple[str, ...]:
-        return ("surrogate",) if self.strength > 5 else ()
+    def trainings(self) -> tuple[Training, ...]:
+        return (UNDEFENDED,) if self.strength > 5 else ()
 
 
 @attack("toy-clean", version=1)

@@ -34,7 +34,7 @@ EPILOG = """\
 Trainings are counted as plugins declare them: each once, however many cells share it, and without those that records in
 the output folder show to be stored. The counts are upper bounds. A defense may turn out to need less (where AC removes
 nothing, what it trains last is the undefended model), and failed cells are counted as --rerun failed would run them.
-Trainings that a defense may begin anew (a parameter such as teacher_tries says how often) are told apart.
+Trainings that a defense may repeat, where one goes nowhere, are counted apart.
 """
 
 
@@ -56,7 +56,7 @@ def register(verbs: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Tell the plan."""
     from benchbd.errors import BenchbdError
-    from benchbd.plan.trainings import shared_trainings
+    from benchbd.plan.trainings import possible_retries, shared_trainings
     from benchbd.run import simulate
     from benchbd.run.costs import earlier_records
 
@@ -76,7 +76,10 @@ def run(args: argparse.Namespace) -> int:
         with suppress(BenchbdError):
             stored |= _stored(_akin(others, left), others, artifacts)
     counts = Counter(training.kind for row, training in wanted if (row, training) not in stored)
-    retries = _retries({key: cells for key, cells in wanted.items() if key not in stored})
+    retries: Counter[str] = Counter()
+    for key, number in possible_retries(left).items():
+        if key not in stored:
+            retries[key[1].kind] += number
     alone = Counter(training.kind for (_, training), cells in wanted.items() for _ in cells)
     missing = _missing(plan, args.data)
     found = simulate.estimate(plan.cells, earlier_records(output)) if gpus else None
@@ -112,15 +115,6 @@ def run(args: argparse.Namespace) -> int:
     if found:
         write("\n".join(simulate.as_lines(found, simulated)))
     return 0
-
-
-def _retries(wanted: Mapping[TrainingKey, Iterable[Cell]]) -> Counter[str]:
-    """How many more trainings there may be where each that may be begun anew is, as often as it may be."""
-    found: Counter[str] = Counter()
-    for (_, training), cells in wanted.items():
-        tries = [cell.defense.params.get(f"{training.kind}_tries") for cell in cells]
-        found[training.kind] += max((n for n in tries if isinstance(n, int)), default=1) - 1
-    return +found
 
 
 def _read(output: Path, ids: Iterable[str]) -> dict[str, dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from benchbd import deprecated
 from benchbd.core.seeding import seed_for
 from benchbd.engine.epoch_weights import PerEpochWeights, WeightFunction
 from benchbd.engine.epochs import Checkpoint, Fit
@@ -33,3 +34,15 @@ __all__ = [
     "seed_for",
     "weighted_mean",
 ]
+
+deprecated.old_names(
+    __name__,
+    Run="LoopContext",
+    Routine="TrainingLoop",
+    Reweigh="PerEpochWeights",
+    Weigh="WeightFunction",
+    fit_by="fit_with_loop",
+)
+deprecated.old_attributes(LoopContext, number="epoch", beside="extra_module")
+deprecated.old_attributes(PerEpochWeights, judge="scorer", weigh="weight_fn")
+deprecated.old_keywords(PerEpochWeights, judge="scorer", weigh="weight_fn")

@@ -233,7 +233,7 @@ class Poisoner:
     def _make(
         self, clean: TrainSet, info: DatasetInfo, indices: np.ndarray, trigger: dict[str, np.ndarray]
     ) -> dict[str, np.ndarray]:
-        attack: Any = self.components.attack
+        attack = self.components.attack
         seed = stamp_seed(attack, self.cell.dataset)
         # Indexing copies, so an attack that stamps in place changes nothing but its own images.
         chosen = clean.images[torch.from_numpy(indices)]
@@ -274,7 +274,7 @@ class Poisoner:
             # How many images are poisoned does not change the trigger: one serves all budgets.
             spec = {**spec, "params": {k: v for k, v in spec["params"].items() if k not in BUDGET}}
         precision = engine.choose_precision(self.device).name
-        trained = [network.spec(), self.cell.recipe, precision] if attack.trains() else None
+        trained = [network.spec(), self.cell.recipe, precision] if attack.trainings() else None
         drawn = hashlib.sha256(indices.tobytes()).hexdigest() if attack.prepared_from_poison else None
         # The attack's file with its helpers, and prepare itself, which may be inherited from a file of another folder.
         code = [plugin_fingerprint(attack), code_of(type(attack).prepare)]

@@ -16,7 +16,7 @@ from benchbd.pipeline.selection import select_poison, targets
 from benchbd.pipeline.trigger_image import amplified
 from benchbd.plan.cell import Cell, Components
 from benchbd.plugins import registry
-from benchbd.plugins.contract import StampContext
+from benchbd.plugins.contract import NO_DEFENSE, StampContext
 from benchbd.plugins.identity import part_of
 from benchbd.storage.artifacts import Store
 
@@ -87,7 +87,7 @@ def poisoner_for(
         registry.make("datasets", dataset),
         registry.make("models", model),
         registry.make("attacks", attack),
-        registry.make("defenses", "none"),
+        registry.make("defenses", NO_DEFENSE),
         recipe,
     )
     cell = Cell(

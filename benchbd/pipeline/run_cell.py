@@ -197,7 +197,7 @@ def _clean_part(clean: TrainSet, poison: Poison, components: Components, seed: i
     labels = clean.labels.numpy()
     touched = np.zeros(len(clean), bool)
     touched[poison.indices] = True
-    share = float(getattr(components.defense, "clean_frac", components.defense.clean_share))
+    share = float(components.defense.clean_fraction())
     chosen = []
     for label in np.unique(labels):
         members = rng.permutation(np.flatnonzero(labels == label))

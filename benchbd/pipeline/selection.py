@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 
 from benchbd.core.images import DatasetInfo
@@ -74,8 +72,7 @@ def select_cover(
     Returns:
         int64 (K,) ascending, and int64 (K,): for each the image whose trigger it carries, never itself.
     """
-    wanted: Callable[[DatasetInfo], int] = getattr(attack, "cover_count", lambda info: 0)
-    many = wanted(info._replace(train=count))
+    many = attack.cover_count(info._replace(train=count))
     rest = np.setdiff1d(np.arange(count), indices)
     if many > len(rest):
         raise Impossible(f"{many} cover images wanted but only {len(rest)} of {count} are not poisoned")

@@ -12,7 +12,7 @@ import dataclasses
 import itertools
 import math
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -123,16 +123,11 @@ def _located(where: str) -> Iterator[None]:
 
 
 def _settled(defenses: Sequence[Defense]) -> list[Defense]:
-    """A block's defenses, those that refer to others of it told which these are.
-
-    A defense may have a method ``among(defenses)`` that returns it with every parameter spelt out that only its block
-    can tell: a cell's identity must not depend on what else stands in the matrix.
-    """
+    """A block's defenses with the parameters spelt out that depend on its other defenses (``Defense.among``)."""
     settled = []
     for one in defenses:
-        among: Callable[[Sequence[Defense]], Defense] | None = getattr(one, "among", None)
         with registry.blame("defenses", one.name):
-            settled.append(one if among is None else among(defenses))
+            settled.append(one.among(defenses))
     return settled
 
 

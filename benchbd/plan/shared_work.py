@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from benchbd.plan.trainings import shared_trainings
+from benchbd.plan.trainings import attack_trainings, shared_trainings
 from benchbd.plugins.contract import BUDGET
 
 if TYPE_CHECKING:
@@ -44,26 +44,23 @@ def shared_work_of(cells: Sequence[Cell]) -> dict[str, SharedWork]:
 def _made_first(cell: Cell) -> Iterator[Key]:
     """The stages, beside trainings, that an attack which trains something needs before it can poison.
 
-    Its trigger, which all seeds and all budgets of the attack share, unless it is made from the images to be poisoned
-    or from how many they are: then each row or each budget has its own. And the loops that an attack runs by itself
-    before the last one, whose result is the trigger: which parameters determine them is not declared, so all variants
-    of the attack with this trigger seed count as sharing them. Where they do not, one waits a little longer than it
-    must; the other way they would wait for hours.
+    The first is its trigger, which all seeds and all budgets of the attack share, unless it is made from the images to
+    be poisoned or from how many they are: then each row or each budget has its own. The others are the attack's own
+    loops that it declares as shared. Where an attack declares less than what determines such a loop, variants count as
+    sharing it that do not, and one waits a little longer than it must; the other way they would wait for hours.
     """
     from benchbd.core.hashing import canonical
-    from benchbd.plugins import registry
 
-    attack = cell.components().attack
-    with registry.blame("attacks", cell.attack.name):
-        names = [str(name) for name in attack.trains()]
-    if not names:
+    attack, trainings = cell.components().attack, attack_trainings(cell)
+    if not trainings:
         return
     shared = () if attack.prepared_from_budget else BUDGET
     params = {key: value for key, value in cell.attack.params.items() if key not in shared}
     what = cell.row_key if attack.prepared_from_poison else canonical([cell.attack.name, cell.attack.version, params])
     yield ("trigger", cell.dataset.json, cell.model.json, canonical(cell.recipe), what)
-    for name in [n for n in names if not n.endswith(("surrogate", "teacher"))][:-1]:
-        yield ("loop", name, cell.dataset.json, cell.attack.name, attack.trigger_seed)
+    for training in trainings:
+        if training.kind == "loop" and training.shared:
+            yield ("loop", *training.shared, cell.dataset.json, cell.attack.name, attack.trigger_seed)
 
 
 Key = tuple[Any, ...]

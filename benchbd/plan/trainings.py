@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 from benchbd.core.hashing import canonical
+from benchbd.errors import shown
 from benchbd.plan.cell import Cell
 from benchbd.plugins import registry
-from benchbd.plugins.contract import UNDEFENDED, Training
+from benchbd.plugins.contract import NO_ATTACK, Training
 from benchbd.plugins.identity import part_of
+from benchbd.plugins.training import COUNTED
 
 TrainingKey = tuple[str, Training]
 """A row (data set, attack, model, recipe and seed, hashed) and a training in it; equal ones are computed once."""
@@ -38,14 +40,25 @@ def planned_trainings(cells: Iterable[Cell]) -> Iterator[tuple[Cell, PlannedTrai
         if pair not in of_pair:
             made = cell.components()
             with registry.blame("defenses", cell.defense.name):
-                of_pair[pair] = tuple(made.defense.trainings(made.attack))
-                hash(of_pair[pair])
+                of_pair[pair] = _checked(made.defense.trainings(made.attack), COUNTED)
         if cell.row_key not in of_row:
             of_row[cell.row_key] = _trained_first(cell)
-        yield (
-            cell,
-            PlannedTrainings(of_row[cell.row_key], tuple((cell.row_key, training) for training in of_pair[pair])),
-        )
+        yield cell, PlannedTrainings(of_row[cell.row_key], tuple(_key(cell, training) for training in of_pair[pair]))
+
+
+def possible_retries(cells: Iterable[Cell]) -> dict[TrainingKey, int]:
+    """How often each training of the cells' defenses may be repeated; those that never are, are left out."""
+    of_defense: dict[str, Mapping[str, int]] = {}
+    found: dict[TrainingKey, int] = {}
+    for cell, planned in planned_trainings(cells):
+        if cell.defense.json not in of_defense:
+            defense = cell.components().defense
+            with registry.blame("defenses", cell.defense.name):
+                of_defense[cell.defense.json] = {kind: int(n) for kind, n in defense.retries().items()}
+        for key in planned.defense:
+            if number := of_defense[cell.defense.json].get(key[1].kind, 0):
+                found[key] = max(number, found.get(key, 0))
+    return found
 
 
 def shared_trainings(cells: Iterable[Cell]) -> dict[TrainingKey, list[Cell]]:
@@ -57,31 +70,43 @@ def shared_trainings(cells: Iterable[Cell]) -> dict[TrainingKey, list[Cell]]:
     return found
 
 
-def _trained_first(cell: Cell) -> tuple[TrainingKey, ...]:
-    """The trainings of a cell's attack that records count: of the row's network, on the clean set, with its own seed.
-
-    ``Attack.trains`` names them. ``surrogate`` is the clean row's undefended model; ``NAME-surrogate`` is another full
-    training there, which the attack's parameters ``NAME_*`` determine (``NAME_epochs``: epochs in the recipe's place).
-    ``NAME-teacher`` is a teacher on a set of the attack's own making, which all its parameters determine.
-    Whatever has another name is a loop of the attack's own, which no record counts as a training.
-    """
+def attack_trainings(cell: Cell) -> tuple[Training, ...]:
+    """What the cell's attack trains before it can poison, as it declares it."""
     attack = cell.components().attack
     with registry.blame("attacks", cell.attack.name):
-        names = [str(name) for name in attack.trains()]
-    found = []
-    for name in names:
-        training, recipe = UNDEFENDED, cell.recipe
-        if name.endswith("-surrogate"):
-            prefix = name.removesuffix("surrogate").replace("-", "_")
-            given = {key: value for key, value in cell.attack.params.items() if key.startswith(prefix)}
-            epochs = given.pop(f"{prefix}epochs", None)
-            recipe = recipe if epochs is None else {**recipe, "epochs": epochs}
-            training = Training("full", (cell.attack.name, name, canonical(given)))
-        elif name.endswith("-teacher"):
-            training = Training("teacher", (cell.attack.name, name, cell.attack.json))
-        elif name != "surrogate":
-            continue
-        none = part_of(registry.make("attacks", "none"))
-        clean = dataclasses.replace(cell, attack=none, recipe=recipe, seed=attack.trigger_seed)
-        found.append((clean.row_key, training))
-    return tuple(found)
+        return _checked(attack.trainings(), (*COUNTED, "loop"))
+
+
+def _trained_first(cell: Cell) -> tuple[TrainingKey, ...]:
+    """The trainings of a cell's attack that records count: on the clean set, with the trigger's seed."""
+    counted = [training for training in attack_trainings(cell) if training.kind != "loop"]
+    if not counted:
+        return ()
+    none = part_of(registry.make("attacks", NO_ATTACK))
+    clean = dataclasses.replace(cell, attack=none, seed=cell.components().attack.trigger_seed)
+    return tuple(_key(clean, training) for training in counted)
+
+
+def _key(cell: Cell, training: Training) -> TrainingKey:
+    if not training.recipe:
+        return cell.row_key, training
+    changed = dataclasses.replace(cell, recipe={**cell.recipe, **dict(training.recipe)})
+    return changed.row_key, training._replace(recipe=())
+
+
+def _checked(trainings: Iterable[Training], kinds: tuple[str, ...]) -> tuple[Training, ...]:
+    """A plugin's trainings as keys of a table.
+
+    Raises:
+        TypeError: one of them is not a training, of another kind, or cannot be hashed.
+        ValueError: the changes of a recipe are not pairs.
+    """
+    found = tuple(trainings)
+    for training in found:
+        if not isinstance(training, Training):
+            raise TypeError(f"trainings() must return Training objects, not {shown(training)}")
+        if training.kind not in kinds:
+            raise TypeError(f"trainings(): kind must be one of {', '.join(kinds)}, not {shown(training.kind)}")
+        canonical(dict(training.recipe))
+    hash(found)
+    return found

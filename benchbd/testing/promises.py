@@ -164,8 +164,8 @@ def repeats(bench: PluginUnderTest) -> Iterator[str]:
 def trains_as_declared(bench: PluginUnderTest) -> Iterator[str]:
     """An attack that trains something says so, for the plan."""
     asked = bench.poisons and bench.poisoner("one").ledger.trainings
-    if asked and not bench.made.trains():
-        yield f"prepare trains {dict(asked)} but trains() names nothing"
+    if asked and not bench.made.trainings():
+        yield f"prepare trains {dict(asked)} but trainings() names nothing"
 
 
 # Defenses -------------------------------------------------------------------------------------------------------------

@@ -101,10 +101,13 @@ def test_what_it_prepares_is_repeatable_and_follows_the_trigger_seed(workshop):
 def test_a_blend_that_is_given_trains_nothing(workshop):
     made = attack("lfd-adaptive(alpha=0.12)")
     trigger = made.prepare(workshop(made, count=20))
-    assert made.trains() == ()
+    assert made.trainings() == ()
     assert trigger["alpha"].tolist() == [0.12]
     assert trigger.keys() == {"noise", "alpha"}
-    assert attack().trains() == ("0.1-teacher", "0.07-teacher", "0.05-teacher", "0.03-teacher")
+    declared = attack().trainings()
+    assert [(training.kind, training.shared[1]) for training in declared] == [
+        ("teacher", alpha) for alpha in (0.1, 0.07, 0.05, 0.03)
+    ]
 
 
 def test_training_images_carry_the_chosen_blend_and_test_images_the_full_one():

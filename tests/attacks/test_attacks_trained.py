@@ -11,7 +11,7 @@ from benchbd.attacks._pgd import PGD, perturbed
 from benchbd.core.images import DatasetInfo
 from benchbd.errors import Impossible, UsageError
 from benchbd.plugins import registry
-from benchbd.plugins.contract import StampContext
+from benchbd.plugins.contract import UNDEFENDED, StampContext
 
 
 def attack(text: str):
@@ -30,7 +30,7 @@ def prepared(workshop, text: str, **options):
 @pytest.mark.parametrize("name", ["tj-sq", "tj-wm"])
 def test_inversion_drives_the_chosen_features_towards_the_activation(workshop, name):
     made, trigger = prepared(workshop, f"{name}(iterations=100, activation=3.0)", count=40)
-    assert made.trains() == ("surrogate",)
+    assert made.trainings() == (UNDEFENDED,)
     before, after = trigger["activation"]
     assert np.abs(np.abs(after) - 3.0).sum() < 0.9 * np.abs(np.abs(before) - 3.0).sum()
     assert trigger["trigger"].dtype == np.uint8
@@ -176,8 +176,8 @@ def test_cl_refuses_images_it_did_not_prepare(workshop, missing):
 
 def test_cl_robust_surrogate_is_trained_with_pgd_and_named_for_the_plan(workshop):
     made, workshop, trigger = clean_label(workshop, "cl(steps=2, robust_steps=2, robust_epochs=1)", count=40)
-    assert made.trains() == ("robust-surrogate",)
-    assert attack("cl(surrogate='standard')").trains() == ("surrogate",)
+    assert [(training.kind, training.recipe) for training in made.trainings()] == [("full", (("epochs", 1),))]
+    assert attack("cl(surrogate='standard')").trainings() == (UNDEFENDED,)
     assert any(e.get("stage") == "robust-surrogate" for e in workshop.events)
     plain = clean_label(workshop, "cl(steps=2, robust_steps=2, robust_epochs=1, robust_eps=0.0)", count=40, where="b")[
         2

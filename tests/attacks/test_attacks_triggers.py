@@ -35,7 +35,7 @@ def touched(trigger: np.ndarray) -> tuple[int, int, int, int, int]:
 
 @pytest.mark.parametrize("text", DRAWN)
 def test_drawn_triggers_depend_on_the_seed_alone(text):
-    assert attack(text).trains() == ()
+    assert attack(text).trainings() == ()
     assert np.array_equal(draw(text), draw(text))
     assert not np.array_equal(draw(text), draw(text, seed=1))
 

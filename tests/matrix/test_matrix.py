@@ -190,7 +190,7 @@ def test_a_matrix_names_plugin_files_beside_it(tmp_path: Path, plugin_file: Call
         ("def check(self, info, attack): 1 / 0", "raised ZeroDivisionError"),
         ("def check(self, info): pass", "raised TypeError"),
         ("def trainings(self, attack): 1 / 0", "raised ZeroDivisionError"),
-        ("def trainings(self, attack): return [[]]", "raised TypeError: unhashable type"),
+        ("def trainings(self, attack): return [[]]", "raised TypeError: trainings() must return Training objects"),
         ("def trainings(self, attack): return None", "raised TypeError"),
     ],
 )

@@ -27,9 +27,9 @@ def test_an_attack_that_trains_something_has_smoke_parameters(name):
     testing.register()
     cls = registry.load("attacks", name)
     usual, short = registry.make("attacks", name), registry.make("attacks", name, **cls.smoke)
-    assert bool(cls.smoke) == bool(usual.trains()) == (name in TRAINED)
+    assert bool(cls.smoke) == bool(usual.trainings()) == (name in TRAINED)
     # What is poisoned, and with which kind of trigger, stays: only its making is cut short.
-    assert short.trains() == usual.trains()
+    assert [training.kind for training in short.trainings()] == [training.kind for training in usual.trainings()]
     for kept in ("rate", "rate_of", "pool", "target", "mode", "surrogate"):
         assert getattr(short, kept, None) == getattr(usual, kept, None)
 

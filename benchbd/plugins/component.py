@@ -1,0 +1,29 @@
+"""What all plugins have in common: parameters, a name and a version."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, ClassVar
+
+KINDS = ("datasets", "attacks", "defenses", "models")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Component:
+    """Base of all plugins. Each kind's class lists its hooks: whatever the harness asks of a plugin.
+
+    The decorator sets ``name`` and ``version``.
+
+    ``version`` is part of a cell's identity: raise it when a change alters results.
+    """
+
+    name: ClassVar[str] = ""
+    version: ClassVar[int] = 0
+    kind: ClassVar[str] = ""
+    smoke: ClassVar[dict[str, Any]] = {}
+    """Parameters under which it runs in seconds, for ``--smoke`` and the contract tests."""
+
+    def params(self) -> dict[str, Any]:
+        """Every parameter by name, ready for JSON (tuples become lists)."""
+        given = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in given.items()}
