@@ -55,6 +55,6 @@ def test_a_long_label_heads_its_column_by_name_alone_only_while_no_other_variant
     labels = Labels([long, other, none], lambda kind, name: {"teacher": "resnet-s", "teacher_epochs": 20})
     assert len(labels(long)) > LONG_LABEL
     assert labels.heading(long, [none, long]) == "lfd"
-    assert labels.spelled_out([none, long]) == [f"lfd is {labels(long)}"]
+    assert labels.abbreviations([none, long]) == [f"lfd is {labels(long)}"]
     assert labels.heading(long, [none, long, other]) == labels(long)
-    assert labels.spelled_out([none, long, other]) == []
+    assert labels.abbreviations([none, long, other]) == []

@@ -131,7 +131,7 @@ def test_failures_are_named_in_cell_and_note(make_record):
     assert cell(table, "bn-g", "abl", "CA").display == "killed, timeout"
     assert cell(table, "bn-g", "lfd", "CA").display == "90.00 (n=1; diverged)"
     assert cell(table, "sig", "lfd", "CA").display == "not run"
-    note = next(n for n in table.notes if n.startswith("Without a result"))
+    note = next(n for n in table.notes if n.startswith("Cells without a result"))
     assert f"bn-g {TIMES} ac seeds 0, 1: oom out of memory" in note
     assert "Traceback" not in note
     assert f"bn-g {TIMES} lfd seed 1: diverged epoch 3" in note
@@ -162,8 +162,8 @@ def test_average_says_its_coverage_and_leaves_out_the_clean_row(make_record):
     table = first(records)
     assert cell(table, "Average over attacks", "none", "CA").display == "80.00 (3/3)"
     assert cell(table, "Average over attacks", "lfd", "CA").display == "55.00 (2/3)"
-    assert cell(table, "Average, attacks all have", "ac", "CA").display == "55.00 (2/2)"
-    assert cell(table, "Average, attacks all have", "lfd", "CA").display == "55.00 (2/2)"
+    assert cell(table, "Average, attacks in common", "ac", "CA").display == "55.00 (2/2)"
+    assert cell(table, "Average, attacks in common", "lfd", "CA").display == "55.00 (2/2)"
 
 
 def test_average_has_the_interval_of_the_seeds_averages(make_record):
@@ -188,7 +188,7 @@ def test_averages_over_different_attacks_are_never_best(make_record):
     records += [make_record("bn-g", "lfd", s, ca=0.9) for s in range(2)]
     table = first(records)
     assert not any(c.best for c in row(table, "Average over attacks").cells)
-    assert cell(table, "Average, attacks all have", "lfd", "CA").best
+    assert cell(table, "Average, attacks in common", "lfd", "CA").best
 
 
 def test_wall_clock_is_of_one_device(make_record):
@@ -197,7 +197,7 @@ def test_wall_clock_is_of_one_device(make_record):
     records += [make_record("sig", time={"total": 9000.0}, env=slow)]
     records += [make_record(defense="lfd", time={"total": 5.0}, env=slow)]
     table = first(records)
-    clock = row(table, "Wall-clock of a cell").cells
+    clock = row(table, "Wall-clock time per cell").cells
     assert [c.display for c in clock] == ["60.0 s", DASH]
     assert any("Processor X, cpu-fp32 only" in n for n in table.notes)
 
@@ -206,7 +206,7 @@ def test_needs_are_printed(make_record):
     records = [make_record(), make_record(defense="fine-pruning", needs=["clean"])]
     records += [make_record(defense="oracle", needs=["truth"], control=True)]
     needs = row(first(records), "Needs beyond the poisoned set").cells
-    assert [c.display for c in needs] == ["nothing", "clean images", "sees the truth (control)"]
+    assert [c.display for c in needs] == ["nothing", "clean images", "ground truth (control)"]
 
 
 def test_mixed_precision_is_said(make_record):
@@ -226,7 +226,7 @@ def test_doubles_count_once_finished_first(make_record):
     twin = make_record(ca=0.9) | {"id": "0" * 16}
     made = board([make_record(status="failed"), twin])
     assert cell(made.tables[0], "bn-g", "none", "CA").display == "90.00"
-    assert any("there twice" in n for n in made.notes)
+    assert any("duplicate record" in n for n in made.notes)
 
 
 def test_summary(make_record):
