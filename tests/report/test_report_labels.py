@@ -44,7 +44,7 @@ def test_recipe_text_says_epochs_and_differences():
 
 
 def test_a_long_label_heads_its_column_by_name_alone_only_while_no_other_variant_stands_by():
-    """The parameters are told below the table instead; two variants of a name keep their labels apart."""
+    """A note below the table gives the parameters instead. Two variants of one name keep their full labels."""
     import json
 
     from benchbd.report.labels import LONG_LABEL, Labels, Variant

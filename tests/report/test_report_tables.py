@@ -209,24 +209,24 @@ def test_needs_are_printed(make_record):
     assert [c.display for c in needs] == ["nothing", "clean images", "ground truth (control)"]
 
 
-def test_mixed_precision_is_said(make_record):
+def test_mixed_precision_is_reported(make_record):
     env = {"device": "Processor X", "precision": "cpu-bf16"}
     table = first([make_record(), make_record(seed=1, env=env)])
     assert any("cpu-bf16, cpu-fp32" in n for n in table.notes)
 
 
-def test_newer_plugin_version_counts_and_the_older_is_told(make_record):
-    made = board([make_record(ca=0.1, version=1), make_record(ca=0.9, version=2)])
-    found = cell(made.tables[0], "bn-g", "none", "CA")
+def test_newer_plugin_version_counts_and_the_older_is_reported(make_record):
+    result = board([make_record(ca=0.1, version=1), make_record(ca=0.9, version=2)])
+    found = cell(result.tables[0], "bn-g", "none", "CA")
     assert (found.value, found.n) == (0.9, 1)
-    assert any("older plugin versions" in n for n in made.notes)
+    assert any("older plugin versions" in n for n in result.notes)
 
 
-def test_doubles_count_once_finished_first(make_record):
+def test_duplicates_count_once_finished_first(make_record):
     twin = make_record(ca=0.9) | {"id": "0" * 16}
-    made = board([make_record(status="failed"), twin])
-    assert cell(made.tables[0], "bn-g", "none", "CA").display == "90.00"
-    assert any("duplicate record" in n for n in made.notes)
+    result = board([make_record(status="failed"), twin])
+    assert cell(result.tables[0], "bn-g", "none", "CA").display == "90.00"
+    assert any("duplicate record" in n for n in result.notes)
 
 
 def test_summary(make_record):
@@ -239,18 +239,18 @@ def test_summary(make_record):
             lfd = {"detection": detection, "trainings": trainings, "time": {"total": 130.0}, "ra": 0.4}
             records.append(make_record(attack, "lfd", seed, ca=0.8, asr=asr / 10, **lfd))
         records.append(make_record("bn-g", "oracle", seed, control=True, needs=["truth"]))
-    made = board(records)
-    assert summary(made, "lfd", "CA, mean").value == pytest.approx(0.8)
-    assert summary(made, "lfd", "ASR, mean").value == pytest.approx(0.08)
-    assert summary(made, "lfd", "ASR, worst").display == "10.00 (bn-g)"
-    assert summary(made, "lfd", "RA, mean").value == pytest.approx(0.4)
-    assert summary(made, "lfd", "Detection AUROC").display == "0.800"
-    assert summary(made, "none", "Detection AUROC").display == DASH
-    assert summary(made, "lfd", "Trainings").display == "1 full + 1 feature-model + 1 teacher"
-    assert summary(made, "lfd", f"Full trainings {TIMES}").value == 2
-    assert summary(made, "lfd", f"Time {TIMES}").value == pytest.approx(1.3)
-    assert summary(made, "oracle", "Attacks").display == "1/2"
-    table = made.tables[1]
+    result = board(records)
+    assert summary(result, "lfd", "CA, mean").value == pytest.approx(0.8)
+    assert summary(result, "lfd", "ASR, mean").value == pytest.approx(0.08)
+    assert summary(result, "lfd", "ASR, worst").display == "10.00 (bn-g)"
+    assert summary(result, "lfd", "RA, mean").value == pytest.approx(0.4)
+    assert summary(result, "lfd", "Detection AUROC").display == "0.800"
+    assert summary(result, "none", "Detection AUROC").display == DASH
+    assert summary(result, "lfd", "Trainings").display == "1 full + 1 feature-model + 1 teacher"
+    assert summary(result, "lfd", f"Full trainings {TIMES}").value == 2
+    assert summary(result, "lfd", f"Time {TIMES}").value == pytest.approx(1.3)
+    assert summary(result, "oracle", "Attacks").display == "1/2"
+    table = result.tables[1]
     assert [r.rule for r in table.rows] == [False, False, True]
 
 
@@ -263,11 +263,11 @@ def test_relative_time_pairs_attack_seed_and_device(make_record):
 
 
 def test_no_records_make_an_empty_board():
-    made = board([])
-    assert made.tables == []
-    assert "No records yet" in made.render("md")
-    assert "No records yet" in made.render("html")
-    assert made.render("jsonl") == ""
+    result = board([])
+    assert result.tables == []
+    assert "No records yet" in result.render("md")
+    assert "No records yet" in result.render("html")
+    assert result.render("jsonl") == ""
 
 
 def test_a_row_that_does_not_fill_its_columns_is_a_fault():
