@@ -1,4 +1,4 @@
-"""What people look at: one table model rendered as markdown, csv, json, latex and html; figures; the paper."""
+"""Reports: one table model rendered as markdown, csv, json, latex and html; figures; the paper's claims."""
 
 from benchbd.report.board import GATE, Board
 from benchbd.report.leaderboard import board

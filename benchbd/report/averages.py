@@ -1,4 +1,4 @@
-"""Means over a group's attacks."""
+"""Averages over the attacks of a group."""
 
 from __future__ import annotations
 
@@ -12,7 +12,13 @@ from benchbd.report.labels import Variant
 
 
 class Average(NamedTuple):
-    """A column's average over rows: mean of the row means, values by seed where all rows have the same seeds."""
+    """A column's average over rows.
+
+    Attributes:
+        mean: mean of the row means.
+        by_seed: averages by seed; empty unless all rows have the same seeds.
+        rows: number of rows averaged.
+    """
 
     mean: float
     by_seed: dict[int, float]
@@ -20,7 +26,7 @@ class Average(NamedTuple):
 
 
 def average(group: Group, column: Variant, rows: Iterable[Variant], metric: str) -> Average | None:
-    """Average a metric over those of ``rows`` that have it; None where none has."""
+    """Average a metric over the ``rows`` that have it. Return None if no row has it."""
     found = [v for row in rows if (v := group.entry(row, column).values(metric))]
     if not found:
         return None
@@ -32,7 +38,7 @@ def average(group: Group, column: Variant, rows: Iterable[Variant], metric: str)
 
 
 def implanted(group: Group, row: Variant, gate: float) -> bool | None:
-    """Whether the attack works on the undefended model; None where that was not measured."""
+    """Whether the undefended ASR reaches the gate. Return None if it was not measured."""
     plain = group.undefended()
     found = stats.mean_of(group.entry(row, plain).values("asr").values()) if plain else None
     return None if found is None else found.mean >= gate

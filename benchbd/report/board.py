@@ -1,4 +1,4 @@
-"""The finished leaderboard, before it is written in a format."""
+"""The finished leaderboard, independent of any format."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from benchbd.storage.record_schema import Record
 from benchbd.storage.results_file import lines
 
 GATE = 0.5
-"""Undefended ASR from which an attack counts as implanted: most triggered images then reach the target class."""
+"""Undefended ASR from which an attack counts as implanted, since most triggered images reach the target class."""
 
 FORMATS = {
     "md": "markdown",
@@ -20,24 +20,25 @@ FORMATS = {
     "json": "csv_json",
     "latex": "latex",
     "html": "page",
-    "jsonl": "",  # the records themselves
 }
+"""Module of :mod:`benchbd.report.formats` that renders each format. jsonl, the records themselves, needs none."""
 
 LEGEND = (
-    "CA ↑ is accuracy on clean test images, ASR ↓ the share of triggered test images of other classes than their "
-    "target that are taken for it (all to all, the target is the next class); both in percent. ± is half of the 95 % "
-    "t-interval of the mean over seeds (none for one seed); it says nothing of the test set's size.",
-    "Bold is the best of a row among defenses (not among controls or no defense), shared by all that cannot be told "
-    "from it: the 95 % t-interval of the paired differences over common seeds contains 0. Nothing is bold where the "
-    "best rests on one seed or has no rival; a cell with a failed seed does not compete. No correction is made for "
-    "many rows.",
-    "Controls stand to the right of ‖ and below the line: they see which samples are poisoned.",
+    "CA ↑ is the accuracy on clean test images. ASR ↓ is the share of triggered test images, from classes other than "
+    "the target, that the model assigns to the target class (all-to-all attacks: to the next class). Both are in "
+    "percent. ± is half the width of the 95 % t-interval of the mean over seeds; a single seed has no interval. The "
+    "interval does not account for the size of the test set.",
+    "Bold marks the best defense in a row and every defense not separable from it: the 95 % t-interval of their paired "
+    "differences over common seeds contains 0. Controls and no defense do not compete, nor do cells with a failed "
+    "seed. A row has no bold value if its best rests on one seed or has no rival. There is no correction for multiple "
+    "comparisons.",
+    "Controls see which samples are poisoned. They stand to the right of ‖ and below the line.",
 )
 
 
 @dataclass(slots=True)
 class Board:
-    """Tables in reading order, made once; every format renders these."""
+    """The tables in display order, with their records and labels. Every format renders the same board."""
 
     tables: list[Table]
     records: list[Record]
@@ -49,14 +50,14 @@ class Board:
     notes: list[str] = field(default_factory=list)
 
     def render(self, fmt: str) -> str:
-        """The board as text: md, csv, json, latex, html, or jsonl (the records themselves).
+        """Render the board as md, csv, json, latex, html, or jsonl (the records themselves).
 
         Raises:
-            UsageError: an unknown format.
+            UsageError: the format is unknown.
         """
-        if fmt not in FORMATS:
-            raise UsageError(f"format {fmt!r} is unknown{did_you_mean(fmt, FORMATS)}")
         if fmt == "jsonl":
             return lines(self.records)
+        if fmt not in FORMATS:
+            raise UsageError(f"format {fmt!r} is unknown{did_you_mean(fmt, [*FORMATS, 'jsonl'])}")
         module = importlib.import_module(f"benchbd.report.formats.{FORMATS[fmt]}")
         return str(getattr(module, f"render_{fmt}")(self))

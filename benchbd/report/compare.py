@@ -1,4 +1,4 @@
-"""Two sets of results side by side: what became better, what worse, and what broke."""
+"""Compare two sets of results: improvements, regressions and lost results."""
 
 from __future__ import annotations
 
@@ -17,26 +17,27 @@ COMPARED = (*METRICS, "time")
 
 
 class Limit(NamedTuple):
-    """``asr:+2``: fails where a group's ASR rose by more than 2 points; ``ca:-1`` where CA fell by more than 1.
+    """A limit on a metric's change from A to B, as in ``--fail``.
 
-    ``time:+20`` is in percent of A's time.
+    ``asr:+2`` fails if a configuration's ASR rises by more than 2 points, ``ca:-1`` if its CA falls by more than 1
+    point. ``time:+20`` is in percent of A's time.
     """
 
     metric: str
     change: float
 
-    def broken(self, found: float) -> bool:
-        """Whether a change goes beyond the limit."""
-        return found > self.change if self.change >= 0 else found < self.change
+    def broken(self, change: float) -> bool:
+        """Whether a change exceeds the limit."""
+        return change > self.change if self.change >= 0 else change < self.change
 
 
 class Line(NamedTuple):
-    """One configuration in both sets, over the seeds both finished.
+    """A configuration found in both sets, compared over the seeds finished in both.
 
     Attributes:
         label: data set, model, attack, defense.
-        changes: B - A by metric: points for fractions, percent for time; None where a side has no value.
-        lost: seeds finished in A and tried without a result in B.
+        changes: B - A by metric, in points for fractions and in percent for time; None if either side has no value.
+        lost: seeds that finished in A and ran without a result in B.
     """
 
     label: str
@@ -45,12 +46,12 @@ class Line(NamedTuple):
 
 
 class Comparison(NamedTuple):
-    """Everything :func:`compare` found.
+    """The result of :func:`compare`.
 
     Attributes:
-        lines: configurations both have.
-        only_a: labels of those that only A has.
-        only_b: labels of those that only B has.
+        lines: configurations in both sets.
+        only_a: labels of configurations that only A has.
+        only_b: labels of configurations that only B has.
     """
 
     lines: list[Line]
@@ -59,7 +60,7 @@ class Comparison(NamedTuple):
 
 
 def parse_limit(text: str) -> Limit:
-    """Read ``asr:+2`` or ``ca:-0.5``. Raises UsageError."""
+    """Parse ``asr:+2`` or ``ca:-0.5``. Raises UsageError."""
     found = re.fullmatch(r"\s*(\w+)\s*:\s*([+-]\d+(?:\.\d+)?)\s*%?\s*", text, re.ASCII)
     if not found:
         raise UsageError(f"--fail {shown(text)}: write METRIC:+N or METRIC:-N, such as asr:+2 or ca:-1 (in points)")
@@ -68,8 +69,8 @@ def parse_limit(text: str) -> Limit:
     return Limit(found[1], float(found[2]))
 
 
-def _group(record: Record) -> str:
-    """What two records must have in common: everything but the seed, and not the plugins' versions."""
+def _configuration(record: Record) -> str:
+    """The key two records share if they have the same configuration: all but the seed and the plugins' versions."""
     names = [record[kind] for kind in KINDS]
     return json.dumps([*names, record.get("params"), record.get("recipe")], sort_keys=True)
 
@@ -87,7 +88,7 @@ def _label(record: Record) -> str:
 def _grouped(records: Iterable[Record]) -> dict[str, dict[int, Record]]:
     groups: dict[str, dict[int, Record]] = defaultdict(dict)
     for record in records:
-        groups[_group(record)][record["seed"]] = record
+        groups[_configuration(record)][record["seed"]] = record
     return groups
 
 
@@ -105,7 +106,7 @@ def _change(a: dict[int, Record], b: dict[int, Record], metric: str) -> Mean | N
 
 
 def compare(a: Iterable[Record], b: Iterable[Record]) -> Comparison:
-    """Set two sets of checked records side by side, seed by seed."""
+    """Compare two sets of checked records, seed by seed."""
     left, right = _grouped(a), _grouped(b)
     lines = []
     for key in (k for k in left if k in right):
@@ -120,7 +121,7 @@ def compare(a: Iterable[Record], b: Iterable[Record]) -> Comparison:
 
 
 def failures(comparison: Comparison, limits: Iterable[Limit]) -> list[str]:
-    """One line for each limit that is broken, and for each result that was lost."""
+    """One line for each exceeded limit and for each configuration with lost results."""
     found = []
     for line in comparison.lines:
         for limit in limits:
@@ -128,5 +129,5 @@ def failures(comparison: Comparison, limits: Iterable[Limit]) -> list[str]:
             if change is not None and limit.broken(change.mean):
                 found.append(f"{line.label}: {limit.metric} {change.mean:+.2f} (limit {limit.change:+g})")
         if line.lost:
-            found.append(f"{line.label}: no result any more for seeds {', '.join(map(str, line.lost))}")
+            found.append(f"{line.label}: results lost for seeds {', '.join(map(str, line.lost))}")
     return found

@@ -1,4 +1,4 @@
-"""One data set's table, as the paper's Table 2: attacks down, defenses across, CA and ASR."""
+"""One data set's table, laid out as the paper's Table 2: a row per attack, CA and ASR per defense."""
 
 from __future__ import annotations
 
@@ -26,30 +26,30 @@ def _reasons(records: Iterable[Mapping[str, object]]) -> str:
 
 
 class _Builder:
-    """What the parts of one table share."""
+    """Builds the parts of one table."""
 
     def __init__(self, group: Group, labels: Labels, clock: Clock, gate: float, paper: bool) -> None:
         self.group, self.labels, self.gate = group, labels, gate
         self.comparison = PublishedComparison(group, labels) if paper else None
         self.clock = clock
-        self.usual_n = self._usual_n()
+        self.usual_seeds = self._usual_seeds()
         self.competing = [i for i, c in enumerate(group.columns) if c not in group.controls and c.name != UNDEFENDED]
-        self.standing = {row: None if row in group.clean else implanted(group, row, gate) for row in group.rows}
+        self.implanted = {row: None if row in group.clean else implanted(group, row, gate) for row in group.rows}
 
-    def _usual_n(self) -> int:
+    def _usual_seeds(self) -> int:
         counts = Counter(len(e.values("ca")) for e in self.group.entries.values())
         counts.pop(0, None)
         return max(counts, key=lambda n: (counts[n], n)) if counts else 0
 
     def columns(self) -> list[Column]:
-        made = []
+        columns = []
         for place, item in enumerate(self.group.columns):
             control = item in self.group.controls
             first = control and place > 0 and self.group.columns[place - 1] not in self.group.controls
             group, tag = self.labels.heading(item, self.group.columns), item.name
-            made.append(Column("CA", group, "up", "fraction", control, first, tag))
-            made.append(Column("ASR", group, "down", "fraction", control, False, tag))
-        return made
+            columns.append(Column("CA", group, "up", "fraction", control, first, tag))
+            columns.append(Column("ASR", group, "down", "fraction", control, False, tag))
+        return columns
 
     def body(self, row: Variant) -> Row:
         group = self.group
@@ -64,7 +64,7 @@ class _Builder:
                 cells[2 * winner + place].best = True
         mark = ""
         if row not in group.clean:
-            mark = {True: "", False: NOT_IMPLANTED, None: UNKNOWN_IMPLANT}[self.standing[row]]
+            mark = {True: "", False: NOT_IMPLANTED, None: UNKNOWN_IMPLANT}[self.implanted[row]]
         return Row(self.labels(row), cells, mark=mark, tag=row.name)
 
     def _cell(self, row: Variant, column: Variant, metric: str) -> TableCell:
@@ -72,7 +72,7 @@ class _Builder:
         values, failures, ids = entry.values(metric), entry.failures(), entry.ids()
         found = stats.mean_of(values.values())
         published = self.comparison.published(row, column) if self.comparison else None
-        theirs = getattr(published, metric) if published else None
+        paper_value = getattr(published, metric) if published else None
         if found is None:
             if not entry.by_seed:
                 display, note = wording.NOT_RUN, "no record"
@@ -80,20 +80,28 @@ class _Builder:
                 display = next(iter(failures)) if len(failures) == 1 else wording.failures_text(failures)
                 note = _reasons(entry.by_seed.values())
             else:
-                display, note = wording.UNDEFINED, "not defined: nothing is poisoned in this row"
-            extra = f"paper {wording.percent(theirs)}" if theirs is not None and row not in self.group.clean else ""
-            return TableCell(display, published=theirs, extra=extra, note=note, records=ids)
+                display, note = wording.UNDEFINED, "not defined: this row has no poisoned samples"
+            extra = (
+                f"paper {wording.percent(paper_value)}"
+                if paper_value is not None and row not in self.group.clean
+                else ""
+            )
+            return TableCell(display, published=paper_value, extra=extra, note=note, records=ids)
         display = wording.mean_text(found)
         if failures:
             display += f" (n={found.n}; {wording.failures_text(failures)})"
-        elif found.n != self.usual_n:
+        elif found.n != self.usual_seeds:
             display += f" (n={found.n})"
-        extra = f"paper {wording.percent(theirs)}, {wording.signed(found.mean - theirs)}" if theirs is not None else ""
+        extra = (
+            f"paper {wording.percent(paper_value)}, {wording.signed(found.mean - paper_value)}"
+            if paper_value is not None
+            else ""
+        )
         by_seed = ", ".join(f"seed {s}: {wording.percent(v)}" for s, v in sorted(values.items()))
-        return TableCell(display, found.mean, found.half, found.n, False, theirs, extra, by_seed, records=ids)
+        return TableCell(display, found.mean, found.half, found.n, False, paper_value, extra, by_seed, records=ids)
 
     def average_row(self, label: str, rows: Sequence[Variant], *, rule: bool = False) -> Row:
-        """An average over rows, with coverage. Best only where all that compete cover the same rows."""
+        """Average over rows, with coverage. Mark the best only if all competing columns cover the same rows."""
         group, cells = self.group, []
         best_in: dict[str, dict[int, dict[int, float]]] = {m: {} for m in TABLED}
         covered = set()
@@ -112,7 +120,7 @@ class _Builder:
                 cell = TableCell(
                     f"{wording.mean_text(shown)} ({found.rows}/{len(rows)})", found.mean, shown.half, found.rows
                 )
-                self._beside_paper(cell, rows, column, metric)
+                self._add_published(cell, rows, column, metric)
                 cells.append(cell)
                 if place in self.competing and complete:
                     best_in[metric][place] = found.by_seed
@@ -122,23 +130,23 @@ class _Builder:
                     cells[2 * winner + place].best = True
         return Row(label, cells, "average", rule=rule)
 
-    def _beside_paper(self, cell: TableCell, rows: Sequence[Variant], column: Variant, metric: str) -> None:
+    def _add_published(self, cell: TableCell, rows: Sequence[Variant], column: Variant, metric: str) -> None:
         if self.comparison is None or cell.value is None:
             return
         here = [r for r in rows if self.group.entry(r, column).values(metric)]
-        theirs = [p for r in here if (p := self.comparison.published(r, column))]
-        if theirs and len(theirs) == len(here):
-            cell.published = math.fsum(getattr(p, metric) for p in theirs) / len(theirs)
+        published = [p for r in here if (p := self.comparison.published(r, column))]
+        if published and len(published) == len(here):
+            cell.published = math.fsum(getattr(p, metric) for p in published) / len(published)
             cell.extra = f"paper {wording.percent(cell.published)}, {wording.signed(cell.value - cell.published)}"
 
-    def averages(self) -> list[Row]:
+    def average_rows(self) -> list[Row]:
         group, rows = self.group, self.group.attacks()
         if len(rows) < 2:
             return []
-        made = [self.average_row("Average over attacks", rows, rule=True)]
-        working = [r for r in rows if self.standing[r]]
+        averages = [self.average_row("Average over attacks", rows, rule=True)]
+        working = [r for r in rows if self.implanted[r]]
         if working and len(working) < len(rows):
-            made.append(self.average_row("Average, implanted attacks", working))
+            averages.append(self.average_row("Average, implanted attacks", working))
         covers = [
             {r for r in rows if group.entry(r, c).values("ca")}
             for i, c in enumerate(group.columns)
@@ -147,10 +155,10 @@ class _Builder:
         covers = [c for c in covers if c]
         common = set.intersection(*covers) if covers else set()
         if common and any(c != common for c in covers):
-            made.append(self.average_row("Average, attacks all have", [r for r in rows if r in common]))
-        return made
+            averages.append(self.average_row("Average, attacks in common", [r for r in rows if r in common]))
+        return averages
 
-    def feet(self) -> list[Row]:
+    def footer_rows(self) -> list[Row]:
         device = self.clock.device
         clock, needs = [], []
         for column in self.group.columns:
@@ -171,12 +179,12 @@ class _Builder:
             )
         rows = [Row("Needs beyond the poisoned set", needs, "foot")]
         if device:
-            rows.insert(0, Row("Wall-clock of a cell", clock, "foot"))
+            rows.insert(0, Row("Wall-clock time per cell", clock, "foot"))
         if self.comparison is not None:
             differs = scale_differences(self.group.scale, self.labels)
-            text = "; ".join(differs) or "nothing stated"
+            text = "; ".join(differs) or "none"
             rows.append(
-                Row("Scale differs from the paper's in", [TableCell(text, span=2 * len(self.group.columns))], "foot")
+                Row("Scale differences from the paper", [TableCell(text, span=2 * len(self.group.columns))], "foot")
             )
         rows[0].rule = True
         return rows
@@ -186,23 +194,24 @@ class _Builder:
         notes = []
         if NOT_IMPLANTED in marks:
             notes.append(
-                f"{NOT_IMPLANTED} not implanted: the undefended ASR is under {wording.percent(self.gate, 0)} %; "
-                "a defense proves nothing there."
+                f"{NOT_IMPLANTED} not implanted: the undefended ASR is below {wording.percent(self.gate, 0)} %, "
+                "so the row is not evidence for any defense."
             )
         if UNKNOWN_IMPLANT in marks:
             notes.append(
-                f"{UNKNOWN_IMPLANT} no undefended result in this row: whether the attack was implanted is not known."
+                f"{UNKNOWN_IMPLANT} unknown whether the attack was implanted: the row has no undefended result."
             )
         failed = self._failures()
         if failed:
             more = f"; and {len(failed) - LISTED_FAILURES} more" if len(failed) > LISTED_FAILURES else ""
-            notes.append("Without a result: " + "; ".join(failed[:LISTED_FAILURES]) + more + ".")
-        short = self.labels.spelled_out(self.group.columns)
+            notes.append("Cells without a result: " + "; ".join(failed[:LISTED_FAILURES]) + more + ".")
+        short = self.labels.abbreviations(self.group.columns)
         if short:
-            notes.append(f"In this table {'; '.join(short)}.")
+            notes.append(f"In this table, {'; '.join(short)}.")
         if self.clock.device:
             notes.append(
-                f"Wall-clock on {self.clock.device} only: what the cell would cost alone, shared stages included."
+                f"Wall-clock time is measured on {self.clock.device} only. It is the time the cell would take alone, "
+                "including shared stages."
             )
         precisions = {
             p
@@ -211,12 +220,12 @@ class _Builder:
             if isinstance(p := (r.get("env") or {}).get("precision"), str)
         }
         if len(precisions) > 1:
-            notes.append(f"Precision classes are mixed in this table: {', '.join(sorted(precisions))}.")
+            notes.append(f"This table mixes precision classes: {', '.join(sorted(precisions))}.")
         return notes
 
     def _failures(self) -> list[str]:
-        """Cells without a result, in words, seeds of one cell that ended alike together."""
-        told = []
+        """Describe the cells without a result. Seeds of one cell with the same outcome share a description."""
+        descriptions = []
         for row in self.group.rows:
             for column in self.group.columns:
                 ends: dict[str, list[int]] = {}
@@ -228,21 +237,21 @@ class _Builder:
                 for end, seeds in ends.items():
                     plural = "s" if len(seeds) > 1 else ""
                     named = f"{self.labels(row)} {wording.TIMES} {self.labels(column)}"
-                    told.append(f"{named} seed{plural} {', '.join(map(str, seeds))}: {end}")
-        return told
+                    descriptions.append(f"{named} seed{plural} {', '.join(map(str, seeds))}: {end}")
+        return descriptions
 
 
 def dataset_table(group: Group, labels: Labels, clock: Clock, *, gate: float, paper: bool) -> Table:
-    """The table of one data set, model and recipe."""
+    """Build the table of one data set, model and recipe."""
     builder = _Builder(group, labels, clock, gate, paper)
     table = Table(
         key="",
         title=scale_text(group.scale, labels),
         stub="Attack",
         columns=builder.columns(),
-        rows=[*(builder.body(row) for row in group.rows), *builder.averages(), *builder.feet()],
+        rows=[*(builder.body(row) for row in group.rows), *builder.average_rows(), *builder.footer_rows()],
         tag=group.scale.dataset.name,
     )
-    table.lead = [f"Mean over {wording.seeds_text([builder.usual_n])} unless a cell says otherwise."]
+    table.lead = [f"Mean over {wording.seeds_text([builder.usual_seeds])} unless a cell says otherwise."]
     table.notes = builder.notes(table)
     return table

@@ -1,4 +1,4 @@
-"""Results in one file: jsonl, csv or zip."""
+"""Export results as one jsonl, csv or zip file."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from benchbd.storage import results_file as checked
 from benchbd.storage.record_schema import Record
 
 LEFT_OUT = ("spec", "notes", "sources", "artifacts")
-"""Fields that are trees of their own; they are in the jsonl."""
+"""Nested fields that the csv leaves out; the jsonl has them."""
 
 
 def flat(record: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """A record as one level of plain values: ``time.total``, ``params.attack.rate``; lists as JSON."""
+    """Flatten a record into plain values such as ``time.total`` and ``params.attack.rate``; lists become JSON."""
     found: dict[str, Any] = {}
     for key, value in record.items():
         if not prefix and key in LEFT_OUT:
@@ -33,17 +33,17 @@ def flat(record: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _inert(value: Any) -> Any:
-    """Text that a spreadsheet would run as a formula gets an apostrophe in front."""
+    """Put an apostrophe before text that a spreadsheet would run as a formula."""
     return f"'{value}" if isinstance(value, str) and value[:1] in ("=", "@", "+", "-", "\t", "\r") else value
 
 
 def as_jsonl(records: Sequence[Record], target: Path, output: Path) -> None:
-    """One whole record a line."""
+    """Write one record per line."""
     checked.write(records, target)
 
 
 def as_csv(records: Sequence[Record], target: Path, output: Path) -> None:
-    """One row a cell; columns are all fields that any record has."""
+    """Write one row per cell; the columns are all fields that any record has."""
     rows = [flat(record) for record in records]
     fields = list(dict.fromkeys(name for row in rows for name in row))
     text = io.StringIO()
@@ -55,7 +55,7 @@ def as_csv(records: Sequence[Record], target: Path, output: Path) -> None:
 
 
 def as_zip(records: Sequence[Record], target: Path, output: Path) -> None:
-    """Records, their logs and the leaderboard."""
+    """Write the records, their logs and the leaderboard."""
     with atomic_file(target) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("results.jsonl", checked.lines(records))
         archive.writestr("leaderboard.md", board(records).render("md"))

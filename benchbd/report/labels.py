@@ -1,4 +1,4 @@
-"""Short names for components and recipes: only what differs from the defaults is said."""
+"""Short labels for components and recipes, which show only differences from the defaults."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from benchbd.errors import BenchbdError
 
 Defaults = Callable[[str, str], Mapping[str, Any] | None]
 LONG_LABEL = 24
-"""Characters from which a column is headed by the bare name, its parameters told below the table."""
+"""Longer column labels are shortened to the bare name; a note below the table gives the parameters."""
 
 
 class Variant(NamedTuple):
-    """One component with its parameters. ``params`` is their JSON, so that variants compare and hash."""
+    """A component with its parameters. ``params`` is JSON, which makes variants comparable and hashable."""
 
     kind: str
     name: str
@@ -28,23 +28,23 @@ class Variant(NamedTuple):
         return json.loads(self.params)  # type: ignore[no-any-return]
 
 
-_made: dict[tuple[str, str, str], Variant] = {}
+_variants: dict[tuple[str, str, str], Variant] = {}
 
 
 def variant(record: Mapping[str, Any], kind: str) -> Variant:
-    """The record's component of a kind (dataset, model, attack or defense)."""
+    """A record's component of one kind (dataset, model, attack or defense)."""
     params = (record.get("params") or {}).get(kind) or {}
-    # Many records share few variants, and repr is faster than JSON: equal reprs have equal JSON.
+    # Many records share few variants, and repr is faster than JSON. Equal reprs have equal JSON.
     key = (kind, record[kind], repr(params))
-    found = _made.get(key)
+    found = _variants.get(key)
     if found is None:
-        found = _made[key] = Variant(kind, record[kind], json.dumps(params, sort_keys=True))
+        found = _variants[key] = Variant(kind, record[kind], json.dumps(params, sort_keys=True))
     return found
 
 
 @functools.cache
 def registered(kind: str, name: str) -> dict[str, Any] | None:
-    """Defaults of a plugin that is known here, None for one that is not (its record may come from elsewhere)."""
+    """Default parameters of a registered plugin; None for an unknown one, whose record may come from elsewhere."""
     from benchbd.core import params
     from benchbd.plugins import registry
 
@@ -67,12 +67,12 @@ def value_text(value: Any) -> str:
 class Labels:
     """Short labels for the variants of a set of records.
 
-    Parameters equal to the plugin's defaults are left out. Where a plugin is unknown here, those are named that vary
-    among the records.
+    A label leaves out parameters equal to the plugin's defaults. If the plugin is unknown, the label names the
+    parameters that vary among the records.
 
     Args:
-        variants: every variant that will be labelled.
-        defaults: (kind, name) -> defaults, or None where they are unknown.
+        variants: every variant to label.
+        defaults: (kind, name) -> defaults, or None if the plugin is unknown.
     """
 
     def __init__(self, variants: Iterable[Variant], defaults: Defaults = registered) -> None:
@@ -85,7 +85,7 @@ class Labels:
                 seen.setdefault(key, set()).add(json.dumps(value))
 
     def changed(self, item: Variant) -> dict[str, Any]:
-        """The parameters worth naming, by name."""
+        """The parameters that the label shows, by name."""
         defaults = self._defaults(item.kind, item.name)
         values = item.values()
         if defaults is not None:
@@ -95,31 +95,31 @@ class Labels:
         return {k: v for k, v in values.items() if len(seen.get(k, ())) > 1}
 
     def __call__(self, item: Variant) -> str:
-        """``lfd`` or ``lfd(beta=0)``; the same text that ``--filter`` takes."""
+        """The label, such as ``lfd`` or ``lfd(beta=0)``; ``--filter`` takes the same text."""
         if item not in self._texts:
             inner = ",".join(f"{k}={value_text(v)}" for k, v in self.changed(item).items())
             self._texts[item] = f"{item.name}({inner})" if inner else item.name
         return self._texts[item]
 
     def heading(self, item: Variant, among: Iterable[Variant]) -> str:
-        """The label over a column: the bare name where the label is long and it is the only variant of that name."""
+        """A column's heading: the bare name if the label is long and no other variant has that name, else the label."""
         text = self(item)
-        alone = sum(other.name == item.name for other in set(among)) == 1
-        return item.name if alone and len(text) > LONG_LABEL else text
+        unique = sum(other.name == item.name for other in set(among)) == 1
+        return item.name if unique and len(text) > LONG_LABEL else text
 
-    def spelled_out(self, among: Iterable[Variant]) -> list[str]:
-        """``lfd is lfd(teacher=...)`` for every heading that says less than the label."""
+    def abbreviations(self, among: Iterable[Variant]) -> list[str]:
+        """``lfd is lfd(teacher=...)`` for every heading shorter than its label."""
         items = list(dict.fromkeys(among))
         return [f"{i.name} is {self(i)}" for i in items if self.heading(i, items) != self(i)]
 
 
 @functools.cache
 def recipe_text(recipe: str) -> str:
-    """``20 epochs, lr=0.01`` from a recipe's JSON: the epochs, then what is not as in the paper."""
+    """``20 epochs, lr=0.01`` from a recipe's JSON: the epochs, then all differences from the paper's recipe."""
     given = json.loads(recipe)
-    usual = Recipe().spec()
+    default = Recipe().spec()
     parts = [f"{given['epochs']} epoch{'' if given['epochs'] == 1 else 's'}"] if "epochs" in given else []
     parts += [
-        f"{k}={value_text(v)}" for k, v in given.items() if k != "epochs" and usual.get(k, dataclasses.MISSING) != v
+        f"{k}={value_text(v)}" for k, v in given.items() if k != "epochs" and default.get(k, dataclasses.MISSING) != v
     ]
     return ", ".join(parts)

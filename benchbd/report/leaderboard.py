@@ -1,4 +1,4 @@
-"""The leaderboard: from records to tables, from tables to text in any format."""
+"""Build the leaderboard's tables from records."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from benchbd.report import published
 from benchbd.report.board import GATE, Board
 from benchbd.report.dataset_table import dataset_table
-from benchbd.report.groups import group
+from benchbd.report.groups import group_records
 from benchbd.report.labels import Defaults, Labels, registered
 from benchbd.report.summary import summary_table
 from benchbd.report.timing import Clock
@@ -22,23 +22,23 @@ def board(
     title: str = "Leaderboard",
     defaults: Defaults = registered,
 ) -> Board:
-    """Make the leaderboard of some records.
+    """Build the leaderboard from records.
 
     Args:
         records: checked records (see :mod:`benchbd.storage.results_file`).
-        gate: undefended ASR below which a row is marked as not implanted.
-        paper: add the paper's value and the difference to each cell, and the verdicts on its claims.
-        title: what stands at the top.
-        defaults: a plugin's default parameters, by kind and name; what equals them is not named.
+        gate: rows with an undefended ASR below this are marked as not implanted.
+        paper: add the paper's value and the difference to each cell, and verdicts on the paper's claims.
+        title: heading of the whole board.
+        defaults: a plugin's default parameters, by kind and name; labels leave out parameters equal to them.
     """
     found = list(records)
-    grouping = group(found, published.order(1), published.order(2), published.order(0))
+    grouping = group_records(found, published.order(1), published.order(2), published.order(0))
     labels = Labels(grouping.variants(), defaults)
     tables = []
-    for here in grouping.groups:
-        clock = Clock(here)
-        tables.append(dataset_table(here, labels, clock, gate=gate, paper=paper))
-        tables.append(summary_table(here, labels, clock))
+    for group in grouping.groups:
+        clock = Clock(group)
+        tables.append(dataset_table(group, labels, clock, gate=gate, paper=paper))
+        tables.append(summary_table(group, labels, clock))
     if paper:
         from benchbd.report.paper.verdicts import verdict_table
 
@@ -47,5 +47,5 @@ def board(
         table.key = f"table-{number}"
         table.check()
     notes = list(grouping.left_out)
-    notes.append(f"An attack counts as implanted from an undefended ASR of {100 * gate:.0f} % on.")
+    notes.append(f"An attack counts as implanted if its undefended ASR is at least {100 * gate:.0f} %.")
     return Board(tables, found, labels, gate, paper, title, notes=notes)

@@ -1,8 +1,8 @@
-"""What evaluator-side probes left in the records: losses of clean and poisoned samples by epoch, t-SNE points.
+"""Results of evaluator-side probes in the records: losses of clean and poisoned samples by epoch, t-SNE points.
 
-A probe is ``notes.probe`` of a record: ``epochs``, ``clean_mean``, ``poison_mean`` and ``poison_over_clean_mean`` (how
-many poisoned samples have a loss above the clean samples' mean), lists of one length. ``notes.tsne`` holds ``xy``,
-``poison`` and ``label`` of the plotted samples, and the ``epoch`` after which their features were taken.
+A record's ``notes.probe`` holds four lists of equal length: ``epochs``, ``clean_mean``, ``poison_mean`` and
+``poison_over_clean_mean`` (the number of poisoned samples with a loss above the clean samples' mean). ``notes.tsne``
+holds ``xy``, ``poison`` and ``label`` of the plotted samples, and the ``epoch`` after which their features were taken.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from benchbd.report.groups import UNDEFENDED, Group, Scale
 from benchbd.report.labels import Variant
 
 SCORED_EPOCH = 5
-"""The epoch the paper counts poisoned samples at (LfD Figure 2)."""
+"""The epoch at which the paper counts poisoned samples (LfD Figure 2)."""
 
 
 class Curve(NamedTuple):
-    """Losses by epoch of one network on one attack, mean over seeds."""
+    """Losses by epoch of one network on one attack, averaged over seeds."""
 
     scale: Scale
     attack: Variant
@@ -27,12 +27,12 @@ class Curve(NamedTuple):
     clean: list[float]
     poison: list[float]
     over: list[float]
-    """Share of the poisoned samples above the clean mean, NaN where the number poisoned is unknown."""
+    """Share of poisoned samples above the clean mean; NaN if the number of poisoned samples is unknown."""
     over_count: list[float]
     seeds: int
 
     def at(self, epoch: int) -> int | None:
-        """Position of an epoch, or of the last one before it; None where all are later."""
+        """Index of an epoch, or of the last epoch before it; None if all are later."""
         before = [i for i, e in enumerate(self.epochs) if e <= epoch]
         return before[-1] if before else None
 
@@ -46,7 +46,7 @@ def _numbers(value: Any) -> list[float] | None:
 
 
 def probe_of(record: Mapping[str, Any]) -> dict[str, list[float]] | None:
-    """The record's probe, None where it has none that can be read."""
+    """The record's probe; None if it is missing or malformed."""
     probe = (record.get("notes") or {}).get("probe")
     if not isinstance(probe, Mapping):
         return None
@@ -70,7 +70,7 @@ def _mean(rows: list[list[float]]) -> list[float]:
 
 
 def curves(groups: Iterable[Group]) -> list[Curve]:
-    """Every probed undefended training, seeds averaged over the epochs that all of them have."""
+    """The curve of every probed undefended training, averaged over seeds on the epochs that all seeds have."""
     found = []
     for group in groups:
         for row in group.attacks():
@@ -92,9 +92,9 @@ def _curve(scale: Scale, attack: Variant, probed: list[tuple[dict[str, Any], dic
         "share": [],
     }
     for record, probe in probed:
-        place = {epoch: i for i, epoch in enumerate(probe["epochs"])}
+        index_of = {epoch: i for i, epoch in enumerate(probe["epochs"])}
         for key in ("clean_mean", "poison_mean", "poison_over_clean_mean"):
-            picked[key].append([probe[key][place[e]] for e in shared])
+            picked[key].append([probe[key][index_of[e]] for e in shared])
         count = (record.get("poison") or {}).get("count") or math.nan
         picked["share"].append([v / count for v in picked["poison_over_clean_mean"][-1]])
     clean, poison, over, share = (_mean(rows) for rows in picked.values())
@@ -102,7 +102,7 @@ def _curve(scale: Scale, attack: Variant, probed: list[tuple[dict[str, Any], dic
 
 
 class Points(NamedTuple):
-    """A t-SNE picture: positions (n, 2), which are poisoned, their labels."""
+    """A t-SNE picture: positions (n, 2), poison flags (n), labels (n)."""
 
     scale: Scale
     attack: Variant
@@ -114,7 +114,7 @@ class Points(NamedTuple):
 
 
 def points(groups: Iterable[Group]) -> list[Points]:
-    """The t-SNE picture of the first seed that has one, for each network and attack."""
+    """The t-SNE picture of each network and attack, from the first seed that has one."""
     found = []
     for group in groups:
         for row in group.attacks():
@@ -139,11 +139,11 @@ def _fits(note: Mapping[str, Any]) -> bool:
 
 
 def purity(picture: Points, neighbours: int = 10) -> tuple[float, float]:
-    """How clustered a picture is: share of like samples among the nearest neighbours.
+    """Measure how clustered a picture is: the share of like samples among the nearest neighbours.
 
     Returns:
-        For clean samples the share of neighbours that are clean and carry the same label, for poisoned ones the
-        share that are poisoned. NaN where a kind is absent.
+        For clean samples, the share of neighbours that are clean and have the same label; for poisoned samples, the
+        share that are poisoned. NaN if the picture has no such samples.
     """
     import numpy as np
 
@@ -152,16 +152,16 @@ def purity(picture: Points, neighbours: int = 10) -> tuple[float, float]:
     k = min(neighbours, len(xy) - 1)
     if k < 1:
         return math.nan, math.nan
-    alike = np.empty(len(xy))
+    like_share = np.empty(len(xy))
     for start in range(0, len(xy), 512):
         part = xy[start : start + 512]
         distance = ((part[:, None, :] - xy[None, :, :]) ** 2).sum(-1)
         distance[np.arange(len(part)), np.arange(start, start + len(part))] = np.inf
         near = np.argpartition(distance, k - 1, axis=1)[:, :k]
-        alike[start : start + len(part)] = (kind[near] == kind[start : start + len(part), None]).mean(1)
-    clean, poison = alike[kind >= 0], alike[kind < 0]
+        like_share[start : start + len(part)] = (kind[near] == kind[start : start + len(part), None]).mean(1)
+    clean, poison = like_share[kind >= 0], like_share[kind < 0]
     return float(clean.mean()) if len(clean) else math.nan, float(poison.mean()) if len(poison) else math.nan
 
 
 SMALLER = {"resnet18": "resnet-s", "vgg11": "vgg-s", "lenet": "lenet-s", "mobilenetv2": "mobilenetv2-s"}
-"""Each network's low-capacity relative (LfD section 5.3)."""
+"""Each network's low-capacity counterpart (LfD section 5.3)."""

@@ -1,4 +1,4 @@
-"""What the reference paper published (LfD 2024, Table 2), and where a measured cell may stand beside it."""
+"""The reference paper's results (LfD 2024, Table 2), and which measured cells are comparable with them."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from benchbd.report.groups import Group, Scale
 from benchbd.report.labels import Labels, Variant, recipe_text, value_text
 
 STUDENTS = {"cifar10": "resnet18", "gtsrb": "resnet18", "imagenet-subset": "resnet34"}
-"""The network each data set's rows were trained with (LfD section 5)."""
+"""The paper's network for each data set (LfD section 5)."""
 
 STATED: dict[tuple[str, str], dict[str, Any]] = {
     ("lfd", "cifar10"): {"alpha": 0.15, "beta": 1e-3, "mode": "weighted", "teacher": "resnet-s"},
     ("lfd", "gtsrb"): {"alpha": 0.2, "beta": 3e-3, "mode": "weighted", "teacher": "resnet-s"},
     ("lfd", "imagenet-subset"): {"alpha": 0.15, "beta": 1e-3, "mode": "weighted", "teacher": "resnet-s"},
 }
-"""Parameters the paper gives for a defense on a data set (LfD section 5): a column with others is another method."""
+"""Parameters the paper gives for a defense on a data set (LfD section 5). Others make it a different method."""
 
 
 class Published(NamedTuple):
-    """One cell of the paper's Table 2, as fractions."""
+    """One cell of the paper's Table 2; both metrics are fractions."""
 
     ca: float
     asr: float
@@ -57,7 +57,7 @@ def as_stated(column: Variant, dataset: str) -> bool:
 
 
 def _nearest(variants: list[Variant], labels: Labels) -> set[Variant]:
-    """Of each name's variants those with the fewest parameters changed."""
+    """The variants of each name with the fewest changed parameters."""
     fewest: dict[str, int] = {}
     for item in variants:
         count = len(labels.changed(item))
@@ -66,11 +66,11 @@ def _nearest(variants: list[Variant], labels: Labels) -> set[Variant]:
 
 
 class PublishedComparison:
-    """Which cells of a group stand beside which published ones.
+    """Pairs the cells of a group with the paper's.
 
-    A table is compared where its data set is in the paper and its network is one of the paper's students. A defense
-    is compared where it has the parameters the paper gives for it; of several such columns, as of several rows of
-    one attack, those nearest to the defaults are. Everything else that differs is stated, not hidden.
+    A table is compared if its data set is in the paper and its network is one of the paper's students. A defense is
+    compared if it has the parameters that the paper gives for it. Among several such columns, and among several rows
+    of one attack, those nearest to the defaults are compared. The tables list all other differences.
     """
 
     def __init__(self, group: Group, labels: Labels) -> None:
@@ -81,32 +81,32 @@ class PublishedComparison:
         self._rows = _nearest(group.rows, labels) if known else set()
 
     def compared_columns(self) -> list[Variant]:
-        """The defenses that stand beside the paper's, in a stable order."""
+        """The defenses compared with the paper's, in a stable order."""
         return sorted(self._columns)
 
     def published(self, row: Variant, column: Variant) -> Published | None:
-        """The paper's numbers for a cell, None where it has none."""
+        """The paper's numbers for a cell; None if the paper has none or the cell is not comparable."""
         if row not in self._rows or column not in self._columns:
             return None
         return table2().get((self.dataset, row.name, column.name))
 
 
 def scale_differences(scale: Scale, labels: Labels, network: str | None = None) -> list[str]:
-    """What a table's scale has otherwise than the paper's, one short phrase each; empty where nothing is.
+    """List how a table's scale differs from the paper's, one short phrase each.
 
     Args:
-        scale: what was measured.
-        labels: how its parts are named.
-        network: the paper's, where it is not the data set's student.
+        scale: scale of the measurement.
+        labels: labels of its components.
+        network: the paper's network, if it is not the data set's student.
     """
     found = []
     if labels.changed(scale.dataset):
-        found.append(f"{labels(scale.dataset)}, paper all images")
+        found.append(f"{labels(scale.dataset)} (paper: all images)")
     if scale.dataset.name == "imagenet-subset":
-        found.append("class list, paper's is not published")
+        found.append("class list (the paper's is not published)")
     student = network or STUDENTS.get(scale.dataset.name)
     if student and labels(scale.model) != student:
-        found.append(f"{labels(scale.model)}, paper {student}")
+        found.append(f"{labels(scale.model)} (paper: {student})")
     found += _recipe_differences(scale.recipe)
     return found
 
@@ -116,11 +116,11 @@ def _recipe_differences(recipe: str) -> list[str]:
     import json
 
     given: Mapping[str, Any] = json.loads(recipe)
-    usual = Recipe().spec()
+    default = Recipe().spec()
     return [
-        f"{key.replace('_', ' ')} {value_text(given[key])}, paper {value_text(usual[key])}"
-        for key in usual
-        if key in given and given[key] != usual[key]
+        f"{key.replace('_', ' ')} {value_text(given[key])} (paper: {value_text(default[key])})"
+        for key in default
+        if key in given and given[key] != default[key]
     ]
 
 

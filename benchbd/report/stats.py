@@ -1,8 +1,8 @@
-"""The statistics of the board, and their limits.
+"""The board's statistics and their limits.
 
-Every number is a mean over seeds with a two-sided 95 % t-interval of that mean: it says how far another draw of
-seeds may lie, and nothing of the finite test set or of other data sets. One seed has no interval. Two columns are
-told apart by the paired differences of the seeds they share; no correction is made for looking at many rows.
+Every number is a mean over seeds with a two-sided 95 % t-interval. The interval covers the variation between seeds. It
+does not cover the finite test set or other data sets. A single seed has no interval. Two columns are compared by
+their paired differences over common seeds, without correction for multiple comparisons.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 LEVEL = 0.95
 RESOLUTION = 5e-5
-"""Half of the last shown digit (0.01 %): what is shown as equal is not called different."""
+"""Half of the last shown digit (0.01 %). Smaller differences do not count, since both values may look the same."""
 
 
 class Mean(NamedTuple):
@@ -25,7 +25,7 @@ class Mean(NamedTuple):
     n: int
 
 
-# Entry d - 1 is for d degrees of freedom. A table, because importing scipy costs more than the whole leaderboard.
+# Entry d - 1 is for d degrees of freedom. This is a table because importing scipy takes longer than the leaderboard.
 _QUANTILES = (
     12.7062047362, 4.30265272975, 3.18244630528, 2.7764451052, 2.57058183564, 2.44691185114, 2.36462425159,
     2.3060041352, 2.2621571628, 2.22813885199, 2.20098516009, 2.17881282967, 2.16036865646, 2.14478668792,
@@ -37,7 +37,7 @@ _QUANTILES = (
 
 @functools.cache
 def t_quantile(freedom: int) -> float:
-    """The t value that a two-sided 95 % interval with so many degrees of freedom reaches to."""
+    """The t value of a two-sided 95 % interval with ``freedom`` degrees of freedom."""
     if freedom <= len(_QUANTILES):
         return _QUANTILES[freedom - 1]
     from scipy.special import stdtrit  # type: ignore[import-untyped,unused-ignore]
@@ -46,7 +46,7 @@ def t_quantile(freedom: int) -> float:
 
 
 def mean_of(values: Iterable[float]) -> Mean | None:
-    """Mean and interval of some values, None where there are none."""
+    """Mean and interval of the values. Return None if there are no values."""
     given = list(values)
     n = len(given)
     if n == 0:
@@ -59,14 +59,15 @@ def mean_of(values: Iterable[float]) -> Mean | None:
 
 
 def difference(a: Mapping[int, float], b: Mapping[int, float]) -> Mean | None:
-    """Mean and interval of ``a - b`` over the seeds both have."""
+    """Mean and interval of ``a - b`` over the seeds that both have."""
     return mean_of(a[seed] - b[seed] for seed in sorted(a.keys() & b.keys()))
 
 
 def separable(a: Mapping[int, float], b: Mapping[int, float]) -> bool | None:
     """Whether ``a`` and ``b`` (values by seed) differ: the 95 % interval of their paired difference excludes 0.
 
-    None where fewer than two seeds are shared: then nothing can be said. Differences too small to be shown are none.
+    Return None if they share fewer than two seeds, which gives no interval. A difference too small to be shown does
+    not count.
     """
     found = difference(a, b)
     if found is None or found.half is None:
@@ -75,15 +76,15 @@ def separable(a: Mapping[int, float], b: Mapping[int, float]) -> bool | None:
 
 
 def best(columns: Mapping[int, Mapping[int, float]], *, higher: bool) -> set[int]:
-    """Which columns share the best value of a row.
+    """Find the columns that share the best value of a row.
 
     Args:
-        columns: values by seed, by the column's number. Only columns that compete.
-        higher: True where more is better.
+        columns: values by seed of each competing column, keyed by the column's number.
+        higher: True if higher is better.
 
     Returns:
-        The column with the best mean and all that cannot be told from it by :func:`separable`. Empty where the
-        best mean rests on one seed, which is no evidence of being best, or where nothing competes with it.
+        The column with the best mean and all columns that are not :func:`separable` from it. Empty if the best mean
+        rests on a single seed, which is not evidence, or if it has no rival.
     """
     means = {key: math.fsum(v.values()) / len(v) for key, v in columns.items() if v}
     if len(means) < 2:

@@ -1,4 +1,4 @@
-"""Each defense in one line: accuracy, attack success, detection and cost relative to no defense."""
+"""The summary table, one row per defense: accuracy, attack success, detection, and cost relative to no defense."""
 
 from __future__ import annotations
 
@@ -60,29 +60,29 @@ def _auroc(group: Group, column: Variant) -> TableCell:
             rows[row] = sum(values) / len(values)
     found = stats.mean_of(rows.values())
     if found is None:
-        return TableCell(wording.UNDEFINED, note="suspects no samples")
+        return TableCell(wording.UNDEFINED, note="the defense suspects no samples")
     return TableCell(f"{found.mean:.3f}", found.mean, n=found.n, note=f"mean over {found.n} attacks")
 
 
 def _whole_recipe(counts: dict[str, float]) -> float:
-    """Trainings that run the whole recipe on a network of full size: feature models are such, teachers are not."""
+    """Number of trainings that run the whole recipe on a full-size network: feature models count, teachers do not."""
     return counts.get("full", 0.0) + counts.get("feature-model", 0.0)
 
 
 def _trainings(group: Group, column: Variant) -> tuple[TableCell, TableCell]:
-    mine = trainings(group, column)
-    plain = group.undefended()
-    base = _whole_recipe(trainings(group, plain)) if plain else 0.0
-    if not mine:
+    counts = trainings(group, column)
+    undefended = group.undefended()
+    base = _whole_recipe(trainings(group, undefended)) if undefended else 0.0
+    if not counts:
         return TableCell(wording.UNDEFINED), TableCell(wording.UNDEFINED)
-    order = sorted(mine, key=lambda kind: (kind != "full", kind))
-    text = " + ".join(f"{mine[kind]:.3g} {kind}" for kind in order)
-    ratio = _whole_recipe(mine) / base if base else None
+    order = sorted(counts, key=lambda kind: (kind != "full", kind))
+    text = " + ".join(f"{counts[kind]:.3g} {kind}" for kind in order)
+    ratio = _whole_recipe(counts) / base if base else None
     return TableCell(text), TableCell(f"{ratio:.2f}", ratio) if ratio is not None else TableCell(wording.UNDEFINED)
 
 
 def summary_table(group: Group, labels: Labels, clock: Clock) -> Table:
-    """The summary of one data set's table; averages are over its attacks, coverage beside them."""
+    """The summary of one data set's table, with averages over its attacks and their coverage."""
     rows: list[Row] = []
     for column in group.columns:
         control = column in group.controls
@@ -103,12 +103,12 @@ def summary_table(group: Group, labels: Labels, clock: Clock) -> Table:
         rows.append(Row(labels.heading(column, group.columns), cells, rule=first, tag=column.name))
     _bold(group, rows)
     notes = [
-        "Averages over different attacks (see Attacks) do not compare; controls stand below the line.",
-        "Full trainings count feature models, which run the whole recipe too; teachers and fine-tunings are left out.",
+        "Averages over different attacks (see Attacks) are not comparable. Controls stand below the line.",
+        "Full trainings include feature models, which also run the whole recipe, but not teachers or fine-tuning.",
     ]
     if clock.device:
         notes.append(
-            f"Time relative to no defense: cells of the same attack and seed that both finished on {clock.device}."
+            f"Time is relative to no defense, over cell pairs (same attack and seed) that finished on {clock.device}."
         )
     tag = group.scale.dataset.name
     title = f"Summary by defense: {scale_text(group.scale, labels)}"
@@ -116,7 +116,7 @@ def summary_table(group: Group, labels: Labels, clock: Clock) -> Table:
 
 
 def _bold(group: Group, rows: list[Row]) -> None:
-    """Best means among defenses that cover the same attacks without a failure."""
+    """Mark the best means, if all competing defenses cover the same attacks; those with failures cannot win."""
     competing = [i for i, c in enumerate(group.columns) if c not in group.controls and c.name != UNDEFENDED]
     covers = {frozenset(r for r in group.attacks() if group.entry(r, group.columns[i]).values("ca")) for i in competing}
     if len(covers - {frozenset()}) != 1:

@@ -1,4 +1,4 @@
-"""The one table model. Every format (markdown, csv, json, latex, html) is a rendering of these and of nothing else."""
+"""The table model that every format (markdown, csv, json, latex, html) renders."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ class TableCell:
     """One entry of a table.
 
     Attributes:
-        display: what is read: ``92.01 ± 0.30``, ``oom``.
-        value: the number behind it (accuracies as fractions, times in seconds), None where there is none.
-        interval: half the width of the 95 % t-interval of ``value``, None where there is none.
-        n: how many seeds (in averages: rows) the value rests on.
-        best: shares the best value of its row.
-        published: the paper's value for this cell, on the scale of ``value``.
+        display: text shown, such as ``92.01 ± 0.30`` or ``oom``.
+        value: the number shown (accuracies as fractions, times in seconds); None for text.
+        interval: half the width of the 95 % t-interval of ``value``; None without an interval.
+        n: number of seeds behind the value; in averages, of rows.
+        best: whether the value is the best of its row or not separable from the best.
+        published: the paper's value for this cell, in the unit of ``value``.
         extra: a second line under ``display``.
-        note: what to say about the cell at length.
-        href: where the cell leads.
+        note: longer explanation of the cell.
+        href: target of the cell's link.
         records: ids of the records behind it.
-        span: columns it takes; the cells it covers are left out of the row.
+        span: number of columns the cell fills; the row has no cells for the further columns.
     """
 
     display: str = ""
@@ -39,7 +39,7 @@ class TableCell:
 
 @dataclass(slots=True)
 class Column:
-    """One column. ``group`` stands above neighbours that share it; ``direction`` says what is better."""
+    """One column. Neighbours with the same ``group`` share its heading; ``direction`` is the better direction."""
 
     label: str
     group: str = ""
@@ -47,9 +47,9 @@ class Column:
     unit: Literal["fraction", "seconds", "ratio", "count", ""] = ""
     control: bool = False
     rule: bool = False
-    """A line stands before this column."""
+    """Whether a line precedes this column."""
     tag: str = ""
-    """What the column is of, by plain name (the defense), for filters."""
+    """Plain name of the column's defense, for filters."""
 
     @property
     def heading(self) -> str:
@@ -59,22 +59,22 @@ class Column:
 
 @dataclass(slots=True)
 class Row:
-    """One row: ``label`` in front, cells whose spans fill the columns."""
+    """One row: a label, then cells whose spans fill the columns."""
 
     label: str
     cells: list[TableCell]
     kind: Literal["body", "average", "foot"] = "body"
     mark: str = ""
-    """A sign behind the label, explained in the table's notes."""
+    """A sign after the label; the table's notes explain it."""
     rule: bool = False
-    """A line stands before this row."""
+    """Whether a line precedes this row."""
     tag: str = ""
-    """What the row is of, by plain name (the attack), for filters."""
+    """Plain name of the row's attack or defense, for filters."""
 
 
 @dataclass(slots=True)
 class Table:
-    """A table with its title, what stands above it (``lead``) and below it (``notes``)."""
+    """A table with its title, the lines above it (``lead``) and the notes below it. ``stub`` heads the labels."""
 
     key: str
     title: str
@@ -84,12 +84,16 @@ class Table:
     lead: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     level: int = 2
-    """Depth of the title: 2 for a data set's table, 3 for what belongs to it."""
+    """Heading level: 2 for a data set's table, 3 for a table that belongs to it."""
     tag: str = ""
-    """The data set, by plain name, for filters."""
+    """Plain name of the data set, for filters."""
 
     def check(self) -> None:
-        """Raise ValueError where a row does not fill the columns: every renderer relies on it."""
+        """Check that every row fills the columns, as every renderer assumes.
+
+        Raises:
+            ValueError: a row is too short or too long.
+        """
         for row in self.rows:
             width = sum(cell.span for cell in row.cells)
             if width != len(self.columns):
@@ -97,7 +101,7 @@ class Table:
 
 
 def grid(row: Row) -> list[TableCell]:
-    """The row's cells with an empty one for each further column that a cell spans."""
+    """The row's cells, with an empty cell for each further column that a cell spans."""
     out: list[TableCell] = []
     for cell in row.cells:
         out.append(cell)

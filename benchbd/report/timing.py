@@ -1,4 +1,4 @@
-"""Wall-clock times, compared on one named device only."""
+"""Wall-clock times and training counts. Times are compared on one device only."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ UNKNOWN = "an unnamed device"
 
 
 def device_of(record: Mapping[str, Any]) -> str:
-    """The device a record was measured on, as its environment names it, with the precision class."""
+    """The name of the record's device, with its precision class and GPU share."""
     env = record.get("env") or {}
     device = env.get("device_name") or env.get("device")
     if isinstance(device, Mapping):
         device = device.get("name")
     if not isinstance(device, str) or not device:
         return UNKNOWN
-    told = [device, *(str(env[key]) for key in ("precision",) if env.get(key))]
+    parts = [device, *(str(env[key]) for key in ("precision",) if env.get(key))]
     if env.get("gpu_share"):
-        told.append(f"shared by {env['gpu_share']}")
-    return ", ".join(told)
+        parts.append(f"shared by {env['gpu_share']}")
+    return ", ".join(parts)
 
 
 def total_of(record: Mapping[str, Any]) -> float | None:
-    """Seconds that the cell would have cost alone."""
+    """Seconds the cell would have taken alone; None if unknown."""
     total = (record.get("time") or {}).get("total")
     return float(total) if total is not None else None
 
@@ -37,7 +37,8 @@ class Clock:
     """The times of a group's finished cells.
 
     Attributes:
-        device: the device on which most of them were timed, which all comparisons are made on; None where none was.
+        device: the device that timed the most cells, used for all comparisons. A named device takes precedence over
+            an unnamed one. None if no cell was timed.
     """
 
     def __init__(self, group: Group) -> None:
@@ -52,33 +53,33 @@ class Clock:
         self.device = max(counts, key=lambda name: (name != UNKNOWN, counts[name], name)) if counts else None
 
     def seconds(self, record: Mapping[str, Any]) -> float | None:
-        """A cell's time where it was measured on the device, else None."""
+        """A cell's time in seconds if it was measured on ``device``, else None."""
         device, seconds = self._times.get(record["id"], (None, 0.0))
         return seconds if device is not None and device == self.device else None
 
     def mean(self, column: Variant) -> tuple[float, int] | None:
-        """Mean seconds of a column's cells, and how many those are."""
+        """Mean seconds over a column's timed cells, and the number of those cells."""
         done = (record for row in self._group.rows for record in self._group.entry(row, column).done())
         times = [seconds for record in done if (seconds := self.seconds(record)) is not None]
         return (math.fsum(times) / len(times), len(times)) if times else None
 
     def relative(self, column: Variant) -> tuple[float, int] | None:
-        """Time relative to no defense over the cells both finished: ratio of the sums, number of pairs."""
-        plain = self._group.undefended()
-        if plain is None:
+        """Time relative to no defense over the cells that both finished: ratio of the sums, and number of pairs."""
+        undefended = self._group.undefended()
+        if undefended is None:
             return None
         pairs = []
         for row in self._group.rows:
-            other = {r["seed"]: self.seconds(r) for r in self._group.entry(row, plain).done()}
+            by_seed = {r["seed"]: self.seconds(r) for r in self._group.entry(row, undefended).done()}
             for record in self._group.entry(row, column).done():
-                mine, theirs = self.seconds(record), other.get(record["seed"])
-                if mine is not None and theirs:
-                    pairs.append((mine, theirs))
+                seconds, undefended_seconds = self.seconds(record), by_seed.get(record["seed"])
+                if seconds is not None and undefended_seconds:
+                    pairs.append((seconds, undefended_seconds))
         return (math.fsum(a for a, _ in pairs) / math.fsum(b for _, b in pairs), len(pairs)) if pairs else None
 
 
 def trainings(group: Group, column: Variant) -> dict[str, float]:
-    """Mean number of trainings of each kind that a column's finished cells asked for (some may have been shared)."""
+    """Mean number of trainings by kind that a column's finished cells requested; some may have been shared."""
     total: Counter[str] = Counter()
     cells = 0
     for row in group.rows:

@@ -1,4 +1,4 @@
-"""How numbers and states are written in every table."""
+"""How every table writes numbers and states."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ NOT_RUN = "not run"
 
 
 def percent(fraction: float, digits: int = 2) -> str:
-    """``92.01`` for 0.9201. Never ``-0.00``."""
-    # A half rounds away from zero although its binary fraction may lie a hair below: 6.135 is 6.14, as people round.
+    """``92.01`` for 0.9201; never ``-0.00``."""
+    # Round half away from zero, as people do, though its binary fraction may lie slightly below: 6.135 gives 6.14.
     text = f"{100 * fraction + math.copysign(1e-9, fraction):.{digits}f}"
     return text.lstrip("-").replace("-", "") if float(text) == 0 else text.replace("-", MINUS)
 
 
 def signed(fraction: float) -> str:
-    """``+0.31`` or ``-0.61`` with a true minus sign, in points of a percent."""
+    """``+0.31`` or ``-0.61`` in percentage points, with a true minus sign."""
     text = percent(fraction)
     return text if text.startswith(MINUS) else f"+{text}"
 
 
 def mean_text(found: Mean) -> str:
-    """``92.01 ± 0.30``, ``92.01`` where one value has no interval, ``92.01 ± >100`` where it says nothing at all."""
+    """``92.01 ± 0.30``; ``92.01`` without an interval; ``92.01 ± >100`` if the half width exceeds 100 points."""
     if found.half is None:
         return percent(found.mean)
     return f"{percent(found.mean)} ± {percent(found.half) if found.half <= 1 else '>100'}"
@@ -41,13 +41,13 @@ def duration(seconds: float) -> str:
 
 
 def failures_text(failures: Mapping[str, int]) -> str:
-    """``oom``, ``2 oom, timeout``: failures by name."""
+    """Failures by status: ``oom`` or ``2 oom, timeout``."""
     return ", ".join(f"{n} {name}" if n > 1 else name for name, n in sorted(failures.items()))
 
 
 def needs_text(needs: Sequence[str], control: bool) -> str:
-    """What a defense is handed beyond the poisoned set."""
-    words = {"clean": "clean images", "truth": "sees the truth"}
+    """The inputs a defense needs beyond the poisoned set."""
+    words = {"clean": "clean images", "truth": "ground truth"}
     text = ", ".join(words.get(need, need) for need in needs) or "nothing"
     return f"{text} (control)" if control else text
 
@@ -58,9 +58,9 @@ def first_line(text: Any, limit: int = 110) -> str:
     return line if len(line) <= limit else line[: limit - 1] + "…"
 
 
-def counted(count: int, what: str) -> str:
+def counted(count: int, noun: str) -> str:
     """``1 attack``, ``9 attacks``."""
-    return f"{count} {what}{'' if count == 1 else 's'}"
+    return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
 def seeds_text(counts: Iterable[int]) -> str:

@@ -1,4 +1,4 @@
-"""Invented records: small, exact, and shaped as runs write them."""
+"""Synthetic records: small and exact, in the format that runs write."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ KINDS = ("dataset", "attack", "defense", "model")
 
 
 def full(kind: str, name: str, given: dict[str, Any]) -> dict[str, Any]:
-    """Every parameter of a plugin that is known here, what was given for one that is not."""
+    """Every parameter of a registered plugin; only the given ones for an unknown plugin."""
     try:
         resolved = params.resolve(registry.load(f"{kind}s", name), given, name)
     except BenchbdError:
@@ -47,7 +47,7 @@ def record(
     recipe = Recipe(epochs=epochs).spec()
     spec: dict[str, Any] = {"schema": 1, "recipe": recipe, "seed": seed}
     spec |= {k: {"name": names[k], "version": version, "params": parts[k]} for k in KINDS}
-    made: dict[str, Any] = {
+    result: dict[str, Any] = {
         "id": identity(spec),
         **names,
         "seed": seed,
@@ -75,19 +75,19 @@ def record(
         "spec": spec,
         "sources": {},
     }
-    made |= more
-    if made["status"] != "done":
-        made |= {"ca": None, "asr": None}
-    return made
+    result |= more
+    if result["status"] != "done":
+        result |= {"ca": None, "asr": None}
+    return result
 
 
-def as_published(seeds: int = 2, spread: float = 0.0001) -> list[dict[str, Any]]:
-    """The paper's Table 2 as records: each of its numbers, plus and minus a little by seed."""
-    draw = random.Random(0)
+def as_published(seeds: int = 2, noise: float = 0.0001) -> list[dict[str, Any]]:
+    """The paper's Table 2 as records, each number with a little noise by seed."""
+    rng = random.Random(0)
     found = []
     for (dataset, attack, defense), cell in table2().items():
         for seed in range(seeds):
-            ca, asr = (min(1.0, max(0.0, v + draw.uniform(-spread, spread))) for v in cell)
+            ca, asr = (min(1.0, max(0.0, v + rng.uniform(-noise, noise))) for v in cell)
             lfd = {"defense": {"alpha": 0.2, "beta": 0.003}} if (dataset, defense) == ("gtsrb", "lfd") else {}
             model = "resnet34" if dataset == "imagenet-subset" else "resnet18"
             found.append(record(attack, defense, seed, ca, asr, dataset=dataset, model=model, given=lfd))

@@ -44,7 +44,7 @@ def test_recipe_text_says_epochs_and_differences():
 
 
 def test_a_long_label_heads_its_column_by_name_alone_only_while_no_other_variant_stands_by():
-    """The parameters are told below the table instead; two variants of a name keep their labels apart."""
+    """A note below the table gives the parameters instead. Two variants of one name keep their full labels."""
     import json
 
     from benchbd.report.labels import LONG_LABEL, Labels, Variant
@@ -55,6 +55,6 @@ def test_a_long_label_heads_its_column_by_name_alone_only_while_no_other_variant
     labels = Labels([long, other, none], lambda kind, name: {"teacher": "resnet-s", "teacher_epochs": 20})
     assert len(labels(long)) > LONG_LABEL
     assert labels.heading(long, [none, long]) == "lfd"
-    assert labels.spelled_out([none, long]) == [f"lfd is {labels(long)}"]
+    assert labels.abbreviations([none, long]) == [f"lfd is {labels(long)}"]
     assert labels.heading(long, [none, long, other]) == labels(long)
-    assert labels.spelled_out([none, long, other]) == []
+    assert labels.abbreviations([none, long, other]) == []

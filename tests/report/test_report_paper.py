@@ -56,14 +56,14 @@ def test_failed_cells_still_show_what_the_paper_has(make_record):
 def test_scale_stands_in_the_table(make_record):
     small = {"dataset": {"train": 10000}, "model": {"width": 16}}
     table = board([make_record("bn-g", "lfd", epochs=20, given=small)], paper=True).tables[0]
-    scale = next(r for r in table.rows if r.label == "Scale differs from the paper's in")
+    scale = next(r for r in table.rows if r.label == "Scale differences from the paper")
     assert grid(scale)[0].display == (
-        "cifar10(train=10000), paper all images; resnet18(width=16), paper resnet18; epochs 20, paper 80"
+        "cifar10(train=10000) (paper: all images); resnet18(width=16) (paper: resnet18); epochs 20 (paper: 80)"
     )
     full = board([make_record("bn-g", "lfd")], paper=True).tables[0]
-    assert grid(full.rows[-1])[0].display == "nothing stated"
+    assert grid(full.rows[-1])[0].display == "none"
     data = source([make_record(dataset="imagenet-subset", model="resnet34")])
-    assert scale_differences(data.groups[0].scale, data.labels) == ["class list, paper's is not published"]
+    assert scale_differences(data.groups[0].scale, data.labels) == ["class list (the paper's is not published)"]
 
 
 def compared(records):

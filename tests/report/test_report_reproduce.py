@@ -1,4 +1,4 @@
-"""The command on a record's page: whatever made the record, it makes a cell of the same id."""
+"""The command on a record's page reproduces a cell with the record's id."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def cells_of(text):
 
 
 def record_of(cell):
-    """The part of a record that the command is made of."""
+    """The fields of a record that the command needs."""
     return blank(cell, "done")
 
 

@@ -131,7 +131,7 @@ def test_failures_are_named_in_cell_and_note(make_record):
     assert cell(table, "bn-g", "abl", "CA").display == "killed, timeout"
     assert cell(table, "bn-g", "lfd", "CA").display == "90.00 (n=1; diverged)"
     assert cell(table, "sig", "lfd", "CA").display == "not run"
-    note = next(n for n in table.notes if n.startswith("Without a result"))
+    note = next(n for n in table.notes if n.startswith("Cells without a result"))
     assert f"bn-g {TIMES} ac seeds 0, 1: oom out of memory" in note
     assert "Traceback" not in note
     assert f"bn-g {TIMES} lfd seed 1: diverged epoch 3" in note
@@ -162,8 +162,8 @@ def test_average_says_its_coverage_and_leaves_out_the_clean_row(make_record):
     table = first(records)
     assert cell(table, "Average over attacks", "none", "CA").display == "80.00 (3/3)"
     assert cell(table, "Average over attacks", "lfd", "CA").display == "55.00 (2/3)"
-    assert cell(table, "Average, attacks all have", "ac", "CA").display == "55.00 (2/2)"
-    assert cell(table, "Average, attacks all have", "lfd", "CA").display == "55.00 (2/2)"
+    assert cell(table, "Average, attacks in common", "ac", "CA").display == "55.00 (2/2)"
+    assert cell(table, "Average, attacks in common", "lfd", "CA").display == "55.00 (2/2)"
 
 
 def test_average_has_the_interval_of_the_seeds_averages(make_record):
@@ -188,7 +188,7 @@ def test_averages_over_different_attacks_are_never_best(make_record):
     records += [make_record("bn-g", "lfd", s, ca=0.9) for s in range(2)]
     table = first(records)
     assert not any(c.best for c in row(table, "Average over attacks").cells)
-    assert cell(table, "Average, attacks all have", "lfd", "CA").best
+    assert cell(table, "Average, attacks in common", "lfd", "CA").best
 
 
 def test_wall_clock_is_of_one_device(make_record):
@@ -197,7 +197,7 @@ def test_wall_clock_is_of_one_device(make_record):
     records += [make_record("sig", time={"total": 9000.0}, env=slow)]
     records += [make_record(defense="lfd", time={"total": 5.0}, env=slow)]
     table = first(records)
-    clock = row(table, "Wall-clock of a cell").cells
+    clock = row(table, "Wall-clock time per cell").cells
     assert [c.display for c in clock] == ["60.0 s", DASH]
     assert any("Processor X, cpu-fp32 only" in n for n in table.notes)
 
@@ -206,27 +206,27 @@ def test_needs_are_printed(make_record):
     records = [make_record(), make_record(defense="fine-pruning", needs=["clean"])]
     records += [make_record(defense="oracle", needs=["truth"], control=True)]
     needs = row(first(records), "Needs beyond the poisoned set").cells
-    assert [c.display for c in needs] == ["nothing", "clean images", "sees the truth (control)"]
+    assert [c.display for c in needs] == ["nothing", "clean images", "ground truth (control)"]
 
 
-def test_mixed_precision_is_said(make_record):
+def test_mixed_precision_is_reported(make_record):
     env = {"device": "Processor X", "precision": "cpu-bf16"}
     table = first([make_record(), make_record(seed=1, env=env)])
     assert any("cpu-bf16, cpu-fp32" in n for n in table.notes)
 
 
-def test_newer_plugin_version_counts_and_the_older_is_told(make_record):
-    made = board([make_record(ca=0.1, version=1), make_record(ca=0.9, version=2)])
-    found = cell(made.tables[0], "bn-g", "none", "CA")
+def test_newer_plugin_version_counts_and_the_older_is_reported(make_record):
+    result = board([make_record(ca=0.1, version=1), make_record(ca=0.9, version=2)])
+    found = cell(result.tables[0], "bn-g", "none", "CA")
     assert (found.value, found.n) == (0.9, 1)
-    assert any("older plugin versions" in n for n in made.notes)
+    assert any("older plugin versions" in n for n in result.notes)
 
 
-def test_doubles_count_once_finished_first(make_record):
+def test_duplicates_count_once_finished_first(make_record):
     twin = make_record(ca=0.9) | {"id": "0" * 16}
-    made = board([make_record(status="failed"), twin])
-    assert cell(made.tables[0], "bn-g", "none", "CA").display == "90.00"
-    assert any("there twice" in n for n in made.notes)
+    result = board([make_record(status="failed"), twin])
+    assert cell(result.tables[0], "bn-g", "none", "CA").display == "90.00"
+    assert any("duplicate record" in n for n in result.notes)
 
 
 def test_summary(make_record):
@@ -239,18 +239,18 @@ def test_summary(make_record):
             lfd = {"detection": detection, "trainings": trainings, "time": {"total": 130.0}, "ra": 0.4}
             records.append(make_record(attack, "lfd", seed, ca=0.8, asr=asr / 10, **lfd))
         records.append(make_record("bn-g", "oracle", seed, control=True, needs=["truth"]))
-    made = board(records)
-    assert summary(made, "lfd", "CA, mean").value == pytest.approx(0.8)
-    assert summary(made, "lfd", "ASR, mean").value == pytest.approx(0.08)
-    assert summary(made, "lfd", "ASR, worst").display == "10.00 (bn-g)"
-    assert summary(made, "lfd", "RA, mean").value == pytest.approx(0.4)
-    assert summary(made, "lfd", "Detection AUROC").display == "0.800"
-    assert summary(made, "none", "Detection AUROC").display == DASH
-    assert summary(made, "lfd", "Trainings").display == "1 full + 1 feature-model + 1 teacher"
-    assert summary(made, "lfd", f"Full trainings {TIMES}").value == 2
-    assert summary(made, "lfd", f"Time {TIMES}").value == pytest.approx(1.3)
-    assert summary(made, "oracle", "Attacks").display == "1/2"
-    table = made.tables[1]
+    result = board(records)
+    assert summary(result, "lfd", "CA, mean").value == pytest.approx(0.8)
+    assert summary(result, "lfd", "ASR, mean").value == pytest.approx(0.08)
+    assert summary(result, "lfd", "ASR, worst").display == "10.00 (bn-g)"
+    assert summary(result, "lfd", "RA, mean").value == pytest.approx(0.4)
+    assert summary(result, "lfd", "Detection AUROC").display == "0.800"
+    assert summary(result, "none", "Detection AUROC").display == DASH
+    assert summary(result, "lfd", "Trainings").display == "1 full + 1 feature-model + 1 teacher"
+    assert summary(result, "lfd", f"Full trainings {TIMES}").value == 2
+    assert summary(result, "lfd", f"Time {TIMES}").value == pytest.approx(1.3)
+    assert summary(result, "oracle", "Attacks").display == "1/2"
+    table = result.tables[1]
     assert [r.rule for r in table.rows] == [False, False, True]
 
 
@@ -263,11 +263,11 @@ def test_relative_time_pairs_attack_seed_and_device(make_record):
 
 
 def test_no_records_make_an_empty_board():
-    made = board([])
-    assert made.tables == []
-    assert "No records yet" in made.render("md")
-    assert "No records yet" in made.render("html")
-    assert made.render("jsonl") == ""
+    result = board([])
+    assert result.tables == []
+    assert "No records yet" in result.render("md")
+    assert "No records yet" in result.render("html")
+    assert result.render("jsonl") == ""
 
 
 def test_a_row_that_does_not_fill_its_columns_is_a_fault():

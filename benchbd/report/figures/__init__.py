@@ -1,1 +1,1 @@
-"""The figures of the reference paper, drawn from records."""
+"""The reference paper's figures, drawn from records."""

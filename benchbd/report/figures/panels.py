@@ -1,4 +1,4 @@
-"""The paper's figures as data: panels of named series, made from records. ``plots`` beside this file draws them."""
+"""The paper's figures as data: panels of named series computed from records. ``plots`` draws them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, Literal, NamedTuple
 from benchbd.errors import UsageError, did_you_mean
 from benchbd.report import published, stats
 from benchbd.report.averages import average
-from benchbd.report.groups import Group, Scale, group
+from benchbd.report.groups import Group, Scale, group_records
 from benchbd.report.labels import Defaults, Labels, Variant, recipe_text, registered, value_text
 from benchbd.report.paper.sweeps import MODES, TEACHERS, Sweep, sweep
 from benchbd.report.probes import SCORED_EPOCH, SMALLER, Curve, Points, curves, points
@@ -21,7 +21,7 @@ Kind = Literal["line", "bar", "dot", "scatter"]
 
 
 class Series(NamedTuple):
-    """Named values: ``x`` numbers, or words for categories; ``half`` the 95 % half widths, NaN where there are none."""
+    """Named values. ``x`` holds numbers or category names; ``half`` holds 95 % half widths, NaN without an interval."""
 
     name: str
     x: list[Any]
@@ -41,7 +41,7 @@ class Panel(NamedTuple):
 
 
 class Figure(NamedTuple):
-    """One picture: panels in a grid of ``columns`` columns, with a note on what was measured."""
+    """One figure: panels in a grid of ``columns`` columns, with a note on the measurements."""
 
     name: str
     title: str
@@ -50,7 +50,7 @@ class Figure(NamedTuple):
     note: str
     scale: str
     shared: bool = False
-    """All panels have one range of y."""
+    """Whether all panels share one range of y."""
 
 
 class Source(NamedTuple):
@@ -62,12 +62,12 @@ class Source(NamedTuple):
 
 def source(records: Iterable[Record], defaults: Defaults = registered) -> Source:
     """Group records for drawing."""
-    grouping = group(records, published.order(1), published.order(2), published.order(0))
+    grouping = group_records(records, published.order(1), published.order(2), published.order(0))
     return Source(grouping.groups, Labels(grouping.variants(), defaults))
 
 
 def _by_training(found: Sequence[Curve | Points]) -> dict[tuple[Variant, str], list[Any]]:
-    """Curves or pictures of one data set and recipe, which differ in network and attack."""
+    """Group curves or pictures by data set and recipe; members differ in network and attack."""
     out: dict[tuple[Variant, str], list[Any]] = {}
     for item in found:
         out.setdefault((item.scale.dataset, item.scale.recipe), []).append(item)
@@ -75,7 +75,7 @@ def _by_training(found: Sequence[Curve | Points]) -> dict[tuple[Variant, str], l
 
 
 def _data_text(scale: Scale, labels: Labels) -> str:
-    """Data set and recipe: what the panels of a figure have in common, whatever their networks."""
+    """The data set and recipe, which all panels of a figure share."""
     return " · ".join(filter(None, (labels(scale.dataset), recipe_text(scale.recipe))))
 
 
@@ -88,25 +88,25 @@ def _loss_panel(curve: Curve, labels: Labels) -> Panel:
 
 
 def _loss_figures(name: str, title: str, larges: tuple[str, ...], data: Source) -> list[Figure]:
-    """Networks and their small relatives in two rows, attacks (and families) in columns."""
+    """Networks and their small counterparts in two rows, with a column per attack and architecture."""
     wanted = {*larges, *(SMALLER[large] for large in larges)}
-    made = []
+    result = []
     for found in _by_training([c for c in curves(data.groups) if c.scale.model.name in wanted]).values():
-        top = [c for large in larges for c in found if c.scale.model.name == large]
-        low = [c for large in larges for c in found if c.scale.model.name == SMALLER[large]]
-        if len(top) != len(low) and top and low:
-            pairs = {(SMALLER[c.scale.model.name], c.attack) for c in top} & {
-                (c.scale.model.name, c.attack) for c in low
+        upper = [c for large in larges for c in found if c.scale.model.name == large]
+        lower = [c for large in larges for c in found if c.scale.model.name == SMALLER[large]]
+        if len(upper) != len(lower) and upper and lower:
+            pairs = {(SMALLER[c.scale.model.name], c.attack) for c in upper} & {
+                (c.scale.model.name, c.attack) for c in lower
             }
-            top = [c for c in top if (SMALLER[c.scale.model.name], c.attack) in pairs]
-            low = [c for c in low if (c.scale.model.name, c.attack) in pairs]
-        panels = [_loss_panel(c, data.labels) for c in (*top, *low)]
+            upper = [c for c in upper if (SMALLER[c.scale.model.name], c.attack) in pairs]
+            lower = [c for c in lower if (c.scale.model.name, c.attack) in pairs]
+        panels = [_loss_panel(c, data.labels) for c in (*upper, *lower)]
         if panels:
             scale = _data_text(found[0].scale, data.labels)
             seeds = counted(max(c.seeds for c in found), "seed")
             note = f"{scale}; undefended training, mean of {seeds}, eval mode, no augmentation"
-            made.append(Figure(name, title, panels, max(len(top), len(low)), note, scale, shared=True))
-    return made
+            result.append(Figure(name, title, panels, max(len(upper), len(lower)), note, scale, shared=True))
+    return result
 
 
 def fig1(data: Source) -> list[Figure]:
@@ -115,15 +115,15 @@ def fig1(data: Source) -> list[Figure]:
 
 
 def fig6(data: Source) -> list[Figure]:
-    """As Figure 1 for VGG, LeNet and MobileNetV2 and their small relatives."""
+    """Figure 1 for VGG, LeNet, MobileNetV2 and their small counterparts."""
     return _loss_figures(
         "fig6", "Loss of clean and poisoned samples by architecture", ("vgg11", "lenet", "mobilenetv2"), data
     )
 
 
 def fig2(data: Source) -> list[Figure]:
-    """How many poisoned samples have a loss above the clean mean at the fifth epoch."""
-    made = []
+    """Number of poisoned samples with a loss above the clean mean at the fifth epoch."""
+    result = []
     for found in _by_training(
         [c for c in curves(data.groups) if c.scale.model.name in ("resnet18", "resnet-s")]
     ).values():
@@ -131,20 +131,22 @@ def fig2(data: Source) -> list[Figure]:
         for model in dict.fromkeys(
             c.scale.model for c in sorted(found, key=lambda c: c.scale.model.name == "resnet-s")
         ):
-            mine = [(c, place) for c in found if c.scale.model == model and (place := c.at(SCORED_EPOCH)) is not None]
+            scored = [(c, place) for c in found if c.scale.model == model and (place := c.at(SCORED_EPOCH)) is not None]
             series.append(
-                Series(data.labels(model), [data.labels(c.attack) for c, _ in mine], [c.over_count[i] for c, i in mine])
+                Series(
+                    data.labels(model), [data.labels(c.attack) for c, _ in scored], [c.over_count[i] for c, i in scored]
+                )
             )
         if any(s.x for s in series):
             scale = _data_text(found[0].scale, data.labels)
             panel = Panel("", "attack", "poisoned samples", "bar", [s for s in series if s.x])
             title = f"Poisoned samples above the clean mean loss at epoch {SCORED_EPOCH}"
             note = f"{scale}; undefended training, mean of {counted(max(c.seeds for c in found), 'seed')}"
-            made.append(Figure("fig2", title, [panel], 1, note, scale))
-    return made
+            result.append(Figure("fig2", title, [panel], 1, note, scale))
+    return result
 
 
-def _sweep_panel(found: Sweep, labels: Labels, metric: str, what: str) -> Panel:
+def _sweep_panel(found: Sweep, labels: Labels, metric: str, x_label: str) -> Panel:
     x = [value_text(v) for v in found.values]
     series = []
     for row in found.rows:
@@ -157,21 +159,21 @@ def _sweep_panel(found: Sweep, labels: Labels, metric: str, what: str) -> Panel:
         series.append(
             Series("mean of attacks", list(x), [100 * a.mean if a else math.nan for a in averages], strong=True)
         )
-    return Panel(metric.upper(), what, f"{metric.upper()} in %", "line", series)
+    return Panel(metric.upper(), x_label, f"{metric.upper()} in %", "line", series)
 
 
-def _sweeps(name: str, title: str, parameter: str, order: tuple[str, ...], what: str, data: Source) -> list[Figure]:
-    made = []
-    for here in data.groups:
-        found = sweep(here, "lfd", parameter, order)
+def _sweeps(name: str, title: str, parameter: str, order: tuple[str, ...], x_label: str, data: Source) -> list[Figure]:
+    result = []
+    for group in data.groups:
+        found = sweep(group, "lfd", parameter, order)
         if found is None:
             continue
-        scale = scale_text(here.scale, data.labels)
-        seeds = max(len(here.entry(r, c).values("ca")) for r in found.rows for c in found.columns)
+        scale = scale_text(group.scale, data.labels)
+        seeds = max(len(group.entry(r, c).values("ca")) for r in found.rows for c in found.columns)
         note = f"{scale}; mean of {counted(seeds, 'seed')}" + (", bars: 95 % t-interval" if seeds > 1 else "")
-        panels = [_sweep_panel(found, data.labels, metric, what) for metric in ("ca", "asr")]
-        made.append(Figure(name, title, panels, 2, note, scale))
-    return made
+        panels = [_sweep_panel(found, data.labels, metric, x_label) for metric in ("ca", "asr")]
+        result.append(Figure(name, title, panels, 2, note, scale))
+    return result
 
 
 def fig4a(data: Source) -> list[Figure]:
@@ -199,30 +201,30 @@ MODE_NAMES = {
 
 def fig5(data: Source) -> list[Figure]:
     """CA and ASR without ascent, with plain and with weighted ascent, by attack."""
-    made = []
-    for here in data.groups:
-        found = sweep(here, "lfd", "mode", MODES)
+    result = []
+    for group in data.groups:
+        found = sweep(group, "lfd", "mode", MODES)
         if found is None:
             continue
         panels = []
         for metric in ("ca", "asr"):
             series = []
             for value, column in zip(found.values, found.columns, strict=True):
-                means = [stats.mean_of(here.entry(r, column).values(metric).values()) for r in found.rows]
+                means = [stats.mean_of(group.entry(r, column).values(metric).values()) for r in found.rows]
                 y = [100 * m.mean if m else math.nan for m in means]
                 half = [100 * m.half if m and m.half is not None else math.nan for m in means]
                 series.append(Series(MODE_NAMES.get(value, str(value)), [data.labels(r) for r in found.rows], y, half))
             panels.append(Panel(metric.upper(), "attack", f"{metric.upper()} in %", "bar", series))
-        scale = scale_text(here.scale, data.labels)
-        seeds = max(len(here.entry(r, c).values("ca")) for r in found.rows for c in found.columns)
+        scale = scale_text(group.scale, data.labels)
+        seeds = max(len(group.entry(r, c).values("ca")) for r in found.rows for c in found.columns)
         note = f"{scale}; mean of {counted(seeds, 'seed')}" + (", bars: 95 % t-interval" if seeds > 1 else "")
-        made.append(Figure("fig5", "LfD without ascent, with plain and with weighted ascent", panels, 2, note, scale))
-    return made
+        result.append(Figure("fig5", "LfD without ascent, with plain and with weighted ascent", panels, 2, note, scale))
+    return result
 
 
 def fig7(data: Source) -> list[Figure]:
-    """t-SNE of the features at the epoch the probe took them, ResNet-18 beside ResNet-S."""
-    made = []
+    """t-SNE of the probed features, ResNet-18 and ResNet-S side by side."""
+    result = []
     wanted = ("resnet18", "resnet-s")
     for found in _by_training([p for p in points(data.groups) if p.scale.model.name in wanted]).values():
         attacks = list(dict.fromkeys(p.attack for p in found))
@@ -242,19 +244,19 @@ def fig7(data: Source) -> list[Figure]:
         epochs = sorted({p.epoch for p in found if p.epoch is not None})
         after = f", after epoch {' and '.join(map(str, epochs))}" if epochs else ""
         note = f"{scale}; undefended training, seed {found[0].seed}{after}"
-        made.append(Figure("fig7", "t-SNE of penultimate features", panels, min(2, len(panels)), note, scale))
-    return made
+        result.append(Figure("fig7", "t-SNE of penultimate features", panels, min(2, len(panels)), note, scale))
+    return result
 
 
 def overview(data: Source) -> list[Figure]:
-    """CA and ASR of every defense on every attack: for any matrix."""
-    made = []
-    for here in data.groups:
+    """CA and ASR of every defense on every attack, for any matrix."""
+    result = []
+    for group in data.groups:
         panels = []
-        for metric, rows in (("ca", here.rows), ("asr", here.attacks())):
+        for metric, rows in (("ca", group.rows), ("asr", group.attacks())):
             series = []
-            for column in here.columns:
-                means = [(r, m) for r in rows if (m := stats.mean_of(here.entry(r, column).values(metric).values()))]
+            for column in group.columns:
+                means = [(r, m) for r in rows if (m := stats.mean_of(group.entry(r, column).values(metric).values()))]
                 half = [100 * m.half if m.half is not None else math.nan for _, m in means]
                 if means:
                     series.append(
@@ -268,11 +270,11 @@ def overview(data: Source) -> list[Figure]:
             if series:
                 panels.append(Panel(metric.upper(), "attack", f"{metric.upper()} in %", "dot", series))
         if panels:
-            scale = scale_text(here.scale, data.labels)
-            made.append(
+            scale = scale_text(group.scale, data.labels)
+            result.append(
                 Figure("overview", "Defenses by attack", panels, 1, f"{scale}; bars: 95 % t-interval over seeds", scale)
             )
-    return made
+    return result
 
 
 _MAKERS = (fig1, fig2, fig4a, fig4b, fig4c, fig5, fig6, fig7, overview)
@@ -285,22 +287,22 @@ NEEDED = {
     "fig4b": "finished lfd records with at least two values of alpha",
     "fig4c": "finished lfd records with at least two values of beta",
     "fig5": "finished lfd records with at least two modes",
-    "fig6": "undefended records of vgg11, lenet or mobilenetv2 (or their small relatives) with notes.probe",
-    "fig7": "undefended records of resnet18 or resnet-s with notes.tsne (in a results folder; a results file has none)",
+    "fig6": "undefended records of vgg11, lenet or mobilenetv2 (or their small counterparts) with notes.probe",
+    "fig7": "undefended records of resnet18 or resnet-s with notes.tsne (only a results folder has it)",
     "overview": "finished records",
 }
 
 
 def figures(name: str, data: Source) -> list[Figure]:
-    """The figures of a name, one for each scale that was measured.
+    """Build the figures of a name, one for each measured scale.
 
     Raises:
-        UsageError: an unknown name, or no record from which it could be drawn.
+        UsageError: the name is unknown, or no record has the data that the figure needs.
     """
     if name not in FIGURES:
         raise UsageError(f"figure {name!r} is unknown{did_you_mean(name, FIGURES)}")
-    made = FIGURES[name](data)
-    if not made:
+    result = FIGURES[name](data)
+    if not result:
         run = f"; run it first: benchbd run {name}" if name != "overview" else ""
-        raise UsageError(f"{name} needs {NEEDED[name]}, and there are none{run}")
-    return made
+        raise UsageError(f"{name} needs {NEEDED[name]}, but found none{run}")
+    return result

@@ -1,4 +1,4 @@
-"""Figures drawn with matplotlib: PNG and SVG, and the numbers as CSV beside them."""
+"""Draw figures with matplotlib as PNG and SVG, and write their numbers as CSV."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure as Canvas
 
-# Okabe and Ito's colours, told apart by the colour-blind; yellow is left out (too faint on white). Marks and dashes
-# differ as well, so that nothing rests on colour alone.
+# Okabe and Ito's colours, which the colour-blind can distinguish, without yellow (too faint on white). Marks and dashes
+# differ as well, so that no distinction depends on colour alone.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#666666")
 MARKS = ("o", "s", "^", "D", "v", "P", "X")
 DASHES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)))
@@ -29,14 +29,14 @@ PANEL = (3.6, 2.7)
 SMALLEST_FONT = 8
 
 
-def _style(place: int) -> tuple[str, str, Any, str]:
-    # The second time round, the marks move on by one, so that no two of the first 49 look the same.
-    turn = place // len(COLOURS)
-    return COLOURS[place % 7], MARKS[(place + turn) % 7], DASHES[(place + turn) % 7], HATCHES[(place + turn) % 7]
+def _style(index: int) -> tuple[str, str, Any, str]:
+    # Marks and dashes shift by one each time the colours repeat, so that no two of the first 49 styles are equal.
+    turn = index // len(COLOURS)
+    return COLOURS[index % 7], MARKS[(index + turn) % 7], DASHES[(index + turn) % 7], HATCHES[(index + turn) % 7]
 
 
 def _categories(panel: Panel) -> list[str] | None:
-    """The words on the x axis, in order of first use; None where x are numbers."""
+    """The category names on the x axis, in order of first use; None if x holds numbers."""
     words = list(dict.fromkeys(x for s in panel.series for x in s.x))
     return words if words and all(isinstance(w, str) for w in words) else None
 
@@ -49,13 +49,13 @@ def _bars(half: Sequence[float], y: Sequence[float]) -> list[float] | None:
 def _draw(ax: Axes, panel: Panel) -> None:
     words = _categories(panel)
     count = len(panel.series)
-    for place, series in enumerate(panel.series):
-        colour, mark, dash, hatch = _style(place)
+    for index, series in enumerate(panel.series):
+        colour, mark, dash, hatch = _style(index)
         x = [words.index(v) for v in series.x] if words else [float(v) for v in series.x]
         errors = _bars(series.half, series.y)
         if panel.kind == "scatter":
             colour = "black" if series.strong else colour
-            hollow = place >= len(COLOURS) and not series.strong  # the colours' second time round
+            hollow = index >= len(COLOURS) and not series.strong  # the colours repeat
             ax.scatter(
                 x,
                 series.y,
@@ -69,7 +69,7 @@ def _draw(ax: Axes, panel: Panel) -> None:
             )
         elif panel.kind == "bar":
             width = 0.8 / count
-            middle = [v - 0.4 + width * (place + 0.5) for v in x]
+            middle = [v - 0.4 + width * (index + 0.5) for v in x]
             bars = ax.bar(
                 middle,
                 series.y,
@@ -81,10 +81,10 @@ def _draw(ax: Axes, panel: Panel) -> None:
                 label=series.name,
                 capsize=2,
             )
-            values = [f"{y:.3g}" if math.isfinite(y) else "" for y in series.y]  # a bar of no height shows too
+            values = [f"{y:.3g}" if math.isfinite(y) else "" for y in series.y]  # makes a bar of zero height visible
             ax.bar_label(bars, values, fontsize=6, padding=2)
         elif panel.kind == "dot":
-            shift = 0.6 * (place - (count - 1) / 2) / max(count, 1)
+            shift = 0.6 * (index - (count - 1) / 2) / max(count, 1)
             ax.errorbar(
                 [v + shift for v in x],
                 series.y,
@@ -99,8 +99,8 @@ def _draw(ax: Axes, panel: Panel) -> None:
             if series.strong and count > 2:
                 colour = "black"
             small = len(x) > 20
-            if words:  # Side by side, so that equal values and their bars can be told apart.
-                x = [v + 0.06 * (place - (count - 1) / 2) for v in x]
+            if words:  # Shifted, so that equal values and their error bars do not overlap.
+                x = [v + 0.06 * (index - (count - 1) / 2) for v in x]
             ax.errorbar(
                 x, series.y, yerr=errors, color=colour, linestyle=dash, marker=None if small else mark, markersize=4,
                 linewidth=2.2 if series.strong else 1.4, capsize=2, label=series.name,
@@ -113,7 +113,7 @@ def _draw(ax: Axes, panel: Panel) -> None:
                 label.set_horizontalalignment("right")
     elif panel.x == "epoch":
         ax.locator_params(axis="x", integer=True)
-    if panel.y.endswith("in %"):  # An interval may reach past what a share can be; the axis does not.
+    if panel.y.endswith("in %"):  # An interval may exceed the range of a share; the axis does not.
         low, high = ax.get_ylim()
         ax.set_ylim(max(low, -2.0), min(high, 112.0 if panel.kind == "bar" else 102.0))
     ax.set_title(panel.title, fontsize=9)
@@ -128,7 +128,7 @@ def _draw(ax: Axes, panel: Panel) -> None:
 
 
 def canvas(figure: Figure) -> Canvas:
-    """Draw a figure, legend and note below the panels."""
+    """Draw a figure, with legend and note below the panels."""
     import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure as Canvas
@@ -141,9 +141,9 @@ def canvas(figure: Figure) -> Canvas:
         (1.3 * PANEL[1] if figure.panels[0].kind == "scatter" else PANEL[1]),
     )
     with matplotlib.rc_context({"font.size": SMALLEST_FONT, "axes.spines.top": False, "axes.spines.right": False}):
-        made = Canvas(figsize=(max(5.2, columns * width), rows * height + 1.1), layout="constrained")
-        FigureCanvasAgg(made)
-        axes = made.subplots(rows, columns, squeeze=False, sharey=figure.shared).flatten()
+        drawing = Canvas(figsize=(max(5.2, columns * width), rows * height + 1.1), layout="constrained")
+        FigureCanvasAgg(drawing)
+        axes = drawing.subplots(rows, columns, squeeze=False, sharey=figure.shared).flatten()
         for ax, panel in zip(axes, figure.panels, strict=False):
             _draw(ax, panel)
         for ax in axes[len(figure.panels) :]:
@@ -152,23 +152,23 @@ def canvas(figure: Figure) -> Canvas:
         for ax in axes[: len(figure.panels)]:
             for handle, name in zip(*ax.get_legend_handles_labels(), strict=True):
                 handles.setdefault(name, handle)
-        made.suptitle(figure.title, fontsize=10)
-        note = textwrap.fill(figure.note, int(made.get_figwidth() * 19))
+        drawing.suptitle(figure.title, fontsize=10)
+        note = textwrap.fill(figure.note, int(drawing.get_figwidth() * 19))
         if len(handles) > 1:
-            across = max(1, int(made.get_figwidth() / (0.5 + 0.075 * max(map(len, handles)))))
-            made.legend(
+            across = max(1, int(drawing.get_figwidth() / (0.5 + 0.075 * max(map(len, handles)))))
+            drawing.legend(
                 handles.values(), handles.keys(), loc="outside lower center", frameon=False,
                 ncols=min(len(handles), across),
                 markerscale=2.0 if figure.panels[0].kind == "scatter" else 1.0,
                 title=note, title_fontproperties={"size": 7},
             )  # fmt: skip
         else:
-            made.supxlabel(note, fontsize=7)
-    return made
+            drawing.supxlabel(note, fontsize=7)
+    return drawing
 
 
 def numbers(figure: Figure) -> str:
-    """Everything that is drawn, as CSV: one line a point, with a half width where there is an interval."""
+    """All drawn values as CSV: one line per point, with a half width if it has an interval."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(["figure", "scale", "panel", "series", "x", "y", "half"])
@@ -180,13 +180,13 @@ def numbers(figure: Figure) -> str:
 
 def _points(figure: Figure, panel: Panel, series: Series) -> list[list[Any]]:
     halves = series.half or [math.nan] * len(series.y)
-    made = []
+    rows = []
     for x, y, half in zip(series.x, series.y, halves, strict=True):
         shown = [f"{v:.6g}" if math.isfinite(v) else "" for v in (y, half)]
-        made.append(
+        rows.append(
             [figure.name, figure.scale, panel.title, series.name, x if isinstance(x, str) else f"{x:.6g}", *shown]
         )
-    return made
+    return rows
 
 
 def _slug(text: str) -> str:
@@ -194,26 +194,26 @@ def _slug(text: str) -> str:
 
 
 def save(found: Sequence[Figure], folder: str | Path) -> list[Path]:
-    """Write each figure as NAME.png, NAME.svg and NAME.csv; a name that several scales share gets the scale added.
+    """Write each figure as NAME.png, NAME.svg and NAME.csv. If there are several, the scale is added to each name.
 
-    The same records give the same bytes (with the same matplotlib): no dates, no random identifiers.
+    The same records give the same bytes with the same matplotlib: files hold no dates or random identifiers.
 
     Raises:
-        UsageError: the folder cannot be written.
+        UsageError: the folder is not writable.
     """
     import matplotlib
 
-    place = Path(folder)
+    target = Path(folder)
     written = []
     for figure in found:
         stem = figure.name if len(found) == 1 else f"{figure.name}-{_slug(figure.scale)}"
-        made = canvas(figure)
-        write_text(place / f"{stem}.csv", numbers(figure))
+        drawing = canvas(figure)
+        write_text(target / f"{stem}.csv", numbers(figure))
         try:
-            made.savefig(place / f"{stem}.png", dpi=160, metadata={"Software": None})
+            drawing.savefig(target / f"{stem}.png", dpi=160, metadata={"Software": None})
             with matplotlib.rc_context({"svg.hashsalt": stem}):
-                made.savefig(place / f"{stem}.svg", metadata={"Date": None, "Creator": None})
+                drawing.savefig(target / f"{stem}.svg", metadata={"Date": None, "Creator": None})
         except OSError as error:
-            raise UsageError(f"{place}: cannot be written ({error.strerror})") from None
-        written += [place / f"{stem}{end}" for end in (".png", ".svg", ".csv")]
+            raise UsageError(f"{target}: cannot be written ({error.strerror})") from None
+        written += [target / f"{stem}{end}" for end in (".png", ".svg", ".csv")]
     return written

@@ -1,4 +1,4 @@
-"""The board for programs: csv (one line a number) and json (the table model itself)."""
+"""The board for programs: csv (one line per number) and json (the table model itself)."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def _row(table: Table, row: Row) -> Iterator[list[Any]]:
         place += cell.span
         difference = None if cell.value is None or cell.published is None else cell.value - cell.published
         numbers = ["" if v is None else repr(float(v)) for v in (cell.value, cell.interval)]
-        beside = ["" if v is None else f"{v:.10g}" for v in (cell.published, difference)]
+        comparison = ["" if v is None else f"{v:.10g}" for v in (cell.published, difference)]
         best = "yes" if cell.best else ""
         yield [
             table.title,
@@ -57,19 +57,19 @@ def _row(table: Table, row: Row) -> Iterator[list[Any]]:
             *numbers,
             cell.n or "",
             best,
-            *beside,
+            *comparison,
             cell.display,
             cell.note,
         ]
 
 
 def _inert(value: Any) -> Any:
-    """Text that a spreadsheet would run as a formula gets an apostrophe in front."""
+    """Put an apostrophe before text that a spreadsheet would run as a formula."""
     return f"'{value}" if isinstance(value, str) and value[:1] in ("=", "@", "+", "\t", "\r") else value
 
 
 def render_csv(board: Board) -> str:
-    """One line a cell, accuracies as fractions, intervals as half widths, times in seconds."""
+    """Render one line per cell: accuracies as fractions, intervals as half widths, times in seconds."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(FIELDS)
@@ -80,7 +80,7 @@ def render_csv(board: Board) -> str:
 
 
 def render_json(board: Board) -> str:
-    """The tables as they are, with what is said around them."""
+    """Render the tables with the board's title, legend and notes."""
     tables = [dataclasses.asdict(table) for table in board.tables]
     data = {"title": board.title, "gate": board.gate, "paper": board.paper, "records": len(board.records)}
     data |= {"reading": [*board.reading, *board.notes], "tables": tables}

@@ -1,4 +1,4 @@
-"""The board as LaTeX tables (package booktabs), ready to be input into a paper."""
+"""The board as LaTeX tables (package booktabs), ready to include in a paper."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _SIGNS = {
 
 
 def escape(text: str) -> str:
-    """Text that LaTeX sets as it is; what it has no sign for becomes a question mark."""
+    """Escape text for LaTeX; a character that LaTeX cannot set becomes a question mark."""
     out = (_SIGNS.get(sign, sign if sign.isascii() and sign.isprintable() else "?") for sign in " ".join(text.split()))
     return "".join(out)
 
@@ -44,7 +44,7 @@ def _row(row: Row) -> str:
 
 
 def table_text(table: Table) -> str:
-    """One ``table*`` environment with caption and notes."""
+    """Render one ``table*`` environment with caption and notes."""
     sides = "l" + "".join(("|" if c.rule else "") + ("r" if c.unit else "l") for c in table.columns)
     lines = [
         r"\begin{table*}",
@@ -67,6 +67,6 @@ def table_text(table: Table) -> str:
 
 
 def render_latex(board: Board) -> str:
-    """The whole board; needs \\usepackage{booktabs}."""
+    """Render the whole board; it needs \\usepackage{booktabs}."""
     head = [f"% {escape(line)}" for line in (board.title, *board.reading, *board.notes)]
     return "\n".join(["% needs \\usepackage{booktabs}", *head, "", "\n\n".join(map(table_text, board.tables))]) + "\n"

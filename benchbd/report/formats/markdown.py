@@ -1,4 +1,4 @@
-"""The board as GitHub-flavoured markdown, tables set by tabulate."""
+"""The board as GitHub-flavoured markdown, with tables from tabulate."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SEPARATOR = "‖"
 
 
 def escape(text: str) -> str:
-    """Text that markdown shows as it is, in a table cell or a paragraph."""
+    """Escape text so that markdown shows it literally in a table cell or a paragraph."""
     text = " ".join(text.split())
     text = text.replace("&", "&amp;").replace("<", "&lt;")
     text = re.sub(r"([\\`*|\[\]~$])", r"\\\1", text)
@@ -24,7 +24,7 @@ def escape(text: str) -> str:
 
 def _cell(cell: TableCell) -> str:
     text = escape(cell.display)
-    if cell.span > 2:  # Markdown has no spanning cells: keep the column narrow.
+    if cell.span > 2:  # Markdown has no spanning cells. Line breaks keep the column narrow.
         text = text.replace("; ", "<br>")
     if cell.best and text:
         text = f"**{text}**"
@@ -51,7 +51,7 @@ def _label(row: Row) -> str:
 
 
 def table_text(table: Table) -> str:
-    """One table: title, what stands above, the table, what stands below."""
+    """Render one table: title, lead, table, notes."""
     from tabulate import tabulate  # type: ignore[import-untyped,unused-ignore]
 
     rows = []
@@ -69,7 +69,7 @@ def table_text(table: Table) -> str:
 
 
 def render_md(board: Board) -> str:
-    """The whole board."""
+    """Render the whole board."""
     paper = " --paper" if board.paper else ""
     parts = [f"{MARKER}{paper}; do not edit -->", f"# {escape(board.title)}"]
     if not board.tables:

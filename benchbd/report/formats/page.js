@@ -1,5 +1,5 @@
 "use strict";
-// Text from records only ever becomes text nodes and attributes set one by one: nothing here parses HTML.
+// Text from records becomes only text nodes and attributes. Nothing here parses HTML.
 (() => {
   const data = JSON.parse(document.getElementById("data").textContent);
   const part = (record, kind) => data.pool[record[kind]];
@@ -34,13 +34,13 @@
   const wanted = () => Object.fromEntries(kinds.map((kind) => [kind, selects[kind].value]));
 
   const filterTables = () => {
-    const wish = wanted();
+    const chosen = wanted();
     for (const section of document.querySelectorAll("section.table")) {
-      section.hidden = Boolean(wish.dataset && section.dataset.dataset && section.dataset.dataset !== wish.dataset);
+      section.hidden = Boolean(chosen.dataset && section.dataset.dataset && section.dataset.dataset !== chosen.dataset);
     }
     for (const kind of ["attack", "defense"]) {
       for (const node of document.querySelectorAll(`section.table [data-${kind}]`)) {
-        node.hidden = Boolean(wish[kind] && node.dataset[kind] !== wish[kind]);
+        node.hidden = Boolean(chosen[kind] && node.dataset[kind] !== chosen[kind]);
       }
     }
   };
@@ -65,16 +65,16 @@
   let shown = PAGE;
 
   const compare = (a, b, down) => {
-    const gone = (v) => v === null || v === undefined || v === "" || Number.isNaN(v);
-    if (gone(a) || gone(b)) return gone(a) - gone(b);
+    const missing = (v) => v === null || v === undefined || v === "" || Number.isNaN(v);
+    if (missing(a) || missing(b)) return missing(a) - missing(b);
     const sign = down ? -1 : 1;
     return sign * (typeof a === "number" && typeof b === "number" ? a - b : String(a).localeCompare(String(b), undefined, { numeric: true }));
   };
   const title = (r) => `${part(r, "dataset").label}, ${part(r, "attack").label}, ${part(r, "defense").label}, ${part(r, "model").label}, seed ${r.seed}`;
 
   const drawList = () => {
-    const wish = wanted();
-    let found = data.records.filter((record) => kinds.every((kind) => !wish[kind] || nameOf(record, kind) === wish[kind]));
+    const chosen = wanted();
+    let found = data.records.filter((record) => kinds.every((kind) => !chosen[kind] || nameOf(record, kind) === chosen[kind]));
     if (order.column >= 0) {
       const value = columns[order.column][1];
       found = [...found].sort((a, b) => compare(value(a), value(b), order.down));
@@ -97,7 +97,7 @@
     el("th", { scope: "col", class: write ? "num" : place === 0 ? "stub" : null }, el("button", { type: "button", class: "sort" }, name)))));
   more.addEventListener("click", () => { shown += PAGE; drawList(); });
 
-  // Sorting: ascending, descending, as it was ------------------------------------------------------------------------
+  // Sorting: ascending, descending, initial order ------------------------------------------------------------------------
   const initial = new Map();
   const sortValue = (row, place) => {
     const cell = [...row.cells].reduce((state, c) => (state.at === place ? (state.hit = state.hit || c, state.at += c.colSpan, state) : (state.at += c.colSpan, state)), { at: 0, hit: null }).hit;
@@ -145,7 +145,7 @@
       el("tbody", {}, ...rows.map((row) => el("tr", {}, ...row.map((v) => el("td", { class: "num" }, v === null ? "–" : short(v)))))))));
   const INKS = ["var(--clean)", "var(--poison)", "var(--soft)", "var(--ink)"];
 
-  const lines = (what, xs, series) => {
+  const lines = (quantity, xs, series) => {
     const values = series.flatMap(([, ys]) => ys).filter((v) => Number.isFinite(v));
     if (!values.length) return null;
     const low = Math.min(0, ...values), high = Math.max(...values);
@@ -153,8 +153,8 @@
     const span = xs[last] - xs[0];
     const x = (i) => LEFT + (span ? ((xs[i] - xs[0]) / span) * (WIDTH - LEFT - RIGHT) : (WIDTH - LEFT - RIGHT) / 2);
     const at = [...new Set([0, Math.round(last / 2), last])];
-    const told = series.map(([name, ys]) => `${name} from ${short(ys[0])} to ${short(ys[ys.length - 1])}`).join("; ");
-    const { picture, y } = frame(`${what} by epoch: ${told}`, "epoch", "loss", low, high, at.map((i) => [x(i), xs[i]]));
+    const ranges = series.map(([name, ys]) => `${name} from ${short(ys[0])} to ${short(ys[ys.length - 1])}`).join("; ");
+    const { picture, y } = frame(`${quantity} by epoch: ${ranges}`, "epoch", "loss", low, high, at.map((i) => [x(i), xs[i]]));
     series.forEach(([name, ys], i) => {
       const points = ys.map((v, j) => (Number.isFinite(v) ? `${x(j).toFixed(1)},${y(v).toFixed(1)}` : null)).filter(Boolean).join(" ");
       picture.append(svg("polyline", { points, fill: "none", stroke: INKS[i % 4], "stroke-width": 2, "stroke-dasharray": ["", "6 3", "2 3", "8 3 2 3"][i % 4] }));
@@ -189,7 +189,7 @@
   const stages = (time) => {
     const entries = Object.entries(time.stages || {});
     const most = Math.max(...entries.map(([, s]) => s), 1e-9);
-    return el("div", {}, pairs([["cell alone", seconds(time.total)], ["really spent", seconds(time.own)]]),
+    return el("div", {}, pairs([["cell alone", seconds(time.total)], ["actually spent", seconds(time.own)]]),
       entries.length ? el("table", {}, el("caption", {}, "By stage"), el("tbody", {}, ...entries.map(([name, spent]) => {
         const bar = el("div", { "aria-hidden": "true" });
         bar.style.cssText = `height:.6rem;width:calc(min(4rem, 20vw) * ${Math.max(spent, 0) / most});background:var(--accent);margin-top:.4rem`;
@@ -216,7 +216,7 @@
       block("Trigger", record.trigger ? el("img", { class: "trigger", src: record.trigger, alt: `A poisoned training image: before, with the trigger of ${part(record, "attack").name}, and the difference` }) : null),
       el("div", { class: "columns" }, ...parameters, block("Recipe", objects(part(record, "recipe"))), block("Environment", objects(part(record, "env")))),
       block("Notes", objects(record.notes)),
-      block("To run it again", el("pre", { tabindex: 0, "aria-label": "Command" }, record.command)),
+      block("Run this cell again", el("pre", { tabindex: 0, "aria-label": "Command" }, record.command)),
       block("Identity", pairs([["id", record.id], ["matrix", record.matrix || "–"]]), objects(record.sources)),
     ].filter(Boolean));
     for (const button of seeds.children) button.setAttribute("aria-pressed", String(button.dataset.id === record.id));
@@ -250,6 +250,6 @@
   form.addEventListener("reset", () => setTimeout(() => { shown = PAGE; filterTables(); drawList(); }));
   filterTables();
   drawList();
-  const asked = /^#record=(.+)$/.exec(location.hash);
-  if (asked) open([decodeURIComponent(asked[1])], null);
+  const linked = /^#record=(.+)$/.exec(location.hash);
+  if (linked) open([decodeURIComponent(linked[1])], null);
 })();

@@ -1,4 +1,4 @@
-"""The board as one HTML file that needs no network: tables written here, the rest by its script."""
+"""The board as one HTML file that works offline. This module writes the tables and data; a script does the rest."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def _text(value: object) -> str:
 
 
 def _attributes(**given: object) -> str:
-    """`` name="value"`` for each that has one; ``class_`` and ``data_x`` become ``class`` and ``data-x``."""
+    """`` name="value"`` for each attribute with a value; ``class_`` and ``data_x`` become ``class`` and ``data-x``."""
     named = (
         (name.strip("_").replace("_", "-"), value) for name, value in given.items() if value not in (None, "", False)
     )
@@ -63,9 +63,9 @@ def _cell(cell: TableCell, columns: list[Column], first: bool) -> str:
     best = '<span class="sr"> (best of the row)</span>' if cell.best else ""
     extra = f'<span class="extra">{_text(cell.extra)}</span>' if cell.extra else ""
     if cell.records:
-        said = f"{column.group} {column.label}: {cell.display}"
-        ids, told = " ".join(cell.records), f"{said}, open records"
-        given = _attributes(type="button", class_="open", data_ids=ids, aria_label=told)
+        content = f"{column.group} {column.label}: {cell.display}"
+        ids, description = " ".join(cell.records), f"{content}, open records"
+        given = _attributes(type="button", class_="open", data_ids=ids, aria_label=description)
         shown = f"<button{given}>{shown}</button>"
     tag = columns[0].tag if len({c.tag for c in columns}) == 1 else ""
     value = None if cell.value is None else repr(float(cell.value))
@@ -110,8 +110,8 @@ def _head(table: Table) -> str:
     ]
     for place, column in enumerate(table.columns, 1):
         classes = " ".join(filter(None, ("num" if column.unit else "", "rule-left" if column.rule else "")))
-        said = {"up": ", higher is better", "down": ", lower is better", "": ""}[column.direction]
-        hidden = f'<span class="sr">{_text(said)}</span>' if said else ""
+        direction = {"up": ", higher is better", "down": ", lower is better", "": ""}[column.direction]
+        hidden = f'<span class="sr">{_text(direction)}</span>' if direction else ""
         given = _attributes(scope="col", class_=classes, data_place=place, data_defense=column.tag)
         leaves.append(f'<th{given}><button type="button" class="sort">{_text(column.heading)}{hidden}</button></th>')
     rows.append(f"<tr>{''.join(leaves)}</tr>")
@@ -119,7 +119,7 @@ def _head(table: Table) -> str:
 
 
 def table_html(table: Table) -> str:
-    """One table as a section: heading, scrollable table, notes."""
+    """Render a table as a section: heading, scrollable table, notes."""
     body = "".join(_row(table, r) for r in table.rows if r.kind == "body")
     rest = "".join(_row(table, r) for r in table.rows if r.kind != "body")
     lead = "".join(f'<p class="lead">{_text(line)}</p>' for line in table.lead)
@@ -147,14 +147,14 @@ def _curve(values: Any) -> list[float | None] | None:
 
 
 def train_curves(notes: Mapping[str, Any]) -> list[tuple[str, list[float | None]]]:
-    """``notes.train_loss``, a list or lists by training, as named curves of at most 4 digits."""
+    """Training losses as named curves of 4 significant digits; ``notes.train_loss`` is a list or lists by training."""
     given = notes.get("train_loss")
     named = given if isinstance(given, dict) else {"train": given}
     return [(str(name), curve) for name, values in named.items() if (curve := _curve(values)) is not None]
 
 
 def picture(text: Any) -> str | None:
-    """``notes.trigger_png``, a PNG in base64, as a data address; None for anything else."""
+    """``notes.trigger_png``, a PNG in base64, as a data URL; None for anything else."""
     if not isinstance(text, str) or len(text) > LARGEST_PICTURE:
         return None
     try:
@@ -175,7 +175,7 @@ def _histogram(note: Any) -> dict[str, list[float | None]] | None:
 
 
 class _Pool:
-    """Values that many records share, kept once."""
+    """Values that several records share, each stored once."""
 
     def __init__(self) -> None:
         self.items: list[Any] = []
@@ -231,7 +231,7 @@ def _record(record: Mapping[str, Any], labels: Labels, pool: _Pool) -> dict[str,
 
 
 def inert_json(value: Any) -> str:
-    """JSON that can stand in a script element: no sign in it can end the element or start a comment."""
+    """JSON that is safe in a script element: no character can end the element or start a comment."""
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     for sign, code in (
         ("&", "\\u0026"),
@@ -245,7 +245,7 @@ def inert_json(value: Any) -> str:
 
 
 def render_html(board: Board) -> str:
-    """The whole page."""
+    """Render the whole page."""
     pool = _Pool()
     records = [_record(r, board.labels, pool) for r in ordered(board.records)]
     parts = {
@@ -256,5 +256,5 @@ def render_html(board: Board) -> str:
         "tables": "\n".join(table_html(t) for t in board.tables) or "<p>No records yet.</p>",
         "data": inert_json({"pool": pool.items, "records": records}),
     }
-    # One pass: what a record says cannot be taken for a place of the template.
+    # One pass, so that text from a record is never taken for a placeholder of the template.
     return re.sub(r"@@(\w+)@@", lambda match: parts[match[1]], _template("page.html"))

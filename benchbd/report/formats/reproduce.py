@@ -10,21 +10,21 @@ from typing import Any
 from benchbd.plan.matrix import COMPONENTS, NAME
 
 LONGEST_KEY = 1000
-"""Characters of a key that YAML takes without a question mark before it; its limit is 1,024."""
+"""Longest key, in characters, written without a question mark before it; YAML's limit is 1,024."""
 _PAIR = re.compile(r"\\u(d[89ab]..)\\u(d[c-f]..)")
 
 
 def command(record: Mapping[str, Any]) -> str:
-    """Lines for a shell: a matrix of this one cell, every parameter written out, into ``benchbd run``.
+    """Shell lines that pipe a matrix of this one cell, with every parameter, into ``benchbd run``.
 
-    The matrix that the record came from is no help: ``--set`` may have changed it, and it may have changed since. The
-    id is asked for, so that a plugin of another version is noticed and not run.
+    The record's own matrix does not suffice: ``--set`` may have overridden it, and it may have changed since. The
+    filter by id prevents a run with another version of a plugin.
     """
     return f"benchbd run - --filter id={record['id']} --output again <<'END'\n{matrix_of(record)}END\n"
 
 
 def matrix_of(record: Mapping[str, Any]) -> str:
-    """A matrix whose only cell is the record's."""
+    """The text of a matrix whose only cell is the record's."""
     keys: dict[str, Any] = {}
     if NAME.fullmatch(str(record.get("matrix"))):
         keys["name"] = record["matrix"]
@@ -33,13 +33,13 @@ def matrix_of(record: Mapping[str, Any]) -> str:
         keys["probe"] = probe
     for kind, key in COMPONENTS.items():
         given = (record.get("params") or {}).get(kind) or {}
-        # By itself a list would be opened into a cell for each entry.
+        # A bare list would expand into one cell per entry.
         keys[key] = {record[kind]: {k: [v] if isinstance(v, list) else v for k, v in given.items()}}
     return "".join(f"{key}: {_in_one_line(value)}\n" for key, value in keys.items())
 
 
 def _in_one_line(value: Any) -> str:
-    """JSON that is YAML too: it has no surrogate pairs, and no control character outside an escape."""
+    """JSON that is also YAML: it has no surrogate pairs and escapes every control character."""
     if isinstance(value, dict):
         return "{" + ", ".join(f"{_key(name)}: {_in_one_line(inner)}" for name, inner in value.items()) + "}"
     text = json.dumps(value).replace("\x7f", r"\x7f")

@@ -1,1 +1,1 @@
-"""The claims of the reference paper, judged on records."""
+"""The claims of the reference paper, judged by records."""

@@ -1,4 +1,4 @@
-"""The paper's claims about LfD's parts (section 5.2, Figures 4 and 5), judged over the attacks all settings share."""
+"""The paper's claims about LfD's parts (section 5.2, Figures 4 and 5), judged on attacks common to all settings."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from benchbd.report.paper.sweeps import MODES, TEACHERS, Sweep, sweep
 
 Rule = Callable[[Pair], bool]
 VISIBLE = 0.005
-"""A smaller difference is none: a plot does not show half a point, and one seed differs from another by more."""
+"""Smaller differences do not count: half a point is invisible in a plot, and seeds differ by more."""
 
 
 def _all_values(found: Sweep, metric: str) -> str:
@@ -31,33 +31,33 @@ def _finding(found: Sweep, first: Any, second: Any, metric: str, rule: Rule) -> 
     if both is None:
         return None
     over = wording.counted(both.rows, "attack")
-    text = f"{metric.upper()} by {found.parameter} {_all_values(found, metric)} ({over}; {both.noise})"
+    text = f"{metric.upper()} by {found.parameter} {_all_values(found, metric)} ({over}; {both.gap_text})"
     return Finding(rule(both), text, found.scale)
 
 
-def _ends(evidence: Evidence, parameter: str, metric: str) -> list[Finding]:
-    """The largest value of a numeric parameter against the smallest: the metric must be visibly lower."""
-    made = []
-    for group in evidence.of("cifar10"):
+def _largest_below_smallest(evidence: Evidence, parameter: str, metric: str) -> list[Finding]:
+    """Compare the largest value of a numeric parameter with the smallest: the metric must be visibly lower."""
+    findings = []
+    for group in evidence.groups_of("cifar10"):
         found = sweep(group, "lfd", parameter)
         if found:
-            made.append(_finding(found, found.values[-1], found.values[0], metric, _lower))
-    return [f for f in made if f]
+            findings.append(_finding(found, found.values[-1], found.values[0], metric, _lower))
+    return [f for f in findings if f]
 
 
-def _named(
+def _between_values(
     evidence: Evidence, parameter: str, order: tuple[str, ...], first: str, second: str, metric: str, rule: Rule
 ) -> list[Finding]:
-    """One worded value of a parameter against another."""
-    made = []
-    for group in evidence.of("cifar10"):
+    """Compare one named value of a parameter with another."""
+    findings = []
+    for group in evidence.groups_of("cifar10"):
         found = sweep(group, "lfd", parameter, order)
         if found:
-            made.append(_finding(found, _value(found, first), _value(found, second), metric, rule))
-    return [f for f in made if f]
+            findings.append(_finding(found, _full_value(found, first), _full_value(found, second), metric, rule))
+    return [f for f in findings if f]
 
 
-def _value(found: Sweep, name: str) -> Any:
+def _full_value(found: Sweep, name: str) -> Any:
     return next((v for v in found.values if isinstance(v, str) and v.partition("(")[0] == name), None)
 
 
@@ -70,19 +70,19 @@ def _higher(both: Pair) -> bool:
 
 
 def claims() -> list[Claim]:
-    """The claims, figure by figure."""
-    teacher = partial(_named, parameter="teacher", order=TEACHERS)
-    mode = partial(_named, parameter="mode", order=MODES)
+    """The claims, in the order of the figures."""
+    teacher = partial(_between_values, parameter="teacher", order=TEACHERS)
+    mode = partial(_between_values, parameter="mode", order=MODES)
     return [
         Claim(
             "Figure 4a",
-            "A teacher of high capacity (ResNet-18) costs CA compared with ResNet-S",
+            "A teacher with high capacity (ResNet-18) costs CA compared with ResNet-S",
             "shown as a plot",
             partial(teacher, first="resnet18", second="resnet-s", metric="ca", rule=_lower),
         ),
         Claim(
             "Figure 4a",
-            "A teacher of too low capacity (ResNet-S1) leaves a higher ASR than ResNet-S",
+            "A teacher with too little capacity (ResNet-S1) leaves a higher ASR than ResNet-S",
             "shown as a plot",
             partial(teacher, first="resnet-s1", second="resnet-s", metric="asr", rule=_higher),
         ),
@@ -90,18 +90,26 @@ def claims() -> list[Claim]:
             "Figure 4b",
             "A higher alpha lowers the ASR",
             "shown as a plot",
-            partial(_ends, parameter="alpha", metric="asr"),
+            partial(_largest_below_smallest, parameter="alpha", metric="asr"),
         ),
         Claim(
-            "Figure 4b", "A higher alpha costs CA", "shown as a plot", partial(_ends, parameter="alpha", metric="ca")
+            "Figure 4b",
+            "A higher alpha costs CA",
+            "shown as a plot",
+            partial(_largest_below_smallest, parameter="alpha", metric="ca"),
         ),
         Claim(
             "Figure 4c",
             "A higher beta lowers the ASR",
             "shown as a plot",
-            partial(_ends, parameter="beta", metric="asr"),
+            partial(_largest_below_smallest, parameter="beta", metric="asr"),
         ),
-        Claim("Figure 4c", "A higher beta costs CA", "shown as a plot", partial(_ends, parameter="beta", metric="ca")),
+        Claim(
+            "Figure 4c",
+            "A higher beta costs CA",
+            "shown as a plot",
+            partial(_largest_below_smallest, parameter="beta", metric="ca"),
+        ),
         Claim(
             "Figure 5",
             "Gradient ascent lowers the ASR compared with no ascent",

@@ -1,4 +1,4 @@
-"""The paper's claims about losses and features by model capacity (sections 3 and 5.3, 5.4; Figures 1, 2, 6 and 7)."""
+"""The paper's claims about losses and features by model capacity (sections 3, 5.3 and 5.4; Figures 1, 2, 6 and 7)."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from benchbd.report.probes import SCORED_EPOCH, SMALLER, Curve, Points, curves, 
 
 
 class Match(NamedTuple):
-    """The same training on a network and on its low-capacity relative."""
+    """Curves of the same training on a network and on its low-capacity counterpart."""
 
     large: Curve
     small: Curve
 
 
 def matches(found: list[Curve], large: str) -> list[Match]:
-    """Curves of a network and of its small relative on the same data, attack and recipe."""
+    """Pair the curves of a network and of its small counterpart on the same data, attack and recipe."""
 
     def key(curve: Curve) -> tuple[Variant, str, Variant]:
         return (curve.scale.dataset, curve.scale.recipe, curve.attack)
@@ -29,18 +29,18 @@ def matches(found: list[Curve], large: str) -> list[Match]:
 
 
 def gap(curve: Curve, epoch: int = SCORED_EPOCH) -> float | None:
-    """Clean minus poisoned mean loss at an epoch (or the last before it)."""
+    """Clean minus poisoned mean loss at an epoch, or at the last one before it; None if there is none."""
     place = curve.at(epoch)
     return None if place is None else curve.clean[place] - curve.poison[place]
 
 
 def _lower_loss(evidence: Evidence) -> list[Finding]:
-    """Poisoned samples' mean loss is below the clean ones' at every probed epoch up to the scored one, on each."""
+    """On every attack, the poisoned mean loss is below the clean one at each probed epoch up to the scored one."""
     by_scale: dict[object, list[Curve]] = {}
     for curve in curves(evidence.groups):
         if curve.scale.model.name == "resnet18":
             by_scale.setdefault(curve.scale, []).append(curve)
-    made = []
+    findings = []
     for found in by_scale.values():
         held, shown = [], []
         for curve in found:
@@ -55,16 +55,16 @@ def _lower_loss(evidence: Evidence) -> list[Finding]:
                 f"poisoned {number(curve.poison[place])} at epoch {curve.epochs[place]}"
             )
         if held:
-            made.append(Finding(all(held), "; ".join(shown), found[0].scale))
-    return made
+            findings.append(Finding(all(held), "; ".join(shown), found[0].scale))
+    return findings
 
 
-def _wider(evidence: Evidence, large: str) -> list[Finding]:
-    """On every attack the gap between clean and poisoned loss is larger on the small network, at the scored epoch."""
+def _wider_gap(evidence: Evidence, large: str) -> list[Finding]:
+    """On every attack, the gap between clean and poisoned loss at the scored epoch is larger on the small network."""
     return _over_matches(evidence, large, gap, "loss gap", lambda big, small: small > big)
 
 
-def _fewer(evidence: Evidence) -> list[Finding]:
+def _fewer_above_mean(evidence: Evidence) -> list[Finding]:
     def over(curve: Curve) -> float | None:
         place = curve.at(SCORED_EPOCH)
         value = None if place is None else curve.over_count[place]
@@ -73,47 +73,47 @@ def _fewer(evidence: Evidence) -> list[Finding]:
     return _over_matches(evidence, "resnet18", over, "poisoned above the clean mean", lambda big, small: small < big)
 
 
-def _over_matches(evidence: Evidence, large: str, measure: object, what: str, rule: object) -> list[Finding]:
+def _over_matches(evidence: Evidence, large: str, measure: object, quantity: str, rule: object) -> list[Finding]:
     by_scale: dict[object, list[tuple[Match, float, float]]] = {}
     for match in matches(curves(evidence.groups), large):
         big, small = measure(match.large), measure(match.small)  # type: ignore[operator]
         if big is not None and small is not None:
             by_scale.setdefault(match.large.scale, []).append((match, big, small))
-    made = []
+    findings = []
     for rows in by_scale.values():
         shown = "; ".join(f"{evidence.labels(m.large.attack)} {number(b)} and {number(s)}" for m, b, s in rows)
         match = rows[0][0]
-        text = f"{what} at epoch {SCORED_EPOCH} on {large} and {SMALLER[large]}: {shown}"
+        text = f"{quantity} at epoch {SCORED_EPOCH} on {large} and {SMALLER[large]}: {shown}"
         held = all(rule(b, s) for _, b, s in rows)  # type: ignore[operator]
-        made.append(Finding(held, text, match.large.scale, large))
-    return made
+        findings.append(Finding(held, text, match.large.scale, large))
+    return findings
 
 
-def _chaos(evidence: Evidence) -> list[Finding]:
-    """Clean classes are more mixed on ResNet-S while poison stays together: neighbours in the t-SNE picture."""
+def _mixes_classes(evidence: Evidence) -> list[Finding]:
+    """By neighbours in the t-SNE picture, ResNet-S mixes clean classes more, while poisoned samples stay together."""
     pictures = points(evidence.groups)
     small = {(p.scale.dataset, p.scale.recipe, p.attack): p for p in pictures if p.scale.model.name == "resnet-s"}
-    made = []
+    findings = []
     for picture in pictures:
         other = small.get((picture.scale.dataset, picture.scale.recipe, picture.attack))
         if picture.scale.model.name == "resnet18" and other is not None:
-            made.append(_clusters(evidence, picture, other))
-    return made
+            findings.append(_clusters(evidence, picture, other))
+    return findings
 
 
 def _clusters(evidence: Evidence, large: Points, small: Points) -> Finding:
     (clean_l, poison_l), (clean_s, poison_s) = purity(large), purity(small)
     text = (
-        f"{evidence.labels(large.attack)}: alike among 10 neighbours, clean {number(clean_l)} on resnet18 and "
+        f"{evidence.labels(large.attack)}: like samples among 10 neighbours, clean {number(clean_l)} on resnet18 and "
         f"{number(clean_s)} on resnet-s, poisoned {number(poison_l)} and {number(poison_s)}"
     )
     return Finding(clean_s < clean_l and poison_s > 0.5, text, large.scale)
 
 
 def claims() -> list[Claim]:
-    """The claims, figure by figure."""
+    """The claims, in the order of the figures."""
     plot = "shown as a plot"
-    made = [
+    all_claims = [
         Claim(
             "Figure 1",
             f"Poisoned samples have lower losses than clean ones early on (ResNet-18, to epoch {SCORED_EPOCH})",
@@ -124,17 +124,19 @@ def claims() -> list[Claim]:
             "Figure 1",
             "ResNet-S separates clean and poisoned losses more than ResNet-18",
             plot,
-            partial(_wider, large="resnet18"),
+            partial(_wider_gap, large="resnet18"),
         ),
         Claim(
             "Figure 2",
             "Fewer poisoned samples lie above the clean mean loss on ResNet-S than on ResNet-18",
             plot,
-            _fewer,
+            _fewer_above_mean,
         ),
     ]
     for large in ("vgg11", "lenet", "mobilenetv2"):
         text = f"{SMALLER[large]} separates clean and poisoned losses more than {large}"
-        made.append(Claim("Figure 6", text, plot, partial(_wider, large=large)))
-    text = "At epoch 20 ResNet-S mixes clean classes that ResNet-18 separates, poison stays clustered (rule: over half)"
-    return [*made, Claim("Figure 7", text, plot, _chaos)]
+        all_claims.append(Claim("Figure 6", text, plot, partial(_wider_gap, large=large)))
+    text = (
+        "At epoch 20, ResNet-S mixes clean classes that ResNet-18 separates; poison stays clustered (rule: over half)"
+    )
+    return [*all_claims, Claim("Figure 7", text, plot, _mixes_classes)]

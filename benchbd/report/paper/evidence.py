@@ -1,4 +1,4 @@
-"""What a claim of the paper is judged by: averages over the attacks that both sides have, in words and numbers."""
+"""The evidence for a claim of the paper: averages over the attacks that both sides share, as numbers and text."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from benchbd.report.published import STUDENTS, PublishedComparison, scale_differ
 
 
 class Finding(NamedTuple):
-    """One judgement: whether the claim holds, the figures it rests on, and at which scale.
+    """One judgement: whether the claim holds, the figures behind it, and their scale.
 
-    ``network`` is the one that the claim is of, where it is not the data set's student.
+    ``network`` is the network that the claim is about, if it is not the data set's student.
     """
 
     holds: bool
@@ -26,7 +26,7 @@ class Finding(NamedTuple):
 
 
 class Claim(NamedTuple):
-    """One thing the paper says. ``judge`` returns a finding for each scale at which it was measured."""
+    """One claim of the paper. ``judge`` returns a finding for each scale that measured it."""
 
     where: str
     text: str
@@ -35,7 +35,7 @@ class Claim(NamedTuple):
 
 
 class Pair(NamedTuple):
-    """Two columns' averages over the same rows, and their difference (first minus second) over the seeds all share."""
+    """Averages of two columns over the same rows, and their difference (first minus second) over common seeds."""
 
     a: float
     b: float
@@ -43,8 +43,8 @@ class Pair(NamedTuple):
     rows: int
 
     @property
-    def noise(self) -> str:
-        """Says so where the difference cannot be told from none."""
+    def gap_text(self) -> str:
+        """The difference in words; it says so if 0 is in the interval."""
         if self.gap is None or self.gap.half is None:
             return "fewer than two common seeds: no interval"
         apart = abs(self.gap.mean) > max(self.gap.half, stats.RESOLUTION)
@@ -54,11 +54,11 @@ class Pair(NamedTuple):
     def text(self, name_a: str, name_b: str) -> str:
         """``lfd 0.77, abl 8.29 (9 attacks; difference -7.52 ± 0.40)``."""
         attacks = wording.counted(self.rows, "attack")
-        return f"{name_a} {wording.percent(self.a)}, {name_b} {wording.percent(self.b)} ({attacks}; {self.noise})"
+        return f"{name_a} {wording.percent(self.a)}, {name_b} {wording.percent(self.b)} ({attacks}; {self.gap_text})"
 
 
 def pair(group: Group, a: Variant, b: Variant, rows: Iterable[Variant], metric: str) -> Pair | None:
-    """Compare two columns over those rows for which both have the metric; None where there is no such row."""
+    """Compare two columns over the rows for which both have the metric. Return None if there is no such row."""
     both = [r for r in rows if group.entry(r, a).values(metric) and group.entry(r, b).values(metric)]
     left, right = average(group, a, both, metric), average(group, b, both, metric)
     if left is None or right is None:
@@ -70,48 +70,48 @@ def pair(group: Group, a: Variant, b: Variant, rows: Iterable[Variant], metric: 
 
 
 class Evidence:
-    """The measured groups, asked the way claims ask."""
+    """The measured groups, with the queries that claims need."""
 
     def __init__(self, groups: Sequence[Group], labels: Labels, gate: float) -> None:
         self.groups, self.labels, self.gate = list(groups), labels, gate
 
-    def of(self, dataset: str) -> list[Group]:
-        """Groups of a data set with one of the paper's students."""
+    def groups_of(self, dataset: str) -> list[Group]:
+        """The groups of a data set whose network is one of the paper's students."""
         return [g for g in self.groups if g.scale.dataset.name == dataset and g.scale.model.name in STUDENTS.values()]
 
     def columns(self, group: Group) -> dict[str, Variant]:
-        """The column that stands for each defense of the paper, by name."""
+        """The column that represents each defense of the paper, by name."""
         found: dict[str, Variant] = {}
         for column in PublishedComparison(group, self.labels).compared_columns():
             found.setdefault(column.name, column)
         return found
 
-    def working(self, group: Group) -> list[Variant]:
-        """Attack rows in which the attack is not known to have failed."""
+    def working_attacks(self, group: Group) -> list[Variant]:
+        """The attack rows except those whose undefended ASR is below the gate."""
         return [row for row in group.attacks() if implanted(group, row, self.gate) is not False]
 
     def compare(
         self, dataset: str, a: str, b: str, metric: str, rule: Callable[[Pair], bool], *, clean: bool = False
     ) -> list[Finding]:
-        """Judge two defenses by a rule on averages: over working attacks for ASR, all for CA, or the clean row."""
+        """Judge two defenses by a rule on averages over working attacks (ASR), all attacks (CA) or the clean row."""
         found = []
-        for group in self.of(dataset):
+        for group in self.groups_of(dataset):
             columns = self.columns(group)
-            rows = sorted(group.clean) if clean else self.working(group) if metric == "asr" else group.attacks()
+            rows = sorted(group.clean) if clean else self.working_attacks(group) if metric == "asr" else group.attacks()
             if a in columns and b in columns and (both := pair(group, columns[a], columns[b], rows, metric)):
                 text = both.text(a, b).replace("1 attack;", "no attack;") if clean else both.text(a, b)
                 found.append(Finding(rule(both), text, group.scale))
         return found
 
     def scale(self, scale: Scale) -> str:
-        """A scale in words."""
+        """The scale as text."""
         return scale_text(scale, self.labels)
 
-    def differs(self, found: Finding) -> str:
-        """What the scale of a finding has otherwise than the paper's."""
+    def differences(self, found: Finding) -> str:
+        """How the scale of a finding differs from the paper's."""
         return "; ".join(scale_differences(found.scale, self.labels, found.network)) or "as in the paper"
 
 
 def number(value: float) -> str:
-    """A loss or ratio in three digits."""
+    """A loss or ratio with three significant digits."""
     return wording.UNDEFINED if math.isnan(value) else f"{value:.3g}"

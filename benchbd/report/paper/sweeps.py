@@ -1,4 +1,4 @@
-"""Columns of one defense that differ in a single parameter: what the ablation figures and claims are made of."""
+"""Sweeps: columns of one defense that differ in a single parameter, for the ablation figures and claims."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ from benchbd.report.labels import Variant
 TEACHERS = ("resnet-s1", "resnet-s", "resnet-s2", "resnet18")
 """Teachers by capacity (LfD Figure 4a)."""
 MODES = ("none", "unweighted", "weighted")
-"""LfD without ascent, with plain ascent (equation 5), with weighted ascent (equation 6): Figure 5 a, b, c."""
+"""LfD without ascent, with plain ascent (equation 5) and with weighted ascent (equation 6): Figure 5 a, b, c."""
 
 
 class Sweep(NamedTuple):
-    """Columns of a group in the order of one parameter's values, the other parameters equal."""
+    """Columns of a group in the order of one parameter's values; all other parameters are equal."""
 
     group: Group
     parameter: str
     values: list[Any]
     columns: list[Variant]
     rows: list[Variant]
-    """Attacks for which every column has numbers."""
+    """Attacks with numbers in every column."""
 
     @property
     def scale(self) -> Scale:
-        """Where it was measured."""
+        """The scale of the measurements."""
         return self.group.scale
 
     def column(self, value: Any) -> Variant | None:
-        """The column with a value, None where it was not measured."""
+        """The column of a value; None if it was not measured."""
         return next((c for v, c in zip(self.values, self.columns, strict=True) if v == value), None)
 
 
@@ -42,12 +42,12 @@ def _place(value: Any, order: tuple[str, ...]) -> tuple[int, float, str]:
 
 
 def sweep(group: Group, defense: str, parameter: str, order: tuple[str, ...] = ()) -> Sweep | None:
-    """The widest sweep over a parameter of a defense in a group; None where fewer than two values were measured.
+    """Find the widest sweep over a parameter of a defense. Return None if fewer than two values were measured.
 
     Args:
         group: the table's records.
         defense: name of the defense.
-        parameter: what is swept; numbers sort by size, words by ``order``.
+        parameter: the swept parameter; numbers sort by size, words by ``order``.
         order: known words, in their order.
     """
     families: dict[str, dict[str, tuple[Any, Variant]]] = {}

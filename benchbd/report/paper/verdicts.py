@@ -1,4 +1,4 @@
-"""What the paper says and what was measured: each claim holds, fails or was not measured, with figures and scale."""
+"""The verdict table: each claim of the paper holds, fails or was not measured, with figures and scale."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ COLUMNS = (
     Column("Paper"),
     Column("Measured"),
     Column("Measured on"),
-    Column("Differs from the paper in"),
+    Column("Differences from the paper"),
 )
 
 
@@ -28,7 +28,7 @@ def claims() -> list[Claim]:
 
 
 def verdict_table(groups: Sequence[Group], labels: Labels, gate: float) -> Table:
-    """Judge every claim at every scale at which it was measured."""
+    """Judge every claim at every scale that measured it."""
     evidence = Evidence(groups, labels, gate)
     rows, counts = [], {HOLDS: 0, FAILS: 0, OPEN: 0}
     for claim in claims():
@@ -42,7 +42,7 @@ def verdict_table(groups: Sequence[Group], labels: Labels, gate: float) -> Table
                 claim.published,
                 finding.figures,
                 evidence.scale(finding.scale),
-                evidence.differs(finding),
+                evidence.differences(finding),
             )
             rows.append(Row(claim.text, [TableCell(text) for text in texts]))
         if not findings:
@@ -56,8 +56,8 @@ def verdict_table(groups: Sequence[Group], labels: Labels, gate: float) -> Table
         rows,
         lead=[f"{counts[HOLDS]} hold, {counts[FAILS]} fail, {counts[OPEN]} not measured."],
         notes=[
-            "A verdict compares means in percent; “not separable” says that the 95 % t-interval of the paired "
-            "difference contains 0. ASR claims leave out attacks whose undefended ASR is under the gate.",
-            "A verdict at a smaller scale than the paper's says nothing certain about the paper's scale.",
+            "A verdict compares means in percent; “not separable” means that the 95 % t-interval of the paired "
+            "difference contains 0. ASR claims leave out attacks whose undefended ASR is below the gate.",
+            "A verdict at a smaller scale than the paper's may not hold at the paper's scale.",
         ],
     )
