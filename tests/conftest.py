@@ -9,6 +9,7 @@ import textwrap
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -21,6 +22,9 @@ from benchbd.plugins.contract import Dataset
 if TYPE_CHECKING:
     from benchbd.lab.lab import Lab
     from benchbd.plugins.train_set import TrainSet
+
+HELPERS = Path(__file__).parent / "helpers"
+"""Modules that several folders' tests import (``pythonpath`` in pyproject.toml)."""
 
 _watched: list[list[str]] = []
 _PATHS = {"os.mkdir": 0, "os.rename": 1, "os.remove": 0, "os.rmdir": 0, "os.symlink": 1, "os.link": 1, "os.truncate": 0}
@@ -147,6 +151,20 @@ def plugin_file(tmp_path: Path, fresh_registry: None) -> Callable[..., Path]:
 @pytest.fixture
 def toys(fresh_registry: None) -> Path:
     """The toy plugins (toy-images, toy-attack, toy-clean, toy-defense, toy-net), made known."""
-    path = Path(__file__).parent / "toy_plugins.py"
+    path = Path(__file__).parent / "zoo" / "toys.py"
     registry.add_plugin_file(str(path))
     return path
+
+
+@pytest.fixture
+def fakes(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
+    """The stand-in for ``benchbd.pipeline.run_cell``, importable here and in worker processes, its plugins known."""
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, [str(HELPERS), os.environ.get("PYTHONPATH")])))
+    import run_fakes
+
+    known = dict(registry._plugin_files)
+    registry.add_plugin_file(str(run_fakes.PLUGIN))
+    yield run_fakes
+    registry._plugin_files.clear()
+    registry._plugin_files.update(known)
+    registry._by_name.cache_clear()

@@ -46,7 +46,7 @@ def specs() -> list[str]:
     """Every defense that exists, with parameters under which it runs in seconds."""
     found = []
     for entry in registry.entries("defenses"):
-        if entry.error or entry.file is None or "testing_plugins" in entry.file:
+        if entry.error or entry.file is None or entry.file.endswith("testing/tiny.py"):
             continue
         smoke = ", ".join(f"{k}={v!r}" for k, v in registry.load("defenses", entry.name).smoke.items())
         inside = ", ".join(filter(None, [smoke, QUICK.get(entry.name)]))
@@ -144,7 +144,7 @@ class Target:
 
     def __init__(self, output: Path, every: float) -> None:
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        command = [sys.executable, str(HERE / "kill_target.py"), str(output), str(every)]
+        command = [sys.executable, str(HERE / "helpers" / "kill_target.py"), str(output), str(every)]
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
         self.process = subprocess.Popen(command, text=True, env=environment, **pipes)
         assert self.read() == "ready"
@@ -198,7 +198,7 @@ LFD = "lfd(teacher_epochs=8, teacher='tiny-net', alpha=0.2)"
 @pytest.fixture
 def find(tmp_path, fresh_registry):
     """Run a defense on planted poison and return what it detected."""
-    registry.add_plugin_file(str(HERE / "planted_plugins.py"))
+    registry.add_plugin_file(str(HERE / "zoo" / "planted.py"))
 
     def go(defense: str, epochs: int = 1, **given) -> dict:
         base = {"dataset": "planted", "model": "tiny-net", "attack": "white", "epochs": epochs, "batch_size": 32}

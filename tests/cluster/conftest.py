@@ -10,12 +10,10 @@ from types import ModuleType
 
 import pytest
 
-from benchbd.plugins import registry
-
 collect_ignore_glob = [] if os.environ.get("BENCHBD_CLUSTER") else ["test_*.py"]
 """Minutes of daemons starting and stopping: only where they are asked for (``make test-cluster``)."""
 
-FAKES = Path(__file__).parent.parent / "run"
+FAKES = Path(__file__).parents[1] / "helpers"
 
 
 @pytest.fixture(scope="session")
@@ -54,19 +52,3 @@ def ray() -> Iterator[ModuleType]:
                 raise
     yield ray
     ray.shutdown()
-
-
-@pytest.fixture
-def fakes(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
-    """The runner tests' stand-in for ``benchbd.pipeline.run_cell``."""
-    monkeypatch.syspath_prepend(FAKES)
-    paths = [str(FAKES), os.environ.get("PYTHONPATH")]
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, paths)))
-    import run_fakes
-
-    known = dict(registry._plugin_files)
-    registry.add_plugin_file(str(run_fakes.PLUGIN))
-    yield run_fakes
-    registry._plugin_files.clear()
-    registry._plugin_files.update(known)
-    registry._by_name.cache_clear()

@@ -111,7 +111,7 @@ def test_shared_stages_come_first(fakes: ModuleType, go: Go, tmp_path: Path) -> 
 def test_a_killed_run_is_reattached(fakes: ModuleType, go: Go, tmp_path: Path) -> None:
     cell = fakes.cell(n=1, seconds=8.0)
     code = "import sys, json; from pathlib import Path; import run_fakes as f; from benchbd.run import *; "
-    code += "from benchbd.run.display.base import PlainDisplay; c = f.cell(n=1, seconds=8.0); "
+    code += "from benchbd.run.display.plain import PlainDisplay; c = f.cell(n=1, seconds=8.0); "
     code += "run_cells([c], RunSettings(output=Path(sys.argv[1]), plugins=(str(f.PLUGIN),), execute=f.EXECUTE, "
     code += "device='cpu', executor='slurm', executor_config={'poll': 0.5}), PlainDisplay())"
     run = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stderr=subprocess.PIPE)

@@ -13,7 +13,7 @@ import pytest
 def test_twenty_faults_lose_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if not Path("/proc/self/cmdline").exists():
         pytest.skip("needs /proc to find a run's workers")
-    monkeypatch.syspath_prepend(Path(__file__).parent.parent)
+    monkeypatch.syspath_prepend(Path(__file__).parents[2] / "tools")
     import torture
 
     monkeypatch.setenv("OMP_NUM_THREADS", "1")

@@ -143,13 +143,13 @@ def test_a_loss_that_is_not_finite_ends_it_with_its_name(open_lab):
 
 
 @pytest.mark.parametrize(
-    ("routine", "how", "reason"),
+    ("training_loop", "how", "reason"),
     [
-        (Smoothed, {}, "routine must be a frozen dataclass"),
-        (lambda run: None, {}, "routine must be a frozen dataclass"),
-        (Smoothed(), {"weights": np.ones(64)}, "takes no weights, judge, loss and perturb"),
-        (Smoothed(), {"loss": Smoothed()}, "takes no weights, judge, loss and perturb"),
-        (Smoothed(), {"perturb": Smoothed()}, "takes no weights, judge, loss and perturb"),
+        (Smoothed, {}, "training_loop must be a frozen dataclass"),
+        (lambda run: None, {}, "training_loop must be a frozen dataclass"),
+        (Smoothed(), {"weights": np.ones(64)}, "takes no weights, scorer, loss and perturb"),
+        (Smoothed(), {"loss": Smoothed()}, "takes no weights, scorer, loss and perturb"),
+        (Smoothed(), {"perturb": Smoothed()}, "takes no weights, scorer, loss and perturb"),
     ],
 )
 def test_what_makes_no_sense_is_refused_in_one_line(open_lab, training_loop, how, reason):

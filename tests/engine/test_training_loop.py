@@ -116,7 +116,7 @@ def test_the_seed_decides_everything_and_the_callers_randomness_is_left_alone(to
     assert not equal(one[1], trained(Plain(0.5), make_net(dropout=True), toy_set, plain, seed=5)[1])
 
 
-@pytest.mark.parametrize("routine", [Plain(0.5), WithHead()])
+@pytest.mark.parametrize("training_loop", [Plain(0.5), WithHead()])
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
 def test_killed_between_any_two_epochs_it_goes_on_to_the_same_bits(toy_set, make_net, plain, training_loop, optimizer):
     how = {"optimizer": optimizer, "lr": 0.01, "schedule": "cosine", "augment": ("crop4", "hflip")}

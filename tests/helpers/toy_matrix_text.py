@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-TOYS = str(Path(__file__).parents[1] / "toy_plugins.py")
+TOYS = str(Path(__file__).parents[1] / "zoo" / "toys.py")
 MATRIX = """
 description: Toys.
 dataset: toy-images

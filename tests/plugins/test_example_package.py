@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-PACKAGE = Path(__file__).with_name("example_package")
+PACKAGE = Path(__file__).parents[1] / "example_package"
 PLUGINS = {"attacks": "example-frame", "datasets": "example-bars", "defenses": "example-trim", "models": "example-net"}
 MATRIX = """\
 name: example

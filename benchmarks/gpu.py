@@ -1,4 +1,4 @@
-"""Every figure about a GPU in one run of under nine minutes: ``make bench-gpu``, or ``python tests/bench/gpu.py``.
+"""Every figure about a GPU in one run of under nine minutes: ``make bench-gpu``, or ``python benchmarks/gpu.py``.
 
 Needs torch, torchvision, pandas, rich, scikit-learn, pytest and this source tree, which need not be installed.
 ``--device cpu --smoke`` runs every part on tiny sizes, in about a minute, to see that it runs.
@@ -23,7 +23,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 import benchbd  # noqa: E402
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-SCRIPT = Path(__file__).with_name("gpu.py")
+SCRIPT = Path(__file__).parents[2] / "benchmarks" / "gpu.py"
 NOT_THERE = ("yaml", "safetensors", "tabulate", "matplotlib", "submitit", "ray", "hypothesis", "pytest_benchmark")
 RUN = f"""
 import runpy, sys

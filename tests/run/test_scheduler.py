@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from conftest import Told
 
 Go = Callable[..., Outcome]
-HERE = Path(__file__).parent
+HELPERS = Path(__file__).parents[1] / "helpers"
 
 
 def started(fakes: ModuleType, output: Path) -> list[str]:
@@ -231,7 +231,7 @@ def test_records_that_cannot_be_written_end_the_run_with_one_line(
 
 
 def launch(output: Path, jobs: int, *cells: str) -> subprocess.Popen[str]:
-    arguments = [sys.executable, str(HERE / "run_fakes.py"), str(output), str(jobs), *cells]
+    arguments = [sys.executable, str(HELPERS / "run_fakes.py"), str(output), str(jobs), *cells]
     return subprocess.Popen(
         arguments, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True
     )

@@ -9,7 +9,7 @@ from benchbd.pipeline.poison import Poisoner
 from benchbd.pipeline.run_cell import execute
 from benchbd.plugins import registry
 
-PLUGINS = Path(__file__).parent.with_name("poison_plugins.py")
+PLUGINS = Path(__file__).parents[1] / "zoo" / "watched.py"
 
 
 def calls() -> list[str]:

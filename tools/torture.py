@@ -1,6 +1,6 @@
 """Faults as figures: run a small matrix on digits while everything that can break is broken, and count what was lost.
 
-``python tests/torture.py --faults 100`` (``make torture``). At random moments the run or one of its workers is killed
+``python tools/torture.py --faults 100`` (``make torture``). At random moments the run or one of its workers is killed
 with SIGKILL, stored artifacts are damaged, the disk is filled (on a small tmpfs, where this may be mounted). After each
 fault the same command is given again. At the end every cell must be done, with the very numbers of an undisturbed run,
 no finished record may ever have changed, no process and no lock may be left.

@@ -19,15 +19,15 @@ from benchbd.pipeline.run_cell import _clean_part, execute
 from benchbd.plugins import registry
 from benchbd.storage.artifacts import Store
 
-HERE = Path(__file__).parent
+ZOO = Path(__file__).parents[1] / "zoo"
 DATA = "tiny(train=120,test=40,size=16)"
 
 
 @pytest.fixture(autouse=True)
 def _ready(monkeypatch, fresh_registry, one_thread):
     monkeypatch.setattr(os, "fsync", lambda descriptor: None)
-    registry.add_plugin_file(str(HERE / "barrier_plugins.py"))
-    registry.add_plugin_file(str(HERE / "poison_plugins.py"))
+    registry.add_plugin_file(str(ZOO / "spies.py"))
+    registry.add_plugin_file(str(ZOO / "watched.py"))
 
 
 def write_secrets(path: Path, attack: str, scratch: Path) -> None:

@@ -19,7 +19,7 @@ from benchbd.plan.cell import Cell
 from benchbd.plugins import registry
 from benchbd.plugins.identity import part_of
 
-PLUGIN = Path(__file__).with_name("run_plugins.py")
+PLUGIN = Path(__file__).parents[1] / "zoo" / "acting.py"
 EXECUTE = "run_fakes:execute"
 
 

@@ -11,7 +11,7 @@ import pytest
 
 CODE = """
 import torch
-from benchbd.vision import torchvision
+from benchbd.datasets._torchvision import torchvision
 vision = torchvision()
 assert torchvision() is vision
 assert vision.datasets.CIFAR10 and vision.datasets.GTSRB
