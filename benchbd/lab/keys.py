@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import inspect
 import math
+import textwrap
 from typing import Any
 
 import numpy as np
@@ -15,19 +15,24 @@ from benchbd.core.hashing import sha_of
 from benchbd.errors import UsageError, shown
 from benchbd.plugins import registry
 from benchbd.plugins.contract import Component
+from benchbd.plugins.source_digest import code_digest
 
 
 def code_of(thing: Any) -> str:
-    """sha256 of the source of a class (its bases in plugin code included) or function; '' where there is none."""
+    """A digest of the code of a class (its bases in plugin code included) or function; '' where there is no source.
+
+    Comments, docstrings, annotations and formatting do not count.
+    """
     bases = thing.__mro__ if isinstance(thing, type) else (thing,)
-    text = []
+    sources = []
     for base in bases:
         if getattr(base, "__module__", "").partition(".")[0] not in ("builtins", "typing", "abc", "torch"):
             try:
-                text.append(inspect.getsource(base))
+                source = inspect.getsource(base)
             except (OSError, TypeError):  # typed into a prompt
                 continue
-    return hashlib.sha256("\n".join(text).encode()).hexdigest() if text else ""
+            sources.append(textwrap.dedent(source).encode("utf-8", "surrogatepass"))
+    return code_digest(sources) if sources else ""
 
 
 def cache_key_form(thing: Any, what: str) -> Any:

@@ -14,7 +14,6 @@ import hashlib
 import importlib
 import importlib.machinery
 import importlib.util
-import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,11 +24,12 @@ from benchbd.core.paths import look, user_path
 from benchbd.errors import BenchbdError, UsageError, did_you_mean, shown
 from benchbd.plugins.contract import KINDS, Component, Dataset
 from benchbd.plugins.scan import DECORATORS, PluginEntry, describe_error, scan, scan_installed
+from benchbd.plugins.source_digest import code_digest, with_helpers
 from benchbd.plugins.spec import parse_spec
 from benchbd.plugins.validate import check_declared, check_info
 
 __all__ = [
-    *("DECORATORS", "FOLDERS", "Entry", "add_plugin_file", "blame", "entries", "find", "forget_plugin_file"),
+    *("DECORATORS", "FOLDERS", "PluginEntry", "add_plugin_file", "blame", "entries", "find", "forget_plugin_file"),
     *("load", "make", "plugin_files", "source_digest"),
 ]
 
@@ -243,24 +243,19 @@ def make(kind: str, text: str, /, **given: Any) -> Any:
 
 @functools.lru_cache(maxsize=1024)
 def source_digest(kind: str, name: str) -> str:
-    """sha256 over the plugin's file and the underscore files of its folder that it, or one of these, names.
+    """A digest of the code of the plugin's file and of the helpers (``_name``) of its folder that this code imports.
 
+    Comments, docstrings, annotations and formatting do not count (:mod:`benchbd.plugins.source_digest`).
     '' where there is no file.
     """
     entry = find(kind, name)
     path = entry.file or getattr(sys.modules.get(entry.module), "__file__", None)
     if path is None or not Path(path).is_file():
         return ""
-    texts = {Path(path).name: Path(path).read_bytes()}
-    waiting = [Path(path)]
-    while waiting:
-        file = waiting.pop()
-        for helper in re.findall(rb"\b(_[a-z]\w*)\b", texts[file.name]):
-            sibling = file.with_name(helper.decode() + ".py")
-            if sibling.name not in texts and sibling.is_file():
-                texts[sibling.name] = sibling.read_bytes()
-                waiting.append(sibling)
-    digest = hashlib.sha256(texts.pop(Path(path).name))
-    for helper_file in sorted(texts):
-        digest.update(texts[helper_file])
-    return digest.hexdigest()
+    file = Path(path)
+
+    def read(beside: str) -> bytes | None:
+        other = file.with_name(beside)
+        return other.read_bytes() if other.is_file() else None
+
+    return code_digest(with_helpers(file.name, read))

@@ -1,4 +1,4 @@
-"""Records whose plugin's source has changed since: shown, never silently reused or made again."""
+"""Records whose plugin's code has changed since: shown, never silently reused or made again."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def changed_sources(cell: Cell, record: Mapping[str, Any]) -> list[str]:
-    """The components of a cell whose source is not the one that its record was made with, such as ``defense lfd``."""
+    """The components of a cell whose code is not the one that its record was made with, such as ``defense lfd``."""
     sources = record.get("sources")
     if not isinstance(sources, Mapping):
         return []

@@ -80,16 +80,18 @@ def test_make_takes_text_and_keywords_whatever_these_are_called() -> None:
 
 def test_the_source_digest_covers_helpers_of_helpers(plugin_file: Callable[..., Path]) -> None:
     deepest = plugin_file("X = 1\n", "_deepest.py")
-    plugin_file("# needs _deepest\n", "_helper.py")
-    plugin_file("UNRELATED = 1\n", "_other.py")
-    registry.add_plugin_file(str(plugin_file("# needs _helper" + PLAIN)))
+    plugin_file("import _deepest\n", "_helper.py")
+    other = plugin_file("UNRELATED = 1\n", "_other.py")
+    registry.add_plugin_file(str(plugin_file("# not _other\ndef needs():\n    import _helper\n" + PLAIN)))
     first = registry.source_digest("attacks", "mine")
-    plugin_file("UNRELATED = 2\n", "_other.py")
-    registry.source_digest.cache_clear()
-    assert registry.source_digest("attacks", "mine") == first
-    deepest.write_text("X = 2\n")
-    registry.source_digest.cache_clear()
-    assert registry.source_digest("attacks", "mine") != first
+    for file, text, same in (
+        (other, "UNRELATED = 2\n", True),
+        (deepest, "X = 1  # as before\n", True),
+        (deepest, "X = 2\n", False),
+    ):
+        plugin_file(text, file.name)
+        registry.source_digest.cache_clear()
+        assert (registry.source_digest("attacks", "mine") == first) == same
 
 
 # -- the second door: entry points
