@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from benchbd.storage.cell_locks import running
-from benchbd.storage.cleanup import sweep
+from benchbd.storage.cleanup import remove_stale_files
 
 MATRIX = """
 name: torture
@@ -238,8 +238,8 @@ class Torture:
             other = {k: (mine.get(k), calm.get(k)) for k in mine.keys() | calm.keys() if mine.get(k) != calm.get(k)}
             assert not other, f"{cell_id} differs from the undisturbed run (stormy, calm): {other}"
         assert running(output) == set()
-        litter = sweep(output, older_than=0.0)
-        self.counts["temporary files left by the dead, swept"] += litter.temporary
+        stale = remove_stale_files(output, older_than=0.0)
+        self.counts["temporary files left by the dead, removed"] += stale.temporary
         left = list((output / "store" / "locks").glob("*")) + list((output / "running").glob("*"))
         assert not left, f"locks are left: {left}"
         self.counts["records compared"] += len(found)

@@ -43,7 +43,7 @@ def test_plugin_files(refused: Callable[..., str], folder: Path, name: str, door
 
 
 HEAD = """from benchbd.plugins.contract import *
-from benchbd.components import attack, dataset, defense, model
+from benchbd.plugins.contract import attack, dataset, defense, model
 
 
 """

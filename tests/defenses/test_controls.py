@@ -84,7 +84,7 @@ def test_random_filter_plans_what_the_imitated_defense_needs_first():
 
 def test_random_filter_plans_all_that_comes_before_the_last_full_training(plugin_file):
     text = """
-    from benchbd.components import UNDEFENDED
+    from benchbd.plugins.contract import UNDEFENDED
 
     @defense("lasting", version=1)
     class Lasting(Defense):

@@ -208,7 +208,7 @@ def test_a_plugin_file_is_a_door(plugin_file: Callable[..., Path]) -> None:
 
 def test_the_name_may_be_given_as_a_keyword_and_the_decorator_by_its_module(plugin_file: Callable[..., Path]) -> None:
     text = """
-    from benchbd import components as c
+    from benchbd.plugins import contract as c
 
     @c.defense(version=1, name="by-keyword")
     class Mine(c.Defense):

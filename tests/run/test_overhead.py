@@ -69,10 +69,10 @@ def test_overhead_of_a_cell_once_its_worker_is_warm(
 
 MEMORY = """
 import resource, torch
-from benchbd import registry
-from benchbd.components import Normalisation
+from benchbd.core.images import Normalisation
+from benchbd.core.recipe import Recipe
 from benchbd.engine import build, choose_precision, fit, losses_of
-from benchbd.recipe import Recipe
+from benchbd.plugins import registry
 torch.set_num_threads(1)
 images = torch.randint(0, 256, (50_000, 3, 32, 32), dtype=torch.uint8)
 poisoned, labels = images.clone(), torch.randint(0, 10, (50_000,))

@@ -23,7 +23,7 @@ WORKER = textwrap.dedent(
     import os, sys, time
     from pathlib import Path
     import numpy as np
-    from benchbd.store import Store
+    from benchbd.storage.artifacts import Store
     root, key, seconds, turns = Path(sys.argv[1]), sys.argv[2], float(sys.argv[3]), int(sys.argv[4])
     store = Store(root)
     turn_key = lambda: f"{turn:02x}" + key[2:]
