@@ -24,7 +24,9 @@ if TYPE_CHECKING:
     from benchbd.plugins.train_set import TrainSet
 
 HELPERS = Path(__file__).parent / "helpers"
-"""Modules that several folders' tests import (``pythonpath`` in pyproject.toml)."""
+"""Modules that tests import by their plain names (``pythonpath`` in pyproject.toml)."""
+ZOO = Path(__file__).parent / "zoo"
+"""Plugins that tests register by file, as a user would."""
 
 _watched: list[list[str]] = []
 _PATHS = {"os.mkdir": 0, "os.rename": 1, "os.remove": 0, "os.rmdir": 0, "os.symlink": 1, "os.link": 1, "os.truncate": 0}
@@ -82,6 +84,12 @@ def fresh_registry() -> Iterator[None]:
         registry.forget_plugin_file(file)
     registry._installed.cache_clear()
     registry._by_name.cache_clear()
+
+
+@pytest.fixture
+def quick_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """fsync does nothing: it guards against power cuts, which no test causes, and takes most of a test's time."""
+    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
 
 
 @pytest.fixture
@@ -149,11 +157,21 @@ def plugin_file(tmp_path: Path, fresh_registry: None) -> Callable[..., Path]:
 
 
 @pytest.fixture
-def toys(fresh_registry: None) -> Path:
-    """The toy plugins (toy-images, toy-attack, toy-clean, toy-defense, toy-net), made known."""
-    path = Path(__file__).parent / "zoo" / "toys.py"
-    registry.add_plugin_file(str(path))
-    return path
+def zoo(fresh_registry: None) -> Callable[[str], Path]:
+    """Register a file of ``tests/zoo`` until the test ends: ``zoo("spies")``; returns its path."""
+
+    def register(name: str) -> Path:
+        path = ZOO / f"{name}.py"
+        registry.add_plugin_file(str(path))
+        return path
+
+    return register
+
+
+@pytest.fixture
+def toys(zoo: Callable[[str], Path]) -> Path:
+    """The toy plugins (toy-images, toy-attack, toy-clean, toy-defense, toy-net), registered."""
+    return zoo("toys")
 
 
 @pytest.fixture

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-
 import numpy as np
 import pytest
 import torch
@@ -107,8 +105,7 @@ def test_what_means_nothing_is_refused():
 
 
 @pytest.fixture
-def quick(monkeypatch, fresh_registry, one_thread):
-    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
+def quick(quick_disk, fresh_registry, one_thread):
     testing.register()
 
 

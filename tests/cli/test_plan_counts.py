@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections import Counter
 from pathlib import Path
 
@@ -33,8 +32,7 @@ ADAPTIVE = "{lfd-adaptive: {alphas: [[0.2, 0.1]], teacher_epochs: 1}}"
 
 
 @pytest.fixture(autouse=True)
-def _quick(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, fresh_registry: None) -> None:
-    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
+def _quick(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, quick_disk: None, fresh_registry: None) -> None:
     monkeypatch.setattr(torch, "set_num_threads", lambda count: None)
     monkeypatch.chdir(tmp_path)
 

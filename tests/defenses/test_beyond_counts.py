@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections import Counter
 from pathlib import Path
 
@@ -27,9 +26,8 @@ ROW = [
 ]  # fmt: skip
 
 
-@pytest.mark.usefixtures("one_thread")
+@pytest.mark.usefixtures("quick_disk", "one_thread")
 def test_a_row_computes_what_its_plan_says(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
     monkeypatch.chdir(tmp_path)
     Path("m.yaml").write_text(json.dumps({**MATRIX, "defenses": ROW}))
 

@@ -2,31 +2,21 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 
 import numpy as np
 import pytest
+from lab_inputs import tiny
 
-from benchbd import testing
 from benchbd.core.recipe import Recipe
 from benchbd.errors import UsageError
 from benchbd.lab.lab import Lab
 from benchbd.lab.packed_training import train_packed
-from benchbd.pipeline.poison import clean_set
-from benchbd.plugins import registry
-from benchbd.plugins.identity import part_of
-
-pytestmark = pytest.mark.usefixtures("one_thread", "fresh_registry")
 
 
 @pytest.fixture
-def lab(lab_over: Callable[..., Lab], monkeypatch: pytest.MonkeyPatch) -> Lab:
-    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
-    testing.register()
-    made = registry.make("datasets", "tiny", train=48, size=16)
-    data = clean_set(part_of(made), made.load("train", None))
-    return lab_over(data, Recipe(epochs=2, batch_size=16, augment=()), "resnet-s")
+def lab(lab_over: Callable[..., Lab]) -> Lab:
+    return lab_over(tiny(48), Recipe(epochs=2, batch_size=16, augment=()), "resnet-s")
 
 
 def test_a_pack_equals_single_trainings_and_is_stored_once(lab: Lab) -> None:

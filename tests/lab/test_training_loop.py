@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 
 import numpy as np
 import pytest
 import torch
+from lab_inputs import tiny
 from torch.nn import functional as F
 
-from benchbd import engine, testing
+from benchbd import engine
 from benchbd.core.recipe import Recipe
 from benchbd.errors import Diverged, UsageError
-from benchbd.pipeline.poison import clean_set
-from benchbd.plugins import registry
-from benchbd.plugins.identity import part_of
 from benchbd.storage.artifacts import Store
 from benchbd.storage.checkpoint import Checkpoint
-
-pytestmark = pytest.mark.usefixtures("one_thread", "fresh_registry")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,15 +42,10 @@ class Spoiled:
 
 
 @pytest.fixture
-def open_lab(lab_over, tmp_path, monkeypatch):
-    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
-    testing.register()
-    tiny = registry.make("datasets", "tiny", train=64, size=16)
-    data = clean_set(part_of(tiny), tiny.load("train", None))
-
+def open_lab(lab_over, tmp_path):
     def build(**given):
         base = {"store": Store(tmp_path), "owner": ["mine", 1, "source"]}
-        return lab_over(data, Recipe(epochs=3, batch_size=16), **{**base, **given})
+        return lab_over(tiny(), Recipe(epochs=3, batch_size=16), **{**base, **given})
 
     return build
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import json
-import os
 from pathlib import Path
 
 import numpy as np
@@ -19,15 +18,13 @@ from benchbd.pipeline.run_cell import _clean_part, execute
 from benchbd.plugins import registry
 from benchbd.storage.artifacts import Store
 
-ZOO = Path(__file__).parents[1] / "zoo"
 DATA = "tiny(train=120,test=40,size=16)"
 
 
 @pytest.fixture(autouse=True)
-def _ready(monkeypatch, fresh_registry, one_thread):
-    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
-    registry.add_plugin_file(str(ZOO / "spies.py"))
-    registry.add_plugin_file(str(ZOO / "watched.py"))
+def _spies(zoo):
+    zoo("spies")
+    zoo("watched")
 
 
 def write_secrets(path: Path, attack: str, scratch: Path) -> None:

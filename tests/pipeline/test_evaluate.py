@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-
 import numpy as np
 import pytest
 import torch
@@ -20,11 +18,6 @@ from benchbd.plugins import registry
 from benchbd.plugins.train_set import TrainSet
 
 CPU = torch.device("cpu")
-
-
-@pytest.fixture(autouse=True)
-def _quick(monkeypatch, fresh_registry, one_thread):
-    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
 
 
 samples = st.integers(2, 60).flatmap(

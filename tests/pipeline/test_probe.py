@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 from pathlib import Path
 
 import numpy as np
@@ -24,11 +23,6 @@ from benchbd.plugins import registry
 DATA = "tiny(train=120,test=40,size=16)"
 EPOCHS = 3
 ASKED = {"losses": True, "features": 2, "samples": 60}
-
-
-@pytest.fixture(autouse=True)
-def _ready(monkeypatch, fresh_registry, one_thread):
-    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
 
 
 def cell(probe: dict | None = ASKED, defense: str = "none", **recipe) -> Cell:

@@ -21,14 +21,12 @@ from benchbd.plugins import registry
 from benchbd.storage import artifacts, records
 from benchbd.storage import results_file as reading
 
-PLUGINS = Path(__file__).parents[1] / "zoo" / "endings.py"
 SMALL = "tiny(train=80,test=20,size=16)"
 
 
 @pytest.fixture(autouse=True)
-def _ready(monkeypatch, fresh_registry, one_thread):
-    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
-    registry.add_plugin_file(str(PLUGINS))
+def endings(zoo):
+    return zoo("endings")
 
 
 def cell(defense: str = "none", **given) -> Cell:
@@ -234,13 +232,13 @@ def test_what_a_defense_traced_is_measured_afterwards_and_charged_to_nobody(run)
     assert "curve" not in run(cell())["notes"]
 
 
-def test_a_failed_stage_of_another_component_is_a_row_too(run):
+def test_a_failed_stage_of_another_component_is_a_row_too(run, endings):
     assert run(cell(model="broken-net"))["error"] == "RuntimeError: no such layer"
     record = run(cell(attack="tiny-patch(rate=0.9, pool='non-target')"))
     assert record["status"] == "skipped"
     assert "72 images to poison" in record["error"]
     assert "60 to choose from" in record["error"]
-    record = run(cell(dataset="cifar10"), data_root=str(PLUGINS.parent))
+    record = run(cell(dataset="cifar10"), data_root=str(endings.parent))
     assert record["status"] == "failed"
     assert "cifar-10-batches-py" in record["error"]
 
@@ -374,12 +372,12 @@ def test_events_tell_where_a_cell_is(run):
     assert stages == ["poison", "probe", "losses", "train", "evaluate"]
 
 
-def test_plugins_given_by_file_are_known(run, fresh_registry, tmp_path):
+def test_plugins_given_by_file_are_known(run, endings, tmp_path):
     this = cell("dawdles(seconds=0.0)").to_json()
-    registry.forget_plugin_file(str(PLUGINS.resolve()))
+    registry.forget_plugin_file(str(endings.resolve()))
     with pytest.raises(UsageError, match="no defense is called"):
         execute(this, output=tmp_path)
-    record = execute(this, output=tmp_path, plugins=[str(PLUGINS)], device="cpu")
+    record = execute(this, output=tmp_path, plugins=[str(endings)], device="cpu")
     assert record["status"] == "done"
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-
 import numpy as np
 import pytest
 import torch
@@ -77,8 +75,7 @@ INFO = DatasetInfo(4, 16, 200, 40, (50,) * 4, 1)
 
 
 @pytest.fixture(autouse=True)
-def _ready(monkeypatch, one_thread, plugin_file):
-    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
+def _pairs(plugin_file):
     registry.add_plugin_file(str(plugin_file(PLUGINS)))
 
 

@@ -1,8 +1,7 @@
-"""A store on a disk that need not be waited for, and what it said."""
+"""A store on a quick disk, and what it said."""
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
@@ -11,9 +10,7 @@ from benchbd.storage.artifacts import Store
 
 
 @pytest.fixture(autouse=True)
-def _quick_disk(monkeypatch):
-    """What fsync is for, a power cut, no test can bring about; without it they take a fraction of the time."""
-    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
+def _quick(quick_disk: None) -> None: ...
 
 
 @pytest.fixture

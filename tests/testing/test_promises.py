@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-
 import pytest
 
 from benchbd import testing
@@ -11,10 +9,7 @@ from benchbd.errors import UsageError
 from benchbd.plugins import registry
 from benchbd.testing.promises import CHECKS
 
-
-@pytest.fixture(autouse=True)
-def _quick(monkeypatch, fresh_registry, one_thread):
-    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
+pytestmark = pytest.mark.usefixtures("quick_disk", "fresh_registry", "one_thread")
 
 
 def said(kind: str, line: str) -> list[str]:

@@ -2,27 +2,19 @@
 
 from __future__ import annotations
 
-import os
-import sys
-from pathlib import Path
-
 import pytest
 import torch
+from poison_steps import calls
 
 from benchbd import testing
 from benchbd.lab.costs import CostLedger
 from benchbd.pipeline.poison import Poisoner
-from benchbd.plugins import registry
 from benchbd.storage.artifacts import Store
-
-sys.path.insert(0, str(Path(__file__).parent))
-from poison_steps import PLUGINS, calls
 
 
 @pytest.fixture(autouse=True)
-def _ready(monkeypatch, fresh_registry, one_thread):
-    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
-    registry.add_plugin_file(str(PLUGINS))
+def _watched(zoo):
+    zoo("watched")
     calls().clear()
 
 
