@@ -122,7 +122,9 @@ def test_files_named_in_prose_exist():
     named = {
         name
         for path in DOCS
-        for name in re.findall(r"`((?:docs|matrices|tests|leaderboard|benchbd)/[\w./-]+\.\w+)`", prose(path))
+        for name in re.findall(
+            r"`((?:docs|matrices|tests|benchmarks|tools|leaderboard|benchbd)/[\w./-]+\.\w+)`", prose(path)
+        )
     }
     assert [name for name in sorted(named) if not (ROOT / name).exists()] == []
 

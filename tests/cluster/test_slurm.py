@@ -15,6 +15,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from waiting import wait_for
 
 from benchbd.errors import BenchbdError, UsageError
 from benchbd.plan.cell import Cell
@@ -38,14 +39,6 @@ def go(fakes: ModuleType, tmp_path: Path) -> Go:
         return run_cells(cells, RunSettings(**{**given, **changes}), display)
 
     return run
-
-
-def wait_for(condition: Callable[[], Any], seconds: float = 120.0) -> Any:
-    deadline = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.1)
-    return found
 
 
 def queue() -> dict[str, str]:

@@ -17,16 +17,12 @@ from benchbd.datasets._torchvision import torchvision
 from benchbd.errors import Impossible, UsageError
 from benchbd.plugins import registry
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 ALL = ["resnet18", "resnet34", "resnet-s", "resnet-s1", "resnet-s2", "vgg11", "vgg-s", "lenet", "lenet-s"]
 ALL += ["mobilenetv2", "mobilenetv2-s"]
 THIN = ["resnet18(width=4)", "resnet34(width=4)", "resnet-s", "resnet-s(stem=8)", "resnet-s1", "resnet-s2(width=4)"]
 THIN += ["vgg11(width=4)", "vgg11(width=4, batch_norm=False)", "vgg-s", "lenet", "lenet-s", "mobilenetv2(width=4)"]
 THIN += ["mobilenetv2-s", "mobilenetv2-s(stride=1)", "mobilenetv2-s(shortcut='identity')"]
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> None:
-    torch.set_num_threads(1)
 
 
 def build(spec: str, classes: int = 10, size: int = 32, seed: int = 0) -> Any:
