@@ -103,14 +103,14 @@ def row(name: str, seed: int = 0, extra: str = "", again: int = 0, size: int = 3
 
 def how_of(name: str, indices: np.ndarray, split: str = "train", size: int = 32) -> tuple[Attack, StampContext]:
     made, poison = row(name, size=size)
-    return made.made.attack, StampContext(split, indices, poison.trigger, 7)  # type: ignore[arg-type]
+    return made.components.attack, StampContext(split, indices, poison.trigger, 7)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(("name", "size"), [*((name, 32) for name in ATTACKS), *LARGE])
 def test_only_the_chosen_images_change(name, size):
     made, poison = row(name, size=size)
     clean, info = made.train_set()
-    attack, before = made.made.attack, clean.images.clone()
+    attack, before = made.components.attack, clean.images.clone()
     poisoned = apply(clean, poison)
     budget = attack.budget(info, info.class_counts)
     rest = np.setdiff1d(np.arange(COUNT), poison.indices)
@@ -130,7 +130,7 @@ def test_only_the_chosen_images_change(name, size):
 def test_labels_change_only_where_the_attack_says_so(name):
     made, poison = row(name)
     clean, _ = made.train_set()
-    poisoned, attack = apply(clean, poison), made.made.attack
+    poisoned, attack = apply(clean, poison), made.components.attack
     if attack.clean_label or not attack.poisons:
         assert torch.equal(poisoned.labels, clean.labels)
         assert (clean.labels[poison.indices] == TARGET).all()

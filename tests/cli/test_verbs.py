@@ -155,7 +155,7 @@ def test_prepare_makes_poisoned_sets_and_a_row_that_cannot_be_costs_itself_alone
 
     @attack("late", version=1)
     class Late(Attack):
-        def prepare(self, shop):
+        def prepare(self, workshop):
             raise Impossible("found out late")
     """
     plugin = plugin_file(late, "late.py")

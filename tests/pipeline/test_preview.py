@@ -94,7 +94,7 @@ def test_prepared_triggers_are_those_of_a_run(tmp_path):
     clean, info = made.train_set()
     poison = made.poison(clean, info)
     images = torch.from_numpy(shown.clean)
-    again = made.made.attack.stamp(images, StampContext("train", np.arange(2), poison.trigger, 0))
+    again = made.components.attack.stamp(images, StampContext("train", np.arange(2), poison.trigger, 0))
     assert np.array_equal(again.numpy(), shown.poisoned)
 
 
@@ -155,9 +155,9 @@ def test_an_impossible_attack_costs_itself_alone_on_a_sheet_of_all(tmp_path, mon
 
     def instead(made, count):
         asked.append(made.cell.attack.text)
-        if made.made.attack.name == "sig":
+        if made.components.attack.name == "sig":
             raise Impossible("the budget cannot be worked out\nfrom the data found")
-        if made.made.attack.name == "dynamic":
+        if made.components.attack.name == "dynamic":
             raise Diverged("mask network: loss is not finite in epoch 1 of 2")
         return _blank(made, count)
 

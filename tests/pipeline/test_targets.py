@@ -60,7 +60,7 @@ PLUGINS = '''
         def relabel(self, labels, targets, how):
             import numpy as np
             return np.where(how.indices % 3 == 0, labels, targets[labels])
-        def prepare(self, shop):
+        def prepare(self, workshop):
             return {}
         def trains(self):
             return ("half-teacher",)
@@ -122,7 +122,7 @@ def test_labels_records_and_pictures_follow_the_targets(poisoner):
 def test_success_is_measured_on_images_that_are_to_be_taken_for_another_class(poisoner):
     worker = poisoner("pairs")
     clean, info = worker.train_set()
-    test = worker.made.dataset.load("test", None)
+    test = worker.components.dataset.load("test", None)
     images, labels = worker.triggered(test, info, worker.poison(clean, info))
     assert set(labels.tolist()) == {0, 1}
     assert len(images) == len(labels) == int((test.labels < 2).sum())

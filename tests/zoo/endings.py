@@ -74,7 +74,7 @@ class Dawdles(Defense):
 class SlowPatch(Attack):
     """Takes its time over stamping."""
 
-    def stamp(self, images, how: StampContext):
+    def stamp(self, images, context: StampContext):
         time.sleep(0.5)
         out = images.clone()
         out[:, :, :4, :4] = 255

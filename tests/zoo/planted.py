@@ -33,5 +33,5 @@ class Planted(Dataset):
 class White(Attack):
     """The whole image becomes white."""
 
-    def stamp(self, images, how: StampContext):
+    def stamp(self, images, context: StampContext):
         return images.new_full(images.shape, 255)

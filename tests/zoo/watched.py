@@ -12,7 +12,7 @@ CALLS: list[str] = []
 
 
 class _White(Attack):
-    def stamp(self, images, how: StampContext):
+    def stamp(self, images, context: StampContext):
         out = images.clone()
         out[:, :, :4, :4] = 255
         return out
@@ -46,12 +46,12 @@ class Drawn(_White):
             )
         }
 
-    def stamp(self, images, how: StampContext):
+    def stamp(self, images, context: StampContext):
         import torch
 
         CALLS.append("stamp")
         out = images.clone()
-        out[:, :, :8, :8] = torch.from_numpy(how.trigger["noise"])[:, :8, :8]
+        out[:, :, :8, :8] = torch.from_numpy(context.trigger["noise"])[:, :8, :8]
         return out
 
 
@@ -101,7 +101,7 @@ class Cover(_White):
     def cover_count(self, info) -> int:
         return self.covers
 
-    def cover(self, images, partners, how: StampContext):
+    def cover(self, images, partners, context: StampContext):
         assert not (images == partners).all(), "an image is its own partner"
         out = images.clone()
         out[:, :, :4, :4] = partners[:, :, :4, :4] // 2
@@ -112,7 +112,7 @@ class Cover(_White):
 class BadShape(_White):
     """Returns another shape."""
 
-    def stamp(self, images, how: StampContext):
+    def stamp(self, images, context: StampContext):
         return images[:, :, 1:]
 
 
@@ -120,7 +120,7 @@ class BadShape(_White):
 class BadType(_White):
     """Returns floats."""
 
-    def stamp(self, images, how: StampContext):
+    def stamp(self, images, context: StampContext):
         return images.float()
 
 
@@ -128,7 +128,7 @@ class BadType(_White):
 class BadNone(_White):
     """Returns nothing."""
 
-    def stamp(self, images, how: StampContext):
+    def stamp(self, images, context: StampContext):
         return None
 
 
@@ -144,6 +144,6 @@ class BadPrepare(_White):
 class InPlace(_White):
     """Stamps the very images it is given."""
 
-    def stamp(self, images, how: StampContext):
+    def stamp(self, images, context: StampContext):
         images[:, :, :4, :4] = 255
         return images

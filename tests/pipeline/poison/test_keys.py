@@ -70,7 +70,7 @@ def test_a_trigger_is_prepared_anew_when_its_code_changed(poisoner, plugin_file,
             @attack("edited", version=1)
             class Edited(Attack):
                 \"\"\"Prepares by a function of its file, which reads a helper.\"\"\"
-                def prepare(self, shop):
+                def prepare(self, workshop):
                     return {{"noise": _noise()}}
                 def stamp(self, images, how):
                     return 255 - images
@@ -95,7 +95,7 @@ def test_a_surrogate_is_the_clean_rows_undefended_model(poisoner, lab_over):
     worker = poisoner("watch-surrogate", ledger=ledger, seed=5)
     clean, _, poison = make(worker)
     assert ledger.trainings == ledger.computed == {"full": 1}
-    lab = lab_over(clean, worker.made.recipe, store=worker.store, seed=0)
+    lab = lab_over(clean, worker.components.recipe, store=worker.store, seed=0)
     none = registry.make("defenses", "none").train(lab)
     assert lab._ledger.computed == {}
     assert np.array_equal(none.head()[0], poison.trigger["head"])

@@ -58,7 +58,7 @@ def test_an_attack_that_stamps_in_place_spoils_nothing(poisoner):
     worker = poisoner("in-place")
     clean, info, poison = make(worker)
     clean.check()
-    test = worker.made.dataset.load("test", None)
+    test = worker.components.dataset.load("test", None)
     before = test.images.clone()
     images, _ = worker.triggered(test, info, poison)
     assert torch.equal(test.images, before)
@@ -93,7 +93,7 @@ def test_attack_success_is_measured_on_no_image_of_the_target(poisoner):
     for target in range(4):
         worker = poisoner(f"watch-dirty(target={target})")
         _, info, poison = make(worker)
-        test = worker.made.dataset.load("test", None)
+        test = worker.components.dataset.load("test", None)
         images, labels = worker.triggered(test, info, poison)
         assert len(images) == len(labels) == 30
         assert torch.equal(labels, test.labels[test.labels != target])

@@ -35,7 +35,7 @@ def test_kept_test_images_are_those_of_this_attack_code_and_data(poisoner, monke
         worker = poisoner(attack, **given)
         _, info, poison = make(worker)
         calls().clear()
-        images, labels = worker.triggered(test or worker.made.dataset.load("test", None), info, poison)
+        images, labels = worker.triggered(test or worker.components.dataset.load("test", None), info, poison)
         assert len(images) == len(labels)
         return len(calls()), images
 
