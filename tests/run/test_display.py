@@ -12,7 +12,7 @@ import pytest
 from rich.console import Console
 
 from benchbd.errors import UsageError
-from benchbd.run.display import base as display_module
+from benchbd.run.display import choose
 from benchbd.run.display.base import NoDisplay
 from benchbd.run.display.choose import make_display
 from benchbd.run.display.plain import PlainDisplay
@@ -155,7 +155,7 @@ class _Terminal(io.StringIO):
 def test_which_display(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CI", raising=False)
     monkeypatch.setenv("TERM", "xterm")
-    monkeypatch.setattr(display_module.sys, "stderr", _Terminal())
+    monkeypatch.setattr(choose.sys, "stderr", _Terminal())
     assert isinstance(make_display(), RichDisplay)
     assert isinstance(make_display("plain"), PlainDisplay)
     assert isinstance(make_display("none"), NoDisplay)
@@ -164,7 +164,7 @@ def test_which_display(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CI")
     monkeypatch.setenv("TERM", "dumb")
     assert isinstance(make_display(), PlainDisplay)
-    monkeypatch.setattr(display_module.sys, "stderr", io.StringIO())
+    monkeypatch.setattr(choose.sys, "stderr", io.StringIO())
     assert isinstance(make_display(), PlainDisplay)
     assert isinstance(make_display("rich"), RichDisplay)
     with pytest.raises(UsageError, match="--display"):

@@ -38,7 +38,7 @@ ATTACKS = {
     "repeats: two runs give different images": ("", "import random; out[:, :, 9, 9] = random.randrange(256)"),
     "budget: attack 'mine': stamp returned torch.float32": ("", "out = out.float()"),
     "trains_as_declared: prepare trains": (
-        "def prepare(self, workshop): return {'w': shop.train(shop.clean, epochs=0).head()[0]}",
+        "def prepare(self, workshop): return {'w': workshop.train(workshop.clean, epochs=0).head()[0]}",
         "",
     ),
     "repeats: two runs prepare different triggers": (
