@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from benchbd import testing
+from benchbd.core import files
 from benchbd.errors import UsageError
 from benchbd.pipeline.run_cell import execute
 from benchbd.plan.cell import Cell, identity
@@ -264,7 +265,7 @@ def test_a_cell_of_unknown_plugins_is_refused_without_a_record(tmp_path):
 def test_a_record_that_cannot_be_written_raises_and_loses_nothing(run, tmp_path, monkeypatch):
     this = cell()
     first = run(this)
-    real = artifacts._write
+    real = files._write
 
     def full(path, data):
         if path.parent.name == "records":
@@ -272,7 +273,7 @@ def test_a_record_that_cannot_be_written_raises_and_loses_nothing(run, tmp_path,
         real(path, data)
 
     with monkeypatch.context() as patch:
-        patch.setattr(artifacts, "_write", full)
+        patch.setattr(files, "_write", full)
         with pytest.raises(OSError, match="No space left"):
             execute(this.to_json(), output=tmp_path / "out", device="cpu")
     assert records.read_record(tmp_path / "out", this.id) == first
