@@ -7,7 +7,7 @@ export OMP_NUM_THREADS ?= 1
 JOBS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart test test-cluster test-browser torture bench bench-gpu lint check-leaderboard clean
+.PHONY: help install quickstart test test-isa test-cluster test-browser torture bench bench-gpu lint check-leaderboard clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /|/' | awk -F'|' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -25,6 +25,13 @@ quickstart: install  ## train a small leaderboard in front of you, in about five
 
 test: install  ## all tests (those on CIFAR-10 and GTSRB need BENCHBD_DATA)
 	$(BIN)/python -m pytest tests benchmarks -n $(JOBS) --benchmark-disable
+
+LEARNING = $(BIN)/python -m pytest -m learning -n $(JOBS) --benchmark-disable
+test-isa: install  ## the tests of what a training comes to, in the arithmetic of other CPUs (bf16 is slow where emulated)
+	BENCHBD_TEST_BF16=0 ONEDNN_MAX_CPU_ISA=SSE41 ATEN_CPU_CAPABILITY=default $(LEARNING)
+	BENCHBD_TEST_BF16=0 ONEDNN_MAX_CPU_ISA=AVX ATEN_CPU_CAPABILITY=avx2 $(LEARNING)
+	BENCHBD_TEST_BF16=0 ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2 $(LEARNING)
+	BENCHBD_TEST_BF16=1 $(LEARNING)
 
 test-cluster: install  ## the executors on a real one-node Slurm and a local Ray (Debian, as root: installs both)
 	PATH="$(abspath $(BIN)):$$PATH" bash tests/cluster/run.sh
@@ -50,7 +57,7 @@ lint: install  ## ruff, mypy and a search for duplicated code
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy benchbd
-	$(BIN)/jscpd --min-tokens 100 --exit-code 1 --format python --reporters silent benchbd attacks defenses models
+	$(BIN)/jscpd --min-tokens 100 --exit-code 1 --format python --reporters silent benchbd attacks datasets defenses models
 
 clean:  ## remove the virtual environment and caches (never results)
 	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache .mypy_cache

@@ -28,6 +28,13 @@ HELPERS = Path(__file__).parent / "helpers"
 ZOO = Path(__file__).parent / "zoo"
 """Plugins that tests register by file, as a user would."""
 
+if os.environ.get("BENCHBD_TEST_BF16"):
+    # As on a CPU with bf16 units (1) or without (0), here and in every process that a test starts. See the module.
+    sys.path.insert(0, str(Path(__file__).parent / "bf16"))
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [sys.path[0], os.environ.get("PYTHONPATH")]))
+    sys.modules.pop("sitecustomize", None)
+    import sitecustomize  # noqa: F401
+
 _watched: list[list[str]] = []
 _PATHS = {"os.mkdir": 0, "os.rename": 1, "os.remove": 0, "os.rmdir": 0, "os.symlink": 1, "os.link": 1, "os.truncate": 0}
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 
+@pytest.mark.learning
 @pytest.mark.timeout(1200)
 def test_the_undefended_models_of_quickstart_are_backdoored(tmp_path: Path) -> None:
     words = ["run", "quickstart", "--filter", "defense=none,attack!=none", "--output", "out", "--jobs", "1"]

@@ -57,7 +57,7 @@ def run(args: argparse.Namespace) -> int:
     path = find_log(output, args.cell)
     with path.open(encoding="utf-8", errors="replace") as file:
         while True:
-            # PlannedTrainings before reading, so that the last lines of a cell that ends meanwhile are not missed.
+            # Asked before reading, so that the last lines of a cell that ends meanwhile are not missed.
             busy = args.follow and path.stem in running(output)
             while chunk := file.read(1 << 16):
                 sys.stdout.write(chunk)

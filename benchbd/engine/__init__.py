@@ -1,10 +1,11 @@
-"""One training engine for every model: data on the device, batched augmentation, no synchronisation in the loop."""
+"""The training engine of every model: data stays on the device, batches are augmented whole, the loop never waits."""
 
 from __future__ import annotations
 
 from benchbd.core.seeding import seed_for
 from benchbd.engine.epoch_weights import PerEpochWeights, WeightFunction
-from benchbd.engine.fit import Checkpoint, Fit, fit
+from benchbd.engine.epochs import Checkpoint, Fit
+from benchbd.engine.fit import fit
 from benchbd.engine.network import Classifier, build
 from benchbd.engine.passes import features_of, logits_of, losses_of
 from benchbd.engine.precision import Precision, choose_precision

@@ -1,4 +1,4 @@
-"""Training sets that a GPU cannot hold stay on the host (memory-mapped, perhaps); one batch at a time comes over."""
+"""A training set that a GPU cannot hold stays on the host, perhaps memory-mapped; the GPU gets one batch at a time."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import torch
 from torch import Tensor
 
 SHARE = 0.6
-"""Of a GPU's free memory, what a training set may take: the rest is for activations, weights and optimiser."""
+"""Share of a GPU's free memory that a training set may take: activations, weights and optimiser need the rest."""
 
 
 def too_large(images: Tensor, device: torch.device) -> bool:
-    """Whether a set must stay on the host. Never on a CPU, where it is already."""
+    """Whether a set must stay on the host. False on a CPU, which already holds it."""
     if device.type != "cuda" or images.device == device:
         return False
     free, _ = torch.cuda.mem_get_info(device)
@@ -18,11 +18,11 @@ def too_large(images: Tensor, device: torch.device) -> bool:
 
 
 class BatchBuffer:
-    """The images of the current batch, at one address of the device, which a captured graph may read.
+    """The images of the current batch, at a fixed address on the device that a captured graph can read.
 
     Args:
-        images: uint8 (N, 3, H, W) on the host.
-        size: images of the largest batch.
+        images: uint8 (N, 3, H, W), the whole set, on the host.
+        size: number of images in the largest batch.
         device: where to train.
 
     Attributes:
@@ -31,18 +31,18 @@ class BatchBuffer:
 
     def __init__(self, images: Tensor, size: int, device: torch.device) -> None:
         self._source = images
-        # Zeros, not whatever memory held: a graph is warmed up before the first batch has come.
+        # Zeros, not uninitialised memory: a graph is warmed up before the first batch arrives.
         self.images = torch.zeros(size, *images.shape[1:], dtype=torch.uint8, device=device)
         self.images = self.images.contiguous(memory_format=torch.channels_last)
         self._places = torch.arange(size, device=device).unsqueeze(1)
 
     def load(self, picks: Tensor) -> None:
-        """Bring over the images at ``picks`` int64 (B,), on the host. Nothing waits for the device."""
+        """Copy the images at ``picks`` int64 (B,), on the host, to the device without waiting for it."""
         batch = self._source.index_select(0, picks)
         if self.images.is_cuda:
             batch = batch.pin_memory()
         self.images[: len(picks)].copy_(batch, non_blocking=True)
 
     def rows(self, rows: Tensor) -> Tensor:
-        """Rows int64 (B, 4) of an epoch, on the device, as rows of the window."""
+        """Return an epoch's rows int64 (B, 4), on the device, with positions in this buffer instead of the set."""
         return torch.cat([self._places[: len(rows)], rows[:, 1:]], 1)

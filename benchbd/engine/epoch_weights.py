@@ -1,4 +1,4 @@
-"""Weights drawn up anew each epoch: a frozen network judges the very views that are about to be trained on."""
+"""Per-image weights computed for each epoch: a frozen network scores the very views that the epoch trains on."""
 
 from __future__ import annotations
 
@@ -16,27 +16,27 @@ from benchbd.engine.passes import eval_mode, pass_batch
 from benchbd.engine.precision import arithmetic
 
 WeightFunction = Callable[[np.ndarray], np.ndarray]
-"""From cross-entropies float32 (N,) to weights float32 (N,), in the order of the set."""
+"""Maps cross-entropies float32 (N,) to weights float32 (N,), both in the order of the set."""
 
 
 class PerEpochWeights(NamedTuple):
-    """How a training's weights change from epoch to epoch.
+    """Computes a training's weights for each epoch.
 
     Attributes:
-        judge: the frozen network; moved to the device of the images.
-        weigh: what makes weights of its losses.
+        scorer: the frozen network; it is moved to the device of the labels.
+        weight_fn: maps the scorer's losses to weights.
     """
 
     scorer: Classifier
     weight_fn: WeightFunction
 
     def __call__(self, images: Tensor, labels: Tensor, rows: Tensor, augment: tuple[str, ...]) -> Tensor:
-        """Weights of one epoch.
+        """Compute the weights of one epoch.
 
         Args:
-            images: uint8 (N, 3, H, W), the whole set, on the device or, where it is too large for that, on the host.
+            images: uint8 (N, 3, H, W), the whole set, on the device or, if it is too large, on the host.
             labels: int64 (N,), on the device.
-            rows: int64 (N, 4), the epoch as drawn.
+            rows: int64 (N, 4), the epoch's rows from :func:`benchbd.engine.augment.draw_epoch`.
             augment: names from the recipe.
 
         Returns:

@@ -1,4 +1,4 @@
-"""The wrapper around every network: normalisation as its first layer, a mask on its last features, a float32 head."""
+"""The wrapper around every network: it normalises images, masks the last features and keeps the head in float32."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ class Buildable(Protocol):
     """A family of networks, such as :class:`benchbd.Model`."""
 
     def build(self, classes: int, size: int) -> nn.Module:
-        """A freshly initialised network for images of ``size`` pixels a side."""
+        """Return a freshly initialised network for images of ``size`` pixels a side."""
         ...
 
 
 class SafeStridedConv1x1(nn.Conv2d):
-    """A strided 1x1 convolution: the unstrided one of every n-th pixel, and on a CPU computed as that.
+    """A strided 1x1 convolution, which a CPU computes as the unstrided convolution of every n-th pixel.
 
-    oneDNN's own way writes past its workspace when it computes the filter's gradient of channels_last images with fewer
-    channels than a vector holds (8 with AVX2, 16 with AVX-512), as in ResNet-S: the gradient is wrong, or the process
-    crashes (uxlfoundation/oneDNN issue 6035; seen with torch 2.13.0).
+    oneDNN's strided kernel writes past its workspace when it computes the filter's gradient for channels_last images
+    with fewer channels than a vector holds (8 with AVX2, 16 with AVX-512), as in ResNet-S: the gradient is wrong, or
+    the process crashes (uxlfoundation/oneDNN issue 6035; seen with torch 2.13.0).
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        """As ``nn.Conv2d``."""
+        """Compute what ``nn.Conv2d`` computes, from (B, C, H, W)."""
         if x.device.type != "cpu":
             return super().forward(x)
         down, right = self.stride
@@ -36,7 +36,7 @@ class SafeStridedConv1x1(nn.Conv2d):
 
 
 def _make_safe(net: nn.Module) -> None:
-    """Let every strided 1x1 convolution of a network, whoever wrote it, be computed the safe way."""
+    """Turn every strided 1x1 convolution of a network, a plugin's own too, into a :class:`SafeStridedConv1x1`."""
     for part in net.modules():
         strided = type(part) is nn.Conv2d and part.kernel_size == (1, 1) and part.stride != (1, 1)
         if strided and part.padding in ((0, 0), "valid"):
@@ -46,8 +46,14 @@ def _make_safe(net: nn.Module) -> None:
 class Classifier(nn.Module):
     """A network that takes images in [0, 1].
 
-    ``net`` has ``features(x) -> (B, D)`` and a final linear ``head``. The mean, the standard deviation and the channel
-    mask are buffers, so that a stored state says all there is to say about a model.
+    Mean, standard deviation and channel mask are buffers, so a stored state describes the model completely.
+
+    Args:
+        net: has ``features(x) -> (B, D)`` and a final linear layer ``head``.
+        normalisation: mean and standard deviation of each colour.
+
+    Raises:
+        TypeError: ``net`` has no final linear ``head``.
     """
 
     mean: Tensor
@@ -73,29 +79,29 @@ class Classifier(nn.Module):
         return head
 
     def normalise(self, x01: Tensor) -> Tensor:
-        """Subtract the mean and divide by the standard deviation of each channel, keeping the memory layout."""
+        """Subtract the mean of each channel and divide by its standard deviation, keeping the memory layout."""
         if x01.is_contiguous() or not x01.is_contiguous(memory_format=torch.channels_last):
             return (x01 - self.mean) / self.std
-        # Three values that repeat along memory keep a CPU from using its vectors (6 times slower); a row of them does
-        # not. Same values, same order of operations.
+        # Three values that repeat along memory keep a CPU from using its vector units (6 times slower); a row of them
+        # does not. Values and order of operations are the same.
         batch, _, height, width = x01.shape
         mean, std = self.mean.view(3).repeat(width), self.std.view(3).repeat(width)
         rows = (x01.permute(0, 2, 3, 1).reshape(batch, height, 3 * width) - mean) / std
         return rows.view(batch, height, width, 3).permute(0, 3, 1, 2)
 
     def features(self, x01: Tensor) -> Tensor:
-        """Penultimate activations, float32 (B, D), pruned channels zero.
+        """Compute penultimate activations, float32 (B, D); pruned channels are zero.
 
         Args:
             x01: float (B, 3, H, W) in [0, 1].
         """
-        # A plugin's network: that it has features() is its contract, which nn.Module cannot say.
+        # The model contract promises features(), which the type nn.Module cannot express.
         net: Any = self.net
         features: Tensor = net.features(self.normalise(x01))
         return features.float() * self.channel_mask
 
     def forward(self, x01: Tensor) -> Tensor:
-        """Logits, float32 (B, classes), under autocast too: bf16 logits of size 16 differ by no less than 0.06."""
+        """Compute logits, float32 (B, classes) even under autocast: bf16 logits near 16 are at least 0.06 apart."""
         features = self.features(x01)
         with torch.autocast(features.device.type, enabled=False):
             logits: Tensor = self.head(features)
@@ -103,8 +109,16 @@ class Classifier(nn.Module):
 
 
 def build(model: Buildable, classes: int, size: int, normalisation: Normalisation, seed: int) -> Classifier:
-    """A freshly initialised network on the CPU; torch's global generator is left as it was."""
-    # Drawn on the CPU whatever the device, so that one seed means the same initial weights everywhere.
+    """Build a freshly initialised network on the CPU, leaving torch's global generator as it was.
+
+    Args:
+        model: builds the network.
+        classes: number of classes.
+        size: pixels on a side of an image.
+        normalisation: mean and standard deviation of each colour.
+        seed: seed of the initial weights.
+    """
+    # Always on the CPU, so that one seed gives the same initial weights on every device.
     before = torch.get_rng_state()
     try:
         torch.default_generator.manual_seed(seed)

@@ -1,14 +1,13 @@
-"""Train several small networks at once: one alone fills neither the vectors of a core nor, far less, a GPU.
+"""Train several small networks at once: one alone fills neither the vector units of a core nor a GPU.
 
-Each model sees the batches, in the order and with the augmentation, that :func:`benchbd.engine.fit` would give it, and
-has its own loss, batch statistics and optimiser state. Results equal those of ``fit`` up to the order in which a
-convolution adds up its products.
+Each model sees the batches that :func:`benchbd.engine.fit` would give it, in the same order and with the same
+augmentation, and has its own loss, batch statistics and optimiser state. Results equal those of ``fit`` up to the order
+in which a convolution adds up its products.
 """
 
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -18,12 +17,13 @@ from torch.nn import functional as F
 
 from benchbd.core.recipe import Recipe
 from benchbd.engine.augment import batch_of, draw_epoch, resident, unit_range
-from benchbd.engine.fit import Fit, NotFinite, all_finite, batch_bounds, fit
+from benchbd.engine.epochs import Epochs, Fit, batch_bounds
+from benchbd.engine.fit import fit
 from benchbd.engine.graph import CudaRecorder, GraphedStep
 from benchbd.engine.network import Classifier
 from benchbd.engine.packed_network import LANES, Packed
 from benchbd.engine.precision import Precision, arithmetic
-from benchbd.engine.state import live_tensors, make_optimizer, set_lr
+from benchbd.engine.state import live_tensors, make_optimizer
 from benchbd.engine.step import Loss, training_mode, weighted_mean
 from benchbd.errors import BenchbdError
 
@@ -32,8 +32,9 @@ class PackedStep:
     """A training step of all models of a pack.
 
     Attributes:
-        loss_sum: float64 (count,), the cross-entropies of each model's images of this epoch so far.
-        non_finite: float32 (count,), 0 as long as every loss of a model was finite, NaN for ever after.
+        loss_sum: float64 (count,), the summed cross-entropy of each model's images in this epoch so far.
+        non_finite: float32 (count,), for each model 0 as long as every loss of this epoch is finite, NaN from the first
+            that is not.
     """
 
     def __init__(
@@ -57,29 +58,34 @@ class PackedStep:
         self.non_finite = torch.zeros(pack.count, dtype=torch.float32, device=device)
 
     def __call__(self, rows: Tensor) -> None:
-        """Train on one batch of each model. ``rows`` int64 (B, count, 4), each model's as ``draw_epoch`` drew it."""
+        """Train on one batch of each model. ``rows`` int64 (B, count, 4): each model's rows from ``draw_epoch``."""
         picks = rows[..., 0].t()
         labels, weights = self.labels.gather(1, picks), self.weights.gather(1, picks)
         batches = []
-        for number, (images, net) in enumerate(zip(self.images, self.nets, strict=True)):
-            batch = batch_of(images, rows[:, number], self.recipe.augment)
+        for index, (images, net) in enumerate(zip(self.images, self.nets, strict=True)):
+            batch = batch_of(images, rows[:, index], self.recipe.augment)
             batches.append(net.normalise(unit_range(batch, self.precision.channels_last)))
         x, low = self.pack.inputs(batches), self.precision.dtype
         with torch.autocast(x.device.type, dtype=low, enabled=low is not None):
             logits = self.pack(x)
         losses = F.cross_entropy(logits.transpose(0, 1).flatten(0, 1), labels.flatten(), reduction="none")
         losses = losses.view(labels.shape)
-        own = torch.stack([self.loss(of_one, w) for of_one, w in zip(losses, weights, strict=True)])
-        # A sum leaves each model's gradient what it is alone: no weight has a part in two of the losses.
-        own.sum().backward()  # type: ignore[no-untyped-call]
+        minimised = torch.stack([self.loss(of_one, w) for of_one, w in zip(losses, weights, strict=True)])
+        # The sum gives each model the gradient it has alone: no weight contributes to two of the losses.
+        minimised.sum().backward()  # type: ignore[no-untyped-call]
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.loss_sum += losses.detach().sum(1, dtype=torch.float64)
-        self.non_finite += own.detach() * 0.0
+        self.non_finite += minimised.detach() * 0.0
 
     def tensors(self) -> dict[str, Tensor]:
-        """Every tensor that a step changes, by name."""
+        """Return every tensor that a step changes, by name."""
         return {**live_tensors(self.pack, self.optimizer), "loss_sum": self.loss_sum, "non_finite": self.non_finite}
+
+    def start_epoch(self) -> None:
+        """Set the sums to zero."""
+        self.loss_sum.zero_()
+        self.non_finite.zero_()
 
 
 def fit_packed(
@@ -99,26 +105,26 @@ def fit_packed(
     """Train networks of one architecture in place, all in one.
 
     Args:
-        nets: left on ``device`` in eval mode, without gradients. No dropout.
-        images: uint8 (N, 3, H, W) for each model; one tensor may serve several.
+        nets: the networks, without dropout; they end up on ``device``, in eval mode, without gradients.
+        images: uint8 (N, 3, H, W) for each model; several may share one tensor.
         labels: int64 (N,) for each model.
-        recipe: of all.
+        recipe: the recipe of all models.
         device: where to train.
-        precision: of :func:`benchbd.engine.choose_precision`; torch.compile is not used.
-        seeds: each model's, as :func:`benchbd.engine.fit` takes it.
-        weights: float32 (N,) for each model; ones where not given.
+        precision: from :func:`benchbd.engine.choose_precision`; torch.compile is not used.
+        seeds: one for each model, used as in :func:`benchbd.engine.fit`.
+        weights: float32 (N,) for each model; ones by default.
         loss: what each model minimises.
-        on_progress: told ``epoch`` (from 1), ``epochs`` and the models' mean ``loss`` at the end of each epoch.
+        on_progress: receives ``epoch`` (from 1), ``epochs`` and the models' mean ``loss`` at the end of each epoch.
         lanes: see :data:`benchbd.engine.packed_network.LANES`.
 
     Returns:
-        What each training leaves; ``seconds`` is its share of the pack's wall-clock.
+        Each model's training; ``seconds`` is its share of the pack's wall-clock time.
 
     Raises:
-        NotFinite: a loss or a weight of any model is not finite. A model that diverges takes others of its group
-            along, so that nothing is kept of any: train them one by one.
-        BenchbdError: there is nothing to train on.
-        ValueError: these networks or sets cannot be trained as one.
+        NotFinite: a loss or a weight of any model is not finite. A model that diverges spoils the others of its group,
+            so no network keeps what it learnt: train them one by one.
+        BenchbdError: the training set is empty.
+        ValueError: the networks or sets cannot be trained as one.
     """
     device, count = torch.device(device), len(nets)
     sizes = {len(given) for given in (*images, *labels)}
@@ -150,7 +156,9 @@ def fit_packed(
         loss,
     )
     with arithmetic(device, strict=precision.strict, search=not precision.strict):
-        fits = _loop(step, size, seeds, on_progress)
+        subjects = ("a loss of the pack", "weights of the pack")
+        epochs = Epochs(pack, step.optimizer, recipe, on_progress=on_progress, subjects=subjects)
+        fits = _loop(epochs, step, size, seeds)
     pack.unpack(nets)
     for net in nets:
         net.eval()
@@ -158,15 +166,15 @@ def fit_packed(
 
 
 def packing_pays(net: Classifier, device: torch.device) -> bool:
-    """Whether a pack of such networks is faster than one after another.
+    """Whether a pack of such networks trains faster than one after another.
 
-    A GPU is never filled by one of them. A core is by a network whose first convolution, the one at full resolution,
-    has more channels than a vector: measured on one AVX2 core, four ResNet-S in one are 2.4 times as fast with a stem
-    of 2 channels, 1.3 times with 8, as fast with 16 or 32; four ResNet-18 with a first stage of 8, whose later ones
-    have up to 64, 0.7 times.
+    One such network never fills a GPU. It fills a core if its first convolution, the one at full resolution, has more
+    channels than a vector. Measured on one AVX2 core: four ResNet-S in one pack are 2.4 times as fast with a stem of 2
+    channels, 1.3 times with 8, as fast with 16 or 32; four ResNet-18 with a first stage of 8, whose later stages have
+    up to 64, are 0.7 times as fast.
     """
-    widest = [part.out_channels for part in net.net.modules() if isinstance(part, torch.nn.Conv2d)]
-    return device.type == "cuda" or (widest[0] <= LANES and max(widest) <= 2 * LANES)
+    widths = [part.out_channels for part in net.net.modules() if isinstance(part, torch.nn.Conv2d)]
+    return device.type == "cuda" or (widths[0] <= LANES and max(widths) <= 2 * LANES)
 
 
 def fit_several(
@@ -180,11 +188,12 @@ def fit_several(
     seeds: Sequence[int],
     on_progress: Callable[[dict[str, Any]], None] | None = None,
 ) -> list[Fit]:
-    """As :func:`fit_packed`, in one where that is faster, else one by one.
+    """Train networks as :func:`fit_packed` does if a pack is faster, else one by one.
 
     Raises:
-        NotFinite: as there; the networks trained before the one that diverges keep what they learnt.
-        ValueError: these networks cannot be packed, whether it would pay or not.
+        NotFinite: a loss or a weight of any model is not finite. If they train one by one, the networks before the one
+            that diverges keep what they learnt.
+        ValueError: the networks cannot be packed; raised even if a pack would not be faster.
     """
     if packing_pays(nets[0], device):
         return fit_packed(
@@ -201,32 +210,22 @@ def _rows(seeds: Sequence[int], epoch: int, size: int, device: torch.device) -> 
     return torch.stack([draw_epoch(seed, epoch, size) for seed in seeds], 1).to(device)
 
 
-def _loop(
-    step: PackedStep, size: int, seeds: Sequence[int], on_progress: Callable[[dict[str, Any]], None] | None
-) -> list[Fit]:
+def _loop(epochs: Epochs, step: PackedStep, size: int, seeds: Sequence[int]) -> list[Fit]:
     pack, recipe, device = step.pack, step.recipe, step.labels.device
     bounds = batch_bounds(size, recipe.batch_size)
-    losses: list[list[float]] = []
     training_mode(pack, recipe.bn)
     run: Callable[[Tensor], None] = step
     if device.type == "cuda" and step.precision.graph and size >= recipe.batch_size:
         run = GraphedStep(step, _rows(seeds, 0, size, device)[: recipe.batch_size], CudaRecorder(device))
-    started = time.perf_counter()
-    for epoch in range(recipe.epochs):
-        set_lr(step.optimizer, recipe.lr_at(epoch))
+    by_epoch: list[list[float]] = []
+    for epoch, _ in epochs:
         rows = _rows(seeds, epoch, size, device)
         for start, end in bounds:
             run(rows[start:end])
         means, non_finite = torch.stack([step.loss_sum / size, step.non_finite.double()]).tolist()
-        losses.append(means)
-        if not all(map(math.isfinite, (*means, *non_finite))):
-            raise NotFinite(f"a loss of the pack is not finite in epoch {epoch + 1} of {recipe.epochs}", [])
-        step.loss_sum.zero_()
-        step.non_finite.zero_()
-        if on_progress is not None:
-            on_progress({"epoch": epoch + 1, "epochs": recipe.epochs, "loss": sum(means) / len(means)})
-    if not all_finite(pack):
-        raise NotFinite(f"weights of the pack are not finite after epoch {recipe.epochs} of {recipe.epochs}", [])
-    seconds = (time.perf_counter() - started) / pack.count
-    mine = [[means[number] for means in losses] for number in range(pack.count)]
-    return [Fit(of_one, seconds, recipe.epochs * len(bounds)) for of_one in mine]
+        step.start_epoch()
+        by_epoch.append(means)
+        epochs.end_epoch(epoch, sum(means) / len(means), finite=all(map(math.isfinite, non_finite)))
+    whole = epochs.result(recipe.epochs * len(bounds))
+    seconds = whole.seconds / pack.count
+    return [Fit([means[model] for means in by_epoch], seconds, whole.steps) for model in range(pack.count)]

@@ -1,4 +1,4 @@
-"""Several small networks of one architecture as one network, whose layers compute all of them side by side."""
+"""Pack several small networks of one architecture into one network, whose layers compute all of them side by side."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from benchbd.engine.network import Classifier, SafeStridedConv1x1
 from benchbd.engine.passes import eval_mode
 
 LANES = 8
-"""Channels that one group of a packed convolution should have at least.
+"""Fewest channels that one group of a packed convolution should have.
 
 Convolution kernels compute whole vectors of channels (8 floats with AVX2): two channels a group cost as much as eight.
-Models are therefore put together in one group, with zero filters between them, until their channels fill a vector.
-Measured on one AVX2 core, 8 ResNet-S of 2 channels: 2.3 times as fast as one by one with a group for each model, 3.6
-with two models in a group, 4.5 with four (8 channels), 3.5 with all eight.
+Therefore one group holds several models, with zero filters between them, until their channels fill a vector. Measured
+on one AVX2 core, 8 ResNet-S of 2 channels train 2.3 times as fast as one by one with one model in a group, 3.6 times
+with two, 4.5 times with four (8 channels), 3.5 times with all eight.
 """
 
 
@@ -35,21 +35,21 @@ class _PackedConv2d(nn.Module):
         self.padding, self.dilation = first.padding, first.dilation
         self.stride: tuple[int, ...] = first.stride
         self.slices: tuple[int, ...] | None = None
-        if isinstance(first, SafeStridedConv1x1):  # the same fault of the same library, whatever the number of groups
+        if isinstance(first, SafeStridedConv1x1):  # the library has the same fault with any number of groups
             self.slices, self.stride, self.padding = first.stride, (1, 1), (0, 0)
-        # Convolutions that have groups of their own (depthwise) keep them.
+        # Convolutions that already have groups (depthwise) keep them.
         self.merged = 1
         if first.groups == 1:
             widest = max(first.in_channels, first.out_channels)
             self.merged = next(m for m in range(1, count + 1) if count % m == 0 and (m == count or m * widest >= lanes))
         self.groups = first.groups * count // self.merged
-        # (1, merged, 1, merged, 1, 1, 1): which model's filters look at which model's channels.
+        # (1, merged, 1, merged, 1, 1, 1): 1 where a model's filters meet the same model's channels, else 0.
         self.register_buffer("own", torch.eye(self.merged).view(1, self.merged, 1, self.merged, 1, 1, 1), False)
 
     own: Tensor
 
     def forward(self, x: Tensor) -> Tensor:
-        """As the models' own convolutions."""
+        """Compute the models' own convolutions."""
         weight: Tensor = self.weight
         if self.merged > 1:
             out, into, height, width = weight.shape
@@ -61,25 +61,26 @@ class _PackedConv2d(nn.Module):
 
 
 def _packed_norm(parts: Sequence[nn.BatchNorm2d]) -> nn.BatchNorm2d:
-    """One batch norm over all models' channels, which is each model's own."""
+    """Return one batch norm over all models' channels; it treats each channel as the model's own does."""
     first = parts[0]
-    made = nn.BatchNorm2d(
+    packed = nn.BatchNorm2d(
         first.num_features * len(parts), first.eps, first.momentum, first.affine, first.track_running_stats
     )
     state = [part.state_dict() for part in parts]
-    made.load_state_dict({k: torch.cat([s[k] for s in state]) if v.ndim else v for k, v in state[0].items()})
-    return made
+    packed.load_state_dict({k: torch.cat([s[k] for s in state]) if v.ndim else v for k, v in state[0].items()})
+    return packed
 
 
 class Packed(nn.Module):
-    """``count`` networks of one architecture as one. The networks themselves change only in :meth:`unpack`.
+    """``count`` networks of one architecture as one network. Only :meth:`unpack` changes the networks themselves.
 
     Args:
-        nets: on the CPU. Of convolutions, batch norms and what treats every channel alike, up to the head.
+        nets: the networks, on the CPU. Up to the head they consist of convolutions, batch norms and layers without
+            weights that treat each channel by itself.
         lanes: see :data:`LANES`.
 
     Raises:
-        ValueError: the networks are not of one architecture, or of one that cannot be packed.
+        ValueError: the networks differ in architecture, or theirs cannot be packed.
     """
 
     channel_mask: Tensor
@@ -101,41 +102,41 @@ class Packed(nn.Module):
         self._compare(nets)
 
     def _replace(self, name: str, part: nn.Module, parts: Sequence[nn.Module], lanes: int) -> None:
-        made: nn.Module
+        packed: nn.Module
         if type(part) in (nn.Conv2d, SafeStridedConv1x1) and part.padding_mode == "zeros":
-            made = _PackedConv2d(parts, lanes)  # type: ignore[arg-type]
+            packed = _PackedConv2d(parts, lanes)  # type: ignore[arg-type]
         elif type(part) is nn.BatchNorm2d:
-            made = _packed_norm(parts)  # type: ignore[arg-type]
+            packed = _packed_norm(parts)  # type: ignore[arg-type]
         elif next(part.parameters(recurse=False), None) is None and not isinstance(part, nn.modules.dropout._DropoutNd):
             return
         else:
             raise ValueError(f"{name} ({type(part).__name__}) cannot be packed")
         parent, _, last = name.rpartition(".")
-        setattr(self.net.get_submodule(parent), last, made)
+        setattr(self.net.get_submodule(parent), last, packed)
 
     def _compare(self, nets: Sequence[Classifier]) -> None:
-        """A network may mix channels where no layer shows it; then the pack computes something else than its models."""
-        size = 64  # pixels; any that is enough for every stem
+        """Check that the pack computes what its models compute: a network may mix channels outside its layers."""
+        size = 64  # pixels on a side; large enough for every stem
         x01 = torch.rand(2, 3, size, size, generator=torch.Generator().manual_seed(0))
         with torch.no_grad(), eval_mode(self):
             try:
-                mine = self(self.inputs([net.normalise(x01) for net in nets]))
+                packed = self(self.inputs([net.normalise(x01) for net in nets]))
             except RuntimeError as error:
                 raise ValueError(f"this architecture cannot be packed: {str(error).splitlines()[0]}") from error
-            for number, net in enumerate(nets):
+            for index, net in enumerate(nets):
                 with eval_mode(net):
-                    theirs = net(x01)
-                if not torch.allclose(mine[:, number], theirs, rtol=1e-3, atol=1e-3 * float(theirs.abs().max())):
+                    alone = net(x01)
+                if not torch.allclose(packed[:, index], alone, rtol=1e-3, atol=1e-3 * float(alone.abs().max())):
                     raise ValueError("this architecture cannot be packed: its models' channels mix")
 
     @staticmethod
     def inputs(batches: Sequence[Tensor]) -> Tensor:
-        """One batch (B, 3, H, W) for each model, normalised, to (B, count * 3, H, W)."""
+        """Join one normalised batch (B, 3, H, W) for each model to (B, count * 3, H, W)."""
         return torch.cat(list(batches), 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits, float32 (B, count, classes), of :meth:`inputs`."""
-        # A plugin's network: that it has features() is its contract, which nn.Module cannot say.
+        """Compute logits, float32 (B, count, classes), from :meth:`inputs`."""
+        # The model contract promises features(), which the type nn.Module cannot express.
         net: Any = self.net
         features: Tensor = net.features(x)
         features = features.float().view(len(x), self.count, -1) * self.channel_mask
@@ -145,14 +146,14 @@ class Packed(nn.Module):
 
     def unpack(self, nets: Sequence[Classifier]) -> None:
         """Write each model's weights and statistics back into its network."""
-        mine = {f"net.{name}": tensor for name, tensor in self.net.state_dict().items()}
-        mine["net.head.weight"] = self.head_weight.detach()
+        packed = {f"net.{name}": tensor for name, tensor in self.net.state_dict().items()}
+        packed["net.head.weight"] = self.head_weight.detach()
         if self.head_bias is not None:
-            mine["net.head.bias"] = self.head_bias.detach()
-        for number, net in enumerate(nets):
+            packed["net.head.bias"] = self.head_bias.detach()
+        for index, net in enumerate(nets):
             with torch.no_grad():
                 for name, tensor in net.state_dict().items():
-                    if name in mine:
-                        whole = mine[name]
-                        part = whole.view(self.count, *tensor.shape)[number] if tensor.ndim else whole
+                    if name in packed:
+                        whole = packed[name]
+                        part = whole.view(self.count, *tensor.shape)[index] if tensor.ndim else whole
                         tensor.copy_(part)

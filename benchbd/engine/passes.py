@@ -1,4 +1,4 @@
-"""Passes over a whole set: losses, logits, features. float32, eval mode, large batches, in the order of the set."""
+"""Passes over a whole set for losses, logits or features: float32, eval mode, large batches, in the set's order."""
 
 from __future__ import annotations
 
@@ -15,36 +15,37 @@ from benchbd.engine.network import Classifier
 from benchbd.engine.precision import arithmetic
 
 PIXELS = {"cuda": 2048 * 32 * 32, "cpu": 256 * 32 * 32}
-"""Pixels in a batch: enough to keep the device busy, and a bound on memory that holds for 224 pixel images too.
+"""Pixels in a batch: enough to keep the device busy, and a bound on memory that also holds for 224-pixel images.
 
-A GPU wants thousands of small images. A CPU is busy with a few dozen, and slower (measured: up to 1.4 times) with a
-thousand, whose activations leave its caches.
+A GPU needs thousands of small images. A few dozen keep a CPU busy; with a thousand, whose activations leave its caches,
+it is slower (measured: up to 1.4 times).
 """
 
 VERSION = 2
-"""Goes into the keys of stored results: counted up where they change in a bit."""
+"""Part of the keys of stored results: raise it when a result changes in any bit."""
+
 NARROW = 4
-"""Half of an AVX2 vector."""
+"""Channels in half an AVX2 vector."""
 
 
 def _keeps_planes(net: nn.Module, device: torch.device) -> bool:
-    """Whether images stay planes of one colour each instead of channels_last.
+    """Whether images stay in one plane per colour instead of channels_last.
 
-    On a CPU, networks without a convolution of more than half a vector's channels are faster so (measured on one AVX2
-    core: ResNet-S 2 times, one with a channel 1.3 times; VGG-S, with up to 32, 1.3 times slower).
+    On a CPU, planes are faster if no convolution has more channels than half a vector holds. Measured on one AVX2 core:
+    ResNet-S is 2 times as fast, a network of one channel 1.3 times; VGG-S, with up to 32 channels, is 1.3 times slower.
     """
     widths = [part.out_channels for part in net.modules() if isinstance(part, nn.Conv2d)]
     return device.type == "cpu" and max(widths, default=0) <= NARROW
 
 
 def pass_batch(size: int, device: torch.device) -> int:
-    """Images in a batch of a pass over images of ``size`` pixels a side."""
+    """Return how many images of ``size`` pixels a side make a batch of a pass."""
     return max(8, PIXELS.get(device.type, PIXELS["cpu"]) // (size * size))
 
 
 @contextmanager
 def eval_mode(net: nn.Module) -> Iterator[None]:
-    """Every layer in eval mode, then each as it was (some may be frozen while others train)."""
+    """Put every layer in eval mode, then each back in its own mode (some may be frozen while others train)."""
     modes = [(module, module.training) for module in net.modules()]
     net.eval()
     try:
@@ -73,10 +74,10 @@ def _whole_set(
 
 
 def losses_of(net: Classifier, images: Tensor, labels: Tensor, *, device: torch.device) -> np.ndarray:
-    """Cross-entropy of every image. float32 (N,), in the order given.
+    """Compute the cross-entropy of every image: float32 (N,), in the order of ``images``.
 
     Args:
-        net: moved to ``device``; its train or eval mode is left as it was.
+        net: the network; it is moved to ``device`` and keeps its train or eval mode.
         images: uint8 (N, 3, H, W).
         labels: int64 (N,).
         device: where to compute.
@@ -89,10 +90,10 @@ def losses_of(net: Classifier, images: Tensor, labels: Tensor, *, device: torch.
 
 
 def logits_of(net: Classifier, images: Tensor, *, device: torch.device) -> np.ndarray:
-    """Logits of every image. float32 (N, classes), in the order given."""
+    """Compute the logits of every image: float32 (N, classes), in the order of ``images`` (see :func:`losses_of`)."""
     return _whole_set(net, images, device, lambda x01, start: net(x01))
 
 
 def features_of(net: Classifier, images: Tensor, *, device: torch.device) -> np.ndarray:
-    """Penultimate activations of every image, pruned channels zero. float32 (N, D), in the order given."""
+    """Compute the penultimate activations of every image: float32 (N, D), pruned channels zero, in order."""
     return _whole_set(net, images, device, lambda x01, start: net.features(x01))

@@ -1,4 +1,4 @@
-"""The optimiser, and everything a training must remember to go on as if it had never stopped."""
+"""The optimiser, and the state that a training needs to resume as if it had never stopped."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from benchbd.core.recipe import Recipe
 
 
 def make_optimizer(net: nn.Module, recipe: Recipe, device: torch.device) -> torch.optim.Optimizer:
-    """Fused Adam or SGD with its state already allocated; on CUDA its learning rate is a tensor, for graphs."""
+    """Make a fused Adam or SGD with its state already allocated; on CUDA its learning rate is a tensor, for graphs."""
     cuda = device.type == "cuda"
     lr = torch.tensor(recipe.lr, dtype=torch.float32, device=device) if cuda else recipe.lr
     params = [p for p in net.parameters() if p.requires_grad]
@@ -22,7 +22,7 @@ def make_optimizer(net: nn.Module, recipe: Recipe, device: torch.device) -> torc
             params, lr, betas=(0.9, 0.999), weight_decay=recipe.weight_decay, fused=fused, capturable=cuda
         )
         for p in params:
-            # Adam makes these at its first step; a graph and a resumed training need them before it.
+            # Adam creates these at its first step; a graph and a resumed training need them earlier.
             optimizer.state[p] = {
                 "step": torch.zeros((), dtype=torch.float32, device=device),
                 "exp_avg": torch.zeros_like(p),
@@ -33,13 +33,13 @@ def make_optimizer(net: nn.Module, recipe: Recipe, device: torch.device) -> torc
             params, lr, recipe.momentum, weight_decay=recipe.weight_decay, nesterov=recipe.nesterov, fused=fused
         )
         for p in params:
-            # From zero, the first step gives momentum * 0 + gradient: what torch does when there is no buffer.
+            # A first step from zero gives momentum * 0 + gradient, as torch computes without a buffer.
             optimizer.state[p] = {"momentum_buffer": torch.zeros_like(p)} if recipe.momentum else {}
     return optimizer
 
 
 def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
-    """Set the learning rate, in place where it is a tensor that a graph reads."""
+    """Set the learning rate, in place if it is a tensor that a graph reads."""
     for group in optimizer.param_groups:
         if isinstance(group["lr"], Tensor):
             group["lr"].fill_(lr)
@@ -48,7 +48,7 @@ def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
 
 
 def live_tensors(net: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """Every tensor that a training step changes, by name: weights, buffers and the optimiser's state."""
+    """Return every tensor that a training step changes, by name: weights, buffers and the optimiser's state."""
     found = {f"net.{name}": tensor for name, tensor in net.state_dict(keep_vars=True).items()}
     names = {id(p): name for name, p in net.named_parameters()}
     for p, slots in optimizer.state.items():
@@ -59,7 +59,7 @@ def live_tensors(net: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, 
 
 
 def snapshot(net: nn.Module, optimizer: torch.optim.Optimizer, on_cpu: bool = True) -> dict[str, Tensor]:
-    """Copies of :func:`live_tensors`: contiguous on the CPU, for a file, or as and where they are."""
+    """Copy :func:`live_tensors`: to contiguous CPU tensors, for a file, or on their device in their own layout."""
     live = live_tensors(net, optimizer)
     if not on_cpu:
         return {name: tensor.detach().clone() for name, tensor in live.items()}
@@ -70,7 +70,7 @@ def snapshot(net: nn.Module, optimizer: torch.optim.Optimizer, on_cpu: bool = Tr
 
 
 def restore(net: nn.Module, optimizer: torch.optim.Optimizer, saved: Mapping[str, object]) -> None:
-    """Write a snapshot back in place: same addresses and memory layout, which fused kernels and graphs rely on.
+    """Write a snapshot back in place, keeping addresses and memory layout: fused kernels and graphs rely on them.
 
     Raises:
         KeyError: the snapshot belongs to another network or optimiser.

@@ -1,9 +1,9 @@
-"""One training step on a batch given by its rows: no value is read back, nothing depends on the host."""
+"""One training step on a batch given by its rows: it reads no value back and does not depend on the host."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Protocol
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -19,18 +19,18 @@ from benchbd.engine.state import live_tensors
 
 
 class Loss(Protocol):
-    """What a training minimises: float32 cross-entropies (B,) and weights (B,) of a batch to one number.
+    """Maps a batch's float32 cross-entropies (B,) and weights (B,) to the number that a training minimises.
 
-    Plugins give frozen dataclasses; their repr is part of the key under which a training is stored.
+    Plugins pass frozen dataclasses; their repr is part of the key under which a training is stored.
     """
 
     def __call__(self, losses: Tensor, weights: Tensor, /) -> Tensor:
-        """Return a scalar that gradients flow through. Must not read values back (``item``, ``if loss > 0``)."""
+        """Return a scalar that gradients flow through, without reading values back (``item``, ``if loss > 0``)."""
         ...
 
 
 class Perturb(Protocol):
-    """Adversarial training: changes a batch after augmentation. Called with every layer of ``net`` in eval mode."""
+    """Adversarial training: changes a batch after augmentation. Every layer of ``net`` is in eval mode meanwhile."""
 
     def __call__(self, net: Classifier, x01: Tensor, labels: Tensor, /) -> Tensor:
         """Return float (B, 3, H, W) in [0, 1]."""
@@ -38,18 +38,18 @@ class Perturb(Protocol):
 
 
 def weighted_mean(losses: Tensor, weights: Tensor) -> Tensor:
-    """The default loss."""
+    """Return the mean of the weighted losses, a scalar: the default loss."""
     return (losses * weights).mean()
 
 
 class Step:
-    """A training step and what it accumulates on the device.
+    """A training step and the sums it accumulates on the device.
 
     Attributes:
-        loss_sum: float64 scalar, the cross-entropies of all images of this epoch so far.
-        non_finite: float32 scalar, 0 as long as every loss was finite, NaN for ever after.
-        window: holds each batch's images where the set (``images``) stays on the host.
-        forward: what computes logits in full batches; torch.compile may replace it.
+        loss_sum: float64 scalar, the summed cross-entropy of this epoch's images so far.
+        non_finite: float32 scalar, 0 as long as every loss of this epoch is finite, NaN from the first that is not.
+        buffer: holds each batch's images when the set (``images``) stays on the host.
+        forward: computes the logits of full batches; torch.compile may replace it.
     """
 
     def __init__(
@@ -63,9 +63,9 @@ class Step:
         precision: Precision,
         loss: Loss | None = None,
         perturb: Perturb | None = None,
-        window: BatchBuffer | None = None,
+        buffer: BatchBuffer | None = None,
     ) -> None:
-        self.net, self.optimizer, self.window = net, optimizer, window
+        self.net, self.optimizer, self.buffer = net, optimizer, buffer
         optimizer.zero_grad(set_to_none=True)  # a step ends without gradients and expects none
         self.images, self.labels, self.weights = images, labels, weights
         self.recipe, self.precision = recipe, precision
@@ -80,38 +80,48 @@ class Step:
         """Train on one batch. ``rows`` int64 (B, 4) as drawn by :func:`benchbd.engine.augment.draw_epoch`."""
         picks = rows[:, 0]
         labels, weights = self.labels.index_select(0, picks), self.weights.index_select(0, picks)
-        here, rows = (self.images, rows) if self.window is None else (self.window.images, self.window.rows(rows))
-        x01 = unit_range(batch_of(here, rows, self.recipe.augment), self.precision.channels_last)
+        images, rows = (self.images, rows) if self.buffer is None else (self.buffer.images, self.buffer.rows(rows))
+        x01 = unit_range(batch_of(images, rows, self.recipe.augment), self.precision.channels_last)
         low = self.precision.dtype
         forward = self.forward if len(rows) == self.recipe.batch_size else self.net
         with torch.autocast(x01.device.type, dtype=low, enabled=low is not None):
             if self.perturb is not None:
                 with eval_mode(self.net):
                     x01 = self.perturb(self.net, x01, labels).detach()
-                self.optimizer.zero_grad(set_to_none=True)  # what its backward passes may have left behind
+                self.optimizer.zero_grad(set_to_none=True)  # its backward passes may leave gradients behind
             logits = forward(x01)
         losses = F.cross_entropy(logits, labels, reduction="none")
         loss = self.loss(losses, weights)
         # torch annotates neither of these two.
         loss.backward()  # type: ignore[no-untyped-call]
         self.optimizer.step()
-        # Now rather than before the next backward pass: gradients need no memory while activations pile up.
+        # Now, not before the next backward pass: gradients then take no memory while activations pile up.
         self.optimizer.zero_grad(set_to_none=True)
         self.loss_sum += losses.detach().sum(dtype=torch.float64)
-        self.non_finite += loss.detach() * 0.0  # not 0 for an infinity or a NaN, and nothing is read back to know it
+        self.non_finite += loss.detach() * 0.0  # NaN for an infinite or NaN loss; finding out reads nothing back
 
     def tensors(self) -> dict[str, Tensor]:
-        """Every tensor that a step changes, by name."""
+        """Return every tensor that a step changes, by name."""
         return {**live_tensors(self.net, self.optimizer), "loss_sum": self.loss_sum, "non_finite": self.non_finite}
 
     def start_epoch(self) -> None:
-        """Forget the sums."""
+        """Set the sums to zero."""
         self.loss_sum.zero_()
         self.non_finite.zero_()
 
+    def saved_sums(self, next_batch: int) -> dict[str, Any]:
+        """Return a checkpoint's entries for the sums, copied to the CPU, and for the batch that comes next."""
+        sums = {"loss_sum": self.loss_sum, "non_finite": self.non_finite}
+        return {**{name: tensor.cpu().clone() for name, tensor in sums.items()}, "batch": next_batch}
+
+    def restore_sums(self, saved: Mapping[str, Any]) -> None:
+        """Write the sums of a checkpoint back in place."""
+        self.loss_sum.copy_(saved["loss_sum"])
+        self.non_finite.copy_(saved["non_finite"])
+
 
 def training_mode(net: nn.Module, bn: str) -> None:
-    """Train mode; with ``bn='eval'`` batch norm layers keep and use their running statistics."""
+    """Switch to train mode; with ``bn='eval'``, batch norm layers use their running statistics and keep them."""
     net.train()
     if bn == "eval":
         for module in net.modules():

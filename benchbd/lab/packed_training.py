@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from benchbd.core.events import progress
 from benchbd.core.hashing import canonical, digest
 from benchbd.core.seeding import seed_for
 from benchbd.engine.packed import fit_several
@@ -72,7 +73,7 @@ def train_packed(
                 device=lab.device,
                 precision=precision,
                 seeds=[seed_for("batches", lab._seed, number) for number in numbers],
-                on_progress=lambda facts: lab._on_event({"event": "progress", "stage": name, **facts}),
+                on_progress=lambda facts: lab._on_event(progress(name, facts)),
             )
         except ValueError as error:
             raise UsageError(f"{name}: {plan.part.text}: {error}") from error

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from benchbd import engine
+from benchbd.core.events import Listener, progress
 from benchbd.core.hashing import canonical, digest, sha_of
 from benchbd.core.recipe import Recipe
 from benchbd.core.seeding import seed_for
@@ -72,7 +73,7 @@ class Stages:
         seed: int,
         device: torch.device,
         ledger: CostLedger,
-        on_event: Callable[[dict[str, Any]], None],
+        on_event: Listener,
         checkpoint_every: float = 180.0,
         owner: Any = None,
     ) -> None:
@@ -260,7 +261,7 @@ class Stages:
                 "device": self.device,
                 "precision": precision,
                 "seed": seed_for("batches", self._seed, repeat),
-                "on_progress": lambda facts: self._on_event({"event": "progress", "stage": name, **facts}),
+                "on_progress": lambda facts: self._on_event(progress(name, facts)),
                 "checkpoint": Checkpoint(self._store, key, self._checkpoint_every),
             }
             if training_loop is not None:

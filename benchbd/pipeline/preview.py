@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
 
+from benchbd.core.events import Listener
 from benchbd.core.recipe import Recipe
 from benchbd.errors import UsageError
 from benchbd.pipeline.poison import Poisoner, stamp_seed
@@ -68,7 +68,7 @@ def poisoner_for(
     store: Path,
     device: torch.device,
     root: str | None,
-    on_event: Callable[[dict[str, Any]], None],
+    on_event: Listener,
 ) -> Poisoner:
     """What makes an attack's triggers and poison on a data set.
 

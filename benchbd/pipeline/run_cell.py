@@ -15,8 +15,11 @@ import numpy as np
 import torch
 
 from benchbd.core import environment
-from benchbd.core.files import FULL
+from benchbd.core.devices import compute_device
+from benchbd.core.events import Listener
+from benchbd.core.files import is_disk_full
 from benchbd.core.images import DatasetInfo, Images
+from benchbd.core.kinds import KINDS
 from benchbd.core.paths import data_folder
 from benchbd.core.seeding import seed_for
 from benchbd.errors import BenchbdError, Diverged, Impossible, UsageError, one_line
@@ -36,7 +39,7 @@ from benchbd.plugins.train_set import TrainSet
 from benchbd.plugins.trained import ModelSpec, TrainedModel
 from benchbd.storage import records
 from benchbd.storage.artifacts import Store
-from benchbd.storage.restricted import Event, EventProxy, RestrictedStore, event_proxy, restricted_store
+from benchbd.storage.restricted import EventProxy, RestrictedStore, event_proxy, restricted_store
 
 
 def execute(
@@ -46,7 +49,7 @@ def execute(
     data_root: str | None = None,
     device: str = "auto",
     plugins: list[str] | None = None,
-    on_event: Event | None = None,
+    on_event: Listener | None = None,
 ) -> dict[str, Any]:
     """Run one cell and write its record.
 
@@ -73,7 +76,7 @@ def execute(
     began = time.perf_counter()
     with event_proxy(on_event) as say:
         try:
-            where = _device(device)
+            where = compute_device(device)
             _reset_peak(where)
             try:
                 _run(cell, record, output, data_root, where, ledger, say)
@@ -103,8 +106,8 @@ def _explained(error: BaseException, output: Path) -> tuple[str, str]:
         return "failed", text
     if _is_out_of_memory(error):
         return "oom", text or "out of memory"
-    if isinstance(error, OSError) and error.errno in FULL:
-        place = error.filename or output
+    if is_disk_full(error):
+        place = getattr(error, "filename", None) or output
         return "failed", f"the disk is full ({place}); free some space and run the same command again"
     return "failed", f"{type(error).__name__}: {text}" if text else type(error).__name__
 
@@ -115,15 +118,6 @@ def _is_out_of_memory(error: BaseException) -> bool:
         return True
     signs = ("out of memory", "can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED")
     return isinstance(error, RuntimeError) and any(sign in str(error) for sign in signs)
-
-
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        return torch.device(name)
-    except RuntimeError as error:
-        raise UsageError(f"device {name!r} is unknown; say cpu, cuda or cuda:0") from error
 
 
 def _run(
@@ -140,8 +134,7 @@ def _run(
     store = Store(output / "store", say.line)
     attacker = CostLedger()
     poisoner = Poisoner(cell, components, store, device, say, data_folder(data_root), attacker)
-    parts = ("dataset", "model", "attack", "defense")
-    record["sources"] = {kind: registry.source_digest(f"{kind}s", getattr(cell, kind).name) for kind in parts}
+    record["sources"] = {kind: registry.source_digest(f"{kind}s", getattr(cell, kind).name) for kind in KINDS}
     with restricted_store(Store(store.root, store.say, STAGE_KINDS)) as stages:
         began = time.perf_counter()
         say({"event": "stage", "stage": "poison"})

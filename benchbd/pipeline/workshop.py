@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from benchbd.core.events import progress as progress_event
 from benchbd.core.hashing import digest, sha_of
 from benchbd.core.images import DatasetInfo
 from benchbd.core.seeding import seed_for
@@ -65,4 +66,4 @@ class Workshop(Stages):
 
     def progress(self, stage: str, done: int, total: int, **facts: Any) -> None:
         """Show how far an attack's own loop is."""
-        self._on_event({"event": "progress", "stage": stage, "epoch": done, "epochs": total, **facts})
+        self._on_event(progress_event(stage, {"epoch": done, "epochs": total, **facts}))

@@ -1,4 +1,4 @@
-"""TrainedModel networks: what a defense handles and returns, each known by a key of its content."""
+"""Trained networks: what a defense handles and returns, each known by a key of its content."""
 
 from __future__ import annotations
 

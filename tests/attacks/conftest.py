@@ -73,7 +73,7 @@ def _one_thread(one_thread: None) -> None: ...
 def stamped(
     attack: Attack, images: torch.Tensor, trigger: dict[str, np.ndarray], split: str = "train", seed: int = 0
 ) -> torch.Tensor:
-    """StampContext images as if they were the first of their split."""
+    """Stamp images as if they were the first of their split."""
     return attack.stamp(images, StampContext(split, np.arange(len(images)), trigger, seed))  # type: ignore[arg-type]
 
 

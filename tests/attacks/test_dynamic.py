@@ -129,6 +129,7 @@ def test_equal_pictures_have_a_finite_distance_gradient():
     assert torch.isfinite(first.grad).all()
 
 
+@pytest.mark.learning
 def test_mask_training_approaches_the_published_density(workshop):
     images = workshop(attack("dynamic"), size=16).clean.images
     losses = []
@@ -292,6 +293,7 @@ def test_dynamic_learning_rates_fall_where_asked(workshop, monkeypatch):
     assert asked[-2:] == [("SGD", 0.05, [75]), ("Adam", 0.01, [75])]
 
 
+@pytest.mark.learning
 def test_trained_triggers_open_for_their_own_image_more_than_for_others(workshop):
     """Phases 1 and 2 as they are, on a network small enough for a test: what the cross samples are there to teach."""
     made = attack("dynamic")

@@ -101,6 +101,7 @@ def test_of_any_other_network_some_layers_stay_and_some_learn(model):
     assert net.head.weight.requires_grad
 
 
+@pytest.mark.learning
 def test_the_virtual_model_learns_from_all_labels_and_leaves_the_network_alone(small_lab, banded):
     data, _, _ = banded
     checked = []
@@ -149,6 +150,7 @@ def test_seeds_are_clean_images_as_many_of_each_class_put_beside_the_set(small_l
         assert known[image.numpy().tobytes()] == label
 
 
+@pytest.mark.learning
 def test_wrong_labels_stay_unlearnt(small_lab, banded):
     data, poison, true = banded
     clean = clean_part(data, poison)

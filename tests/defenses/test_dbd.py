@@ -64,12 +64,14 @@ def test_the_first_stage_looks_at_no_label(small_lab, banded):
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
 
 
+@pytest.mark.learning
 def test_wrong_labels_are_not_believed_and_the_last_model_has_forgotten_them(small_lab, banded):
     data, poison, true = banded
     lab = small_lab(data)
     short = {**SHORT, "ssl_epochs": 15, "linear_epochs": 12, "lr": 0.01, "blur": 0.0, "crop_min": 0.8, "jitter": 0.0}
     # Not half: the classes here are of unequal ease, and the easiest half would be two of them.
-    model = Dbd(**{**short, "semi_epochs": 5, "iterations": 15, "labelled": 0.85}).train(lab)
+    # A light weight: at 15 the guesses of a few images can pull the labelled ones along, in some CPUs' rounding.
+    model = Dbd(**{**short, "semi_epochs": 8, "iterations": 15, "labelled": 0.85, "unlabelled_weight": 1.0}).train(lab)
     assert lab.suspicion.flagged.sum() == N * 15 // 100
     assert lab.suspicion.flagged[poison].all()
     assert lab.suspicion.scores[poison].mean() > 2 * lab.suspicion.scores[~poison].mean()

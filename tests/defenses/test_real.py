@@ -53,7 +53,7 @@ def run(text, lab):
 
 
 def check_lfd(lab, truth):
-    run("lfd(teacher_epochs=8, teacher='resnet-s2(width=4)', alpha=0.2)", lab)
+    run("lfd(teacher_epochs=3, teacher='resnet-s2(width=4)', alpha=0.2)", lab)
     assert lab.suspicion.flagged[truth].all()
     assert lab.suspicion.scores[truth].min() > lab.suspicion.scores[~truth].max()
 
@@ -70,6 +70,7 @@ def check_ac(lab, truth, dims=10):
     assert lab.notes["ac"]["removed_per_class"][1] <= 1.2 * truth.sum()
 
 
+@pytest.mark.learning
 @pytest.mark.parametrize("part", [slice(None), slice(20, 220)], ids=["whole", "subset"])
 def test_planted_poison_is_found_by_trained_networks_and_missed_by_a_lab_off_by_one(open_lab, part, monkeypatch):
     data, truth = planted()
@@ -92,6 +93,7 @@ def test_planted_poison_is_found_by_trained_networks_and_missed_by_a_lab_off_by_
         check_ac(open_lab(data, epochs=4), truth, dims=9)  # other clusters than the stored ones
 
 
+@pytest.mark.learning
 def test_unlearning_raises_the_loss_of_what_was_isolated(open_lab):
     data, truth = planted()
     lab = open_lab(data)
@@ -101,6 +103,7 @@ def test_unlearning_raises_the_loss_of_what_was_isolated(open_lab):
     assert after > before + 1.0
 
 
+@pytest.mark.learning
 @pytest.mark.parametrize("unlearn_lr", ["1.0e+30", "300.0"])
 def test_a_runaway_ascent_is_diverged_with_its_epoch(open_lab, unlearn_lr):
     data, _ = planted()
@@ -108,6 +111,7 @@ def test_a_runaway_ascent_is_diverged_with_its_epoch(open_lab, unlearn_lr):
         run(ABL.replace("unlearn_epochs=2", f"unlearn_epochs=6, unlearn_lr={unlearn_lr}"), open_lab(data))
 
 
+@pytest.mark.learning
 def test_pruning_curve_equals_passes_of_really_pruned_networks(open_lab):
     data, _ = planted()
     blocks = torch.arange(N) % CLASSES  # learnable clean images: the class says which quarter is bright

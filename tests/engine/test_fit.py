@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import sys
 
 import pytest
 import torch
@@ -12,7 +11,7 @@ from torch.nn import functional as F
 from benchbd.core.recipe import Recipe
 from benchbd.engine import Precision, choose_precision, fit, losses_of
 from benchbd.engine.augment import draw_epoch
-from benchbd.engine.fit import batch_bounds
+from benchbd.engine.epochs import batch_bounds
 from benchbd.errors import BenchbdError, Diverged
 
 CPU = torch.device("cpu")
@@ -86,6 +85,7 @@ def test_is_deterministic_and_seeded(make_net, toy_set, plain):
     assert results[0].epoch_losses == results[1].epoch_losses
 
 
+@pytest.mark.learning
 def test_learns(make_net, toy_set):
     net = make_net()
     result = train(net, toy_set, SHORT.but(epochs=12), choose_precision(CPU))
@@ -93,6 +93,7 @@ def test_learns(make_net, toy_set):
     assert len(result.epoch_losses) == 12
 
 
+@pytest.mark.learning
 def test_trains_in_bf16(make_net, toy_set):
     net, exact = make_net(), make_net()
     result = train(net, toy_set, SHORT, Precision("cpu-bf16", torch.bfloat16, graph=False))
@@ -186,6 +187,7 @@ class Ascent:
         return -losses.mean()
 
 
+@pytest.mark.learning
 def test_a_custom_loss_is_what_is_minimised(make_net, toy_set, plain):
     up = train(make_net(), toy_set, SHORT.but(epochs=4, schedule="constant"), plain, loss=Ascent())
     down = train(make_net(), toy_set, SHORT.but(epochs=4, schedule="constant"), plain)
@@ -319,12 +321,11 @@ def test_callbacks_see_every_epoch_and_change_nothing(make_net, toy_set, plain):
 
 
 def test_progress_is_told_a_few_times_a_second_at_most(make_net, toy_set, plain, monkeypatch):
-    module = sys.modules["benchbd.engine.fit"]  # the package's attribute of that name is the function
-    monkeypatch.setattr(module, "PROGRESS_EVERY", 3600.0)
+    monkeypatch.setattr("benchbd.engine.epochs.PROGRESS_EVERY", 3600.0)
     told = []
     train(make_net(), toy_set, SHORT.but(batch_size=5), plain, on_progress=told.append)
     assert len([note for note in told if "loss" not in note]) == 1
-    monkeypatch.setattr(module, "PROGRESS_EVERY", 0.0)
+    monkeypatch.setattr("benchbd.engine.epochs.PROGRESS_EVERY", 0.0)
     told.clear()
     train(make_net(), toy_set, SHORT.but(batch_size=5), plain, on_progress=told.append)
     assert [note["step"] for note in told] == [*range(1, 31)] * 2

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from benchbd.core.images import Normalisation
 from benchbd.core.recipe import Recipe
 from benchbd.engine import Classifier, Precision, build, fit
-from benchbd.engine.fit import NotFinite
+from benchbd.engine.epochs import NotFinite
 from benchbd.engine.packed import fit_packed, fit_several, packing_pays
 from benchbd.engine.packed_network import Packed, _PackedConv2d
 from benchbd.plugins import registry
@@ -55,6 +55,7 @@ def together(nets, images, labels, recipe=RECIPE, **more):
     return fit_packed(nets, images, labels, recipe, device=CPU, precision=PLAIN, seeds=range(len(nets)), **more)
 
 
+@pytest.mark.learning
 @pytest.mark.parametrize(
     ("spec", "count"),
     [("resnet-s", 8), ("resnet-s", 3), ("resnet-s(stem=64)", 2), ("resnet-s1", 5), ("mobilenetv2-s", 2)],
@@ -69,6 +70,7 @@ def test_a_packed_model_learns_what_it_learns_alone(spec, count):
         assert mine.steps == theirs.steps
 
 
+@pytest.mark.learning
 @pytest.mark.parametrize("optimizer", ["adam", "sgd"])
 @pytest.mark.parametrize("bn", ["train", "eval"])
 def test_weights_and_statistics_after_two_epochs(optimizer, bn):
@@ -164,6 +166,7 @@ def test_neighbours_do_not_count():
     assert not torch.equal(first[1].head.weight, second[1].head.weight)
 
 
+@pytest.mark.learning
 def test_weights_and_losses_of_each_model(monkeypatch):
     def squared(losses: Tensor, weights: Tensor) -> Tensor:
         return (losses.square() * weights).mean()
@@ -197,6 +200,7 @@ def test_networks_that_fill_a_core_by_themselves_train_one_by_one_there(spec, pa
     assert all(same) != pays
 
 
+@pytest.mark.learning
 def test_seeds_over_one_set():
     """One tensor of images for all; each model has its own order."""
     images, labels = sets(1)
@@ -270,6 +274,7 @@ def test_a_pack_reads_nothing_back_within_an_epoch():
     assert counts[0] == counts[1] > 0
 
 
+@pytest.mark.learning
 def test_losses_after_packing_rank_as_before():
     """The unpacked networks are what the trainings made: the last epoch's frozen losses agree."""
     from benchbd.engine import losses_of

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from benchbd.core.recipe import Recipe
 from benchbd.engine import fit, fit_with_loop
 from benchbd.engine.augment import draw_epoch, draw_views
-from benchbd.engine.fit import NotFinite
+from benchbd.engine.epochs import NotFinite
 from benchbd.errors import Diverged
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -82,6 +82,7 @@ def equal(one, two):
     return one.keys() == two.keys() and all(torch.equal(one[k], two[k]) for k in one)
 
 
+@pytest.mark.learning
 def test_a_plain_routine_learns_and_tells_the_mean_of_what_it_minimised(toy_set, make_net, plain):
     told = []
     result, _ = trained(Plain(), make_net(), toy_set, plain, epochs=12, told=told.append, lr=0.3)

@@ -45,6 +45,7 @@ def weights(folder: Path) -> dict[str, bytes]:
 # What it tells
 
 
+@pytest.mark.learning
 def test_losses_by_epoch_are_those_of_trainings_that_long(tmp_path):
     """An independent way to the same numbers: train for e epochs, evaluate, and average with the truth in hand."""
     told = run(cell(), tmp_path / "a")["notes"]["probe"]

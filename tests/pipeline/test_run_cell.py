@@ -14,7 +14,6 @@ import pytest
 import torch
 
 from benchbd import testing
-from benchbd.core import files
 from benchbd.errors import UsageError
 from benchbd.pipeline.run_cell import execute
 from benchbd.plan.cell import Cell, identity
@@ -166,6 +165,7 @@ def test_every_end_is_a_row_with_its_reason(run, how):
 ABL = "abl(turning_epochs=2, finetune_epochs=1, unlearn_epochs=3, ratio=0.1, lr=0.01"
 
 
+@pytest.mark.learning
 @pytest.mark.parametrize("unlearn_lr", ["1.0e+30", "1000.0"])
 def test_a_diverged_unlearning_leaves_its_curve_and_what_was_isolated(run, unlearn_lr):
     record = run(cell(f"{ABL}, unlearn_lr={unlearn_lr})"))
@@ -265,15 +265,12 @@ def test_a_cell_of_unknown_plugins_is_refused_without_a_record(tmp_path):
 def test_a_record_that_cannot_be_written_raises_and_loses_nothing(run, tmp_path, monkeypatch):
     this = cell()
     first = run(this)
-    real = files._write
 
     def full(path, data):
-        if path.parent.name == "records":
-            raise OSError(errno.ENOSPC, "No space left on device")
-        real(path, data)
+        raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(files, "_write", full)
+        patch.setattr(records, "atomic_write", full)
         with pytest.raises(OSError, match="No space left"):
             execute(this.to_json(), output=tmp_path / "out", device="cpu")
     assert records.read_record(tmp_path / "out", this.id) == first
@@ -281,7 +278,7 @@ def test_a_record_that_cannot_be_written_raises_and_loses_nothing(run, tmp_path,
 
 def test_a_full_disk_in_the_middle_is_told_and_what_was_stored_serves_the_next_try(run, monkeypatch):
     this = cell("tiny-filter")
-    real, written = artifacts._write, []
+    real, written = artifacts.write_synced, []
 
     def full(path, data):
         if path.name == "arrays.safetensors" and len(written) == 3:
@@ -291,7 +288,7 @@ def test_a_full_disk_in_the_middle_is_told_and_what_was_stored_serves_the_next_t
         real(path, data)
 
     with monkeypatch.context() as patch:
-        patch.setattr(artifacts, "_write", full)
+        patch.setattr(artifacts, "write_synced", full)
         record = run(this)
     assert record["status"] == "failed"
     assert record["error"].startswith("the disk is full (")
