@@ -24,7 +24,7 @@ quickstart: install  ## train a small leaderboard in front of you, in about five
 	$(BIN)/benchbd run quickstart
 
 test: install  ## all tests (those on CIFAR-10 and GTSRB need BENCHBD_DATA)
-	$(BIN)/python -m pytest -n $(JOBS) --benchmark-disable
+	$(BIN)/python -m pytest tests benchmarks -n $(JOBS) --benchmark-disable
 
 LEARNING = $(BIN)/python -m pytest -m learning -n $(JOBS) --benchmark-disable
 test-isa: install  ## the tests of what a training comes to, in the arithmetic of other CPUs (bf16 is slow where emulated)
@@ -40,14 +40,14 @@ test-browser: install  ## the HTML page in a headless Chromium (Debian, as root:
 	PATH="$(abspath $(BIN)):$$PATH" bash tests/report/browser.sh
 
 torture: install  ## kill, fill and damage a run a hundred times; nothing may be lost
-	$(BIN)/python tests/torture.py --faults 100
+	$(BIN)/python tools/torture.py --faults 100
 
 bench: install  ## benchmarks of the engine and the harness, ratios printed last
 	env $$($(BIN)/python -c "from benchbd.run.workers.slots import KEEP_MEMORY as k; print(*(f'{n}={v}' for n, v in k.items()))") \
-		$(BIN)/python -m pytest tests/bench --benchmark-only -s  # with the memory settings of a run's workers
+		$(BIN)/python -m pytest benchmarks --benchmark-only -s  # with the memory settings of a run's workers
 
 bench-gpu:  ## everything about a GPU in one script of under nine minutes; needs no installation
-	$(PYTHON) tests/bench/gpu.py
+	$(PYTHON) benchmarks/gpu.py
 
 check-leaderboard: install  ## does leaderboard/README.md still say what the records say?
 	$(BIN)/benchbd leaderboard --check

@@ -9,6 +9,7 @@ import textwrap
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -21,6 +22,11 @@ from benchbd.plugins.contract import Dataset
 if TYPE_CHECKING:
     from benchbd.lab.lab import Lab
     from benchbd.plugins.train_set import TrainSet
+
+HELPERS = Path(__file__).parent / "helpers"
+"""Modules that tests import by their plain names (``pythonpath`` in pyproject.toml)."""
+ZOO = Path(__file__).parent / "zoo"
+"""Plugins that tests register by file, as a user would."""
 
 if os.environ.get("BENCHBD_TEST_BF16"):
     # As on a CPU with bf16 units (1) or without (0), here and in every process that a test starts. See the module.
@@ -88,6 +94,12 @@ def fresh_registry() -> Iterator[None]:
 
 
 @pytest.fixture
+def quick_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """fsync does nothing: it guards against power cuts, which no test causes, and takes most of a test's time."""
+    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
+
+
+@pytest.fixture
 def one_thread() -> Iterator[None]:
     """One torch thread, as workers have it."""
     import torch
@@ -152,8 +164,32 @@ def plugin_file(tmp_path: Path, fresh_registry: None) -> Callable[..., Path]:
 
 
 @pytest.fixture
-def toys(fresh_registry: None) -> Path:
-    """The toy plugins (toy-images, toy-attack, toy-clean, toy-defense, toy-net), made known."""
-    path = Path(__file__).parent / "toy_plugins.py"
-    registry.add_plugin_file(str(path))
-    return path
+def zoo(fresh_registry: None) -> Callable[[str], Path]:
+    """Register a file of ``tests/zoo`` until the test ends: ``zoo("spies")``; returns its path."""
+
+    def register(name: str) -> Path:
+        path = ZOO / f"{name}.py"
+        registry.add_plugin_file(str(path))
+        return path
+
+    return register
+
+
+@pytest.fixture
+def toys(zoo: Callable[[str], Path]) -> Path:
+    """The toy plugins (toy-images, toy-attack, toy-clean, toy-defense, toy-net), registered."""
+    return zoo("toys")
+
+
+@pytest.fixture
+def fakes(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
+    """The stand-in for ``benchbd.pipeline.run_cell``, importable here and in worker processes, its plugins known."""
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, [str(HELPERS), os.environ.get("PYTHONPATH")])))
+    import run_fakes
+
+    known = dict(registry._plugin_files)
+    registry.add_plugin_file(str(run_fakes.PLUGIN))
+    yield run_fakes
+    registry._plugin_files.clear()
+    registry._plugin_files.update(known)
+    registry._by_name.cache_clear()

@@ -28,6 +28,7 @@ from benchbd.report.figures import panels, plots
 from benchbd.storage import results_file as report_records
 
 ROOT = Path(__file__).parents[1]
+FOLDERS = "docs|matrices|tests|benchmarks|tools|leaderboard|benchbd"
 DOCS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
 TINY = ["--set", "dataset.train=200", "--set", "dataset.test=100", "--set", "epochs=1", "--seeds", "0"]
 """What the tutorial's matrix is shrunk by here."""
@@ -119,11 +120,7 @@ def test_every_matrix_shown_is_one(path, tmp_path, fresh_registry):
 
 
 def test_files_named_in_prose_exist():
-    named = {
-        name
-        for path in DOCS
-        for name in re.findall(r"`((?:docs|matrices|tests|leaderboard|benchbd)/[\w./-]+\.\w+)`", prose(path))
-    }
+    named = {name for path in DOCS for name in re.findall(rf"`((?:{FOLDERS})/[\w./-]+\.\w+)`", prose(path))}
     assert [name for name in sorted(named) if not (ROOT / name).exists()] == []
 
 

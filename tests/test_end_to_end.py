@@ -23,7 +23,7 @@ from benchbd.plan.trainings import shared_trainings
 from benchbd.plugins import registry
 from benchbd.storage import records
 
-HERE = Path(__file__).parent
+KILL_TARGET = Path(__file__).parent / "helpers" / "kill_target.py"
 DATA, MODEL, ATTACKS = "digits(train=200,test=60)", "resnet18(width=4)", ("none", "bn-g", "blend")
 QUICK = {"fine-pruning": "clean_frac=0.2", "random-filter": "of='lfd(teacher_epochs=1, teacher_tries=1)'"}
 """What small sets and short tests need beyond the plugins' own smoke parameters."""
@@ -38,15 +38,14 @@ def _one_thread():
 
 
 @pytest.fixture(autouse=True)
-def _ready(monkeypatch, fresh_registry):
-    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
+def _quick(quick_disk, fresh_registry): ...
 
 
 def specs() -> list[str]:
     """Every defense that exists, with parameters under which it runs in seconds."""
     found = []
     for entry in registry.entries("defenses"):
-        if entry.error or entry.file is None or "testing_plugins" in entry.file:
+        if entry.error or entry.file is None or entry.file.endswith("testing/tiny.py"):
             continue
         smoke = ", ".join(f"{k}={v!r}" for k, v in registry.load("defenses", entry.name).smoke.items())
         inside = ", ".join(filter(None, [smoke, QUICK.get(entry.name)]))
@@ -144,7 +143,7 @@ class Target:
 
     def __init__(self, output: Path, every: float) -> None:
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        command = [sys.executable, str(HERE / "kill_target.py"), str(output), str(every)]
+        command = [sys.executable, str(KILL_TARGET), str(output), str(every)]
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
         self.process = subprocess.Popen(command, text=True, env=environment, **pipes)
         assert self.read() == "ready"
@@ -196,9 +195,9 @@ LFD = "lfd(teacher_epochs=8, teacher='tiny-net', alpha=0.2)"
 
 
 @pytest.fixture
-def find(tmp_path, fresh_registry):
+def find(tmp_path, zoo):
     """Run a defense on planted poison and return what it detected."""
-    registry.add_plugin_file(str(HERE / "planted_plugins.py"))
+    zoo("planted")
 
     def go(defense: str, epochs: int = 1, **given) -> dict:
         base = {"dataset": "planted", "model": "tiny-net", "attack": "white", "epochs": epochs, "batch_size": 32}

@@ -14,7 +14,7 @@ import pytest
 from benchbd.plan import matrix
 
 ROOT = Path(__file__).parents[1]
-PLUGIN_FOLDERS = ("attacks", "defenses", "models", "matrices")
+PLUGIN_FOLDERS = ("attacks", "datasets", "defenses", "models", "matrices")
 DATA = (".yaml", ".csv", ".html", ".css", ".js")
 
 

@@ -67,8 +67,7 @@ def workshop(tmp_path: Path) -> Shops:
 
 
 @pytest.fixture(autouse=True)
-def _one_thread() -> None:
-    torch.set_num_threads(1)
+def _one_thread(one_thread: None) -> None: ...
 
 
 def stamped(

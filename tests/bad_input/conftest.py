@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -10,11 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from good_matrix import GOOD
 
 from benchbd.cli import main
-
-sys.path.insert(0, str(Path(__file__).parent))
-from good_matrix import GOOD
 
 
 @pytest.fixture

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from toy_matrix_text import MATRIX
 
 from benchbd.cli import main
-
-sys.path.insert(0, str(Path(__file__).parent))
-from toy_matrix_text import MATRIX
 
 
 @pytest.fixture

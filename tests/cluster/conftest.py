@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
-from benchbd.plugins import registry
-
 collect_ignore_glob = [] if os.environ.get("BENCHBD_CLUSTER") else ["test_*.py"]
 """Minutes of daemons starting and stopping: only where they are asked for (``make test-cluster``)."""
 
-FAKES = Path(__file__).parent.parent / "run"
+HELPERS = Path(__file__).parents[1] / "helpers"
 
 
 @pytest.fixture(scope="session")
 def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """A Slurm whose commands work in this process."""
-    sys.path.insert(0, str(Path(__file__).parent))
     import slurm_node
 
     why = slurm_node.missing()
@@ -43,7 +39,7 @@ def ray() -> Iterator[ModuleType]:
     """A local Ray with two CPUs and two declared GPUs (nothing looks at the GPUs)."""
     import ray
 
-    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(FAKES), os.environ.get("PYTHONPATH")]))
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(HELPERS), os.environ.get("PYTHONPATH")]))
     for tries_left in (2, 1, 0):
         try:
             ray.init(num_cpus=2, num_gpus=2, log_to_driver=False, include_dashboard=False)
@@ -54,19 +50,3 @@ def ray() -> Iterator[ModuleType]:
                 raise
     yield ray
     ray.shutdown()
-
-
-@pytest.fixture
-def fakes(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
-    """The runner tests' stand-in for ``benchbd.pipeline.run_cell``."""
-    monkeypatch.syspath_prepend(FAKES)
-    paths = [str(FAKES), os.environ.get("PYTHONPATH")]
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, paths)))
-    import run_fakes
-
-    known = dict(registry._plugin_files)
-    registry.add_plugin_file(str(run_fakes.PLUGIN))
-    yield run_fakes
-    registry._plugin_files.clear()
-    registry._plugin_files.update(known)
-    registry._by_name.cache_clear()

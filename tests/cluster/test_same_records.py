@@ -10,12 +10,11 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from waiting import wait_for
 
 MATRIX = """
 name: same
@@ -64,15 +63,6 @@ def run(folder: Path, executor: str, *words: str) -> dict[str, dict[str, Any]]:
     """Run the matrix to its end; the records without what may differ."""
     end(begin(folder, executor, *words))
     return essence(records(folder, executor))
-
-
-def wait_for(condition: Callable[[], Any]) -> Any:
-    """What the condition returns once it is true."""
-    deadline = time.monotonic() + LIMIT
-    while not (found := condition()):
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.05)
-    return found
 
 
 def processes(word: str) -> list[int]:
@@ -127,9 +117,9 @@ def slurm_task(folder: Path, *, but: str = "") -> tuple[int, str, str] | None:
 def test_slurm_with_a_task_killed_and_another_cancelled(inline: dict[str, dict[str, Any]], tmp_path: Path) -> None:
     config = ("--executor-config", "{poll: 1, timeout_min: 20}")
     process = begin(tmp_path, "slurm", *config)
-    pid, _, killed = wait_for(lambda: slurm_task(tmp_path))
+    pid, _, killed = wait_for(lambda: slurm_task(tmp_path), LIMIT)
     os.kill(pid, signal.SIGKILL)
-    _, task, cancelled = wait_for(lambda: slurm_task(tmp_path, but=killed))
+    _, task, cancelled = wait_for(lambda: slurm_task(tmp_path, but=killed), LIMIT)
     subprocess.run(["scancel", task], check=True)
     said = end(process, 1)
     first = records(tmp_path, "slurm")
@@ -148,7 +138,7 @@ def test_ray_with_a_worker_killed(inline: dict[str, dict[str, Any]], ray: Any, t
     config = ("--executor-config", f"{{address: '{ray.get_runtime_context().gcs_address}', num_gpus: 1}}")
     process = begin(tmp_path, "ray", *config)
     # Its own worker process is up, too: the cell has begun.
-    (pid, *_) = wait_for(lambda: [p for p in processes("ray::benchbd digits") if _children(p)])
+    (pid, *_) = wait_for(lambda: [p for p in processes("ray::benchbd digits") if _children(p)], LIMIT)
     os.kill(pid, signal.SIGKILL)
     end(process, 1)
     first = records(tmp_path, "ray")

@@ -15,6 +15,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from waiting import wait_for
 
 from benchbd.errors import BenchbdError, UsageError
 from benchbd.plan.cell import Cell
@@ -38,14 +39,6 @@ def go(fakes: ModuleType, tmp_path: Path) -> Go:
         return run_cells(cells, RunSettings(**{**given, **changes}), display)
 
     return run
-
-
-def wait_for(condition: Callable[[], Any], seconds: float = 120.0) -> Any:
-    deadline = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.1)
-    return found
 
 
 def queue() -> dict[str, str]:
@@ -111,7 +104,7 @@ def test_shared_stages_come_first(fakes: ModuleType, go: Go, tmp_path: Path) -> 
 def test_a_killed_run_is_reattached(fakes: ModuleType, go: Go, tmp_path: Path) -> None:
     cell = fakes.cell(n=1, seconds=8.0)
     code = "import sys, json; from pathlib import Path; import run_fakes as f; from benchbd.run import *; "
-    code += "from benchbd.run.display.base import PlainDisplay; c = f.cell(n=1, seconds=8.0); "
+    code += "from benchbd.run.display.plain import PlainDisplay; c = f.cell(n=1, seconds=8.0); "
     code += "run_cells([c], RunSettings(output=Path(sys.argv[1]), plugins=(str(f.PLUGIN),), execute=f.EXECUTE, "
     code += "device='cpu', executor='slurm', executor_config={'poll': 0.5}), PlainDisplay())"
     run = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stderr=subprocess.PIPE)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from pathlib import Path
 
 import pytest
+from lab_inputs import tiny
 
 from benchbd import engine, testing
 from benchbd.core.recipe import Recipe
@@ -14,13 +13,9 @@ from benchbd.lab.lab import Lab
 from benchbd.plugins.train_set import TrainSet
 from benchbd.storage.artifacts import Store
 
-sys.path.insert(0, str(Path(__file__).parent))
-from lab_inputs import tiny
-
 
 @pytest.fixture(autouse=True)
-def _quick(monkeypatch, fresh_registry, one_thread):
-    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
+def _quick(quick_disk, fresh_registry, one_thread):
     testing.register()
 
 

@@ -7,4 +7,4 @@ if ! command -v chromedriver >/dev/null && [ "$(id -u)" = 0 ] && command -v apt-
     apt-get update -qq || true
     apt-get install -y -qq --no-install-recommends chromium chromium-driver
 fi
-exec python -m pytest -q tests/report/test_report_browser.py "$@"
+exec python -m pytest -q tests/report/test_browser.py "$@"

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -11,26 +10,8 @@ from typing import Any
 import pytest
 
 from benchbd.plan.cell import Cell
-from benchbd.plugins import registry
 from benchbd.run import Outcome, RunSettings, run_cells
 from benchbd.run.display.base import NoDisplay
-
-HERE = Path(__file__).parent
-
-
-@pytest.fixture
-def fakes(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
-    """The stand-in for ``benchbd.pipeline.run_cell``, importable here and in worker processes, its plugins known."""
-    monkeypatch.syspath_prepend(HERE)
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, [str(HERE), os.environ.get("PYTHONPATH")])))
-    import run_fakes
-
-    known = dict(registry._plugin_files)
-    registry.add_plugin_file(str(run_fakes.PLUGIN))
-    yield run_fakes
-    registry._plugin_files.clear()
-    registry._plugin_files.update(known)
-    registry._by_name.cache_clear()
 
 
 class Told(NoDisplay):

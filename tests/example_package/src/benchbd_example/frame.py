@@ -23,7 +23,7 @@ class Frame(Attack):
             raise Impossible(f"a frame of {self.width} pixels leaves nothing of {info.size}x{info.size} images")
         self.budget(info)
 
-    def stamp(self, images: torch.Tensor, how: StampContext) -> torch.Tensor:
+    def stamp(self, images: torch.Tensor, context: StampContext) -> torch.Tensor:
         """Write the frame over the pixels."""
         import torch
 

@@ -1,8 +1,0 @@
-"""The matrix tests share the module ``toy_matrices``."""
-
-from __future__ import annotations
-
-import sys
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).parent))
