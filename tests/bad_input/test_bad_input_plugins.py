@@ -21,7 +21,7 @@ PLUGINS = {
     "has a syntax error": ("def broken(:\n", "SyntaxError: invalid syntax (line 1)"),
     "defines nothing": (
         "x = 1\n",
-        'defines no plugin; decorate a class with one of @dataset("name"), @attack("name"), ',
+        'defines no plugin; decorate a class with one of @dataset("name"), @attack("name")',
     ),
     "is empty": ("", "defines no plugin"),
     "leaves": (MINE + "raise SystemExit(0)\n", "SystemExit: 0"),

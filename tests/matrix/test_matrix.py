@@ -155,7 +155,7 @@ def test_excludes_skip_with_their_reason() -> None:
         ("{attack: {a: 1}, reason: x}", "attack must be a name"),
         ("{attack: [], reason: x}", "attack must be a name"),
         ("{attack: toy-atack, reason: x}", "matches no cell; is there a typo in it?"),
-        ("none", "an exclude rule is a mapping"),
+        ("none", "an exclude rule must be a mapping"),
     ],
 )
 def test_excludes_that_are_refused(rule: str, words: str) -> None:

@@ -136,8 +136,8 @@ def test_filters(filters: list[str], excludes: list[str], count: int) -> None:
         (["seed=7"], [], "known: 0"),
         (["attack=none,attack=toy-attack"], [], "no cell is left after"),
         ([], ["dataset=toy*"], "no cell is left after"),
-        (["label=" + "*a" * 3000], [], "none has label"),
-        (["defense=[z-a]"], [], "none has defense"),
+        (["label=" + "*a" * 3000], [], "no cell has label"),
+        (["defense=[z-a]"], [], "no cell has defense"),
     ],
 )
 def test_filters_with_a_typo(filters: list[str], excludes: list[str], words: str) -> None:
