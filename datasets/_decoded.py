@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -18,7 +17,8 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, NamedTuple
 
 from benchbd import UsageError
-from benchbd.datasets._lock import locked
+from benchbd.core.environment import cores
+from benchbd.core.locks import locked_if_possible
 from benchbd.datasets._places import cache, reason
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def decoded(source: Source) -> np.ndarray:
         if found is not None:
             return found
         place.mkdir(parents=True, exist_ok=True)
-        with locked(place / f".{final.name}.lock"):
+        with locked_if_possible(place / f".{final.name}.lock"):
             found = _load(final, source)
             if found is None:
                 _build(source, place, final)
@@ -133,7 +133,7 @@ def _write(out: IO[bytes], digest: hashlib._Hash, image: np.ndarray) -> None:
 
 def _images(source: Source) -> Iterator[np.ndarray]:
     # Decoders release the interpreter's lock; this happens once per data set, before any training.
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+    with ThreadPoolExecutor(min(8, cores())) as pool:
         for start in range(0, len(source.files), CHUNK):
             names = source.files[start : start + CHUNK]
             yield from pool.map(lambda name: _decode(source, name), names)

@@ -8,7 +8,7 @@ import tempfile
 import urllib.request
 from pathlib import Path
 
-from benchbd.datasets._lock import locked
+from benchbd.core.locks import locked_if_possible
 
 TIMEOUT = 20.0
 """Seconds without an answer after which a download is given up."""
@@ -39,7 +39,7 @@ def fetch_archive(url: str, md5: str, into: Path, folder: str) -> None:
         ValueError: what came is not the archive that was asked for.
     """
     into.mkdir(parents=True, exist_ok=True)
-    with locked(into / f".{folder}.lock"):
+    with locked_if_possible(into / f".{folder}.lock"):
         if (into / folder).exists():
             return
         with tempfile.TemporaryDirectory(dir=into, prefix=".download-") as work:

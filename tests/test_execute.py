@@ -267,15 +267,12 @@ def test_a_cell_of_unknown_plugins_is_refused_without_a_record(tmp_path):
 def test_a_record_that_cannot_be_written_raises_and_loses_nothing(run, tmp_path, monkeypatch):
     this = cell()
     first = run(this)
-    real = artifacts._write
 
     def full(path, data):
-        if path.parent.name == "records":
-            raise OSError(errno.ENOSPC, "No space left on device")
-        real(path, data)
+        raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(artifacts, "_write", full)
+        patch.setattr(records, "atomic_write", full)
         with pytest.raises(OSError, match="No space left"):
             execute(this.to_json(), output=tmp_path / "out", device="cpu")
     assert records.read_record(tmp_path / "out", this.id) == first
@@ -283,7 +280,7 @@ def test_a_record_that_cannot_be_written_raises_and_loses_nothing(run, tmp_path,
 
 def test_a_full_disk_in_the_middle_is_told_and_what_was_stored_serves_the_next_try(run, monkeypatch):
     this = cell("tiny-filter")
-    real, written = artifacts._write, []
+    real, written = artifacts.write_synced, []
 
     def full(path, data):
         if path.name == "arrays.safetensors" and len(written) == 3:
@@ -293,7 +290,7 @@ def test_a_full_disk_in_the_middle_is_told_and_what_was_stored_serves_the_next_t
         real(path, data)
 
     with monkeypatch.context() as patch:
-        patch.setattr(artifacts, "_write", full)
+        patch.setattr(artifacts, "write_synced", full)
         record = run(this)
     assert record["status"] == "failed"
     assert record["error"].startswith("the disk is full (")

@@ -13,7 +13,6 @@ from benchbd.core.recipe import Recipe
 from benchbd.engine import Precision
 from benchbd.errors import UsageError
 from benchbd.lab.lab import Lab
-from benchbd.lab.packed_training import train_packed
 from benchbd.pipeline.poison import clean_set
 from benchbd.plugins import registry
 from benchbd.plugins.identity import part_of
@@ -33,7 +32,7 @@ def lab(lab_over: Callable[..., Lab], monkeypatch: pytest.MonkeyPatch) -> Lab:
 @pytest.mark.learning
 def test_a_pack_equals_single_trainings_and_is_stored_once(lab: Lab) -> None:
     lab.precision_for = lambda plan: Precision("cpu-fp32")  # type: ignore[method-assign]  # the tolerance is float32's
-    packed = train_packed(lab, lab.poisoned, repeats=range(3))
+    packed = lab.train_packed(lab.poisoned, repeats=range(3))
     assert lab._ledger.computed == {"teacher": 1}
     for repeat, one in enumerate(packed):
         alone = lab.train(lab.poisoned, kind="teacher", name="alone", repeat=repeat)
@@ -42,7 +41,7 @@ def test_a_pack_equals_single_trainings_and_is_stored_once(lab: Lab) -> None:
         losses = lab.losses(one, lab.poisoned)
         np.testing.assert_allclose(losses, lab.losses(alone, lab.poisoned), rtol=0.05, atol=0.01)
     before = dict(lab._ledger.computed)
-    again = train_packed(lab, lab.poisoned, repeats=[0, 1, 2])
+    again = lab.train_packed(lab.poisoned, repeats=[0, 1, 2])
     assert lab._ledger.computed == before
     assert [one.key for one in again] == [one.key for one in packed]
     assert len({one.key for one in packed}) == 3
@@ -53,8 +52,8 @@ def test_a_pack_equals_single_trainings_and_is_stored_once(lab: Lab) -> None:
 @pytest.mark.parametrize("changes", [{"repeats": [0, 2]}, {"lr": 0.1}, {"epochs": 1}, {"model": "resnet-s1"}])
 def test_whatever_determines_a_pack_is_in_its_key(lab: Lab, changes: dict[str, object]) -> None:
     plain = {"repeats": [0, 1]}
-    first = train_packed(lab, lab.poisoned, **plain)[0].key
-    assert train_packed(lab, lab.poisoned, **{**plain, **changes})[0].key != first
+    first = lab.train_packed(lab.poisoned, **plain)[0].key
+    assert lab.train_packed(lab.poisoned, **{**plain, **changes})[0].key != first
 
 
 @pytest.mark.parametrize(
@@ -62,10 +61,10 @@ def test_whatever_determines_a_pack_is_in_its_key(lab: Lab, changes: dict[str, o
     [
         ({"repeats": []}, "repeats"),
         ({"repeats": [1, 1]}, "repeats"),
-        ({"repeats": [0], "what": "student"}, "what"),
+        ({"repeats": [0], "kind": "student"}, "kind"),
         ({"repeats": [0, 1], "model": "lenet"}, "cannot be packed"),
     ],
 )
 def test_what_cannot_be_packed_is_one_clear_line(lab: Lab, given: dict[str, object], why: str) -> None:
     with pytest.raises(UsageError, match=why):
-        train_packed(lab, lab.poisoned, **given)
+        lab.train_packed(lab.poisoned, **given)

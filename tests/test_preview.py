@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from benchbd.cli import main
-from benchbd.cli.preview import _line
+from benchbd.core.events import terminal_line
 from benchbd.core.recipe import Recipe
 from benchbd.errors import Diverged, Impossible
 from benchbd.pipeline.preview import Shown, draw_sheet, norms, poisoner_for, show
@@ -233,7 +233,7 @@ def test_verb_tells_the_progress_of_what_is_trained(tmp_path, capsys):
     ],
 )
 def test_how_events_read(event, line):
-    assert _line(event) == line
+    assert terminal_line(event) == line
 
 
 @pytest.mark.parametrize(

@@ -16,8 +16,6 @@ from benchbd.core.paths import look, user_path
 from benchbd.errors import UsageError, shown
 
 if TYPE_CHECKING:
-    import torch
-
     from benchbd.plan.matrix import Plan
 
 DEFAULT_OUTPUT = "benchbd-out"
@@ -124,22 +122,6 @@ def output_folder(args: argparse.Namespace) -> Path:
     if look(folder, "--output") not in ("folder", "nothing"):
         raise UsageError(f"--output {shown(args.output, 200)}: is a file, not a folder")
     return folder
-
-
-def compute_device(name: str) -> torch.device:
-    """``auto``, ``cpu``, ``cuda`` or ``cuda:N``. Raises UsageError for a device that is not there."""
-    import torch
-
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise UsageError(f"--device {shown(name)}: must be auto, cpu, cuda or cuda:N") from None
-    there = torch.cuda.device_count()
-    if device.type not in ("cpu", "cuda") or (device.type == "cuda" and (device.index or 0) >= there):
-        raise UsageError(f"--device {shown(name)}: no such device here ({there} GPUs are visible)")
-    return device
 
 
 def write(text: str) -> None:

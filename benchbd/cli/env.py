@@ -6,7 +6,8 @@ import argparse
 import os
 from typing import Any
 
-from benchbd.cli.common import columns, compute_device, write, write_json
+from benchbd.cli.common import columns, write, write_json
+from benchbd.core.devices import compute_device
 
 
 def register(verbs: Any) -> None:

@@ -6,10 +6,12 @@ import argparse
 import sys
 from typing import TYPE_CHECKING, Any
 
-from benchbd.cli.common import add_matrix_arguments, compute_device, load_plan, output_folder, write
+from benchbd.cli.common import add_matrix_arguments, load_plan, output_folder, write
+from benchbd.core.devices import compute_device
 from benchbd.errors import BenchbdError, one_line
 
 if TYPE_CHECKING:
+    from benchbd.core.events import Event
     from benchbd.plan.cell import Cell
 
 
@@ -22,7 +24,7 @@ def register(verbs: Any) -> None:
     parser.set_defaults(run=run)
 
 
-def _warned(event: dict[str, Any]) -> None:
+def _warned(event: Event) -> None:
     if event.get("event") == "warning":
         sys.stderr.write(f"{event.get('warning', '')}\n")
 
@@ -34,7 +36,7 @@ def run(args: argparse.Namespace) -> int:
     from benchbd.storage.artifacts import Store
 
     root = data_folder(args.data)
-    device = compute_device(args.device)
+    device = compute_device(args.device, "--device")
     plan = load_plan(args)
     store = Store(output_folder(args) / "store", write)
     failed = 0

@@ -10,14 +10,15 @@ from benchbd.cli.common import (
     add_output,
     add_plugin_files,
     add_plugins,
-    compute_device,
     output_folder,
     write,
 )
+from benchbd.core.devices import compute_device
+from benchbd.core.events import terminal_line
 from benchbd.errors import Diverged, Impossible, UsageError, one_line
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from benchbd.core.events import Event, Listener
 
 
 def register(verbs: Any) -> None:
@@ -88,28 +89,13 @@ def _wanted(given: list[str], everything: bool) -> list[str]:
     return [named.get(name, name) for name in known]
 
 
-def _line(event: dict[str, Any]) -> str:
-    """How an event reads: ``surrogate 3/80 loss 0.812``; '' for one that says nothing."""
-    stage = str(event.get("stage") or "")
-    if event.get("warning"):
-        return f"warning: {event['warning']}"
-    if event.get("event") == "waiting":
-        return f"{stage}: waiting, another process is computing it"
-    if event.get("event") != "progress":
-        return stage
-    step, steps = event.get("step"), event.get("steps")
-    within = f" step {step}/{steps}" if event.get("loss") is None and step is not None and step != steps else ""
-    facts = [f" {name} {event[name]:.3f}" for name in ("loss", "norm") if isinstance(event.get(name), (int, float))]
-    return f"{stage} {event.get('epoch')}/{event.get('epochs')}{within}{''.join(facts)}"
-
-
-def _teller() -> Callable[[dict[str, Any]], None]:
+def _teller() -> Listener:
     """Writes what happens to standard error as it happens, never the same line twice running."""
     told = ""
 
-    def tell(event: dict[str, Any]) -> None:
+    def tell(event: Event) -> None:
         nonlocal told
-        line = one_line(_line(event))
+        line = one_line(terminal_line(event))
         if line and line != told:
             sys.stderr.write(f"{line}\n")
             sys.stderr.flush()
@@ -136,7 +122,7 @@ def run(args: argparse.Namespace) -> int:
     settings: dict[str, Any] = {
         "seed": args.seed,
         "store": output_folder(args) / "store",
-        "device": compute_device(args.device),
+        "device": compute_device(args.device, "--device"),
         "root": data_folder(args.data),
         "on_event": _teller(),
     }

@@ -7,6 +7,7 @@ from typing import Any
 
 from benchbd.cli.common import add_output, columns, find_record, output_folder, write, write_json
 from benchbd.errors import one_line
+from benchbd.storage.record_schema import METRICS
 
 
 def register(verbs: Any) -> None:
@@ -41,7 +42,7 @@ def _rows(record: dict[str, Any]) -> list[tuple[str, str]]:
     rows = [
         ("cell", f"{record['label']} ({record['id']})"),
         ("status", record["status"] + (f": {record['error']}" if record["error"] else "")),
-        ("CA / ASR / RA", " / ".join(_number(record[k]) for k in ("ca", "asr", "ra"))),
+        ("CA / ASR / RA", " / ".join(_number(record[k]) for k in METRICS)),
     ]
     found = record["detection"]
     if found:

@@ -71,7 +71,7 @@ def cpu_name() -> str:
 
 
 def cores() -> int:
-    """Cores this process may use."""
+    """CPU cores this process may use (affinity respected)."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 

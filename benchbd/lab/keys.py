@@ -1,4 +1,4 @@
-"""What of code and of objects counts in a key: a function's source, a loss's fields, a plugin's version and files."""
+"""Which parts of code and objects go into a cache key: a function's source, a loss's fields, a plugin's files."""
 
 from __future__ import annotations
 
@@ -16,6 +16,9 @@ from benchbd.errors import UsageError, shown
 from benchbd.plugins import registry
 from benchbd.plugins.contract import Component
 from benchbd.plugins.source_digest import code_digest
+
+CODE_VERSION = 2
+"""Part of every stage's key: raise it when the engine or the lab computes something else than before."""
 
 
 def code_of(thing: Any) -> str:
@@ -36,11 +39,11 @@ def code_of(thing: Any) -> str:
 
 
 def cache_key_form(thing: Any, what: str) -> Any:
-    """How a loss or a perturbation is written in a key: its class, the class's source, its fields.
+    """The form in which a loss or a perturbation goes into a key: its class, the class's source, its fields.
 
     Raises:
-        UsageError: it is no frozen dataclass of numbers, text and arrays. Of others one cannot tell whether two are the
-            same: a function's repr is an address in memory, a large array's is cut short.
+        UsageError: it is not a frozen dataclass of numbers, text and arrays. Two of anything else cannot be told apart:
+            a function's repr is an address in memory, a large array's is cut short.
     """
     if isinstance(thing, float) and not math.isfinite(thing):
         return repr(thing)
@@ -58,5 +61,5 @@ def cache_key_form(thing: Any, what: str) -> Any:
 
 
 def plugin_fingerprint(plugin: Component) -> list[Any]:
-    """What of a plugin counts for the stages that it computes with code of its own."""
+    """What identifies a plugin in the keys of stages that its own code computes: kind, name, version, source digest."""
     return [plugin.kind, plugin.name, plugin.version, registry.source_digest(plugin.kind, plugin.name)]

@@ -1,7 +1,7 @@
-"""The workbench a defense is handed: train, losses, features, logits, all memoised by content.
+"""The workbench of a defense: train, losses, features, logits, all memoised by content.
 
-What is *not* here is the point: no test images, no poison mask, no true labels, no trigger, no attack. The harness
-loads those only after the defense has returned (:mod:`benchbd.pipeline.evaluate`). The lab's view of the store gives no
+What a lab does *not* hold is the point: test images, the poison mask, true labels, the trigger, the attack. The harness
+loads those only after the defense has returned (:mod:`benchbd.pipeline.evaluate`). The lab's view of the store holds no
 poison and leads to no folder (:mod:`benchbd.storage.restricted`). ``clean`` and ``truth`` hold something only for
 defenses whose class declares the need.
 """
@@ -17,8 +17,8 @@ import numpy as np
 from benchbd.core.hashing import digest
 from benchbd.errors import Diverged, UsageError, one_line, shown
 from benchbd.lab.costs import CostLedger
-from benchbd.lab.keys import plugin_fingerprint
-from benchbd.lab.stages import CODE_VERSION, STAGE_KINDS, Stages
+from benchbd.lab.keys import CODE_VERSION, plugin_fingerprint
+from benchbd.lab.stages import STAGE_KINDS, Stages
 from benchbd.plugins import registry
 from benchbd.plugins.contract import Defense
 from benchbd.plugins.train_set import TrainSet, positions
@@ -46,7 +46,7 @@ class Suspicion:
     Attributes:
         scores: float64 (N,), higher is more suspicious.
         flagged: bool (N,), the samples acted upon, or None.
-        losses: float64 (N,), the cross-entropies beside the verdict, or None.
+        losses: float64 (N,), cross-entropies whose means go into the record, or None.
     """
 
     scores: np.ndarray
@@ -55,14 +55,15 @@ class Suspicion:
 
 
 class Lab(Stages):
-    """What :meth:`benchbd.Defense.train` is handed.
+    """The lab that :meth:`benchbd.Defense.train` gets (:class:`benchbd.plugins.handles.Lab`).
 
-    The barrier keeps a defense from the truth by accident and a plugin's author from temptation: nothing that a lab
-    leads to, by whatever attributes, closures and containers, is truth, test image, trigger, or a way to the folder
-    where they lie; and while the defense runs, none of them is in memory. It is no wall. A plugin is code that the user
-    trusts: it runs in the process that poisoned the set, with the user's rights, and Python keeps no secret from
-    whoever walks the stack, imports the harness's modules, or reads the results folder and the data sets by paths of
-    its own. ``benchbd check`` refuses the imports; only a reader can refuse the rest.
+    The barrier protects a defense from seeing the truth by accident, and a plugin's author from temptation. Nothing
+    that can be reached from a lab through attributes, closures and containers is truth, test image, trigger, or a way
+    to the folder where they lie; and while the defense runs, none of them is in memory. It does not stop a plugin that
+    wants to cheat. A plugin is code that the user trusts: it runs in the process that poisoned the set, with the user's
+    rights, and Python keeps no secret from code that walks the stack, imports the harness's modules, or reads the
+    results folder and the data sets by paths of its own. ``benchbd check`` refuses the imports; only a reader can
+    refuse the rest.
 
     Attributes:
         poisoned: the training set, some of whose samples may be poisoned.
@@ -90,7 +91,7 @@ class Lab(Stages):
     def clean(self) -> TrainSet:
         """Clean training images with true labels; only for defenses that declare ``needs = ("clean",)``."""
         if self._clean is None:
-            raise UsageError('this defense declares no need of clean images; say needs = ("clean",) in its class')
+            raise UsageError('this defense has not declared that it needs clean images: needs = ("clean",)')
         return self._clean
 
     @property
@@ -110,18 +111,7 @@ class Lab(Stages):
         return found
 
     def suspect(self, scores: Any, flagged: Any = None, losses: Any = None) -> None:
-        """Tell which samples look poisoned; the evaluator turns it into AUROC, precision, recall and mean losses.
-
-        Args:
-            scores: float (N,), higher is more suspicious, in the order of ``poisoned``.
-            flagged: the samples acted upon: bool (N,) or positions.
-            losses: float (N,), cross-entropies whose means over clean and poisoned samples are to be told; what
-                :meth:`losses` gave last for all of ``poisoned``, where it was asked before.
-
-        Raises:
-            UsageError: they do not fit the set.
-            Diverged: a score is not finite.
-        """
+        """Say which samples look poisoned; see :meth:`benchbd.plugins.handles.Lab.suspect`."""
         n = len(self.poisoned)
         values = np.asarray(scores, np.float64).copy()
         if values.shape != (n,):
@@ -136,13 +126,13 @@ class Lab(Stages):
                 raise UsageError("suspect: flagged names a position twice; a mask must be of type bool")
             mask = np.zeros(n, bool)
             mask[where] = True
-        beside = self._losses if losses is None else np.asarray(losses, np.float64).copy()
-        if beside is not None and beside.shape != (n,):
-            raise UsageError(f"suspect: {n} samples but losses of shape {beside.shape}")
-        self.suspicion = Suspicion(values, mask, beside)
+        reported = self._losses if losses is None else np.asarray(losses, np.float64).copy()
+        if reported is not None and reported.shape != (n,):
+            raise UsageError(f"suspect: {n} samples but losses of shape {reported.shape}")
+        self.suspicion = Suspicion(values, mask, reported)
 
     def note(self, name: str, value: Any) -> None:
-        """Keep a JSON-able fact in the record (a pruning curve, what was kept per class)."""
+        """Keep a JSON-able fact in the record (a pruning curve, how many samples were kept per class)."""
         try:
             self.notes[str(name)] = json.loads(json.dumps(value))
         except (TypeError, ValueError, RecursionError) as error:
@@ -151,8 +141,8 @@ class Lab(Stages):
     def flagged_by(self, spec: str) -> int:
         """How many samples another defense acts upon in this very row and seed. For controls that see the truth.
 
-        Runs that defense up to the point where it names its suspects; its stages are memoised, so nothing is done
-        twice. It is handed what it declares to need, as far as this one was.
+        Runs that defense up to the point where it names its suspects; its stages are memoised, so nothing is computed
+        twice. It gets what it declares to need; for clean images, this defense must declare them too.
         """
         _ = self.truth
         other: Defense = registry.make("defenses", spec)
@@ -164,12 +154,12 @@ class Lab(Stages):
             truth=self._truth if "truth" in other.needs else None,
             **{**self._base, "owner": plugin_fingerprint(other)},
         )
-        inner._seen, inner._frames = self._seen, self._frames
+        inner._costs = self._costs
         try:
             other.train(inner)
         except _Named as named:
             return named.count
-        raise UsageError(f"defense {spec!r} flags no samples, so nothing can be dropped in its stead")
+        raise UsageError(f"defense {spec!r} flags no samples, so there is no count to imitate")
 
 
 class _Named(BaseException):

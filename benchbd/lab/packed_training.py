@@ -1,93 +1,114 @@
-"""Memoised trainings of several small networks at once, for plugins that want one model from several seeds.
-
-teachers = train_packed(lab, lab.poisoned, repeats=range(8), model="resnet-s", epochs=20, augment=())
-"""
+"""Trainings of one small network from several seeds at once: one artifact, under a key of its own."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+import dataclasses
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 from benchbd.core.hashing import canonical, digest
+from benchbd.core.recipe import Recipe
 from benchbd.core.seeding import seed_for
 from benchbd.engine.packed import fit_several
 from benchbd.errors import UsageError
-from benchbd.lab.stages import CODE_VERSION, TRAINING_KINDS, Result, Stages
+from benchbd.lab import keys
+from benchbd.lab.costs import Result
+from benchbd.lab.train_request import check_training
 from benchbd.plugins.train_set import TrainSet
-from benchbd.plugins.trained import TrainedModel
+from benchbd.plugins.trained import ModelSpec, TrainedModel
+
+if TYPE_CHECKING:
+    import torch
+
+    from benchbd.engine import Precision
+    from benchbd.storage.artifacts import Artifact
 
 VERSION = 1
 """Part of every pack's key: raise it when packed trainings compute something else than before."""
 
 
-def train_packed(
-    lab: Stages,
-    data: TrainSet,
-    *,
-    repeats: Sequence[int],
-    kind: str = "teacher",
-    name: str = "teachers",
-    model: str | None = None,
-    **changes: Any,
-) -> list[TrainedModel]:
-    """Train one model from several seeds in one, or return what the same call stored before.
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class PackedRequest:
+    """Several trainings of one model with every default filled in.
 
-    A pack is one artifact, under a key of its own: it equals what :meth:`Stages.train` makes with each ``repeat`` up to
-    rounding, and the two are never taken for one another. It is charged as one training.
-
-    Args:
-        lab: the cell's lab.
+    Attributes:
         data: images and labels.
-        repeats: numbers of the initialisations and batch orders, as ``repeat`` of :meth:`Stages.train`.
-        kind: how the plan counts it.
-        name: the stage's name in the record.
-        model: another model's spec; the cell's where not given. Of convolutions and batch norms up to its head.
-        **changes: entries of the recipe to change.
-
-    Returns:
-        The models, in the order of ``repeats``.
+        kind: how the plan counts the pack.
+        name: the stage's name in the record and in messages.
+        model: the network to train.
+        recipe: the recipe of all of them, changes applied.
+        seed: the cell's seed.
+        precision: the numbers that the networks compute in.
+        repeats: numbers of the initialisations and batch orders, each another.
 
     Raises:
-        Diverged: a model of the pack is not finite.
-        UsageError: what is asked for makes no sense, or this model cannot be packed.
+        UsageError: the request makes no sense.
     """
-    data.check()
-    numbers = [int(number) for number in repeats]
-    if not numbers or len(set(numbers)) < len(numbers) or len(data) == 0 or kind not in TRAINING_KINDS:
-        raise UsageError(f"{name}: a pack needs samples, different repeats and a known kind")
-    plan, recipe = lab._plan_for(model), lab._recipe(changes, name)
-    precision = lab.precision_for(plan)
-    seeds = [lab._seed, numbers]
-    code = ["packed", VERSION, CODE_VERSION]
-    key = digest([*code, data.key, plan.spec(), recipe.decisive(), seeds, f"{precision.name}-packed"])
 
-    def compute() -> Result:
-        nets = [plan.build(seed_for("init", lab._seed, number)) for number in numbers]
+    data: TrainSet
+    kind: str
+    name: str
+    model: ModelSpec
+    recipe: Recipe
+    seed: int
+    precision: Precision
+    repeats: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        check_training(self.data, self.kind, self.name)
+        if not self.repeats or len(set(self.repeats)) < len(self.repeats):
+            raise UsageError(f"{self.name}: repeats must be different numbers, one or more, not {list(self.repeats)}")
+
+    def key(self) -> str:
+        """The key of the pack. It is never that of a single training, whose bits differ by rounding."""
+        return digest(
+            [
+                "packed",
+                VERSION,
+                keys.CODE_VERSION,
+                self.data.key,
+                self.model.spec(),
+                self.recipe.decisive(),
+                [self.seed, list(self.repeats)],
+                f"{self.precision.name}-packed",
+            ]
+        )
+
+    def fit(self, device: torch.device, on_progress: Callable[[dict[str, Any]], None]) -> Result:
+        """Train. Returns every network's state, ``REPEAT.NAME``, counted from 0, and their losses by epoch.
+
+        Raises:
+            Diverged: a network of the pack is not finite.
+            UsageError: this model cannot be packed.
+        """
+        nets = [self.model.build(seed_for("init", self.seed, repeat)) for repeat in self.repeats]
         try:
             fits = fit_several(
                 nets,
-                [data.images] * len(nets),
-                [data.labels] * len(nets),
-                recipe,
-                device=lab.device,
-                precision=precision,
-                seeds=[seed_for("batches", lab._seed, number) for number in numbers],
-                on_progress=lambda facts: lab._on_event({"event": "progress", "stage": name, **facts}),
+                [self.data.images] * len(nets),
+                [self.data.labels] * len(nets),
+                self.recipe,
+                device=device,
+                precision=self.precision,
+                seeds=[seed_for("batches", self.seed, repeat) for repeat in self.repeats],
+                on_progress=on_progress,
             )
         except ValueError as error:
-            raise UsageError(f"{name}: {plan.part.text}: {error}") from error
+            raise UsageError(f"{self.name}: {self.model.part.text}: {error}") from error
         arrays = {
-            f"{at}.{entry}": tensor.detach().cpu().numpy()
-            for at, net in enumerate(nets)
+            f"{place}.{entry}": tensor.detach().cpu().numpy()
+            for place, net in enumerate(nets)
             for entry, tensor in net.state_dict().items()
         }
-        facts = {"epochs": recipe.epochs * len(nets), "seconds": sum(fit.seconds for fit in fits)}
-        return arrays, {**facts, "epoch_losses": [fit.epoch_losses for fit in fits], "model": canonical(plan.spec())}
+        facts = {"epochs": self.recipe.epochs * len(nets), "seconds": sum(fit.seconds for fit in fits)}
+        losses = [fit.epoch_losses for fit in fits]
+        return arrays, {**facts, "epoch_losses": losses, "model": canonical(self.model.spec())}
 
-    found = lab._memo("model", name, key, kind, compute)
-    trained = []
-    for at, losses in enumerate(found.meta["epoch_losses"]):
-        prefix = f"{at}."
-        state = {k.removeprefix(prefix): v for k, v in found.arrays.items() if k.startswith(prefix)}
-        trained.append(TrainedModel(digest([key, at]), state, plan, list(losses), recipe.epochs))
-    return trained
+    def unpacked(self, key: str, found: Artifact) -> list[TrainedModel]:
+        """The trained networks of a pack, in the order of ``repeats``."""
+        trained = []
+        for place, losses in enumerate(found.meta["epoch_losses"]):
+            prefix = f"{place}."
+            state = {k.removeprefix(prefix): v for k, v in found.arrays.items() if k.startswith(prefix)}
+            trained.append(TrainedModel(digest([key, place]), state, self.model, list(losses), self.recipe.epochs))
+        return trained

@@ -1,27 +1,30 @@
 """Stages of work memoised by content: trainings, passes over a set, prunings, and whatever else a plugin names.
 
 The key of a stage hashes everything that determines its result: data, model, recipe, weights, loss, seed, precision
-class, code version. Who asks, under which name and where progress is shown does not count, so that cells share.
+class, code version. Who asks, the stage's name and where progress is shown are not in it, so that cells share stages.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
 
 from benchbd import engine
+from benchbd.core.events import Listener, progress
 from benchbd.core.hashing import canonical, digest, sha_of
 from benchbd.core.recipe import Recipe
 from benchbd.core.seeding import seed_for
 from benchbd.engine import passes
 from benchbd.errors import Diverged, UsageError, one_line, shown
-from benchbd.lab.costs import CostLedger, Frame
-from benchbd.lab.keys import cache_key_form
+from benchbd.lab import keys
+from benchbd.lab.costs import CostLedger, Result, StageCosts
+from benchbd.lab.packed_training import PackedRequest
+from benchbd.lab.renamed import renamed_keywords
+from benchbd.lab.train_request import TrainRequest
 from benchbd.plugins import registry
 from benchbd.plugins.identity import part_of
 from benchbd.plugins.train_set import TrainSet, positions
@@ -33,34 +36,31 @@ if TYPE_CHECKING:
     from benchbd.storage.artifacts import Artifact, Store
     from benchbd.storage.restricted import RestrictedStore
 
-CODE_VERSION = 2
-"""Part of every stage's key: raise it when the engine or the lab computes something else than before."""
 STAGE_KINDS = ("model", "array", "checkpoint")
 """Kinds of artifacts that stages are kept as; a lab's view of the store holds no others."""
 MOST_TRACED = 24
-"""Networks on the way that the evaluator measures for one cell at most."""
-TRAINING_KINDS = ("full", "feature-model", "teacher", "fine-tune")
-"""What a training may be counted as."""
-
-Result = tuple[dict[str, np.ndarray], dict[str, Any]]
+"""Intermediate models that the evaluator measures for one cell at most."""
 
 
 class Stages:
     """Memoised stages over a store; the base of the lab and of the attacks' workshop.
 
+    The methods that plugins call are described in :class:`benchbd.plugins.handles.Workbench`.
+
     Args:
-        store: where artifacts lie.
+        store: holds the artifacts.
         network: the cell's model.
         recipe: the base recipe.
         seed: seed of initialisation and batch order.
-        device: where to compute.
-        ledger: is told the costs.
-        on_event: told of progress.
+        device: computes trainings and passes.
+        ledger: gets the costs.
+        on_event: gets progress and other events.
         checkpoint_every: seconds between checkpoints of a running training.
-        owner: what counts of the plugin at work for free-form stages (:func:`benchbd.lab.keys.plugin_fingerprint`).
+        owner: identifies the plugin at work in the keys of its own stages
+            (:func:`benchbd.lab.keys.plugin_fingerprint`).
 
     Attributes:
-        traced: networks on the way that the evaluator shall measure.
+        traced: intermediate models for the evaluator to measure.
         broken_off: the stage whose training stopped being finite, and its mean cross-entropy by epoch until then.
     """
 
@@ -72,16 +72,15 @@ class Stages:
         seed: int,
         device: torch.device,
         ledger: CostLedger,
-        on_event: Callable[[dict[str, Any]], None],
+        on_event: Listener,
         checkpoint_every: float = 180.0,
         owner: Any = None,
     ) -> None:
         self._store, self._network, self._seed, self._ledger, self._on_event = store, network, seed, ledger, on_event
         self._checkpoint_every, self._owner = checkpoint_every, owner
+        self._costs = StageCosts(ledger)
         self.recipe, self.device = recipe, device
         self.classes, self.size = network.classes, network.size
-        self._seen: set[str] = set()
-        self._frames: list[Frame] = []
         self.traced: list[CurvePoint] = []
         self.broken_off: dict[str, Any] | None = None
 
@@ -96,73 +95,8 @@ class Stages:
         return dataclasses.replace(self._network, model=made, part=part_of(made))
 
     def precision_for(self, plan: ModelSpec) -> Precision:
-        """Numbers a network computes in on this device; part of every key."""
+        """Numbers a network computes in on this device; part of every training's key."""
         return engine.choose_precision(self.device)
-
-    def _memo(self, kind: str, name: str, key: str, counted_as: str, compute: Callable[[], Result]) -> Artifact:
-        """Look a stage up or compute it, and write its cost down; equal stages of one cell are charged once.
-
-        A stage may ask for others while it is computed. Its own cost leaves theirs out, and its artifact names them, so
-        that a cell which finds it in the store is charged for them all the same.
-        """
-        frame = Frame()
-        began = time.perf_counter()
-        waiting_since: float | None = None
-
-        def tell() -> None:
-            nonlocal waiting_since
-            waiting_since = time.perf_counter()
-            self._on_event({"event": "waiting", "stage": name})
-
-        def measured() -> Result:
-            self._waited(waiting_since)
-            if waiting_since is not None:  # who computed it gave up or died
-                self._on_event({"event": "stage", "stage": name})
-            self._frames.append(frame)
-            started = time.perf_counter()
-            try:
-                arrays, facts = compute()
-            finally:
-                self._frames.pop()
-            facts.setdefault("seconds", time.perf_counter() - started - frame.spent)
-            return arrays, {**facts, "inner": frame.charges} if frame.charges else facts
-
-        self._on_event({"event": "stage", "stage": name})
-        found, now = self._store.memo(kind, key, measured, tell)
-        if not now:
-            self._waited(waiting_since)
-        spent = time.perf_counter() - began
-        mine = [name, key, float(found.meta["seconds"]), int(found.meta.get("epochs", 0)), counted_as]
-        charges = [*found.meta.get("inner", []), mine]
-        if self._frames:
-            self._frames[-1].spent += spent
-            self._frames[-1].charges += [c for c in charges if c not in self._frames[-1].charges]
-        else:
-            self._ledger.inside += spent
-        for charge in charges:
-            self._charge(*charge, now=now and charge is mine)
-        return found
-
-    def _waited(self, since: float | None) -> None:
-        if since is not None:
-            self._ledger.waited += time.perf_counter() - since
-
-    def _charge(self, name: str, key: str, seconds: float, epochs: int, counted_as: str, *, now: bool) -> None:
-        if key in self._seen:
-            return
-        self._seen.add(key)
-        ledger = self._ledger
-        ledger.charge(name, seconds)
-        ledger.epochs += epochs
-        free, number = name, 1
-        while free in ledger.artifacts:
-            number += 1
-            free = f"{name} {number}"
-        ledger.artifacts[free] = key
-        if counted_as:
-            ledger.trainings[counted_as] = ledger.trainings.get(counted_as, 0) + 1
-            if now:
-                ledger.computed[counted_as] = ledger.computed.get(counted_as, 0) + 1
 
     def _recipe(self, changes: dict[str, Any], name: str) -> Recipe:
         plain = {k: v.item() if isinstance(v, np.generic) else v for k, v in changes.items()}
@@ -170,6 +104,27 @@ class Stages:
             plain["augment"] = plain["augment"] or ()
         return Recipe.parse({**self.recipe.spec(), **plain}, f"{name}: the recipe") if plain else self.recipe
 
+    def _memo(self, kind: str, name: str, key: str, counted_as: str, compute: Callable[[], Result]) -> Artifact:
+        """Look a stage up or compute it, and charge it (:class:`benchbd.lab.costs.StageClock`)."""
+        clock = self._costs.start()
+
+        def wait() -> None:
+            clock.wait()
+            self._on_event({"event": "waiting", "stage": name})
+
+        def measured() -> Result:
+            if clock.waited():  # the process that computed it gave up or died
+                self._on_event({"event": "stage", "stage": name})
+            return clock.measure(compute)
+
+        self._on_event({"event": "stage", "stage": name})
+        found, now = self._store.memo(kind, key, measured, wait)
+        if not now:
+            clock.waited()
+        clock.charge(name, key, found.meta, counted_as, now=now)
+        return found
+
+    @renamed_keywords(what="kind", judge="scorer", weigh="weight_fn", routine="training_loop")
     def train(
         self,
         data: TrainSet,
@@ -188,102 +143,62 @@ class Stages:
         trace: bool = False,
         **changes: Any,
     ) -> TrainedModel:
-        """Train a network on a set, or return the stored one that the same call made before.
-
-        Args:
-            data: images and labels.
-            kind: how the plan counts it: ``full``, ``feature-model``, ``teacher`` or ``fine-tune``.
-            name: the stage's name in the record.
-            model: another model's spec (``resnet-s(stem=2)``); the cell's where not given.
-            weights: float32 (N,), one per sample of ``data``, multiplied into its loss.
-            scorer: a frozen network that scores each epoch's augmented views before they are trained on; with
-                ``weight_fn``.
-            weight_fn: a frozen dataclass, called each epoch with the scorer's cross-entropies float32 (N,) in the order
-                of ``data``; returns that epoch's weights, float32 (N,).
-            loss: a frozen dataclass, called with per-sample losses (B,) and weights (B,); returns what is minimised.
-            perturb: a frozen dataclass, called with network, images (B, 3, H, W) in [0, 1] and labels after
-                augmentation; returns the images to train on.
-            training_loop: a frozen dataclass that does each epoch's steps itself
-                (:class:`benchbd.engine.TrainingLoop`), without weights, scorer, loss and perturb. The plugin's version
-                and source are in the key then.
-            start: network to start from; a fresh initialisation where not given.
-            repeat: another initialisation and batch order for the same data.
-            trace: also :meth:`trace` the result, under the stage's name.
-            **changes: entries of the recipe to change (``epochs=5, augment=()``).
-
-        Raises:
-            Diverged: the loss stopped being finite, or a weight is not; the message begins with the stage's name.
-            UsageError: what is asked for makes no sense.
-        """
-        data.check()
-        if len(data) == 0:
-            raise UsageError(f"{name}: there is no sample to train on")
-        if kind not in TRAINING_KINDS:
-            raise UsageError(f"{name}: kind must be one of {', '.join(TRAINING_KINDS)}, not {shown(kind)}")
+        """Train a network, or return the stored one; see :meth:`benchbd.plugins.handles.Workbench.train`."""
         plan = start._plan if start is not None and model is None else self._plan_for(model)
-        if start is not None and plan.spec() != start._plan.spec():
-            raise UsageError(f"{name}: {plan.part.text} cannot start from a {start._plan.part.text}")
-        recipe = self._recipe(changes, name)
-        values = None if weights is None else _weights(weights, len(data), name)
-        if (scorer is None) != (weight_fn is None) or (scorer is not None and weights is not None):
-            raise UsageError(f"{name}: scorer and weight_fn go together, and without weights")
-        if training_loop is not None and any(given is not None for given in (weights, scorer, loss, perturb)):
-            raise UsageError(
-                f"{name}: a training loop makes its own loss and takes no weights, scorer, loss and perturb"
-            )
-        precision = self.precision_for(plan)
-        own = [] if scorer is None else [[scorer.key, cache_key_form(weight_fn, f"{name}: weight_fn"), self._owner]]
-        if training_loop is not None:
-            own.append(["routine", cache_key_form(training_loop, f"{name}: training_loop"), self._owner])
-        key = digest(
-            [
-                "train",
-                CODE_VERSION,
-                data.key,
-                plan.spec(),
-                recipe.decisive(),
-                None if values is None else sha_of(values),
-                cache_key_form(loss, f"{name}: loss"),
-                cache_key_form(perturb, f"{name}: perturb"),
-                None if start is None else start.key,
-                [self._seed, repeat],
-                precision.name,
-                *own,
-            ]
+        request = TrainRequest(
+            data=data,
+            kind=kind,
+            name=name,
+            model=plan,
+            recipe=self._recipe(changes, name),
+            seed=self._seed,
+            precision=self.precision_for(plan),
+            owner=self._owner,
+            weights=weights,
+            scorer=scorer,
+            weight_fn=weight_fn,
+            loss=loss,
+            perturb=perturb,
+            training_loop=training_loop,
+            start=start,
+            repeat=repeat,
         )
+        key = request.key()
+        found = self._trained(name, key, kind, lambda: self._fit(request, key))
+        trained = TrainedModel(key, found.arrays, plan, list(found.meta["epoch_losses"]), int(found.meta["epochs"]))
+        if trace:
+            self.trace(name, trained)
+        return trained
 
-        def compute() -> Result:
-            net = plan.build(seed_for("init", self._seed, repeat))
-            if start is not None:
-                net.load_state_dict({k: torch.from_numpy(np.array(v)) for k, v in start._state.items()})
-            how: dict[str, Any] = {
-                "device": self.device,
-                "precision": precision,
-                "seed": seed_for("batches", self._seed, repeat),
-                "on_progress": lambda facts: self._on_event({"event": "progress", "stage": name, **facts}),
-                "checkpoint": Checkpoint(self._store, key, self._checkpoint_every),
-            }
-            if training_loop is not None:
-                fit = engine.fit_with_loop(training_loop, net, data.images, data.labels, recipe, **how)
-            else:
-                fit = engine.fit(
-                    net,
-                    data.images,
-                    data.labels,
-                    recipe,
-                    weights=None if values is None else torch.from_numpy(values),
-                    epoch_weights=None
-                    if scorer is None or weight_fn is None
-                    else engine.PerEpochWeights(scorer.module(), weight_fn),
-                    loss=loss,
-                    perturb=perturb,
-                    on_epoch=self._watcher(key),
-                    **how,
-                )
-            state = {k: v.detach().cpu().numpy() for k, v in net.state_dict().items()}
-            facts = {"epoch_losses": fit.epoch_losses, "epochs": recipe.epochs, "seconds": fit.seconds}
-            return state, {**facts, "model": canonical(plan.spec())}
+    @renamed_keywords(what="kind")
+    def train_packed(
+        self,
+        data: TrainSet,
+        *,
+        repeats: Sequence[int],
+        kind: str = "teacher",
+        name: str = "teachers",
+        model: str | None = None,
+        **changes: Any,
+    ) -> list[TrainedModel]:
+        """Train one model from several seeds at once; see :meth:`benchbd.plugins.handles.Workbench.train_packed`."""
+        plan = self._plan_for(model)
+        request = PackedRequest(
+            data=data,
+            kind=kind,
+            name=name,
+            model=plan,
+            recipe=self._recipe(changes, name),
+            seed=self._seed,
+            precision=self.precision_for(plan),
+            repeats=tuple(int(number) for number in repeats),
+        )
+        key = request.key()
+        found = self._trained(name, key, kind, lambda: request.fit(self.device, self._progress(name)))
+        return request.unpacked(key, found)
 
+    def _trained(self, name: str, key: str, kind: str, compute: Callable[[], Result]) -> Artifact:
+        """The artifact of a training. One that stops being finite is remembered in ``broken_off``."""
         try:
             found = self._memo("model", name, key, kind, compute)
         except Diverged as error:
@@ -292,10 +207,40 @@ class Stages:
             raise Diverged(f"{name}: {error}") from error
         # Only now that the weights are stored: a kill in between must not cost the training.
         self._store.drop("checkpoint", key)
-        trained = TrainedModel(key, found.arrays, plan, list(found.meta["epoch_losses"]), int(found.meta["epochs"]))
-        if trace:
-            self.trace(name, trained)
-        return trained
+        return found
+
+    def _fit(self, request: TrainRequest, key: str) -> Result:
+        """Train what a request asks for, from its checkpoint if there is one."""
+        net = request.network()
+        data, recipe = request.data, request.recipe
+        how: dict[str, Any] = {
+            "device": self.device,
+            "precision": request.precision,
+            "seed": request.batch_seed(),
+            "on_progress": self._progress(request.name),
+            "checkpoint": Checkpoint(self._store, key, self._checkpoint_every),
+        }
+        if request.training_loop is not None:
+            fit = engine.fit_with_loop(request.training_loop, net, data.images, data.labels, recipe, **how)
+        else:
+            fit = engine.fit(
+                net,
+                data.images,
+                data.labels,
+                recipe,
+                weights=None if request.weights is None else torch.from_numpy(request.weights),
+                epoch_weights=request.epoch_weights(),
+                loss=request.loss,
+                perturb=request.perturb,
+                on_epoch=self._watcher(key),
+                **how,
+            )
+        state = {k: v.detach().cpu().numpy() for k, v in net.state_dict().items()}
+        facts = {"epoch_losses": fit.epoch_losses, "epochs": recipe.epochs, "seconds": fit.seconds}
+        return state, {**facts, "model": canonical(request.model.spec())}
+
+    def _progress(self, name: str) -> Callable[[dict[str, Any]], None]:
+        return lambda facts: self._on_event(progress(name, facts))
 
     def _watcher(self, key: str) -> Callable[[int, Classifier], None] | None:
         """What to call after each epoch of a training; :mod:`benchbd.pipeline.probe_training` overrides it."""
@@ -303,7 +248,7 @@ class Stages:
 
     def _pass(self, kind: str, trained: TrainedModel, data: TrainSet) -> np.ndarray:
         data.check()
-        key = digest([kind, CODE_VERSION, passes.VERSION, trained.key, data.key, self.device.type])
+        key = digest([kind, keys.CODE_VERSION, passes.VERSION, trained.key, data.key, self.device.type])
 
         def compute() -> Result:
             net = trained.module()
@@ -330,21 +275,11 @@ class Stages:
         return self._pass("logits", trained, data)
 
     def prune(self, trained: TrainedModel, channels: Any, at: Literal["output", "filters"] = "output") -> TrainedModel:
-        """The network with some penultimate channels silenced; nothing is trained.
-
-        Args:
-            trained: the network; itself where there is no channel to silence.
-            channels: positions (M,) among the D penultimate channels, in any order, or a mask bool (D,).
-            at: ``output``: masked to zero there, weights stay. ``filters``: the last convolution's filters of these
-                channels and their batch norm are set to zero; what a shortcut brings past them stays.
-
-        Raises:
-            Impossible: ``filters`` of a network that does not say which its last convolution is.
-        """
+        """Silence penultimate channels; see :meth:`benchbd.plugins.handles.Workbench.prune`."""
         where = np.unique(positions(channels, len(trained._state["channel_mask"]), "prune"))
         if not len(where):
             return trained
-        key = digest(["prune", CODE_VERSION, trained.key, sha_of(where), *([] if at == "output" else [at])])
+        key = digest(["prune", keys.CODE_VERSION, trained.key, sha_of(where), *([] if at == "output" else [at])])
 
         def compute() -> Result:
             state = {k: np.array(v) for k, v in trained._state.items()}
@@ -356,51 +291,25 @@ class Stages:
         return TrainedModel(key, found.arrays, trained._plan, trained.epoch_losses, 0)
 
     def trace(self, name: str, trained: TrainedModel, channels: Any = ()) -> None:
-        """Have a network on the way measured: clean accuracy and attack success go into the record's ``notes.curve``.
-
-        The evaluator does so once the defense has returned; nothing of it can be seen here. It is charged to nobody,
-        but each network costs a pass over the test images; all prunings of one network share theirs.
-
-        Args:
-            name: of the point on the curve.
-            trained: the network.
-            channels: penultimate channels masked in it, as for :meth:`prune`, for prunings that need not be stored.
-
-        Raises:
-            UsageError: there are as many points as may be, or no such channels.
-        """
+        """Have an intermediate model measured; see :meth:`benchbd.plugins.handles.Workbench.trace`."""
         if len(self.traced) == MOST_TRACED:
             raise UsageError(f"trace {shown(name)}: {MOST_TRACED} networks are traced already; choose fewer")
         where = np.unique(positions(channels, len(trained._state["channel_mask"]), "trace: channels"))
         self.traced.append(CurvePoint(str(name), trained, where))
 
     def _around(self) -> str:
-        """Key of the data that free-form stages are about."""
+        """Key of the data that the plugin's own stages are about."""
         raise NotImplementedError
 
     def stage(
         self, name: str, params: dict[str, Any], compute: Callable[[], dict[str, np.ndarray]]
     ) -> dict[str, np.ndarray]:
-        """A memoised stage of the plugin's own. The plugin's version and source and the data are in its key already.
-
-        Args:
-            name: the stage.
-            params: everything else that determines the result, JSON-able: keys of the models that go in, settings.
-            compute: returns arrays by name; nothing random but from :meth:`seed_for`.
-        """
+        """A memoised stage of the plugin's own; see :meth:`benchbd.plugins.handles.Workbench.stage`."""
         try:
             spelt = canonical(params)
         except (TypeError, ValueError) as error:
             raise UsageError(f"stage {shown(name)}: params must be JSON-able ({one_line(error)})") from error
-        key = digest(["stage", CODE_VERSION, self._owner, self._around(), name, spelt, self._seed, self.device.type])
+        key = digest(
+            ["stage", keys.CODE_VERSION, self._owner, self._around(), name, spelt, self._seed, self.device.type]
+        )
         return self._memo("array", name, key, "", lambda: (compute(), {})).arrays
-
-
-def _weights(given: Any, count: int, name: str) -> np.ndarray:
-    values = np.ascontiguousarray(np.asarray(given, np.float32))
-    if values.shape != (count,):
-        raise UsageError(f"{name}: {count} samples but weights of shape {values.shape}")
-    wrong = count - int(np.isfinite(values).sum())
-    if wrong:
-        raise Diverged(f"{name}: {wrong} of {count} weights are not finite")
-    return values

@@ -18,9 +18,12 @@ from benchbd.plugins.trained import CurvePoint, TrainedModel
 class Accuracy(NamedTuple):
     """Clean accuracy, attack success rate and robust accuracy, fractions in [0, 1].
 
-    ``asr``: share of triggered test images, none of which is of its target class, taken for the target. ``ra``: share
-    of them still taken for what they are. Both None where there is no attack. ``per_class`` is clean accuracy by class,
-    None where the test set has no image of it.
+    Attributes:
+        ca: share of all test images that the model classifies correctly.
+        asr: share of the triggered test images that it takes for their target class. Images of the target class itself
+            are not among them. None where there is no attack.
+        ra: share of the same images that it still classifies correctly. None where there is no attack.
+        per_class: clean accuracy of each class; None where the test set has no image of it.
     """
 
     ca: float
@@ -43,8 +46,8 @@ def accuracy(
         test: clean test images, all of them.
         triggered: triggered test images of other classes than their target, uint8 (M, 3, H, W), with true labels (M,);
             None where there is no attack.
-        target: the class they are to be taken for; one for all, or int64 (M,).
-        device: where to compute.
+        target: the class that the attack wants them taken for; one for all, or int64 (M,).
+        device: computes the logits.
     """
     net = trained.module()
     truth = test.labels.numpy()
@@ -68,16 +71,16 @@ def curve(
     target: int | np.ndarray,
     device: torch.device,
 ) -> list[dict[str, Any]]:
-    """Measure networks on a defense's way: ``name``, ``ca``, ``asr`` and ``ra`` of each, in the order of ``points``.
+    """Measure intermediate models: ``name``, ``ca``, ``asr`` and ``ra`` of each, in the order of ``points``.
 
-    One pass over the images for each network: its prunings differ in the head's input alone.
+    Each network takes one pass over the images: its prunings differ only in the head's input.
 
     Args:
-        points: the networks, each with the penultimate channels to be masked in it.
+        points: the networks, each with the penultimate channels to mask in it.
         test: clean test images.
         triggered: as for :func:`accuracy`.
         target: as for :func:`accuracy`.
-        device: where to compute.
+        device: computes the features.
     """
     found: dict[int, dict[str, Any]] = {}
     for key in dict.fromkeys(point.trained.key for point in points):
@@ -100,7 +103,7 @@ def curve(
 
 
 def auroc(scores: np.ndarray, truth: np.ndarray) -> float | None:
-    """Chance that a poisoned sample scores above a clean one, ties counting half; None where either kind is missing.
+    """Probability that a poisoned sample scores above a clean one, ties counting half; None if either kind is missing.
 
     Args:
         scores: float (N,), higher = more suspicious.
@@ -125,14 +128,14 @@ def detection(
     """How well a defense found the poison.
 
     Args:
-        suspicion: scores (N,) and flagged (N,) or None.
+        suspicion: what the defense suspected, or None.
         truth: bool (N,), poisoned.
-        labels: int64 (N,), as the defender saw them.
+        labels: int64 (N,), those that the defender saw.
         classes: number of classes.
 
     Returns:
-        auroc, precision, recall (null where undefined), flagged, flagged_per_class, poison_per_class, the mean score of
-        clean and poisoned samples, and where losses were told their means; None where the defense suspects nobody.
+        auroc, precision, recall (null where undefined), flagged, flagged_per_class, poison_per_class, and the mean
+        score and mean loss of clean and poisoned samples (null without losses). None if the defense suspects nothing.
     """
     if suspicion is None:
         return None
@@ -153,15 +156,15 @@ def detection(
 
 
 def losses_by_epoch(losses: Iterable[np.ndarray], truth: np.ndarray) -> dict[str, list[Any]]:
-    """How easily clean and poisoned samples are learnt, epoch by epoch (LfD Figures 1, 2 and 6).
+    """How well a training has learnt clean and poisoned samples, epoch by epoch (LfD Figures 1, 2 and 6).
 
     Args:
-        losses: cross-entropies float32 (N,) of every training sample after each epoch.
+        losses: after each epoch, the cross-entropies float32 (N,) of all training samples.
         truth: bool (N,), poisoned.
 
     Returns:
-        Lists of one length: ``epochs`` (from 1), the means ``clean_mean`` and ``poison_mean`` (null where there is no
-        such sample), and ``poison_over_clean_mean``: how many poisoned samples have a loss above the clean mean.
+        Lists of the same length: ``epochs`` (from 1), the means ``clean_mean`` and ``poison_mean`` (null if there is
+        no such sample), and ``poison_over_clean_mean``: how many poisoned samples have a loss above the clean mean.
     """
     found: dict[str, list[Any]] = {"epochs": [], "clean_mean": [], "poison_mean": [], "poison_over_clean_mean": []}
     for epoch, values in enumerate(losses, 1):
@@ -179,7 +182,7 @@ def _rounded(value: float | None) -> float | None:
 
 
 def embedding(features: np.ndarray) -> list[list[float]]:
-    """t-SNE of features (n, D) in the plane, one pair a sample; the same for the same features (LfD Figure 7)."""
+    """t-SNE of features (n, D): one point in the plane for each sample; deterministic (LfD Figure 7)."""
     from sklearn.manifold import TSNE
 
     placed = TSNE(init="pca", perplexity=min(30.0, (len(features) - 1) / 3), random_state=0).fit_transform(features)
@@ -187,7 +190,7 @@ def embedding(features: np.ndarray) -> list[list[float]]:
 
 
 def _mean(values: np.ndarray | None, which: np.ndarray) -> float | None:
-    """Mean of some of the values; None where there is none, or it is not finite."""
+    """Mean of the values that ``which`` selects; None if it selects none, or the mean is not finite."""
     if values is None or not which.any():
         return None
     mean = float(values[which].mean())
@@ -195,10 +198,10 @@ def _mean(values: np.ndarray | None, which: np.ndarray) -> float | None:
 
 
 def histogram(suspicion: Suspicion, truth: np.ndarray, bins: int = 30) -> dict[str, list[float] | list[int]]:
-    """Counts of clean and poisoned samples over the range of the scores, for the reader's picture.
+    """Histogram of the scores of clean and poisoned samples, for the leaderboard's page.
 
     Returns:
-        ``edges`` (bins + 1), ascending, and the counts ``clean`` and ``poisoned`` (bins each), which add up to all.
+        ``edges`` (bins + 1), ascending, and the counts ``clean`` and ``poisoned`` (bins each), which sum to N.
     """
     scores = suspicion.scores
     low, high = float(scores.min()), float(scores.max())

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from benchbd import engine
+from benchbd.core.events import Event, Listener
 from benchbd.core.hashing import digest
 from benchbd.core.images import DatasetInfo, Images
 from benchbd.core.seeding import seed_for
@@ -178,7 +179,7 @@ class Poisoner:
     components: Components
     store: Store
     device: torch.device
-    on_event: Callable[[dict[str, Any]], None]
+    on_event: Listener
     root: str | None
     ledger: CostLedger = dataclasses.field(default_factory=CostLedger)
     _warned: set[str] = dataclasses.field(default_factory=set, init=False, compare=False)
@@ -280,7 +281,7 @@ class Poisoner:
         key = digest(["trigger", CODE_VERSION, clean.key, spec, trained, drawn, code])
         warned: list[str] = []
 
-        def listen(event: dict[str, Any]) -> None:
+        def listen(event: Event) -> None:
             if event.get("warning"):
                 warned.append(str(event["warning"]))
             self.on_event(event)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
 
+from benchbd.core.events import Listener
 from benchbd.core.recipe import Recipe
 from benchbd.errors import UsageError
 from benchbd.pipeline.poison import Poisoner, stamp_seed
@@ -36,13 +36,13 @@ class Norms(NamedTuple):
 
 
 class Shown(NamedTuple):
-    """What an attack did to a few training images.
+    """A few training images before and after an attack.
 
     Attributes:
         attack: its spec.
         clean: uint8 (N, 3, H, W).
         poisoned: uint8 (N, 3, H, W).
-        labels: for each image, its true class and the class it is labelled as, as text.
+        labels: text for each image: its true class, and the class it is labelled as if that is another.
     """
 
     attack: str
@@ -68,20 +68,20 @@ def poisoner_for(
     store: Path,
     device: torch.device,
     root: str | None,
-    on_event: Callable[[dict[str, Any]], None],
+    on_event: Listener,
 ) -> Poisoner:
-    """What makes an attack's triggers and poison on a data set.
+    """The poisoner that makes an attack's triggers and poison on a data set.
 
     Args:
         attack: spec of the attack.
         dataset: spec of the data set.
-        model: spec of the model that surrogates are of.
-        recipe: how they are trained.
-        seed: of the draw of poisoned images.
-        store: artifacts, shared with runs of the same data, model and recipe.
-        device: for what must be trained first.
+        model: spec of the surrogates' model.
+        recipe: the surrogates' recipe.
+        seed: selects the images to poison.
+        store: folder of artifacts, shared with runs of the same data, model and recipe.
+        device: trains what the attack must train first.
         root: folder of the data sets.
-        on_event: told of progress.
+        on_event: called with progress and other events.
     """
     components = Components(
         registry.make("datasets", dataset),
@@ -105,7 +105,7 @@ def poisoner_for(
 
 
 def _varied(indices: np.ndarray, labels: np.ndarray, count: int) -> np.ndarray:
-    """The first images of as many classes as possible, ascending."""
+    """Positions of the first images of as many classes as possible, ascending."""
     seen: dict[int, int] = {}
     rank = []
     for label in labels[indices].tolist():
@@ -117,7 +117,7 @@ def _varied(indices: np.ndarray, labels: np.ndarray, count: int) -> np.ndarray:
 def show(poisoner: Poisoner, count: int) -> Shown:
     """Poison a few of the images that the attack poisons under this seed.
 
-    Only these are stamped, and adversarial noise is made for these only; triggers and generators are those of a run.
+    Only these are stamped and given adversarial noise. Triggers and generators are those of a run.
     """
     attack, names = poisoner.components.attack, poisoner.components.dataset.class_names
     clean, info = poisoner.train_set()
@@ -142,17 +142,17 @@ def show(poisoner: Poisoner, count: int) -> Shown:
 
 
 def draw_sheet(shown: list[Shown], path: Path, *, gain: float, across: int, title: str = "") -> None:
-    """Draw clean, poisoned and difference side by side, norms under them, one attack after the other.
+    """Draw clean image, poisoned image and difference side by side, norms under them, one attack after the other.
 
     Args:
-        shown: what to draw.
-        path: image file; its ending names the format.
+        shown: the images of each attack.
+        path: image file; its suffix names the format.
         gain: factor of the differences.
         across: poisoned images in a row of the sheet.
         title: heading.
 
     Raises:
-        UsageError: the file cannot be written or its ending names no image format.
+        UsageError: the file cannot be written or its suffix is not an image format.
     """
     from matplotlib.figure import Figure
 

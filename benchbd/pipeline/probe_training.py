@@ -1,8 +1,8 @@
-"""The evaluator watches a row's undefended training, before the defense begins and where it cannot look.
+"""The evaluator watches a row's undefended training, before the defense begins and where the defense cannot look.
 
-What is kept of each epoch lies in the store as artifacts of their own, of a kind that no lab's view of it gives; the
-training itself is the very one that a defense asks for, under the same key, and its weights are the same. Only once the
-defense has returned is the truth laid beside it.
+Losses and weights of each epoch are artifacts of a kind that no lab's view of the store contains. The training itself
+is the one that a defense asks for: it has the same key and the same weights. The probe is compared with the truth only
+once the defense has returned.
 """
 
 from __future__ import annotations
@@ -17,7 +17,9 @@ from benchbd.core.hashing import digest
 from benchbd.core.seeding import seed_for
 from benchbd.engine import passes
 from benchbd.errors import BenchbdError
-from benchbd.lab.stages import CODE_VERSION, Result, Stages
+from benchbd.lab.costs import Result
+from benchbd.lab.keys import CODE_VERSION
+from benchbd.lab.stages import Stages
 from benchbd.pipeline import evaluate
 from benchbd.plan.probe import Probe
 from benchbd.plugins.train_set import TrainSet
@@ -28,16 +30,16 @@ if TYPE_CHECKING:
     from benchbd.storage.artifacts import Artifact, Store
 
 KIND = "probe"
-"""Kind of the artifacts; none of ``STAGE_KINDS``."""
+"""Kind of the artifacts; not one of ``STAGE_KINDS``."""
 
 
 class Watched(Stages):
-    """Stages whose trainings leave what a probe wants of each epoch in the store.
+    """Stages whose trainings store the losses and weights of the epochs that a probe asks for.
 
     Args:
-        probe: what is wanted.
+        probe: which epochs to keep.
         data: the poisoned set.
-        store: the whole store; a lab's view of it does not do.
+        store: the whole store; a lab's view of it is not enough.
         **base: as for :class:`Stages`.
     """
 
@@ -49,8 +51,8 @@ class Watched(Stages):
     def undefended(self) -> None:
         """Train as the undefended cell does, and watch.
 
-        Where the model is in the store but was trained unwatched, it is trained once more to be watched: on a CPU to
-        the same bits, on a GPU to the same up to the order of its sums.
+        If the model is in the store but was trained unwatched, it is trained once more: on a CPU the result has the
+        same bits, on a GPU it is the same up to the order of sums.
 
         Raises:
             Diverged: the training stopped being finite.
@@ -62,7 +64,7 @@ class Watched(Stages):
         with self._whole.lock(f"{KIND}-{key}"):
             found = super()._memo(kind, name, key, counted_as, compute)
             if any(self._kept(place) is None for place in self._places()):
-                self._whole.drop("checkpoint", key)  # of an unwatched run; what went before it would be missing
+                self._whole.drop("checkpoint", key)  # of an unwatched run: the epochs before it would be missing
                 compute()
         return found
 
@@ -95,19 +97,19 @@ class Watched(Stages):
     def _seen_at(self, place: str) -> dict[str, np.ndarray]:
         found = self._kept(place)
         if found is None:
-            raise BenchbdError(f"what the probe kept of {place!r} is gone or damaged; run the cell again")
+            raise BenchbdError(f"the probe's artifact {place!r} is missing or damaged; run the cell again")
         return found.arrays
 
     def notes(self, truth: np.ndarray) -> dict[str, Any]:
-        """What the record is to tell, with the truth laid beside what was kept.
+        """The probe's part of the record: losses by epoch and t-SNE, clean and poisoned samples apart.
 
         Args:
             truth: bool (N,), poisoned.
         """
-        told: dict[str, Any] = {}
+        notes: dict[str, Any] = {}
         if self._probe.losses:
             epochs = range(1, self.recipe.epochs + 1)
-            told["probe"] = evaluate.losses_by_epoch((self._seen_at(f"losses {e}")["losses"] for e in epochs), truth)
+            notes["probe"] = evaluate.losses_by_epoch((self._seen_at(f"losses {e}")["losses"] for e in epochs), truth)
         epoch = self._probe.features
         if epoch is not None:
             rng = np.random.default_rng(seed_for("tsne", self._data.key, self._seed))
@@ -115,10 +117,10 @@ class Watched(Stages):
             some = self._data.subset(chosen)
             net = TrainedModel(self.training, self._seen_at(f"weights {epoch}"), self._network, [], epoch).module()
             features = engine.features_of(net, some.images, device=self.device)
-            told["tsne"] = {
+            notes["tsne"] = {
                 "epoch": epoch,
                 "xy": evaluate.embedding(features),
                 "poison": truth[chosen].tolist(),
                 "label": some.labels.tolist(),
             }
-        return told
+        return notes

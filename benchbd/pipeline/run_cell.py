@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import gc
-import resource
 import time
 import traceback
 from collections import Counter
@@ -15,16 +13,21 @@ import numpy as np
 import torch
 
 from benchbd.core import environment
-from benchbd.core.files import FULL
+from benchbd.core.devices import compute_device
+from benchbd.core.events import Listener
 from benchbd.core.images import DatasetInfo, Images
+from benchbd.core.kinds import KINDS
 from benchbd.core.paths import data_folder
 from benchbd.core.seeding import seed_for
-from benchbd.errors import BenchbdError, Diverged, Impossible, UsageError, one_line
+from benchbd.errors import BenchbdError, Diverged, UsageError, one_line
 from benchbd.lab.costs import CostLedger
 from benchbd.lab.keys import plugin_fingerprint
 from benchbd.lab.lab import Lab
 from benchbd.lab.stages import STAGE_KINDS
 from benchbd.pipeline import evaluate
+from benchbd.pipeline.cell_results import CellResults, Defended, DefenseNotes, Measured, Poisoned, record_of
+from benchbd.pipeline.failure import status_and_line
+from benchbd.pipeline.peak_memory import peak_memory, reset_peak_memory
 from benchbd.pipeline.poison import Poison, Poisoner, apply
 from benchbd.pipeline.probe_training import Watched
 from benchbd.pipeline.selection import targets
@@ -36,7 +39,7 @@ from benchbd.plugins.train_set import TrainSet
 from benchbd.plugins.trained import ModelSpec, TrainedModel
 from benchbd.storage import records
 from benchbd.storage.artifacts import Store
-from benchbd.storage.restricted import Event, EventProxy, RestrictedStore, event_proxy, restricted_store
+from benchbd.storage.restricted import EventProxy, RestrictedStore, event_proxy, restricted_store
 
 
 def execute(
@@ -46,20 +49,20 @@ def execute(
     data_root: str | None = None,
     device: str = "auto",
     plugins: list[str] | None = None,
-    on_event: Event | None = None,
+    on_event: Listener | None = None,
 ) -> dict[str, Any]:
     """Run one cell and write its record.
 
     Args:
-        cell_json: what ``Cell.to_json`` gave.
-        output: results folder (``records/``, ``store/`` and ``logs/`` lie in it).
+        cell_json: the cell, as ``Cell.to_json`` returns it.
+        output: results folder, which holds ``records/``, ``store/`` and ``logs/``.
         data_root: folder of the data sets, or None for ``BENCHBD_DATA`` or the user's cache.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         plugins: plugin files to make known first.
-        on_event: told what is going on.
+        on_event: called with progress, log lines and other events.
 
     Returns:
-        The record. Whatever goes wrong inside is in its ``status`` and ``error``.
+        The record. If the cell fails, its ``status`` and ``error`` say how, and it holds all that was found until then.
 
     Raises:
         UsageError: the cell or its plugins are not known here, so that there is nothing to write a record about.
@@ -68,90 +71,60 @@ def execute(
     for file in plugins or []:
         registry.add_plugin_file(file)
     cell = Cell.from_json(cell_json)
-    record = records.blank(cell, "failed")
-    ledger = CostLedger()
+    blank = records.blank(cell, "failed")
+    results = CellResults()
+    status, reason = "done", None
     began = time.perf_counter()
-    with event_proxy(on_event) as say:
+    with event_proxy(on_event) as events:
         try:
-            where = _device(device)
-            _reset_peak(where)
-            try:
-                _run(cell, record, output, data_root, where, ledger, say)
-            finally:
-                record["epochs_trained"], record["trainings"] = ledger.epochs, ledger.trainings
-                record["artifacts"]["stages"] = ledger.artifacts
-                record["time"] |= {"stages": {**ledger.stages, **record["time"]["stages"]}, "waited": ledger.waited}
-                record["peak_memory_bytes"] = _peak(where)
-            record["status"] = "done"
+            _measured_run(cell, results, output, data_root, compute_device(device), events)
         except (Exception, SystemExit) as error:
-            record["status"], record["error"] = _explained(error, output)
+            status, reason = status_and_line(error, output)
             if not isinstance(error, BenchbdError):
-                say.line(traceback.format_exc())
-    record["time"]["own"] = time.perf_counter() - began
+                events.line(traceback.format_exc())
+    record = record_of(blank, results, status=status, error=reason, seconds=time.perf_counter() - began)
     records.write_record(output, record)
     return record
 
 
-def _explained(error: BaseException, output: Path) -> tuple[str, str]:
-    """The status and the one line that an error ends a cell with."""
-    text = one_line(error)
-    if isinstance(error, Diverged):
-        return "diverged", text
-    if isinstance(error, Impossible):
-        return "skipped", text
-    if isinstance(error, BenchbdError):
-        return "failed", text
-    if _is_out_of_memory(error):
-        return "oom", text or "out of memory"
-    if isinstance(error, OSError) and error.errno in FULL:
-        place = error.filename or output
-        return "failed", f"the disk is full ({place}); free some space and run the same command again"
-    return "failed", f"{type(error).__name__}: {text}" if text else type(error).__name__
-
-
-def _is_out_of_memory(error: BaseException) -> bool:
-    """Whether memory ran out, on the device or the host. torch says so in several ways."""
-    if isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError)):
-        return True
-    signs = ("out of memory", "can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED")
-    return isinstance(error, RuntimeError) and any(sign in str(error) for sign in signs)
-
-
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
+def _measured_run(
+    cell: Cell, results: CellResults, output: Path, data_root: str | None, device: torch.device, events: EventProxy
+) -> None:
+    """Run the cell; its costs and peak memory are in the results however it ends."""
+    reset_peak_memory(device)
+    results.ledger = ledger = CostLedger()
     try:
-        return torch.device(name)
-    except RuntimeError as error:
-        raise UsageError(f"device {name!r} is unknown; say cpu, cuda or cuda:0") from error
+        _run(cell, results, output, data_root, device, ledger, events)
+    finally:
+        results.peak_memory = peak_memory(device)
 
 
 def _run(
     cell: Cell,
-    record: dict[str, Any],
+    results: CellResults,
     output: Path,
     data_root: str | None,
     device: torch.device,
     ledger: CostLedger,
-    say: EventProxy,
+    events: EventProxy,
 ) -> None:
-    """Fill in the record, as far as the cell gets."""
+    """Run the phases one after the other until the cell is done or one of them fails."""
     components = cell.components()
-    store = Store(output / "store", say.line)
-    attacker = CostLedger()
-    poisoner = Poisoner(cell, components, store, device, say, data_folder(data_root), attacker)
-    parts = ("dataset", "model", "attack", "defense")
-    record["sources"] = {kind: registry.source_digest(f"{kind}s", getattr(cell, kind).name) for kind in parts}
+    store = Store(output / "store", events.line)
+    attacker, unseen = CostLedger(), CostLedger()
+    poisoner = Poisoner(cell, components, store, device, events, data_folder(data_root), attacker)
+    results.sources = {kind: registry.source_digest(f"{kind}s", getattr(cell, kind).name) for kind in KINDS}
+    not_charged: dict[str, float] = {}
     with restricted_store(Store(store.root, store.say, STAGE_KINDS)) as stages:
         began = time.perf_counter()
-        say({"event": "stage", "stage": "poison"})
-        lab = _open_lab(cell, components, poisoner, ledger, stages, record)
-        record["env"] = environment.describe(device, lab.precision_for(lab._network).name)
-        poisoning = time.perf_counter() - began
-        unseen = CostLedger()
+        events({"event": "stage", "stage": "poison"})
+        lab = _open_lab(cell, components, poisoner, ledger, stages, results)
+        results.env = environment.describe(device, lab.precision_for(lab._network).name)
+        not_charged["poison"] = time.perf_counter() - began
         began = time.perf_counter()
-        watched = _watch(cell, lab, store, unseen, say)
-        probing = {} if cell.probe is None else {"probe": time.perf_counter() - began}
+        watched = _watch(cell, lab, store, unseen, events)
+        if cell.probe is not None:
+            not_charged["probe"] = time.perf_counter() - began
 
         # From here until the defense returns, neither truth nor test data is in memory (unless it declared the need).
         gc.collect()
@@ -159,35 +132,28 @@ def _run(
         try:
             trained = _defend(components, lab)
         except (Exception, SystemExit):
-            _judge_failed_defense(record, poisoner, lab, say)
+            _judge_failed_defense(results, poisoner, lab, events)
             raise
-        elsewhere = max(0.0, time.perf_counter() - began - ledger.inside)
-    record["time"]["stages"] = {"defense's own": elsewhere}
-    record["time"]["total"] = sum(ledger.stages.values()) + elsewhere
-    record["trainings_computed"] = dict(
-        Counter(ledger.computed) + Counter(attacker.computed) + Counter(unseen.computed)
-    )
-    record["artifacts"]["model"] = trained.key
+        own = max(0.0, time.perf_counter() - began - ledger.inside)
+    computed = Counter(ledger.computed) + Counter(attacker.computed) + Counter(unseen.computed)
+    results.defended = Defended(trained.key, own, sum(ledger.stages.values()), computed)
 
     began = time.perf_counter()
-    say({"event": "stage", "stage": "evaluate"})
-    _measure(record, components, poisoner, trained, lab, device, watched)
-    record["time"]["stages_not_charged"] = {
-        "poison": poisoning,
-        **probing,
-        "evaluate": time.perf_counter() - began,
-    }
+    events({"event": "stage", "stage": "evaluate"})
+    _evaluate(results, components, poisoner, trained, lab, watched)
+    not_charged["evaluate"] = time.perf_counter() - began
+    results.seconds_not_charged = not_charged
 
 
-def _watch(cell: Cell, lab: Lab, store: Store, ledger: CostLedger, say: EventProxy) -> Watched | None:
-    """What the matrix's probe saw of the undefended training, not yet judged; the defense is never handed it."""
+def _watch(cell: Cell, lab: Lab, store: Store, ledger: CostLedger, events: EventProxy) -> Watched | None:
+    """The undefended training as the matrix's probe saw it, not judged yet; the defense never gets it."""
     if cell.probe is None:
         return None
     watched = Watched(Probe(**cell.probe), lab.poisoned, **{**lab._base, "store": store, "ledger": ledger})
     try:
         watched.undefended()
     except Diverged as error:  # whether that ends the cell is for the defense to find out
-        say.line(f"{one_line(error)}; nothing of the probe is told")
+        events.line(f"{one_line(error)}; the record gets no probe")
         return None
     return watched
 
@@ -198,14 +164,12 @@ def _open_lab(
     poisoner: Poisoner,
     ledger: CostLedger,
     stages: RestrictedStore,
-    record: dict[str, Any],
+    results: CellResults,
 ) -> Lab:
     """The lab with the poisoned set in it, and no more of the truth than the defense declares."""
     clean, info = poisoner.train_set()
     poison = poisoner.poison(clean, info)
-    record["poison"] = poison.facts or None
-    record["artifacts"] |= {"poisoned_set": poison.key, "trigger": poison.prepared.key}
-    record["artifacts"]["trigger_sha256"] = poison.trigger_sha256
+    results.poisoned = Poisoned(poison.facts, poison.key, poison.prepared.key, poison.trigger_sha256)
     poisoned = apply(clean, poison)
     needs = components.defense.needs
     return Lab(
@@ -243,7 +207,7 @@ def _clean_part(clean: TrainSet, poison: Poison, components: Components, seed: i
 
 
 def _defend(components: Components, lab: Lab) -> TrainedModel:
-    """Let the defense work, and hold it to its word."""
+    """Let the defense work, and validate what it returns."""
     handed = lab.poisoned
     trained = components.defense.train(lab)
     handed.check()
@@ -253,75 +217,54 @@ def _defend(components: Components, lab: Lab) -> TrainedModel:
     return trained
 
 
-def _judge_findings(record: dict[str, Any], poisoner: Poisoner, lab: Lab) -> tuple[DatasetInfo, Poison]:
-    """Fill in what attack and defense said of themselves, and how right the defense's suspicion was."""
-    record["notes"] |= lab.notes
-    if lab.broken_off is not None:
-        record["notes"]["broken_off"] = lab.broken_off
+def _judge_findings(results: CellResults, poisoner: Poisoner, lab: Lab) -> tuple[DatasetInfo, Poison]:
+    """Collect what attack and defense said of themselves, and judge the defense's suspicion by the truth."""
+    results.defense_notes = DefenseNotes(lab.notes, lab.broken_off)
     clean, info = poisoner.train_set()
     poison = poisoner.poison(clean, info)
-    if facts := poison.prepared.facts():
-        record["notes"]["trigger"] = facts
-    if poison.flags.any():
-        first = int(np.flatnonzero(poison.flags)[0])
-        before = clean.images[int(poison.indices[first])].numpy()
-        record["notes"]["trigger_png"] = trigger_png(before, poison.images[first])
+    results.trigger_facts = poison.prepared.facts()
+    results.trigger_png = _picture(clean, poison)
     if lab.suspicion is not None:
         truth, labels = poison.truth(len(clean)), apply(clean, poison).labels.numpy()
-        record["detection"] = evaluate.detection(lab.suspicion, truth, labels, info.classes)
-        record["notes"]["suspicion"] = evaluate.histogram(lab.suspicion, truth)
+        results.detection = evaluate.detection(lab.suspicion, truth, labels, info.classes)
+        results.suspicion = evaluate.histogram(lab.suspicion, truth)
     return info, poison
 
 
-def _judge_failed_defense(record: dict[str, Any], poisoner: Poisoner, lab: Lab, say: EventProxy) -> None:
-    """What a defense had found before it failed tells why. Nothing that goes wrong here may hide that failure."""
+def _picture(clean: TrainSet, poison: Poison) -> str | None:
+    """A picture of the first poisoned image, base64; None where nothing is poisoned."""
+    if not poison.flags.any():
+        return None
+    first = int(np.flatnonzero(poison.flags)[0])
+    return trigger_png(clean.images[int(poison.indices[first])].numpy(), poison.images[first])
+
+
+def _judge_failed_defense(results: CellResults, poisoner: Poisoner, lab: Lab, events: EventProxy) -> None:
+    """Judge what a defense had found before it failed: it may say why. An error here must not hide that failure."""
     try:
-        _judge_findings(record, poisoner, lab)
+        _judge_findings(results, poisoner, lab)
     except Exception as error:
-        say.line(f"what the defense had found until then could not be judged: {one_line(error)}")
+        events.line(f"what the defense had found until then could not be judged: {one_line(error)}")
 
 
-def _measure(
-    record: dict[str, Any],
+def _evaluate(
+    results: CellResults,
     components: Components,
     poisoner: Poisoner,
     trained: TrainedModel,
     lab: Lab,
-    device: torch.device,
     watched: Watched | None,
 ) -> None:
-    """Fill in what only the truth and the test images can tell."""
-    info, poison = _judge_findings(record, poisoner, lab)
+    """Measure with the truth and the test images."""
+    device = poisoner.device
+    info, poison = _judge_findings(results, poisoner, lab)
     test = components.dataset.load("test", poisoner.root)
     triggered = poisoner.triggered(Images(*test), info, poison) if components.attack.poisons else None
     target = 0 if triggered is None else targets(components.attack, info)[triggered[1].numpy()]
-    found = evaluate.accuracy(trained, test, triggered, target, device)
-    record |= {"ca": found.ca, "asr": found.asr, "ra": found.ra}
-    notes = record["notes"]
-    notes |= {"train_loss": {"model": trained.epoch_losses}, "test_images": len(test.labels)}
-    notes["ca_per_class"] = found.per_class
-    if triggered is not None:
-        notes["triggered_test_images"] = len(triggered[1])
+    accuracy = evaluate.accuracy(trained, test, triggered, target, device)
+    count = None if triggered is None else len(triggered[1])
+    results.measured = Measured(accuracy, trained.epoch_losses, len(test.labels), count)
     if watched is not None:
-        notes |= watched.notes(poison.truth(len(lab.poisoned)))
+        results.probe = watched.notes(poison.truth(len(lab.poisoned)))
     if lab.traced:
-        notes["curve"] = evaluate.curve(lab.traced, test, triggered, target, device)
-
-
-def _reset_peak(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-    # Linux forgets the process's high-water mark when 5 is written here; a worker runs many cells.
-    with contextlib.suppress(OSError):
-        Path("/proc/self/clear_refs").write_text("5")
-
-
-def _peak(device: torch.device) -> int:
-    """Peak memory in bytes: of the device on CUDA, of the process otherwise."""
-    if device.type == "cuda":
-        return int(torch.cuda.max_memory_allocated(device))
-    with contextlib.suppress(OSError, ValueError, IndexError):
-        for line in Path("/proc/self/status").read_text().splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) * 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        results.curve = evaluate.curve(lab.traced, test, triggered, target, device)

@@ -1,4 +1,4 @@
-"""A small picture of what an attack does, kept in the record for whoever opens it."""
+"""A small picture of what an attack does, for readers of the record."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import io
 import numpy as np
 
 LARGEST = 64
-"""Height and width in pixels of each of the three parts at most: a record is text, and there are thousands."""
+"""Largest height and width in pixels of each of the three parts: a record is text, and there are thousands."""
 GAIN = 3.0
-"""By how much the difference is amplified."""
+"""Factor of the difference."""
 
 
 def trigger_png(clean: np.ndarray, poisoned: np.ndarray) -> str:

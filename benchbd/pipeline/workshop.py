@@ -1,4 +1,4 @@
-"""What an attack's ``prepare`` is handed: clean images, a target, and the same memoised training as a defense's lab."""
+"""The workshop of an attack: clean images, a target, and the same memoised training as in a defense's lab."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from benchbd.core.events import progress as progress_event
 from benchbd.core.hashing import digest, sha_of
 from benchbd.core.images import DatasetInfo
 from benchbd.core.seeding import seed_for
@@ -19,13 +20,13 @@ if TYPE_CHECKING:
 
 
 class Workshop(Stages):
-    """Where triggers are drawn and trained, before any defense sees the data.
+    """Draws and trains triggers before any defense sees the data (:class:`benchbd.plugins.handles.Workshop`).
 
     Attributes:
         clean: the clean training set.
         info: sizes and classes of the data set.
         target: the attack's target class.
-        seed: seed of everything drawn or trained for the trigger (from the attack's ``trigger_seed``).
+        seed: seed of everything drawn or trained for the trigger (made from the attack's ``trigger_seed``).
     """
 
     def __init__(
@@ -38,7 +39,7 @@ class Workshop(Stages):
         purpose: Any,
         **base: Any,
     ) -> None:
-        # Trainings here use the seed the clean row's none cell has, so that its model is the surrogate.
+        # Trainings here use the seed of the clean row's none cell, so that the surrogate is that cell's model.
         super().__init__(seed=trigger_seed, **base)
         self.clean, self.info, self.target = clean, info, target
         self.seed = seed_for("trigger", purpose, trigger_seed)
@@ -50,9 +51,9 @@ class Workshop(Stages):
 
     @property
     def indices(self) -> np.ndarray:
-        """int64 (P,): the images to be poisoned; only for attacks with ``prepared_from_poison``."""
+        """int64 (P,): positions of the images to poison; only for attacks with ``prepared_from_poison``."""
         if self._indices is None:
-            raise UsageError("which images are poisoned is told only to attacks with prepared_from_poison = True")
+            raise UsageError("only attacks with prepared_from_poison = True can ask which images are poisoned")
         return self._indices
 
     def surrogate(self) -> TrainedModel:
@@ -64,5 +65,5 @@ class Workshop(Stages):
         return self._network.build(seed)
 
     def progress(self, stage: str, done: int, total: int, **facts: Any) -> None:
-        """Show how far an attack's own loop is."""
-        self._on_event({"event": "progress", "stage": stage, "epoch": done, "epochs": total, **facts})
+        """Report how far an attack's own loop has got."""
+        self._on_event(progress_event(stage, {"epoch": done, "epochs": total, **facts}))

@@ -9,6 +9,7 @@ import json
 from typing import Any, NamedTuple
 
 from benchbd.core.hashing import canonical, digest
+from benchbd.core.kinds import KINDS
 from benchbd.core.recipe import Recipe
 from benchbd.errors import UsageError, shown
 from benchbd.plan.probe import Probe
@@ -19,7 +20,6 @@ from benchbd.plugins.part import Part
 
 SCHEMA = 1
 """Version of the identity scheme. A change orphans every stored record; a golden test pins it."""
-KINDS = ("dataset", "model", "attack", "defense")
 
 
 def identity(spec: dict[str, Any]) -> str:

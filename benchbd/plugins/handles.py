@@ -1,11 +1,11 @@
-"""What plugins are handed: a defense's lab and an attack's workshop, as interfaces.
+"""The interfaces that plugins are written against: a defense's lab and an attack's workshop.
 
-The harness has one class behind each (:mod:`benchbd.lab`, :mod:`benchbd.pipeline`); plugins are written against these.
+The harness has one class behind each, in :mod:`benchbd.lab` and :mod:`benchbd.pipeline`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 if TYPE_CHECKING:
@@ -63,25 +63,61 @@ class Workbench(Protocol):
             kind: how the plan counts it: ``full``, ``feature-model``, ``teacher`` or ``fine-tune``.
             name: the stage's name in the record.
             model: another model's spec (``resnet-s(stem=2)``); the cell's where not given.
-            weights: float32 (N,), one per sample of ``data``, multiplied into its loss.
-            scorer: a frozen network that scores each epoch's augmented views before they are trained on; with
-                ``weight_fn``.
+            weights: float32 (N,), one for each sample of ``data``, multiplied into its loss.
+            scorer: a frozen network that scores each epoch's augmented views before the student trains on them; goes
+                with ``weight_fn``.
             weight_fn: a frozen dataclass, called each epoch with the scorer's cross-entropies float32 (N,) in the order
                 of ``data``; returns that epoch's weights, float32 (N,).
             loss: a frozen dataclass, called with per-sample losses (B,) and weights (B,); returns what is minimised.
             perturb: a frozen dataclass, called with network, images (B, 3, H, W) in [0, 1] and labels after
                 augmentation; returns the images to train on.
             training_loop: a frozen dataclass that does each epoch's steps itself
-                (:class:`benchbd.engine.TrainingLoop`), without weights, scorer, loss and perturb. The plugin's version
-                and source are in the key then.
-            start: network to start from; a fresh initialisation where not given.
-            repeat: another initialisation and batch order for the same data.
+                (:class:`benchbd.engine.TrainingLoop`), instead of weights, scorer, loss and perturb. The plugin's
+                version and source are then part of the key.
+            start: the network to start from; a fresh initialisation where not given.
+            repeat: number of the initialisation and batch order: another one gives another network from the same data.
             trace: also :meth:`trace` the result, under the stage's name.
             **changes: entries of the recipe to change (``epochs=5, augment=()``).
 
         Raises:
-            Diverged: the loss stopped being finite, or a weight is not; the message begins with the stage's name.
-            UsageError: what is asked for makes no sense.
+            Diverged: the loss stopped being finite, or a weight is not finite; the message begins with the stage's
+                name.
+            UsageError: the request makes no sense.
+        """
+        ...
+
+    def train_packed(
+        self,
+        data: TrainSet,
+        *,
+        repeats: Sequence[int],
+        kind: str = "teacher",
+        name: str = "teachers",
+        model: str | None = None,
+        **changes: Any,
+    ) -> list[TrainedModel]:
+        """Train one small model from several seeds at once, or return the pack that the same call stored before.
+
+        ``lab.train_packed(lab.poisoned, repeats=range(8), model="resnet-s", epochs=20, augment=())``. A GPU runs the
+        networks as one; so does a CPU where that is faster than one after another. Each network equals the one that
+        :meth:`train` makes with its ``repeat`` up to rounding, so the pack has a key of its own. It is charged as one
+        training with the epochs of all. A killed pack starts again from its first epoch.
+
+        Args:
+            data: images and labels.
+            repeats: each network's ``repeat``, as for :meth:`train`; different numbers.
+            kind: how the plan counts the pack, as for :meth:`train`.
+            name: the stage's name in the record.
+            model: another model's spec; the cell's where not given. It must consist of convolutions and batch norms,
+                without dropout, up to its head.
+            **changes: entries of the recipe to change.
+
+        Returns:
+            The networks, in the order of ``repeats``.
+
+        Raises:
+            Diverged: a network of the pack is not finite. It may have spoiled others, so none is kept.
+            UsageError: the request makes no sense, or this model cannot be packed.
         """
         ...
 
@@ -101,47 +137,47 @@ class Workbench(Protocol):
         """The network with some penultimate channels silenced; nothing is trained.
 
         Args:
-            trained: the network; itself where there is no channel to silence.
+            trained: the network; it is returned as it is where ``channels`` is empty.
             channels: positions (M,) among the D penultimate channels, in any order, or a mask bool (D,).
-            at: ``output``: masked to zero there, weights stay. ``filters``: the last convolution's filters of these
-                channels and their batch norm are set to zero; what a shortcut brings past them stays.
+            at: ``output`` masks the channels to zero and keeps the weights. ``filters`` sets these channels of the last
+                convolution and its batch norm to zero; what a shortcut adds to them stays.
 
         Raises:
-            Impossible: ``filters`` of a network that does not say which its last convolution is.
+            Impossible: ``at="filters"``, and the network does not say which convolution is its last.
         """
         ...
 
     def trace(self, name: str, trained: TrainedModel, channels: Any = ()) -> None:
-        """Have an intermediate network measured: its CA and ASR go into the record's ``notes.curve``.
+        """Have an intermediate model measured: its CA and ASR go into the record's ``notes.curve``.
 
-        The evaluator does so once the defense has returned; nothing of it can be seen here. Its cost is not charged to
-        any cell, but each network costs a pass over the test images; all prunings of one network share theirs.
+        The evaluator measures it once the defense has returned; the defense sees nothing of that. Its cost is not
+        charged to any cell, but each network costs a pass over the test images; all prunings of one network share one.
 
         Args:
-            name: of the point on the curve.
+            name: the name of the point on the curve.
             trained: the network.
-            channels: penultimate channels masked in it, as for :meth:`prune`, for prunings that need not be stored.
+            channels: penultimate channels to mask in it, as for :meth:`prune`, for prunings that need not be stored.
 
         Raises:
-            UsageError: there are as many points as may be, or no such channels.
+            UsageError: the curve is full (24 points), or there are no such channels.
         """
         ...
 
     def stage(
         self, name: str, params: dict[str, Any], compute: Callable[[], dict[str, np.ndarray]]
     ) -> dict[str, np.ndarray]:
-        """A memoised stage of the plugin's own. The plugin's version and source and the data are in its key already.
+        """A memoised stage of the plugin's own. Its key already holds the plugin's version and source, and the data.
 
         Args:
-            name: the stage.
+            name: the stage's name in the record.
             params: everything else that determines the result, JSON-able: keys of the models that go in, settings.
-            compute: returns arrays by name; nothing random but from :meth:`seed_for`.
+            compute: returns arrays by name. Takes every random number from :meth:`seed_for`.
         """
         ...
 
 
 class Lab(Workbench, Protocol):
-    """What :meth:`benchbd.Defense.train` is handed.
+    """The lab that :meth:`benchbd.Defense.train` gets: the poisoned set, and memoised work on it.
 
     Attributes:
         poisoned: the training set, some of whose samples may be poisoned.
@@ -164,12 +200,12 @@ class Lab(Workbench, Protocol):
 
         Args:
             scores: float (N,), higher is more suspicious, in the order of ``poisoned``.
-            flagged: the samples acted upon: bool (N,) or positions.
-            losses: float (N,), cross-entropies whose means over clean and poisoned samples go into the record; what
-                :meth:`losses` gave last for all of ``poisoned``, where it was asked before.
+            flagged: the samples that the defense acts upon: bool (N,) or positions.
+            losses: float (N,), cross-entropies whose means over clean and poisoned samples go into the record. Where
+                not given, the last result of :meth:`losses` for all of ``poisoned``, if there is one.
 
         Raises:
-            UsageError: they do not fit the set.
+            UsageError: scores, flagged or losses do not fit the set.
             Diverged: a score is not finite.
         """
         ...
@@ -184,13 +220,13 @@ class Lab(Workbench, Protocol):
 
 
 class Workshop(Workbench, Protocol):
-    """What :meth:`benchbd.Attack.prepare` is handed: clean images, a target, and memoised training.
+    """The workshop that :meth:`benchbd.Attack.prepare` gets: clean images, a target, and memoised training.
 
     Attributes:
         clean: the clean training set.
         info: sizes and classes of the data set.
         target: the attack's target class.
-        seed: seed of everything drawn or trained for the trigger (from the attack's ``trigger_seed``).
+        seed: seed of everything drawn or trained for the trigger (made from the attack's ``trigger_seed``).
     """
 
     clean: TrainSet
@@ -200,7 +236,7 @@ class Workshop(Workbench, Protocol):
 
     @property
     def indices(self) -> np.ndarray:
-        """int64 (P,): the images to be poisoned; only for attacks with ``prepared_from_poison``."""
+        """int64 (P,): positions of the images to poison; only for attacks with ``prepared_from_poison``."""
         ...
 
     def surrogate(self) -> TrainedModel:
@@ -212,5 +248,5 @@ class Workshop(Workbench, Protocol):
         ...
 
     def progress(self, stage: str, done: int, total: int, **facts: Any) -> None:
-        """Show how far an attack's own loop is."""
+        """Report how far an attack's own loop has got."""
         ...

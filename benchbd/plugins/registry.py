@@ -30,11 +30,9 @@ from benchbd.plugins.spec import parse_spec
 from benchbd.plugins.validate import check_declared, check_info
 
 __all__ = [
-    *("DECORATORS", "FOLDERS", "PluginEntry", "add_plugin_file", "blame", "entries", "find", "forget_plugin_file"),
+    *("DECORATORS", "PluginEntry", "add_plugin_file", "blame", "entries", "find", "forget_plugin_file"),
     *("load", "make", "plugin_files", "source_digest"),
 ]
-
-FOLDERS = {"datasets": "datasets", "attacks": "attacks", "defenses": "defenses", "models": "models"}
 
 _plugin_files: dict[str, None] = {}
 
@@ -42,12 +40,12 @@ _plugin_files: dict[str, None] = {}
 @functools.cache
 def _builtin() -> tuple[PluginEntry, ...]:
     found: list[PluginEntry] = []
-    for kind, folder in FOLDERS.items():
-        package = importlib.import_module(f"benchbd.{folder}")
+    for kind in KINDS:
+        package = importlib.import_module(f"benchbd.{kind}")
         for place in package.__path__:
             for file in sorted(Path(place).glob("*.py")):
                 if not file.name.startswith("_"):
-                    in_file = scan(file, f"benchbd.{folder}.{file.stem}", f"{folder}/{file.name}")
+                    in_file = scan(file, f"benchbd.{kind}.{file.stem}", f"{kind}/{file.name}")
                     found += [e for e in in_file if e.kind == kind or e.error]
     return tuple(found)
 

@@ -1,4 +1,4 @@
-"""Trained networks: what a defense handles and returns, each known by a key of its content."""
+"""Trained networks, which a defense handles and returns, each with a key of its content."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class ModelSpec:
         return engine.build(self.model, self.classes, self.size, self.normalisation, seed)
 
     def spec(self) -> dict[str, Any]:
-        """What of it counts for a key."""
+        """The parts that go into a key."""
         return {
             "model": self.part.spec(),
             "classes": self.classes,
@@ -43,12 +43,12 @@ class ModelSpec:
 
 
 class TrainedModel:
-    """A trained (or pruned) network: its artifact, and what it cost.
+    """A trained (or pruned) network.
 
     Attributes:
         key: artifact key of the weights.
-        epoch_losses: mean cross-entropy of each training epoch, as seen in training.
-        epochs: epochs of this training alone.
+        epoch_losses: mean cross-entropy of each training epoch, on the augmented images, before each step.
+        epochs: epochs of this training, without those of the network it started from.
     """
 
     def __init__(
@@ -71,11 +71,11 @@ class TrainedModel:
 
 
 def last_filters(net: Classifier) -> list[str]:
-    """Names in a network's state of its last convolution's filters and biases, and of the batch norm's that follows.
+    """Names of a network's last convolution and the batch norm after it, weights and biases, in its state.
 
     Raises:
-        Impossible: the network does not say which that is (``last_convolution``), or its filters are not the head's
-            inputs one by one.
+        Impossible: the network does not say which convolution is its last (``last_convolution``), or its filters are
+            not the head's inputs one by one.
     """
     say = getattr(net.net, "last_convolution", None)
     parts = [part for part in say() if part is not None] if say else []
@@ -88,12 +88,12 @@ def last_filters(net: Classifier) -> list[str]:
 
 
 class CurvePoint(NamedTuple):
-    """A network on a defense's way, to be measured by the evaluator.
+    """An intermediate model of a defense, for the evaluator to measure.
 
     Attributes:
-        name: of the point on the curve.
+        name: the name of the point on the curve.
         trained: the network.
-        channels: int64 (M,), penultimate channels masked in it.
+        channels: int64 (M,), penultimate channels to mask in it.
     """
 
     name: str

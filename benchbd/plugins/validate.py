@@ -70,3 +70,19 @@ def check_info(data: Dataset) -> None:
         raise TypeError(f"info(): class_counts must be a tuple of ints or None, not {shown(counts)}")
     if len(counts) != info.classes:
         raise TypeError(f"info(): class_counts has {len(counts)} numbers for {info.classes} classes")
+
+
+def missing_data(data: Dataset, folder: str | None) -> str | None:
+    """The line in which a data set says what files it lacks; None where all are there.
+
+    Args:
+        data: the data set.
+        folder: where data sets are looked for; None: the user's cache.
+
+    Raises:
+        TypeError: ``missing()`` returns something else.
+    """
+    line: Any = data.missing(folder)
+    if line is not None and not isinstance(line, str):
+        raise TypeError(f"missing() must return a line or None, not {shown(line)}")
+    return line or None

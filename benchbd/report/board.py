@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from benchbd.errors import UsageError, did_you_mean
 from benchbd.report.labels import Labels
 from benchbd.report.table import Table
-from benchbd.storage.results_file import Record
+from benchbd.storage.record_schema import Record
+from benchbd.storage.results_file import lines
 
 GATE = 0.5
 """Undefended ASR from which an attack counts as implanted: most triggered images then reach the target class."""
@@ -19,7 +20,7 @@ FORMATS = {
     "json": "csv_json",
     "latex": "latex",
     "html": "page",
-    "jsonl": "records",
+    "jsonl": "",  # the records themselves
 }
 
 LEGEND = (
@@ -55,7 +56,7 @@ class Board:
         """
         if fmt not in FORMATS:
             raise UsageError(f"format {fmt!r} is unknown{did_you_mean(fmt, FORMATS)}")
-        module = importlib.import_module(f"benchbd.report.formats.{FORMATS[fmt]}")
         if fmt == "jsonl":
-            return str(module.lines(self.records))
+            return lines(self.records)
+        module = importlib.import_module(f"benchbd.report.formats.{FORMATS[fmt]}")
         return str(getattr(module, f"render_{fmt}")(self))

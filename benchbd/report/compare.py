@@ -6,13 +6,14 @@ import json
 import re
 from collections import defaultdict
 from collections.abc import Iterable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+from benchbd.core.kinds import KINDS
 from benchbd.errors import UsageError, did_you_mean, shown
 from benchbd.report.stats import Mean, difference
+from benchbd.storage.record_schema import METRICS, Record
 
-METRICS = ("ca", "asr", "ra", "time")
-Record = dict[str, Any]
+COMPARED = (*METRICS, "time")
 
 
 class Limit(NamedTuple):
@@ -62,14 +63,14 @@ def parse_limit(text: str) -> Limit:
     found = re.fullmatch(r"\s*(\w+)\s*:\s*([+-]\d+(?:\.\d+)?)\s*%?\s*", text, re.ASCII)
     if not found:
         raise UsageError(f"--fail {shown(text)}: write METRIC:+N or METRIC:-N, such as asr:+2 or ca:-1 (in points)")
-    if found[1] not in METRICS:
-        raise UsageError(f"--fail {shown(text)}: unknown metric {shown(found[1])}{did_you_mean(found[1], METRICS)}")
+    if found[1] not in COMPARED:
+        raise UsageError(f"--fail {shown(text)}: unknown metric {shown(found[1])}{did_you_mean(found[1], COMPARED)}")
     return Limit(found[1], float(found[2]))
 
 
 def _group(record: Record) -> str:
     """What two records must have in common: everything but the seed, and not the plugins' versions."""
-    names = [record[kind] for kind in ("dataset", "model", "attack", "defense")]
+    names = [record[kind] for kind in KINDS]
     return json.dumps([*names, record.get("params"), record.get("recipe")], sort_keys=True)
 
 
@@ -80,8 +81,7 @@ def _value(record: Record, metric: str) -> float | None:
 
 def _label(record: Record) -> str:
     label = str(record.get("label") or "")
-    kinds = ("dataset", "model", "attack", "defense")
-    return label.rpartition("/s")[0] or "/".join(str(record[kind]) for kind in kinds)
+    return label.rpartition("/s")[0] or "/".join(str(record[kind]) for kind in KINDS)
 
 
 def _grouped(records: Iterable[Record]) -> dict[str, dict[int, Record]]:
@@ -110,7 +110,7 @@ def compare(a: Iterable[Record], b: Iterable[Record]) -> Comparison:
     lines = []
     for key in (k for k in left if k in right):
         lost = [s for s, r in left[key].items() if r["status"] == "done" and right[key].get(s, r)["status"] != "done"]
-        changes = {metric: _change(left[key], right[key], metric) for metric in METRICS}
+        changes = {metric: _change(left[key], right[key], metric) for metric in COMPARED}
         lines.append(Line(_label(next(iter(left[key].values()))), changes, sorted(lost)))
 
     def only(here: dict[str, dict[int, Record]], there: dict[str, dict[int, Record]]) -> list[str]:

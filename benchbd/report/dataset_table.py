@@ -13,8 +13,9 @@ from benchbd.report.labels import Labels, Variant
 from benchbd.report.published import PublishedComparison, scale_differences, scale_text
 from benchbd.report.table import Column, Row, Table, TableCell
 from benchbd.report.timing import Clock
+from benchbd.storage.record_schema import METRICS
 
-METRICS = ("ca", "asr")
+TABLED = METRICS[:2]
 NOT_IMPLANTED = "†"
 UNKNOWN_IMPLANT = "‡"
 LISTED_FAILURES = 8
@@ -54,9 +55,9 @@ class _Builder:
         group = self.group
         cells: list[TableCell] = []
         for column in group.columns:
-            for metric in METRICS:
+            for metric in TABLED:
                 cells.append(self._cell(row, column, metric))
-        for place, metric in enumerate(METRICS):
+        for place, metric in enumerate(TABLED):
             clean = [i for i in self.competing if not group.entry(row, group.columns[i]).failures()]
             values = {i: group.entry(row, group.columns[i]).values(metric) for i in clean}
             for winner in stats.best(values, higher=metric == "ca"):
@@ -94,14 +95,14 @@ class _Builder:
     def average_row(self, label: str, rows: Sequence[Variant], *, rule: bool = False) -> Row:
         """An average over rows, with coverage. Best only where all that compete cover the same rows."""
         group, cells = self.group, []
-        best_in: dict[str, dict[int, dict[int, float]]] = {m: {} for m in METRICS}
+        best_in: dict[str, dict[int, dict[int, float]]] = {m: {} for m in TABLED}
         covered = set()
         for place, column in enumerate(group.columns):
             has = frozenset(r for r in rows if group.entry(r, column).values("ca"))
             complete = all(not group.entry(r, column).failures() for r in has)
             if place in self.competing and has:
                 covered.add(has)
-            for metric in METRICS:
+            for metric in TABLED:
                 found = average(group, column, rows, metric)
                 if found is None:
                     cells.append(TableCell(wording.UNDEFINED))
@@ -116,7 +117,7 @@ class _Builder:
                 if place in self.competing and complete:
                     best_in[metric][place] = found.by_seed
         if len(covered) == 1:
-            for place, metric in enumerate(METRICS):
+            for place, metric in enumerate(TABLED):
                 for winner in stats.best(best_in[metric], higher=metric == "ca"):
                     cells[2 * winner + place].best = True
         return Row(label, cells, "average", rule=rule)

@@ -5,17 +5,16 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchbd.core.files import write_text
+from benchbd.core.files import atomic_file, write_text
 from benchbd.report import board
 from benchbd.storage import results_file as checked
+from benchbd.storage.record_schema import Record
 
-Record = dict[str, Any]
 LEFT_OUT = ("spec", "notes", "sources", "artifacts")
 """Fields that are trees of their own; they are in the jsonl."""
 
@@ -57,15 +56,10 @@ def as_csv(records: Sequence[Record], target: Path, output: Path) -> None:
 
 def as_zip(records: Sequence[Record], target: Path, output: Path) -> None:
     """Records, their logs and the leaderboard."""
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    try:
-        with zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
-            archive.writestr("results.jsonl", checked.lines(records))
-            archive.writestr("leaderboard.md", board(records).render("md"))
-            for record in records:
-                log = output / "logs" / f"{record['id']}.log"
-                if log.is_file() and not log.is_symlink():
-                    archive.write(log, f"logs/{log.name}")
-        temporary.replace(target)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with atomic_file(target) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("results.jsonl", checked.lines(records))
+        archive.writestr("leaderboard.md", board(records).render("md"))
+        for record in records:
+            log = output / "logs" / f"{record['id']}.log"
+            if log.is_file() and not log.is_symlink():
+                archive.write(log, f"logs/{log.name}")

@@ -8,8 +8,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from benchbd.core.kinds import KINDS
 from benchbd.report.labels import Variant, variant
-from benchbd.storage.results_file import Record
+from benchbd.storage.record_schema import Record
 
 UNDEFENDED = "none"
 NO_ATTACK = "none"
@@ -95,7 +96,7 @@ def _rank(name: str, order: Mapping[str, int]) -> tuple[int, str]:
 
 def _versions(record: Mapping[str, Any]) -> tuple[int, ...]:
     spec = record.get("spec") or {}
-    found = (spec.get(kind) for kind in ("dataset", "model", "attack", "defense"))
+    found = (spec.get(kind) for kind in KINDS)
     return tuple(
         part["version"] if isinstance(part, dict) and isinstance(part.get("version"), int) else 0 for part in found
     )

@@ -12,7 +12,6 @@ from benchbd.core.recipe import Recipe
 from benchbd.errors import BenchbdError
 
 Defaults = Callable[[str, str], Mapping[str, Any] | None]
-KINDS = ("dataset", "model", "attack", "defense")
 LONG_LABEL = 24
 """Characters from which a column is headed by the bare name, its parameters told below the table."""
 

@@ -11,7 +11,7 @@ from benchbd.report.groups import group
 from benchbd.report.labels import Defaults, Labels, registered
 from benchbd.report.summary import summary_table
 from benchbd.report.timing import Clock
-from benchbd.storage.results_file import Record
+from benchbd.storage.record_schema import Record
 
 
 def board(

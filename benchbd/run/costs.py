@@ -8,6 +8,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from benchbd.core.kinds import KINDS
+
 if TYPE_CHECKING:
     from benchbd.plan.cell import Cell
 
@@ -28,9 +30,8 @@ def earlier_records(output: Path) -> Iterator[dict[str, Any]]:
 
 def facts_of(cell: Cell) -> dict[str, Any]:
     """A cell's names and parameters, as its record will have them."""
-    kinds = ("dataset", "attack", "defense", "model")
-    names = {kind: getattr(cell, kind).name for kind in kinds}
-    return {**names, "params": {kind: getattr(cell, kind).params for kind in kinds}, "recipe": cell.recipe}
+    names = {kind: getattr(cell, kind).name for kind in KINDS}
+    return {**names, "params": {kind: getattr(cell, kind).params for kind in KINDS}, "recipe": cell.recipe}
 
 
 class Costs:
@@ -50,8 +51,7 @@ class Costs:
     def kinds(thing: Mapping[str, Any]) -> list[Key]:
         """What a record, or :func:`facts_of` a cell, counts as: the nearest kind first."""
         params = thing.get("params") or {}
-        kinds = ("dataset", "attack", "defense", "model")
-        names = {kind: json.dumps([thing.get(kind), params.get(kind)], sort_keys=True) for kind in kinds}
+        names = {kind: json.dumps([thing.get(kind), params.get(kind)], sort_keys=True) for kind in KINDS}
         recipe = json.dumps(thing.get("recipe"), sort_keys=True)
         near = (names["dataset"], names["attack"], names["defense"], names["model"], recipe)
         return [

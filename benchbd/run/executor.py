@@ -5,15 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
-Event = dict[str, Any]
+from benchbd.core.events import Event
+
 Notify = Callable[[str, Event], None]
-"""Told (cell id, event) whenever a running cell says something. Events are JSON-able:
-``starting`` and ``started`` (with ``where``), ``stage``, ``progress``, ``log``, ``waiting`` and ``resumed``."""
-
-
-def waits(event: Event) -> bool:
-    """True for the event of a cell that has to wait for a stage which another worker computes."""
-    return event.get("event") == "waiting" or str(event.get("stage", "")).endswith("(another worker computes it)")
+"""Told (cell id, event) whenever a running cell says something."""
 
 
 class Job(NamedTuple):

@@ -5,7 +5,9 @@ from __future__ import annotations
 import dataclasses
 from collections import Counter
 
-STATUSES = ("done", "skipped", "failed", "diverged", "oom", "timeout", "killed", "lost", "cancelled", "pending")
+from benchbd.storage.record_schema import STATUSES as RECORDED
+
+STATUSES = (*RECORDED, "pending")
 """Every end a planned cell can come to; ``pending`` cells were not reached."""
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from benchbd.core.paths import data_folder
 from benchbd.errors import UsageError, shown
 from benchbd.plugins import registry
+from benchbd.plugins.validate import missing_data
 from benchbd.run.rerun_policy import needs_run
 from benchbd.storage import records
 from benchbd.storage.staleness import changed_sources
@@ -71,9 +72,7 @@ def _check_data(plan: Plan, there: Mapping[str, dict[str, Any]], settings: RunSe
     for cell in needed.values():
         data = cell.components().dataset
         with registry.blame("datasets", cell.dataset.name):
-            line = data.missing(folder)
-            if line is not None and not isinstance(line, str):
-                raise TypeError(f"missing() must return a line or None, not {shown(line)}")
+            line = missing_data(data, folder)
         if line:
             raise UsageError(line)
 

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import errno
 import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from benchbd.core import environment
+from benchbd.core.events import Event
+from benchbd.core.files import is_disk_full
 from benchbd.errors import BenchbdError
 from benchbd.plan.shared_work import SharedWork, shared_work_of
 from benchbd.run.costs import Costs, earlier_records, facts_of
 from benchbd.run.display.base import Display
-from benchbd.run.executor import Executor, Job, JobResult
+from benchbd.run.executor import Executor, Job, JobResult, Notify
 from benchbd.run.interrupts import Signals
 from benchbd.run.order import Sharing, arrange, in_shard, waves
 from benchbd.run.outcome import Outcome
@@ -29,7 +30,6 @@ POLL = 0.2
 """Seconds between two looks at clocks and signals."""
 FOREIGN = 2.0
 """Seconds between two looks at a cell that another run is working on."""
-FULL_DISK = ("No space left on device", "the disk is full", "Disk quota exceeded")
 
 
 class Scheduler:
@@ -120,7 +120,7 @@ class Scheduler:
 
     # The loop.
 
-    def run(self, make: Callable[[RunSettings, Callable[[str, dict[str, Any]], None]], Executor]) -> Outcome:
+    def run(self, make: Callable[[RunSettings, Notify], Executor]) -> Outcome:
         """Work until nothing is left or something says stop."""
         self.locks = CellLocks(self.settings.output)
         error: BenchbdError | None = None
@@ -248,7 +248,7 @@ class Scheduler:
         except OSError:
             return 0
 
-    def _heard(self, cell_id: str, event: dict[str, Any]) -> None:
+    def _heard(self, cell_id: str, event: Event) -> None:
         if event.get("event") == "started":
             self._started_at[cell_id] = time.monotonic()
         self.display.event(cell_id, self.cells[cell_id].label, event)
@@ -268,7 +268,7 @@ class Scheduler:
         if status == "done" and record is None:
             status, reason = "lost", "the cell ended but left no readable record"
         self.sharing.ended(cell, status == "done")
-        full = status == "failed" and any(text in reason for text in FULL_DISK)
+        full = status == "failed" and is_disk_full(reason)
         if full:
             # The cell is not to blame: it runs again by itself once there is room.
             status, record = "cancelled", None
@@ -299,7 +299,7 @@ class Scheduler:
         try:
             self._write(cell, job, status, reason, record, ended)
         except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            if not is_disk_full(error):
                 raise BenchbdError(f"records cannot be written: {error}") from error
             if self.stop_reason is None:
                 self._stop("the disk is full; free some space and run the same command again")

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import hashlib
 import json
 import os
@@ -24,7 +23,8 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from benchbd.core.files import _sync_folder, _write
+from benchbd.core.files import sync_folder, write_synced
+from benchbd.core.locks import FileLock, lock_state
 from benchbd.errors import CorruptArtifact, UsageError, one_line, shown
 
 if TYPE_CHECKING:
@@ -163,9 +163,9 @@ class Store:
         temporary = self._inside(self.root / "tmp") / f"{kind}-{key[:32]}-{secrets.token_hex(8)}"
         try:
             temporary.mkdir(parents=True)
-            _write(temporary / "arrays.safetensors", body)
-            _write(temporary / "meta.json", json.dumps(meta, sort_keys=True).encode())
-            _sync_folder(temporary)
+            write_synced(temporary / "arrays.safetensors", body)
+            write_synced(temporary / "meta.json", json.dumps(meta, sort_keys=True).encode())
+            sync_folder(temporary)
             final.parent.mkdir(parents=True, exist_ok=True)
             for tries_left in reversed(range(20)):
                 try:
@@ -176,7 +176,7 @@ class Store:
                     if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR) or not tries_left:
                         raise
                     self.drop(kind, key)
-            _sync_folder(final.parent)
+            sync_folder(final.parent)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
         return sha
@@ -198,52 +198,14 @@ class Store:
         mine = (threading.get_ident(), key)
         if mine in self._held:
             raise UsageError(f"store: what is being computed under {key[:40]} asks for itself")
-        folder = self._inside(self.root / "locks")
-        folder.mkdir(parents=True, exist_ok=True)
-        path = folder / f"{key}.lock"
-        handle = self._acquire(path, waiting)
+        lock = FileLock(self._inside(self.root / "locks") / f"{key}.lock")
+        lock.take(waiting)
         self._held.add(mine)
         try:
             yield
         finally:
             self._held.discard(mine)
-            with contextlib.suppress(OSError):
-                path.unlink()
-            os.close(handle)
-
-    @staticmethod
-    def _acquire(path: Path, waiting: Callable[[], None] | None) -> int:
-        while True:
-            handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
-            try:
-                try:
-                    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except BlockingIOError:
-                    if waiting:
-                        waiting()
-                        waiting = None
-                    fcntl.flock(handle, fcntl.LOCK_EX)
-                # The last holder removes the file; a lock on a removed file is no lock, so take the new one.
-                if os.path.lexists(path) and os.fstat(handle).st_ino == path.stat().st_ino:
-                    return handle
-            except FileNotFoundError:
-                pass
-            except BaseException:
-                os.close(handle)
-                raise
-            os.close(handle)
-
-    def _remove_dead_lock(self, key: str) -> None:
-        """Remove the lock file of a holder that was killed just when it was done."""
-        path = self.root / "locks" / f"{key}.lock"
-        with contextlib.suppress(OSError):
-            handle = os.open(path, os.O_RDWR | os.O_NOFOLLOW)
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                if os.fstat(handle).st_ino == path.stat().st_ino:
-                    path.unlink()
-            finally:
-                os.close(handle)
+            lock.release()
 
     def _sweep(self, key: str) -> None:
         """Remove what killed writers of a key left half-written. To be called by the holder of the key's lock."""
@@ -274,7 +236,8 @@ class Store:
         with contextlib.suppress(CorruptArtifact):
             found = self._load(kind, key)
             if found is not None:
-                self._remove_dead_lock(f"{kind}-{key}")
+                # A holder that was killed just when it was done has left its lock file.
+                lock_state(self.root / "locks" / f"{kind}-{key}.lock", remove=True)
                 return found, False
         with self.lock(f"{kind}-{key}", waiting):
             found = self.get(kind, key)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from benchbd.core.files import FULL
+from benchbd.core.files import is_disk_full
 
 if TYPE_CHECKING:
     from benchbd.storage.artifacts import Store
@@ -35,7 +35,7 @@ class Checkpoint:
         try:
             self._store.put("checkpoint", self._key, arrays, {"plain": plain})
         except OSError as error:
-            if error.errno not in FULL:
+            if not is_disk_full(error):
                 raise
             self._store.say("the disk is full: no checkpoint was saved; the training goes on")
         self._last = time.perf_counter()

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
-import os
 import shutil
 import time
 from pathlib import Path
 from typing import NamedTuple
 
+from benchbd.core.locks import lock_state
 from benchbd.storage.cell_locks import running
 
 OLD = 3600.0
@@ -23,23 +22,6 @@ class StaleFiles(NamedTuple):
     temporary: int
 
 
-def _free(lock: Path, remove: bool) -> bool:
-    """True where nobody holds a lock file; it is removed while held, so that nobody can be fooled."""
-    try:
-        handle = os.open(lock, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
-    except OSError:
-        return False
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if remove:
-            lock.unlink(missing_ok=True)
-        return True
-    except OSError:
-        return False
-    finally:
-        os.close(handle)
-
-
 def remove_stale_files(output: Path, *, older_than: float = OLD, remove: bool = True) -> StaleFiles:
     """Remove what dead processes left in a results folder. Safe while others work in it.
 
@@ -51,7 +33,8 @@ def remove_stale_files(output: Path, *, older_than: float = OLD, remove: bool = 
     if remove:
         running(output)
     folder = output / "store" / "locks"
-    locks = [p for p in folder.iterdir() if _free(p, remove)] if folder.is_dir() else []
+    paths = sorted(folder.iterdir()) if folder.is_dir() else []
+    locks = sum(lock_state(path, remove=remove) == "free" for path in paths)
     temporary = 0
     places = (
         (output / "store" / "tmp", "*"),
@@ -71,4 +54,4 @@ def remove_stale_files(output: Path, *, older_than: float = OLD, remove: bool = 
                     shutil.rmtree(path)
                 else:
                     path.unlink()
-    return StaleFiles(len(locks), temporary)
+    return StaleFiles(locks, temporary)

@@ -13,8 +13,7 @@ from benchbd.errors import UsageError, one_line
 from benchbd.plan.cell import identity
 from benchbd.storage import records
 from benchbd.storage import results_file as checked
-
-METRICS = ("ca", "asr", "ra")
+from benchbd.storage.record_schema import METRICS
 
 
 class Conflict(NamedTuple):

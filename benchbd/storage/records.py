@@ -8,26 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from benchbd.core.files import atomic_write
+from benchbd.core.kinds import KINDS
 from benchbd.errors import UsageError, shown
-from benchbd.plan.cell import KINDS, Cell, identity
-
-STATUSES = ("done", "failed", "diverged", "oom", "timeout", "killed", "lost", "cancelled", "skipped")
-
-_NUMBERS = ("ca", "asr", "ra", "peak_memory_bytes", "epochs_trained")
-_SHAPE: dict[str, tuple[type, ...]] = {
-    **dict.fromkeys(("id", "label", "matrix", "dataset", "attack", "defense", "model", "status"), (str,)),
-    **dict.fromkeys(("params", "recipe", "time", "trainings", "env", "artifacts", "notes", "spec", "sources"), (dict,)),
-    **dict.fromkeys(("detection", "poison"), (dict, type(None))),
-    "seed": (int,),
-    "error": (str, type(None)),
-    "needs": (list,),
-    "control": (bool,),
-}
-_NUMBERS_IN = {
-    "time": ("total", "own"),
-    "detection": ("auroc", "precision", "recall"),
-    "poison": ("count", "share_of_set", "share_of_target_class"),
-}
+from benchbd.plan.cell import Cell, identity
+from benchbd.storage import record_schema
 
 
 def record_path(output: Path, cell_id: str) -> Path:
@@ -104,54 +88,16 @@ def write_record(output: Path, record: dict[str, Any]) -> None:
 def read_record(output: Path, cell_id: str) -> dict[str, Any] | None:
     """A cell's record, or None where there is none.
 
-    One that can't be read, lacks a field or has it ill-typed, claims another id, or is a link, counts as none.
+    One that can't be read, is a link, or is not what :mod:`benchbd.storage.record_schema` calls a record of this cell,
+    counts as none.
     """
     path = record_path(output, cell_id)
     try:
         if path.is_symlink():
             return None
-        record = json.loads(path.read_bytes())
+        record = record_schema.decode(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
         return None
-    if not isinstance(record, dict) or record.get("id") != cell_id:
+    if record_schema.fault(record, identity) is not None or record["id"] != cell_id:
         return None
-    return record if _shaped(record) and claims_itself(record) and _agrees(record) else None
-
-
-def _number(value: Any, *, null: bool = True) -> bool:
-    if value is None:
-        return null
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and -(2**63) <= value <= 2**63
-
-
-def _shaped(record: dict[str, Any]) -> bool:
-    """Whether every field is there with its type, so that readers need not ask."""
-    for name, types in _SHAPE.items():
-        if name not in record or not isinstance(record[name], types):
-            return False
-    inner = [record[name].get(key) for name, keys in _NUMBERS_IN.items() if record[name] is not None for key in keys]
-    if not all(name in record for name in _NUMBERS):
-        return False
-    if not all(_number(value) for value in (*inner, *(record[name] for name in _NUMBERS))):
-        return False
-    stages = record["time"].get("stages")
-    return isinstance(stages, dict) and all(_number(seconds, null=False) for seconds in stages.values())
-
-
-def _agrees(record: dict[str, Any]) -> bool:
-    """Whether what tables are made of is what the id stands for."""
-    spec = record["spec"]
-    try:
-        return (record["seed"], record["recipe"]) == (spec["seed"], spec["recipe"]) and all(
-            (record[k], record["params"][k]) == (spec[k]["name"], spec[k]["params"]) for k in KINDS
-        )
-    except (KeyError, TypeError):
-        return False
-
-
-def claims_itself(record: dict[str, Any]) -> bool:
-    """Whether a record's id is the hash of the spec in it, and its status one we know."""
-    try:
-        return identity(record["spec"]) == record["id"] and record["status"] in STATUSES
-    except (KeyError, TypeError, ValueError, RecursionError):
-        return False
+    return record  # type: ignore[no-any-return]

@@ -11,12 +11,12 @@ import itertools
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from benchbd.core.events import Event, Listener
+
 if TYPE_CHECKING:
     from benchbd.storage.artifacts import Artifact, Store
 
-Event = Callable[[dict[str, Any]], None]
-
-_listeners: dict[int, Event] = {}
+_listeners: dict[int, Listener] = {}
 _stores: dict[int, Store] = {}
 _numbers = itertools.count()
 
@@ -29,7 +29,7 @@ class EventProxy:
     def __init__(self, number: int) -> None:
         self._number = number
 
-    def __call__(self, event: dict[str, Any]) -> None:
+    def __call__(self, event: Event) -> None:
         _listeners[self._number](event)
 
     def line(self, text: str) -> None:
@@ -73,7 +73,7 @@ class RestrictedStore:
 
 
 @contextlib.contextmanager
-def event_proxy(on_event: Event | None) -> Iterator[EventProxy]:
+def event_proxy(on_event: Listener | None) -> Iterator[EventProxy]:
     """A messenger to a listener, for as long as the context lasts."""
     number = next(_numbers)
     _listeners[number] = on_event or (lambda event: None)

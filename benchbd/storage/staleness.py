@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from benchbd.core.kinds import KINDS
 from benchbd.errors import UsageError
 from benchbd.plugins import registry
 
@@ -18,7 +19,7 @@ def changed_sources(cell: Cell, record: Mapping[str, Any]) -> list[str]:
     if not isinstance(sources, Mapping):
         return []
     found = []
-    for kind in ("dataset", "model", "attack", "defense"):
+    for kind in KINDS:
         name, then = getattr(cell, kind).name, sources.get(kind)
         try:
             now = registry.source_digest(f"{kind}s", name)

@@ -34,7 +34,7 @@ def test_plan(toy_matrix: Path, told: Callable[..., str]) -> None:
         "data: put the toys into --data DIR",
     ]
     assert len(found.skipped) == 2
-    records.write_record(Path("out"), records.blank(found.cells[0], "done"))
+    records.write_record(Path("out"), records.blank(found.cells[0], "done") | {"ca": 0.9})
     records.write_record(Path("out"), records.blank(found.cells[1], "failed", "why"))
     data = json.loads(told("plan", "toys.yaml", "--output", "out", "--data", ".", "--json"))
     assert [c["status"] for c in data["cells"]] == ["done", "failed", "missing", "missing"]
@@ -59,7 +59,12 @@ def done(cell: Cell, status: str = "done", store: bool = True, **changes: Any) -
             (Path("out/store") / kind / key[:2] / key).mkdir(parents=True, exist_ok=True)
     made = cell.components()
     trained = Counter(t.kind for t in made.defense.trainings(made.attack))
-    fields = {"trainings": dict(trained), "artifacts": {"stages": keys, "poisoned_set": row}, **changes}
+    fields = {
+        "ca": 0.9 if status == "done" else None,
+        "trainings": dict(trained),
+        "artifacts": {"stages": keys, "poisoned_set": row},
+        **changes,
+    }
     record = records.blank(cell, status) | fields
     records.write_record(Path("out"), record)
     return record

@@ -17,7 +17,7 @@ from benchbd import engine
 from benchbd.core.images import Normalisation
 from benchbd.core.recipe import Recipe
 from benchbd.errors import UsageError
-from benchbd.lab import stages
+from benchbd.lab import keys
 from benchbd.lab.keys import cache_key_form
 
 
@@ -114,14 +114,14 @@ def test_what_the_row_gives_is_in_the_key(open_lab, no_training, given):
 
 
 def test_precision_and_code_version_are_in_the_key(open_lab, no_training, monkeypatch):
-    keys = {open_lab().train(tiny()).key}
+    found = {open_lab().train(tiny()).key}
     with monkeypatch.context() as patch:
-        patch.setattr(stages, "CODE_VERSION", stages.CODE_VERSION + 1)
-        keys.add(open_lab().train(tiny()).key)
+        patch.setattr(keys, "CODE_VERSION", keys.CODE_VERSION + 1)
+        found.add(open_lab().train(tiny()).key)
     lab = open_lab()
     lab.precision_for = lambda plan: engine.Precision("cuda-bf16")
-    keys.add(lab.train(tiny()).key)
-    assert len(keys) == 3
+    found.add(lab.train(tiny()).key)
+    assert len(found) == 3
 
 
 def test_what_does_not_matter_is_not_in_the_key(open_lab, no_training):

@@ -12,6 +12,7 @@ from benchbd.errors import UsageError
 from benchbd.plan.cell import identity
 from benchbd.report import board
 from benchbd.storage import results_file
+from benchbd.storage.record_schema import STATUSES
 
 
 def write_folder(root, found):
@@ -62,9 +63,10 @@ BROKEN = [
     ("not JSON", '{"id": NaN}'),
     ("not JSON", "[" * 100_000),
     ("is not a record", "[1]"),
-    ("no usable id", "{}"),
-    ("no usable id", '{"id": "../../x"}'),
-    ("dataset must be a name", '{"id": "ab", "dataset": 3}'),
+    ("has no id", "{}"),
+    ("id must be 16 hex digits", '{"id": "../../x"}'),
+    ("id must be 16 hex digits", '{"id": "ab"}'),
+    ("dataset must be a name", '{"id": "0123456789abcdef", "dataset": 3}'),
 ]
 
 
@@ -101,7 +103,7 @@ def test_wrong_field_is_refused_by_name(make_record, key, value):
 
 
 def test_good_records_of_every_status_are_read(make_record):
-    for status in results_file.STATUSES:
+    for status in STATUSES:
         record = make_record(status=status, error=None if status == "done" else "why")
         assert results_file.parse(json.dumps(record), "x", identity) == record
 
@@ -119,7 +121,7 @@ def test_id_must_be_that_of_the_spec(tmp_path, make_record):
     with pytest.raises(UsageError, match=f"claims the id {record['id']}, but its spec has the id"):
         results_file.load(root, identity)
     record["spec"] = None
-    with pytest.raises(UsageError, match="no spec to check"):
+    with pytest.raises(UsageError, match="spec must be an object"):
         results_file.parse(json.dumps(record), "x", identity)
 
 

@@ -138,7 +138,7 @@ def test_failures_are_named_in_cell_and_note(make_record):
 
 
 def test_every_status_that_is_not_done_shows_by_name(make_record):
-    from benchbd.storage.results_file import STATUSES
+    from benchbd.storage.record_schema import STATUSES
 
     for status in set(STATUSES) - {"done"}:
         assert cell(first([make_record(status=status)]), "bn-g", "none", "CA").display == status

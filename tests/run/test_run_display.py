@@ -11,14 +11,14 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from benchbd.core.events import log_line
 from benchbd.errors import UsageError
-from benchbd.run.display import base as display_module
+from benchbd.run.display import choose as display_module
 from benchbd.run.display.base import NoDisplay
 from benchbd.run.display.choose import make_display
 from benchbd.run.display.plain import PlainDisplay
 from benchbd.run.display.rich import RichDisplay
 from benchbd.run.outcome import Outcome
-from benchbd.run.workers.worker import event_line
 
 
 def facts(**changes: Any) -> Any:
@@ -142,9 +142,9 @@ def test_odd_events_break_nothing(screen: Console) -> None:
 
 
 def test_a_warning_is_in_the_cells_log() -> None:
-    assert event_line({"event": "warning", "warning": "dynamic: weak"}) == "warning: dynamic: weak"
-    assert event_line({"event": "log", "line": "x"}) == "x"
-    assert event_line({"event": "progress", "stage": "a", "epoch": 1, "epochs": 2}) is None
+    assert log_line({"event": "warning", "warning": "dynamic: weak"}) == "warning: dynamic: weak"
+    assert log_line({"event": "log", "line": "x"}) == "x"
+    assert log_line({"event": "progress", "stage": "a", "epoch": 1, "epochs": 2}) is None
 
 
 class _Terminal(io.StringIO):

@@ -26,7 +26,7 @@ USES: dict[str, Callable[[str], list[str]]] = {
     "merge": lambda name: ["merge", f"{name}/x", "--output", "out"],
     "compare": lambda name: ["compare", "out", f"{name}/x"],
     "export": lambda name: ["export", name, "--output", "out"],
-    "export into": lambda name: ["export", f"{name}/x.csv", "--output", "out"],
+    "export into": lambda name: ["export", f"{name}/x", "--output", "out"],
     "clean": lambda name: ["clean", "-y", "--output", f"{name}/x"],
     "logs of": lambda name: ["logs", "abc", "--output", f"{name}/x"],
     "executor-config": lambda name: ["run", "quickstart", "--executor", "ray", "--executor-config", name],
@@ -47,7 +47,7 @@ def test_path_tricks_get_one_line(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     cell = fakes.cell(n=1)
-    records.write_record(tmp_path / "out", records.blank(cell, "done"))
+    records.write_record(tmp_path / "out", records.blank(cell, "done") | {"ca": 0.9})
     (tmp_path / "out" / "logs").mkdir()
     (tmp_path / "out" / "logs" / f"{cell.id}.log").write_text("== a log ==\n")
     before = sorted(tmp_path.rglob("*"))

@@ -226,7 +226,7 @@ def test_export(fakes: ModuleType, tmp_path: Path, capfd: pytest.CaptureFixture[
         assert set(archive.namelist()) == {"results.jsonl", "leaderboard.md", f"logs/{made(fakes, 1)['id']}.log"}
     assert main(["export", str(tmp_path / "r.pkl"), "--output", str(out)]) == 2
     assert main(["export", str(tmp_path / "r.csv"), "--output", str(out), "--matrix", "other"]) == 2
-    assert main(["export", str(tmp_path / "no" / "such" / "r.zip"), "--output", str(out)]) == 2
+    assert main(["export", str(tmp_path / "r.csv" / "r.zip"), "--output", str(out)]) == 2
 
 
 @pytest.fixture

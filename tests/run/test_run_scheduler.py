@@ -204,7 +204,7 @@ def test_a_cell_that_another_run_has_is_left_to_it(
     assert other.take(theirs.id)
 
     def finish() -> None:
-        records.write_record(tmp_path, records.blank(theirs, "done"))
+        records.write_record(tmp_path, records.blank(theirs, "done") | {"ca": 0.9})
         other.close()
 
     timer = threading.Timer(1.5, finish)

@@ -140,7 +140,7 @@ def test_a_record_counts_though_the_task_is_still_listed(
     this.start(job(cell))
     this.start(job(preempted))
     assert this.poll(0) == []
-    records.write_record(tmp_path, records.blank(cell, "done"))
+    records.write_record(tmp_path, records.blank(cell, "done") | {"ca": 0.9})
     records.write_record(tmp_path, records.blank(preempted, "cancelled", "preempted"))
     (end,) = this.poll(0)
     assert (end.id, end.status, end.recorded) == (cell.id, "done", True)
@@ -179,7 +179,7 @@ def test_a_requeued_task_that_the_queue_does_not_list_for_a_while_is_waited_for(
     assert [this.poll(0) for _ in range(5)] == [[]] * 5
     queue.facts["1_0"] = "JobId=1 ArrayTaskId=0 JobState=RUNNING ExitCode=0:0"
     assert [this.poll(0) for _ in range(5)] == [[]] * 5
-    records.write_record(tmp_path, records.blank(cell, "done"))
+    records.write_record(tmp_path, records.blank(cell, "done") | {"ca": 0.9})
     (end,) = this.poll(0)
     assert (end.id, end.status) == (cell.id, "done")
 

@@ -7,7 +7,7 @@ import pytest
 from benchbd.run.outcome import STATUSES as OUTCOMES
 from benchbd.run.outcome import Outcome
 from benchbd.run.rerun_policy import FAILURES, INTERRUPTIONS, attempts_of, needs_run
-from benchbd.storage.records import STATUSES
+from benchbd.storage.record_schema import STATUSES
 
 
 def test_every_status_has_a_meaning() -> None:

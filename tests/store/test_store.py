@@ -253,7 +253,7 @@ def test_a_full_disk_loses_nothing_that_was_there(store, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(module, "_write", full)
+        patch.setattr(module, "write_synced", full)
         for key in (KEY, "cd" * 32):
             with pytest.raises(OSError, match="No space left"):
                 store.put("model", key, {"a": np.zeros(3)}, {})

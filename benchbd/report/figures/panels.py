@@ -15,7 +15,7 @@ from benchbd.report.paper.sweeps import MODES, TEACHERS, Sweep, sweep
 from benchbd.report.probes import SCORED_EPOCH, SMALLER, Curve, Points, curves, points
 from benchbd.report.published import scale_text
 from benchbd.report.wording import counted
-from benchbd.storage.results_file import Record
+from benchbd.storage.record_schema import Record
 
 Kind = Literal["line", "bar", "dot", "scatter"]
 

@@ -14,8 +14,9 @@ from importlib import resources
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
+from benchbd.core.kinds import KINDS
 from benchbd.report.formats.reproduce import command
-from benchbd.report.labels import KINDS, Labels, variant
+from benchbd.report.labels import Labels, variant
 from benchbd.report.probes import probe_of
 from benchbd.report.table import Column, Row, Table, TableCell
 from benchbd.storage.results_file import ordered

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
+from benchbd.core.events import Event
 from benchbd.run.outcome import Outcome
 
 
@@ -32,8 +33,8 @@ class Display(Protocol):
     def begin(self, facts: Facts, text: str) -> None:
         """The run starts; ``text`` says in one line what it is about to do."""
 
-    def event(self, cell_id: str, label: str, event: dict[str, Any]) -> None:
-        """A running cell said something (see :mod:`benchbd.run.executor`)."""
+    def event(self, cell_id: str, label: str, event: Event) -> None:
+        """A running cell said something (see :mod:`benchbd.core.events`)."""
 
     def ended(
         self, cell_id: str, label: str, status: str, reason: str, wall: float, record: dict[str, Any] | None
@@ -56,7 +57,7 @@ class NoDisplay:
     def begin(self, facts: Facts, text: str) -> None:
         """Nothing."""
 
-    def event(self, cell_id: str, label: str, event: dict[str, Any]) -> None:
+    def event(self, cell_id: str, label: str, event: Event) -> None:
         """Nothing."""
 
     def ended(
@@ -72,13 +73,6 @@ class NoDisplay:
 
     def end(self, outcome: Outcome) -> None:
         """Nothing."""
-
-
-def remark(event: dict[str, Any]) -> str | None:
-    """What of an event should be shown at once: notes, warnings, lines of a cell's log (tracebacks stay in there)."""
-    field = {"note": "text", "warning": "warning", "log": "line"}.get(str(event.get("event")))
-    text = str(event.get(field, "")).strip() if field else ""
-    return text if text and "\n" not in text else None
 
 
 def numbers(record: dict[str, Any] | None) -> str:

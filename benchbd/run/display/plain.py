@@ -7,7 +7,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from benchbd.run.display.base import Facts, numbers, remark
+from benchbd.core.events import Event, remark
+from benchbd.run.display.base import Facts, numbers
 from benchbd.run.outcome import Outcome
 from benchbd.run.settings import duration_text
 
@@ -36,7 +37,7 @@ class PlainDisplay:
         self._facts = facts
         self._line(text)
 
-    def event(self, cell_id: str, label: str, event: dict[str, Any]) -> None:
+    def event(self, cell_id: str, label: str, event: Event) -> None:
         """Starts get a line; stages and epochs are kept for the heartbeat."""
         kind = event.get("event")
         if kind == "started":

@@ -11,7 +11,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from benchbd.run.display.base import Facts, numbers, remark
+from benchbd.core.events import Event, remark
+from benchbd.run.display.base import Facts, numbers
 from benchbd.run.outcome import Outcome
 from benchbd.run.settings import duration_text
 
@@ -35,7 +36,7 @@ class _Row:
         self.first: _Mark | None = None
         self.stage, self.share, self.epoch, self.loss, self.rate, self.left = "worker starts", 0.0, "", "", "", ""
 
-    def hear(self, event: dict[str, Any]) -> None:
+    def hear(self, event: Event) -> None:
         """Take an event into account."""
         stage = str(event.get("stage", self.stage))
         if stage != self.stage:
@@ -129,7 +130,7 @@ class RichDisplay:
     def _say(self, text: Text | str) -> None:
         self._console.print(text, highlight=False, soft_wrap=True)
 
-    def event(self, cell_id: str, label: str, event: dict[str, Any]) -> None:
+    def event(self, cell_id: str, label: str, event: Event) -> None:
         """Update a slot's row."""
         if event.get("event") in ("starting", "started"):
             self._rows[cell_id] = _Row(label, str(event.get("where", "")))

@@ -11,11 +11,12 @@ from collections import deque
 from types import FrameType
 from typing import Any
 
+from benchbd.core.events import Event, log_line
 from benchbd.core.files import open_log
 from benchbd.run.executor import Job, JobResult, Notify
 from benchbd.run.settings import RunSettings, duration_text
 from benchbd.run.workers.slots import Slot
-from benchbd.run.workers.worker import event_line, load_execute, run_one, set_threads, stamp
+from benchbd.run.workers.worker import clock_time, load_execute, run_one, set_threads
 
 
 class _Late(BaseException):
@@ -62,10 +63,10 @@ class InlineExecutor:
         self._notify(job.id, {"event": "started", "where": self._slot.name, "slot": 0})
         with os.fdopen(open_log(self._settings.log_path(job.id)), "a", encoding="utf-8", errors="replace") as log:
 
-            def on_event(event: dict[str, Any]) -> None:
-                text = event_line(event)
+            def on_event(event: Event) -> None:
+                text = log_line(event)
                 if text is not None:
-                    log.write(f"{stamp()} {text}\n")
+                    log.write(f"{clock_time()} {text}\n")
                     log.flush()
                 self._notify(job.id, event)
 
@@ -86,7 +87,7 @@ class InlineExecutor:
                 status, reason, recorded = "cancelled", "stopped while it ran", False
             finally:
                 restore()
-            log.write(f"{stamp()} {status}{': ' if reason else ''}{reason}\n")
+            log.write(f"{clock_time()} {status}{': ' if reason else ''}{reason}\n")
         return JobResult(job.id, status, reason, recorded, False, time.monotonic() - began)
 
     def _arm(self) -> Any:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import selectors
 import time
 from collections import deque
-from typing import Any
 
+from benchbd.core.events import Event, is_waiting
 from benchbd.errors import BenchbdError
-from benchbd.run.executor import Job, JobResult, Notify, waits
+from benchbd.run.executor import Job, JobResult, Notify
 from benchbd.run.settings import RunSettings, duration_text
 from benchbd.run.workers import process_group
 from benchbd.run.workers.slots import Slot
@@ -122,7 +122,7 @@ class LocalExecutor:
         self._place_alone()
         return ended
 
-    def _heard(self, worker: WorkerProcess, message: dict[str, Any]) -> list[JobResult]:
+    def _heard(self, worker: WorkerProcess, message: Event) -> list[JobResult]:
         kind, job = message.get("event"), worker.job
         if kind == "ready":
             worker.ready, self._failed_starts = True, 0
@@ -147,12 +147,12 @@ class LocalExecutor:
         return [JobResult(job.id, status, str(message.get("reason", "")), bool(message.get("recorded")), shared, wall)]
 
     @staticmethod
-    def _clock(worker: WorkerProcess, message: dict[str, Any]) -> None:
+    def _clock(worker: WorkerProcess, message: Event) -> None:
         """Stop a cell's clock while it waits for a stage that another worker computes."""
         now = time.monotonic()
-        if waits(message) and worker.waiting_since is None:
+        if is_waiting(message) and worker.waiting_since is None:
             worker.waiting_since = now
-        elif not waits(message) and worker.waiting_since is not None:
+        elif not is_waiting(message) and worker.waiting_since is not None:
             worker.began += now - worker.waiting_since
             worker.waiting_since = None
 

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
+from benchbd.core.environment import cores
 from benchbd.errors import UsageError, shown
 from benchbd.run.settings import RunSettings
 
@@ -77,11 +78,6 @@ class Slot(NamedTuple):
         # A file called random.py in the folder where a run is started must not replace Python's own.
         variables["PYTHONSAFEPATH"] = "1"
         return variables
-
-
-def cores() -> int:
-    """CPU cores this process may use (affinity respected)."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def visible_gpus() -> tuple[str, ...]:

@@ -22,6 +22,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from benchbd.core.events import Event, Listener, encode, log_line
 from benchbd.core.files import open_log
 from benchbd.run.workers import process_group
 
@@ -45,22 +46,6 @@ def set_threads(threads: int) -> None:
             torch.set_num_interop_threads(1)
 
 
-def event_line(event: dict[str, Any]) -> str | None:
-    """How an event reads in a cell's log; None for the many that only drive the display."""
-    kind, stage = event.get("event"), event.get("stage", "")
-    if kind == "log":
-        return str(event.get("line", ""))
-    if kind == "warning":
-        return f"warning: {event.get('warning', '')}"
-    if kind == "stage":
-        return str(stage)
-    if kind == "waiting":
-        return f"{stage}: waiting, another worker is computing it"
-    if kind == "progress" and event.get("loss") is not None:
-        return f"{stage}: epoch {event.get('epoch')}/{event.get('epochs')} loss {float(event['loss']):.4f}"
-    return None
-
-
 def device_is_sound() -> bool:
     """False where CUDA has failed in this process: such errors stick, every later call fails too."""
     torch = sys.modules.get("torch")
@@ -77,7 +62,7 @@ def device_is_sound() -> bool:
 
 
 def run_one(
-    execute: Execute, order: dict[str, Any], settings: argparse.Namespace, on_event: Callable[[dict[str, Any]], None]
+    execute: Execute, order: dict[str, Any], settings: argparse.Namespace, on_event: Listener
 ) -> tuple[str, str, bool]:
     """Run one cell.
 
@@ -102,7 +87,7 @@ def run_one(
     return str(record.get("status", "failed")), str(record.get("error") or ""), True
 
 
-def stamp() -> str:
+def clock_time() -> str:
     """Local time of day for log lines."""
     return time.strftime("%H:%M:%S")
 
@@ -117,9 +102,9 @@ class Worker:
         self.lock = threading.Lock()
         self.execute: Execute | None = None
 
-    def say(self, message: dict[str, Any]) -> None:
-        """Send one JSON line to the run; when the run is gone, go too."""
-        data = json.dumps(message, default=str).encode() + b"\n"
+    def say(self, event: Event) -> None:
+        """Send an event to the run; when the run is gone, go too."""
+        data = encode(event)
         with self.lock:
             try:
                 while data:
@@ -155,16 +140,16 @@ class Worker:
             except OSError as error:
                 self.say({"event": "note", "text": f"no log for {order['id']}: {error}"})
 
-            def on_event(event: dict[str, Any], last: list[str] = [""]) -> None:  # noqa: B006 - its own for each cell
-                text = event_line(event)
+            def on_event(event: Event, last: list[str] = [""]) -> None:  # noqa: B006 - its own for each cell
+                text = log_line(event)
                 if text is not None and text != last[0]:
                     last[0] = text
-                    self.write(f"{stamp()} {text}")
+                    self.write(f"{clock_time()} {text}")
                 self.say(event)
 
             os.environ["BENCHBD_GPU_SHARE"] = str(order.get("share") or "")
             status, reason, recorded = run_one(self.execute, order, self.settings, on_event)
-            self.write(f"{stamp()} {status}{': ' if reason else ''}{reason}")
+            self.write(f"{clock_time()} {status}{': ' if reason else ''}{reason}")
             sound = status == "done" or device_is_sound()
             gc.collect()
             self.say(

@@ -10,8 +10,8 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
+from benchbd.core.events import Event, decode
 from benchbd.run.executor import Job
 from benchbd.run.settings import RunSettings
 from benchbd.run.workers import process_group
@@ -105,19 +105,13 @@ class WorkerProcess:
             while data:
                 data = data[os.write(self.commands, data) :]
 
-    def read(self) -> list[dict[str, Any]]:
+    def read(self) -> list[Event]:
         """Everything the worker has said since the last call."""
         with contextlib.suppress(BlockingIOError):
             while chunk := os.read(self.events, 1 << 16):
                 self.buffer += chunk
         *lines, self.buffer = self.buffer.split(b"\n")
-        said = []
-        for line in lines:
-            with contextlib.suppress(ValueError):
-                message = json.loads(line)
-                if isinstance(message, dict):
-                    said.append(message)
-        return said
+        return [event for line in lines if (event := decode(line)) is not None]
 
     def end(self) -> int:
         """Kill the whole group, close the pipes; the exit status of the worker itself."""

@@ -1,0 +1,130 @@
+"""What a running cell says while it runs, and how it reads in a log, on a display and on a terminal.
+
+A worker sends each event as one line of JSON, so readers take what is there: an event may lack any field but its kind.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, TypedDict, cast
+
+Kind = Literal["ready", "starting", "started", "stage", "progress", "waiting", "log", "warning", "note", "ended"]
+
+
+class _OfAKind(TypedDict):
+    event: Kind
+
+
+class Event(_OfAKind, total=False):
+    """One thing that happens in a cell, or to it.
+
+    A worker says ``ready`` (with ``pid``) and ``ended`` (``id``, ``status``, ``reason``, ``recorded``, ``sound``) to
+    the run. Executors say ``starting`` and ``started`` (``where``, ``slot``) and ``note`` (``text``). The rest comes
+    from the cell: ``stage`` and ``waiting`` (``stage``), ``progress`` (``stage``, ``epoch``, ``epochs`` and what else a
+    training or an attack has to tell), ``log`` (``line``) and ``warning`` (``warning``).
+    """
+
+    stage: str
+    """Name of the stage: a training, a scoring, ``poison``, ``evaluate``."""
+    epoch: int
+    """Epochs done, or the one under way where ``step`` is given."""
+    epochs: int
+    step: int
+    steps: int
+    """Steps of an epoch."""
+    loss: float | None
+    norm: float | None
+    """Norm of an attack's trigger while it is trained."""
+    images: int
+    """Images trained on so far."""
+    line: str
+    """For the cell's log; a traceback has several lines."""
+    warning: str
+    text: str
+    """For a person."""
+    where: str
+    """Name of the slot, or of the machine's queue."""
+    slot: int
+    pid: int
+    id: str
+    status: str
+    reason: str
+    recorded: bool
+    """Whether the cell's own process has written its record."""
+    sound: bool
+    """Whether the worker can run another cell."""
+
+
+Listener = Callable[[Event], None]
+"""Called with each event."""
+
+
+def progress(stage: str, facts: Mapping[str, Any]) -> Event:
+    """How far a stage is.
+
+    Args:
+        stage: its name.
+        facts: ``epoch``, ``epochs`` and whatever else there is to tell.
+    """
+    return cast("Event", {"event": "progress", "stage": stage, **facts})
+
+
+def encode(event: Event) -> bytes:
+    """An event as a line of JSON; what JSON cannot hold becomes its text."""
+    return json.dumps(event, default=str).encode() + b"\n"
+
+
+def decode(line: bytes) -> Event | None:
+    """The event in a line of JSON; None where there is none in it, as native code may write to any pipe."""
+    try:
+        event = json.loads(line)
+    except ValueError:
+        return None
+    return cast("Event", event) if isinstance(event, dict) and isinstance(event.get("event"), str) else None
+
+
+def is_waiting(event: Event) -> bool:
+    """Whether a cell has to wait for a stage that another worker computes."""
+    return event.get("event") == "waiting"
+
+
+def log_line(event: Event) -> str | None:
+    """How an event reads in a cell's log; None for the many that only drive the display."""
+    kind, stage = event.get("event"), event.get("stage", "")
+    if kind == "log":
+        return str(event.get("line", ""))
+    if kind == "warning":
+        return f"warning: {event.get('warning', '')}"
+    if kind == "stage":
+        return str(stage)
+    if kind == "waiting":
+        return f"{stage}: waiting, another worker is computing it"
+    loss = event.get("loss")
+    if kind == "progress" and loss is not None:
+        return f"{stage}: epoch {event.get('epoch')}/{event.get('epochs')} loss {float(loss):.4f}"
+    return None
+
+
+def remark(event: Event) -> str | None:
+    """What a person should see at once: notes, warnings, lines of a cell's log (tracebacks stay in there)."""
+    kind = event.get("event")
+    said = {"note": event.get("text"), "warning": event.get("warning"), "log": event.get("line")}
+    text = str(said.get(kind) or "").strip() if kind else ""
+    return text if text and "\n" not in text else None
+
+
+def terminal_line(event: Event) -> str:
+    """How an event reads where an attack is drawn: ``surrogate 3/80 loss 0.812``; '' for one that says nothing."""
+    stage = str(event.get("stage") or "")
+    if event.get("warning"):
+        return f"warning: {event['warning']}"
+    if event.get("event") == "waiting":
+        return f"{stage}: waiting, another process is computing it"
+    if event.get("event") != "progress":
+        return stage
+    step, steps = event.get("step"), event.get("steps")
+    within = f" step {step}/{steps}" if event.get("loss") is None and step is not None and step != steps else ""
+    facts = (("loss", event.get("loss")), ("norm", event.get("norm")))
+    measured = "".join(f" {name} {value:.3f}" for name, value in facts if isinstance(value, (int, float)))
+    return f"{stage} {event.get('epoch')}/{event.get('epochs')}{within}{measured}"

@@ -1,0 +1,201 @@
+"""What the phases of a cell find out, and the record made of it: the one place where a finished record is built."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from typing import Any, NamedTuple
+
+from benchbd.lab.costs import CostLedger
+from benchbd.pipeline.evaluate import Accuracy
+
+
+class Poisoned(NamedTuple):
+    """What the record says of the poisoned set.
+
+    Attributes:
+        facts: count, shares and target of the poison; empty where the attack poisons nothing.
+        key: artifact of the poison.
+        trigger_key: artifact of what the attack prepared, or None.
+        trigger_sha256: of the prepared arrays, or None.
+    """
+
+    facts: dict[str, Any]
+    key: str
+    trigger_key: str | None
+    trigger_sha256: str | None
+
+
+class Defended(NamedTuple):
+    """What a defense that came to its end leaves.
+
+    Attributes:
+        model_key: artifact of its model.
+        own_seconds: wall-clock of the defense outside any stage.
+        charged_seconds: cost of its stages.
+        computed: trainings by kind that were not in the store, the attack's and the probe's included.
+    """
+
+    model_key: str
+    own_seconds: float
+    charged_seconds: float
+    computed: Counter[str]
+
+
+class DefenseNotes(NamedTuple):
+    """What a defense noted about itself.
+
+    Attributes:
+        notes: by name.
+        broken_off: the stage whose training stopped being finite, and its losses by epoch; None where all were finite.
+    """
+
+    notes: dict[str, Any]
+    broken_off: dict[str, Any] | None
+
+
+class Measured(NamedTuple):
+    """What the test images say of the model.
+
+    Attributes:
+        accuracy: CA, ASR, RA.
+        train_losses: the model's mean cross-entropy by epoch of its last training.
+        test_images: how many there are.
+        triggered_images: how many carry the trigger; None where there is no attack.
+    """
+
+    accuracy: Accuracy
+    train_losses: list[float]
+    test_images: int
+    triggered_images: int | None
+
+
+@dataclasses.dataclass
+class CellResults:
+    """How far a cell has got: the result of each phase, None where the cell has not come to its end.
+
+    Attributes:
+        sources: digest of each component's code.
+        ledger: costs of the defense's stages.
+        poisoned: the poisoned set.
+        env: versions, device, precision.
+        seconds_not_charged: wall-clock of poisoning, probe and evaluation; complete or None.
+        defended: what the defense leaves.
+        defense_notes: what the defense said of itself.
+        trigger_facts: what the attack measured while it prepared its trigger.
+        trigger_png: picture of a poisoned image, base64.
+        detection: how right the defense's suspicion was.
+        suspicion: histogram of its scores.
+        measured: what the test images say.
+        probe: notes of the probe.
+        curve: accuracies of intermediate models.
+        peak_memory: bytes.
+    """
+
+    sources: dict[str, str] | None = None
+    ledger: CostLedger | None = None
+    poisoned: Poisoned | None = None
+    env: dict[str, Any] | None = None
+    seconds_not_charged: dict[str, float] | None = None
+    defended: Defended | None = None
+    defense_notes: DefenseNotes | None = None
+    trigger_facts: dict[str, Any] | None = None
+    trigger_png: str | None = None
+    detection: dict[str, Any] | None = None
+    suspicion: dict[str, Any] | None = None
+    measured: Measured | None = None
+    probe: dict[str, Any] | None = None
+    curve: list[dict[str, Any]] | None = None
+    peak_memory: int | None = None
+
+
+def record_of(
+    blank: dict[str, Any], results: CellResults, *, status: str, error: str | None, seconds: float
+) -> dict[str, Any]:
+    """The record of a cell, whether it came to its end or not.
+
+    Args:
+        blank: the cell's record without results (:func:`benchbd.storage.records.blank`).
+        results: of the phases that came to their end.
+        status: how the cell ended.
+        error: why, in one line; None where it is done.
+        seconds: wall-clock of the cell in this process.
+    """
+    ledger, defended = results.ledger, results.defended
+    accuracy = results.measured.accuracy if results.measured else None
+    record = {
+        **blank,
+        "status": status,
+        "error": error,
+        "ca": accuracy.ca if accuracy else None,
+        "asr": accuracy.asr if accuracy else None,
+        "ra": accuracy.ra if accuracy else None,
+        "detection": results.detection,
+        "poison": (results.poisoned.facts or None) if results.poisoned else None,
+        "time": _time(results, seconds),
+        "peak_memory_bytes": results.peak_memory,
+        "epochs_trained": ledger.epochs if ledger else None,
+        "trainings": ledger.trainings if ledger else {},
+        "env": results.env or {},
+        "artifacts": _artifacts(results),
+        "notes": _notes(results),
+        "sources": results.sources or {},
+    }
+    return {**record, "trainings_computed": dict(defended.computed)} if defended else record
+
+
+def _time(results: CellResults, seconds: float) -> dict[str, Any]:
+    """Seconds by stage as charged, their total, and what is not charged to the cell."""
+    ledger, defended = results.ledger, results.defended
+    stages = dict(ledger.stages) if ledger else {}
+    if defended:
+        stages["defense's own"] = defended.own_seconds
+    time: dict[str, Any] = {
+        "total": defended.charged_seconds + defended.own_seconds if defended else None,
+        "own": seconds,
+        "stages": stages,
+    }
+    if ledger:
+        time["waited"] = ledger.waited
+    if results.seconds_not_charged is not None:
+        time["stages_not_charged"] = results.seconds_not_charged
+    return time
+
+
+def _artifacts(results: CellResults) -> dict[str, Any]:
+    """Keys by which the store has what the cell made."""
+    artifacts: dict[str, Any] = {}
+    if results.poisoned:
+        poisoned = results.poisoned
+        artifacts |= {"poisoned_set": poisoned.key, "trigger": poisoned.trigger_key}
+        artifacts["trigger_sha256"] = poisoned.trigger_sha256
+    if results.defended:
+        artifacts["model"] = results.defended.model_key
+    if results.ledger:
+        artifacts["stages"] = results.ledger.artifacts
+    return artifacts
+
+
+def _notes(results: CellResults) -> dict[str, Any]:
+    """The defense's own notes, and over them the harness's."""
+    notes: dict[str, Any] = {}
+    if results.defense_notes:
+        notes |= results.defense_notes.notes
+        if results.defense_notes.broken_off is not None:
+            notes["broken_off"] = results.defense_notes.broken_off
+    if results.trigger_facts:
+        notes["trigger"] = results.trigger_facts
+    if results.trigger_png is not None:
+        notes["trigger_png"] = results.trigger_png
+    if results.suspicion is not None:
+        notes["suspicion"] = results.suspicion
+    if results.measured:
+        measured = results.measured
+        notes |= {"train_loss": {"model": measured.train_losses}, "test_images": measured.test_images}
+        notes["ca_per_class"] = measured.accuracy.per_class
+        if measured.triggered_images is not None:
+            notes["triggered_test_images"] = measured.triggered_images
+    notes |= results.probe or {}
+    if results.curve is not None:
+        notes["curve"] = results.curve
+    return notes

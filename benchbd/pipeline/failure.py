@@ -1,0 +1,40 @@
+"""The status and the one line that an error ends a cell with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from benchbd.core.files import is_disk_full
+from benchbd.errors import BenchbdError, Diverged, Impossible, one_line
+
+
+def status_and_line(error: BaseException, output: Path) -> tuple[str, str]:
+    """A record's ``status`` and ``error`` for an error that ended its cell.
+
+    Args:
+        error: what a phase of the cell raised.
+        output: the results folder, named where the disk is full and the error does not say which.
+    """
+    text = one_line(error)
+    if isinstance(error, Diverged):
+        return "diverged", text
+    if isinstance(error, Impossible):
+        return "skipped", text
+    if isinstance(error, BenchbdError):
+        return "failed", text
+    if _is_out_of_memory(error):
+        return "oom", text or "out of memory"
+    if is_disk_full(error):
+        place = getattr(error, "filename", None) or output
+        return "failed", f"the disk is full ({place}); free some space and run the same command again"
+    return "failed", f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory ran out, on the device or the host. torch says so in several ways."""
+    if isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError)):
+        return True
+    signs = ("out of memory", "can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED")
+    return isinstance(error, RuntimeError) and any(sign in str(error) for sign in signs)

@@ -1,0 +1,136 @@
+"""What a record is: its fields, their types and ranges, and the ends that a cell can come to.
+
+The rules are the same for records of one's own and for somebody else's results file.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from benchbd.core.kinds import KINDS
+from benchbd.errors import shown
+
+Record = dict[str, Any]
+Identity = Callable[[dict[str, Any]], str]
+
+STATUSES = ("done", "skipped", "failed", "diverged", "oom", "timeout", "killed", "lost", "cancelled")
+"""Every end a cell can come to, in the order that people are shown them."""
+METRICS = ("ca", "asr", "ra")
+"""Clean accuracy, attack success rate and recovery accuracy: fractions in [0, 1], or null."""
+
+_ID = re.compile(r"[0-9a-f]{16}")
+_LARGEST = 2**63
+
+
+class _Rule(NamedTuple):
+    """What a field holds: the test of a value, and the rule in words for the message."""
+
+    holds: Callable[[Any], bool]
+    what: str
+
+
+def _is_integer(value: Any) -> bool:
+    # Python takes True for the number 1.
+    return isinstance(value, int) and not isinstance(value, bool) and -_LARGEST <= value <= _LARGEST
+
+
+def _is_number(value: Any) -> bool:
+    """Whether a value is a number that a float holds; NaN and infinities are not."""
+    return _is_integer(value) or (isinstance(value, float) and -_LARGEST <= value <= _LARGEST)
+
+
+def _numbers_by_name(value: Any) -> bool:
+    return isinstance(value, dict) and all(_is_number(number) for number in value.values())
+
+
+_OBJECT = _Rule(lambda v: isinstance(v, dict), "an object")
+_OBJECT_OR_NULL = _Rule(lambda v: v is None or isinstance(v, dict), "an object or null")
+_NAME = _Rule(lambda v: isinstance(v, str) and 0 < len(v) <= 200, "a name")
+_TEXT = _Rule(lambda v: isinstance(v, str), "text")
+_TEXT_OR_NULL = _Rule(lambda v: v is None or isinstance(v, str), "text or null")
+_FRACTION = _Rule(lambda v: v is None or (_is_number(v) and 0 <= v <= 1), "a fraction in [0, 1] or null")
+_AMOUNT = _Rule(lambda v: v is None or (_is_number(v) and v >= 0), "a number from 0 on or null")
+_SECONDS = _Rule(_AMOUNT.holds, "seconds or null")
+
+_FIELDS: dict[str, _Rule] = {
+    "id": _Rule(lambda v: isinstance(v, str) and _ID.fullmatch(v) is not None, "16 hex digits"),
+    **dict.fromkeys(KINDS, _NAME),
+    "seed": _Rule(_is_integer, "an integer"),
+    "status": _Rule(lambda v: v in STATUSES, f"one of {', '.join(STATUSES)}"),
+    **dict.fromkeys(("label", "matrix"), _TEXT),
+    "error": _TEXT_OR_NULL,
+    **dict.fromkeys(METRICS, _FRACTION),
+    **dict.fromkeys(("params", "recipe", "spec", "time", "env", "artifacts", "notes", "sources"), _OBJECT),
+    **dict.fromkeys(("detection", "poison"), _OBJECT_OR_NULL),
+    **dict.fromkeys(("peak_memory_bytes", "epochs_trained"), _AMOUNT),
+    "trainings": _Rule(_numbers_by_name, "counts by kind of training"),
+    "needs": _Rule(lambda v: isinstance(v, list) and all(isinstance(word, str) for word in v), "a list of words"),
+    "control": _Rule(lambda v: isinstance(v, bool), "true or false"),
+}
+"""Every record has all of these; others may be there too."""
+
+_INNER: dict[str, dict[str, _Rule]] = {
+    "params": dict.fromkeys(KINDS, _OBJECT),
+    "time": {"total": _SECONDS, "own": _SECONDS, "stages": _Rule(_numbers_by_name, "seconds by stage")},
+    "detection": dict.fromkeys(("auroc", "precision", "recall"), _FRACTION),
+    "poison": dict.fromkeys(("count", "share_of_set", "share_of_target_class"), _AMOUNT),
+}
+"""Fields inside a field that is not null. One that is missing counts as null."""
+
+
+def _refuse(text: str) -> float:
+    raise ValueError(f"{text} is not JSON")
+
+
+_DECODER = json.JSONDecoder(parse_constant=_refuse)
+
+
+def decode(text: str) -> Any:
+    """A value from JSON text. NaN and infinities are refused: they are not JSON. Raises ValueError, RecursionError."""
+    return _DECODER.decode(text)
+
+
+def fault(record: Any, identity: Identity | None = None) -> str | None:
+    """What is wrong with a record, as the end of a sentence; None where nothing is.
+
+    Args:
+        record: what was read.
+        identity: spec -> id; where given, the id, the names, the parameters, the recipe and the seed of the record
+            must be those of its spec.
+    """
+    if not isinstance(record, dict):
+        return f"is not a record but {shown(record, 40)}"
+    for name, rule in _FIELDS.items():
+        if name not in record:
+            return f"has no {name}"
+        if not rule.holds(record[name]):
+            return f"{name} must be {rule.what}, not {shown(record[name], 40)}"
+    for name, rules in _INNER.items():
+        for key, rule in rules.items() if record[name] is not None else ():
+            value = record[name].get(key)
+            if not rule.holds(value):
+                return f"{name}.{key} must be {rule.what}, not {shown(value, 40)}"
+    if record["status"] == "done" and record["ca"] is None:
+        return "is done but has no ca"
+    return None if identity is None else _contradiction(record, identity)
+
+
+def _contradiction(record: Mapping[str, Any], identity: Identity) -> str | None:
+    """Where the record is not of the cell that its spec describes; None where it is."""
+    spec = record["spec"]
+    try:
+        due = identity(spec)
+        if due != record["id"]:
+            return f"claims the id {record['id']}, but its spec has the id {due}"
+        described = {kind: spec[kind]["name"] for kind in KINDS}
+        described |= {"seed": spec["seed"], "recipe": spec["recipe"]}
+        described |= {"params": {kind: spec[kind]["params"] for kind in KINDS}}
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
+        return f"has a spec that cannot be read ({type(error).__name__}: {shown(str(error), 100)})"
+    for name, value in described.items():
+        if record[name] != value:
+            return f"{name} is {shown(record[name], 40)}, but its spec says {shown(value, 40)}"
+    return None

@@ -1,0 +1,58 @@
+"""LfD with several teachers: trained at once from different seeds, and the one with the lowest mean loss weighs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from benchbd import Attack, Training, UsageError, defense
+from benchbd.defenses.lfd import Lfd, at_chance
+
+if TYPE_CHECKING:
+    from benchbd import Lab, TrainedModel
+
+
+@defense("lfd-ensemble", version=1)
+class LfdEnsemble(Lfd):
+    """LfD with the best of several tiny teachers, which differ in their seed and are trained as one network.
+
+    One teacher is a lottery: some initialisations never learn the trigger. Those that do tend to have the lower mean
+    loss on the training set, which a defender sees. Not in the paper.
+    """
+
+    smoke: ClassVar[dict[str, Any]] = {"teachers": 2, "teacher_epochs": 1}
+
+    teachers: int = 8
+    """How many teachers are trained, 2 or more. Their repeats, as lab.train counts them, are 0, 1, 2 and so on."""
+    teacher_tries: ClassVar[int] = 1  # type: ignore[misc]  # of lfd alone: here the other teachers are the other tries
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.teachers < 2:
+            raise UsageError(f"lfd-ensemble: teachers must be 2 or more, not {self.teachers}; one alone is lfd")
+
+    def trainings(self, attack: Attack) -> tuple[Training, ...]:
+        """The pack of teachers, which counts as one training, and the student."""
+        pack, student = super().trainings(attack)
+        return tuple(Training(t.kind, ("lfd-ensemble", self.teachers, *t.shared)) for t in (pack, student))
+
+    def _teach(self, lab: Lab, labels: np.ndarray) -> tuple[TrainedModel, np.ndarray, int]:
+        """The best teacher, its losses float64 (N,) on the images as they are, and how many were trained."""
+        pack = lab.train_packed(
+            lab.poisoned, repeats=range(self.teachers), model=self.teacher, **self._teacher_recipe()
+        )
+        means = [float(lab.losses(teacher, lab.poisoned).mean(dtype=np.float64)) for teacher in pack]
+        chosen = best(means)
+        # Asked for once more, so that the record's mean losses are the chosen teacher's: they are of the last call.
+        losses = lab.losses(pack[chosen], lab.poisoned).astype(np.float64)
+        lab.note(
+            "lfd-ensemble",
+            {"chosen": chosen, "loss_means": means, "at_chance": at_chance(losses, labels)},
+        )
+        return pack[chosen], losses, len(pack)
+
+
+def best(means: list[float]) -> int:
+    """Position of the lowest finite mean loss, the first of equal ones; 0 where none is finite."""
+    return int(np.argmin(np.where(np.isfinite(means), means, np.inf)))
