@@ -19,17 +19,17 @@ from benchbd.plugins.identity import part_of
 from benchbd.plugins.part import Part
 
 SCHEMA = 1
-"""Version of the identity itself. A change orphans every record: a golden test pins it."""
+"""Version of the identity scheme. A change orphans every stored record; a golden test pins it."""
 
 
 def identity(spec: dict[str, Any]) -> str:
-    """A cell's id: 16 hex digits of its resolved spec. Machine settings are not in the spec, so not in the id."""
+    """A cell's id: the first 16 hex digits of the hash of its resolved spec, which leaves out machine settings."""
     return digest(spec)[:16]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Cell:
-    """One experiment. ``id`` is its identity, ``row_key`` names what all defenses of its row share."""
+    """One experiment. ``id`` is its identity; ``row_key`` is shared by all defenses of its row."""
 
     dataset: Part
     model: Part
@@ -41,7 +41,7 @@ class Cell:
     probe: dict[str, Any] | None = None
 
     def spec(self) -> dict[str, Any]:
-        """The fully resolved spec that the id hashes; ``probe`` is in it only where one is asked for."""
+        """The fully resolved spec, which the id hashes. It has a ``probe`` entry only if the cell has a probe."""
         return {
             "schema": SCHEMA,
             "dataset": self.dataset.spec(),
@@ -61,7 +61,7 @@ class Cell:
         return canonical(self.recipe)
 
     def _hash(self, *kinds: str, **more: Any) -> str:
-        """``identity`` of the spec with these components in it, put together from the parts' canonical forms."""
+        """:func:`identity` of a spec with these components, assembled from the canonical forms of the parts."""
         pieces = {kind: getattr(self, kind).json for kind in kinds}
         pieces |= {"recipe": self._recipe_json, "schema": str(SCHEMA), "seed": str(self.seed)}
         pieces |= {key: canonical(value) for key, value in more.items()}
@@ -80,26 +80,26 @@ class Cell:
 
     @functools.cached_property
     def row_key(self) -> str:
-        """Equal for cells whose poisoned set, model and recipe are the same: they share stages."""
+        """A key that is equal for cells with the same poisoned set, model and recipe. Such cells share stages."""
         return self._hash("dataset", "model", "attack")
 
     def to_json(self) -> dict[str, Any]:
-        """The cell as data, for crossing to a worker."""
+        """The cell as JSON data, to send to a worker."""
         return {"spec": self.spec(), "matrix": self.matrix}
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Cell:
-        """Rebuild a cell from its spec; plugins must be known here in the versions named.
+        """Rebuild a cell from the result of :meth:`to_json`. Its plugins must be known here in the same versions.
 
         Raises:
-            UsageError: a plugin is missing, has another version or other parameters, or this is no cell.
+            UsageError: a plugin is missing or has another version or other parameters, or this is not a cell.
         """
         try:
             spec = data["spec"]
             if spec.get("schema") != SCHEMA:
-                theirs = shown(spec.get("schema"))
-                raise UsageError(f"the cell was written by another benchbd (schema {theirs}, this one reads {SCHEMA})")
-            parts = {kind: _rebuilt(kind, spec[kind]) for kind in KINDS}
+                schema = shown(spec.get("schema"))
+                raise UsageError(f"the cell comes from another benchbd (schema {schema}; this one reads {SCHEMA})")
+            parts = {kind: _part_from_spec(kind, spec[kind]) for kind in KINDS}
             recipe = Recipe.parse(spec["recipe"])
             cell = cls(
                 **parts,
@@ -108,15 +108,15 @@ class Cell:
                 matrix=str(data.get("matrix") or ""),
                 probe=Probe.parse(spec["probe"], recipe.epochs).spec() if "probe" in spec else None,
             )
-            same = type(cell.seed) is int and cell.id == identity(spec)
+            unchanged = type(cell.seed) is int and cell.id == identity(spec)
         except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
-            raise UsageError(f"that is no cell ({shown(str(error))})") from error
-        if not same:
-            raise UsageError("the cell's spec does not name every parameter as the plugins here do; plan again")
+            raise UsageError(f"this is not a cell ({shown(str(error))})") from error
+        if not unchanged:
+            raise UsageError("the cell's spec does not match the parameters of the plugins here; plan again")
         return cell
 
     def components(self) -> Components:
-        """The plugin instances of this cell; cells with equal parts share them."""
+        """The plugin instances of this cell. Cells with equal parts share instances."""
         return Components(
             _instance("datasets", self.dataset),
             _instance("models", self.model),
@@ -127,7 +127,7 @@ class Cell:
 
 
 class Components(NamedTuple):
-    """The live components of a cell."""
+    """The plugin instances and the recipe of a cell."""
 
     dataset: Dataset
     model: Model
@@ -136,19 +136,19 @@ class Components(NamedTuple):
     recipe: Recipe
 
 
-def _rebuilt(kind: str, given: dict[str, Any]) -> Part:
-    made = registry.make(f"{kind}s", given["name"], **given["params"])
-    if made.version != given["version"]:
-        theirs = shown(given["version"])
-        raise UsageError(f"{kind} {made.name!r} is version {made.version} here, the cell wants {theirs}; plan again")
-    return part_of(made)
+def _part_from_spec(kind: str, spec: dict[str, Any]) -> Part:
+    component = registry.make(f"{kind}s", spec["name"], **spec["params"])
+    if component.version != spec["version"]:
+        here, needed = f"version {component.version} here", f"version {shown(spec['version'])}"
+        raise UsageError(f"{kind} {component.name!r} is {here}, but the cell needs {needed}; plan again")
+    return part_of(component)
 
 
 _instances: dict[tuple[type, str], Any] = {}
 
 
-def share(component: Component) -> Part:
-    """Like :func:`part_of`; the cells made of this part share the instance."""
+def shared_part(component: Component) -> Part:
+    """Like :func:`part_of`, and let all cells with this part share the instance."""
     part = part_of(component)
     _instances.setdefault((type(component), part.json), component)
     return part

@@ -1,4 +1,4 @@
-"""One component as a matrix writes it: its lists opened, not yet multiplied out."""
+"""Expand one component of a matrix: a list in its parameters becomes an axis of the product."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from benchbd.plugins.spec import parse_spec
 
 @dataclasses.dataclass(frozen=True)
 class ExpandedSpec:
-    """A component's kind and name, and for each parameter given the values it takes."""
+    """A component's kind and name, and for each parameter in the matrix the values it takes."""
 
     kind: str
     name: str
@@ -29,7 +29,7 @@ class ExpandedSpec:
         return math.prod(len(axis) for axis in self.axes)
 
     def instances(self) -> Iterator[Any]:
-        """An instance for each combination."""
+        """Yield one instance for each combination."""
         for combination in itertools.product(*self.axes):
             try:
                 yield registry.make(f"{self.kind}s", self.name, **dict(combination))
@@ -37,28 +37,34 @@ class ExpandedSpec:
                 raise UsageError(f"{self.kind} {self.name!r}: {error}") from error
 
 
-def expand(spec: Any, kind: str, settings: Overrides, smoke: bool) -> ExpandedSpec:
-    """Read one spec; lists in its parameters are to be expanded (a list-typed parameter takes a list of lists)."""
+def expand(spec: Any, kind: str, overrides: Overrides, smoke: bool) -> ExpandedSpec:
+    """Read one spec and turn each list in its parameters into an axis.
+
+    A list-typed parameter becomes an axis only from a list of lists.
+
+    Raises:
+        UsageError: an unknown component, an unknown or ill-typed parameter, or an empty list.
+    """
     name, inner = parse_spec(spec, kind)
     cls: Any = registry.load(f"{kind}s", name)
     if smoke:
         inner = {**{key: _shrunk(value, kind) for key, value in inner.items()}, **cls.smoke}
-    inner |= settings.params(kind, name)
+    inner |= overrides.params(kind, name)
     axes = []
     for key, value in inner.items():
         wants_list = key in params.list_typed(cls)
-        opened = isinstance(value, list) and (not wants_list or any(isinstance(v, list) for v in value))
-        if opened and not value:
+        expands = isinstance(value, list) and (not wants_list or any(isinstance(v, list) for v in value))
+        if expands and not value:
             raise UsageError(f"{kind} {name!r}: {key} is an empty list")
-        axes.append([(key, v) for v in value] if opened else [(key, value)])
-        # Each value is checked by itself here, so that a mistake is found before anything is multiplied out.
+        axes.append([(key, v) for v in value] if expands else [(key, value)])
+        # Check each value on its own, so that a mistake shows up before the product is taken.
         for _, v in axes[-1]:
             params.resolve(cls, {key: v}, f"{kind} {name!r}")
     return ExpandedSpec(kind, name, axes)
 
 
 def _shrunk(value: Any, kind: str) -> Any:
-    """A parameter's value; where it is the spec of a component of the same kind, that with its ``smoke`` parameters."""
+    """A parameter's value; a spec of another component of this kind gets that component's ``smoke`` parameters."""
     if isinstance(value, list):
         return [_shrunk(v, kind) for v in value]
     if not isinstance(value, str) or not value.endswith(")"):
@@ -66,6 +72,6 @@ def _shrunk(value: Any, kind: str) -> Any:
     try:
         name, inner = parse_spec(value, kind)
         cls: Any = registry.load(f"{kind}s", name)
-    except UsageError:  # some other text
+    except UsageError:  # not a spec
         return value
     return f"{name}({', '.join(f'{k}={v!r}' for k, v in {**inner, **cls.smoke}.items())})"

@@ -1,4 +1,4 @@
-"""Which cells are meant: ``--filter``, ``--exclude``, and the ``exclude`` rules of a matrix."""
+"""Select cells: ``--filter``, ``--exclude``, and the ``exclude`` rules of a matrix."""
 
 from __future__ import annotations
 
@@ -18,17 +18,25 @@ KEYS = (*AXES, "label", "id")
 
 
 def matcher(key: str, glob: str) -> Callable[[Cell], bool]:
-    """Whether a cell's component (by name, or by name with parameters), seed, label or id fits a glob."""
+    """A predicate: whether a cell's ``key`` matches a glob.
+
+    Args:
+        key: one of ``KEYS``. A component matches by its name or by its name with parameters.
+        glob: the pattern.
+
+    Raises:
+        UsageError: the glob is invalid.
+    """
     try:
-        fits = re.compile(fnmatch.translate(glob)).match
+        match = re.compile(fnmatch.translate(glob)).match
     except re.error as error:
-        raise UsageError(f"{shown(glob)} is no glob ({error})") from error
+        raise UsageError(f"{shown(glob)} is not a valid glob ({error})") from error
 
     def matches(cell: Cell) -> bool:
-        fact = getattr(cell, key)
-        if isinstance(fact, Part):
-            return fits(fact.name) is not None or fits(fact.text) is not None or fact.text == glob
-        return fits(str(fact)) is not None
+        value = getattr(cell, key)
+        if isinstance(value, Part):
+            return match(value.name) is not None or match(value.text) is not None or value.text == glob
+        return match(str(value)) is not None
 
     return matches
 
@@ -41,7 +49,7 @@ class _Term(NamedTuple):
 
 
 class _Expression(NamedTuple):
-    """One ``--filter`` or ``--exclude``: all its terms must hold."""
+    """One ``--filter`` or ``--exclude``; it holds when all its terms hold."""
 
     flag: str
     text: str
@@ -52,7 +60,7 @@ class _Expression(NamedTuple):
 
 
 def _split(text: str) -> list[str]:
-    """At commas, but not at those inside brackets, which belong to parameters: ``lfd(alpha=0.1,beta=0.2)``."""
+    """Split at commas, except those inside brackets, which belong to parameters: ``lfd(alpha=0.1,beta=0.2)``."""
     pieces, depth = [""], 0
     for c in text:
         depth += (c in "([") - (c in ")]")
@@ -68,8 +76,8 @@ def _expression(flag: str, text: str) -> _Expression:
     for piece in _split(text):
         match = re.fullmatch(r"\s*(\w+)\s*(!?=)\s*(\S.*?)\s*", piece, re.DOTALL)
         if match is None:
-            how = "write key=glob or key!=glob, such as defense=lfd*,attack!=none"
-            raise UsageError(f"{flag} {shown(text)}: {how}")
+            advice = "write key=glob or key!=glob, such as defense=lfd*,attack!=none"
+            raise UsageError(f"{flag} {shown(text)}: {advice}")
         if match[1] not in KEYS:
             raise UsageError(f"{flag} {shown(text)}: unknown key {shown(match[1])}{did_you_mean(match[1], KEYS)}")
         terms.append(_Term(match[1], match[2] == "=", match[3], matcher(match[1], match[3])))
@@ -79,12 +87,12 @@ def _expression(flag: str, text: str) -> _Expression:
 def _names(cells: Iterable[Cell], key: str) -> list[str]:
     if key not in AXES:
         return []
-    facts = {getattr(cell, key) if key == "seed" else getattr(cell, key).name for cell in cells}
-    return [str(fact) for fact in sorted(facts)][:20]
+    values = {getattr(cell, key) if key == "seed" else getattr(cell, key).name for cell in cells}
+    return [str(value) for value in sorted(values)][:20]
 
 
 class Filters:
-    """All ``--filter`` and ``--exclude`` of one command.
+    """All ``--filter`` and ``--exclude`` options of one command.
 
     Raises:
         UsageError: an expression cannot be read.
@@ -99,70 +107,78 @@ class Filters:
         return all(e.holds(cell) for e in self.wanted) and not any(e.holds(cell) for e in self.unwanted)
 
     def check(self, cells: tuple[Cell, ...]) -> None:
-        """Raise UsageError for a glob that fits no cell: a typo must not pass for a choice."""
+        """Raise UsageError for a glob that matches no cell, which is probably a typo."""
         for expression in (*self.wanted, *self.unwanted):
             for term in expression.terms:
                 if cells and not any(term.matches(cell) for cell in cells):
                     known = _names(cells, term.key)
                     hint = did_you_mean(term.glob, known) if known else ""
                     where = f"{expression.flag} {shown(expression.text)}"
-                    none = "no cell is left, none" if expression in self.wanted and term.equal else "no cell here"
-                    raise UsageError(f"{where}: {none} has {term.key} {shown(term.glob)}{hint}")
+                    raise UsageError(f"{where}: no cell has {term.key} {shown(term.glob)}{hint}")
 
     def none_left(self, count: int) -> UsageError:
-        """The error for expressions that leave no cell of ``count``."""
+        """The error for expressions that reject all ``count`` cells."""
         texts = "; ".join(f"{e.flag} {e.text}" for e in (*self.wanted, *self.unwanted))
         return UsageError(f"no cell is left after {shown(texts, 200)} ({count} in the matrix)")
 
 
 def select(cells: tuple[Cell, ...], filters: list[str], excludes: list[str] | None = None) -> tuple[Cell, ...]:
-    """Cells that pass every ``k=glob,k!=glob`` of ``--filter`` and no ``--exclude``.
+    """The cells that hold for every ``--filter`` and for no ``--exclude``.
+
+    Args:
+        cells: all cells of a plan.
+        filters: expressions such as ``defense=lfd*,attack!=none``.
+        excludes: expressions of the same form.
 
     Raises:
-        UsageError: an expression cannot be read, fits no cell, or nothing is left.
+        UsageError: an expression cannot be read, matches no cell, or no cell is left.
     """
     if not filters and not excludes:
         return cells
-    chosen = Filters(filters, excludes)
-    chosen.check(cells)
-    kept = tuple(cell for cell in cells if chosen.keep(cell))
+    selection = Filters(filters, excludes)
+    selection.check(cells)
+    kept = tuple(cell for cell in cells if selection.keep(cell))
     if cells and not kept:
-        raise chosen.none_left(len(cells))
+        raise selection.none_left(len(cells))
     return kept
 
 
 @dataclasses.dataclass
 class Rule:
-    """One ``exclude`` entry; remembers whether it fitted any cell, so that a typo is an error and not a silence."""
+    """One ``exclude`` entry.
+
+    It remembers whether it matched any cell, so that a typo is an error and not silently ignored.
+    """
 
     terms: list[list[Callable[[Cell], bool]]]
     reason: str
     text: str
     used: bool = False
 
-    def fits(self, cell: Cell) -> bool:
-        """Whether it excludes a cell."""
-        fits = all(any(matches(cell) for matches in globs) for globs in self.terms)
-        self.used = self.used or fits
-        return fits
+    def matches(self, cell: Cell) -> bool:
+        """Whether the rule excludes a cell. Records in ``used`` that it did."""
+        matched = all(any(predicate(cell) for predicate in predicates) for predicates in self.terms)
+        self.used = self.used or matched
+        return matched
 
 
 def rules_of(given: Any, here: str) -> list[Rule]:
-    """The ``exclude`` entries of a matrix or block. Raises UsageError; each needs a reason."""
+    """Parse the ``exclude`` entries of a matrix or block. Raises UsageError if one is malformed or has no reason."""
     rules = []
-    for rule in as_list(given):
-        if not isinstance(rule, dict):
-            raise UsageError(f"{here}: an exclude rule is a mapping such as {{attack: cl, defense: ac, reason: why}}")
-        known_keys(rule, (*AXES, "reason"), f"{here}: exclude")
-        reason = rule.get("reason")
+    for entry in as_list(given):
+        if not isinstance(entry, dict):
+            example = "{attack: cl, defense: ac, reason: why}"
+            raise UsageError(f"{here}: an exclude rule must be a mapping such as {example}")
+        known_keys(entry, (*AXES, "reason"), f"{here}: exclude")
+        reason = entry.get("reason")
         if not isinstance(reason, str) or not reason.strip():
-            raise UsageError(f"{here}: exclude {shown(rule)} needs a reason")
-        globs = {key: as_list(value) for key, value in rule.items() if key != "reason"}
+            raise UsageError(f"{here}: exclude {shown(entry)} needs a reason")
+        globs = {key: as_list(value) for key, value in entry.items() if key != "reason"}
         for key, values in globs.items():
             if not values or not all(isinstance(v, (str, int)) and not isinstance(v, bool) for v in values):
                 raise UsageError(f"{here}: exclude: {key} must be a name, a glob or a list of these")
         if not globs:
-            raise UsageError(f"{here}: exclude {shown(rule)} names nothing ({', '.join(AXES)})")
+            raise UsageError(f"{here}: exclude {shown(entry)} needs at least one of {', '.join(AXES)}")
         terms = [[matcher(key, str(glob)) for glob in values] for key, values in globs.items()]
-        rules.append(Rule(terms, " ".join(reason.split()), shown({k: v for k, v in rule.items() if k != "reason"})))
+        rules.append(Rule(terms, " ".join(reason.split()), shown({k: v for k, v in entry.items() if k != "reason"})))
     return rules

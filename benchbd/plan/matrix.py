@@ -1,8 +1,10 @@
 """A matrix: YAML in, a plan of fully resolved cells out.
 
-Nothing here reads images or imports torch. Lists inside parameters expand, duplicates collapse, cells that cannot exist
-are kept as ``skipped`` with the reason. :mod:`benchbd.plan.matrix_file` reads the file, :mod:`benchbd.plan.overrides`
-applies ``--set`` and ``--seeds``, :mod:`benchbd.plan.filters` applies ``--filter`` and ``--exclude``.
+Nothing here reads images or imports torch. Lists inside parameters expand and duplicate cells collapse. Cells that
+cannot exist are kept as ``skipped``, each with its reason.
+
+:mod:`benchbd.plan.matrix_file` reads the file, :mod:`benchbd.plan.overrides` applies ``--set`` and ``--seeds``, and
+:mod:`benchbd.plan.filters` applies ``--filter`` and ``--exclude``.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ from benchbd.core.images import DatasetInfo
 from benchbd.core.paths import look, user_path
 from benchbd.core.recipe import Recipe
 from benchbd.errors import Impossible, UsageError, shown
-from benchbd.plan.cell import Cell, share
+from benchbd.plan.cell import Cell, shared_part
 from benchbd.plan.expand import ExpandedSpec, expand
 from benchbd.plan.filters import AXES, Filters, Rule, rules_of, select
 from benchbd.plan.matrix_file import BLOCK, TOP, as_list, known_keys, parse, read
@@ -51,9 +53,9 @@ __all__ = [
 
 MAX_CELLS = 100_000
 COMPONENTS = {"dataset": "dataset", "model": "model", "attack": "attacks", "defense": "defenses"}
-"""Component kinds and the keys they have in a block."""
+"""For each component kind, its key in a block."""
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
-"""What a matrix may be called."""
+"""Pattern of a valid matrix name."""
 
 
 class Skipped(NamedTuple):
@@ -77,7 +79,7 @@ class Plan:
 
 @dataclasses.dataclass(frozen=True)
 class _Block:
-    """One block of a matrix, checked, its product not yet made."""
+    """One checked block of a matrix, before its Cartesian product is taken."""
 
     where: str
     axes: dict[str, list[ExpandedSpec]]
@@ -88,34 +90,35 @@ class _Block:
 
     @property
     def count(self) -> int:
-        return len(self.seeds) * math.prod(sum(s.count for s in axis) for axis in self.axes.values())
+        return len(self.seeds) * math.prod(sum(spec.count for spec in axis) for axis in self.axes.values())
 
     def cells(self, matrix: str) -> Iterator[tuple[Cell, str | None]]:
-        """Every cell, with the reason why it cannot exist or None."""
-        with _located(self.where):
+        """Yield every cell, with the reason why it is skipped or None."""
+        with _error_prefix(self.where):
             yield from self._cells(matrix)
 
     def _cells(self, matrix: str) -> Iterator[tuple[Cell, str | None]]:
-        made = {kind: [component for s in axis for component in s.instances()] for kind, axis in self.axes.items()}
-        made["defense"] = _settled(made["defense"])
-        parts = {kind: _distinct(components) for kind, components in made.items()}
-        for (ds_part, ds), (mo_part, mo) in itertools.product(parts["dataset"], parts["model"]):
-            info, no_data = _info(ds)
-            no_model = no_data or _reason(mo, "check", info)
-            for at_part, at in parts["attack"]:
-                no_attack = no_model or _reason(at, "check", info)
-                for de_part, de in parts["defense"]:
-                    reason = no_attack or _reason(de, "check", info, at)
+        plugins = {kind: [plugin for spec in axis for plugin in spec.instances()] for kind, axis in self.axes.items()}
+        plugins["defense"] = _settled(plugins["defense"])
+        unique = {kind: _distinct(instances) for kind, instances in plugins.items()}
+        for (dataset_part, dataset), (model_part, model) in itertools.product(unique["dataset"], unique["model"]):
+            info, dataset_reason = _dataset_info(dataset)
+            model_reason = dataset_reason or _impossible(model, info)
+            for attack_part, attack in unique["attack"]:
+                attack_reason = model_reason or _impossible(attack, info)
+                for defense_part, defense in unique["defense"]:
+                    reason = attack_reason or _impossible(defense, info, attack)
                     for seed in self.seeds:
-                        cell = Cell(ds_part, mo_part, at_part, de_part, self.recipe, seed, matrix, self.probe)
-                        # Every rule is asked of every cell, so that each knows whether it fits any.
-                        excluded = [rule.reason for rule in self.rules if rule.fits(cell)]
+                        parts = (dataset_part, model_part, attack_part, defense_part)
+                        cell = Cell(*parts, self.recipe, seed, matrix, self.probe)
+                        # Every cell is tried against every rule, so that each rule knows whether it matches any cell.
+                        excluded = [rule.reason for rule in self.rules if rule.matches(cell)]
                         yield cell, reason or (f"excluded: {excluded[0]}" if excluded else None)
 
 
 @contextlib.contextmanager
-def _located(where: str) -> Iterator[None]:
-    """Puts in front of a mistake where it was made."""
+def _error_prefix(where: str) -> Iterator[None]:
+    """Prefix the UsageErrors raised inside with where the mistake is."""
     try:
         yield
     except UsageError as error:
@@ -132,14 +135,16 @@ def _settled(defenses: Sequence[Defense]) -> list[Defense]:
 
 
 def _distinct(components: Iterable[Any]) -> list[tuple[Part, Any]]:
+    """The components without duplicates, each with its part."""
     found: dict[str, tuple[Part, Any]] = {}
     for component in components:
-        part = share(component)
+        part = shared_part(component)
         found.setdefault(part.json, (part, component))
     return list(found.values())
 
 
-def _info(dataset: Any) -> tuple[DatasetInfo | None, str | None]:
+def _dataset_info(dataset: Any) -> tuple[DatasetInfo | None, str | None]:
+    """A data set's info, or the reason why the data set is impossible."""
     try:
         with registry.blame("datasets", dataset.name):
             return dataset.info(), None
@@ -147,10 +152,11 @@ def _info(dataset: Any) -> tuple[DatasetInfo | None, str | None]:
         return None, str(error)
 
 
-def _reason(component: Any, method: str, *arguments: Any) -> str | None:
+def _impossible(component: Any, *arguments: Any) -> str | None:
+    """Why the component's ``check(*arguments)`` refuses, or None."""
     try:
         with registry.blame(component.kind, component.name):
-            getattr(component, method)(*arguments)
+            component.check(*arguments)
     except Impossible as error:
         return str(error)
     return None
@@ -164,33 +170,33 @@ def resolve(
     seeds: list[int] | None = None,
     smoke: bool = False,
 ) -> Plan:
-    """A checked mapping to a plan.
+    """Turn a checked mapping into a plan.
 
     Args:
-        data: what :func:`parse` returned.
-        where: the matrix, for messages.
-        sets: ``--set`` texts, which win over the file.
-        seeds: ``--seeds``, which win over the file.
-        smoke: shrink every cell to seconds, to find mistakes before a long run.
+        data: the result of :func:`parse`.
+        where: the matrix, for error messages.
+        sets: ``--set`` texts; they override the file.
+        seeds: ``--seeds``; they override the file.
+        smoke: shrink every cell to a few seconds, to find mistakes before a long run.
 
     Raises:
-        UsageError: anything in it is wrong.
+        UsageError: the matrix or an override has a mistake.
     """
     here = f"matrix {where}"
-    settings = Overrides(sets or [])
+    overrides = Overrides(sets or [])
     name, description, gate = _head(data, where)
-    with _located(here):
+    with _error_prefix(here):
         _add_plugins(data, where)
     top_rules = rules_of(data.get("exclude"), here)
     blocks = [
-        _block(block, data, f"{here}{f', block {n}' if 'blocks' in data else ''}", settings, seeds, smoke, top_rules)
+        _block(block, data, f"{here}{f', block {n}' if 'blocks' in data else ''}", overrides, seeds, smoke, top_rules)
         for n, block in enumerate(_blocks(data, here), 1)
     ]
-    settings.check()
+    overrides.check()
     size = sum(block.count for block in blocks)
     if size > MAX_CELLS:
-        many = f"{size:,}" if size < 10**15 else "astronomically many"
-        raise UsageError(f"{here}: {many} cells, more than {MAX_CELLS:,}; is a list in the wrong place?")
+        count = f"{size:,}" if size < 10**15 else "astronomically many"
+        raise UsageError(f"{here}: {count} cells, more than {MAX_CELLS:,}; is a list in the wrong place?")
     cells: dict[str, Cell] = {}
     skipped: dict[str, Skipped] = {}
     for block in blocks:
@@ -202,16 +208,16 @@ def resolve(
     if not (sets or seeds or smoke):
         for rule in itertools.chain(top_rules, *(block.rules for block in blocks)):
             if not rule.used:
-                raise UsageError(f"{here}: exclude {rule.text} fits no cell; is there a typo in it?")
-    impossible = tuple(s for i, s in skipped.items() if i not in cells)
-    return Plan(name, description, gate, tuple(cells.values()), impossible, where)
+                raise UsageError(f"{here}: exclude {rule.text} matches no cell; is there a typo in it?")
+    only_skipped = tuple(skip for cell_id, skip in skipped.items() if cell_id not in cells)
+    return Plan(name, description, gate, tuple(cells.values()), only_skipped, where)
 
 
 def _head(data: dict[str, Any], where: str) -> tuple[str, str, float]:
     """Name, description and gate."""
     path = Path(where)
-    usual = re.sub(r"[^A-Za-z0-9_.-]+", "-", path.stem).lstrip("-._")[:64] if path.suffix else ""
-    name = data.get("name") or usual or "matrix"
+    from_path = re.sub(r"[^A-Za-z0-9_.-]+", "-", path.stem).lstrip("-._")[:64] if path.suffix else ""
+    name = data.get("name") or from_path or "matrix"
     if not isinstance(name, str) or not NAME.fullmatch(name):
         raise UsageError(f"matrix {where}: name must be a word (letters, digits, - _ .), not {shown(name)}")
     description = data.get("description") or ""
@@ -219,15 +225,15 @@ def _head(data: dict[str, Any], where: str) -> tuple[str, str, float]:
         raise UsageError(f"matrix {where}: description must be text, not {shown(description)}")
     gate = data.get("gate", 0.5)
     if isinstance(gate, bool) or not isinstance(gate, (int, float)) or not 0 <= gate <= 1:
-        raise UsageError(f"matrix {where}: gate is an ASR in [0, 1], not {shown(gate)}")
+        raise UsageError(f"matrix {where}: gate must be an ASR in [0, 1], not {shown(gate)}")
     return name, " ".join(description.split()), float(gate)
 
 
 def _add_plugins(data: dict[str, Any], where: str) -> None:
-    """The matrix's own plugin files; relative ones lie beside it."""
+    """Register the matrix's own plugin files; a relative path is looked up beside the matrix first."""
     for plugin in as_list(data.get("plugins")):
         if not isinstance(plugin, str):
-            raise UsageError(f"plugins are files, not {shown(plugin)}")
+            raise UsageError(f"plugins must be file paths, not {shown(plugin)}")
         path = user_path(plugin, "plugin")
         beside = Path(where).parent / path
         registry.add_plugin_file(str(beside if look(beside, "plugin") == "file" else path))
@@ -250,27 +256,27 @@ def _block(
     block: dict[str, Any],
     data: dict[str, Any],
     here: str,
-    settings: Overrides,
+    overrides: Overrides,
     seeds: list[int] | None,
     smoke: bool,
     top_rules: list[Rule],
 ) -> _Block:
-    """Check a block and open its specs, without multiplying anything out."""
+    """Check a block and expand its specs, without taking the product."""
     chosen = seeds if seeds is not None else seeds_of(block.get("seeds", data.get("seeds", 0)), here)
     rules = [*top_rules, *rules_of(block.get("exclude"), here)]
     axes = {}
-    with _located(here):
+    with _error_prefix(here):
         given = {**_mapping(data, "recipe"), **_mapping(block, "recipe")}
-        recipe = Recipe.parse({**given, **({"epochs": 1} if smoke else {}), **settings.recipe()})
-        watched = {**_mapping(data, "probe"), **_mapping(block, "probe"), **settings.probe()}
-        if smoke and watched.get("features") is not None:
-            watched["features"] = recipe.epochs
-        probe = Probe.parse(watched, recipe.epochs).spec() if watched else None
+        recipe = Recipe.parse({**given, **({"epochs": 1} if smoke else {}), **overrides.recipe()})
+        given_probe = {**_mapping(data, "probe"), **_mapping(block, "probe"), **overrides.probe()}
+        if smoke and given_probe.get("features") is not None:
+            given_probe["features"] = recipe.epochs
+        probe = Probe.parse(given_probe, recipe.epochs).spec() if given_probe else None
         for kind, key in COMPONENTS.items():
-            specs = as_list(settings.spec(kind) or block.get(key))
+            specs = as_list(overrides.spec(kind) or block.get(key))
             if not specs:
                 raise UsageError(f"{key} is missing")
-            axes[kind] = [expand(spec, kind, settings, smoke) for spec in specs]
+            axes[kind] = [expand(spec, kind, overrides, smoke) for spec in specs]
     return _Block(here, axes, recipe.spec(), probe, chosen, rules)
 
 
@@ -291,20 +297,21 @@ def load(matrix: str, *, sets: list[str] | None = None, seeds: list[int] | None 
 
 
 def narrow(plan: Plan, filters: list[str], excludes: list[str] | None = None) -> Plan:
-    """The plan's cells, and those it skips, that pass ``--filter`` and ``--exclude``.
+    """Keep the cells and skipped cells of a plan that pass ``--filter`` and ``--exclude``.
 
     Raises:
-        UsageError: an expression cannot be read or fits no cell, or no cell that can exist is left.
+        UsageError: an expression cannot be read, matches no cell, or no runnable cell is left.
     """
     if not filters and not excludes:
         return plan
-    chosen = Filters(filters, excludes)
-    everything = (*plan.cells, *(s.cell for s in plan.skipped))
-    chosen.check(everything)
-    cells = tuple(cell for cell in plan.cells if chosen.keep(cell))
-    skipped = tuple(s for s in plan.skipped if chosen.keep(s.cell))
-    if everything and not cells:
+    selection = Filters(filters, excludes)
+    every_cell = (*plan.cells, *(skip.cell for skip in plan.skipped))
+    selection.check(every_cell)
+    cells = tuple(cell for cell in plan.cells if selection.keep(cell))
+    skipped = tuple(skip for skip in plan.skipped if selection.keep(skip.cell))
+    if every_cell and not cells:
         if skipped:
-            raise UsageError(f"{chosen.none_left(len(everything))}: what fits is skipped, {skipped[0].reason}")
-        raise chosen.none_left(len(everything))
+            none_left = selection.none_left(len(every_cell))
+            raise UsageError(f"{none_left}: every matching cell is skipped, {skipped[0].reason}")
+        raise selection.none_left(len(every_cell))
     return dataclasses.replace(plan, cells=cells, skipped=skipped)

@@ -1,7 +1,8 @@
-"""Reading a matrix file: a path or a shipped name in, a mapping with known keys out.
+"""Read a matrix file: a path or a shipped name in, a mapping with known keys out.
 
-YAML 1.2's plain scalars (no ``yes``, ``1:30`` or ``0x10`` surprises; ``1e-3`` is a number), no aliases, no tags, no key
-twice: what is left can be no bomb and builds nothing but text, numbers, lists and mappings.
+The loader accepts YAML 1.2's plain scalars: ``yes``, ``1:30`` and ``0x10`` are text, ``1e-3`` is a number. It rejects
+aliases, tags and duplicate keys. A file can therefore not blow up in memory, and it can only produce text, numbers,
+lists and mappings.
 """
 
 from __future__ import annotations
@@ -18,15 +19,15 @@ from benchbd.plan.shipped import shipped, text_of
 
 MAX_BYTES = 200_000
 STDIN = "-"
-"""The matrix that is read from standard input."""
+"""The matrix argument that stands for standard input."""
 TOP = ("name", "description", "seeds", "recipe", "probe", "gate", "plugins", "blocks", "exclude")
 BLOCK = ("dataset", "model", "attacks", "defenses", "seeds", "recipe", "probe", "exclude")
 
 
 class _Loader(yaml.SafeLoader):
-    """Safe YAML whose surprises are errors."""
+    """A safe YAML loader that rejects aliases, tags and duplicate keys."""
 
-    yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012 - PyYAML's own way; filled below
+    yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012 - PyYAML's own mechanism; filled below
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         event = self.peek_event()  # type: ignore[no-untyped-call]
@@ -62,7 +63,7 @@ for _tag, _form, _first in (
 
 
 def parse_yaml(text: str) -> Any:
-    """YAML to plain values. Raises UsageError, with the line, for anything that is not plain YAML."""
+    """Parse YAML to plain values. Raises UsageError, with the line, for anything but plain YAML."""
     try:
         return yaml.load(text, Loader=_Loader)
     except yaml.YAMLError as error:
@@ -77,18 +78,24 @@ def parse_yaml(text: str) -> Any:
 
 
 def read(matrix: str) -> tuple[str, str]:
-    """The text of a matrix and where it was found; ``matrix`` is a path, ``-``, or a shipped name (a path wins).
+    """Read the text of a matrix.
+
+    Args:
+        matrix: a path, ``-`` or the name of a shipped matrix; a path wins over a name.
+
+    Returns:
+        The text, and where it was found.
 
     Raises:
-        UsageError: neither, or a file that is no text or too large to be a matrix.
+        UsageError: there is no such matrix, or the file is not text or is too large to be a matrix.
     """
     if matrix == STDIN:
         if sys.stdin is None:
             raise UsageError("matrix -: standard input is closed; name a file")
         return _text(sys.stdin.buffer, matrix), matrix
     path = user_path(matrix, "matrix")
-    there = look(path, "matrix")
-    if there == "file":
+    found = look(path, "matrix")
+    if found == "file":
         try:
             with path.open("rb") as file:
                 return _text(file, matrix), str(path)
@@ -97,11 +104,11 @@ def read(matrix: str) -> tuple[str, str]:
     known = shipped()
     if matrix in known:
         return text_of(matrix), f"{matrix} (shipped)"
-    if there != "nothing":
-        what = "a folder; name the YAML file in it" if there == "folder" else "no plain file"
-        raise UsageError(f"matrix {shown(matrix, 200)}: is {what}")
-    none = "no such file, and no shipped matrix has that name"
-    raise UsageError(f"matrix {shown(matrix, 200)}: {none}{did_you_mean(matrix, known)}")
+    if found != "nothing":
+        problem = "is a folder; name the YAML file in it" if found == "folder" else "is not a regular file"
+        raise UsageError(f"matrix {shown(matrix, 200)}: {problem}")
+    problem = "no such file, and no shipped matrix has that name"
+    raise UsageError(f"matrix {shown(matrix, 200)}: {problem}{did_you_mean(matrix, known)}")
 
 
 def _text(file: BinaryIO, name: str) -> str:
@@ -115,7 +122,7 @@ def _text(file: BinaryIO, name: str) -> str:
 
 
 def parse(text: str, where: str) -> dict[str, Any]:
-    """YAML to a checked mapping. Raises UsageError with the line for anything that is not a matrix."""
+    """Parse YAML to a mapping with known keys. Raises UsageError, with the line, for anything that is not a matrix."""
     try:
         data = parse_yaml(text)
     except UsageError as error:
@@ -127,7 +134,7 @@ def parse(text: str, where: str) -> dict[str, Any]:
     if "blocks" in data:
         for key in BLOCK:
             if key in data and key not in TOP:
-                raise UsageError(f"matrix {where}: {key} belongs inside a block where there are blocks")
+                raise UsageError(f"matrix {where}: {key} belongs inside a block when the matrix has blocks")
         known_keys(data, TOP, f"matrix {where}")
     else:
         known_keys(data, (*TOP, *BLOCK), f"matrix {where}")
@@ -135,7 +142,7 @@ def parse(text: str, where: str) -> dict[str, Any]:
 
 
 def known_keys(data: dict[Any, Any], allowed: tuple[str, ...], where: str) -> None:
-    """Raise UsageError for a key that is none of those allowed."""
+    """Raise UsageError for a key that is not allowed."""
     for key in data:
         if key not in allowed:
             word = key if isinstance(key, str) else ""
@@ -143,5 +150,5 @@ def known_keys(data: dict[Any, Any], allowed: tuple[str, ...], where: str) -> No
 
 
 def as_list(value: Any) -> list[Any]:
-    """The value, or a list of it alone; what is not given (null) is an empty list."""
+    """A list as it is, any other value as a list of one; None (null in YAML) becomes an empty list."""
     return [] if value is None else value if isinstance(value, list) else [value]

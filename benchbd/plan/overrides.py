@@ -1,4 +1,4 @@
-"""``--set`` and ``--seeds``: what the command line changes in a matrix."""
+"""``--set`` and ``--seeds``: the command line's changes to a matrix."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _CALL = re.compile(r"\s*[A-Za-z][\w.-]*\s*\(")
 
 
 def seeds_of(value: Any, where: str) -> list[int]:
-    """``0``, ``0-4`` or a list of these, each seed once. Raises UsageError for anything else."""
+    """Parse ``0``, ``0-4`` or a list of these, without duplicates. Raises UsageError for anything else."""
     seeds: dict[int, None] = {}
     for item in as_list(value):
         seeds.update(dict.fromkeys(_seed(item, where)))
@@ -35,17 +35,17 @@ def _seed(value: Any, where: str) -> range:
                 return range(first, last + 1)
     elif isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**31:
         return range(value, value + 1)
-    what = f"a seed is a whole number from 0 on, or a range such as 0-4 (of {MAX_SEEDS:,} seeds at most)"
-    raise UsageError(f"{where}: {what}, not {shown(value)}")
+    rule = f"a seed must be a whole number of at least 0 or a range such as 0-4 (at most {MAX_SEEDS:,} seeds)"
+    raise UsageError(f"{where}: {rule}, not {shown(value)}")
 
 
 def parse_seeds(text: str) -> list[int]:
-    """``0-2`` or ``0,3,7`` from the command line."""
+    """Parse ``0-2`` or ``0,3,7`` from the command line."""
     return seeds_of(text.split(","), "--seeds")
 
 
 class Override(NamedTuple):
-    """One ``--set``: whose parameter (a component kind, a name, or recipe), which, and the value."""
+    """One ``--set``: the owner of the parameter (a component kind, a name, or recipe), its key, and the value."""
 
     owner: str
     key: str
@@ -53,7 +53,7 @@ class Override(NamedTuple):
 
 
 def parse_set(text: str) -> Override:
-    """``epochs=2``, ``recipe.lr=0.01``, ``dataset.train=1000``, ``lfd.alpha=0.2``, ``model=resnet18(width=8)``."""
+    """Parse a ``--set``, such as ``epochs=2``, ``recipe.lr=0.01``, ``lfd.alpha=0.2`` or ``model=resnet18(width=8)``."""
     left, equals, right = text.partition("=")
     left = left.strip()
     owner, dot, key = left.rpartition(".")
@@ -71,57 +71,60 @@ def parse_set(text: str) -> Override:
 
 
 class Overrides:
-    """All ``--set`` of one command; remembers which applied, so that a typo is an error and not a silence."""
+    """All ``--set`` options of one command.
+
+    It remembers which options applied, so that a typo is an error and not silently ignored.
+    """
 
     def __init__(self, texts: list[str]) -> None:
         self.texts = texts
         self.items = [parse_set(t) for t in texts]
         self.used = [False] * len(texts)
         self.seen: dict[str, set[str]] = {"recipe": set(), "probe": set()}
-        """The parameters of every owner met in the matrix."""
+        """For each owner found in the matrix, its parameters."""
 
     def recipe(self) -> dict[str, Any]:
-        """What is set of the recipe."""
+        """The overrides of the recipe."""
         return self._of("recipe", None)
 
     def probe(self) -> dict[str, Any]:
-        """What is set of the probe."""
+        """The overrides of the probe."""
         return self._of("probe", None)
 
     def spec(self, kind: str) -> Any | None:
-        """The data set or model to take instead of the matrix's."""
+        """The data set or model that replaces the matrix's, or None."""
         found = None
-        for i, setting in enumerate(self.items):
-            if setting.owner == kind and not setting.key:
-                found, self.used[i] = setting.value, True
+        for i, item in enumerate(self.items):
+            if item.owner == kind and not item.key:
+                found, self.used[i] = item.value, True
         return found
 
     def params(self, kind: str, name: str) -> dict[str, Any]:
-        """What is set of one component's parameters: by its kind (``attack.rate``), then by its name (``cl.rate``)."""
+        """The overrides of one component: those of its kind (``attack.rate``), then those of its name (``cl.rate``)."""
         if not self.items:
             return {}
         cls: type = registry.load(f"{kind}s", name)
         fields = set(params.defaults(cls))
         for owner in (kind, name):
             self.seen.setdefault(owner, set()).update(fields)
-        # The clean row stays the clean row, whatever is set of all attacks: its identity is shared across matrices.
+        # An override of all attacks leaves the clean row alone: its identity is shared across matrices.
         by_kind = self._of(kind, fields) if getattr(cls, "poisons", True) else {}
         return {**by_kind, **self._of(name, fields)}
 
     def _of(self, owner: str, fields: set[str] | None) -> dict[str, Any]:
         found = {}
-        for i, setting in enumerate(self.items):
-            if setting.owner == owner and setting.key and (fields is None or setting.key in fields):
-                found[setting.key], self.used[i] = setting.value, True
+        for i, item in enumerate(self.items):
+            if item.owner == owner and item.key and (fields is None or item.key in fields):
+                found[item.key], self.used[i] = item.value, True
         return found
 
     def check(self) -> None:
-        """Raise UsageError for a setting that applied to nothing."""
-        for text, setting, used in zip(self.texts, self.items, self.used, strict=True):
+        """Raise UsageError for an override that applied to nothing."""
+        for text, item, used in zip(self.texts, self.items, self.used, strict=True):
             if used:
                 continue
-            if setting.owner in self.seen:
-                hint = did_you_mean(setting.key, self.seen[setting.owner])
-                raise UsageError(f"--set {shown(text)}: {setting.owner} has no parameter {shown(setting.key)}{hint}")
-            hint = did_you_mean(setting.owner, self.seen)
-            raise UsageError(f"--set {shown(text)}: nothing in this matrix is called {shown(setting.owner)}{hint}")
+            if item.owner in self.seen:
+                hint = did_you_mean(item.key, self.seen[item.owner])
+                raise UsageError(f"--set {shown(text)}: {item.owner} has no parameter {shown(item.key)}{hint}")
+            hint = did_you_mean(item.owner, self.seen)
+            raise UsageError(f"--set {shown(text)}: nothing in this matrix is called {shown(item.owner)}{hint}")

@@ -1,4 +1,4 @@
-"""What the evaluator watches of the undefended training, behind the defense's back: a matrix's ``probe`` entry."""
+"""A matrix's ``probe`` entry: facts that the evaluator records about the undefended training, unseen by the defense."""
 
 from __future__ import annotations
 
@@ -11,37 +11,44 @@ from benchbd.errors import UsageError
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Probe:
-    """Which facts about the undefended training go into a record's ``notes``. Part of a cell's identity where given."""
+    """Which facts about the undefended training go into a record's ``notes``.
+
+    A cell that has a probe includes it in its identity.
+    """
 
     losses: bool = True
-    """After each epoch: mean loss of clean and of poisoned samples (eval mode, no augmentation)."""
+    """Record the mean loss of clean and of poisoned samples after each epoch (eval mode, no augmentation)."""
     features: int | None = None
-    """Epoch after which penultimate features are taken, for a t-SNE picture; none where not given."""
+    """Epoch after which the penultimate features are recorded, for a t-SNE plot; None records none."""
     samples: int = 2000
-    """Training images in that picture, drawn at random."""
+    """Number of training images in that plot, sampled at random."""
 
     def __post_init__(self) -> None:
         if not self.losses and self.features is None:
-            raise UsageError("probe: asks for nothing; say losses: true, or features: 20, or leave it out")
+            raise UsageError("probe: records nothing; write losses: true or features: 20, or leave probe out")
         if self.features is not None and self.features < 1:
-            raise UsageError(f"probe: features is an epoch from 1 on, not {self.features}")
+            raise UsageError(f"probe: features must be an epoch of at least 1, not {self.features}")
         if self.samples < 10:
-            raise UsageError(f"probe: samples must be 10 or more, not {self.samples}")
+            raise UsageError(f"probe: samples must be at least 10, not {self.samples}")
 
     @classmethod
     def parse(cls, given: dict[str, Any], epochs: int) -> Probe:
-        """Make a probe from what a matrix says, for trainings of so many epochs.
+        """Build a probe from a matrix's ``probe`` mapping.
+
+        Args:
+            given: the mapping.
+            epochs: number of epochs of the undefended training.
 
         Raises:
-            UsageError: an unknown or ill-typed entry, or an epoch that never comes.
+            UsageError: an unknown or ill-typed entry, or an epoch after the last.
         """
-        made = cls(**params.resolve(cls, given, "probe"))
-        if made.features is not None and made.features > epochs:
+        probe = cls(**params.resolve(cls, given, "probe"))
+        if probe.features is not None and probe.features > epochs:
             raise UsageError(
-                f"probe: features after epoch {made.features}, but the recipe has {epochs}; "
-                "say --set probe.features=EPOCH for a short run"
+                f"probe: features after epoch {probe.features}, but the recipe has {epochs}; "
+                "use --set probe.features=EPOCH for a short run"
             )
-        return made
+        return probe
 
     def spec(self) -> dict[str, Any]:
         """Every entry, ready for JSON."""

@@ -1,4 +1,4 @@
-"""The matrices that come with benchbd: their names, texts and descriptions (read without a YAML parser)."""
+"""The matrices that ship with benchbd: names, texts and descriptions. No YAML parser is needed to read them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ _DESCRIPTION = re.compile(r"^description:[ \t]*(?:[>|][-+]?[ \t]*\n[ \t]+)?(.+)$
 
 
 def shipped() -> list[str]:
-    """Names of the matrices that come with benchbd."""
+    """Names of the shipped matrices, sorted."""
     return sorted(f.name[:-5] for f in resources.files("benchbd.matrices").iterdir() if f.name.endswith(".yaml"))
 
 
@@ -19,7 +19,7 @@ def text_of(name: str) -> str:
 
 
 def described() -> dict[str, str]:
-    """The first line of each shipped matrix's description, by name; listing has to be instant."""
+    """The first line of each shipped matrix's description, by name. No YAML is parsed, so listing is fast."""
     found = {}
     for name in shipped():
         match = _DESCRIPTION.search(text_of(name))

@@ -1,4 +1,4 @@
-"""From a plugin instance to the part of a cell's identity that it stands for."""
+"""Describe a plugin instance as a part of a cell's identity."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from benchbd.plugins.part import Part, _short
 
 
 def part_of(component: Component) -> Part:
-    """Describe a plugin instance; its text names only the parameters that differ from the defaults.
+    """The part for a plugin instance. Its text shows only the parameters that differ from their defaults.
 
     Raises:
-        UsageError: the plugin's own ``params`` raises, or returns what is not its parameters or no JSON.
+        UsageError: the plugin's own ``params`` raises, or returns something that is not its parameters or not JSON.
     """
     with registry.blame(component.kind, component.name):
         params = component.params()
         defaults = {f.name: f.default for f in dataclasses.fields(component)}
         if not isinstance(params, dict) or params.keys() != defaults.keys():
             raise TypeError(f"params() must return every parameter by name, not {shown(params)}")
-        usual = {k: list(v) if isinstance(v, tuple) else v for k, v in defaults.items()}
-        changed = [f"{k}={_short(v)}" for k, v in params.items() if v != usual[k]]
+        json_defaults = {k: list(v) if isinstance(v, tuple) else v for k, v in defaults.items()}
+        changed = [f"{k}={_short(v)}" for k, v in params.items() if v != json_defaults[k]]
         text = component.name + (f"({','.join(changed)})" if changed else "")
         part = Part(component.name, component.version, params, text)
-        _ = part.json  # it is remembered; what cannot be written is to be found while the plugin can be blamed
+        _ = part.json  # cached; computed here so that a value JSON cannot hold is blamed on the plugin
     return part

@@ -1,4 +1,4 @@
-"""A component on paper: its name, its version and its parameters."""
+"""A component as data: its name, its version and its parameters."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from benchbd.core.hashing import canonical
 
 @dataclasses.dataclass(frozen=True)
 class Part:
-    """One component of a cell: name, the plugin's version, every parameter, and its short text for people."""
+    """One component of a cell: the plugin's name and version, every parameter, and a short text for display."""
 
     name: str
     version: int
@@ -19,12 +19,12 @@ class Part:
     text: str
 
     def spec(self) -> dict[str, Any]:
-        """What of it counts for identity."""
+        """The fields that are part of a cell's identity."""
         return {"name": self.name, "version": self.version, "params": self.params}
 
     @functools.cached_property
     def json(self) -> str:
-        """The spec's canonical form; written once, since thousands of cells share a part."""
+        """The spec's canonical JSON. It is computed once, since thousands of cells share a part."""
         return canonical(self.spec())
 
 

@@ -1,9 +1,10 @@
-"""From a name to a plugin, found without importing anything.
+"""Find plugins by name without importing them.
 
-Three doors: the built-in folders, entry points (``benchbd.attacks`` and so on) of installed packages, and files named
-by ``--plugin`` or a matrix's ``plugins:``. Python files are read as text for classes under ``@attack("name", ...)`` and
-its siblings, so listing never runs plugin code; loading imports the one file that is wanted. A plugin that cannot be
-read or loaded is listed with its error and breaks nothing else.
+Plugins come from three sources: the built-in folders, entry points (``benchbd.attacks`` and so on) of installed
+packages, and files named by ``--plugin`` or by a matrix's ``plugins:``. The registry reads Python files as text and
+looks for classes decorated with ``@attack("name", ...)`` and the like, so listing never runs plugin code. Loading
+imports only the file of the requested plugin. A plugin that cannot be read or loaded is listed with its error and does
+not affect the others.
 """
 
 from __future__ import annotations
@@ -44,14 +45,14 @@ def _builtin() -> tuple[PluginEntry, ...]:
         for place in package.__path__:
             for file in sorted(Path(place).glob("*.py")):
                 if not file.name.startswith("_"):
-                    seen = scan(file, f"benchbd.{kind}.{file.stem}", f"{kind}/{file.name}")
-                    found += [e for e in seen if e.kind == kind or e.error]
+                    in_file = scan(file, f"benchbd.{kind}.{file.stem}", f"{kind}/{file.name}")
+                    found += [e for e in in_file if e.kind == kind or e.error]
     return tuple(found)
 
 
 @functools.cache
 def _installed() -> tuple[PluginEntry, ...]:
-    """Entry points of other packages: name and target are known without importing them."""
+    """The entry points of other packages, whose names and targets are known without an import."""
     from importlib.metadata import entry_points
 
     found = []
@@ -66,16 +67,16 @@ def _plugin_module(file: Path) -> str:
 
 
 def add_plugin_file(path: str, *, load: bool = True) -> None:
-    """Make the plugins in a Python file known.
+    """Register the plugins in a Python file.
 
     Args:
         path: the file.
-        load: import it at once, so that a file that raises is found now and not in a worker. Without, a file that
-            can't be read is kept, as an entry with an ``error``.
+        load: import the file at once, so that an import error shows up now and not in a worker. If False, a file that
+            cannot be read is registered as an entry with an ``error``.
 
     Raises:
-        UsageError: no such file, no plugin in it, a name that another plugin has, or importing it raised. The file is
-            not made known then.
+        UsageError: the file does not exist, defines no plugin, uses the name of another plugin, or raises on import.
+            The file is then not registered.
     """
     file = user_path(path, "plugin")
     if look(file, "plugin") != "file":
@@ -83,14 +84,14 @@ def add_plugin_file(path: str, *, load: bool = True) -> None:
     file = file.resolve()
     known = str(file) in _plugin_files
     if known and _plugin_module(file) in sys.modules:
-        return  # a worker asks again for every cell
+        return  # a worker registers it again for every cell
     found = scan(file, _plugin_module(file), str(file))
     broken = next((e.error for e in found if e.error), None)
     if broken and load:
-        raise UsageError(f"plugin {shown(path, 200)}: {broken}; mend the file or leave it out")
+        raise UsageError(f"plugin {shown(path, 200)}: {broken}; fix the file or leave it out")
     if not found:
-        marks = ", ".join(f"@{word}" for word in DECORATORS)
-        raise UsageError(f'plugin {shown(path, 200)}: no class under {marks} with a "name" in it')
+        decorators = ", ".join(f'@{word}("name")' for word in DECORATORS)
+        raise UsageError(f"plugin {shown(path, 200)}: defines no plugin; decorate a class with one of {decorators}")
     _plugin_files[str(file)] = None
     _by_name.cache_clear()
     if not load:
@@ -105,7 +106,7 @@ def add_plugin_file(path: str, *, load: bool = True) -> None:
 
 
 def forget_plugin_file(file: str) -> None:
-    """Undo :func:`add_plugin_file`: its names are unknown again."""
+    """Undo :func:`add_plugin_file` and forget the file's names."""
     _plugin_files.pop(file, None)
     sys.modules.pop(_plugin_module(Path(file)), None)
     for cache in (_by_name, _load, source_digest):
@@ -113,7 +114,7 @@ def forget_plugin_file(file: str) -> None:
 
 
 def plugin_files() -> list[str]:
-    """The plugin files made known so far, for handing on to worker processes."""
+    """The plugin files registered so far, to pass on to worker processes."""
     return list(_plugin_files)
 
 
@@ -126,10 +127,10 @@ def _by_name() -> dict[tuple[str, str], list[PluginEntry]]:
 
 
 def entries(kind: str | None = None) -> list[PluginEntry]:
-    """Everything known, sorted by name.
+    """All known plugins, sorted by kind and then by name.
 
-    What cannot be had is there with an ``error``: a file that can't be read (of no kind), an entry point that leads
-    nowhere, a name that two plugins claim (each names both places).
+    Unusable ones are included with an ``error``: a file that cannot be read (its ``kind`` is ''), an entry point
+    without a module, and a name that two plugins claim (each error names both places).
     """
     found = list(_builtin()) + list(_installed())
     for file in _plugin_files:
@@ -146,12 +147,13 @@ def entries(kind: str | None = None) -> list[PluginEntry]:
 
 
 def find(kind: str, name: str) -> PluginEntry:
-    """The entry of a name. Raises UsageError for an unknown name or one that two plugins claim."""
+    """The entry for a name. Raises UsageError for an unknown name or one that two plugins claim."""
     table = _by_name()
     found = table.get((kind, name), [])
     if not found:
         unread = [e for (k, _), group in table.items() if not k for e in group]
-        hint = f" ({len(unread)} plugin file cannot be read: {unread[0].origin}, {unread[0].error})" if unread else ""
+        files = f"{len(unread)} plugin file{'s' if len(unread) > 1 else ''}"
+        hint = f" ({files} cannot be read: {unread[0].origin}, {unread[0].error})" if unread else ""
         known = [n for k, n in table if k == kind]
         raise UsageError(f"no {kind[:-1]} is called {shown(name)}{did_you_mean(name, known)}{hint}")
     if len(found) > 1:
@@ -161,9 +163,10 @@ def find(kind: str, name: str) -> PluginEntry:
 
 @contextlib.contextmanager
 def blame(kind: str, name: str) -> Iterator[None]:
-    """Around a call of a plugin's own code: what it raises becomes a UsageError that names it. Ours pass through.
+    """Turn an exception from a plugin's own code into a UsageError that names the plugin.
 
-    SystemExit as well: it would end the whole command, without a word and with the plugin's exit code.
+    benchbd's own errors pass through. SystemExit is converted too: it would otherwise end the whole command silently,
+    with the plugin's exit code.
     """
     try:
         yield
@@ -217,34 +220,34 @@ def _load(entry: PluginEntry) -> type[Component]:
 
 
 def load(kind: str, name: str) -> type[Any]:
-    """The class behind a name. Raises UsageError where it is unknown, claimed twice or cannot be imported."""
+    """The class behind a name. Raises UsageError if the name is unknown or claimed twice, or the import fails."""
     return _load(find(kind, name))
 
 
 def make(kind: str, text: str, /, **given: Any) -> Any:
-    """An instance from ``name`` or ``name(a=1)``, with further parameters by keyword.
+    """Create an instance from ``name`` or ``name(a=1)``, with further parameters as keywords.
 
     Raises:
-        UsageError: an unknown name, a wrong parameter, a plugin whose own code raised, or a data set whose ``info``
-            is none.
-        Impossible: the plugin refuses its parameters.
+        UsageError: an unknown name, a wrong parameter, an exception in the plugin's own code, or an invalid ``info``
+            of a data set.
+        Impossible: the plugin rejects its parameters.
     """
     name, inline = parse_spec(text, kind[:-1])
     cls = load(kind, name)
     values = params.resolve(cls, {**inline, **given}, f"{kind[:-1]} {name!r}")
     with blame(kind, name):
-        made = cls(**values)
-        if isinstance(made, Dataset):
-            check_info(made)
-        return made
+        component = cls(**values)
+        if isinstance(component, Dataset):
+            check_info(component)
+        return component
 
 
 @functools.lru_cache(maxsize=1024)
 def source_digest(kind: str, name: str) -> str:
-    """A digest of the code of the plugin's file and of the helpers (``_name``) of its folder that this code imports.
+    """A digest of the code in the plugin's file and in the helpers (``_name``) that it imports from its folder.
 
-    Comments, docstrings, annotations and formatting do not count (:mod:`benchbd.plugins.source_digest`).
-    '' where there is no file.
+    Comments, docstrings, annotations and formatting do not affect it (:mod:`benchbd.plugins.source_digest`).
+    It is '' if the plugin has no file.
     """
     entry = find(kind, name)
     path = entry.file or getattr(sys.modules.get(entry.module), "__file__", None)
@@ -252,8 +255,8 @@ def source_digest(kind: str, name: str) -> str:
         return ""
     file = Path(path)
 
-    def read(beside: str) -> bytes | None:
-        other = file.with_name(beside)
-        return other.read_bytes() if other.is_file() else None
+    def read(name: str) -> bytes | None:
+        neighbor = file.with_name(name)
+        return neighbor.read_bytes() if neighbor.is_file() else None
 
     return code_digest(with_helpers(file.name, read))

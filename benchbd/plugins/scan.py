@@ -1,4 +1,4 @@
-"""Reading Python files as text for plugin classes, so that listing runs no plugin code."""
+"""Find plugin classes by reading Python files as text, so that listing runs no plugin code."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ DECORATORS = {"dataset": "datasets", "attack": "attacks", "defense": "defenses",
 
 
 class PluginEntry(NamedTuple):
-    """Where a plugin is to be found, and what can be told of it without importing it."""
+    """Where a plugin is defined, and the facts about it that are known without importing it."""
 
     kind: str
     name: str
@@ -29,7 +29,7 @@ class PluginEntry(NamedTuple):
 
 
 def describe_error(error: BaseException, file: str | None = None) -> str:
-    """An error of somebody's file in one line: its class, its text and, where it can be told, its line in the file."""
+    """An error in a user's file, as one line of text: its class, its message and, if known, its line in the file."""
     line = getattr(error, "lineno", None) if isinstance(error, SyntaxError) else None
     trace = error.__traceback__
     while trace is not None and not isinstance(error, SyntaxError):
@@ -40,7 +40,7 @@ def describe_error(error: BaseException, file: str | None = None) -> str:
 
 
 def scan(file: Path, module: str, origin: str) -> list[PluginEntry]:
-    """Entries for the decorated classes in one Python file; one entry with an ``error`` where it can't be read."""
+    """Entries for the decorated classes in one Python file, or one entry with an ``error`` if it cannot be read."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -49,8 +49,8 @@ def scan(file: Path, module: str, origin: str) -> list[PluginEntry]:
         return [PluginEntry("", file.stem, module, "", str(file), origin, None, "", describe_error(error))]
     found = []
     for node in tree.body:
-        for mark in node.decorator_list if isinstance(node, ast.ClassDef) else ():
-            kind, name, version = _mark(mark)
+        for decorator in node.decorator_list if isinstance(node, ast.ClassDef) else ():
+            kind, name, version = _read_decorator(decorator)
             if isinstance(node, ast.ClassDef) and kind and name is not None:
                 summary = (ast.get_docstring(node) or "").split("\n")[0]
                 place = f"{origin}:{node.lineno}"
@@ -58,15 +58,15 @@ def scan(file: Path, module: str, origin: str) -> list[PluginEntry]:
     return found
 
 
-def _mark(mark: ast.expr) -> tuple[str, str | None, int | None]:
-    """Kind, name and version that a decorator such as ``@attack("name", version=1)`` gives."""
-    if not isinstance(mark, ast.Call):
+def _read_decorator(decorator: ast.expr) -> tuple[str, str | None, int | None]:
+    """Kind, name and version in a decorator such as ``@attack("name", version=1)``; kind is '' for any other."""
+    if not isinstance(decorator, ast.Call):
         return "", None, None
-    word = mark.func.id if isinstance(mark.func, ast.Name) else getattr(mark.func, "attr", "")
-    said = {k.arg: k.value.value for k in mark.keywords if isinstance(k.value, ast.Constant)}
-    if mark.args and isinstance(mark.args[0], ast.Constant):
-        said["name"] = mark.args[0].value
-    name, version = said.get("name"), said.get("version")
+    word = decorator.func.id if isinstance(decorator.func, ast.Name) else getattr(decorator.func, "attr", "")
+    given = {k.arg: k.value.value for k in decorator.keywords if isinstance(k.value, ast.Constant)}
+    if decorator.args and isinstance(decorator.args[0], ast.Constant):
+        given["name"] = decorator.args[0].value
+    name, version = given.get("name"), given.get("version")
     return (
         DECORATORS.get(word, ""),
         name if isinstance(name, str) else None,
@@ -75,7 +75,7 @@ def _mark(mark: ast.expr) -> tuple[str, str | None, int | None]:
 
 
 def scan_installed(kind: str, name: str, target: str, package: str) -> PluginEntry:
-    """The entry of an entry point ``module:Class``, its file found and read without importing anything of it."""
+    """The plugin entry for an entry point ``module:Class``. Its file is found and read, but never imported."""
     module, _, attr = (part.strip() for part in target.partition(":"))
     origin = f"package {package} ({target})"
     entry = PluginEntry(kind, name, module, attr, None, origin, None, "", None)
@@ -83,23 +83,23 @@ def scan_installed(kind: str, name: str, target: str, package: str) -> PluginEnt
         return entry._replace(error=f"its entry point must be module:Class, not {target!r}")
     try:
         spec = _find(module)
-    except Exception as error:  # finders are other people's code
+    except Exception as error:  # finders are third-party code
         return entry._replace(error=describe_error(error))
     if spec is None:
         return entry._replace(error=f"ModuleNotFoundError: no module named {module!r}")
     if not spec.has_location or not spec.origin or not spec.origin.endswith(".py"):
         return entry
     entry = entry._replace(file=spec.origin)
-    for seen in scan(Path(spec.origin), module, origin):
-        if seen.error:
-            return entry._replace(error=seen.error)
-        if seen.attr == attr:
-            return entry._replace(version=seen.version, summary=seen.summary)
+    for scanned in scan(Path(spec.origin), module, origin):
+        if scanned.error:
+            return entry._replace(error=scanned.error)
+        if scanned.attr == attr:
+            return entry._replace(version=scanned.version, summary=scanned.summary)
     return entry
 
 
 def _find(module: str) -> importlib.machinery.ModuleSpec | None:
-    """Spec of a module, without importing its parents (as importlib.util.find_spec would)."""
+    """The spec of a module. Unlike importlib.util.find_spec, this does not import the module's parents."""
     top, *rest = module.split(".")
     spec = importlib.util.find_spec(top)
     name = top

@@ -1,14 +1,14 @@
-"""A digest of what Python code does, the same for every way to lay it out and to describe it.
+"""A digest of what Python code does, independent of its layout and its comments.
 
-The source is parsed. The digest is taken over a spelling of its syntax tree that is the same in every Python version.
-What no result can depend on is left out:
+The source is parsed, and its syntax tree is written in a canonical form that is the same in every Python version. The
+digest is the hash of that form. The form leaves out everything that cannot affect a result:
 
-- comments, formatting, docstrings (those of attributes too) and other constants that stand alone, ``pass``;
-- annotations. A class keeps which of its names are fields, since that makes a dataclass;
-- imports from ``__future__``, ``if TYPE_CHECKING:``, imports that bind a name which the code left over never uses;
-- a class's ``smoke`` attribute: under ``--smoke`` its values are parameters, which are part of a cell's identity;
-- the order of imports, and the module that a name of the harness comes from. The helper file (``_name``) that it comes
-  from counts.
+- comments, formatting, docstrings (also those of attributes), other constants that stand alone, and ``pass``;
+- annotations, except that a class keeps which of its names are fields, since these make a dataclass;
+- imports from ``__future__``, ``if TYPE_CHECKING:`` blocks, and imports of names that the remaining code never uses;
+- a class's ``smoke`` attribute, since ``--smoke`` turns its values into parameters, which a cell's identity includes;
+- the order of imports, and the module that a harness name comes from. If that module is a helper file (``_name``), the
+  helper's name stays.
 """
 
 from __future__ import annotations
@@ -25,35 +25,35 @@ from typing import Any
 __all__ = ["code_digest", "helper_names", "with_helpers"]
 
 HARNESS = "benchbd"
-"""The package whose modules may move without a change of the plugins that import from them."""
+"""The package whose modules may move without changing the digests of plugins that import from them."""
 
 _HELPER = re.compile(r"_[a-z]\w*")
 _PATH = re.compile(r"[\w.]+")
-_NO_FIELDS = re.compile(r"(?:\w+\.)*(ClassVar|InitVar|KW_ONLY)\b")
+_NOT_FIELDS = re.compile(r"(?:\w+\.)*(ClassVar|InitVar|KW_ONLY)\b")
 _UNREADABLE = (SyntaxError, ValueError, RecursionError, MemoryError)
 
-_LEFT_OUT = ("annotation", "ctx", "kind", "returns", "simple", "type_comment", "type_ignores")
-"""Fields of nodes: those about types, and those that the place or the text of a node tells."""
+_OMITTED_FIELDS = ("annotation", "ctx", "kind", "returns", "simple", "type_comment", "type_ignores")
+"""Node fields about types, and node fields that follow from a node's position or text."""
 _Import = (ast.Import, ast.ImportFrom)
 
 
 def code_digest(sources: Iterable[bytes]) -> str:
-    """sha256 over the code of some sources, one after the other.
+    """sha256 of the code of several sources, in order.
 
-    Of a source that does not parse (a fragment, say, or the syntax of a later Python) the bytes count.
+    A source that does not parse (a fragment, say, or a later Python's syntax) enters with its bytes.
     """
-    return hashlib.sha256(f"[{', '.join(_spelled(source) for source in sources)}]".encode()).hexdigest()
+    return hashlib.sha256(f"[{', '.join(_canonical(source) for source in sources)}]".encode()).hexdigest()
 
 
 @functools.lru_cache(maxsize=512)
 def helper_names(source: bytes) -> frozenset[str]:
-    """The underscore modules that code imports, or names in a string of its own, such as ``_grid``.
+    """The underscore modules, such as ``_grid``, that code imports or names in a string constant.
 
-    What is imported for the type checker alone is not among them. A helper whose names are never used is: importing it
-    runs it. A source that does not parse names every underscore word in it.
+    Imports for the type checker alone are excluded. A helper whose names are never used is included, since importing
+    it runs it. For a source that does not parse, every underscore word in it is included.
     """
     try:
-        tree = _parsed(source)
+        tree = _parse(source)
     except _UNREADABLE:
         return frozenset(word.decode() for word in re.findall(rb"\b(_[a-z]\w*)\b", source))
     words: set[str] = set()
@@ -67,37 +67,39 @@ def helper_names(source: bytes) -> frozenset[str]:
 
 
 def with_helpers(name: str, read: Callable[[str], bytes | None]) -> list[bytes]:
-    """A plugin's source, and by name those of the helpers in its folder that it, or one of these, imports.
+    """A plugin's source, followed by the sources of all helpers that it imports from its folder, directly or not.
 
     Args:
         name: the plugin's file name, such as ``badnets.py``.
-        read: gives the bytes of a file of that folder by its name, None where there is none.
+        read: returns the bytes of a file in that folder, or None if there is no such file.
+
+    Returns:
+        The plugin's source, then the helpers' in the order of their file names.
     """
-    first = read(name)
-    found = {name: first or b""}
-    waiting = [name]
-    while waiting:
-        for helper in sorted(helper_names(found[waiting.pop()])):
+    found = {name: read(name) or b""}
+    unvisited = [name]
+    while unvisited:
+        for helper in sorted(helper_names(found[unvisited.pop()])):
             file = f"{helper}.py"
-            text = None if file in found else read(file)
-            if text is not None:
-                found[file] = text
-                waiting.append(file)
+            source = None if file in found else read(file)
+            if source is not None:
+                found[file] = source
+                unvisited.append(file)
     return [found.pop(name), *(found[file] for file in sorted(found))]
 
 
-def _parsed(source: bytes) -> ast.Module:
+def _parse(source: bytes) -> ast.Module:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return ast.parse(source)
 
 
 @functools.lru_cache(maxsize=512)
-def _spelled(source: bytes) -> str:
-    """The code of one source as nested lists of text, in JSON."""
+def _canonical(source: bytes) -> str:
+    """The canonical form of one source: nested lists of text, as JSON."""
     try:
-        tree = _parsed(source)
-        return json.dumps(_Speller(_used(tree)).body(tree.body))
+        tree = _parse(source)
+        return json.dumps(_Canonicalizer(_used_names(tree)).body(tree.body))
     except _UNREADABLE:
         return json.dumps(["unreadable", hashlib.sha256(source).hexdigest()])
 
@@ -107,7 +109,7 @@ def _is_type_checking(test: ast.expr) -> bool:
 
 
 def _statements(body: Iterable[ast.stmt]) -> Iterator[ast.stmt]:
-    """Those that can matter: no constant on its own, no ``pass``, nothing for the type checker alone."""
+    """The statements that can affect a result: not lone constants, ``pass`` or code for the type checker alone."""
     for node in body:
         if isinstance(node, ast.If) and _is_type_checking(node.test):
             yield from _statements(node.orelse)
@@ -118,19 +120,19 @@ def _statements(body: Iterable[ast.stmt]) -> Iterator[ast.stmt]:
 
 
 def _target(node: ast.stmt) -> str:
-    """The one name that a statement assigns to, or ''."""
+    """The name that a statement assigns to, or '' if it does not assign to exactly one name."""
     targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
     return targets[0].id if len(targets) == 1 and isinstance(targets[0], ast.Name) else ""
 
 
 @functools.cache
-def _counting(fields: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(field for field in sorted(fields) if field not in _LEFT_OUT)
+def _kept_fields(fields: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(field for field in sorted(fields) if field not in _OMITTED_FIELDS)
 
 
-def _parts(node: ast.AST) -> Iterator[tuple[str, Any]]:
-    """The fields of a node that count and are not empty, by name: versions differ in their order and in empty ones."""
-    for field in _counting(node._fields):
+def _fields(node: ast.AST) -> Iterator[tuple[str, Any]]:
+    """The kept, non-empty fields of a node, sorted by name, since Python versions differ in order and in empty ones."""
+    for field in _kept_fields(node._fields):
         value = getattr(node, field, None)
         if isinstance(value, list) and value and all(isinstance(item, ast.stmt) for item in value):
             value = list(_statements(value))
@@ -139,17 +141,17 @@ def _parts(node: ast.AST) -> Iterator[tuple[str, Any]]:
 
 
 def _walk(node: ast.AST) -> Iterator[ast.AST]:
-    """A node and those below it that count, in no order."""
-    waiting = [node]
-    while waiting:
-        node = waiting.pop()
+    """A node and all kept nodes below it, in no particular order."""
+    unvisited = [node]
+    while unvisited:
+        node = unvisited.pop()
         yield node
-        for _, value in _parts(node):
-            waiting += [item for item in (value if isinstance(value, list) else [value]) if isinstance(item, ast.AST)]
+        for _, value in _fields(node):
+            unvisited += [item for item in (value if isinstance(value, list) else [value]) if isinstance(item, ast.AST)]
 
 
-def _used(tree: ast.Module) -> set[str]:
-    """The names that code uses, or exports in ``__all__``."""
+def _used_names(tree: ast.Module) -> set[str]:
+    """The names that code uses or exports in ``__all__``."""
     found = set()
     for node in _walk(tree):
         if isinstance(node, ast.Name):
@@ -159,22 +161,22 @@ def _used(tree: ast.Module) -> set[str]:
     return found
 
 
-def _plain(value: Any) -> list[str]:
-    """A constant with its type: 1, 1.0, True and "1" differ."""
+def _constant(value: Any) -> list[str]:
+    """A constant as its type and text, so that 1, 1.0, True and "1" differ."""
     if isinstance(value, bytes):
         text = value.hex()
     elif isinstance(value, int):
-        text = format(int(value), "x")  # decimal digits have a limit
+        text = format(int(value), "x")  # Python limits the length of decimal conversions
     else:
         text = value if isinstance(value, str) else repr(value)
     return [type(value).__name__, text]
 
 
-class _Speller:
-    """Spells a tree as nested lists.
+class _Canonicalizer:
+    """Converts a syntax tree to nested lists.
 
     Args:
-        used: the names that the code uses. Imports of others are left out.
+        used: the names that the code uses. Imports of other names are left out.
     """
 
     def __init__(self, used: set[str]) -> None:
@@ -182,7 +184,7 @@ class _Speller:
         self.in_class = False
 
     def body(self, body: Iterable[ast.stmt]) -> list[Any]:
-        """Statements in their order, with the imports among them first and sorted."""
+        """Statements in order, except that imports come first and are sorted."""
         imports, others = [], []
         for node in _statements(body):
             if isinstance(node, _Import):
@@ -190,14 +192,14 @@ class _Speller:
             elif self.in_class and _target(node) == "smoke":
                 continue
             elif isinstance(node, ast.AnnAssign) and not self.in_class:
-                if node.value is not None:  # else a declaration, which does nothing
+                if node.value is not None:  # without a value, it declares a type and does nothing
                     others.append(self.node(ast.Assign([node.target], node.value)))
             else:
                 others.append(self.node(node))
         return [["imports", *sorted(imports)], *others] if imports else others
 
     def imports(self, node: ast.Import | ast.ImportFrom) -> list[list[str]]:
-        """One entry for each name that an import binds and the code uses: from where, which, as what."""
+        """One ``[module, name, bound name]`` for each name that an import binds and the code uses."""
         found = []
         for alias in node.names:
             module, name, bound = "", alias.name, alias.asname or alias.name
@@ -216,36 +218,36 @@ class _Speller:
         return found
 
     def node(self, node: ast.AST) -> Any:
-        """A node: its class, and its fields by name."""
+        """A node as its class name, followed by its fields as ``[name, value]``."""
         if isinstance(node, ast.Constant):
-            return _plain(node.value)
+            return _constant(node.value)
         if isinstance(node, ast.JoinedStr):
             return self.joined(node)
-        spelled: list[Any] = [type(node).__name__]
+        form: list[Any] = [type(node).__name__]
         if isinstance(node, ast.AnnAssign):
-            spelled.append(_field_mark(node.annotation))
-        outside = self.in_class
+            form.append(_field_kind(node.annotation))
+        was_in_class = self.in_class
         if isinstance(node, (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
             self.in_class = isinstance(node, ast.ClassDef)
-        for field, value in _parts(node):
-            held = self.value(value)
-            if field != "format_spec" or held != ["str", ""]:
-                spelled.append([field, held])
-        self.in_class = outside
-        return spelled
+        for field, value in _fields(node):
+            value_form = self.value(value)
+            if field != "format_spec" or value_form != ["str", ""]:
+                form.append([field, value_form])
+        self.in_class = was_in_class
+        return form
 
     def value(self, value: Any) -> Any:
-        """What a field holds: a node, nodes, names, or a bare constant."""
+        """A field's value: a node, a list of nodes or names, or a bare constant."""
         if isinstance(value, ast.AST):
             return self.node(value)
         if not isinstance(value, list):
-            return _plain(value)
+            return _constant(value)
         if any(isinstance(item, ast.stmt) for item in value):
             return self.body(value)
         return [None if item is None else self.value(item) for item in value]
 
     def joined(self, node: ast.JoinedStr) -> Any:
-        """An f-string: its pieces of text joined, since versions cut them differently."""
+        """An f-string with adjacent pieces of text joined, since Python versions split them differently."""
         pieces: list[Any] = []
         for item in node.values:
             piece = self.node(item)
@@ -258,11 +260,11 @@ class _Speller:
         return pieces[0] if len(pieces) == 1 and pieces[0][0] == "str" else ["JoinedStr", *pieces]
 
 
-def _field_mark(annotation: ast.expr) -> str:
-    """What an annotation in a class makes of its name: a field, or the kind of thing that is none."""
+def _field_kind(annotation: ast.expr) -> str:
+    """``field`` for an annotation that makes its name a dataclass field, else ClassVar, InitVar or KW_ONLY."""
     node: ast.AST = annotation
     while isinstance(node, ast.Subscript):
         node = node.value
     text = node.value if isinstance(node, ast.Constant) else getattr(node, "attr", getattr(node, "id", ""))
-    found = _NO_FIELDS.match(text.strip()) if isinstance(text, str) else None
+    found = _NOT_FIELDS.match(text.strip()) if isinstance(text, str) else None
     return found[1] if found else "field"

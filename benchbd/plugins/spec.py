@@ -1,4 +1,4 @@
-"""How a component is written: ``name``, ``name(a=1, b='x')`` or, in YAML, ``{name: {a: 1}}``."""
+"""Parse the spec of a component: ``name``, ``name(a=1, b='x')`` or, in YAML, ``{name: {a: 1}}``."""
 
 from __future__ import annotations
 
@@ -13,48 +13,48 @@ _FORM = re.compile(r"\s*([A-Za-z0-9][A-Za-z0-9_.-]*)\s*(?:\((.*)\))?\s*", re.DOT
 MAX_LENGTH = 2000
 
 
-def parse_spec(given: Any, what: str) -> tuple[str, dict[str, Any]]:
-    """Split a spec into a name and parameters (lists not yet expanded).
+def parse_spec(given: Any, kind: str) -> tuple[str, dict[str, Any]]:
+    """Split a spec into a name and parameters, with lists not yet expanded.
 
     Args:
         given: text, or a mapping with one key.
-        what: ``attack``, ``defense``, ... for the message.
+        kind: ``attack``, ``defense``, ... for error messages.
 
     Raises:
-        UsageError: it is neither form, or its arguments are no literals.
+        UsageError: the spec has neither form, or an argument is not a literal.
     """
     inner: Any = {}
     if isinstance(given, dict):
         if len(given) != 1:
-            raise UsageError(f"{what}: {{name: {{parameters}}}} takes one name, found {len(given)}")
+            raise UsageError(f"{kind}: {{name: {{parameters}}}} takes one name, found {len(given)}")
         given, inner = next(iter(given.items()))
         inner = {} if inner is None else inner
         if not isinstance(given, str) or not isinstance(inner, dict):
-            raise UsageError(f"{what} {shown(given)}: parameters must be a mapping such as {{rate: 0.1}}")
+            raise UsageError(f"{kind} {shown(given)}: parameters must be a mapping such as {{rate: 0.1}}")
         for key in inner:
             if not isinstance(key, str):
-                raise UsageError(f"{what} {shown(given)}: parameter names are words, not {shown(key)}")
+                raise UsageError(f"{kind} {shown(given)}: parameter names must be text, not {shown(key)}")
     elif not isinstance(given, str):
-        raise UsageError(f"{what}: expected a name, found {shown(given)}")
+        raise UsageError(f"{kind}: expected a name, found {shown(given)}")
     if len(given) > MAX_LENGTH:
-        raise UsageError(f"{what}: a name of {len(given)} characters is no name")
+        raise UsageError(f"{kind}: a spec of {len(given):,} characters is too long (at most {MAX_LENGTH:,})")
     match = _FORM.fullmatch(given)
     if match is None:
-        raise UsageError(f"{what}: {shown(given)} is neither NAME nor NAME(parameter=value)")
+        raise UsageError(f"{kind}: {shown(given)} is neither NAME nor NAME(parameter=value)")
     name, arguments = match.group(1), match.group(2)
-    called = _arguments(name, arguments, what) if arguments else {}
+    in_brackets = _arguments(name, arguments, kind) if arguments else {}
     for key in inner:
-        if key in called:
-            raise UsageError(f"{what} {shown(name)}: {key!r} is given twice")
-    return name, {**called, **inner}
+        if key in in_brackets:
+            raise UsageError(f"{kind} {shown(name)}: {key!r} is given twice")
+    return name, {**in_brackets, **inner}
 
 
-def _arguments(name: str, text: str, what: str) -> dict[str, Any]:
+def _arguments(name: str, text: str, kind: str) -> dict[str, Any]:
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # an odd escape in a string is no second line of ours
+            warnings.simplefilter("ignore")  # an odd escape in a string must not print a warning line
             call = ast.parse(f"f({text})", mode="eval").body
-        # Whatever closes the bracket early, such as "a=1)(b=2", makes another tree than one plain call of f.
+        # Text that closes the bracket early, such as "a=1)(b=2", parses to something other than one plain call of f.
         if not (isinstance(call, ast.Call) and isinstance(call.func, ast.Name)) or call.args:
             raise ValueError("write parameter=value")
         found: dict[str, Any] = {}
@@ -64,5 +64,5 @@ def _arguments(name: str, text: str, what: str) -> dict[str, Any]:
             found[keyword.arg] = ast.literal_eval(keyword.value)
         return found
     except (SyntaxError, ValueError, RecursionError, MemoryError, TypeError) as error:
-        how = "write name=value, each once, with text in quotes"
-        raise UsageError(f"{what} {shown(name)}: cannot read the parameters {shown(text)}: {how}") from error
+        advice = "write name=value, each once, with text in quotes"
+        raise UsageError(f"{kind} {shown(name)}: cannot read the parameters {shown(text)}: {advice}") from error

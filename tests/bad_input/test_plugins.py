@@ -19,8 +19,11 @@ PLUGINS = {
     "raises": (MINE + "raise RuntimeError('no luck\\ntoday')\n", "RuntimeError: no luck today (line 7)"),
     "raises nothing said": (MINE + "raise RuntimeError\n", "RuntimeError (line 7)"),
     "has a syntax error": ("def broken(:\n", "SyntaxError: invalid syntax (line 1)"),
-    "defines nothing": ("x = 1\n", "no class under @dataset, @attack, @defense, @model"),
-    "is empty": ("", "no class under"),
+    "defines nothing": (
+        "x = 1\n",
+        'defines no plugin; decorate a class with one of @dataset("name"), @attack("name")',
+    ),
+    "is empty": ("", "defines no plugin"),
     "leaves": (MINE + "raise SystemExit(0)\n", "SystemExit: 0"),
     "misses a package": ("import not_there\n" + MINE, "ModuleNotFoundError: No module named 'not_there'"),
     "takes a built-in name": (MINE.replace("NAME", "blend"), "attack 'blend' is defined twice, in attacks/blend.py:"),

@@ -86,5 +86,5 @@ def test_replaced_labels_make_another_set_and_leave_the_first_alone():
 def test_sets_of_other_types_are_refused(what):
     images, labels = torch.zeros(4, 3, 8, 8, dtype=torch.uint8), torch.zeros(4, dtype=torch.int64)
     given = {"images": (images.float(), labels), "labels": (images, labels.int()), "lengths": (images, labels[:3])}
-    with pytest.raises(UsageError, match="takes images uint8"):
+    with pytest.raises(UsageError, match="needs images uint8"):
         TrainSet(*given[what], "ab" * 32)

@@ -243,11 +243,11 @@ def test_a_matrix_asks_at_the_top_in_a_block_and_on_the_command_line():
 @pytest.mark.parametrize(
     ("probe", "said"),
     [
-        ({"features": 20}, r"probe: features after epoch 20, but the recipe has 15; say --set probe.features=EPOCH"),
-        ({"features": 0}, "an epoch from 1 on, not 0"),
-        ({"losses": False}, "asks for nothing"),
+        ({"features": 20}, r"probe: features after epoch 20, but the recipe has 15; use --set probe.features=EPOCH"),
+        ({"features": 0}, "an epoch of at least 1, not 0"),
+        ({"losses": False}, "records nothing"),
         ({"feature": 3}, "did you mean"),
-        ({"samples": 3}, "10 or more, not 3"),
+        ({"samples": 3}, "at least 10, not 3"),
         ({"losses": "each"}, "losses"),
         ([1], r"probe must be a mapping such as \{losses: true\}"),
     ],

@@ -257,7 +257,7 @@ def test_a_cell_of_unknown_plugins_is_refused_without_a_record(tmp_path):
         execute(data, output=tmp_path)
     data = cell().to_json()
     data["spec"]["attack"]["version"] = 99
-    with pytest.raises(UsageError, match="version 1 here, the cell wants 99"):
+    with pytest.raises(UsageError, match="version 1 here, but the cell needs version 99"):
         execute(data, output=tmp_path)
     assert list(tmp_path.iterdir()) == []
 

@@ -130,14 +130,14 @@ def test_filters(filters: list[str], excludes: list[str], count: int) -> None:
         (["=x"], [], "write key=glob"),
         (["attack=none,"], [], "write key=glob"),
         (["defence=x"], [], "unknown key 'defence'; did you mean 'defense'?"),
-        (["defense=toy-defence"], [], "no cell is left, none has defense 'toy-defence'; did you mean 'toy-defense'?"),
-        (["attack!=nnone"], [], "no cell here has attack 'nnone'; did you mean 'none'?"),
-        ([], ["defense=toy-defence"], "--exclude 'defense=toy-defence': no cell here has"),
+        (["defense=toy-defence"], [], "no cell has defense 'toy-defence'; did you mean 'toy-defense'?"),
+        (["attack!=nnone"], [], "no cell has attack 'nnone'; did you mean 'none'?"),
+        ([], ["defense=toy-defence"], "--exclude 'defense=toy-defence': no cell has"),
         (["seed=7"], [], "known: 0"),
         (["attack=none,attack=toy-attack"], [], "no cell is left after"),
         ([], ["dataset=toy*"], "no cell is left after"),
-        (["label=" + "*a" * 3000], [], "none has label"),
-        (["defense=[z-a]"], [], "none has defense"),
+        (["label=" + "*a" * 3000], [], "no cell has label"),
+        (["defense=[z-a]"], [], "no cell has defense"),
     ],
 )
 def test_filters_with_a_typo(filters: list[str], excludes: list[str], words: str) -> None:
@@ -151,5 +151,5 @@ def test_filters_narrow_what_is_skipped_too() -> None:
     found = plan(BASE.replace("toy-attack]", "toy-clean(rate=0.2)]"))
     assert (len(found.cells), len(found.skipped)) == (2, 2)
     assert matrix.narrow(found, ["attack=none"]).skipped == ()
-    with pytest.raises(UsageError, match=r"no cell is left.*what fits is skipped, 20 images to poison"):
+    with pytest.raises(UsageError, match=r"no cell is left.*every matching cell is skipped, 20 images to poison"):
         matrix.narrow(found, ["attack=toy-clean"])

@@ -150,12 +150,12 @@ def test_excludes_skip_with_their_reason() -> None:
         ("{attack: none}", "needs a reason"),
         ("{attack: none, reason: ''}", "needs a reason"),
         ("{attack: none, reason: [x]}", "needs a reason"),
-        ("{reason: everything}", "names nothing"),
+        ("{reason: everything}", "needs at least one of dataset, model"),
         ("{atack: none, reason: x}", "unknown key 'atack'; did you mean 'attack'?"),
         ("{attack: {a: 1}, reason: x}", "attack must be a name"),
         ("{attack: [], reason: x}", "attack must be a name"),
-        ("{attack: toy-atack, reason: x}", "fits no cell; is there a typo in it?"),
-        ("none", "an exclude rule is a mapping"),
+        ("{attack: toy-atack, reason: x}", "matches no cell; is there a typo in it?"),
+        ("none", "an exclude rule must be a mapping"),
     ],
 )
 def test_excludes_that_are_refused(rule: str, words: str) -> None:
@@ -179,7 +179,7 @@ def test_a_matrix_names_plugin_files_beside_it(tmp_path: Path, plugin_file: Call
     with pytest.raises(UsageError, match=r"plugin .*missing.py.*: no such file"):
         matrix.load(str(file))
     file.write_text("plugins: [{a: 1}]\n" + BASE)
-    with pytest.raises(UsageError, match="plugins are files"):
+    with pytest.raises(UsageError, match="plugins must be file paths"):
         matrix.load(str(file))
 
 

@@ -208,7 +208,7 @@ def test_a_plugin_file_is_a_door(plugin_file: Callable[..., Path]) -> None:
 
 def test_the_name_may_be_given_as_a_keyword_and_the_decorator_by_its_module(plugin_file: Callable[..., Path]) -> None:
     text = """
-    from benchbd.plugins import contract as c
+    import benchbd as c
 
     @c.defense(version=1, name="by-keyword")
     class Mine(c.Defense):
@@ -225,8 +225,8 @@ def test_the_name_may_be_given_as_a_keyword_and_the_decorator_by_its_module(plug
         (PLAIN + "1 / 0\n", "ZeroDivisionError: division by zero (line 13)"),
         (PLAIN + "import a_module_that_is_not_there\n", "ModuleNotFoundError"),
         (PLAIN + "import sys\nsys.exit(0)\n", "SystemExit: 0"),
-        ("x = 1\n", "no class under @dataset, @attack, @defense, @model"),
-        ("class Mine(Attack):\n    pass\n", "no class under"),
+        ("x = 1\n", 'defines no plugin; decorate a class with one of @dataset("name"), @attack("name")'),
+        ("class Mine(Attack):\n    pass\n", "defines no plugin"),
         (PLAIN.replace("(Attack)", "(Defense)"), "needs a subclass of Attack"),
         (PLAIN.replace("(Attack)", ""), "needs a subclass of Attack"),
         (PLAIN.replace("version=4", "version=0"), "version must be 1 or more"),

@@ -107,7 +107,7 @@ def test_run_is_idempotent(cli: Cli, tmp_path: Path, capfd: pytest.CaptureFixtur
         (("--jobs", "1000000000"), "--jobs 1000000000: at most "),
         (("--gpus", "x"), "--gpus must be numbers"),
         (("--device", "cpu", "--gpus", "0"), "contradict"),
-        (("--filter", "defense=lfd"), "--filter 'defense=lfd': no cell is left"),
+        (("--filter", "defense=lfd"), "--filter 'defense=lfd': no cell has"),
     ],
 )
 def test_bad_flags_get_one_line(
