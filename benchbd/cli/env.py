@@ -7,7 +7,6 @@ import os
 from typing import Any
 
 from benchbd.cli.common import columns, write, write_json
-from benchbd.core.devices import compute_device
 
 
 def register(verbs: Any) -> None:
@@ -23,6 +22,7 @@ def run(args: argparse.Namespace) -> int:
 
     from benchbd import engine
     from benchbd.core import environment
+    from benchbd.core.devices import compute_device
 
     device = compute_device("auto")
     facts = environment.describe(device, engine.choose_precision(device).name)

@@ -7,7 +7,6 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from benchbd.cli.common import add_matrix_arguments, load_plan, output_folder, write
-from benchbd.core.devices import compute_device
 from benchbd.errors import BenchbdError, one_line
 
 if TYPE_CHECKING:
@@ -31,6 +30,7 @@ def _warned(event: Event) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Prepare every row once. A row that can't be prepared costs itself alone."""
+    from benchbd.core.devices import compute_device
     from benchbd.core.paths import data_folder
     from benchbd.pipeline.poison import Poisoner
     from benchbd.storage.artifacts import Store

@@ -13,8 +13,6 @@ from benchbd.cli.common import (
     output_folder,
     write,
 )
-from benchbd.core.devices import compute_device
-from benchbd.core.events import terminal_line
 from benchbd.errors import Diverged, Impossible, UsageError, one_line
 
 if TYPE_CHECKING:
@@ -91,6 +89,8 @@ def _wanted(given: list[str], everything: bool) -> list[str]:
 
 def _teller() -> Listener:
     """Writes what happens to standard error as it happens, never the same line twice running."""
+    from benchbd.core.events import terminal_line
+
     told = ""
 
     def tell(event: Event) -> None:
@@ -114,6 +114,7 @@ def run(args: argparse.Namespace) -> int:
     if count < 1 or not args.amplify > 0:
         raise UsageError("preview: --images must be 1 or more, --amplify above 0")
 
+    from benchbd.core.devices import compute_device
     from benchbd.core.paths import data_folder
     from benchbd.core.recipe import Recipe
     from benchbd.pipeline.preview import Shown, draw_sheet, poisoner_for, show

@@ -7,7 +7,6 @@ from typing import Any
 
 from benchbd.cli.common import add_output, columns, find_record, output_folder, write, write_json
 from benchbd.errors import one_line
-from benchbd.storage.record_schema import METRICS
 
 
 def register(verbs: Any) -> None:
@@ -39,6 +38,8 @@ def _pairs(facts: dict[str, Any]) -> str:
 
 
 def _rows(record: dict[str, Any]) -> list[tuple[str, str]]:
+    from benchbd.storage.record_schema import METRICS
+
     rows = [
         ("cell", f"{record['label']} ({record['id']})"),
         ("status", record["status"] + (f": {record['error']}" if record["error"] else "")),

@@ -144,7 +144,9 @@ def test_a_bad_record_is_named(ran, capsys):
     path = next((ran / "out" / "records").iterdir())
     record = json.loads(path.read_text())
     path.write_text(json.dumps(record | {"seed": 77}))
-    assert main(["leaderboard", "--output", "out"]) == 0
+    code, _, error = out(capsys, "leaderboard", "--output", "out")
+    assert code == 2
+    assert f"{path.name}: seed is 77, but its spec says" in error
     record["spec"]["seed"] = 77
     path.write_text(json.dumps(record))
     code, _, error = out(capsys, "leaderboard", "--output", "out")

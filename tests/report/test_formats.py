@@ -165,7 +165,13 @@ def test_ten_thousand_records_in_two_seconds(make_record, tmp_path):
         spec = template["spec"] | {"seed": i % 5, "attack": {"name": f"a{i // 5 % 40}", "version": 1, "params": {}}}
         spec |= {"defense": {"name": f"d{i // 200 % 10}", "version": 1, "params": {}}}
         spec |= {"recipe": template["recipe"] | {"epochs": 1 + i // 2000}}
-        fields = {"seed": spec["seed"], "attack": spec["attack"]["name"], "defense": spec["defense"]["name"]}
+        params = template["params"] | {"attack": {}, "defense": {}}
+        fields = {
+            "seed": spec["seed"],
+            "params": params,
+            "attack": spec["attack"]["name"],
+            "defense": spec["defense"]["name"],
+        }
         found.append(
             template | fields | {"spec": spec, "recipe": spec["recipe"], "id": identity(spec), "ca": i / 20_000}
         )
