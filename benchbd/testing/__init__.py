@@ -1,4 +1,4 @@
-"""The contract that every plugin keeps, as checks to run: ``testing.check("defenses", "mine")``."""
+"""The contract tests for plugins: ``testing.check("defenses", "mine")`` runs them."""
 
 from benchbd.testing.checker import LIMIT, check, faults, names
 from benchbd.testing.plugin_under_test import PluginUnderTest, cell, register
