@@ -42,11 +42,11 @@ def test_the_matrix_that_new_writes_runs(inside, capsys):
 @pytest.mark.parametrize(
     ("words", "line"),
     [
-        (["defense", "lfd"], "there is defense 'lfd' already"),
-        (["defense", "My Defense"], "a name is small letters"),
-        (["defense", "../x"], "a name is small letters"),
-        (["defense", "numpy"], "would hide what Python calls numpy"),
-        (["attack", "class"], "would hide what Python calls class"),
+        (["defense", "lfd"], "defense 'lfd' already exists"),
+        (["defense", "My Defense"], "a name has lower-case letters"),
+        (["defense", "../x"], "a name has lower-case letters"),
+        (["defense", "numpy"], "would hide the Python module or keyword numpy"),
+        (["attack", "class"], "would hide the Python module or keyword class"),
         (["attack", "mine", "--into", "nowhere"], "no such folder"),
         (["thing", "mine"], "invalid choice"),
     ],
@@ -117,7 +117,7 @@ def test_check_takes_parameters_and_says_when_all_is_well(inside, capsys):
 @pytest.mark.parametrize(
     ("words", "line"),
     [
-        ([], "name a plugin"),
+        ([], "give a plugin"),
         (["lgd"], "did you mean 'lfd'?"),
         (["lfd(alhpa=1)"], "alhpa"),
         (["lfd", "--limit", "soon"], "--limit must be a time"),
@@ -170,11 +170,11 @@ REACHES = {
     "imports benchbd.datasets.digits": "from benchbd.datasets.digits import Digits",
     "uses benchbd.storage.artifacts": "import benchbd; benchbd.storage.artifacts",
     "reaches into the lab (_truth)": "lab._truth if False else None",
-    "looks at what the harness holds (sys._getframe)": "import sys; sys._getframe",
-    "looks at what the harness holds (gc.get_objects)": "import gc; gc.get_objects",
+    "looks at the harness's own state (sys._getframe)": "import sys; sys._getframe",
+    "looks at the harness's own state (gc.get_objects)": "import gc; gc.get_objects",
     "makes a data set": "from benchbd import registry; registry.make('datasets', 'digits') if False else None",
     "helper.py line 1 imports benchbd.pipeline.evaluate": "if False: from . import helper",
-    "needs names 'clean', but lab.clean is never looked at": "pass",
+    "needs names 'clean', but lab.clean is never used": "pass",
 }
 DEFENSE = '''
 @defense("mine", version=1)

@@ -177,7 +177,9 @@ DATASETS = {
     },
     "reads_as_declared: target 4 is not one of its 4": {"info": "4, 8, 8, 4, None, 4"},
     "reads_as_declared: there are 2 class names": {"extra": "class_names = ('a', 'b')"},
-    "reads_as_declared: normalisation is in [0, 1]": {"extra": "normalisation = Normalisation((0, 0, 0), (50, 50, 50))"},
+    "reads_as_declared: normalisation is in [0, 1]": {
+        "extra": "normalisation = Normalisation((0, 0, 0), (50, 50, 50))"
+    },
 }
 
 

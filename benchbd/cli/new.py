@@ -84,7 +84,9 @@ def _stem(kind: str, name: str) -> str:
     stem = re.sub(r"[-.]", "_", name)
     # Tests in the same folder would import the new file instead of the module of that name.
     if keyword.iskeyword(stem) or find_spec(stem) is not None:
-        raise UsageError(f"new: {stem}.py would hide Python's own {stem}; choose another name, such as my-{name}")
+        raise UsageError(
+            f"new: {stem}.py would hide the Python module or keyword {stem}; choose another name, such as my-{name}"
+        )
     return stem
 
 

@@ -61,11 +61,11 @@ def _reaches(tree: ast.Module) -> Iterator[tuple[int, str]]:
             if module.startswith("benchbd.") and any(f"{module}.".startswith(f"{hidden}.") for hidden in FORBIDDEN):
                 yield line, f"imports {module}, which is behind the information barrier"
                 break
+        if isinstance(node, ast.Attribute) and (dotted := ast.unparse(node)) in FORBIDDEN:
+            yield line, f"uses {dotted}, which is behind the information barrier"
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
             base, name = node.value.id, node.attr
-            if f"{base}.{name}" in FORBIDDEN:
-                yield line, f"uses {base}.{name}, which is behind the information barrier"
-            elif base in labs and name.startswith("_") and not name.startswith("__"):
+            if base in labs and name.startswith("_") and not name.startswith("__"):
                 yield line, f"reaches into the lab ({name})"
             elif base in AROUND and (AROUND[base] is None or name in (AROUND[base] or ())):
                 yield line, f"looks at the harness's own state ({base}.{name})"

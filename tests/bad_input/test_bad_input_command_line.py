@@ -57,7 +57,7 @@ from benchbd.plan import matrix
             for flag in ("--gpus", "--shard", "--timeout", "--budget", "--data", "--output", "--executor-config")
         ),
         *((["run", "good.yaml", flag, ""], "") for flag in ("--filter", "--exclude", "--set", "--seeds", "--plugin")),
-        (["run", "good.yaml", "--executor-config", "{a: 1}"], "is for slurm and ray alone, not for --executor local"),
+        (["run", "good.yaml", "--executor-config", "{a: 1}"], "is only for slurm and ray, not for --executor local"),
         (["run", "good.yaml", "--executor", "inline", "--executor-config", "{}"], "not for --executor inline"),
         (["run", "good.yaml", "--jobs", "1000000000"], "--jobs 1000000000: at most "),
         (["run", "good.yaml", "--jobs", "9" * 400], "99...: at most "),
