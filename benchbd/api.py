@@ -1,6 +1,6 @@
 """benchbd from Python: run a matrix, and read results as a tidy table.
 
-Nothing heavy is imported before one of the two is called.
+Heavy packages are imported only when one of the two functions is called.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ if TYPE_CHECKING:
     from benchbd.run.display.base import Display
 
 KEYS = ("id", "matrix", "dataset", "model", "attack", "defense", "seed", "status", "error", "ca", "asr", "ra")
-"""First columns of a table, fields of a record as they are."""
+"""First columns of a table: fields of a record, unchanged."""
 NESTED = {
     "detection": ("auroc", "precision", "recall"),
     "poison": ("count", "share_of_set", "share_of_target_class"),
     "time": ("total", "own"),
     "env": ("device", "precision"),
 }
-"""Columns such as ``poison.count``, from inside a record's fields."""
+"""Columns such as ``poison.count``: values nested in a field of a record."""
 LAST = ("control", "epochs_trained", "peak_memory_bytes")
 
 
@@ -50,25 +50,25 @@ def run_matrix(
     """Run every cell of a matrix that has no result yet, as ``benchbd run`` does.
 
     Args:
-        matrix: a YAML file, a shipped name, or what such a file says as a mapping.
-        output: results folder; what is done there is skipped.
-        data: folder of the data sets; ``BENCHBD_DATA`` or the user's cache where not given.
-        plugins: files with plugins of your own.
-        seeds: instead of the matrix's.
-        sets: settings to change, by the names of ``--set``: ``{"epochs": 2, "lfd.alpha": 0.2}``.
-        filters: only cells that match: ``["defense=lfd*"]``.
-        exclude: without cells that match.
+        matrix: a YAML file, the name of a shipped matrix, or a mapping with the content of such a file.
+        output: results folder; cells that already have a result there are skipped.
+        data: folder with the data sets (default: ``BENCHBD_DATA``, then the user's cache).
+        plugins: Python files with your own plugins.
+        seeds: seeds to run instead of the matrix's.
+        sets: settings to change, named as for ``--set``: ``{"epochs": 2, "lfd.alpha": 0.2}``.
+        filters: run only cells that match: ``["defense=lfd*"]``.
+        exclude: leave out cells that match.
         smoke: shrink every cell to seconds.
-        rerun: run these again as well.
-        display: how to tell what is going on, on standard error.
+        rerun: also rerun these cells.
+        display: how to show progress on standard error.
         **settings: fields of :class:`benchbd.run.RunSettings` (``executor``, ``device``, ``jobs``, ``timeout`` in
             seconds, ...).
 
     Returns:
-        One row a cell, those included that failed or cannot exist; see :func:`load_results`.
+        One row per cell, including cells that failed or cannot exist; see :func:`load_results`.
 
     Raises:
-        UsageError: anything in what was given is wrong.
+        UsageError: an argument is invalid, or a file that it names.
     """
     from benchbd.plugins import registry
     from benchbd.run import RunSettings, run_cells
@@ -82,10 +82,10 @@ def run_matrix(
     folder = Path(output).expanduser().resolve()
     known = {field.name for field in dataclasses.fields(RunSettings)} - {"output", "data_root", "plugins", "stale"}
     if unknown := sorted(settings.keys() - known):
-        raise UsageError(f"run_matrix: no setting is called {unknown[0]!r}; known: {', '.join(sorted(known))}")
+        raise UsageError(f"run_matrix: unknown setting {unknown[0]!r}; known: {', '.join(sorted(known))}")
     root = None if data is None else str(Path(data).expanduser().resolve())
     with data_given(root):
-        plan = _planned(matrix, sets or {}, seeds, smoke, filters, exclude)
+        plan = _load_plan(matrix, sets or {}, seeds, smoke, filters, exclude)
         chosen = RunSettings(
             output=folder,
             data_root=root,
@@ -101,19 +101,19 @@ def run_matrix(
 
 
 def load_results(place: str | os.PathLike[str] = "benchbd-out") -> pd.DataFrame:
-    """Read results as a tidy table: one row a cell, one column a variable.
+    """Read results as a tidy table: one row per cell, one column per variable.
 
     Args:
-        place: a results folder, or a ``results.jsonl``.
+        place: a results folder, or a ``results.jsonl`` file.
 
     Returns:
-        A frame with the columns of ``KEYS`` (``ca``, ``asr`` and ``ra`` are fractions; ``asr`` and ``ra`` missing where
-        there is no attack), then ``detection.auroc`` and the like, ``poison.count``, ``time.total`` in seconds, and one
-        column for every parameter: ``attack.rate``, ``defense.alpha``, ``recipe.epochs``. Missing where a cell has no
-        such thing. Lists are tuples.
+        A frame with the columns of ``KEYS``, then ``detection.auroc`` and the like, ``poison.count``, ``time.total`` in
+        seconds, and one column for every parameter: ``attack.rate``, ``defense.alpha``, ``recipe.epochs``. ``ca``,
+        ``asr`` and ``ra`` are fractions; ``asr`` and ``ra`` are missing without an attack. Other values are missing if
+        they do not apply to a cell. Lists become tuples.
 
     Raises:
-        UsageError: nothing there, or a record that is wrong.
+        UsageError: there are no results, or a record is invalid.
     """
     from benchbd.plan.cell import identity
     from benchbd.storage import results_file
@@ -121,7 +121,7 @@ def load_results(place: str | os.PathLike[str] = "benchbd-out") -> pd.DataFrame:
     return _table(results_file.load(place, identity))
 
 
-def _planned(
+def _load_plan(
     matrix: str | os.PathLike[str] | Mapping[str, Any],
     sets: Mapping[str, Any],
     seeds: Sequence[int] | None,
@@ -129,19 +129,21 @@ def _planned(
     filters: Sequence[str],
     exclude: Sequence[str],
 ) -> Plan:
-    """The plan of what was given."""
+    """Resolve a matrix with its settings and seeds, and apply the filters."""
     import json
 
     from benchbd.plan import matrix as matrices
 
-    # JSON is YAML, so mappings and settings pass through the same checks as files and flags.
+    # JSON is valid YAML, so mappings and settings pass the same checks as files and flags.
     changes = [f"{key}={value if isinstance(value, str) else json.dumps(value)}" for key, value in sets.items()]
     chosen = None if seeds is None else list(seeds)
     if isinstance(matrix, Mapping):
         try:
             text = json.dumps(matrix)
         except (TypeError, ValueError) as error:
-            raise UsageError(f"run_matrix: a matrix holds text, numbers, lists and mappings ({error})") from error
+            raise UsageError(
+                f"run_matrix: a matrix may hold only text, numbers, lists and mappings ({error})"
+            ) from error
         plan = matrices.resolve(matrices.parse(text, "given"), "given", sets=changes, seeds=chosen, smoke=smoke)
     else:
         plan = matrices.load(os.fspath(matrix), sets=changes, seeds=chosen, smoke=smoke)

@@ -1,4 +1,4 @@
-"""The errors a user may see: each says what, where and what to do, in one line."""
+"""The errors a user may see. Each message says in one line what is wrong, where, and what to do."""
 
 from __future__ import annotations
 
@@ -7,35 +7,35 @@ from collections.abc import Iterable
 from typing import Any
 
 LONGEST = 1000
-"""Characters of an error message at most."""
+"""Maximum length of an error message, in characters."""
 
 
 class BenchbdError(Exception):
-    """Base of every error shown without a traceback."""
+    """Base class of the errors that are shown without a traceback."""
 
     exit_code = 1
 
 
 class UsageError(BenchbdError):
-    """Bad input: a name, a parameter, a file. The command line exits with 2."""
+    """Bad input: a name, a parameter or a file. The command line exits with code 2."""
 
     exit_code = 2
 
 
 class Impossible(BenchbdError):
-    """A cell that cannot exist (a budget larger than a class, a model for another size). Planned as ``skipped``."""
+    """A cell that cannot exist, such as one with a budget larger than a class. Planned as ``skipped``."""
 
 
 class Diverged(BenchbdError):
-    """A training whose loss stopped being finite or exploded; the cell ends as ``diverged``."""
+    """A training whose loss exploded or became non-finite; the cell ends as ``diverged``."""
 
 
 class CorruptArtifact(BenchbdError):
-    """A stored file whose bytes no longer have the sha256 written beside them."""
+    """A stored file whose bytes no longer match the sha256 stored with them."""
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """Return ``; did you mean 'x'?`` for the nearest known word, else the sorted list of what is known."""
+    """Return ``; did you mean 'x'?`` for the nearest known word, else the sorted known words."""
     names = sorted(set(known))
     near = difflib.get_close_matches(word[:200], names, n=1, cutoff=0.6)
     if near:
@@ -44,16 +44,16 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 
 
 def shown(value: Any, limit: int = 60) -> str:
-    """A value as a message quotes it: its repr, cut, in one line, without control characters. Never raises."""
+    """Quote a value for a message: its repr in one line, cut to about ``limit`` characters. Never raises."""
     try:
         text = repr(value[: 2 * limit] if isinstance(value, str) else value)
-    except (ValueError, RecursionError):  # Python prints no number of more than 4,300 digits
+    except (ValueError, RecursionError):  # Python refuses to print a number of more than 4,300 digits
         return f"a {type(value).__name__} too large to print"
     return one_line(text if len(text) <= limit else text[: limit - 3] + "...")
 
 
 def one_line(error: object) -> str:
-    """The text of an error as one line that a terminal can be trusted with."""
+    """The text of an error as one line, cut to ``LONGEST``, with control characters escaped."""
     text = " ".join(str(error).split())
     text = "".join(c if c.isprintable() else repr(c)[1:-1] for c in text[: LONGEST + 1])
     return text if len(text) <= LONGEST else text[: LONGEST - 3] + "..."

@@ -1,8 +1,8 @@
-"""Image files decoded once: uint8 arrays in the cache folder, mapped into memory, shared by all processes.
+"""Decodes image files once: uint8 arrays in the cache folder, mapped into memory and shared by all processes.
 
-Guarantees: an array is there whole or not at all (temporary folder, renamed); its bytes are checked against a sha256 on
-every load and built again where they differ; it is found under a hash of the files' names, sizes and dates, so changed
-files are decoded anew. Nothing is pickled. The folder may be deleted at any time.
+Guarantees: an array is complete or absent (it is written to a temporary folder, which is then renamed). Every load
+checks its bytes against a sha256 and rebuilds it if they differ. Its key is a hash of file names, sizes and dates, so
+changed files are decoded again. Nothing is pickled. The folder may be deleted at any time.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ if TYPE_CHECKING:
 FORMAT = 1
 """Part of every key: raise it when decoding or resizing changes."""
 CHUNK = 512
-"""Images decoded before they are written."""
+"""Images decoded at a time, before they are written."""
 
 
 class Source(NamedTuple):
-    """One part of a data set as files.
+    """The image files of one split of a data set.
 
     Attributes:
-        dataset: its name, for messages and the cache folder's name.
-        folder: what the files' names are relative to.
-        files: the images, in order.
-        size: height and width in pixels to bring them to.
-        crop: shrink the shorter side to ``size`` and cut out the centre; otherwise the whole frame is resized.
+        dataset: name of the data set, for messages and for the name of the cache folder.
+        folder: folder that the file names are relative to.
+        files: file names, in order.
+        size: height and width of the decoded images in pixels.
+        crop: resize the shorter side to ``size`` and crop the centre; otherwise resize the whole image.
     """
 
     dataset: str
@@ -49,13 +49,13 @@ class Source(NamedTuple):
 
 
 def decoded(source: Source) -> np.ndarray:
-    """The images of a source, decoded now or before.
+    """Load the decoded images of a source; decode them first if they are not in the cache.
 
     Returns:
-        uint8 (N, 3, size, size), mapped from the file (copy on write: changing it changes no file).
+        uint8 (N, 3, size, size), mapped from the file (copy on write: changes do not reach the file).
 
     Raises:
-        UsageError: an image is missing or damaged, or the cache cannot be written; the message says which.
+        UsageError: an image is missing or damaged, or the cache cannot be written.
     """
     place = cache() / "decoded"
     final = place / f"{source.dataset}-{_key(source)}"
@@ -91,7 +91,7 @@ def _key(source: Source) -> str:
 
 
 def _load(final: Path, source: Source) -> np.ndarray | None:
-    """The stored array, or None where there is none or it is damaged."""
+    """The stored array, or None if it is absent or damaged."""
     import numpy as np
 
     shape = (len(source.files), 3, source.size, source.size)
@@ -114,7 +114,7 @@ def _build(source: Source, place: Path, final: Path) -> None:
         built = Path(work) / "built"
         built.mkdir()
         digest = hashlib.sha256()
-        # Plain writes, not a writable map: on a full disk a write fails with an error, a map kills the process.
+        # Plain writes instead of a writable map: on a full disk a write raises an error, but a map kills the process.
         with (built / "images.npy").open("wb") as out:
             header = {"descr": "|u1", "fortran_order": False, "shape": (len(source.files), 3, source.size, source.size)}
             np.lib.format.write_array_header_1_0(out, header)
@@ -132,7 +132,7 @@ def _write(out: IO[bytes], digest: hashlib._Hash, image: np.ndarray) -> None:
 
 
 def _images(source: Source) -> Iterator[np.ndarray]:
-    # Decoders release the interpreter's lock; this happens once per data set, before any training.
+    # Threads help because decoders release the GIL. Each data set is decoded once, before any training.
     with ThreadPoolExecutor(min(8, cores())) as pool:
         for start in range(0, len(source.files), CHUNK):
             names = source.files[start : start + CHUNK]
@@ -140,7 +140,7 @@ def _images(source: Source) -> Iterator[np.ndarray]:
 
 
 def _decode(source: Source, name: str) -> np.ndarray:
-    """One image as uint8 (3, size, size)."""
+    """Decode one image to uint8 (3, size, size)."""
     import numpy as np
     from PIL import Image
 

@@ -1,4 +1,4 @@
-"""Downloads with a checksum, whole or not at all."""
+"""Atomic downloads, verified by checksum."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from pathlib import Path
 from benchbd.core.locks import locked_if_possible
 
 TIMEOUT = 20.0
-"""Seconds without an answer after which a download is given up."""
+"""Seconds without data after which a download is aborted."""
 
 
 def reachable(url: str, timeout: float = 5.0) -> bool:
-    """Whether a server answers for ``url`` just now."""
+    """Whether a server currently answers for ``url``."""
     try:
         with urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=timeout):
             return True
@@ -24,19 +24,19 @@ def reachable(url: str, timeout: float = 5.0) -> bool:
 
 
 def fetch_archive(url: str, md5: str, into: Path, folder: str) -> None:
-    """Download a tar archive, check it and put the one folder it holds at ``into / folder``.
+    """Download a tar archive, verify it, and place its only top folder at ``into / folder``.
 
-    Several processes may ask at once: one downloads, the others wait for it.
+    Several processes may call this at once: one downloads, the others wait for it.
 
     Args:
-        url: where the archive is.
-        md5: what its bytes must hash to.
-        into: folder to unpack in; made where it is missing.
+        url: address of the archive.
+        md5: expected md5 of the archive, in hex.
+        into: folder to unpack in; created if missing.
         folder: name of the archive's top folder.
 
     Raises:
-        OSError: no network, no space, no permission.
-        ValueError: what came is not the archive that was asked for.
+        OSError: there is no network, no space or no permission.
+        ValueError: the downloaded bytes are not the expected archive.
     """
     into.mkdir(parents=True, exist_ok=True)
     with locked_if_possible(into / f".{folder}.lock"):
@@ -54,7 +54,7 @@ def fetch_archive(url: str, md5: str, into: Path, folder: str) -> None:
             unpacked = Path(work) / "unpacked"
             try:
                 with tarfile.open(archive) as tar:
-                    # Older Pythons have no filters; the checksum has already said that the archive is the right one.
+                    # Older Pythons have no filters; the checksum has already shown that this is the right archive.
                     safe = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
                     tar.extractall(unpacked, **safe)  # type: ignore[arg-type]
             except (tarfile.TarError, EOFError) as error:

@@ -1,4 +1,4 @@
-"""Any data set that lies in a folder in ImageNet's layout: ``train/CLASS/*`` and ``val/CLASS/*``."""
+"""Data sets in folders with ImageNet's layout: ``train/CLASS/*`` and ``val/CLASS/*``."""
 
 from __future__ import annotations
 
@@ -13,48 +13,48 @@ from benchbd.datasets._subset import Sizes, choose
 SUFFIXES = frozenset({".jpeg", ".jpg", ".png", ".webp", ".bmp", ".ppm"})
 PARTS = {"train": "train", "test": "val"}
 LARGEST = 1024
-"""Largest image size in pixels that is taken for meant."""
+"""Largest allowed image size in pixels; a larger one is probably a mistake."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Folder(Dataset):
-    """A data set read from such a folder. Sizes are known before reading, so that budgets can be planned."""
+    """Base of data sets in such a folder. Sizes are known before a file is read, so that plans can compute budgets."""
 
     normalisation = Normalisation((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
     exact: ClassVar[bool] = False
-    """The number of images in each class folder is known, and a folder with another number is refused."""
+    """Whether the number of images per class folder is fixed: a folder with another number is then refused."""
 
     size: int = 224
-    """Height and width in pixels: the shorter side is shrunk to it, the centre cut out."""
+    """Height and width in pixels: the shorter side is resized to it, and the centre is cropped."""
     train: int | None = None
-    """Training images; the whole training part where not given."""
+    """Training images (default: all)."""
     test: int | None = None
-    """Test images, taken from val; the whole of it where not given."""
+    """Test images, taken from val (default: all)."""
     subset_seed: int = 0
-    """Seed of the draw of a subset."""
+    """Seed for drawing a subset."""
 
     def __post_init__(self) -> None:
         if not 8 <= self.size <= LARGEST:
             raise UsageError(f"{self.name}: size must be between 8 and {LARGEST} pixels, not {self.size}")
 
     def folders(self) -> tuple[str, ...]:
-        """Where to look below the data folder, in this order."""
+        """Folders below the data folder to search, in this order."""
         raise NotImplementedError
 
     def labels(self) -> tuple[str, ...]:
-        """Names of the class folders; a class's number is its place in this list."""
+        """Names of the class folders; the index in this list is the class number."""
         raise NotImplementedError
 
     def sizes(self) -> Sizes:
-        """Images of each class in the two parts."""
+        """Images per class in the two splits."""
         raise NotImplementedError
 
     def advice(self) -> str:
-        """What to put into the folder."""
+        """Tell the user which files to put into the folder."""
         raise NotImplementedError
 
     def hint(self, root: str | None) -> str:
-        """Anything to add to the advice where the folder is not there."""
+        """Text to add to the advice if the folder is missing; may be empty."""
         return ""
 
     def info(self) -> DatasetInfo:
@@ -65,7 +65,7 @@ class Folder(Dataset):
         )
 
     def missing(self, root: str | None) -> str | None:
-        """Say which files to put where, where a class folder is not there."""
+        """Say which files to put where if a class folder is missing, else None."""
         try:
             where = find(root, self.folders(), "train")
         except UsageError as error:
@@ -79,7 +79,7 @@ class Folder(Dataset):
         return None
 
     def load(self, split: Literal["train", "test"], root: str | None) -> Images:
-        """Read one part; the images wanted are decoded once, kept in the cache folder and mapped from there."""
+        """Load one split. Its images are decoded once, kept in the cache folder and mapped into memory."""
         import numpy as np
         import torch
 
@@ -106,7 +106,7 @@ class Folder(Dataset):
         return f"{self.name} is not in {base(root) / self.folders()[0]}: {self.advice()}{self.hint(root)}"
 
     def _images(self, folder: Path, label: str) -> list[str]:
-        """Images of one class, by name."""
+        """Image files of one class, sorted by name."""
         try:
             found = sorted(p.name for p in (folder / label).iterdir() if p.suffix.lower() in SUFFIXES)
         except OSError as error:
@@ -128,5 +128,5 @@ class Folder(Dataset):
                 )
 
     def _whole(self) -> Sizes:
-        """Images of each class where nothing is left out."""
+        """Images per class in the complete data set."""
         raise NotImplementedError

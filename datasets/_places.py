@@ -1,4 +1,4 @@
-"""Where data sets look for their files."""
+"""The folders in which data sets look for their files."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from benchbd import UsageError
 
 
 def cache() -> Path:
-    """The user's cache folder for data (not made here): ``$XDG_CACHE_HOME/benchbd/data``, else under ``~/.cache``."""
+    """The user's cache folder for data (not created): ``$XDG_CACHE_HOME/benchbd/data``, else under ``~/.cache``."""
     base = os.environ.get("XDG_CACHE_HOME", "")
-    # The XDG rules say that a relative path is to be ignored.
+    # The XDG specification says that relative paths must be ignored.
     if base and Path(base).is_absolute():
         return Path(base) / "benchbd" / "data"
     try:
@@ -22,15 +22,15 @@ def cache() -> Path:
 
 
 def base(root: str | None) -> Path:
-    """The folder to look in: the one given by ``--data`` / ``BENCHBD_DATA``, else the user's cache."""
+    """The data folder: the one given by ``--data`` or ``BENCHBD_DATA``, else the user's cache."""
     return Path(root).expanduser() if root else cache()
 
 
 def find(root: str | None, folders: Sequence[str], inside: str) -> Path | None:
-    """The first of ``folders`` under the root that holds a file or folder called ``inside``, or None.
+    """The first of ``folders`` below the root that contains a file or folder named ``inside``, or None.
 
     Raises:
-        UsageError: the root is given but is no folder, or may not be read.
+        UsageError: the given root is not a folder, or cannot be read.
     """
     start = base(root)
     try:
@@ -48,6 +48,6 @@ def find(root: str | None, folders: Sequence[str], inside: str) -> Path | None:
 
 
 def reason(error: BaseException) -> str:
-    """One line that says why, from an exception."""
+    """The reason of an exception, in one line."""
     text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
     return " ".join(text.split()) or type(error).__name__

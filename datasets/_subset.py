@@ -1,4 +1,4 @@
-"""Seeded, class-stratified subsets: which images ``cifar10(train=10000)`` means, on every machine."""
+"""Seeded, class-stratified subsets: ``cifar10(train=10000)`` means the same images on every machine."""
 
 from __future__ import annotations
 
@@ -14,18 +14,21 @@ if TYPE_CHECKING:
 
 
 def share_out(counts: Sequence[int], wanted: int | None, what: str) -> tuple[int, ...]:
-    """Share ``wanted`` images out among the classes, in proportion to ``counts`` (largest remainder).
+    """Distribute ``wanted`` images among the classes, in proportion to ``counts`` (largest remainder method).
 
-    Classes of equal size differ by one image at most, the lower class index getting the extra one; every class that has
-    images gets at least one.
+    The shares of equally large classes differ by one image at most; the lower class index gets the extra one. Every
+    class that has images gets at least one.
 
     Args:
-        counts: images there are of each class.
-        wanted: size of the subset; None for all of them.
+        counts: available images of each class.
+        wanted: size of the subset; None for all images.
         what: data set and parameter, for the message (``cifar10: train``).
 
+    Returns:
+        Images of each class in the subset.
+
     Raises:
-        UsageError: fewer images are wanted than there are classes, or more than there are images.
+        UsageError: ``wanted`` is smaller than the number of classes, or larger than the number of images.
     """
     total = sum(counts)
     if wanted is None:
@@ -35,7 +38,7 @@ def share_out(counts: Sequence[int], wanted: int | None, what: str) -> tuple[int
     classes = sum(count > 0 for count in counts)
     if wanted < classes:
         raise UsageError(f"{what} must be at least {classes}, one image of each class, not {wanted}")
-    # Whole numbers throughout: the shares must not depend on rounding.
+    # Integer arithmetic throughout: the shares must not depend on rounding.
     shares = [count * wanted // total for count in counts]
     order = sorted(range(len(counts)), key=lambda c: (-(counts[c] * wanted % total), c))
     for c in order[: wanted - sum(shares)]:
@@ -51,16 +54,16 @@ def share_out(counts: Sequence[int], wanted: int | None, what: str) -> tuple[int
 def choose(labels: np.ndarray, shares: Sequence[int], seed: int) -> np.ndarray:
     """Positions of a subset: ``shares[c]`` images of each class c, drawn without replacement.
 
-    Nested: with the same seed, a smaller share is part of every larger one. Legacy MT19937 draws are used because numpy
-    promises never to change them.
+    Subsets are nested: with the same seed, a smaller share is contained in every larger one. numpy's legacy MT19937
+    generator is used because numpy promises never to change its stream.
 
     Args:
         labels: (N,) class of each image.
-        shares: images wanted of each class, no more than there are.
+        shares: images to draw of each class, at most as many as it has.
         seed: seed of the draw; each class has its own stream.
 
     Returns:
-        int64, ascending: the subset keeps the data set's order.
+        int64, ascending: the subset keeps the order of the data set.
     """
     import numpy as np
 
@@ -75,7 +78,7 @@ def choose(labels: np.ndarray, shares: Sequence[int], seed: int) -> np.ndarray:
 
 
 def part(images: np.ndarray, labels: np.ndarray, shares: Sequence[int], seed: int) -> Images:
-    """The subset of arrays ``images`` (N, 3, H, W) and ``labels`` (N,) as tensors; all of it is not copied."""
+    """A subset of ``images`` (N, 3, H, W) and ``labels`` (N,) as tensors. Images are not copied if all are kept."""
     import numpy as np
     import torch
 
@@ -88,11 +91,11 @@ def part(images: np.ndarray, labels: np.ndarray, shares: Sequence[int], seed: in
 
 
 class Sizes(NamedTuple):
-    """Images of each class in a (sub)set's two parts."""
+    """Images per class in the two splits of a set or subset."""
 
     train: tuple[int, ...]
     test: tuple[int, ...]
 
     def of(self, split: str) -> tuple[int, ...]:
-        """The part called ``train`` or ``test``."""
+        """The counts of the split ``train`` or ``test``."""
         return self.train if split == "train" else self.test

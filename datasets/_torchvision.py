@@ -1,8 +1,8 @@
-"""torchvision, importable beside any torch.
+"""Imports torchvision with any build of torch.
 
-The torchvision wheel on PyPI is a CUDA build. Beside a CPU-only torch its library of operators cannot be loaded, and
-the import then fails at the first operator it wants to describe: ``operator torchvision::nms does not exist``.
-Declaring the two missing operators then, by schema alone, lets a second import through; nothing here calls them.
+The torchvision wheel on PyPI is a CUDA build. With a CPU-only torch its operator library cannot be loaded, and the
+import fails at the first operator that it describes: ``operator torchvision::nms does not exist``. After declaring the
+schemas of the two missing operators, a second import succeeds. Nothing here calls these operators.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from typing import Any
 _OPERATORS = ("nms", "qnms")
 _SCHEMA = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
 _declared: list[object] = []
-"""The declarations; they would vanish with their library object."""
+"""Keeps the declarations alive: they disappear with their library object."""
 
 
 @functools.cache
 def torchvision() -> ModuleType:
-    """Import torchvision, declaring the operators that a mismatched build lacks (and only those).
+    """Import torchvision; declare the operators that a mismatched build lacks, and only those.
 
     Returns:
-        The module, its ``datasets`` loaded.
+        The module, with ``torchvision.datasets`` imported.
 
     Raises:
         ImportError: torchvision is not installed.
@@ -34,7 +34,7 @@ def torchvision() -> ModuleType:
     except RuntimeError as error:
         if "torchvision::" not in str(error):
             raise
-    # Not before the import has failed: an operator declared here that the library defines later would end the process.
+    # Only after the import has failed: if the library later defined an operator declared here, the process would abort.
     _declare()
     for name in [name for name in sys.modules if name.partition(".")[0] == "torchvision"]:
         del sys.modules[name]

@@ -22,8 +22,8 @@ URL = "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz"
 class Cifar10(Dataset):
     """CIFAR-10: 50,000 training and 10,000 test images of 32x32 pixels, 10 classes of equal size.
 
-    Read from ``DIR/cifar-10-batches-py`` or ``DIR/cifar10/cifar-10-batches-py``, every file checked by its md5;
-    downloaded where it is missing and there is a network.
+    Read from ``DIR/cifar-10-batches-py`` or ``DIR/cifar10/cifar-10-batches-py``. The md5 of every file is checked. The
+    files are downloaded if they are missing and there is a network.
     """
 
     normalisation = Normalisation((0.4914, 0.4822, 0.4465), (0.247, 0.243, 0.261))
@@ -35,11 +35,11 @@ class Cifar10(Dataset):
     smoke: ClassVar[dict[str, Any]] = {"train": 500, "test": 500}
 
     train: int | None = None
-    """Training images, equally many of each class; all 50,000 where not given."""
+    """Training images, equally many per class (default: all 50,000)."""
     test: int | None = None
-    """Test images, equally many of each class; all 10,000 where not given."""
+    """Test images, equally many per class (default: all 10,000)."""
     subset_seed: int = 0
-    """Seed of the draw of a subset."""
+    """Seed for drawing a subset."""
 
     def _sizes(self) -> Sizes:
         return Sizes(
@@ -52,7 +52,7 @@ class Cifar10(Dataset):
         return DatasetInfo(classes=10, size=32, train=sum(train), test=sum(test), class_counts=train, target=1)
 
     def missing(self, root: str | None) -> str | None:
-        """Say which files to put where, where they are neither there nor to be had over the network."""
+        """Say which files to put where if they are missing and cannot be downloaded, else None."""
         from benchbd.datasets._fetch import reachable
 
         try:
@@ -65,7 +65,7 @@ class Cifar10(Dataset):
         return None if reachable(URL) else _absent(root, "and there is no network to download it")
 
     def load(self, split: Literal["train", "test"], root: str | None) -> Images:
-        """Read one part, downloading the whole where it is missing."""
+        """Load one split; download the data set first if it is missing."""
         import numpy as np
 
         from benchbd.datasets._torchvision import torchvision
@@ -76,7 +76,7 @@ class Cifar10(Dataset):
             stored = vision.datasets.CIFAR10(str(where), train=split == "train", download=False)
         except (RuntimeError, OSError) as error:
             raise UsageError(_damage(vision, where, error)) from error
-        # torchvision turns the stored (N, 3, 32, 32) into a (N, 32, 32, 3) view; this undoes it without a copy.
+        # torchvision transposes the stored (N, 3, 32, 32) to a (N, 32, 32, 3) view; this reverts it without a copy.
         images = np.ascontiguousarray(stored.data.transpose(0, 3, 1, 2))
         return part(images, np.asarray(stored.targets), self._sizes().of(split), self.subset_seed)
 
@@ -101,10 +101,10 @@ def _absent(root: str | None, why: str) -> str:
 
 
 def _lost(folder: Path) -> list[str]:
-    """The files that are not there. Raises UsageError for one that is, or may be, but may not be read."""
+    """The missing files. Raises UsageError for a file that exists, or may exist, but cannot be read."""
     lost = []
     for name in FILES:
-        # Opened, and not asked for with is_file(): that tells neither who may read it nor, in some Pythons, why not.
+        # Open the file: is_file() does not show whether it is readable, nor, in some Pythons, why it is not.
         try:
             if not stat.S_ISREG((folder / name).stat().st_mode):
                 lost.append(name)
@@ -126,7 +126,7 @@ def _incomplete(where: Path, lost: list[str]) -> str:
 
 
 def _damage(vision: ModuleType, where: Path, error: Exception) -> str:
-    """Which of the files torchvision refused, and what to do."""
+    """Say which file torchvision refused, and what to do."""
     folder = where / FOLDER
     lost = _lost(folder)
     if lost:

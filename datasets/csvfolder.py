@@ -1,4 +1,4 @@
-"""Any folder of images with a CSV of labels: a data set without a line of code."""
+"""A data set without code: a folder of images with a CSV of labels."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ class _Row(NamedTuple):
 
 
 class _Table(NamedTuple):
-    """A CSV as read: rows in their order, class names in the order of their numbers."""
+    """The content of a CSV: rows in file order, and class names by class number."""
 
     rows: tuple[_Row, ...]
     classes: tuple[str, ...]
 
 
 class _Part(NamedTuple):
-    """One part of the set: files and their classes, in the CSV's order."""
+    """One split: files and their classes, in the order of the CSV."""
 
     files: list[str]
     labels: list[int]
@@ -41,28 +41,28 @@ class _Part(NamedTuple):
 
 @dataset("csv-folder", version=1)
 class CsvFolder(Dataset):
-    """A folder of images and a CSV with the columns file, label and, if you like, split (train or test).
+    """A folder of images and a CSV with the columns file, label and optionally split (train or test).
 
-    Read from ``DIR/FOLDER/labels.csv``, where DIR is the folder of ``--data`` or ``BENCHBD_DATA``; file names are
-    relative to the CSV. Labels are words or numbers; classes are numbered in sorted order (numbers by value). Without a
-    split column a share of each class is drawn for testing. What the CSV says is read anew for every plan: after a
-    change of it, name another output folder, or run with ``--rerun all``.
+    Read from ``DIR/FOLDER/labels.csv``, where DIR is the folder of ``--data`` or ``BENCHBD_DATA``. File names are
+    relative to the CSV. Labels are words or numbers. Classes are numbered in sorted order (numbers by value). Without a
+    split column, a share of each class is drawn for testing. Every plan reads the CSV again: after changing it, use
+    another output folder or run with ``--rerun all``.
     """
 
     source: ClassVar[str] = "your own images"
 
     folder: str = "images"
-    """Folder below the data folder that holds the CSV and the images."""
+    """Folder below the data folder that contains the CSV and the images."""
     labels: str = "labels.csv"
-    """The CSV's name in that folder."""
+    """Name of the CSV in that folder."""
     size: int = 32
-    """Height and width in pixels: the shorter side is brought to it, the centre cut out."""
+    """Height and width in pixels: the shorter side is resized to it, and the centre is cropped."""
     test_share: float = 0.2
-    """Share of each class that is drawn for testing, where the CSV has no split column."""
+    """Share of each class that is drawn for testing if the CSV has no split column."""
     split_seed: int = 0
-    """Seed of that draw."""
+    """Seed for drawing the test images."""
     target: int = 0
-    """The attacks' usual target class."""
+    """Default target class of attacks."""
 
     def __post_init__(self) -> None:
         if not 8 <= self.size <= 1024:
@@ -75,7 +75,7 @@ class CsvFolder(Dataset):
                 raise UsageError(f"csv-folder: {name} must lie below the data folder (--data), not at {str(path)!r}")
 
     def info(self) -> DatasetInfo:
-        """Sizes and classes, counted in the CSV. Raises UsageError where it is not there or wrong."""
+        """Sizes and classes, counted in the CSV. Raises UsageError if the CSV is missing or invalid."""
         table = self._table(data_folder(None))
         train, test = (self._part(table, split) for split in SPLITS)
         counts = [0] * len(table.classes)
@@ -88,7 +88,7 @@ class CsvFolder(Dataset):
         return DatasetInfo(len(counts), self.size, len(train.files), len(test.files), tuple(counts), self.target)
 
     def missing(self, root: str | None) -> str | None:
-        """Say what is wrong with the CSV, or which of its images is not there."""
+        """Say what is wrong with the CSV, or which of its images is missing, else None."""
         try:
             table = self._table(root)
         except UsageError as error:
@@ -100,7 +100,7 @@ class CsvFolder(Dataset):
         return None
 
     def load(self, split: Literal["train", "test"], root: str | None) -> Images:
-        """Read one part; images are decoded once, kept in the cache folder and mapped from there."""
+        """Load one split. Images are decoded once, kept in the cache folder and mapped into memory."""
         import torch
 
         from benchbd.datasets._decoded import Source, decoded
@@ -133,7 +133,7 @@ class CsvFolder(Dataset):
         return _Part([table.rows[n].file for n in mine], [labels[n] for n in mine])
 
     def _drawn(self, labels: list[int], classes: int, split: str) -> list[int]:
-        """Rows of one part: a share of each class is drawn for testing; both parts get one image of it at least."""
+        """Rows of one split. A share of each class is drawn for testing; each split gets an image per class or more."""
         import numpy as np
 
         counts = np.bincount(labels, minlength=classes)
@@ -145,7 +145,7 @@ class CsvFolder(Dataset):
 
 @functools.lru_cache(maxsize=16)
 def _read(path: Path, changed: int, size: int) -> _Table:
-    """Read and check a CSV; the file's date and size make a changed one be read anew."""
+    """Read and check a CSV. The date and size are part of the cache key, so a changed file is read again."""
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.reader(file, strict=True)
@@ -187,7 +187,7 @@ def _row(path: Path, line: int, head: list[str], values: list[str]) -> _Row:
 
 
 def _checked(path: Path, rows: tuple[_Row, ...]) -> _Table:
-    """What only the whole table shows: names given twice, classes that a part does not have."""
+    """Check the table as a whole: no file twice, and images of every class in both splits."""
     seen: set[str] = set()
     for row in rows:
         if row.file in seen:
@@ -205,6 +205,6 @@ def _checked(path: Path, rows: tuple[_Row, ...]) -> _Table:
 
 
 def _in_order(labels: Iterable[str]) -> tuple[str, ...]:
-    """Class names by value where all are whole numbers, else by alphabet."""
+    """Class names in order: by value if all are whole numbers, else alphabetically."""
     names = sorted(labels)
     return tuple(sorted(names, key=int) if all(name.isascii() and name.isdigit() for name in names) else names)

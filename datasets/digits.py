@@ -1,4 +1,4 @@
-"""Handwritten digits that come with scikit-learn: real images from an installed package, no download."""
+"""Handwritten digits from scikit-learn: real images from an installed package, without a download."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ if TYPE_CHECKING:
     import numpy as np
 
 COUNTS = (178, 182, 177, 183, 181, 182, 181, 179, 174, 180)
-"""Images of each digit in scikit-learn's set, 1,797 in all."""
+"""Images of each digit in scikit-learn's data set, 1,797 in total."""
 TEST_EACH = 36
 """Test images of each digit: 360 of 1,797, a fifth."""
 SPLIT_SEED = 20240
-"""Seed of the one fixed split into training and test part."""
+"""Seed of the fixed split into training and test images."""
 
 
 def enlarge(small: np.ndarray) -> np.ndarray:
-    """Enlarge grey images of 8x8 values 0..16 fourfold to 32x32 RGB, bilinear with half-pixel centres.
+    """Enlarge grey 8x8 images fourfold to 32x32 RGB, bilinear with half-pixel centres.
 
-    Whole numbers throughout (weights in eighths, one rounding at the end), so that the pixels are the same on every
-    machine.
+    The arithmetic uses integers throughout (weights in eighths, one rounding at the end), so that the pixels are the
+    same on every machine.
 
     Args:
-        small: (N, 8, 8) whole numbers from 0 to 16.
+        small: (N, 8, 8), whole numbers from 0 to 16.
 
     Returns:
         uint8 (N, 3, 32, 32), three equal channels.
@@ -34,7 +34,7 @@ def enlarge(small: np.ndarray) -> np.ndarray:
 
     weights = np.zeros((32, 8), dtype=np.int64)
     for pixel in range(32):
-        # Centre of the pixel in eighths of a small pixel, measured from the first small pixel's centre.
+        # Centre of the output pixel in eighths of an input pixel, measured from the centre of the first input pixel.
         at = min(max(2 * pixel - 3, 0), 56)
         low, share = divmod(at, 8)
         weights[pixel, low] += 8 - share
@@ -49,8 +49,8 @@ def enlarge(small: np.ndarray) -> np.ndarray:
 class Digits(Dataset):
     """Handwritten digits of scikit-learn: 1,437 training and 360 test images, 8x8 grey enlarged to 32x32 RGB.
 
-    The split is fixed, drawn once by class (36 test images of each digit). Writers are not known, so both parts may
-    hold digits of one hand.
+    The split is fixed and stratified by class (36 test images of each digit). The writers are unknown, so both splits
+    may contain digits by the same writer.
     """
 
     normalisation = Normalisation((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
@@ -62,11 +62,11 @@ class Digits(Dataset):
     smoke: ClassVar[dict[str, Any]] = {"train": 500, "test": 200}
 
     train: int | None = None
-    """Training images, by class in proportion; all 1,437 where not given."""
+    """Training images, in the class proportions (default: all 1,437)."""
     test: int | None = None
-    """Test images, by class in proportion; all 360 where not given."""
+    """Test images, in the class proportions (default: all 360)."""
     subset_seed: int = 0
-    """Seed of the draw of a subset."""
+    """Seed for drawing a subset."""
 
     def _sizes(self) -> Sizes:
         return Sizes(
@@ -80,7 +80,7 @@ class Digits(Dataset):
         return DatasetInfo(classes=10, size=32, train=sum(train), test=sum(test), class_counts=train, target=1)
 
     def load(self, split: Literal["train", "test"], root: str | None) -> Images:
-        """Read one part; ``root`` is not used."""
+        """Load one split; ``root`` is not used."""
         import numpy as np
         from sklearn.datasets import load_digits
 

@@ -19,12 +19,12 @@ COUNTS = (
     *(360, 330, 390, 510, 270, 1500, 600, 240, 540, 270, 450, 780, 240, 689, 420, 1200, 390, 210, 2070, 300, 360, 240),
     240,
 )
-"""Images of each class in the full training set (Final_Training), 39,209 in all."""
+"""Images of each class in the full training set (Final_Training), 39,209 in total."""
 TEST_COUNTS = (
     *(60, 720, 750, 450, 660, 630, 150, 450, 450, 480, 660, 420, 690, 720, 270, 210, 150, 360, 390, 60, 90, 90, 120),
     *(150, 90, 480, 180, 60, 150, 90, 150, 270, 60, 210, 120, 390, 120, 60, 690, 90, 90, 60, 90),
 )
-"""Test images of each class, 12,630 in all."""
+"""Test images of each class, 12,630 in total."""
 SMALLER = 26_640
 """Images in the training set that torchvision downloads (GTSRB-Training_fixed.zip)."""
 URL = "https://sid.erda.dk/public/archives/daaeac0d7ce1152aea9b61d9f1e19370"
@@ -48,8 +48,8 @@ class Gtsrb(Dataset):
     """GTSRB: 39,209 training and 12,630 test images of traffic signs at 32x32 pixels, 43 classes of very unequal size.
 
     Read from ``DIR/gtsrb/GTSRB/{Training or Final_Training/Images}/000CC/*.ppm``, ``DIR/gtsrb/GTSRB/Final_Test/Images``
-    and ``DIR/gtsrb/GT-final_test.csv``. Whole frames are resized to 32x32 (bilinear, antialiased) where they are not
-    that size already. Training images come in tracks of 30 near-duplicate frames.
+    and ``DIR/gtsrb/GT-final_test.csv``. Whole images are resized to 32x32 (bilinear, antialiased) unless they already
+    have that size. Training images come in tracks of 30 near-duplicate frames.
     """
 
     normalisation = Normalisation((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
@@ -63,14 +63,14 @@ class Gtsrb(Dataset):
     release: Literal["full", "torchvision"] = "full"
     """Which training set: full (Final_Training, 39,209 images) or the 26,640 images that torchvision downloads."""
     train: int | None = None
-    """Training images, of each class in proportion; all where not given."""
+    """Training images, in the class proportions (default: all)."""
     test: int | None = None
-    """Test images, of each class in proportion; all 12,630 where not given."""
+    """Test images, in the class proportions (default: all 12,630)."""
     subset_seed: int = 0
-    """Seed of the draw of a subset."""
+    """Seed for drawing a subset."""
 
     def info(self) -> DatasetInfo:
-        """Sizes and classes; how many images a class has in torchvision's training set only reading can tell."""
+        """Sizes and classes. The class counts of torchvision's training set are unknown until it is read."""
         test = sum(share_out(TEST_COUNTS, self.test, "gtsrb: test"))
         if self.release == "full":
             counts = share_out(COUNTS, self.train, "gtsrb: train")
@@ -81,7 +81,7 @@ class Gtsrb(Dataset):
         return DatasetInfo(classes=43, size=32, train=train, test=test, class_counts=None, target=1)
 
     def missing(self, root: str | None) -> str | None:
-        """Say which files to put where, where a folder is not there."""
+        """Say which files to put where if a folder is missing, else None."""
         try:
             where = find(root, ("gtsrb", ""), "GTSRB")
             if where is None:
@@ -93,7 +93,7 @@ class Gtsrb(Dataset):
         return None
 
     def load(self, split: Literal["train", "test"], root: str | None) -> Images:
-        """Read one part; its images are decoded once and kept in the cache folder."""
+        """Load one split. Its images are decoded once and kept in the cache folder."""
         import numpy as np
 
         from benchbd.datasets._decoded import Source, decoded
@@ -123,7 +123,7 @@ def _absent(root: str | None) -> str:
 
 
 def _training(where: Path, release: str) -> Path:
-    """The folder of class folders."""
+    """The folder that contains the class folders."""
     names = ("Final_Training/Images", "Training") if release == "full" else ("Training",)
     for name in names:
         if _there(where / "GTSRB" / name, folder=True):
@@ -139,9 +139,8 @@ def _annotations(where: Path) -> Path:
 
 
 def _there(path: Path, *, folder: bool) -> bool:
-    """Whether a file or folder lies there. Raises UsageError for one that is, or may be, but may not be read."""
-    # Really read, and not asked for with is_dir() or is_file(): these tell neither who may read it nor, in some
-    # Pythons, why not.
+    """Whether a file or folder exists. Raises UsageError if it exists, or may exist, but cannot be read."""
+    # Read it: is_dir() and is_file() do not show whether it is readable, nor, in some Pythons, why it is not.
     try:
         mode = path.stat().st_mode
         if folder and stat.S_ISDIR(mode):
@@ -162,7 +161,7 @@ def _unreadable(path: Path | str, error: OSError) -> str:
 
 
 def _train_files(where: Path, release: str) -> tuple[list[str], np.ndarray]:
-    """Names relative to the training folder, class by class, and labels (N,); checked against the release's size."""
+    """File names relative to the training folder, sorted by class, and labels (N,). Checks the size of the release."""
     import numpy as np
 
     folder = _training(where, release)
@@ -200,7 +199,7 @@ def _is_image(name: str) -> bool:
 
 
 def _test_files(annotations: Path) -> tuple[list[str], np.ndarray]:
-    """Names and labels (N,) of the test images, as the annotation file lists them."""
+    """Names and labels (N,) of the test images, in the order of the annotation file."""
     import numpy as np
 
     try:

@@ -1,4 +1,4 @@
-"""ImageNet subsets and Imagenette, from folders in ImageNet's layout."""
+"""ImageNet subsets and Imagenette, read from folders in ImageNet's layout."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from benchbd.datasets._subset import Sizes, share_out
 class ImageNetSubset(Folder):
     """Some classes of ImageNet at 224x224 pixels, from ``DIR/imagenet/{train,val}/CLASS``, equally many images of each.
 
-    The paper's 12 classes were never published, so its numbers on this data set cannot be compared: the default are
-    ImageNet's first 12 classes, 1,000 training and 50 test images of each. Any folder of this layout will do.
+    The paper's 12 classes were never published, so its numbers on this data set cannot be compared. The default is
+    ImageNet's first 12 classes, with 1,000 training and 50 test images each. Any folder with this layout works.
     """
 
     source: ClassVar[str] = (
@@ -29,13 +29,13 @@ class ImageNetSubset(Folder):
         *("n01440764", "n01443537", "n01484850", "n01491361", "n01494475", "n01496331"),
         *("n01498041", "n01514668", "n01514859", "n01518878", "n01530575", "n01531178"),
     )
-    """Names of the class folders; a class's number is its place in this list."""
+    """Names of the class folders; the index in this list is the class number."""
     folder: str = "imagenet"
-    """Folder below the data folder that holds train and val (the data folder itself is looked at next)."""
+    """Folder below the data folder that contains train and val (the data folder itself is searched next)."""
     train: int | None = None
-    """Training images, equally many of each class; 1,000 of each where not given."""
+    """Training images, equally many per class (default: 1,000 per class)."""
     test: int | None = None
-    """Test images, equally many of each class; 50 of each where not given."""
+    """Test images, equally many per class (default: 50 per class)."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -48,15 +48,15 @@ class ImageNetSubset(Folder):
             raise UsageError(f"{self.name}: folder must lie below the data folder (--data), not at {self.folder!r}")
 
     def folders(self) -> tuple[str, ...]:
-        """Where to look below the data folder, in this order."""
+        """Folders below the data folder to search, in this order."""
         return (self.folder, "")
 
     def labels(self) -> tuple[str, ...]:
-        """The classes given."""
+        """The class folders given by ``classes``."""
         return self.classes
 
     def sizes(self) -> Sizes:
-        """Images of each class in the two parts: equally many."""
+        """Images per class in the two splits: equally many."""
         count = len(self.classes)
         train = 1000 * count if self.train is None else self.train
         test = 50 * count if self.test is None else self.test
@@ -64,7 +64,7 @@ class ImageNetSubset(Folder):
         return Sizes(share_out(even, train, f"{self.name}: train"), share_out(even, test, f"{self.name}: test"))
 
     def advice(self) -> str:
-        """What to put into the folder."""
+        """Tell the user which files to put into the folder."""
         return (
             f"put ILSVRC 2012 images there as train/{self.classes[0]}/*.JPEG and val/{self.classes[0]}/*.JPEG "
             f"for each of the {len(self.classes)} classes (val sorted into class folders)"
@@ -72,16 +72,16 @@ class ImageNetSubset(Folder):
 
 
 def _editions(edition: int) -> tuple[str, ...]:
-    """Where an edition of Imagenette may lie below the data folder."""
+    """Folders below the data folder where an edition of Imagenette may be."""
     return (f"imagenette2-{edition}", f"imagenette/imagenette2-{edition}")
 
 
 @dataset("imagenette", version=1)
 class Imagenette(Folder):
-    """Imagenette2: 9,469 training and 3,925 test images of ten easily told ImageNet classes.
+    """Imagenette2: 9,469 training and 3,925 test images of ten easily distinguished ImageNet classes.
 
-    Read from ``DIR/imagenette2-128/{train,val}/WNID`` (128x128 copies; official are ``imagenette2-160`` and ``-320``).
-    Stands in for the paper's ImageNet subset, without being comparable to it.
+    Read from ``DIR/imagenette2-128/{train,val}/WNID`` (128x128 copies; the official editions are ``imagenette2-160``
+    and ``-320``). It stands in for the paper's ImageNet subset but is not comparable to it.
     """
 
     class_names = (
@@ -96,12 +96,12 @@ class Imagenette(Folder):
     exact: ClassVar[bool] = True
 
     edition: Literal[128, 160, 320] = 128
-    """Which copy is read: the folder imagenette2-EDITION."""
+    """Edition to read: the folder imagenette2-EDITION."""
     size: int = 128
-    """Height and width in pixels: the shorter side is shrunk to it, the centre cut out."""
+    """Height and width in pixels: the shorter side is resized to it, and the centre is cropped."""
 
     def folders(self) -> tuple[str, ...]:
-        """Where to look below the data folder, in this order."""
+        """Folders below the data folder to search, in this order."""
         return _editions(self.edition)
 
     def labels(self) -> tuple[str, ...]:
@@ -117,21 +117,21 @@ class Imagenette(Folder):
         )
 
     def sizes(self) -> Sizes:
-        """Images of each class in the two parts: in proportion to the whole."""
+        """Images per class in the two splits, in the class proportions of the whole."""
         train, test = self._whole()
         return Sizes(
             share_out(train, self.train, f"{self.name}: train"), share_out(test, self.test, f"{self.name}: test")
         )
 
     def advice(self) -> str:
-        """What to put into the folder."""
+        """Tell the user which files to put into the folder."""
         return (
             f"unpack imagenette2-{self.edition} there (train and val with ten class folders each; "
             "https://github.com/fastai/imagenette has editions 160 and 320)"
         )
 
     def hint(self, root: str | None) -> str:
-        """Name the edition that is there instead."""
+        """Name another edition that is in the data folder, if any."""
         there = (e for e in (128, 160, 320) if find(root, _editions(e), "train"))
         other = next(there, None)
         return f"; edition {other} is there: say imagenette(edition={other})" if other else ""

@@ -1,4 +1,4 @@
-"""What the networks share: the split into features and head, and the initialisation."""
+"""Shared by the networks: the split into features and head, and the initialisation."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 
 class Network(nn.Module):
-    """Base of the networks: ``forward`` is the linear ``head`` on top of ``features``."""
+    """Base class of the networks: ``forward`` applies the linear ``head`` to ``features``."""
 
     head: nn.Linear
 
@@ -15,7 +15,7 @@ class Network(nn.Module):
         raise NotImplementedError
 
     def last_convolution(self) -> tuple[nn.Conv2d | None, nn.BatchNorm2d | None]:
-        """The convolution whose filters become the features one by one, and the batch norm after it, where they are."""
+        """The convolution whose output channels are the features, and the batch norm after it; None if absent."""
         return None, None
 
     def forward(self, x: Tensor) -> Tensor:
@@ -30,9 +30,9 @@ def pooled(x: Tensor) -> Tensor:
 
 
 def initialise(net: nn.Module) -> None:
-    """Draw fresh weights from torch's global generator.
+    """Draw new weights from torch's global generator.
 
-    Convolutions: Kaiming normal over the fan-out, for ReLU (He et al. 2015), bias 0; batch norm: scale 1, shift 0.
+    Convolutions: Kaiming normal by fan-out, for ReLU (He et al. 2015), with bias 0. Batch norm: scale 1, shift 0.
     Linear layers keep torch's default.
     """
     for part in net.modules():

@@ -1,4 +1,4 @@
-"""LeNet: two 5x5 convolutions with poolings, then fully connected layers."""
+"""LeNet: two 5x5 convolutions, each with a pooling, then fully connected layers."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from benchbd.models._base import Network, initialise
 
 
 def side(size: int) -> int:
-    """Side in pixels of what two 5x5 convolutions without padding, each with a 2x2 pooling, leave of an image."""
+    """Side in pixels of the feature map after two unpadded 5x5 convolutions, each with a 2x2 pooling."""
     return ((size - 4) // 2 - 4) // 2
 
 
 class LeNet(Network):
-    """Convolution, ReLU, pooling, twice; hidden linear layers with ReLU; linear head.
+    """Two blocks of convolution, ReLU and pooling, hidden linear layers with ReLU, and a linear head.
 
     Args:
-        channels: of the two convolutions.
+        channels: channels of the two convolutions.
         hidden: units of the hidden layers.
         classes: outputs of the head.
-        size: height and width of the images in pixels; decides the first hidden layer's inputs.
+        size: height and width of the images in pixels; it sets the inputs of the first hidden layer.
     """
 
     def __init__(self, *, channels: tuple[int, int], hidden: tuple[int, ...], classes: int, size: int) -> None:
@@ -35,7 +35,7 @@ class LeNet(Network):
         initialise(self)
 
     def features(self, x: Tensor) -> Tensor:
-        """Last hidden layer after its ReLU, (B, hidden[-1])."""
+        """Output of the last hidden layer after its ReLU, (B, hidden[-1])."""
         for conv in (self.conv1, self.conv2):
             x = F.max_pool2d(F.relu(conv(x), inplace=True), 2)
         x = x.flatten(1)

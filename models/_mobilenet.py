@@ -11,7 +11,7 @@ from benchbd.models._base import Network, initialise, pooled
 
 
 class Unit(NamedTuple):
-    """One block: channels between its 1x1 convolutions, channels out, stride."""
+    """One block: channels between its 1x1 convolutions, output channels, stride."""
 
     inner: int
     out: int
@@ -19,12 +19,12 @@ class Unit(NamedTuple):
 
 
 class Bottleneck(nn.Module):
-    """1x1 expansion, 3x3 depthwise convolution and linear 1x1 projection, added to the input where the stride is 1.
+    """1x1 expansion, 3x3 depthwise convolution and linear 1x1 projection; with stride 1, the input is added.
 
     Args:
-        before: channels in.
-        unit: the block's sizes.
-        project: where the channels change, add a 1x1 projection of the input (else the block has no shortcut then).
+        before: input channels.
+        unit: sizes of the block.
+        project: if the channels change, add a 1x1 projection of the input (otherwise such a block has no shortcut).
     """
 
     def __init__(self, before: int, unit: Unit, *, project: bool) -> None:
@@ -54,9 +54,9 @@ class MobileNetV2(Network):
 
     Args:
         stem: channels of the stem.
-        stem_stride: its stride.
-        units: the blocks.
-        last: channels of the last 1x1 convolution, the features.
+        stem_stride: stride of the stem.
+        units: sizes of the blocks.
+        last: channels of the last 1x1 convolution, which are the features.
         project: see :class:`Bottleneck`.
         classes: outputs of the head.
     """

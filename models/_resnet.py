@@ -9,7 +9,7 @@ from benchbd.models._base import Network, initialise, pooled
 
 
 class Block(nn.Module):
-    """Two 3x3 convolutions with batch norm, added to the input (or to its 1x1 projection), then ReLU."""
+    """Two 3x3 convolutions with batch norm, plus the input (or its 1x1 projection), then ReLU."""
 
     def __init__(self, before: int, width: int, stride: int) -> None:
         super().__init__()
@@ -30,10 +30,10 @@ class ResNet(Network):
     """Stem, stages of basic blocks (strides 1, 2, 2, ...), global average pooling, linear head.
 
     Args:
-        blocks: number of blocks of each stage.
+        blocks: number of blocks in each stage.
         widths: channels of each stage.
         stem: channels of the stem.
-        imagenet: 7x7 stride 2 convolution and 3x3 stride 2 max-pooling as stem, instead of one 3x3 convolution.
+        imagenet: use a 7x7 stride-2 convolution and 3x3 stride-2 max-pooling as the stem, not one 3x3 convolution.
         classes: outputs of the head.
     """
 
@@ -59,10 +59,10 @@ class ResNet(Network):
         initialise(self)
 
     def features(self, x: Tensor) -> Tensor:
-        """Last stage's channel means, (B, widths[-1])."""
+        """Channel means of the last stage, (B, widths[-1])."""
         return pooled(self.stages(self.stem(x)))
 
     def last_convolution(self) -> tuple[nn.Conv2d | None, nn.BatchNorm2d | None]:
-        """The last block's second; a shortcut leads past it."""
+        """The second convolution of the last block; a shortcut bypasses it."""
         block = [part for part in self.stages.modules() if isinstance(part, Block)][-1]
         return block.conv2, block.bn2

@@ -8,11 +8,11 @@ from benchbd.models._base import Network, initialise, pooled
 
 
 class VGG(Network):
-    """3x3 convolutions with (batch norm and) ReLU, 2x2 max-pooling between, global average pooling, linear head.
+    """3x3 convolutions with (batch norm and) ReLU, 2x2 max-poolings in between, global average pooling, linear head.
 
     Args:
         plan: channels of each convolution, 0 for a max-pooling.
-        batch_norm: batch norm after each convolution (which keeps its bias, redundant as that is, as is customary).
+        batch_norm: add batch norm after each convolution (which customarily keeps its redundant bias).
         classes: outputs of the head.
     """
 
@@ -34,11 +34,11 @@ class VGG(Network):
         initialise(self)
 
     def features(self, x: Tensor) -> Tensor:
-        """Last convolution's channel means after pooling, (B, D)."""
+        """Channel means after the last convolution and pooling, (B, D)."""
         return pooled(self.convolutions(x))
 
     def last_convolution(self) -> tuple[nn.Conv2d | None, nn.BatchNorm2d | None]:
-        """The last of the chain."""
+        """The last convolution of the chain."""
         parts = list(self.convolutions)
         at = max(n for n, part in enumerate(parts) if isinstance(part, nn.Conv2d))
         conv, after = parts[at], parts[at + 1]

@@ -1,4 +1,4 @@
-"""LeNet and LeNet-S, the low-capacity version of it in LfD's Figure 6."""
+"""LeNet, and LeNet-S, its low-capacity version in LfD's Figure 6."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _LeNets(Model):
-    """What the family shares."""
+    """Shared by the two models."""
 
     channels: ClassVar[tuple[int, int]] = (0, 0)
     hidden: ClassVar[tuple[int, ...]] = ()
 
     def check(self, info: DatasetInfo) -> None:
-        """Raise Impossible where the convolutions leave nothing."""
+        """Raise Impossible if no pixel is left after the convolutions."""
         at_least(self.name, info.size, 16)
 
     def build(self, classes: int, size: int) -> nn.Module:

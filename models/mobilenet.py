@@ -1,4 +1,4 @@
-"""MobileNetV2 and MobileNetV2-S, the low-capacity version of it in LfD's Figure 6."""
+"""MobileNetV2, and MobileNetV2-S, its low-capacity version in LfD's Figure 6."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ if TYPE_CHECKING:
     from torch import nn
 
 STAGES = ((1, 16, 1, 1), (6, 24, 2, 1), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
-"""Expansion, channels, blocks and stride of each stage (Sandler et al. 2018, Table 2), strides for 32 pixels."""
+"""Expansion, channels, blocks and stride of each stage (Sandler et al. 2018, Table 2), with strides for 32 pixels."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _Mobile(Model):
-    """What the family shares."""
+    """Shared by the two models."""
 
     shortcut: Literal["projection", "identity"] = "projection"
-    """Where a block keeps its size but changes its channels: a 1x1 projection of the input is added, or nothing."""
+    """Shortcut of stride-1 blocks that change the channels: projection adds a 1x1 projection, identity adds nothing."""
 
 
 @model("mobilenetv2", version=1)
@@ -28,7 +28,7 @@ class MobileNetV2(_Mobile):
     """MobileNetV2 (Sandler et al. 2018) in CIFAR form with ReLU: 2,296,922 parameters for 10 classes."""
 
     width: int = 32
-    """Channels of the stem; all others keep their ratio to it, rounded."""
+    """Channels of the stem; all other layers keep their ratio to it, rounded."""
     stem_kind: StemKind = "auto"
     """cifar: stem and second stage keep the size; imagenet: both halve it; auto: imagenet from 96 pixels on."""
 
@@ -37,7 +37,7 @@ class MobileNetV2(_Mobile):
             raise UsageError(f"model {self.name!r}: width must be 1 or more")
 
     def check(self, info: DatasetInfo) -> None:
-        """Raise Impossible where the last stage would see less than one full pixel."""
+        """Raise Impossible if the last stage would see less than one full pixel."""
         at_least(self.name, info.size, 32 if imagenet_stem(self.stem_kind, info.size) else 8)
 
     def _scaled(self, channels: int) -> int:
@@ -69,18 +69,18 @@ class MobileNetV2(_Mobile):
 class MobileNetV2S(_Mobile):
     """MobileNetV2-S (LfD section 5.3): stem of 4 channels, two bottleneck stages of 8, features of 16; 990 parameters.
 
-    Read literally, the paper's second stage contracts 8 channels to 4 where the original expands; kept so.
+    Read literally, the paper's second stage contracts 8 channels to 4 where the original expands. This is kept.
     """
 
     stride: Literal[1, 2] = 2
-    """Stride of the second bottleneck stage: the paper names none; the network it is cut from has 1, 2 is cheaper."""
+    """Stride of the second bottleneck stage. The paper gives none; MobileNetV2 has 1 there, and 2 is cheaper."""
 
     def check(self, info: DatasetInfo) -> None:
         """Raise Impossible for images smaller than 8 pixels."""
         at_least(self.name, info.size, 8)
 
     def build(self, classes: int, size: int) -> nn.Module:
-        """The network; images of 96 pixels and more are halved once by the stem."""
+        """The network; its stem halves images of 96 pixels and more."""
         from benchbd.models import _mobilenet as nets
 
         return nets.MobileNetV2(

@@ -1,7 +1,7 @@
 """Residual networks: the paper's students (ResNet-18, -34) and its low-capacity teachers (ResNet-S, -S1, -S2).
 
 The CIFAR form (3x3 stem, no max-pooling) follows He et al. 2016 as commonly adapted to 32x32 images; images of 96
-pixels and more get the ImageNet stem, without which a ResNet-34 costs sixteen times as much at 224 pixels.
+pixels and more get the ImageNet stem. Without it a ResNet-34 costs sixteen times as much at 224 pixels.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _Residual(Model):
-    """What the family shares. ``blocks`` per stage and stage widths make the rest."""
+    """Shared by the family. Subclasses set the number of blocks and the width of each stage."""
 
     blocks: ClassVar[tuple[int, ...]] = ()
 
     stem: int | None = None
-    """Channels of the input stem; as many as the first stage where not given."""
+    """Channels of the input stem (default: as many as the first stage)."""
     stem_kind: StemKind = "auto"
-    """cifar: one 3x3 convolution; imagenet: 7x7 stride 2 and max-pooling; auto: imagenet from 96 pixels on."""
+    """cifar: one 3x3 convolution; imagenet: 7x7 stride-2 convolution, max-pooling; auto: imagenet from 96 pixels on."""
 
     def widths(self) -> tuple[int, ...]:
         """Channels of each stage."""
@@ -36,7 +36,7 @@ class _Residual(Model):
             raise UsageError(f"model {self.name!r}: width and stem must be 1 or more")
 
     def check(self, info: DatasetInfo) -> None:
-        """Raise Impossible where the last stage would see less than one full pixel."""
+        """Raise Impossible if the last stage would see less than one full pixel."""
         at_least(self.name, info.size, 32 if imagenet_stem(self.stem_kind, info.size) else 8)
 
     def build(self, classes: int, size: int) -> nn.Module:
@@ -54,10 +54,10 @@ class _Residual(Model):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _Doubling(_Residual):
-    """Stages that double their width: width, 2 width, 4 width, 8 width."""
+    """Residual networks whose width doubles from stage to stage: width, 2 width, 4 width, 8 width."""
 
     width: int = 64
-    """Channels of the first stage; each further stage has twice as many. 16 makes a thin network."""
+    """Channels of the first stage; each following stage has twice as many. 16 gives a thin network."""
 
     def widths(self) -> tuple[int, ...]:
         """Channels of each stage."""
@@ -80,11 +80,11 @@ class ResNet34(_Doubling):
 
 @model("resnet-s", version=1)
 class ResNetS(_Residual):
-    """ResNet-S, LfD's teacher: one block a stage, 2, 2, 2 and 4 channels; 612 parameters for 10 classes.
+    """ResNet-S, LfD's teacher: one block per stage with 2, 2, 2 and 4 channels; 612 parameters for 10 classes.
 
-    The paper does not give the stem's width: as wide as the first stage here, ``stem=64`` is the other reading (3,658
-    parameters). A network of one or two channels can start with dead ReLUs and then stays at chance: train it from
-    several seeds, or draw again where its loss does not leave log(classes); that is left to the defense.
+    The paper does not give the width of the stem. Here it equals that of the first stage; the other reading is
+    ``stem=64`` (3,658 parameters). A network of one or two channels can start with dead ReLUs and then stays at chance.
+    The defense must handle this: it can train from several seeds, or start again if the loss stays at log(classes).
     """
 
     blocks = (1, 1, 1, 1)
@@ -96,7 +96,7 @@ class ResNetS(_Residual):
 
 @model("resnet-s1", version=1)
 class ResNetS1(_Residual):
-    """ResNet-S1, smaller than ResNet-S (LfD section 5.3): one channel a stage; 146 parameters for 10 classes."""
+    """ResNet-S1, smaller than ResNet-S (LfD section 5.3): one channel per stage; 146 parameters for 10 classes."""
 
     blocks = (1, 1, 1, 1)
 
@@ -107,6 +107,6 @@ class ResNetS1(_Residual):
 
 @model("resnet-s2", version=1)
 class ResNetS2(_Doubling):
-    """ResNet-S2, larger than ResNet-S (LfD section 5.3): ResNet-18 with one block a stage; 4,903,242 parameters."""
+    """ResNet-S2, larger than ResNet-S (LfD section 5.3): ResNet-18 with one block per stage; 4,903,242 parameters."""
 
     blocks = (1, 1, 1, 1)

@@ -77,7 +77,7 @@ def test_cells_that_cannot_exist_are_rows_with_the_reason(tiny, tmp_path):
     [
         ({"matrix": {"name": "x"}}, "dataset is missing"),
         ({"matrix": {"name": object()}}, "text, numbers, lists"),
-        ({"jbos": 2}, "no setting is called 'jbos'"),
+        ({"jbos": 2}, "unknown setting 'jbos'"),
         ({"jobs": 0}, "jobs must be more than 0"),
         ({"filters": ["nonsense"]}, "nonsense"),
         ({"sets": {"lfd.nonsense": 1}}, "nonsense"),

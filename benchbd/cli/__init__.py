@@ -1,4 +1,4 @@
-"""The command line: one module per verb, found by name; nothing heavy is imported until a verb runs."""
+"""The command line: one module per verb, found by name. Heavy packages are imported only when a verb runs."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ DEBUG = "BENCHBD_DEBUG"
 
 
 class _Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line, as all our errors do; takes no abbreviations, which a new flag would break."""
+    """Reports errors in one line, like all other errors. Flags cannot be abbreviated: a new flag would break that."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         kwargs.setdefault("allow_abbrev", False)
@@ -51,29 +51,28 @@ class _Parser(argparse.ArgumentParser):
 
 
 def parser() -> argparse.ArgumentParser:
-    """The whole command line."""
+    """Build the parser with all verbs."""
     from importlib.util import find_spec
 
     top = _Parser(
         prog="benchbd",
         description="Compare training-time defenses against backdoor attacks on image classifiers.",
-        epilog="benchbd VERB --help tells more. Start with: benchbd run quickstart",
+        epilog="See benchbd VERB --help for details. Start with: benchbd run quickstart",
     )
     top.add_argument("--version", action="store_true", help="print the version")
     verbs = top.add_subparsers(dest="verb", metavar="VERB")
     for verb in VERBS:
-        # 'list' and the like are fine as module names inside a package.
         if find_spec(f"benchbd.cli.{verb}") is not None:
             importlib.import_module(f"benchbd.cli.{verb}").register(verbs)
     return top
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command. Returns the exit code: 0 fine, 1 some cells failed, 2 usage error, 130 interrupted.
+    """Run one command and return its exit code: 0 success, 1 some cells failed, 2 usage error, 130 interrupted.
 
-    ``BENCHBD_DEBUG=1`` in the environment shows where an error comes from.
+    With ``BENCHBD_DEBUG=1`` in the environment, errors are shown with their traceback.
     """
-    # Not list(): importing the verb benchbd.cli.list gives this module that name.
+    # list() does not work here: importing the verb benchbd.cli.list gives this module an attribute of that name.
     given = sys.argv[1:] if argv is None else [*argv]
     try:
         code = _main(given)
@@ -82,11 +81,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BenchbdError as error:
         return _complain(str(error), error.exit_code)
     except BrokenPipeError:
-        # The reader (head, less) went away; that is no error. Keep the interpreter from flushing into the void.
+        # The reader (head, less) has closed the pipe, which is not an error. Without this the final flush would fail.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as error:
-        # A full disk, a folder that may not be written: the system's own words, and the file it was about.
+        # A full disk or a read-only folder, for example: show the system's message and the file.
         about = f"{error.filename}: " if error.filename else ""
         denied = isinstance(error, PermissionError)
         hint = "; check its permissions" if denied and error.filename else ""
@@ -94,9 +93,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return _complain("interrupted", 130)
     except Exception as error:
-        # Nobody's input should lead here. A traceback would tell the user nothing that one line does not.
-        what = f"{type(error).__name__}: {one_line(error)[:400]}".removesuffix(": ")
-        return _complain(f"internal error: {what}; please report it, with what {DEBUG}=1 in the environment shows", 1)
+        # No input should lead here. A traceback would not tell a user more than one line does.
+        text = f"{type(error).__name__}: {one_line(error)[:400]}".removesuffix(": ")
+        return _complain(f"internal error: {text}; please report it with the traceback that {DEBUG}=1 shows", 1)
 
 
 def _complain(text: str, code: int) -> int:
@@ -123,13 +122,13 @@ def _main(given: list[str]) -> int:
     if args.verb is None:
         top.print_help()
         return 2
-    # Names from files may hold what the terminal's encoding cannot; that must not stop a table in the middle.
+    # Names from files may contain characters that the terminal cannot encode. A table must not stop in the middle.
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
     try:
         with data_given(getattr(args, "data", None)):
             return int(args.run(args))
-    except SystemExit as left:
-        # No verb leaves that way: a plugin's code did, and would take the command with it without a word.
-        raise RuntimeError(f"something called sys.exit({shown(left.code)})") from left
+    except SystemExit as caught:
+        # No verb calls sys.exit: a plugin's code did, and would end the command without a message.
+        raise RuntimeError(f"some code called sys.exit({shown(caught.code)})") from caught

@@ -1,4 +1,4 @@
-"""``benchbd check NAME``: does a plugin keep what every plugin promises?"""
+"""``benchbd check NAME``: run the contract tests on a plugin."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ if TYPE_CHECKING:
     from benchbd.plugins.scan import PluginEntry
 
 EPILOG = """\
-NAME is a plugin's: a built-in one, one of an installed package, or one of a file named with --plugin; with parameters
-in brackets where others than its smoke ones are wanted. Without NAME: every plugin of the files. Each is run on a tiny
-data set: the same seed twice, another seed, its budget, its shapes, what it declares and what it looks at.
-Exit codes: 0 all promises kept, 1 not, 2 usage error.
+NAME is a built-in plugin, a plugin of an installed package or a plugin in a --plugin file. Parameters in brackets
+replace its smoke parameters. Without NAME, every plugin in the --plugin files is checked. The checks run the plugin on
+a tiny data set. They cover reproducibility, budgets, shapes, declarations and the information barrier.
+Exit codes: 0 all promises kept, 1 some broken, 2 usage error.
 
   benchbd check lfd
   benchbd check --plugin my_defense.py
@@ -31,15 +31,15 @@ def register(verbs: Any) -> None:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("name", metavar="NAME", nargs="?", help="a plugin, such as my-defense")
+    parser.add_argument("name", metavar="NAME", nargs="?", help="name of a plugin, such as my-defense")
     add_plugins(parser)
-    parser.add_argument("--data", metavar="DIR", help="folder of the data sets (default: $BENCHBD_DATA)")
-    parser.add_argument("--limit", metavar="TIME", default="2m", help="time one check may take (default: 2m)")
+    parser.add_argument("--data", metavar="DIR", help="folder with the data sets (default: $BENCHBD_DATA)")
+    parser.add_argument("--limit", metavar="TIME", default="2m", help="time limit for one check (default: 2m)")
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Check, and tell what is wrong, one line each."""
+    """Run the checks and print one line for each fault."""
     from benchbd.run.settings import parse_duration
 
     refuse_empty(args, "data", "limit")
@@ -54,31 +54,31 @@ def run(args: argparse.Namespace) -> int:
 
     torch.set_num_threads(1)
     broken = 0
-    for entry, given in wanted:
-        found = testing.check(entry.kind, entry.name, limit, **given)
-        for line in found:
+    for entry, params in wanted:
+        faults = testing.check(entry.kind, entry.name, limit, **params)
+        for line in faults:
             write(line)
-        if not found:
+        if not faults:
             write(f"{entry.kind[:-1]} {entry.name!r} ({entry.origin}): keeps all {len(CHECKS[entry.kind])} promises")
-        broken += bool(found)
+        broken += bool(faults)
     return 1 if broken else 0
 
 
 def _wanted(args: argparse.Namespace) -> list[tuple[PluginEntry, dict[str, Any]]]:
-    """The plugins to check, each with the parameters given. Raises UsageError."""
+    """The plugins to check, each with its parameters. Raises UsageError."""
     from benchbd.plugins import registry
     from benchbd.plugins.spec import parse_spec
 
     known = registry.entries()
     if args.name is None:
         if not args.plugin:
-            raise UsageError("check: name a plugin, or files with --plugin; benchbd list shows what is known")
+            raise UsageError("check: give a plugin, or a file with --plugin; benchbd list shows the known plugins")
         files = set(registry.plugin_files())
         return [(entry, {}) for entry in known if entry.file in files]
-    name, given = parse_spec(args.name, "plugin")
+    name, params = parse_spec(args.name, "plugin")
     found = [entry for entry in known if entry.kind and entry.name == name]
     if not found:
         names = [entry.name for entry in known if entry.kind]
         raise UsageError(f"check: no plugin is called {shown(name)}{did_you_mean(name, names)}")
-    # Found anew by kind: a name that two plugins claim is an error, and names both.
-    return [(registry.find(kind, name), given) for kind in sorted({entry.kind for entry in found})]
+    # registry.find raises an error that names both plugins if two of one kind share the name.
+    return [(registry.find(kind, name), params) for kind in sorted({entry.kind for entry in found})]

@@ -1,4 +1,4 @@
-"""``benchbd clean``: give disk space back. Asks first, and never touches a finished record."""
+"""``benchbd clean``: free disk space. It asks first and never removes the record of a finished cell."""
 
 from __future__ import annotations
 
@@ -11,8 +11,12 @@ from benchbd.cli.common import add_output, output_folder, write
 from benchbd.errors import UsageError
 
 EPILOG = """\
-Without a flag only what dead processes left behind is removed. Records of finished cells are never removed by any flag:
-delete the folder itself for that. Models and stages are made again when they are needed.
+Without a flag, clean removes only the files that dead processes left behind. No flag removes the record of a finished
+cell: delete the results folder for that. A run computes stored models and stages again when it needs them.
+
+  benchbd clean
+  benchbd clean --failed --logs
+  benchbd clean --artifacts --output old-results --yes
 """
 
 
@@ -20,7 +24,7 @@ def register(verbs: Any) -> None:
     """Add the verb."""
     parser = verbs.add_parser(
         "clean",
-        help="remove litter, stored stages, failures",
+        help="remove leftover files, stored stages and failures",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -38,7 +42,7 @@ def _size(paths: list[Path]) -> int:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Say what would go, ask, remove."""
+    """List what would be removed, ask, and remove it."""
     import shutil
 
     from benchbd.storage.cell_locks import running
@@ -47,33 +51,33 @@ def run(args: argparse.Namespace) -> int:
 
     output = output_folder(args)
     if not any((output / name).is_dir() for name in ("records", "store", "logs")):
-        raise UsageError(f"{output}: no results folder")
+        raise UsageError(f"{output}: not a results folder")
     busy = running(output)
     if busy:
-        raise UsageError(f"{output}: {len(busy)} cells are being run in there; wait for the run to end")
+        raise UsageError(f"{output}: {len(busy)} cells are running in this folder; wait for the run to end")
     statuses = {p.stem: (read_record(output, p.stem) or {}).get("status") for p in _files(output / "records", "*.json")}
-    doomed: list[tuple[str, list[Path]]] = []
+    removals: list[tuple[str, list[Path]]] = []
     if args.artifacts:
-        doomed.append(("stored stages", [output / "store"] if (output / "store").is_dir() else []))
+        removals.append(("stored stages", [output / "store"] if (output / "store").is_dir() else []))
     if args.failed:
-        gone = [i for i, status in statuses.items() if status not in ("done", "skipped", None)]
-        files = [output / "records" / f"{i}.json" for i in gone] + [output / "logs" / f"{i}.log" for i in gone]
-        doomed.append((f"{len(gone)} records without a result", [f for f in files if f.is_file()]))
+        failed = [i for i, status in statuses.items() if status not in ("done", "skipped", None)]
+        files = [output / "records" / f"{i}.json" for i in failed] + [output / "logs" / f"{i}.log" for i in failed]
+        removals.append((f"{len(failed)} records without a result", [f for f in files if f.is_file()]))
     if args.logs:
         logs = [p for p in _files(output / "logs", "*.log") if statuses.get(p.stem) in ("done", "skipped")]
-        doomed.append((f"{len(logs)} logs", logs))
-    found = remove_stale_files(output, older_than=0.0, remove=False)
-    write(f"litter of dead processes: {found.locks} lock files, {found.temporary} temporary files")
-    for what, paths in doomed:
-        write(f"{what}: {_size(paths) / 2**20:,.1f} MiB")
-    if not any(paths for _, paths in doomed) and not any(found):
+        removals.append((f"{len(logs)} logs", logs))
+    stale = remove_stale_files(output, older_than=0.0, remove=False)
+    write(f"left by dead processes: {stale.locks} lock files, {stale.temporary} temporary files")
+    for name, paths in removals:
+        write(f"{name}: {_size(paths) / 2**20:,.1f} MiB")
+    if not any(paths for _, paths in removals) and not any(stale):
         write("nothing to remove")
         return 0
-    if not args.yes and not _agreed(output):
+    if not args.yes and not _confirmed(output):
         write("nothing was removed")
         return 1
     remove_stale_files(output, older_than=0.0)
-    for _, paths in doomed:
+    for _, paths in removals:
         for path in paths:
             if path.is_symlink() or path.is_file():
                 path.unlink(missing_ok=True)
@@ -87,10 +91,10 @@ def _files(folder: Path, pattern: str) -> list[Path]:
     return [p for p in sorted(folder.glob(pattern)) if p.is_file() and not p.is_symlink()] if folder.is_dir() else []
 
 
-def _agreed(output: Path) -> bool:
-    """Ask on the terminal. Raises UsageError where nobody is there to answer."""
+def _confirmed(output: Path) -> bool:
+    """Ask on the terminal. Raises UsageError if standard input is not a terminal."""
     if not sys.stdin.isatty():
-        raise UsageError("clean asks before it removes anything; say -y where nobody can answer")
+        raise UsageError("clean asks before it removes anything; use -y to run it without a terminal")
     sys.stderr.write(f"remove this from {output}? [y/N] ")
     sys.stderr.flush()
     return sys.stdin.readline().strip().lower() in ("y", "yes")

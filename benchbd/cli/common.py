@@ -1,4 +1,4 @@
-"""What several verbs share: arguments, the plan they name, output."""
+"""Code that several verbs share: common arguments, the plan they select, records and output."""
 
 from __future__ import annotations
 
@@ -20,25 +20,25 @@ if TYPE_CHECKING:
 
 DEFAULT_OUTPUT = "benchbd-out"
 FOLDERS = (".", "records", "logs", "store", "running")
-"""What verbs read in a results folder."""
+"""Places in a results folder that verbs read."""
 OWN_FLAGS = ("seeds", "data", "output", "jobs", "gpus", "threads", "device", "timeout", "retries", "budget", "shard")
-"""Flags that are taken for settings of the matrix."""
+"""Flags that users may take for settings of the matrix."""
 
 
 def add_output(parser: argparse.ArgumentParser) -> None:
-    """``--output``."""
+    """Add ``--output``."""
     text = f"results folder (default: {DEFAULT_OUTPUT})"
     parser.add_argument("--output", metavar="DIR", default=DEFAULT_OUTPUT, help=text)
 
 
 def add_plugins(parser: argparse.ArgumentParser) -> None:
-    """``--plugin``."""
-    text = "Python file with plugins of your own, which is run; may be repeated"
+    """Add ``--plugin``."""
+    text = "Python file with your own plugins, which is executed; may be repeated"
     parser.add_argument("--plugin", metavar="FILE", action="append", default=[], help=text)
 
 
 def add_matrix_arguments(parser: argparse.ArgumentParser) -> None:
-    """MATRIX and what narrows or changes it."""
+    """Add MATRIX and the flags that narrow or change it."""
 
     def repeated(flag: str, metavar: str, text: str) -> None:
         parser.add_argument(flag, metavar=metavar, action="append", default=[], help=text)
@@ -46,10 +46,10 @@ def add_matrix_arguments(parser: argparse.ArgumentParser) -> None:
     text = "a YAML file, the name of a shipped matrix, or - (standard input)"
     parser.add_argument("matrix", metavar="MATRIX", help=text)
     add_output(parser)
-    text = "folder of the data sets (default: $BENCHBD_DATA, then the user's cache)"
+    text = "folder with the data sets (default: $BENCHBD_DATA, then the user's cache)"
     parser.add_argument("--data", metavar="DIR", help=text)
     repeated("--filter", "K=GLOB", "only cells that match, such as defense=lfd*,attack!=none")
-    repeated("--exclude", "K=GLOB", "without cells that match")
+    repeated("--exclude", "K=GLOB", "leave out cells that match")
     repeated("--set", "K=V", "change a setting: epochs=2, dataset.train=1000, lfd.alpha=0.2")
     parser.add_argument("--seeds", metavar="LIST", help="seeds instead of the matrix's: 0-2 or 0,3")
     text = "shrink every cell to seconds, to find mistakes before a long run"
@@ -58,7 +58,7 @@ def add_matrix_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def load_plan(args: argparse.Namespace) -> Plan:
-    """The plan that the arguments name, narrowed by --filter and --exclude."""
+    """Load the plan that the arguments select, narrowed by --filter and --exclude."""
     from benchbd.plan import matrix
 
     refuse_empty(args, "data")
@@ -70,7 +70,7 @@ def load_plan(args: argparse.Namespace) -> Plan:
 
 
 def add_plugin_files(args: argparse.Namespace) -> None:
-    """Make the files of ``--plugin`` known."""
+    """Register the files given with ``--plugin``."""
     if args.plugin:
         from benchbd.plugins import registry
 
@@ -79,9 +79,9 @@ def add_plugin_files(args: argparse.Namespace) -> None:
 
 
 def refuse_empty(args: argparse.Namespace, *flags: str) -> None:
-    """Refuse a flag with nothing in it. Raises UsageError.
+    """Refuse a flag whose value is empty. Raises UsageError.
 
-    ``--shard "$SHARD"`` with the variable unset would run everything, were it the same as no flag.
+    Otherwise ``--shard "$SHARD"`` with the variable unset would run everything, as if the flag were not given.
     """
     for flag in flags:
         value = getattr(args, flag, None)
@@ -91,27 +91,27 @@ def refuse_empty(args: argparse.Namespace, *flags: str) -> None:
 
 
 def refuse_flags(args: argparse.Namespace) -> None:
-    """Refuse ``--set seeds=3``: what is a flag of the verb is no setting of the matrix. Raises UsageError."""
+    """Refuse ``--set seeds=3``: a flag of the verb is not a setting of the matrix. Raises UsageError."""
     for text in args.set:
         key, equals, value = (part.strip() for part in text.partition("="))
         flag = "seeds" if key == "seed" else key
         if equals and flag in OWN_FLAGS and hasattr(args, flag):
-            # A list as YAML has it; the flags take 0,1.
+            # YAML writes a list as [0, 1]; the flags take 0,1.
             value = value.strip("[]").replace(" ", "") if value.startswith("[") else value
             line = f"--{flag} {shlex.quote(value[:60])}"
-            raise UsageError(f"--set {shown(text)}: {key} is no setting but a flag; did you mean {line}?")
+            raise UsageError(f"--set {shown(text)}: {key} is a flag, not a setting; did you mean {line}?")
 
 
 def output_folder(args: argparse.Namespace) -> Path:
-    """``--output`` as a path.
+    """The results folder, ``--output``, as a path.
 
     Raises:
-        UsageError: it is empty, a file is in its place, or it may not be read.
+        UsageError: it is empty, is a file, or cannot be read.
     """
     refuse_empty(args, "output")
     folder = user_path(args.output, "--output")
     for name in FOLDERS:
-        # Really listed: what the mode bits say is not all that decides (access lists, network disks).
+        # List the folder: mode bits alone do not decide what can be read (access lists, network disks).
         try:
             with contextlib.suppress(FileNotFoundError, NotADirectoryError, ValueError), os.scandir(folder / name) as f:
                 next(f, None)
@@ -125,17 +125,17 @@ def output_folder(args: argparse.Namespace) -> Path:
 
 
 def write(text: str) -> None:
-    """Text to standard output, ended by a newline."""
+    """Write text to standard output, with a newline at the end."""
     sys.stdout.write(text if text.endswith("\n") else text + "\n")
 
 
 def write_json(value: Any) -> None:
-    """JSON to standard output."""
+    """Write a value to standard output as JSON."""
     write(json.dumps(value, indent=2, sort_keys=False))
 
 
 def columns(rows: Sequence[Sequence[str]], *, indent: str = "") -> str:
-    """Rows as left-aligned columns."""
+    """Format rows as left-aligned columns."""
     if not rows:
         return ""
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
@@ -144,7 +144,7 @@ def columns(rows: Sequence[Sequence[str]], *, indent: str = "") -> str:
 
 
 def record_ids(output: Path) -> list[str]:
-    """Ids of the records that lie in a results folder, unread."""
+    """IDs of the records in a results folder, without reading the records."""
     from benchbd.storage.records import is_id
 
     try:
@@ -155,10 +155,10 @@ def record_ids(output: Path) -> list[str]:
 
 
 def find_record(output: Path, wanted: str) -> dict[str, Any]:
-    """The record of a cell named by id, the start of an id, or its label.
+    """Find the record of a cell by its ID, the start of its ID, or its label.
 
     Raises:
-        UsageError: none or several fit.
+        UsageError: no record or several records match.
     """
     from benchbd.storage.records import read_record
 
@@ -166,15 +166,15 @@ def find_record(output: Path, wanted: str) -> dict[str, Any]:
     ids = record_ids(output)
     if not ids:
         raise UsageError(f"no records in {folder}; run a matrix first, or name its folder with --output")
-    fitting = [i for i in ids if i.startswith(wanted)] if wanted else []
-    if not fitting:
-        fitting = [i for i in ids if wanted and (r := read_record(output, i)) and r["label"] == wanted]
-    if not fitting:
+    matches = [i for i in ids if i.startswith(wanted)] if wanted else []
+    if not matches:
+        matches = [i for i in ids if wanted and (r := read_record(output, i)) and r["label"] == wanted]
+    if not matches:
         raise UsageError(f"no cell {shown(wanted)} among the {len(ids)} records in {folder}; benchbd status lists them")
-    if len(fitting) > 1:
-        some = ", ".join(fitting[:4]) + (", ..." if len(fitting) > 4 else "")
-        raise UsageError(f"{shown(wanted)} fits {len(fitting)} cells ({some}); give more of the id")
-    record = read_record(output, fitting[0])
+    if len(matches) > 1:
+        some = ", ".join(matches[:4]) + (", ..." if len(matches) > 4 else "")
+        raise UsageError(f"{shown(wanted)} matches {len(matches)} cells ({some}); give more of the ID")
+    record = read_record(output, matches[0])
     if record is None:
-        raise UsageError(f"record {folder / fitting[0]}.json is damaged; benchbd run makes it again")
+        raise UsageError(f"record {folder / matches[0]}.json is damaged; benchbd run computes it again")
     return record

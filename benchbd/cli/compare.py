@@ -1,4 +1,4 @@
-"""``benchbd compare A B``: what changed between two sets of results."""
+"""``benchbd compare A B``: show what changed between two sets of results."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ if TYPE_CHECKING:
     from benchbd.report.stats import Mean
 
 EPILOG = """\
-Configurations are matched by names, parameters and recipe, so that results of two versions of a plugin can be compared;
-changes are means over the seeds both have, with half of the 95 % t-interval where there are at least two.
-Exit code 1 where a limit of --fail is broken, or (with --fail) a result is lost.
+Configurations are matched by names, parameters and recipe, so results of two versions of a plugin can be compared.
+Changes are means over the seeds that both sides have, with the half-width of the 95 % t-interval from two seeds on.
+Exit code 1: a --fail limit is exceeded, or (with --fail) B lacks a result that A has.
 
   benchbd compare before after --fail asr:+2 --fail ca:-1 --fail time:+20
 """
@@ -22,18 +22,21 @@ Exit code 1 where a limit of --fail is broken, or (with --fail) a result is lost
 def register(verbs: Any) -> None:
     """Add the verb."""
     parser = verbs.add_parser(
-        "compare", help="two sets of results", epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
+        "compare",
+        help="compare two sets of results",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("a", metavar="A", help="a results folder, or a results.jsonl")
-    parser.add_argument("b", metavar="B", help="the same")
+    parser.add_argument("a", metavar="A", help="a results folder or a results.jsonl file")
+    parser.add_argument("b", metavar="B", help="another one, to compare with A")
     parser.add_argument(
         "--fail",
         metavar="METRIC:±N",
         action="append",
         default=[],
-        help="limit in points (time: percent), such as asr:+2",
+        help="largest change allowed, in points (time: percent), such as asr:+2; may be repeated",
     )
-    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--json", action="store_true", help="as JSON")
     parser.set_defaults(run=run)
 
 
@@ -44,7 +47,7 @@ def _text(change: Mean | None, unit: str = "") -> str:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Compare and tell."""
+    """Compare, print the changes and check the limits."""
     from benchbd.core.paths import user_path
     from benchbd.plan.cell import identity
     from benchbd.report.compare import compare, failures, parse_limit

@@ -1,7 +1,7 @@
-"""``benchbd completion SHELL``: completion with the tabulator key, for bash, zsh and fish.
+"""``benchbd completion SHELL``: tab completion for bash, zsh and fish.
 
-The scripts are a few lines each: they hand what was typed to ``benchbd completion --for`` and show what comes back, so
-flags, matrices and plugins, those of installed packages too, are always the ones that are there.
+The scripts are a few lines each. They pass the typed words to ``benchbd completion --for`` and show its output, so
+flags, matrices and plugins (including those of installed packages) are always up to date.
 """
 
 from __future__ import annotations
@@ -15,12 +15,13 @@ from benchbd.cli.common import DEFAULT_OUTPUT, record_ids, write
 
 SHELLS = ("bash", "zsh", "fish")
 FILES = ":files"
-"""Line that asks the shell to complete the names of files."""
+"""Line that asks the shell to complete file names."""
 PATHS = ("FILE", "DIR", "FOLDER", "YAML", "A", "B")
+"""Metavars of arguments that are paths."""
 PLUGINS = {"attacks": "attacks", "dataset": "datasets", "model": "models"}
-"""Arguments that name plugins, and their kinds."""
+"""Arguments that are names of plugins, with the kind."""
 EPILOG = """\
-Put it where your shell reads it:
+Load the script from the start-up file of your shell:
 
   bash   eval "$(benchbd completion bash)"                                       in ~/.bashrc
   zsh    eval "$(benchbd completion zsh)"                                        in ~/.zshrc, after compinit
@@ -70,7 +71,7 @@ def register(verbs: Any) -> None:
     """Add the verb."""
     parser = verbs.add_parser(
         "completion",
-        help="a script that makes your shell complete benchbd's words",
+        help="print a script for tab completion in your shell",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -80,7 +81,7 @@ def register(verbs: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print the script; or, for one of them, what may follow the words typed."""
+    """Print the script, or the candidates if a script asks for them with ``--for``."""
     if args.typed is None:
         write({"bash": BASH, "zsh": ZSH, "fish": FISH}[args.shell])
     elif lines := [f"{word}\t{about}".rstrip() for word, about in candidates(args.typed)]:
@@ -89,10 +90,10 @@ def run(args: argparse.Namespace) -> int:
 
 
 def candidates(typed: list[str]) -> Iterator[tuple[str, str]]:
-    """What may stand in the place of the last word typed, each with a line of help.
+    """Candidates for the last typed word, each with a line of help.
 
     Args:
-        typed: the words of the line from the command's name up to the cursor; the last may be empty.
+        typed: the words from the command's name up to the cursor; the last may be empty.
     """
     from benchbd.cli import parser
 
@@ -101,11 +102,11 @@ def candidates(typed: list[str]) -> Iterator[tuple[str, str]]:
     verbs = next(a for a in top._actions if isinstance(a, argparse._SubParsersAction))
     verb = next((word for word in before if word in verbs.choices), None)
     if verb is None:
-        found = [(str(a.dest), a.help or "") for a in verbs._choices_actions]
-        found += _flags(top) if current.startswith("-") else []
+        options = [(str(a.dest), a.help or "") for a in verbs._choices_actions]
+        options += _flags(top) if current.startswith("-") else []
     else:
-        found = _arguments(verbs.choices[verb], verb, before[before.index(verb) + 1 :], current)
-    for word, about in found:
+        options = _arguments(verbs.choices[verb], verb, before[before.index(verb) + 1 :], current)
+    for word, about in options:
         if word.startswith(current) or word == FILES:
             yield word, " ".join(about.split())
 
@@ -116,10 +117,10 @@ def _flags(parser: argparse.ArgumentParser) -> list[tuple[str, str]]:
 
 
 def _arguments(parser: argparse.ArgumentParser, verb: str, before: list[str], current: str) -> list[tuple[str, str]]:
-    """What may follow a verb and its arguments so far."""
+    """Candidates for the word after a verb and the words ``before``."""
     by_flag = {flag: action for action in parser._actions for flag in action.option_strings}
     pending: argparse.Action | None = None
-    places = 0
+    positionals = 0
     for word in before:
         if pending is not None:
             pending = None
@@ -127,19 +128,19 @@ def _arguments(parser: argparse.ArgumentParser, verb: str, before: list[str], cu
             action = by_flag.get(word)
             pending = action if action is not None and action.nargs != 0 else None
         else:
-            places += 1
+            positionals += 1
     if pending is not None:
         return _values(pending, verb)
     if current.startswith("-"):
         return _flags(parser)
-    positional = [a for a in parser._actions if not a.option_strings]
-    if places < len(positional):
-        return _values(positional[places], verb)
-    return _values(positional[-1], verb) if positional and positional[-1].nargs == "+" else []
+    known = [a for a in parser._actions if not a.option_strings]
+    if positionals < len(known):
+        return _values(known[positionals], verb)
+    return _values(known[-1], verb) if known and known[-1].nargs == "+" else []
 
 
 def _values(action: argparse.Action, verb: str) -> list[tuple[str, str]]:
-    """Values that an argument may have, as far as its name tells."""
+    """Candidates for the value of an argument, found by its name."""
     from benchbd.plugins import registry
 
     if action.choices is not None:

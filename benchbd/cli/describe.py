@@ -1,4 +1,4 @@
-"""``benchbd describe NAME``: a plugin's documentation, parameters and needs."""
+"""``benchbd describe NAME``: show a plugin's documentation, parameters and needs."""
 
 from __future__ import annotations
 
@@ -13,11 +13,22 @@ from benchbd.errors import BenchbdError, UsageError, did_you_mean, shown
 if TYPE_CHECKING:
     from benchbd.plugins.scan import PluginEntry
 
+EPILOG = """\
+  benchbd describe lfd
+  benchbd describe attacks/none
+  benchbd describe my-defense --plugin my_defense.py
+"""
+
 
 def register(verbs: Any) -> None:
     """Add the verb."""
-    parser = verbs.add_parser("describe", help="a plugin's documentation and parameters")
-    name = "a name from benchbd list, or KIND/NAME where two kinds share it (attacks/none)"
+    parser = verbs.add_parser(
+        "describe",
+        help="show a plugin's documentation and parameters",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    name = "a name from benchbd list, or KIND/NAME if two kinds share the name (attacks/none)"
     parser.add_argument("name", metavar="NAME", help=name)
     parser.add_argument("--json", action="store_true", help="as JSON")
     add_plugins(parser)
@@ -25,21 +36,21 @@ def register(verbs: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Describe every plugin of that name."""
+    """Describe every plugin with this name."""
     from benchbd.plugins import registry
 
     add_plugin_files(args)
     kind, _, name = args.name.rpartition("/")
     known = [entry for entry in registry.entries() if entry.kind]
-    found = {e.kind: e for e in known if e.name == name and kind in ("", e.kind, e.kind[:-1])}
-    if not found:
+    entries = {e.kind: e for e in known if e.name == name and kind in ("", e.kind, e.kind[:-1])}
+    if not entries:
         names = [e.name for e in known] if not kind else [f"{e.kind}/{e.name}" for e in known]
         raise UsageError(f"nothing is called {shown(args.name)}{did_you_mean(args.name, names)}")
-    told = [_facts(entry) for entry in found.values()]
+    plugins = [_facts(entry) for entry in entries.values()]
     if args.json:
-        write_json(told if len(told) > 1 else told[0])
+        write_json(plugins if len(plugins) > 1 else plugins[0])
     else:
-        write("\n\n".join(_text(facts) for facts in told))
+        write("\n\n".join(_text(facts) for facts in plugins))
     return 0
 
 
@@ -61,11 +72,11 @@ def _facts(entry: PluginEntry) -> dict[str, Any]:
     if entry.kind == "attacks":
         facts |= {"clean_label": cls.clean_label}
     if entry.kind == "datasets":
-        made = registry.make(entry.kind, entry.name)
+        dataset = registry.make(entry.kind, entry.name)
         facts |= {"info": None, "source": cls.source}
-        # A data set that counts its images in a file of the user's knows nothing where there is none.
+        # A data set that counts its images in a user's file has no info if that file is missing.
         with registry.blame(entry.kind, entry.name), contextlib.suppress(BenchbdError):
-            facts["info"] = made.info()._asdict()
+            facts["info"] = dataset.info()._asdict()
     return facts
 
 

@@ -1,4 +1,4 @@
-"""``benchbd env``: what to paste into a bug report."""
+"""``benchbd env``: print the facts that a bug report needs."""
 
 from __future__ import annotations
 
@@ -8,16 +8,26 @@ from typing import Any
 
 from benchbd.cli.common import columns, write, write_json
 
+EPILOG = """\
+  benchbd env
+  benchbd env --json > environment.json
+"""
+
 
 def register(verbs: Any) -> None:
     """Add the verb."""
-    parser = verbs.add_parser("env", help="versions, device, precision, data folders")
+    parser = verbs.add_parser(
+        "env",
+        help="show versions, device, precision and data folder, for a bug report",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("--json", action="store_true", help="as JSON")
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Tell it."""
+    """Print the facts."""
     import torch
 
     from benchbd import engine

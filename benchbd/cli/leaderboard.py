@@ -1,4 +1,4 @@
-"""``benchbd leaderboard``: the tables of a results folder or file, in any format; ``--check`` compares."""
+"""``benchbd leaderboard``: show the tables of a results folder or file; ``--check`` compares them with a file."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ EPILOG = """\
   benchbd leaderboard table2 --paper --format html --write board.html
   benchbd leaderboard cifar10-small --format jsonl --write leaderboard/results.jsonl
   benchbd leaderboard --results leaderboard/results.jsonl --write leaderboard/README.md
-  benchbd leaderboard --check                           exit 1 where leaderboard/README.md is out of date
+  benchbd leaderboard --check                           exit 1 if leaderboard/README.md is out of date
 """
 
 
@@ -36,7 +36,7 @@ def register(verbs: Any) -> None:
     """Add the verb."""
     parser = verbs.add_parser(
         "leaderboard",
-        help="tables of what was measured",
+        help="show tables of the results",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -44,37 +44,37 @@ def register(verbs: Any) -> None:
         "matrix", metavar="MATRIX", nargs="?", help="only the cells of this matrix (default: every record)"
     )
     add_output(parser)
-    parser.add_argument("--results", metavar="FILE", help="a results.jsonl instead of the results folder")
+    parser.add_argument("--results", metavar="FILE", help="a results.jsonl file instead of the results folder")
     parser.add_argument(
-        "--format", choices=FORMATS, default="md", help="default: md; jsonl is the records themselves, sorted"
+        "--format", choices=FORMATS, default="md", help="default: md; jsonl gives the records themselves, sorted"
     )
     parser.add_argument(
-        "--paper", action="store_true", help="the paper's values and differences, and verdicts on its claims"
+        "--paper", action="store_true", help="add the paper's values, the differences, and verdicts on its claims"
     )
     parser.add_argument(
-        "--gate", metavar="ASR", type=float, help="undefended ASR from which an attack counts as implanted"
+        "--gate", metavar="ASR", type=float, help="lowest undefended ASR at which an attack counts as implanted"
     )
-    parser.add_argument("--write", metavar="FILE", help="into this file instead of standard output")
+    parser.add_argument("--write", metavar="FILE", help="write to this file instead of standard output")
     parser.add_argument(
         "--check",
         action="store_true",
-        help=f"compare with FILE of --write (default: {README}); exit 1 where they differ",
+        help=f"compare with the --write file (default: {README}); exit 1 if they differ",
     )
     cells = parser.add_argument_group("cells of MATRIX")
     cells.add_argument("--filter", metavar="K=GLOB", action="append", default=[], help="only cells that match")
-    cells.add_argument("--exclude", metavar="K=GLOB", action="append", default=[], help="without cells that match")
-    cells.add_argument("--set", metavar="K=V", action="append", default=[], help="as given to run")
-    cells.add_argument("--seeds", metavar="LIST", help="as given to run")
-    cells.add_argument("--smoke", action="store_true", help="as given to run")
+    cells.add_argument("--exclude", metavar="K=GLOB", action="append", default=[], help="leave out cells that match")
+    cells.add_argument("--set", metavar="K=V", action="append", default=[], help="as for benchbd run")
+    cells.add_argument("--seeds", metavar="LIST", help="as for benchbd run")
+    cells.add_argument("--smoke", action="store_true", help="as for benchbd run")
     add_plugins(parser)
     parser.set_defaults(run=run)
 
 
 def read(args: argparse.Namespace) -> tuple[list[dict[str, Any]], float | None, str]:
-    """The records that the arguments name, the matrix's gate (None without a matrix), and a title.
+    """The records that the arguments select, the matrix's gate (None without a matrix), and a title.
 
     Raises:
-        UsageError: nothing to read, or a record that is wrong.
+        UsageError: there are no records, or a record is invalid.
     """
     from benchbd.plan.cell import identity
     from benchbd.storage import results_file
@@ -89,7 +89,7 @@ def read(args: argparse.Namespace) -> tuple[list[dict[str, Any]], float | None, 
     found = results_file.load(place, identity)
     if args.matrix is None:
         if args.filter or args.exclude or args.set or args.seeds or args.smoke:
-            raise UsageError("--filter, --exclude, --set, --seeds and --smoke choose cells of a matrix; name one")
+            raise UsageError("--filter, --exclude, --set, --seeds and --smoke select cells of a matrix; give a MATRIX")
         add_plugin_files(args)
         return found, None, "Leaderboard"
     plan = load_plan(args)
@@ -110,19 +110,19 @@ def read(args: argparse.Namespace) -> tuple[list[dict[str, Any]], float | None, 
 
 
 def make(args: argparse.Namespace) -> Board:
-    """The board that the arguments ask for."""
+    """Build the leaderboard that the arguments ask for."""
     from benchbd.report import GATE, board
 
     if args.gate is not None and not 0 <= args.gate <= 1:
         raise UsageError(f"--gate is an ASR in [0, 1], not {args.gate:g}")
-    results_file, gate, title = read(args)
+    records, gate, title = read(args)
     if args.gate is not None:
         gate = args.gate
-    return board(results_file, gate=GATE if gate is None else gate, paper=args.paper, title=title)
+    return board(records, gate=GATE if gate is None else gate, paper=args.paper, title=title)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Show, write or check."""
+    """Print the leaderboard, write it to a file, or check that file."""
     if args.check:
         return check(args)
     text = make(args).render(args.format)
@@ -136,7 +136,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def check(args: argparse.Namespace) -> int:
-    """Compare the generated text with the committed file; one line and 1 where they differ."""
+    """Compare the generated text with the committed file. Prints one line and returns 1 if they differ."""
     from benchbd.report.formats.markdown import MARKER
 
     target = Path(args.write).expanduser() if args.write else README
@@ -148,7 +148,7 @@ def check(args: argparse.Namespace) -> int:
         raise UsageError(
             f"{target}: cannot be read ({getattr(error, 'strerror', None) or 'not UTF-8 text'})"
         ) from error
-    # The file itself says whether the paper's values are in it.
+    # The first line of the file says whether it contains the paper's values.
     first = committed.partition("\n")[0]
     args.paper = args.paper or (first.startswith(MARKER) and " --paper" in first)
     text = make(args).render(args.format)
@@ -161,5 +161,5 @@ def check(args: argparse.Namespace) -> int:
     flags = f"--results {args.results} " if args.results else f"--output {args.output} "
     flags += ("--paper " if args.paper else "") + (f"--format {args.format} " if args.format != "md" else "")
     flags += f"--gate {args.gate:g} " if args.gate is not None else ""
-    write(f"{target} is out of date from {where} on; make it again: benchbd leaderboard {flags}--write {target}")
+    write(f"{target} is out of date from {where} on; regenerate it: benchbd leaderboard {flags}--write {target}")
     return 1

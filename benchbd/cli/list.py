@@ -1,4 +1,4 @@
-"""``benchbd list``: what is known, without importing any of it."""
+"""``benchbd list``: list plugins and matrices, without importing any plugin."""
 
 from __future__ import annotations
 
@@ -11,13 +11,23 @@ from benchbd.errors import UsageError, did_you_mean, one_line, shown
 from benchbd.plugins.contract import KINDS
 
 GROUPS = (*KINDS, "matrices")
+EPILOG = """\
+  benchbd list
+  benchbd list defenses
+  benchbd list models 'resnet*' --json
+"""
 
 
 def register(verbs: Any) -> None:
     """Add the verb."""
-    parser = verbs.add_parser("list", help="attacks, defenses, models, datasets and matrices that are known")
-    what = "attacks, defenses, models, datasets or matrices; or a GLOB over all names"
-    parser.add_argument("what", nargs="?", metavar="KIND", help=what)
+    parser = verbs.add_parser(
+        "list",
+        help="list the known attacks, defenses, models, datasets and matrices",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    text = "attacks, defenses, models, datasets or matrices; or a GLOB over all names"
+    parser.add_argument("group", nargs="?", metavar="KIND", help=text)
     parser.add_argument("glob", nargs="?", metavar="GLOB", help="only names that match")
     parser.add_argument("--json", action="store_true", help="as JSON")
     add_plugins(parser)
@@ -25,12 +35,12 @@ def register(verbs: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """List."""
+    """Print the names with their summaries, by kind."""
     from benchbd.plugins import registry
 
     for file in args.plugin:
         registry.add_plugin_file(file, load=False)
-    group, glob = args.what, args.glob
+    group, glob = args.group, args.glob
     if group not in (None, *GROUPS):
         if glob is not None:
             raise UsageError(f"list: there is no kind {shown(group)}{did_you_mean(group, GROUPS)}")
@@ -58,7 +68,7 @@ def _rows() -> list[dict[str, str]]:
 
     rows = []
     for entry in registry.entries():
-        # A file that cannot be read has no kind and no name but the file's.
+        # A file that cannot be read has no kind, and its name is the file name.
         status = f"unavailable: {entry.error} ({entry.origin})" if entry.error else "ok"
         facts = {"kind": entry.kind or "?", "name": entry.name, "summary": entry.summary, "origin": entry.origin}
         rows.append({**facts, "status": one_line(status)})

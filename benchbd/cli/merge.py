@@ -1,4 +1,4 @@
-"""``benchbd merge DIR...``: bring results of several machines or shards together."""
+"""``benchbd merge DIR...``: combine the results of several machines or shards."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import Any
 from benchbd.cli.common import add_output, output_folder, write
 
 EPILOG = """\
-Records are joined by id. Where two finished records of one cell have different numbers, the first stays, the other one
-is kept in OUTPUT/conflicts/, and the largest difference is shown (exit code 1). A record whose id is not the hash of
-its spec is refused. Nothing is removed from the folders named.
+Records are matched by cell ID. If two finished records of one cell have different numbers, the first one stays, the
+other one goes to OUTPUT/conflicts/, and the largest difference is shown (exit code 1). A record whose ID is not the
+hash of its spec is refused. Nothing is removed from the source folders.
 
   benchbd merge part1 part2 part3 --output all
 """
@@ -20,15 +20,15 @@ its spec is refused. Nothing is removed from the folders named.
 def register(verbs: Any) -> None:
     """Add the verb."""
     parser = verbs.add_parser(
-        "merge", help="join results folders", epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
+        "merge", help="combine results folders", epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("sources", metavar="DIR", nargs="+", help="a results folder, or a results.jsonl")
+    parser.add_argument("sources", metavar="DIR", nargs="+", help="a results folder or a results.jsonl file")
     add_output(parser)
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Merge and tell."""
+    """Merge, and report conflicts and refused records."""
     from benchbd.core.paths import user_path
     from benchbd.storage.merge import merge
 

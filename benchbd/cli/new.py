@@ -1,4 +1,4 @@
-"""``benchbd new KIND NAME``: a plugin that works, its test, and a matrix that runs it."""
+"""``benchbd new KIND NAME``: write a working plugin, its test, and a matrix that runs it."""
 
 from __future__ import annotations
 
@@ -15,14 +15,15 @@ from benchbd.errors import UsageError, shown
 from benchbd.plugins.scan import DECORATORS
 
 EPILOG = """\
-Writes three files: NAME.py, test_NAME.py and NAME.yaml, all of which pass as they are. Then:
+Writes NAME.py, test_NAME.py and NAME.yaml. All three work unchanged. For example:
 
-  benchbd check NAME --plugin NAME.py       what every plugin promises
-  python -m pytest test_NAME.py             that, and tests of your own
-  benchbd run NAME.yaml                     a leaderboard with it
+  benchbd new defense my-defense
+  benchbd check my-defense --plugin my_defense.py    run the contract tests on it
+  python -m pytest test_my_defense.py                run them along with your own tests
+  benchbd run my-defense.yaml                        show a leaderboard that includes it
 """
 MATRIX = """\
-# {what}, on {where}: a minute or two on one core.
+# {title}, on {images}: a minute or two on one core.
 name: {name}
 plugins: [{stem}.py]
 seeds: [0]
@@ -39,23 +40,23 @@ def register(verbs: Any) -> None:
     """Add the verb."""
     parser = verbs.add_parser(
         "new",
-        help="write a plugin to start from",
+        help="write a plugin to start from, with its test and a matrix",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("kind", choices=tuple(DECORATORS), help="what it is to be")
+    parser.add_argument("kind", choices=tuple(DECORATORS), help="kind of plugin")
     parser.add_argument("name", metavar="NAME", help="its name in matrices, such as my-defense")
-    parser.add_argument("--into", metavar="DIR", default=".", help="folder for the files (default: this one)")
+    parser.add_argument("--into", metavar="DIR", default=".", help="folder for the files (default: the current one)")
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Write the three files, or none."""
+    """Write the three files, or none of them if one cannot be written."""
     kind, name = args.kind, args.name
     stem = _stem(kind, name)
     folder = user_path(args.into, "--into")
     if look(folder, "--into") != "folder":
-        raise UsageError(f"--into {shown(args.into, 200)}: no such folder; make it first")
+        raise UsageError(f"--into {shown(args.into, 200)}: no such folder; create it first")
     texts = {
         f"{stem}.py": _filled(f"{kind}.py", name, stem),
         f"test_{stem}.py": _filled(f"{kind}_test.py", name, stem),
@@ -63,7 +64,7 @@ def run(args: argparse.Namespace) -> int:
     }
     for file in texts:
         if look(folder / file, "file") != "nothing":
-            raise UsageError(f"{folder / file} is there already; choose another name, or another folder with --into")
+            raise UsageError(f"{folder / file} already exists; choose another name, or another folder with --into")
     for file, text in texts.items():
         (folder / file).write_text(text, encoding="utf-8")
         write(f"wrote {folder / file}")
@@ -72,32 +73,34 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _stem(kind: str, name: str) -> str:
-    """The name as a module's name. Raises UsageError for a name that is none, or that is taken."""
+    """Turn a plugin name into a module name. Raises UsageError if the name is invalid or taken."""
     from benchbd.plugins import registry
 
     if not re.fullmatch(r"[a-z][a-z0-9]*([-_.][a-z0-9]+)*", name) or len(name) > 60:
-        raise UsageError(f"new: a name is small letters, digits and hyphens, such as my-{kind}, not {shown(name)}")
+        raise UsageError(f"new: a name has lower-case letters, digits and hyphens, as in my-{kind}, not {shown(name)}")
     for entry in registry.entries(f"{kind}s"):
         if entry.name == name and entry.kind:
-            raise UsageError(f"new: there is {kind} {name!r} already ({entry.origin}); choose another name")
+            raise UsageError(f"new: {kind} {name!r} already exists ({entry.origin}); choose another name")
     stem = re.sub(r"[-.]", "_", name)
-    # Python would import the new file in the place of what it hides, from tests that lie beside it.
+    # Tests in the same folder would import the new file instead of the module of that name.
     if keyword.iskeyword(stem) or find_spec(stem) is not None:
-        raise UsageError(f"new: {stem}.py would hide what Python calls {stem}; choose another name, such as my-{name}")
+        raise UsageError(
+            f"new: {stem}.py would hide the Python module or keyword {stem}; choose another name, such as my-{name}"
+        )
     return stem
 
 
 def _filled(template: str, name: str, stem: str) -> str:
-    """A file of :mod:`benchbd.testing.scaffold` with the plugin's own names in it."""
+    """A file of :mod:`benchbd.testing.scaffold`, with the plugin's names filled in."""
     text = Path(__file__).parents[1].joinpath("testing", "scaffold", template).read_text(encoding="utf-8")
     words = "".join(word.capitalize() for word in stem.split("_"))
     return text.replace("MyPlugin", words).replace("my_plugin", stem).replace("my-plugin", name)
 
 
 def _matrix(kind: str, name: str, stem: str) -> str:
-    """A small matrix in which the plugin has its line."""
+    """A small matrix that runs the plugin."""
     key = {"attack": "attacks", "defense": "defenses"}.get(kind, kind)
     own = f"none, {name}" if key in ("attacks", "defenses") else name
-    what = f"The {kind} {name}"
-    where = "images of its own" if kind == "dataset" else "scikit-learn's digits"
-    return MATRIX.format(what=what, where=where, name=name, stem=stem, **{**USUAL, key: own})
+    title = f"The {kind} {name}"
+    images = "its own images" if kind == "dataset" else "scikit-learn's digits"
+    return MATRIX.format(title=title, images=images, name=name, stem=stem, **{**USUAL, key: own})

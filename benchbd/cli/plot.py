@@ -1,4 +1,4 @@
-"""``benchbd plot``: the paper's figures, and an overview of any matrix, from records."""
+"""``benchbd plot``: draw the paper's figures, or an overview of any matrix, from records."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from benchbd.cli.common import add_output, add_plugins, write
 FIGURES = ("fig1", "fig2", "fig4a", "fig4b", "fig4c", "fig5", "fig6", "fig7", "overview")
 
 EPILOG = """\
-FIGURE is one of fig1, fig2, fig4a, fig4b, fig4c, fig5, fig6, fig7 (from every record of the results folder; run them
-first: benchbd run fig1) or overview. A MATRIX gives the overview of its cells. Each figure is written as PNG, SVG and
-CSV, once for each scale (data set, network, recipe) that was measured.
+FIGURE is fig1, fig2, fig4a, fig4b, fig4c, fig5, fig6, fig7 or overview. It is drawn from every record in the results
+folder (for fig1, run its cells first: benchbd run fig1). A MATRIX gives the overview of its cells. Each figure is
+written as PNG, SVG and CSV, once for each scale (data set, network, recipe) in the records.
 
   benchbd plot fig4b
   benchbd plot cifar10-small --out figures
@@ -24,32 +24,32 @@ def register(verbs: Any) -> None:
     parser = verbs.add_parser(
         "plot", help="draw figures from records", epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("figure", metavar="FIGURE|MATRIX", help="a figure's name, or a matrix")
+    parser.add_argument("figure", metavar="FIGURE|MATRIX", help="name of a figure, or a matrix")
     add_output(parser)
-    parser.add_argument("--results", metavar="FILE", help="a results.jsonl instead of the results folder")
-    parser.add_argument("--out", metavar="FOLDER", default="figures", help="where the files go (default: figures)")
+    parser.add_argument("--results", metavar="FILE", help="a results.jsonl file instead of the results folder")
+    parser.add_argument("--out", metavar="FOLDER", default="figures", help="folder for the files (default: figures)")
     cells = parser.add_argument_group("cells of MATRIX")
     cells.add_argument("--filter", metavar="K=GLOB", action="append", default=[], help="only cells that match")
-    cells.add_argument("--exclude", metavar="K=GLOB", action="append", default=[], help="without cells that match")
-    cells.add_argument("--set", metavar="K=V", action="append", default=[], help="as given to run")
-    cells.add_argument("--seeds", metavar="LIST", help="as given to run")
+    cells.add_argument("--exclude", metavar="K=GLOB", action="append", default=[], help="leave out cells that match")
+    cells.add_argument("--set", metavar="K=V", action="append", default=[], help="as for benchbd run")
+    cells.add_argument("--seeds", metavar="LIST", help="as for benchbd run")
     add_plugins(parser)
     parser.set_defaults(run=run, smoke=False)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Draw."""
+    """Draw the figures and print the paths of their files."""
     from benchbd.cli.leaderboard import read
     from benchbd.report.figures import panels
 
-    # A figure's own matrix may have been run with other settings (--set): its records are found by what is in them.
+    # A figure's matrix may have been run with other settings (--set), so records are selected by their content.
     by_name = args.figure in FIGURES and not (args.filter or args.exclude or args.set or args.seeds)
     args.matrix = None if by_name else args.figure
     records, _, _ = read(args)
-    made = panels.figures(args.figure if args.figure in FIGURES else "overview", panels.source(records))
+    drawn = panels.figures(args.figure if args.figure in FIGURES else "overview", panels.source(records))
 
     from benchbd.report.figures import plots
 
-    for path in plots.save(made, args.out):
+    for path in plots.save(drawn, args.out):
         write(str(path))
     return 0

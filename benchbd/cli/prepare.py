@@ -1,4 +1,4 @@
-"""``benchbd prepare MATRIX``: data, triggers and poisoned sets, before any training slot is taken."""
+"""``benchbd prepare MATRIX``: prepare data, triggers and poisoned sets before a run takes a GPU."""
 
 from __future__ import annotations
 
@@ -13,12 +13,21 @@ if TYPE_CHECKING:
     from benchbd.core.events import Event
     from benchbd.plan.cell import Cell
 
+EPILOG = """\
+  benchbd prepare table2 --data ~/data --device cpu
+"""
+
 
 def register(verbs: Any) -> None:
     """Add the verb."""
-    parser = verbs.add_parser("prepare", help="read data and make poisoned sets before any GPU is taken")
+    parser = verbs.add_parser(
+        "prepare",
+        help="read data and make poisoned sets before a run takes a GPU",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     add_matrix_arguments(parser)
-    text = "where surrogates and generators are trained (default: auto)"
+    text = "device that trains surrogates and generators (default: auto)"
     parser.add_argument("--device", metavar="NAME", default="auto", help=text)
     parser.set_defaults(run=run)
 
@@ -29,7 +38,7 @@ def _warned(event: Event) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Prepare every row once. A row that can't be prepared costs itself alone."""
+    """Prepare every row once. A row that fails does not stop the others."""
     from benchbd.core.devices import compute_device
     from benchbd.core.paths import data_folder
     from benchbd.pipeline.poison import Poisoner

@@ -1,4 +1,4 @@
-"""``benchbd rerun CELL``: run one cell again, whatever its record says."""
+"""``benchbd rerun CELL``: run one cell again, whatever the status of its record."""
 
 from __future__ import annotations
 
@@ -16,14 +16,24 @@ from benchbd.cli.common import (
 )
 from benchbd.cli.run_arguments import add_run_arguments, run_settings
 
+EPILOG = """\
+  benchbd rerun 3f9a
+  benchbd rerun cifar10/resnet18/bn-g/lfd/s0 --device cpu --timeout 2h
+"""
+
 
 def register(verbs: Any) -> None:
     """Add the verb."""
-    parser = verbs.add_parser("rerun", help="run one cell again")
-    parser.add_argument("cell", metavar="CELL", help="its id, the start of it, or its label")
+    parser = verbs.add_parser(
+        "rerun",
+        help="run one cell again",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("cell", metavar="CELL", help="the cell's ID, the start of its ID, or its label")
     add_output(parser)
     parser.add_argument(
-        "--data", metavar="DIR", help="folder of the data sets (default: $BENCHBD_DATA, then the user's cache)"
+        "--data", metavar="DIR", help="folder with the data sets (default: $BENCHBD_DATA, then the user's cache)"
     )
     add_plugins(parser)
     add_run_arguments(parser)
@@ -31,7 +41,7 @@ def register(verbs: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run the cell that the record's spec describes."""
+    """Run the cell described by the spec in its record."""
     from benchbd.plan.cell import Cell
     from benchbd.run import run_cells
     from benchbd.run.display.base import numbers

@@ -15,10 +15,10 @@ if TYPE_CHECKING:
     from benchbd.plan.matrix import Plan
 
 EPILOG = """\
-What is done is skipped: run the same command again after a crash, and it goes on. Cells that failed, diverged, ran out
-of memory or of time stay as they are until --rerun failed; cells that were killed, lost or cancelled run again.
-First Ctrl-C: finish what runs. Second: stop at once.
-Exit codes: 0 all done, 1 some cells have no result, 2 usage error, 130 interrupted (Ctrl-C, --budget).
+Finished cells are skipped: after a crash, give the same command again and the run continues. Cells that failed,
+diverged, or ran out of memory or time run again only with --rerun failed. Cells that were killed, lost or cancelled run
+again by themselves. The first Ctrl-C lets the running cells finish, the second stops them at once.
+Exit codes: 0 all cells done, 1 some cells have no result, 2 usage error, 130 interrupted (Ctrl-C, --budget).
 
   benchbd run quickstart
   benchbd run table2 --data ~/data --seeds 0-2 --timeout 2h --retries 1
@@ -36,14 +36,16 @@ def register(verbs: Any) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add_matrix_arguments(parser)
-    parser.add_argument("--rerun", choices=("failed", "stale", "all"), help="run these again as well")
-    parser.add_argument("--shard", metavar="I/N", help="only the I-th of N parts, for as many machines")
+    parser.add_argument("--rerun", choices=("failed", "stale", "all"), help="also rerun these cells")
+    parser.add_argument(
+        "--shard", metavar="I/N", help="run only the I-th of N parts, to split a matrix over N machines"
+    )
     add_run_arguments(parser)
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run, summarise, show."""
+    """Run the cells, print a summary, show the leaderboard."""
     from benchbd.run import run_cells
     from benchbd.run.display.choose import make_display
     from benchbd.run.prepare import prepare_output
@@ -54,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError(
             f"{plan.name}: no cell can be run ({plan.skipped[0].reason})" if plan.skipped else f"{plan.name}: no cells"
         )
-    # All that can be wrong with what was given is said before anything is written.
+    # Check all arguments before writing anything.
     settings = run_settings(args, rerun=args.rerun)
     output = output_folder(args)
     settings = prepare_output(plan, settings, output)
@@ -75,19 +77,19 @@ def run(args: argparse.Namespace) -> int:
     try:
         _show_board(plan, output)
     except BenchbdError as error:
-        # The run itself is fine; one record of another day must not turn its exit code.
+        # The run itself succeeded; an older record must not change its exit code.
         sys.stderr.write(f"benchbd: no leaderboard: {' '.join(str(error).split())}\n")
     return outcome.exit_code
 
 
 def _show_board(plan: Plan, output: Path) -> None:
-    """Print the matrix's leaderboard and write the results folder's."""
+    """Print the leaderboard of the matrix, and write that of the whole results folder."""
     from benchbd.core.files import write_text
     from benchbd.plan.cell import identity
     from benchbd.report import board
-    from benchbd.storage import results_file as reported
+    from benchbd.storage import results_file
 
-    everything = reported.load(output, identity)
+    everything = results_file.load(output, identity)
     wanted = {cell.id for cell in plan.cells} | {skipped.cell.id for skipped in plan.skipped}
     mine = [record for record in everything if record["id"] in wanted]
     if not any(record["status"] == "done" for record in mine):

@@ -1,4 +1,4 @@
-"""The flags of ``run`` and ``rerun``, and the settings they make."""
+"""The flags of ``run`` and ``rerun``, and the run settings built from them."""
 
 from __future__ import annotations
 
@@ -14,44 +14,50 @@ if TYPE_CHECKING:
     from benchbd.run.settings import RunSettings
 
 CONFIGURED = ("slurm", "ray")
-"""Executors that have settings of their own."""
+"""Executors with their own settings."""
 DEFAULTS = {"executor": "local", "device": "auto", "jobs_per_gpu": 1, "retries": 0}
 
 
 def add_run_arguments(parser: argparse.ArgumentParser) -> None:
-    """How cells are run; nothing here changes a result."""
+    """Add the flags that say how to run cells. None of them changes a result."""
     where = parser.add_argument_group("where")
     where.add_argument(
         "--executor",
         choices=("inline", "local", "slurm", "ray"),
         default="local",
-        help="default: local, a worker process per slot",
+        help="default: local, one worker process per slot",
     )
-    where.add_argument("--executor-config", metavar="YAML", help="settings of slurm or ray: a file, or {key: value}")
+    where.add_argument("--executor-config", metavar="YAML", help="settings for slurm or ray: a file, or {key: value}")
     where.add_argument(
         "--device", choices=("auto", "cpu", "cuda"), default="auto", help="default: the visible GPUs, else the CPU"
     )
-    where.add_argument("-j", "--jobs", metavar="N", type=int, help="cells at once (default: one a GPU, or one a core)")
+    where.add_argument(
+        "-j", "--jobs", metavar="N", type=int, help="cells to run at once (default: one per GPU, or one per core)"
+    )
     where.add_argument("--gpus", metavar="LIST", help="GPUs to use, such as 0,1 (default: all visible)")
     where.add_argument(
         "--jobs-per-gpu",
         metavar="N",
         type=int,
         default=1,
-        help="cells that share a GPU; their times are not comparable (default: 1)",
+        help="cells that share a GPU (default: 1); their times are not comparable",
     )
     where.add_argument(
-        "--threads", metavar="N", type=int, help="threads of a worker (default: 1 on CPU, cores/slots with GPUs)"
+        "--threads", metavar="N", type=int, help="threads per worker (default: 1 on CPU, cores/slots with GPUs)"
     )
     when = parser.add_argument_group("when to try, when to stop")
     when.add_argument(
-        "--timeout", metavar="TIME", help="limit for one cell, such as 2h; waiting for shared stages is not counted"
+        "--timeout",
+        metavar="TIME",
+        help="time limit for one cell, such as 2h; waiting for shared stages does not count",
     )
     when.add_argument(
-        "--retries", metavar="N", type=int, default=0, help="try a cell that broke N more times (default: 0)"
+        "--retries", metavar="N", type=int, default=0, help="try a failed cell up to N more times (default: 0)"
     )
-    when.add_argument("--fail-fast", action="store_true", help="stop at the first cell that breaks")
-    when.add_argument("--budget", metavar="TIME", help="stop cleanly after this time, such as 25m; run again to go on")
+    when.add_argument("--fail-fast", action="store_true", help="stop at the first cell that fails")
+    when.add_argument(
+        "--budget", metavar="TIME", help="stop cleanly after this time, such as 25m; run again to continue"
+    )
     parser.add_argument(
         "--display",
         choices=("auto", "rich", "plain", "none"),
@@ -62,7 +68,7 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def read_config(given: str | None) -> dict[str, Any]:
-    """``--executor-config``: a YAML file, or a mapping written out. Raises UsageError."""
+    """Read ``--executor-config``: a YAML file, or a mapping in YAML. Raises UsageError."""
     if given is None:
         return {}
     from benchbd.plan.matrix_file import parse_yaml
@@ -85,7 +91,7 @@ def read_config(given: str | None) -> dict[str, Any]:
 
 
 def run_settings(args: argparse.Namespace, **more: Any) -> RunSettings:
-    """The settings that the arguments ask for. Raises UsageError."""
+    """Build the run settings from the arguments. Raises UsageError."""
     from benchbd.plugins import registry
     from benchbd.run.settings import EXECUTE, RunSettings, parse_duration, parse_gpus, parse_shard
     from benchbd.run.workers.slots import check_numbers
@@ -93,8 +99,8 @@ def run_settings(args: argparse.Namespace, **more: Any) -> RunSettings:
     refuse_empty(args, "data", "executor_config", "gpus", "timeout", "budget", "shard")
     if args.executor_config is not None and args.executor not in CONFIGURED:
         raise UsageError(
-            f"--executor-config is for {' and '.join(CONFIGURED)} alone, not for --executor {args.executor}; "
-            "leave it out or name the executor"
+            f"--executor-config is only for {' and '.join(CONFIGURED)}, not for --executor {args.executor}; "
+            "leave it out or choose one of these executors"
         )
     output = output_folder(args)
     shard = getattr(args, "shard", None)
@@ -122,7 +128,7 @@ def run_settings(args: argparse.Namespace, **more: Any) -> RunSettings:
 
 
 def same_command(args: argparse.Namespace, *extra: str) -> str:
-    """The command that names the same cells again, ready to be pasted."""
+    """The command that runs the same cells again, ready to paste into a shell."""
     words = ["benchbd", "run", args.matrix, "--output", args.output]
     words += ["--data", args.data] if args.data else []
     for flag in ("filter", "exclude", "set", "plugin"):

@@ -1,4 +1,4 @@
-"""``benchbd show CELL``: one record."""
+"""``benchbd show CELL``: print the record of one cell."""
 
 from __future__ import annotations
 
@@ -8,23 +8,33 @@ from typing import Any
 from benchbd.cli.common import add_output, columns, find_record, output_folder, write, write_json
 from benchbd.errors import one_line
 
+EPILOG = """\
+  benchbd show 3f9a
+  benchbd show cifar10/resnet18/bn-g/lfd/s0 --json
+"""
+
 
 def register(verbs: Any) -> None:
     """Add the verb."""
-    parser = verbs.add_parser("show", help="one cell's record")
-    parser.add_argument("cell", metavar="CELL", help="its id, the start of it, or its label")
+    parser = verbs.add_parser(
+        "show",
+        help="print one cell's record",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("cell", metavar="CELL", help="the cell's ID, the start of its ID, or its label")
     parser.add_argument("--json", action="store_true", help="as JSON")
     add_output(parser)
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Show it."""
+    """Print the record."""
     record = find_record(output_folder(args), args.cell)
     if args.json:
         write_json(record)
     else:
-        # A record may come from elsewhere: nothing in it may reach the terminal as more than text.
+        # A record may come from an untrusted source: print its values as plain text, without control characters.
         write(columns([(one_line(name), one_line(value)) for name, value in _rows(record)]))
     return 0
 
@@ -45,10 +55,10 @@ def _rows(record: dict[str, Any]) -> list[tuple[str, str]]:
         ("status", record["status"] + (f": {record['error']}" if record["error"] else "")),
         ("CA / ASR / RA", " / ".join(_number(record[k]) for k in METRICS)),
     ]
-    found = record["detection"]
-    if found:
-        told = (f"{name} {_number(found.get(key))}" for name, key in _DETECTION)
-        rows.append(("detection", ", ".join(told)))
+    detection = record["detection"]
+    if detection:
+        values = (f"{name} {_number(detection.get(key))}" for name, key in _DETECTION)
+        rows.append(("detection", ", ".join(values)))
     poison = record["poison"]
     if poison:
         of_set, of_class = (_number(poison.get(f"share_of_{k}"), ".2%") for k in ("set", "target_class"))
@@ -56,7 +66,7 @@ def _rows(record: dict[str, Any]) -> list[tuple[str, str]]:
         rows.append(("poison", f"{count} images, {of_set} of the set, {of_class} of the target class"))
     time = record["time"]
     total, own = (_number(time.get(k), ".1f") for k in ("total", "own"))
-    rows.append(("time", f"{total} s as if alone, {own} s spent by this run"))
+    rows.append(("time", f"{total} s as if run alone, {own} s spent by this run"))
     rows += [(f"stage {name}", f"{seconds:.1f} s") for name, seconds in time["stages"].items()]
     peak = record["peak_memory_bytes"]
     rows.append(("peak memory", f"{peak / 2**20:.0f} MiB" if peak else "-"))

@@ -1,4 +1,4 @@
-"""``benchbd status MATRIX``: how far a matrix is."""
+"""``benchbd status MATRIX``: show the progress of a matrix."""
 
 from __future__ import annotations
 
@@ -15,18 +15,28 @@ from benchbd.cli.common import (
     write_json,
 )
 
+EPILOG = """\
+  benchbd status table2
+  benchbd status table2 --filter 'defense=lfd*' --all
+"""
+
 
 def register(verbs: Any) -> None:
     """Add the verb."""
-    parser = verbs.add_parser("status", help="counts and states of a matrix's cells")
+    parser = verbs.add_parser(
+        "status",
+        help="show the states of a matrix's cells",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     add_matrix_arguments(parser)
-    parser.add_argument("--json", action="store_true")
-    parser.add_argument("--all", action="store_true", help="list done cells too")
+    parser.add_argument("--json", action="store_true", help="as JSON")
+    parser.add_argument("--all", action="store_true", help="also list finished cells")
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Tell the states."""
+    """Print how many cells are in each state, and the cells that are not done."""
     from benchbd.storage.cell_locks import running
     from benchbd.storage.records import read_record
     from benchbd.storage.staleness import changed_sources

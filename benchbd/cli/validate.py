@@ -1,4 +1,4 @@
-"""``benchbd validate MATRIX``: is this matrix right?"""
+"""``benchbd validate MATRIX``: check a matrix without running it."""
 
 from __future__ import annotations
 
@@ -7,16 +7,25 @@ from typing import Any
 
 from benchbd.cli.common import add_matrix_arguments, load_plan, output_folder, write
 
+EPILOG = """\
+  benchbd validate my-matrix.yaml --plugin my_defense.py
+"""
+
 
 def register(verbs: Any) -> None:
     """Add the verb."""
-    parser = verbs.add_parser("validate", help="check a matrix without running it")
+    parser = verbs.add_parser(
+        "validate",
+        help="check a matrix without running it",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     add_matrix_arguments(parser)
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Check it; mistakes are usage errors."""
+    """Check the matrix. A mistake in it is a usage error."""
     from benchbd.core.paths import data_folder
 
     data_folder(args.data)

@@ -1,4 +1,4 @@
-"""The contract that every plugin keeps, as checks to run: ``testing.check("defenses", "mine")``."""
+"""The contract tests for plugins: ``testing.check("defenses", "mine")`` runs them."""
 
 from benchbd import deprecated
 from benchbd.testing.checker import LIMIT, check, faults, names

@@ -1,4 +1,4 @@
-"""Does a defense keep to its side of the information barrier? Read from its source, and watched while it runs."""
+"""Check that a defense respects the information barrier, from its source and from what it accesses in a run."""
 
 from __future__ import annotations
 
@@ -12,37 +12,28 @@ from benchbd.testing.watch import NEEDS
 if TYPE_CHECKING:
     from benchbd.testing.plugin_under_test import PluginUnderTest
 
-FORBIDDEN = (
-    *(
-        "benchbd.storage.restricted",
-        "benchbd.datasets",
-        "benchbd.core.paths",
-        "benchbd.pipeline.selection",
-        "benchbd.pipeline.evaluate",
-        "benchbd.pipeline.run_cell",
-    ),
-    *("benchbd.pipeline.poison", "benchbd.storage.artifacts", "benchbd.pipeline.workshop"),
-)
-"""Modules that a defense has no business with: they see the truth, test images, or the folder where both lie."""
+FORBIDDEN = ("benchbd.core.paths", "benchbd.datasets", "benchbd.pipeline", "benchbd.storage")
+"""Packages that a defense must not use: they see the truth, the test images, or the folder that holds both."""
 AROUND = {"sys": ("_getframe", "_current_frames"), "inspect": ("stack", "currentframe", "trace"), "gc": None}
-"""Ways around any barrier inside one process, by module; None: all of it."""
+"""Functions that get around any barrier inside a process, by module. None stands for the whole module."""
 
 
-def keeps_out(bench: PluginUnderTest) -> Iterator[str]:
-    """It declares what it needs, asks for what it declares, and reaches for nothing else."""
+def keeps_barrier(bench: PluginUnderTest) -> Iterator[str]:
+    """A defense declares what it needs, uses what it declares, and accesses nothing else."""
     cls = bench.cls
     for need in cls.needs:
         if need not in NEEDS:
-            yield f"needs names {need!r}; known are {', '.join(NEEDS)}"
+            yield f"needs names {need!r}; known needs: {', '.join(NEEDS)}"
     if "truth" in cls.needs and not cls.control:
-        yield "it sees the truth, so it is a control: say control = True"
+        yield "it sees the truth, so it is a control: set control = True"
     for file, tree in files(bench.entry.file):
         where = "" if str(file) == bench.entry.file else f"{file.name} "
         for line, fault in sorted(_reaches(tree)):
             yield f"{where}line {line} {fault}"
-    # Controls look through other defenses' eyes; of everybody else the leaderboard prints needs that must be true.
-    if "clean" in cls.needs and not cls.control and _finished(bench) and "clean" not in bench.asked:
-        yield "needs names 'clean', but lab.clean is never looked at; leave the need out"
+    # A control may declare the needs of the defense that it imitates. The leaderboard prints the needs of every other
+    # defense, so they must be true.
+    if "clean" in cls.needs and not cls.control and _finished(bench) and "clean" not in bench.accessed:
+        yield "needs names 'clean', but lab.clean is never used; leave the need out"
 
 
 def _finished(bench: PluginUnderTest) -> bool:
@@ -57,23 +48,23 @@ def _reaches(tree: ast.Module) -> Iterator[tuple[int, str]]:
         if isinstance(node, ast.Constant) and isinstance(node.value, str):
             named.append(node.value)
         for module in named:
-            if module.startswith("benchbd.") and any(f"{module}.".startswith(f"{door}.") for door in FORBIDDEN):
+            if module.startswith("benchbd.") and any(f"{module}.".startswith(f"{hidden}.") for hidden in FORBIDDEN):
                 yield line, f"imports {module}, which is behind the information barrier"
                 break
-        if isinstance(node, ast.Attribute) and ast.unparse(node) in FORBIDDEN:
-            yield line, f"uses {ast.unparse(node)}, which is behind the information barrier"
-        elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+        if isinstance(node, ast.Attribute) and (dotted := ast.unparse(node)) in FORBIDDEN:
+            yield line, f"uses {dotted}, which is behind the information barrier"
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
             base, name = node.value.id, node.attr
             if base in labs and name.startswith("_") and not name.startswith("__"):
                 yield line, f"reaches into the lab ({name})"
             elif base in AROUND and (AROUND[base] is None or name in (AROUND[base] or ())):
-                yield line, f"looks at what the harness holds ({base}.{name})"
-        if isinstance(node, ast.Call) and _asks_for_data(node):
+                yield line, f"looks at the harness's own state ({base}.{name})"
+        if isinstance(node, ast.Call) and _makes_dataset(node):
             yield line, "makes a data set, whose test images are behind the information barrier"
 
 
 def _labs(tree: ast.Module) -> set[str]:
-    """What the lab is called in the file: ``lab``, and the first argument of every ``train`` method."""
+    """Names of the lab in the file: ``lab``, and the first argument of every ``train`` method."""
     found = {"lab"}
     for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef) and node.name == "train" and len(node.args.args) > 1:
@@ -81,7 +72,7 @@ def _labs(tree: ast.Module) -> set[str]:
     return found
 
 
-def _asks_for_data(call: ast.Call) -> bool:
+def _makes_dataset(call: ast.Call) -> bool:
     name = call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
     first = call.args[0] if call.args else None
     return name in ("make", "load") and isinstance(first, ast.Constant) and first.value == "datasets"

@@ -1,7 +1,7 @@
-"""What every plugin promises, as checks: the contract tests run them, and so does ``benchbd check NAME``.
+"""Runs the contract tests on a plugin: the test suite and ``benchbd check NAME`` use it.
 
-The checks themselves are in :mod:`benchbd.testing.promises`. They work on tiny plugins (:mod:`benchbd.testing.tiny`)
-and need a second or two each.
+The checks are in :mod:`benchbd.testing.promises`. They work with tiny plugins (:mod:`benchbd.testing.tiny`) and take a
+second or two each.
 """
 
 from __future__ import annotations
@@ -19,24 +19,27 @@ from benchbd.testing.plugin_under_test import PluginUnderTest, register
 from benchbd.testing.promises import CHECKS, Check
 
 LIMIT = 120.0
-"""Seconds that one check may take: everything it works on is tiny."""
+"""Time limit for one check, in seconds. Checks are short, since their data and networks are tiny."""
 
 
-class Late(BaseException):
-    """A check took too long. Not an Exception, so that no plugin swallows it."""
+class TimeLimitReached(BaseException):
+    """A check took too long. Not an Exception, so that a plugin does not catch it."""
 
 
 @contextlib.contextmanager
 def _limited(seconds: float) -> Iterator[None]:
-    """Raise :class:`Late` in here after so many seconds, where the system has an alarm and this is the main thread."""
+    """Raise :class:`TimeLimitReached` inside the block after some seconds.
+
+    There is no limit on systems without SIGALRM and outside the main thread.
+    """
     if not hasattr(signal, "setitimer") or threading.current_thread() is not threading.main_thread():
         yield
         return
 
-    def ring(number: int, frame: Any) -> None:
-        raise Late
+    def stop(number: int, frame: Any) -> None:
+        raise TimeLimitReached
 
-    before = signal.signal(signal.SIGALRM, ring)
+    before = signal.signal(signal.SIGALRM, stop)
     left, every = signal.setitimer(signal.ITIMER_REAL, seconds)
     try:
         yield
@@ -46,13 +49,13 @@ def _limited(seconds: float) -> Iterator[None]:
 
 
 def faults(bench: PluginUnderTest, check: Check, limit: float = LIMIT) -> list[str]:
-    """What one check finds wrong; what it raises, and taking more than ``limit`` seconds, counts as found."""
+    """The faults that one check finds. An exception, or taking more than ``limit`` seconds, is a fault too."""
     register()
     try:
         with _limited(limit):
             return list(check(bench))
-    except Late:
-        return [f"has not come to its end on the tiny set within {limit:g} seconds"]
+    except TimeLimitReached:
+        return [f"did not finish on the tiny set within {limit:g} seconds"]
     except BenchbdError as error:
         return [one_line(error)]
     except (Exception, SystemExit) as error:
@@ -64,15 +67,15 @@ def check(kind: str, name: str, limit: float = LIMIT, /, **given: Any) -> list[s
 
     Args:
         kind: ``attacks``, ``defenses``, ``models`` or ``datasets``.
-        name: the plugin's.
-        limit: seconds that one check may take.
-        **given: parameters that win over the plugin's ``smoke`` ones.
+        name: name of the plugin.
+        limit: time limit for one check, in seconds.
+        **given: parameters, which override the plugin's ``smoke`` parameters.
 
     Returns:
-        One line for each thing that is wrong, with the plugin and where it is; empty where all is well.
+        One line for each fault, with the plugin, its file and the check; empty if there are none.
 
     Raises:
-        UsageError: there is no such plugin, or it cannot be loaded.
+        UsageError: the plugin is unknown or cannot be loaded.
     """
     bench = PluginUnderTest(kind, name, **given)
     where = f"{kind[:-1]} {name!r} ({bench.entry.origin})"
@@ -82,6 +85,6 @@ def check(kind: str, name: str, limit: float = LIMIT, /, **given: Any) -> list[s
 
 
 def names(kind: str) -> list[str]:
-    """Every plugin of a kind that can be listed, the tiny one included."""
+    """Names of all readable plugins of a kind, including the tiny one."""
     tiny = {"datasets": "tiny", "attacks": "tiny-patch", "defenses": "tiny-filter", "models": "tiny-net"}[kind]
     return sorted({tiny, *(entry.name for entry in registry.entries(kind) if not entry.error)})

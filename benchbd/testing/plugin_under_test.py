@@ -1,4 +1,4 @@
-"""One plugin at work on tiny data."""
+"""A plugin under test: it runs on tiny data, and its results are kept for the checks."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ PLUGINS = Path(__file__).with_name("tiny.py")
 
 
 def register() -> None:
-    """Make the tiny plugins known."""
+    """Register the tiny plugins."""
     registry.add_plugin_file(str(PLUGINS))
 
 
@@ -40,7 +40,7 @@ def cell(
     seed: int = 0,
     **recipe: Any,
 ) -> Cell:
-    """A cell out of four specs, two epochs long unless told otherwise. Makes the tiny plugins known."""
+    """A cell from four plugin specs, with two epochs by default. Registers the tiny plugins."""
     register()
     given = {"datasets": dataset, "models": model, "attacks": attack, "defenses": defense}
     data, network, attacker, defender = (part_of(registry.make(kind, text)) for kind, text in given.items())
@@ -49,13 +49,13 @@ def cell(
 
 
 class PluginUnderTest:
-    """One plugin with its ``smoke`` parameters, and what has been made with it so far.
+    """One plugin with its ``smoke`` parameters, and the results it has given so far.
 
     Args:
         kind: ``attacks``, ``defenses``, ``models`` or ``datasets``.
-        name: the plugin's.
-        folder: for what is written; a temporary one where not given.
-        **given: parameters that win over the plugin's ``smoke`` ones.
+        name: name of the plugin.
+        folder: folder for its output (default: a temporary one).
+        **given: parameters, which override the plugin's ``smoke`` parameters.
     """
 
     def __init__(self, kind: str, name: str, folder: Path | None = None, /, **given: Any) -> None:
@@ -67,21 +67,21 @@ class PluginUnderTest:
         self._poisoners: dict[tuple[str, int], Poisoner] = {}
         self._temporary = None if folder else tempfile.TemporaryDirectory(prefix="benchbd-check-")
         self.folder = folder or Path(self._temporary.name if self._temporary else "")
-        self.asked: set[str] = set()
-        """What of the lab's ``clean`` and ``truth`` the defense has looked at."""
+        self.accessed: set[str] = set()
+        """The needs (``clean``, ``truth``) that the defense has read from the lab."""
 
     @functools.cached_property
     def root(self) -> str | None:
-        """Folder of the data sets."""
+        """Folder with the data sets."""
         return data_folder(None)
 
     @functools.cached_property
     def missing(self) -> str | None:
-        """For data sets: what files are missing, one line; None where all is there."""
+        """For a data set: one line about its missing files. None if it is complete, and for other kinds."""
         return str(self.made.missing(self.root) or "") or None if self.kind == "datasets" else None
 
     def poisoner(self, where: str, seed: int = 0) -> Poisoner:
-        """The attack at work on the tiny set, in a store of its own; the same one whenever asked for."""
+        """A poisoner with this attack on the tiny set, in its own store. Repeated calls return the same one."""
         import torch
 
         from benchbd.pipeline.poison import Poisoner
@@ -90,8 +90,8 @@ class PluginUnderTest:
         if (where, seed) not in self._poisoners:
             this = dataclasses.replace(cell(seed=seed, epochs=1), attack=part_of(self.made))
             store = Store(self.folder / where)
-            made = Poisoner(this, this.components(), store, torch.device("cpu"), lambda event: None, None)
-            self._poisoners[where, seed] = made
+            poisoner = Poisoner(this, this.components(), store, torch.device("cpu"), lambda event: None, None)
+            self._poisoners[where, seed] = poisoner
         return self._poisoners[where, seed]
 
     @functools.cached_property
@@ -101,7 +101,7 @@ class PluginUnderTest:
 
     @functools.cached_property
     def poisons(self) -> tuple[Poison, Poison]:
-        """The same poison made twice, without anything shared."""
+        """The same poison made twice, in separate stores."""
         return self.poisoner("one").poison(*self.clean), self.poisoner("two").poison(*self.clean)
 
     @functools.cached_property
@@ -112,14 +112,14 @@ class PluginUnderTest:
         return (test, *poisoner.triggered(test, self.clean[1], self.poisons[0]))
 
     def run(self, where: str, attack: str = "tiny-patch") -> dict[str, Any]:
-        """The record of a cell with this defense, run in a folder."""
+        """Run a cell with this defense in the folder ``where``, and return its record."""
         from benchbd.pipeline.run_cell import execute
 
         this = dataclasses.replace(cell(attack=attack), defense=part_of(self.made))
-        with watching(self.asked):
+        with watching(self.accessed):
             return execute(this.to_json(), output=self.folder / where, device="cpu")
 
     @functools.cached_property
     def runs(self) -> tuple[dict[str, Any], dict[str, Any]]:
-        """The same cell run twice, without anything shared."""
+        """The same cell run twice, in separate folders."""
         return self.run("one"), self.run("two")

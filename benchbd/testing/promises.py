@@ -1,4 +1,4 @@
-"""What every plugin promises, one check for each promise: a generator that yields one line for each thing wrong."""
+"""The promises of every plugin. Each has a check: a generator that yields one line for each fault."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from benchbd.pipeline.selection import targets
 from benchbd.plugins import registry
 from benchbd.plugins.contract import Attack, Budget, StampContext
 from benchbd.testing import source
-from benchbd.testing.barrier import keeps_out
+from benchbd.testing.barrier import keeps_barrier
 
 if TYPE_CHECKING:
     import numpy as np
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 Check = Callable[["PluginUnderTest"], Iterator[str]]
 
 HEAVY = ("torch", "torchvision", "sklearn", "scipy", "pandas", "matplotlib", "PIL")
-"""Packages that a plugin imports inside its methods only, so that listing and planning stay instant."""
+"""Packages that a plugin may import only inside its methods, so that listing and planning stay instant."""
 GREY = Normalisation((0.5,) * 3, (0.5,) * 3)
 
 
@@ -34,9 +34,9 @@ GREY = Normalisation((0.5,) * 3, (0.5,) * 3)
 
 
 def documented(bench: PluginUnderTest) -> Iterator[str]:
-    """A first line, a version, and a line of help under every parameter."""
+    """The class has a docstring and a version, and every parameter has a line of help."""
     if not (bench.cls.__doc__ or "").strip() or (bench.cls.__doc__ or "").startswith(f"{bench.cls.__name__}("):
-        yield "the class has no docstring; its first line is what lists show"
+        yield "the class has no docstring; benchbd list shows its first line"
     if bench.cls.version < 1:
         yield f"version is {bench.cls.version}; count from 1"
     for param in params.schema(bench.cls):
@@ -45,15 +45,15 @@ def documented(bench: PluginUnderTest) -> Iterator[str]:
 
 
 def light(bench: PluginUnderTest) -> Iterator[str]:
-    """Nothing heavy is imported with the plugin's file."""
+    """Importing the plugin's file imports no heavy package."""
     for node in source.tree(bench.entry.file).body:
         for module in source.imported(node):
             if module.partition(".")[0] in HEAVY:
-                yield f"line {node.lineno} imports {module} with the file; import it inside the methods that use it"
+                yield f"line {node.lineno} imports {module} at the top; import it inside the methods that use it"
 
 
-def spelled(bench: PluginUnderTest) -> Iterator[str]:
-    """Parameters survive JSON, so a cell can be run by another process."""
+def round_trips(bench: PluginUnderTest) -> Iterator[str]:
+    """Parameters survive JSON, so another process can run the cell."""
     values = bench.made.params()
     try:
         canonical(values)
@@ -61,14 +61,14 @@ def spelled(bench: PluginUnderTest) -> Iterator[str]:
         yield f"parameters cannot be written as JSON ({one_line(error)})"
         return
     if registry.make(bench.kind, bench.name, **values) != bench.made:
-        yield "an instance made of its own params() is another one"
+        yield "an instance made from its own params() differs from it"
 
 
 # Attacks --------------------------------------------------------------------------------------------------------------
 
 
 def budget(bench: PluginUnderTest) -> Iterator[str]:
-    """As many images are poisoned as the budget says, all from its pool; an impossible one is refused with numbers."""
+    """The attack poisons as many images as its budget says, all from its pool, and refuses impossible budgets."""
     import numpy as np
 
     attack, (clean, info), poison = bench.made, bench.clean, bench.poisons[0]
@@ -76,41 +76,41 @@ def budget(bench: PluginUnderTest) -> Iterator[str]:
     changed = poison.indices[poison.flags]
     count = poison.facts.get("count", 0)
     if not isinstance(claimed, Budget) or claimed.count != len(changed) or count != len(changed):
-        yield f"the budget says {claimed}, {len(changed)} images are poisoned and {count} reported"
+        yield f"the budget says {claimed}, but {len(changed)} images are poisoned and {count} reported"
     if len(np.unique(poison.indices)) != len(poison.indices):
         yield "an image is poisoned twice"
     wanted = targets(attack, info)
     of_target = clean.labels.numpy()[changed] == wanted[clean.labels.numpy()[changed]]
     if (attack.clean_label and not of_target.all()) or (attack.pool == "non-target" and of_target.any()):
-        yield "images outside the pool that the attack may choose from are poisoned"
+        yield "images outside the attack's pool are poisoned"
     if not attack.poisons or (wanted != np.arange(info.classes)).all():
-        return  # any number may be poisoned where no image is of its target class
+        return  # without a fixed target class any number of images may be poisoned
     too_much: dict[str, Any] = {"rate": 1.0, **({"rate_of": "set"} if attack.clean_label else {"pool": "non-target"})}
     try:
         dataclasses.replace(attack, **too_much).budget(info, info.class_counts)
     except Impossible as error:
         if not any(sign.isdigit() for sign in str(error)):
-            yield f"a budget that cannot be met is refused without numbers: {one_line(error)}"
+            yield f"the refusal of an impossible budget names no numbers: {one_line(error)}"
     else:
-        yield f"a budget that cannot be met ({too_much}) is not refused"
+        yield f"an impossible budget ({too_much}) is not refused"
 
 
 def labels(bench: PluginUnderTest) -> Iterator[str]:
-    """Clean-label attacks leave labels alone, others write the target (more often than not), covers keep theirs."""
+    """Clean-label attacks keep labels, other attacks set the target label (mostly), covers keep their label."""
     attack, (clean, info), poison = bench.made, bench.clean, bench.poisons[0]
     before = clean.labels.numpy()[poison.indices]
     if attack.clean_label and (poison.labels != before).any():
         yield "a clean-label attack changed labels"
-    astray = (poison.labels != targets(attack, info)[before])[poison.flags]
+    wrong = (poison.labels != targets(attack, info)[before])[poison.flags]
     plain = type(attack).relabel is Attack.relabel
-    if not attack.clean_label and len(astray) and astray.mean() > (0 if plain else 0.5):
-        yield f"{astray.mean():.0%} of the poisoned images do not carry their target's label"
+    if not attack.clean_label and len(wrong) and wrong.mean() > (0 if plain else 0.5):
+        yield f"{wrong.mean():.0%} of the poisoned images do not have their target label"
     if (poison.labels[~poison.flags] != before[~poison.flags]).any():
         yield "a cover image lost its true label"
 
 
 def stamps(bench: PluginUnderTest) -> Iterator[str]:
-    """The trigger is written into a copy, changes images, and does not depend on which others are stamped along."""
+    """``stamp`` works on a copy, changes images, and stamps an image independently of the rest of the batch."""
     import numpy as np
     import torch
 
@@ -119,7 +119,7 @@ def stamps(bench: PluginUnderTest) -> Iterator[str]:
     if attack.poisons:
         same = (poison.images == before).all((1, 2, 3)).mean()
         if same > 0.1:
-            yield f"{same:.0%} of the poisoned images are as they were"
+            yield f"{same:.0%} of the poisoned images are unchanged"
     test = bench.triggered[0]
     where = np.arange(len(test.labels), dtype=np.int64)
 
@@ -131,30 +131,30 @@ def stamps(bench: PluginUnderTest) -> Iterator[str]:
     given = test.images.clone()
     out = attack.stamp(given, StampContext("test", where, poison.trigger, 7))
     if not torch.equal(given, test.images):
-        yield "stamp changes the images it is given; work on a copy"
+        yield "stamp changes its input images; work on a copy"
     order = np.random.RandomState(0).permutation(len(where))[: len(where) // 2]
     if not torch.equal(stamp(order), out[torch.from_numpy(order)]):
-        yield "an image's stamp depends on its place among the others; draw by context.indices"
+        yield "an image's stamp depends on its position in the batch; draw random numbers by context.indices"
 
 
 def tested(bench: PluginUnderTest) -> Iterator[str]:
-    """Attack success is measured on every triggered test image of other classes than its target."""
+    """Attack success is measured on all test images except those that are already in their target class."""
     test, images, left = bench.triggered
     wanted, true = targets(bench.made, bench.clean[1]), test.labels.numpy()
     if (left.numpy() == wanted[left.numpy()]).any():
-        yield "a test image of its target class is among the triggered ones"
+        yield "a test image that is already in its target class is triggered"
     if len(images) != int((true != wanted[true]).sum()):
-        yield "not every test image of the other classes is triggered"
+        yield "some test images of other classes are not triggered"
 
 
 def repeats(bench: PluginUnderTest) -> Iterator[str]:
-    """Made again from nothing, a poison is the same, byte for byte; another seed draws other images."""
+    """Computed twice from scratch, the poison has the same bytes. Another seed selects other images."""
     one, two = bench.poisons
     for name in ("indices", "images", "labels", "flags"):
         if getattr(one, name).tobytes() != getattr(two, name).tobytes():
             yield f"two runs give different {name}; take every random number from the seeds given"
     if one.trigger_sha256 != two.trigger_sha256:
-        yield "two runs prepare different triggers; take every random number from shop.seed"
+        yield "two runs prepare different triggers; take every random number from workshop.seed"
     if bench.made.poisons:
         poisoner = bench.poisoner("one", seed=1)
         if (poisoner.poison(*bench.clean).indices == one.indices).all():
@@ -162,7 +162,7 @@ def repeats(bench: PluginUnderTest) -> Iterator[str]:
 
 
 def trains_as_declared(bench: PluginUnderTest) -> Iterator[str]:
-    """An attack that trains something says so, for the plan."""
+    """An attack that trains something declares it, so that plans can count it."""
     asked = bench.poisons and bench.poisoner("one").ledger.trainings
     if asked and not bench.made.trainings():
         yield f"prepare trains {dict(asked)} but trainings() names nothing"
@@ -172,7 +172,7 @@ def trains_as_declared(bench: PluginUnderTest) -> Iterator[str]:
 
 
 def runs(bench: PluginUnderTest) -> Iterator[str]:
-    """A cell comes to its end, under an attack and without one."""
+    """A cell runs to its end, with an attack and without one."""
     for record in (*bench.runs, bench.run("one", "none")):
         if record["status"] != "done":
             yield f"the {record['attack']} cell ended as {record['status']}: {record['error']}"
@@ -180,8 +180,8 @@ def runs(bench: PluginUnderTest) -> Iterator[str]:
             yield f"the {record['attack']} cell has asr {record['asr']}"
 
 
-def agrees_with_itself(bench: PluginUnderTest) -> Iterator[str]:
-    """Run again from nothing, a cell gives the same model and numbers; run again in place, it trains nothing."""
+def reproducible(bench: PluginUnderTest) -> Iterator[str]:
+    """Run twice from scratch, a cell gives the same model and numbers. Run again in place, it trains nothing."""
     one, two = bench.runs
     for name in ("ca", "asr", "ra", "detection"):
         if one[name] != two[name]:
@@ -189,15 +189,15 @@ def agrees_with_itself(bench: PluginUnderTest) -> Iterator[str]:
     if one["artifacts"].get("model") != two["artifacts"].get("model"):
         yield "two runs give different models"
     if again := bench.run("one").get("trainings_computed"):
-        yield f"run again, it trains {again} anew: something in a stage's arguments changes from run to run"
+        yield f"run again, it repeats {again}: an argument of a stage changes from run to run"
 
 
 def trains_what_it_says(bench: PluginUnderTest) -> Iterator[str]:
-    """``trainings`` names what a cell trains, which is what plans count."""
+    """``trainings`` declares every training of a cell, since plans count the declared ones."""
     for attack, record in (("tiny-patch", bench.runs[0]), ("none", bench.run("one", "none"))):
-        said = Counter(t.kind for t in bench.made.trainings(registry.make("attacks", attack)))
-        if record["status"] == "done" and said != Counter(record["trainings"]):
-            yield f"under {attack}, trainings() says {dict(said)}, a cell trains {record['trainings']}"
+        declared = Counter(t.kind for t in bench.made.trainings(registry.make("attacks", attack)))
+        if record["status"] == "done" and declared != Counter(record["trainings"]):
+            yield f"under {attack}, trainings() declares {dict(declared)}, but a cell trains {record['trainings']}"
 
 
 # Models ---------------------------------------------------------------------------------------------------------------
@@ -206,35 +206,35 @@ SIZES = (8, 16, 28, 32, 48, 64, 96)
 
 
 def fits(bench: PluginUnderTest) -> Iterator[str]:
-    """For every image size it either refuses or gives a network that works."""
+    """For every image size the model either refuses or builds a network that works."""
     import torch
 
     from benchbd.engine import build
 
-    fitted = 0
+    accepted = 0
     for size in SIZES:
         try:
             bench.made.check(DatasetInfo(5, size, 100, 100, None, 0))
         except Impossible:
             continue
-        fitted += 1
+        accepted += 1
         net = build(bench.made, 5, size, GREY, 0).eval()
         x = torch.rand(3, 3, size, size, generator=torch.Generator().manual_seed(0))
         with torch.no_grad():
             features, out = net.features(x), net(x)
             alone = torch.cat([net(x[i : i + 1]) for i in range(3)])
         if features.shape != (3, net.head.in_features) or out.shape != (3, 5):
-            yield f"at size {size} features are {tuple(features.shape)} and logits {tuple(out.shape)}"
+            yield f"at size {size} features have shape {tuple(features.shape)} and logits {tuple(out.shape)}"
         if not torch.isfinite(out).all():
-            yield f"at size {size} a fresh network gives logits that are not finite"
+            yield f"at size {size} a new network gives non-finite logits"
         if not torch.allclose(out, alone, rtol=1e-3, atol=1e-4):
-            yield f"at size {size} an image's logits depend on the others in its batch, in eval mode"
-    if not fitted:
-        yield f"it refuses images of every size in {SIZES}"
+            yield f"at size {size} an image's logits depend on the rest of its batch, in eval mode"
+    if not accepted:
+        yield f"it refuses every image size in {SIZES}"
 
 
 def learns(bench: PluginUnderTest) -> Iterator[str]:
-    """Seeds decide the initial weights, gradients reach every one of them, and a state can be stored."""
+    """The seed determines the initial weights, gradients reach all of them, and the state can be stored."""
     import torch
 
     from benchbd.engine import build
@@ -251,44 +251,44 @@ def learns(bench: PluginUnderTest) -> Iterator[str]:
     if dead := [name for name, p in nets[0].named_parameters() if p.requires_grad and p.grad is None]:
         yield f"no gradient reaches {', '.join(dead[:5])}"
     if odd := [k for k, v in states[0].items() if v.dtype not in (torch.float32, torch.int64, torch.bool)]:
-        yield f"state of other types than float32, int64 and bool: {', '.join(odd[:5])}"
+        yield f"its state has other types than float32, int64 and bool: {', '.join(odd[:5])}"
 
 
 # Data sets ------------------------------------------------------------------------------------------------------------
 
 
 def reads_as_declared(bench: PluginUnderTest) -> Iterator[str]:
-    """Both parts have the sizes, types and classes that ``info`` declares, and read the same every time."""
+    """Both splits have the sizes, types and classes that ``info`` declares, and load the same every time."""
     import numpy as np
     import torch
 
     info = bench.made.info()
     if not 0 <= info.target < info.classes:
-        yield f"target {info.target} is none of its {info.classes} classes"
+        yield f"target {info.target} is not one of its {info.classes} classes"
     if bench.made.class_names and len(bench.made.class_names) != info.classes:
-        yield f"{len(bench.made.class_names)} class names for {info.classes} classes"
+        yield f"there are {len(bench.made.class_names)} class names for {info.classes} classes"
     if not all(0 < s <= 1 for s in bench.made.normalisation.std):
-        yield f"normalisation in [0, 1] units needs deviations in (0, 1], not {bench.made.normalisation.std}"
+        yield f"normalisation is in [0, 1] units: deviations must be in (0, 1], not {bench.made.normalisation.std}"
     for split, count in (("train", info.train), ("test", info.test)):
         data, again = bench.made.load(split, bench.root), bench.made.load(split, bench.root)
         if data.images.dtype != torch.uint8 or data.images.shape != (count, 3, info.size, info.size):
-            yield f"{split} images are {data.images.dtype} {tuple(data.images.shape)}, info says {info}"
+            yield f"{split} images are {data.images.dtype} {tuple(data.images.shape)}, but info says {info}"
         if data.labels.dtype != torch.int64 or data.labels.shape != (count,):
-            yield f"{split} labels are {data.labels.dtype} {tuple(data.labels.shape)}, info says {info}"
+            yield f"{split} labels are {data.labels.dtype} {tuple(data.labels.shape)}, but info says {info}"
             continue
         counts = np.bincount(data.labels.numpy(), minlength=info.classes)
         if len(counts) != info.classes or not counts.all():
-            yield f"{split} has images of {int((counts > 0).sum())} classes, info says {info.classes}"
+            yield f"{split} has images of {int((counts > 0).sum())} classes, but info says {info.classes}"
         if split == "train" and info.class_counts is not None and tuple(counts) != tuple(info.class_counts):
-            yield f"train has {counts.tolist()} images of each class, info says {list(info.class_counts)}"
+            yield f"train has {counts.tolist()} images per class, but info says {list(info.class_counts)}"
         if not (torch.equal(data.images, again.images) and torch.equal(data.labels, again.labels)):
-            yield f"{split} reads differently the second time"
+            yield f"{split} loads differently the second time"
 
 
-COMMON: tuple[Check, ...] = (documented, light, spelled)
+COMMON: tuple[Check, ...] = (documented, light, round_trips)
 CHECKS: dict[str, tuple[Check, ...]] = {
     "attacks": (*COMMON, budget, labels, stamps, tested, repeats, trains_as_declared),
-    "defenses": (*COMMON, runs, agrees_with_itself, trains_what_it_says, keeps_out),
+    "defenses": (*COMMON, runs, reproducible, trains_what_it_says, keeps_barrier),
     "models": (*COMMON, fits, learns),
     "datasets": (*COMMON, reads_as_declared),
 }

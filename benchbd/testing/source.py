@@ -1,4 +1,4 @@
-"""A plugin's source as the checks read it: its file, and the files beside it that it imports."""
+"""A plugin's source for the checks: its file, and the files in the same folder that it imports."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from pathlib import Path
 
 
 def tree(file: str | Path | None) -> ast.Module:
-    """The syntax tree of a file; an empty one where there is no file."""
+    """The syntax tree of a file; an empty tree for None."""
     return ast.parse(Path(file).read_bytes()) if file else ast.Module([], [])
 
 
 def imported(node: ast.AST) -> list[str]:
-    """Every dotted name that an import statement may load; of a relative one, what follows the dots."""
+    """Every dotted name that an import statement may load, without the leading dots of a relative import."""
     if isinstance(node, ast.Import):
         return [alias.name for alias in node.names]
     if isinstance(node, ast.ImportFrom):
@@ -23,7 +23,7 @@ def imported(node: ast.AST) -> list[str]:
 
 
 def files(first: str | None) -> Iterator[tuple[Path, ast.Module]]:
-    """A plugin's file and, one after the other, those of its folder that it or one of these imports."""
+    """A plugin's file, then the files in its folder that it imports, directly or through each other."""
     waiting = [Path(first)] if first else []
     seen = set(waiting)
     while waiting:
@@ -38,6 +38,6 @@ def files(first: str | None) -> Iterator[tuple[Path, ast.Module]]:
 
 
 def _words(node: ast.AST) -> set[str]:
-    """Words that may name a file of the plugin's own; of benchbd's modules only helpers (``_name``) are a plugin's."""
+    """Words that may name one of the plugin's files. In imports from benchbd only helpers (``_name``) may."""
     found = {word for name in imported(node) for word in name.split(".")}
     return {word for word in found if word.startswith("_")} if "benchbd" in found else found

@@ -1,6 +1,6 @@
-"""The tiny plugins that checks run on: a learnable data set, a patch, a filter and a network, each done in a moment.
+"""The tiny plugins for the checks: a learnable data set, a patch, a filter and a network, each fast.
 
-Known to the registry only after :func:`benchbd.testing.plugin_under_test.register`; they are no part of the benchmark.
+The registry knows them only after :func:`benchbd.testing.plugin_under_test.register`. The benchmark does not use them.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 @dataset("tiny", version=1)
 class Tiny(Dataset):
-    """Noise with one bright quarter, whose place is the class: four classes, learnt in a moment."""
+    """Noise with one bright quarter. Its position is the class: four classes, quickly learnt."""
 
     class_names: ClassVar[tuple[str, ...]] = ("top left", "top right", "bottom left", "bottom right")
 
@@ -47,14 +47,14 @@ class Tiny(Dataset):
         return DatasetInfo(4, self.size, self.train, self.test, (self.train // 4,) * 4, 1)
 
     def load(self, split: Literal["train", "test"], root: str | None) -> Images:
-        """Draw one part; ``root`` is not used."""
+        """Draw one split; ``root`` is not used."""
         import numpy as np
         import torch
 
         train = split == "train"
-        draw = np.random.RandomState(5 if train else 6)
-        labels = draw.permutation(np.arange(self.train if train else self.test) % 4)
-        images = draw.randint(0, 120, (len(labels), 3, self.size, self.size))
+        rng = np.random.RandomState(5 if train else 6)
+        labels = rng.permutation(np.arange(self.train if train else self.test) % 4)
+        images = rng.randint(0, 120, (len(labels), 3, self.size, self.size))
         half = self.size // 2
         for image, label in zip(images, labels, strict=True):
             row, column = divmod(int(label), 2)
@@ -75,13 +75,13 @@ class TinyPatch(Attack):
 
 @defense("tiny-filter", version=1)
 class TinyFilter(Defense):
-    """Drop the samples that a short training finds easiest, train on the rest."""
+    """Drops the samples that a short training finds easiest, and trains on the rest."""
 
     fraction: float = 0.1
     """Share of the training set to drop."""
 
     def trainings(self, attack: Attack) -> tuple[Training, ...]:
-        """The probe, and what comes after."""
+        """The probe and the final training."""
         return (Training("teacher", ("tiny-probe",)), Training("full", ("tiny-filter", self.fraction)))
 
     def train(self, lab: Lab) -> TrainedModel:

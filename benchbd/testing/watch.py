@@ -1,4 +1,4 @@
-"""Watches what a defense looks at beyond the poisoned set."""
+"""Records which data a defense reads beyond the poisoned set."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ NEEDS = ("clean", "truth")
 
 
 @contextlib.contextmanager
-def watching(asked: set[str]) -> Iterator[None]:
-    """While open, what a defense looks at beyond the poisoned set is noted in ``asked``."""
+def watching(accessed: set[str]) -> Iterator[None]:
+    """Inside the block, add ``clean`` or ``truth`` to ``accessed`` when a defense reads it from the lab."""
     from benchbd.lab.lab import Lab
 
-    usual: dict[str, Any] = {name: vars(Lab)[name] for name in NEEDS}
+    original: dict[str, Any] = {name: vars(Lab)[name] for name in NEEDS}
 
-    def noting(name: str) -> property:
-        def look(lab: Lab) -> Any:
-            asked.add(name)
-            return usual[name].fget(lab)
+    def recording(name: str) -> property:
+        def read(lab: Lab) -> Any:
+            accessed.add(name)
+            return original[name].fget(lab)
 
-        return property(look)
+        return property(read)
 
     try:
         for name in NEEDS:
-            setattr(Lab, name, noting(name))
+            setattr(Lab, name, recording(name))
         yield
     finally:
         for name in NEEDS:
-            setattr(Lab, name, usual[name])
+            setattr(Lab, name, original[name])

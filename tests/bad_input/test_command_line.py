@@ -57,13 +57,13 @@ from benchbd.plan import matrix
             for flag in ("--gpus", "--shard", "--timeout", "--budget", "--data", "--output", "--executor-config")
         ),
         *((["run", "good.yaml", flag, ""], "") for flag in ("--filter", "--exclude", "--set", "--seeds", "--plugin")),
-        (["run", "good.yaml", "--executor-config", "{a: 1}"], "is for slurm and ray alone, not for --executor local"),
+        (["run", "good.yaml", "--executor-config", "{a: 1}"], "is only for slurm and ray, not for --executor local"),
         (["run", "good.yaml", "--executor", "inline", "--executor-config", "{}"], "not for --executor inline"),
         (["run", "good.yaml", "--jobs", "1000000000"], "--jobs 1000000000: at most "),
         (["run", "good.yaml", "--jobs", "9" * 400], "99...: at most "),
         (["run", "good.yaml", "--jobs-per-gpu", "1000000000"], "--jobs-per-gpu 1000000000: at most "),
         (["run", "good.yaml", "--threads", "1000000000"], "--threads 1000000000: at most 1,024"),
-        (["plan", "good.yaml", "--set", "seeds=3"], "seeds is no setting but a flag; did you mean --seeds 3?"),
+        (["plan", "good.yaml", "--set", "seeds=3"], "seeds is a flag, not a setting; did you mean --seeds 3?"),
         (["plan", "good.yaml", "--set", "seeds=[0, 1]"], "did you mean --seeds 0,1?"),
         (["plan", "good.yaml", "--set", "seed = 3"], "did you mean --seeds 3?"),
         (["run", "good.yaml", "--set", "jobs=2"], "did you mean --jobs 2?"),
@@ -128,7 +128,7 @@ def test_an_error_of_our_own_is_one_line_and_1(
     monkeypatch.delenv("BENCHBD_DEBUG", raising=False)
     for error, told in (
         (KeyError("two\nlines"), "KeyError: 'two\\nlines'"),
-        (SystemExit(7), "RuntimeError: something called sys.exit(7)"),
+        (SystemExit(7), "RuntimeError: some code called sys.exit(7)"),
         (RuntimeError(), "RuntimeError"),
     ):
         raised.append(error)
@@ -136,7 +136,7 @@ def test_an_error_of_our_own_is_one_line_and_1(
         out, err = capsys.readouterr()
         assert out == ""
         assert err == (
-            f"benchbd: internal error: {told}; please report it, with what BENCHBD_DEBUG=1 in the environment shows\n"
+            f"benchbd: internal error: {told}; please report it with the traceback that BENCHBD_DEBUG=1 shows\n"
         )
 
 

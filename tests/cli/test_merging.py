@@ -283,5 +283,5 @@ def test_clean_keeps_off_a_folder_in_use(full: Path, capfd: pytest.CaptureFixtur
     claims.take("a" * 16)
     assert main(["clean", "-y", "--artifacts", "--output", str(full)]) == 2
     claims.close()
-    assert "being run in there" in capfd.readouterr().err
+    assert "are running in this folder" in capfd.readouterr().err
     assert main(["clean", "-y", "--output", str(full.parent / "nothing")]) == 2

@@ -42,11 +42,11 @@ def test_the_matrix_that_new_writes_runs(inside, capsys):
 @pytest.mark.parametrize(
     ("words", "line"),
     [
-        (["defense", "lfd"], "there is defense 'lfd' already"),
-        (["defense", "My Defense"], "a name is small letters"),
-        (["defense", "../x"], "a name is small letters"),
-        (["defense", "numpy"], "would hide what Python calls numpy"),
-        (["attack", "class"], "would hide what Python calls class"),
+        (["defense", "lfd"], "defense 'lfd' already exists"),
+        (["defense", "My Defense"], "a name has lower-case letters"),
+        (["defense", "../x"], "a name has lower-case letters"),
+        (["defense", "numpy"], "would hide the Python module or keyword numpy"),
+        (["attack", "class"], "would hide the Python module or keyword class"),
         (["attack", "mine", "--into", "nowhere"], "no such folder"),
         (["thing", "mine"], "invalid choice"),
     ],
@@ -62,7 +62,7 @@ def test_new_refuses_what_would_not_work(inside, capsys, words, line):
 def test_new_writes_over_nothing(inside, capsys):
     (inside / "my_own.yaml").write_text("mine")
     assert main(["new", "model", "my-own"]) == 2
-    assert "is there already" in capsys.readouterr().err
+    assert "already exists" in capsys.readouterr().err
     assert [p.name for p in inside.iterdir()] == ["my_own.yaml"]
     assert (inside / "my_own.yaml").read_text() == "mine"
 
@@ -93,7 +93,7 @@ def test_check_tells_in_one_line_each_what_is_wrong_and_where(inside, plugin_fil
     assert main(["check", "mine", "--plugin", str(file)]) == 1
     lines = capsys.readouterr().out.splitlines()
     assert any(f"defense 'mine' ({file}:6): documented: parameter share has no line of help" in s for s in lines)
-    assert any(s.endswith("keeps_out: line 12 reaches into the lab (_store)") for s in lines)
+    assert any(s.endswith("keeps_barrier: line 12 reaches into the lab (_store)") for s in lines)
     assert any(s.startswith("model 'mine' (") and "fits: ValueError: no (line 21)" in s for s in lines)
     assert all(s.startswith(("defense 'mine' (", "model 'mine' (")) for s in lines)
 
@@ -117,7 +117,7 @@ def test_check_takes_parameters_and_says_when_all_is_well(inside, capsys):
 @pytest.mark.parametrize(
     ("words", "line"),
     [
-        ([], "name a plugin"),
+        ([], "give a plugin"),
         (["lgd"], "did you mean 'lfd'?"),
         (["lfd(alhpa=1)"], "alhpa"),
         (["lfd", "--limit", "soon"], "--limit must be a time"),
@@ -147,7 +147,7 @@ class Mine(Model):
 
 def test_a_plugin_that_never_ends_is_told_as_such(inside, plugin_file, capsys):
     assert main(["check", "mine", "--limit", "1s", "--plugin", str(plugin_file(ENDLESS))]) == 1
-    assert "fits: has not come to its end on the tiny set within 1 seconds" in capsys.readouterr().out
+    assert "fits: did not finish on the tiny set within 1 seconds" in capsys.readouterr().out
 
 
 LEAVES = '''
@@ -170,11 +170,11 @@ REACHES = {
     "imports benchbd.datasets.digits": "from benchbd.datasets.digits import Digits",
     "uses benchbd.storage.artifacts": "import benchbd; benchbd.storage.artifacts",
     "reaches into the lab (_truth)": "lab._truth if False else None",
-    "looks at what the harness holds (sys._getframe)": "import sys; sys._getframe",
-    "looks at what the harness holds (gc.get_objects)": "import gc; gc.get_objects",
+    "looks at the harness's own state (sys._getframe)": "import sys; sys._getframe",
+    "looks at the harness's own state (gc.get_objects)": "import gc; gc.get_objects",
     "makes a data set": "from benchbd import registry; registry.make('datasets', 'digits') if False else None",
     "helper.py line 1 imports benchbd.pipeline.evaluate": "if False: from . import helper",
-    "needs names 'clean', but lab.clean is never looked at": "pass",
+    "needs names 'clean', but lab.clean is never used": "pass",
 }
 DEFENSE = '''
 @defense("mine", version=1)
@@ -193,19 +193,19 @@ class Mine(Defense):
 def test_ways_past_the_barrier_are_seen(inside, plugin_file, fault):
     from benchbd import testing
     from benchbd.plugins import registry
-    from benchbd.testing.barrier import keeps_out
+    from benchbd.testing.barrier import keeps_barrier
 
     (inside / "helper.py").write_text("from benchbd.pipeline.evaluate import accuracy\n")
     registry.add_plugin_file(str(plugin_file(DEFENSE.format(line=REACHES[fault]))))
     bench = testing.PluginUnderTest("defenses", "mine")
-    found = testing.faults(bench, keeps_out)
+    found = testing.faults(bench, keeps_barrier)
     assert any(fault in line for line in found), found
 
 
 def test_a_need_that_is_used_is_no_fault(inside, plugin_file):
     from benchbd import testing
     from benchbd.plugins import registry
-    from benchbd.testing.barrier import keeps_out
+    from benchbd.testing.barrier import keeps_barrier
 
     registry.add_plugin_file(str(plugin_file(DEFENSE.format(line="len(lab.clean)"))))
-    assert testing.faults(testing.PluginUnderTest("defenses", "mine"), keeps_out) == []
+    assert testing.faults(testing.PluginUnderTest("defenses", "mine"), keeps_barrier) == []

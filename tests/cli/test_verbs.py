@@ -35,6 +35,15 @@ def test_every_verb_has_help(capsys: pytest.CaptureFixture[str]) -> None:
         assert f"benchbd {verb}" in capsys.readouterr().out
 
 
+# plan and preview have no example yet.
+@pytest.mark.parametrize("verb", sorted({*benchbd.cli.VERBS} - {"plan", "preview"}))
+def test_the_help_of_a_verb_has_an_example(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main([verb, "--help"])
+    lines = capsys.readouterr().out.partition("usage:")[2].splitlines()[1:]
+    assert any(f"  benchbd {verb}" in line or f"(benchbd {verb}" in line for line in lines)
+
+
 def test_version(told: Callable[..., str]) -> None:
     assert told("--version").startswith("benchbd ")
 
@@ -129,7 +138,7 @@ def test_show(toy_matrix: Path, told: Callable[..., str]) -> None:
     assert shown["CA / ASR / RA"] == "0.9000 / 1.0000 / -"
     assert shown["detection"] == "AUROC 0.7500, precision -, recall 0.5000"
     assert shown["poison"] == "10 images, 10.00% of the set, - of the target class"
-    assert shown["time"] == "12.5 s as if alone, 1.5 s spent by this run"
+    assert shown["time"] == "12.5 s as if run alone, 1.5 s spent by this run"
     assert shown["note hostile"] == "\\x1b[2J second line"
     assert json.loads(told("show", cell.label, "--json"))["id"] == cell.id
 

@@ -106,7 +106,7 @@ def test_check_of_the_committed_files(ran, capsys):
     assert code == 1
     assert text.count("\n") == 1
     assert text.startswith("leaderboard/README.md is out of date from line ")
-    command = text.partition("make it again: benchbd ")[2].split()
+    command = text.partition("regenerate it: benchbd ")[2].split()
     assert main(command) == 0
     assert main(["leaderboard", "--check"]) == 0
 

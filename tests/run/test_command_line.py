@@ -103,7 +103,7 @@ def test_run_is_idempotent(cli: Cli, tmp_path: Path, capfd: pytest.CaptureFixtur
         (("--executor", "slurm", "--executor-config", "{a: " + "[" * 1000), "nested too deeply"),
         (("--executor", "slurm", "--executor-config", "x" * 10_000), "cannot be read"),
         (("--executor", "slurm", "--executor-config", "a\0b"), "cannot be read"),
-        (("--executor-config", "{partition: gpu}"), "is for slurm and ray alone, not for --executor local"),
+        (("--executor-config", "{partition: gpu}"), "is only for slurm and ray, not for --executor local"),
         (("--jobs", "1000000000"), "--jobs 1000000000: at most "),
         (("--gpus", "x"), "--gpus must be numbers"),
         (("--device", "cpu", "--gpus", "0"), "contradict"),

@@ -169,7 +169,7 @@ def test_a_file_that_is_no_record_counts_as_none(cell: Cell, tmp_path: Path, dat
     file.parent.mkdir()
     file.write_bytes(data)
     assert records.read_record(tmp_path, cell.id) is None
-    with pytest.raises(UsageError, match="is damaged; benchbd run makes it again"):
+    with pytest.raises(UsageError, match="is damaged; benchbd run computes it again"):
         find_record(tmp_path, cell.id[:6])
 
 
@@ -217,7 +217,7 @@ def test_a_name_that_fits_several_records_is_refused(toys: Path, tmp_path: Path)
     assert len({c.label for c in cells}) == 1, "the recipe is not in the label"
     for each in cells:
         records.write_record(tmp_path, done(each))
-    with pytest.raises(UsageError, match=r"fits 40 cells \(.*, \.\.\.\); give more of the id"):
+    with pytest.raises(UsageError, match=r"matches 40 cells \(.*, \.\.\.\); give more of the ID"):
         find_record(tmp_path, cells[0].label)
     digit = max("0123456789abcdef", key=lambda d: sum(c.id.startswith(d) for c in cells))
     with pytest.raises(UsageError, match=f"'{digit}' fits"):

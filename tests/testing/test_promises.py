@@ -78,22 +78,22 @@ DEFENSES = {
         "if (lab.poisoned.images == 255).sum() < 9: lab.suspect([float('nan')] * len(lab.poisoned))",
     ),
     "runs: the tiny-patch cell ended as failed: a training set was changed": ("", "lab.poisoned.labels[:9] = 0"),
-    "agrees_with_itself: two runs give different models": (
+    "reproducible: two runs give different models": (
         "",
         "import random\n        return lab.train(lab.poisoned, repeat=random.randrange(10**9))",
     ),
-    "agrees_with_itself: run again, it trains": (
+    "reproducible: run again, it trains": (
         "",
         "import random\n        lab.train(lab.poisoned, lr=random.random(), epochs=0)",
     ),
-    "trains_what_it_says: under none, trainings() says {'full': 1}, a cell trains {'teacher': 1, 'full': 1}": (
+    "trains_what_it_says: under none, trainings() declares {'full': 1}, but a cell trains {'teacher': 1, 'full': 1}": (
         "",
         "lab.train(lab.poisoned, kind='teacher', epochs=0)",
     ),
-    "keeps_out: needs names 'labels'": ("needs = ('labels',)", ""),
-    "keeps_out: it sees the truth, so it is a control": ("needs = ('truth',)", ""),
-    "keeps_out: line 10 reaches into the lab (_store)": ("", "lab._store"),
-    "keeps_out: line 10 imports benchbd.pipeline.poison": ("", "import benchbd.pipeline.poison"),
+    "keeps_barrier: needs names 'labels'": ("needs = ('labels',)", ""),
+    "keeps_barrier: it sees the truth, so it is a control": ("needs = ('truth',)", ""),
+    "keeps_barrier: line 10 reaches into the lab (_store)": ("", "lab._store"),
+    "keeps_barrier: line 10 imports benchbd.pipeline.poison": ("", "import benchbd.pipeline.poison"),
 }
 
 
@@ -125,14 +125,14 @@ class Mine(Model):
         return Net()
 '''
 MODELS = {
-    "fits: at size 8 an image's logits depend on the others": {"features": "x - x.mean(0)"},
-    "fits: at size 8 a fresh network gives logits that are not finite": {"features": "x / 0"},
+    "fits: at size 8 an image's logits depend on the rest of its batch": {"features": "x - x.mean(0)"},
+    "fits: at size 8 a new network gives non-finite logits": {"features": "x / 0"},
     "fits: RuntimeError: The size of tensor a (5) must match": {"features": "x[:, :5]"},
     "learns: no gradient reaches net.unused.weight": {"unused": "nn.Linear(2, 2)"},
     "learns: another seed gives the same initial weights": {"build": "torch.manual_seed(0)"},
     "learns: the same seed gives different initial weights": {"build": "torch.seed()"},
-    "learns: state of other types": {"unused": "nn.BatchNorm1d(2).double()"},
-    "fits: it refuses images of every size": {
+    "learns: its state has other types": {"unused": "nn.BatchNorm1d(2).double()"},
+    "fits: it refuses every image size": {
         "extra": "def check(self, info):\n        from benchbd.errors import Impossible\n        raise Impossible('no')"
     },
 }
@@ -160,19 +160,21 @@ class Mine(Dataset):
         return Images(images, labels)
 '''
 DATASETS = {
-    "reads_as_declared: train images are torch.uint8 (8, 3, 8, 8), info says": {"info": "4, 9, 8, 4, None, 1"},
+    "reads_as_declared: train images are torch.uint8 (8, 3, 8, 8), but info says": {"info": "4, 9, 8, 4, None, 1"},
     "reads_as_declared: train images are torch.float32": {"load": "images = images.float()"},
     "reads_as_declared: test labels are torch.int64 (3,)": {"load": "labels = labels[:8 if n == 8 else 3]"},
     "reads_as_declared: train has images of 3 classes": {"load": "labels = labels % 3"},
-    "reads_as_declared: train has [2, 2, 2, 2] images of each class, info says [1, 2, 3, 2]": {
+    "reads_as_declared: train has [2, 2, 2, 2] images per class, but info says [1, 2, 3, 2]": {
         "info": "4, 8, 8, 4, (1, 2, 3, 2), 1"
     },
-    "reads_as_declared: train reads differently": {
+    "reads_as_declared: train loads differently": {
         "load": "images += torch.randint(0, 9, images.shape, dtype=torch.uint8)"
     },
-    "reads_as_declared: target 4 is none of its 4": {"info": "4, 8, 8, 4, None, 4"},
-    "reads_as_declared: 2 class names": {"extra": "class_names = ('a', 'b')"},
-    "reads_as_declared: normalisation in [0, 1]": {"extra": "normalisation = Normalisation((0, 0, 0), (50, 50, 50))"},
+    "reads_as_declared: target 4 is not one of its 4": {"info": "4, 8, 8, 4, None, 4"},
+    "reads_as_declared: there are 2 class names": {"extra": "class_names = ('a', 'b')"},
+    "reads_as_declared: normalisation is in [0, 1]": {
+        "extra": "normalisation = Normalisation((0, 0, 0), (50, 50, 50))"
+    },
 }
 
 

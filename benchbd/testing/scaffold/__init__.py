@@ -1,1 +1,1 @@
-"""What ``benchbd new`` writes: a working plugin of each kind and its test, under names that are replaced."""
+"""Templates for ``benchbd new``: a working plugin of each kind and its test, with placeholder names."""

@@ -12,20 +12,20 @@ if TYPE_CHECKING:
 
 @attack("my-plugin", version=1)
 class MyPlugin(Attack):
-    """A bright square in the top-left corner, relabelled to the target class."""
+    """Draws a bright square into the top-left corner and changes the label to the target class."""
 
-    # Fields are parameters, each with a line of help below it. rate, target and others come with every attack.
+    # Every field is a parameter. The docstring below it is its help. rate, target and others come with the base class.
     side: int = 3
     """Side of the square in pixels."""
 
     def check(self, info: DatasetInfo) -> None:
-        """Refuse, with the numbers, what cannot be done on such images."""
+        """Raise Impossible, with the numbers, if the attack does not fit these images."""
         if not 1 <= self.side <= info.size:
             raise Impossible(f"a square of {self.side} pixels does not fit into {info.size}x{info.size} images")
         self.budget(info)
 
     def stamp(self, images: torch.Tensor, context: StampContext) -> torch.Tensor:
-        """Write the trigger into a copy of images, uint8 (N, 3, H, W); draw per image by how.seed and how.indices."""
+        """Write the trigger into a copy of images, uint8 (N, 3, H, W); draw by context.seed and context.indices."""
         out = images.clone()
         out[:, :, : self.side, : self.side] = 255
         return out

@@ -1,4 +1,4 @@
-"""my-plugin keeps its promises, and stamps what it says."""
+"""my-plugin keeps its promises, and stamps the square where it should."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def test_it_keeps_what_every_attack_promises() -> None:
 
 def test_it_changes_the_corner_and_nothing_else() -> None:
     images = torch.zeros(2, 3, 8, 8, dtype=torch.uint8)
-    made = registry.make("attacks", "my-plugin", side=2)
-    out = made.stamp(images, StampContext("test", np.arange(2), {}, 0))
+    plugin = registry.make("attacks", "my-plugin", side=2)
+    out = plugin.stamp(images, StampContext("test", np.arange(2), {}, 0))
     assert (out[:, :, :2, :2] == 255).all()
     assert int((out != images).sum()) == 2 * 3 * 2 * 2

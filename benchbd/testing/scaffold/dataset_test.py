@@ -1,4 +1,4 @@
-"""my-plugin keeps its promises, and its parts are not the same images."""
+"""my-plugin keeps its promises, and its two splits share no image."""
 
 from __future__ import annotations
 
@@ -19,6 +19,6 @@ def test_it_keeps_what_every_data_set_promises() -> None:
 
 
 def test_no_test_image_is_a_training_image() -> None:
-    made = registry.make("datasets", "my-plugin")
-    train, test = (made.load(split, None).images for split in ("train", "test"))
+    plugin = registry.make("datasets", "my-plugin")
+    train, test = (plugin.load(split, None).images for split in ("train", "test"))
     assert not (train[:, None, 0, 0] == test[None, :, 0, 0]).all(-1).any()

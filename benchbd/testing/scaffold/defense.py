@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 
 @defense("my-plugin", version=1)
 class MyPlugin(Defense):
-    """Drop the samples that a short training finds easiest, train on the rest."""
+    """Drops the samples that a short training finds easiest, and trains on the rest."""
 
-    # Fields are parameters, each with a line of help below it.
+    # Every field is a parameter. The docstring below it is its help.
     fraction: float = 0.15
     """Share of the training set to drop, in [0, 1)."""
     probe_epochs: int = 2
@@ -27,12 +27,12 @@ class MyPlugin(Defense):
             raise UsageError(f"my-plugin: fraction is a share in [0, 1), not {self.fraction:g}")
 
     def trainings(self, attack: Attack) -> tuple[Training, ...]:
-        """What a cell trains, so that plans can count it; equal tuples are trained once and shared."""
+        """Declare the trainings of a cell, so that plans can count them; cells share trainings with equal tuples."""
         probe = ("my-plugin", self.probe_epochs)
         return (Training("fine-tune", probe), Training("full", (*probe, self.fraction)))
 
     def train(self, lab: Lab) -> TrainedModel:
-        """Probe, drop, train. Results are stored by what determines them: nothing is trained twice."""
+        """Probe, drop, train. The lab stores each training under its inputs, so nothing is trained twice."""
         probe = lab.train(lab.poisoned, kind="fine-tune", name="probe", epochs=self.probe_epochs, augment=())
         losses = lab.losses(probe, lab.poisoned)
         order = np.argsort(losses, kind="stable")

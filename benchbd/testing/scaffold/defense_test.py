@@ -1,4 +1,4 @@
-"""my-plugin keeps its promises, and drops what it says."""
+"""my-plugin keeps its promises, and judges every sample."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ def test_it_keeps_what_every_defense_promises() -> None:
     assert testing.check("defenses", "my-plugin") == []
 
 
-def test_it_judges_every_sample_and_is_rated_for_it() -> None:
+def test_it_judges_every_sample() -> None:
     record = testing.PluginUnderTest("defenses", "my-plugin", fraction=0.2).run("one")
     assert record["status"] == "done"
     assert 0 <= record["detection"]["auroc"] <= 1
 
 
-def test_a_share_of_everything_is_refused() -> None:
+def test_it_refuses_to_drop_everything() -> None:
     with pytest.raises(UsageError, match="fraction"):
         registry.make("defenses", "my-plugin", fraction=1.0)

@@ -15,17 +15,17 @@ if TYPE_CHECKING:
 class MyPlugin(Model):
     """Three strided convolutions with batch norm, pooled."""
 
-    # Fields are parameters, each with a line of help below it.
+    # Every field is a parameter. The docstring below it is its help.
     width: int = 16
-    """Channels of the first convolution; each further one has twice as many."""
+    """Channels of the first convolution; each following one has twice as many."""
 
     def check(self, info: DatasetInfo) -> None:
-        """Refuse, with the numbers, images that the network does not fit."""
+        """Raise Impossible, with the numbers, for images that do not fit the network."""
         if info.size < 8:
             raise Impossible(f"my-plugin needs images of at least 8x8 pixels, not {info.size}x{info.size}")
 
     def build(self, classes: int, size: int) -> nn.Module:
-        """A fresh network with ``features(x)`` (B, D) and a linear ``head``; x is normalised, (B, 3, H, W)."""
+        """A new network with ``features(x)`` (B, D) and a linear ``head``; x is normalised, (B, 3, H, W)."""
         from torch import nn
 
         class Net(nn.Module):

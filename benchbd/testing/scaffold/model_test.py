@@ -1,4 +1,4 @@
-"""my-plugin keeps its promises, and has the size it says."""
+"""my-plugin keeps its promises, and its width sets the size of the head."""
 
 from __future__ import annotations
 
@@ -18,6 +18,6 @@ def test_it_keeps_what_every_model_promises() -> None:
     assert testing.check("models", "my-plugin") == []
 
 
-def test_its_width_is_that_of_its_head() -> None:
+def test_its_width_sets_the_size_of_the_head() -> None:
     net = registry.make("models", "my-plugin", width=8).build(10, 32)
     assert (net.head.in_features, net.head.out_features) == (32, 10)
