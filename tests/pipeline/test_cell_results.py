@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
-
 import pytest
 
 from benchbd import testing
@@ -14,16 +11,12 @@ from benchbd.pipeline.cell_results import CellResults, DefenseNotes, record_of
 from benchbd.pipeline.poison import Poisoner
 from benchbd.pipeline.run_cell import execute
 from benchbd.plan.cell import Cell
-from benchbd.plugins import registry
 from benchbd.storage import records
-
-PLUGINS = Path(__file__).with_name("execute_plugins.py")
 
 
 @pytest.fixture(autouse=True)
-def _ready(monkeypatch, fresh_registry, one_thread):
-    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
-    registry.add_plugin_file(str(PLUGINS))
+def _endings(zoo):
+    zoo("endings")
 
 
 def cell(defense: str = "tiny-filter") -> Cell:

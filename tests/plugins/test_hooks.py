@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from benchbd import testing
+from benchbd.core.kinds import KINDS
 from benchbd.errors import UsageError
 from benchbd.plan.trainings import shared_trainings
 from benchbd.plugins import registry
@@ -127,7 +128,7 @@ def _shipped() -> tuple[set[str], set[str], set[str]]:
     """Names of the shipped plugins, of their own parameters, and of what they train."""
     names, parameters, trainings = set(), set(), set()
     for entry in registry.entries():
-        if not entry.module.startswith(tuple(f"benchbd.{folder}." for folder in registry.FOLDERS)):
+        if not entry.module.startswith(tuple(f"benchbd.{kind}s." for kind in KINDS)):
             continue
         cls = registry.load(entry.kind, entry.name)
         names.add(entry.name)
