@@ -85,7 +85,7 @@ def changed(record: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
     return record
 
 
-@pytest.mark.parametrize(("path", "value"), WRONG, ids=lambda given: repr(given)[:40])
+@pytest.mark.parametrize(("path", "value"), WRONG, ids=lambda given: "absent" if given is ABSENT else repr(given)[:40])
 def test_a_wrong_record_is_refused_by_both_readers_alike(cell: Cell, tmp_path: Path, path: str, value: Any) -> None:
     text = json.dumps(changed(done(cell), path, value)).replace("Infinity", "1e999")
     file = records.record_path(tmp_path, cell.id)
