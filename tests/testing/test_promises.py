@@ -32,9 +32,9 @@ class Mine(Attack):
 ATTACKS = {
     "documented: parameter size has no line of help": ("size: int = 3", ""),
     "light: line 7 imports torch": ("", ""),
-    "stamps: 100% of the poisoned images are as they were": ("", "out = images.clone()"),
-    "stamps: stamp changes the images it is given": ("", "images[:, :, 0, 0] = 9"),
-    "stamps: an image's stamp depends on its place": ("", "out[0] = 7"),
+    "stamps: 100% of the poisoned images are unchanged": ("", "out = images.clone()"),
+    "stamps: stamp changes its input images": ("", "images[:, :, 0, 0] = 9"),
+    "stamps: an image's stamp depends on its position": ("", "out[0] = 7"),
     "repeats: two runs give different images": ("", "import random; out[:, :, 9, 9] = random.randrange(256)"),
     "budget: attack 'mine': stamp returned torch.float32": ("", "out = out.float()"),
     "trains_as_declared: prepare trains": (
@@ -45,7 +45,7 @@ ATTACKS = {
         "def prepare(self, workshop):\n        import random\n        return {'x': [random.random()]}",
         "",
     ),
-    "budget: a budget that cannot be met": (
+    "budget: an impossible budget": (
         "def budget(self, info, counts=None):\n        return Budget(24, 240)",
         "",
     ),
@@ -82,7 +82,7 @@ DEFENSES = {
         "",
         "import random\n        return lab.train(lab.poisoned, repeat=random.randrange(10**9))",
     ),
-    "reproducible: run again, it trains": (
+    "reproducible: run again, it repeats": (
         "",
         "import random\n        lab.train(lab.poisoned, lr=random.random(), epochs=0)",
     ),
