@@ -285,3 +285,16 @@ def test_losses_after_packing_rank_as_before():
     together(packed, images, labels, RECIPE.but(lr=1e-4))
     for mine, theirs, x, y in zip(packed, alone, images, labels, strict=True):
         np.testing.assert_allclose(losses_of(mine, x, y, device=CPU), losses_of(theirs, x, y, device=CPU), rtol=1e-2)
+
+
+def test_a_pack_makes_whole_steps_of_sgd() -> None:
+    """SGD sees the scale of a gradient, Adam does not: a pack that averages its models' losses makes smaller steps."""
+    recipe = Recipe(epochs=1, batch_size=32, lr=0.05, optimizer="sgd", momentum=0.0, schedule="constant", augment=())
+    images, labels = sets(4, images=32)
+    before, alone, packed = models("resnet-s", 4), models("resnet-s", 4), models("resnet-s", 4)
+    one_by_one(alone, images, labels, recipe)
+    together(packed, images, labels, recipe)
+    for start, mine, theirs in zip(before, packed, alone, strict=True):
+        moved = theirs.head.weight - start.head.weight
+        assert moved.abs().max() > 1e-3
+        torch.testing.assert_close(mine.head.weight - start.head.weight, moved, rtol=1e-3, atol=1e-5)

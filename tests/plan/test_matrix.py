@@ -127,6 +127,17 @@ def test_impossible_cells_are_skipped_with_the_reason() -> None:
     assert "only 10 to choose from" in budget
 
 
+def test_a_cell_that_one_block_excludes_and_another_runs_is_not_skipped() -> None:
+    text = """
+    blocks:
+      - {dataset: toy-images, model: toy-net, attacks: toy-attack, defenses: none, seeds: [0, 1],
+         exclude: [{seed: 0, reason: elsewhere}]}
+      - {dataset: toy-images, model: toy-net, attacks: toy-attack, defenses: none, seeds: 0}
+    """
+    found = plan(textwrap.dedent(text))
+    assert (len(found.cells), found.skipped) == (2, ())
+
+
 def test_a_data_set_that_refuses_its_parameters_skips_its_cells() -> None:
     found = plan(BASE.replace("toy-images", "[toy-images, toy-images(train=5000)]"))
     assert len(found.cells) == len(found.skipped) == 4
