@@ -38,8 +38,8 @@ def tiny_set(count: int = 120, size: int = 32) -> TrainSet:
 
 
 @pytest.fixture
-def workshop(tmp_path: Path) -> Shops:
-    """Make a workshop: ``workshop(attack, size=32, count=120, seed=0, indices=None)``."""
+def open_workshop(tmp_path: Path) -> Shops:
+    """Make a workshop: ``open_workshop(attack, size=32, count=120, seed=0, indices=None)``."""
 
     def make(attack: Attack, *, size: int = 32, count: int = 120, indices: Any = None, where: str = "a") -> Workshop:
         clean = tiny_set(count, size)

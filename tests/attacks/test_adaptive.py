@@ -23,18 +23,18 @@ def attack(text: str = "lfd-adaptive"):
     return registry.make("attacks", text)
 
 
-def chosen(monkeypatch, workshop, losses: dict[float, tuple[float, float]]):
+def chosen(monkeypatch, open_workshop, losses: dict[float, tuple[float, float]]):
     """What is prepared where surrogate teachers find these mean losses of poison and of clean images."""
     monkeypatch.setattr(LfdAdaptive, "_losses", lambda self, workshop, noise, alpha: losses[alpha])
     made = attack(f"lfd-adaptive(alphas={list(losses)})")
-    workshop = workshop(made, count=20)
+    workshop = open_workshop(made, count=20)
     trigger = made.prepare(workshop)
     return float(trigger["alpha"][0]), trigger, [e["warning"] for e in workshop.events if e.get("warning")]
 
 
-def test_the_strongest_blend_that_the_teacher_does_not_learn_is_chosen(monkeypatch, workshop):
+def test_the_strongest_blend_that_the_teacher_does_not_learn_is_chosen(monkeypatch, open_workshop):
     losses = {0.05: (2.3, 1.7), 0.2: (0.4, 1.8), 0.1: (1.7, 1.7), 0.15: (1.6, 1.7)}
-    alpha, trigger, warnings = chosen(monkeypatch, workshop, losses)
+    alpha, trigger, warnings = chosen(monkeypatch, open_workshop, losses)
     assert alpha == 0.1  # at equality, too
     assert not warnings
     assert trigger["alphas"].tolist() == [0.2, 0.15, 0.1, 0.05]
@@ -42,15 +42,15 @@ def test_the_strongest_blend_that_the_teacher_does_not_learn_is_chosen(monkeypat
     assert trigger["clean_loss"].tolist() == [1.8, 1.7, 1.7, 1.7]
 
 
-def test_where_every_blend_is_learnt_the_weakest_is_taken_with_a_warning(monkeypatch, workshop):
-    alpha, _, warnings = chosen(monkeypatch, workshop, {0.2: (0.4, 1.8), 0.05: (1.2, 1.7)})
+def test_where_every_blend_is_learnt_the_weakest_is_taken_with_a_warning(monkeypatch, open_workshop):
+    alpha, _, warnings = chosen(monkeypatch, open_workshop, {0.2: (0.4, 1.8), 0.05: (1.2, 1.7)})
     assert alpha == 0.05
     assert warnings == ["lfd-adaptive: the teacher finds poison easier than clean images even at alpha 0.05"]
 
 
-def test_the_surrogate_teacher_is_trained_as_lfds_own_on_a_poisoned_set_like_the_one_to_come(workshop):
+def test_the_surrogate_teacher_is_trained_as_lfds_own_on_a_poisoned_set_like_the_one_to_come(open_workshop):
     made = attack("lfd-adaptive(teacher_epochs=7, rate=0.2, cover_ratio=0.5)")
-    asked, workshop = {}, workshop(made, count=40)
+    asked, workshop = {}, open_workshop(made, count=40)
     noise = np.zeros((1, 32, 32), np.uint8)
 
     def train(data, **given):
@@ -63,7 +63,7 @@ def test_the_surrogate_teacher_is_trained_as_lfds_own_on_a_poisoned_set_like_the
     poison_loss, clean_loss = made._losses(stand_in, noise, 0.5)
     data = asked.pop("data")
     lfd = registry.make("defenses", "lfd", teacher_epochs=7)
-    assert asked == {"what": "teacher", "name": "0.5-teacher", "model": lfd.teacher, **lfd._teacher_recipe()}
+    assert asked == {"kind": "teacher", "name": "0.5-teacher", "model": lfd.teacher, **lfd._teacher_recipe()}
 
     changed = (data.images != workshop.clean.images).flatten(1).any(1).numpy()
     assert torch.equal(data.images[changed], workshop.clean.images[changed] // 2)  # half of black noise
@@ -78,17 +78,17 @@ def test_the_surrogate_teacher_is_trained_as_lfds_own_on_a_poisoned_set_like_the
     assert clean_loss == pytest.approx(np.flatnonzero(~changed).mean())  # covers are neither
 
 
-def test_a_trial_poisons_only_other_classes_where_the_attack_does(workshop):
+def test_a_trial_poisons_only_other_classes_where_the_attack_does(open_workshop):
     made = attack("lfd-adaptive(pool='non-target', rate=0.5)")
-    workshop = workshop(made, count=40)
+    workshop = open_workshop(made, count=40)
     poison = made._trial(workshop, np.zeros((1, 32, 32), np.uint8), 0.5)[1]
     assert len(poison) == 20
     assert (workshop.clean.labels[poison] != 1).all()
 
 
-def test_what_it_prepares_is_repeatable_and_follows_the_trigger_seed(workshop):
+def test_what_it_prepares_is_repeatable_and_follows_the_trigger_seed(open_workshop):
     def prepared(text: str, where: str) -> dict[str, np.ndarray]:
-        return attack(text).prepare(workshop(attack(text), count=40, where=where))
+        return attack(text).prepare(open_workshop(attack(text), count=40, where=where))
 
     first, again = prepared(SHORT, "a"), prepared(SHORT, "b")
     assert all(np.array_equal(first[name], again[name]) for name in first)
@@ -98,9 +98,9 @@ def test_what_it_prepares_is_repeatable_and_follows_the_trigger_seed(workshop):
     assert np.isfinite([*first["poison_loss"], *first["clean_loss"]]).all()
 
 
-def test_a_blend_that_is_given_trains_nothing(workshop):
+def test_a_blend_that_is_given_trains_nothing(open_workshop):
     made = attack("lfd-adaptive(alpha=0.12)")
-    trigger = made.prepare(workshop(made, count=20))
+    trigger = made.prepare(open_workshop(made, count=20))
     assert made.trainings() == ()
     assert trigger["alpha"].tolist() == [0.12]
     assert trigger.keys() == {"noise", "alpha"}

@@ -35,11 +35,11 @@ def attack(text: str):
     return registry.make("attacks", text)
 
 
-def prepared(workshop, text: str, **options):
+def prepared(open_workshop, text: str, **options):
     made = attack(text)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
-        return made, dict(made.prepare(workshop(made, **options)))
+        return made, dict(made.prepare(open_workshop(made, **options)))
 
 
 @pytest.mark.parametrize(("channels", "parameters"), [(3, 723_273), (1, 722_691)])
@@ -130,8 +130,8 @@ def test_equal_pictures_have_a_finite_distance_gradient():
 
 
 @pytest.mark.learning
-def test_mask_training_approaches_the_published_density(workshop):
-    images = workshop(attack("dynamic"), size=16).clean.images
+def test_mask_training_approaches_the_published_density(open_workshop):
+    images = open_workshop(attack("dynamic"), size=16).clean.images
     losses = []
     plan = Schedule(0, 12, 12, True, torch.device("cpu"), lambda *a, loss: losses.append(loss))
     net = train_mask(images, 8, 2, plan)
@@ -143,13 +143,13 @@ def test_mask_training_approaches_the_published_density(workshop):
     assert float(apart(masks, masks.roll(1, 0)).min()) > 0.01
 
 
-def test_dynamic_is_repeatable_measures_itself_and_says_when_it_is_weak(workshop):
+def test_dynamic_is_repeatable_measures_itself_and_says_when_it_is_weak(open_workshop):
     made = attack(TINY_DYNAMIC)
-    workshop = workshop(made)
+    workshop = open_workshop(made)
     with pytest.warns(UserWarning, match="joint_epochs"):
         first = made.prepare(workshop)
-    _, again = prepared(workshop, TINY_DYNAMIC, where="b")
-    _, other = prepared(workshop, TINY_DYNAMIC[:-1] + ", trigger_seed=1)", where="c")
+    _, again = prepared(open_workshop, TINY_DYNAMIC, where="b")
+    _, other = prepared(open_workshop, TINY_DYNAMIC[:-1] + ", trigger_seed=1)", where="c")
     assert first.keys() == again.keys()
     assert all(np.array_equal(first[k], again[k]) for k in first)
     assert not np.array_equal(first["pattern.0.weight"], other["pattern.0.weight"])
@@ -161,21 +161,21 @@ def test_dynamic_is_repeatable_measures_itself_and_says_when_it_is_weak(workshop
     assert {("dynamic masks", 2), ("dynamic patterns", 2)} <= stages
 
 
-def test_dynamic_mask_phase_is_memoised(workshop):
-    prepared(workshop, TINY_DYNAMIC)
+def test_dynamic_mask_phase_is_memoised(open_workshop):
+    prepared(open_workshop, TINY_DYNAMIC)
     longer = attack(TINY_DYNAMIC.replace("joint_epochs=2", "joint_epochs=1"))
-    workshop = workshop(longer)
+    workshop = open_workshop(longer)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
         longer.prepare(workshop)
     assert not [e for e in workshop.events if e.get("stage") == "dynamic masks"]
 
 
-def test_dynamic_stamps_each_image_its_own_trigger(workshop):
-    made, trigger = prepared(workshop, TINY_DYNAMIC)
+def test_dynamic_stamps_each_image_its_own_trigger(open_workshop):
+    made, trigger = prepared(open_workshop, TINY_DYNAMIC)
     last = max(int(name.split(".")[1]) for name in trigger if name.startswith("mask."))
     trigger[f"mask.{last}.bias"] = np.full(1, 0.5, np.float32)  # two epochs leave the masks closed
-    images = workshop(made).clean.images[:6]
+    images = open_workshop(made).clean.images[:6]
     context = StampContext("train", np.arange(6), trigger, 0)
     out = made.stamp(images, context)
     assert out.dtype == torch.uint8
@@ -186,7 +186,7 @@ def test_dynamic_stamps_each_image_its_own_trigger(workshop):
     assert set((out.to(torch.int64) - floor.to(torch.int64)).unique().tolist()) == {0, 1}
 
 
-def test_dynamic_counts_cross_samples(workshop):
+def test_dynamic_counts_cross_samples(open_workshop):
     info = DatasetInfo(10, 32, 1_000, 100, (100,) * 10, 1)
     assert attack("dynamic").cover_count(info) == 0
     assert attack("dynamic(cross_in_train=True, rate=0.2)").cover_count(info) == 200
@@ -202,13 +202,13 @@ def test_dynamic_needs_images_it_can_halve():
     attack("dynamic(stages=2)").check(info)
 
 
-def test_dynamic_that_explodes_is_reported_as_diverged(workshop, monkeypatch):
+def test_dynamic_that_explodes_is_reported_as_diverged(open_workshop, monkeypatch):
     from benchbd.attacks import _input_aware
 
     monkeypatch.setattr(_input_aware, "NORM_WEIGHT", float("nan"))
     made = attack(TINY_DYNAMIC)
     with pytest.raises(Diverged, match="mask network: loss is not finite in epoch 1 of 2"):
-        made.prepare(workshop(made))
+        made.prepare(open_workshop(made))
 
 
 class _Brightness(nn.Module):
@@ -239,9 +239,9 @@ class _Constant(nn.Module):
 
 
 @pytest.mark.parametrize("always", [False, True])
-def test_dynamic_measures_success_cross_trigger_and_density(workshop, always):
+def test_dynamic_measures_success_cross_trigger_and_density(open_workshop, always):
     made = attack("dynamic")
-    workshop = workshop(made)
+    workshop = open_workshop(made)
     found = made._measure(workshop, np.arange(40), _Constant(False), _Constant(True), _Brightness(always))
     assert found.keys() == set(MEASURED)
     # A dot that is the same for all images opens for every image: the cross-trigger test fails altogether.
@@ -252,7 +252,7 @@ def test_dynamic_measures_success_cross_trigger_and_density(workshop, always):
     assert found["mask_density"][0] == pytest.approx(4 / 1024)
 
 
-def test_dynamic_cross_trigger_test_passes_for_triggers_of_their_own_image(workshop):
+def test_dynamic_cross_trigger_test_passes_for_triggers_of_their_own_image(open_workshop):
     class Own(nn.Module):
         """Writes the dot only where the top left quarter is bright, which is in images of class 0."""
 
@@ -262,14 +262,14 @@ def test_dynamic_cross_trigger_test_passes_for_triggers_of_their_own_image(works
             return out
 
     made = attack("dynamic")
-    workshop = workshop(made)
+    workshop = open_workshop(made)
     found = made._measure(workshop, np.arange(40), _Constant(False), Own(), _Brightness())
     # Classes 0, 2, 3 follow each other: the trigger of a class 0 image lands in the class 2 image after it.
     assert found["generator_asr"][0] == pytest.approx(1 / 3)
     assert found["cross_accuracy"][0] == pytest.approx(2 / 3)
 
 
-def test_dynamic_learning_rates_fall_where_asked(workshop, monkeypatch):
+def test_dynamic_learning_rates_fall_where_asked(open_workshop, monkeypatch):
     asked = []
     steps = torch.optim.lr_scheduler.MultiStepLR
 
@@ -282,7 +282,9 @@ def test_dynamic_learning_rates_fall_where_asked(workshop, monkeypatch):
     monkeypatch.setattr("benchbd.attacks._input_aware._finite", lambda *a: 0.0)
     for options in ("", ", drops='late', classifier_lr=0.05"):
         prepared(
-            workshop, f"dynamic(mask_epochs=25, joint_epochs=100, width=2, stages=1{options})", where=options[:5] or "a"
+            open_workshop,
+            f"dynamic(mask_epochs=25, joint_epochs=100, width=2, stages=1{options})",
+            where=options[:5] or "a",
         )
     # Reference: masks at 10 and 20 of 25; classifier at 100..400 and patterns at 200..500 of 575, here of 100.
     assert asked[:3] == [
@@ -294,10 +296,10 @@ def test_dynamic_learning_rates_fall_where_asked(workshop, monkeypatch):
 
 
 @pytest.mark.learning
-def test_trained_triggers_open_for_their_own_image_more_than_for_others(workshop):
+def test_trained_triggers_open_for_their_own_image_more_than_for_others(open_workshop):
     """Phases 1 and 2 as they are, on a network small enough for a test: what the cross samples are there to teach."""
     made = attack("dynamic")
-    workshop = workshop(made, size=16, count=400)
+    workshop = open_workshop(made, size=16, count=400)
     images, labels, held_out = workshop.clean.images[:320], workshop.clean.labels[:320], np.arange(320, 400)
     torch.manual_seed(0)
     layers = [nn.Conv2d(3, 16, 3, 2, 1), nn.BatchNorm2d(16), nn.ReLU(), nn.Conv2d(16, 32, 3, 2, 1), nn.BatchNorm2d(32)]
@@ -316,7 +318,7 @@ def test_trained_triggers_open_for_their_own_image_more_than_for_others(workshop
 
 
 @pytest.mark.parametrize("quantize", ["round", "floor"])
-def test_dynamic_measures_images_as_they_are_written(workshop, monkeypatch, quantize):
+def test_dynamic_measures_images_as_they_are_written(open_workshop, monkeypatch, quantize):
     made = attack(f"dynamic(quantize='{quantize}')")
     asked = []
 
@@ -325,5 +327,5 @@ def test_dynamic_measures_images_as_they_are_written(workshop, monkeypatch, quan
         return write(images, partners, pattern, mask, rounded)
 
     monkeypatch.setattr(_generator, "write", spy)
-    made._measure(workshop(made), np.arange(40), _Constant(False), _Constant(True), _Brightness())
+    made._measure(open_workshop(made), np.arange(40), _Constant(False), _Constant(True), _Brightness())
     assert asked == [quantize == "round"] * 2

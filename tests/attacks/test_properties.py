@@ -141,7 +141,7 @@ def test_labels_change_only_where_the_attack_says_so(name):
 @pytest.mark.parametrize("name", [n for n in ATTACKS if n != "none"])
 def test_triggered_test_images_are_of_other_classes(name):
     made, poison = row(name)
-    data, info = made.made.dataset.load("test", None), made.made.dataset.info()
+    data, info = made.components.dataset.load("test", None), made.components.dataset.info()
     images, labels = made.triggered(data, info, poison)
     assert (labels != TARGET).all()
     assert len(images) == len(labels) == int((data.labels != TARGET).sum()) == 20

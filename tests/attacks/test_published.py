@@ -162,7 +162,7 @@ def test_cl_trains_its_surrogate_and_makes_its_noise_as_published():
     assert asked == {"name": "robust-surrogate", "perturb": PGD(8.0, 2.0, 10), "epochs": 80}
 
 
-def test_cl_noise_is_made_with_the_given_radius_step_and_steps(workshop, monkeypatch):
+def test_cl_noise_is_made_with_the_given_radius_step_and_steps(open_workshop, monkeypatch):
     attack, asked = made("cl(surrogate='standard')"), []
 
     def spy(net, images, labels, noise, device):
@@ -170,7 +170,7 @@ def test_cl_noise_is_made_with_the_given_radius_step_and_steps(workshop, monkeyp
         return images
 
     monkeypatch.setattr("benchbd.attacks._pgd.perturbed", spy)
-    attack.prepare(workshop(attack, count=8, indices=np.array([1, 5])))
+    attack.prepare(open_workshop(attack, count=8, indices=np.array([1, 5])))
     assert asked == [PGD(8.0, 1.5, 100)]
 
 
@@ -192,12 +192,12 @@ class _Spy:
 
 
 @pytest.mark.filterwarnings("ignore:dynamic", "ignore:Detected call")
-def test_dynamic_optimises_as_published(workshop, monkeypatch):
+def test_dynamic_optimises_as_published(open_workshop, monkeypatch):
     spy = _Spy(monkeypatch)
     monkeypatch.setattr(_input_aware, "pairs", lambda *a: iter([]))
     monkeypatch.setattr(_input_aware, "_finite", lambda *a: 0.0)
     attack = made("dynamic(mask_epochs=1, joint_epochs=1, width=2, stages=1)")
-    attack.prepare(workshop(attack, count=20))
+    attack.prepare(open_workshop(attack, count=20))
     assert spy.asked == [("Adam", 0.01, (0.5, 0.9)), ("SGD", 0.01, 0.9, 5e-4), ("Adam", 0.01, (0.5, 0.9))]
 
 
@@ -214,8 +214,8 @@ def test_dynamic_augments_by_five_pixels_and_ten_degrees(monkeypatch):
     assert float(mirror.mean()) == pytest.approx(0.5, abs=0.04)
 
 
-def test_trojan_inversion_optimises_as_published(workshop, monkeypatch):
-    workshop = workshop(made("tj-sq"), count=8)
+def test_trojan_inversion_optimises_as_published(open_workshop, monkeypatch):
+    workshop = open_workshop(made("tj-sq"), count=8)
     net = workshop.network(0)
     spy, asked = _Spy(monkeypatch), []
     cosine = torch.optim.lr_scheduler.CosineAnnealingLR

@@ -56,9 +56,9 @@ def test_cl_four_corners_survive_flips(stamp, size, cell):
     assert torch.equal(out, out.flip(-2))
 
 
-def test_cl_noise_of_large_images_stays_within_eps_outside_the_grid(workshop):
+def test_cl_noise_of_large_images_stays_within_eps_outside_the_grid(open_workshop):
     made = attack("cl(steps=3, step=4.0, surrogate='standard')")
-    workshop = workshop(made, size=128, count=8, indices=np.array([1, 5]))
+    workshop = open_workshop(made, size=128, count=8, indices=np.array([1, 5]))
     trigger = made.prepare(workshop)
     before = workshop.clean.images[[1, 5]]
     out = made.stamp(before, StampContext("train", np.array([1, 5]), trigger, 0))
@@ -129,10 +129,10 @@ def test_dynamic_writes_where_its_mask_opens(size):
 
 
 @pytest.mark.parametrize(("size", "box"), [(128, (83, 116)), (224, (145, 203))])
-def test_inverted_square_lies_in_its_box_and_is_added(workshop, size, box):
+def test_inverted_square_lies_in_its_box_and_is_added(open_workshop, size, box):
     made = attack("tj-sq(iterations=4)")
     made.check(info(size))
-    trigger = made.prepare(workshop(made, size=size, count=8))
+    trigger = made.prepare(open_workshop(made, size=size, count=8))
     rows, columns = np.nonzero(trigger["trigger"].any(0))
     assert (rows.min(), rows.max(), columns.min(), columns.max()) == (*box, *box)
     images = noise(size)
@@ -142,10 +142,10 @@ def test_inverted_square_lies_in_its_box_and_is_added(workshop, size, box):
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_inverted_watermark_covers_text_and_sign_only(workshop, size):
+def test_inverted_watermark_covers_text_and_sign_only(open_workshop, size):
     made = attack("tj-wm(iterations=4)")
     made.check(info(size))
-    trigger = made.prepare(workshop(made, size=size, count=8))["trigger"]
+    trigger = made.prepare(open_workshop(made, size=size, count=8))["trigger"]
     shape = made.coverage(size)
     assert not trigger[:, shape == 0].any()
     # A colour is at most as bright as its pixel is covered.
@@ -158,9 +158,9 @@ def test_inverted_watermark_covers_text_and_sign_only(workshop, size):
     assert lit[middle, round((21.5 + 5.8) * size / 32)]
 
 
-def test_optimised_l2_of_large_images_keeps_norm_and_cap(workshop):
+def test_optimised_l2_of_large_images_keeps_norm_and_cap(open_workshop):
     made = attack("l2(steps=3, batch=4, k=4)")
-    pattern = made.prepare(workshop(made, size=128, count=8))["pattern"]
+    pattern = made.prepare(open_workshop(made, size=128, count=8))["pattern"]
     assert pattern.shape == (3, 128, 128)
     assert norm_of(pattern) == pytest.approx(12.88, rel=0.002)
     assert pattern.min() == 0

@@ -18,9 +18,9 @@ def attack(text: str):
     return registry.make("attacks", text)
 
 
-def prepared(workshop, text: str, **options):
+def prepared(open_workshop, text: str, **options):
     made = attack(text)
-    return made, dict(made.prepare(workshop(made, **options)))
+    return made, dict(made.prepare(open_workshop(made, **options)))
 
 
 # Trojan inversion
@@ -28,8 +28,8 @@ def prepared(workshop, text: str, **options):
 
 @pytest.mark.learning
 @pytest.mark.parametrize("name", ["tj-sq", "tj-wm"])
-def test_inversion_drives_the_chosen_features_towards_the_activation(workshop, name):
-    made, trigger = prepared(workshop, f"{name}(iterations=100, activation=3.0)", count=40)
+def test_inversion_drives_the_chosen_features_towards_the_activation(open_workshop, name):
+    made, trigger = prepared(open_workshop, f"{name}(iterations=100, activation=3.0)", count=40)
     assert made.trainings() == (UNDEFENDED,)
     before, after = trigger["activation"]
     assert np.abs(np.abs(after) - 3.0).sum() < 0.9 * np.abs(np.abs(before) - 3.0).sum()
@@ -38,17 +38,17 @@ def test_inversion_drives_the_chosen_features_towards_the_activation(workshop, n
     assert trigger["trigger"].any()
 
 
-def test_inversion_is_repeatable_and_follows_the_trigger_seed(workshop):
+def test_inversion_is_repeatable_and_follows_the_trigger_seed(open_workshop):
     text = "tj-sq(iterations=3)"
-    first, again = prepared(workshop, text, count=40)[1], prepared(workshop, text, count=40, where="b")[1]
-    other = prepared(workshop, "tj-sq(iterations=3, trigger_seed=1)", count=40)[1]
+    first, again = prepared(open_workshop, text, count=40)[1], prepared(open_workshop, text, count=40, where="b")[1]
+    other = prepared(open_workshop, "tj-sq(iterations=3, trigger_seed=1)", count=40)[1]
     assert np.array_equal(first["trigger"], again["trigger"])
     assert not np.array_equal(first["trigger"], other["trigger"])
 
 
-def test_inversion_reports_progress_and_leaves_the_surrogate_alone(workshop):
+def test_inversion_reports_progress_and_leaves_the_surrogate_alone(open_workshop):
     made = attack("tj-sq(iterations=60)")
-    workshop = workshop(made, count=40)
+    workshop = open_workshop(made, count=40)
     weights = {k: v.clone() for k, v in workshop.surrogate().module().state_dict().items()}
     made.prepare(workshop)
     told = [(e["epoch"], e["epochs"]) for e in workshop.events if e.get("stage") == "tj-sq inversion"]
@@ -60,8 +60,8 @@ def test_inversion_reports_progress_and_leaves_the_surrogate_alone(workshop):
 
 
 @pytest.mark.learning
-def test_optimised_l2_keeps_norm_and_cap_and_excites_more_than_noise(workshop):
-    _, trigger = prepared(workshop, "l2(steps=60, batch=20, k=4)", count=40)
+def test_optimised_l2_keeps_norm_and_cap_and_excites_more_than_noise(open_workshop):
+    _, trigger = prepared(open_workshop, "l2(steps=60, batch=20, k=4)", count=40)
     pattern = trigger["pattern"]
     assert norm_of(pattern) == pytest.approx(3.22, abs=0.005)
     assert pattern.min() == 0
@@ -71,9 +71,9 @@ def test_optimised_l2_keeps_norm_and_cap_and_excites_more_than_noise(workshop):
     assert optimised > stored > 1.3 * with_noise
 
 
-def test_l2_excitement_is_that_of_the_images_the_attack_makes(workshop):
+def test_l2_excitement_is_that_of_the_images_the_attack_makes(open_workshop):
     made = attack("l2(steps=3, batch=20, k=4)")
-    workshop = workshop(made, count=40)
+    workshop = open_workshop(made, count=40)
     trigger = made.prepare(workshop)
     net = workshop.surrogate().module().eval()
     chosen = net.head.weight[1].topk(4).indices
@@ -83,10 +83,10 @@ def test_l2_excitement_is_that_of_the_images_the_attack_makes(workshop):
     assert trigger["features"][2] == pytest.approx(float(seen), rel=1e-4)
 
 
-def test_l2_starts_from_faint_noise(workshop):
+def test_l2_starts_from_faint_noise(open_workshop):
     from benchbd.attacks._inversion import amplify
 
-    workshop = workshop(attack("l2"), count=40)
+    workshop = open_workshop(attack("l2"), count=40)
     numbers = {"norm": 3.22, "cap": 68 / 255, "amplification": 10.0, "penalty": 0.1, "lr": 0.01, "seed": 0}
     sizes = {"neurons": 4, "steps": 1, "batch": 8}
     noise, found = amplify(
@@ -104,18 +104,18 @@ def test_l2_starts_from_faint_noise(workshop):
     assert np.abs(found - noise).max() == pytest.approx(0.01, rel=0.02)
 
 
-def test_optimised_l2_is_repeatable_and_follows_the_trigger_seed(workshop):
+def test_optimised_l2_is_repeatable_and_follows_the_trigger_seed(open_workshop):
     text = "l2(steps=3, batch=20)"
-    first, again = prepared(workshop, text, count=40)[1], prepared(workshop, text, count=40, where="b")[1]
-    other = prepared(workshop, "l2(steps=3, batch=20, trigger_seed=1)", count=40)[1]
+    first, again = prepared(open_workshop, text, count=40)[1], prepared(open_workshop, text, count=40, where="b")[1]
+    other = prepared(open_workshop, "l2(steps=3, batch=20, trigger_seed=1)", count=40)[1]
     assert np.array_equal(first["pattern"], again["pattern"])
     assert not np.array_equal(first["pattern"], other["pattern"])
 
 
 @pytest.mark.learning
-def test_l2_penalty_brings_the_norm_down_and_then_stops(workshop):
+def test_l2_penalty_brings_the_norm_down_and_then_stops(open_workshop):
     made = attack("l2(steps=1000, batch=10, penalty=1000.0)")
-    workshop = workshop(made, size=8, count=20)
+    workshop = open_workshop(made, size=8, count=20)
     made.prepare(workshop)
     told = [(e["epoch"], e["norm"]) for e in workshop.events if e.get("stage") == "l2 pattern"]
     assert told[-1][0] == 200
@@ -125,15 +125,15 @@ def test_l2_penalty_brings_the_norm_down_and_then_stops(workshop):
 # CL
 
 
-def clean_label(workshop, text: str, indices=(1, 5, 9, 13), **options):
+def clean_label(open_workshop, text: str, indices=(1, 5, 9, 13), **options):
     made = attack(text)
-    workshop = workshop(made, indices=np.array(indices), **options)
+    workshop = open_workshop(made, indices=np.array(indices), **options)
     return made, workshop, dict(made.prepare(workshop))
 
 
 @pytest.mark.learning
-def test_cl_noise_stays_within_eps_before_the_grid_and_uses_all_of_it(workshop):
-    _, workshop, trigger = clean_label(workshop, "cl(steps=10, surrogate='standard')")
+def test_cl_noise_stays_within_eps_before_the_grid_and_uses_all_of_it(open_workshop):
+    _, workshop, trigger = clean_label(open_workshop, "cl(steps=10, surrogate='standard')")
     before = workshop.clean.images[torch.from_numpy(trigger["indices"])].to(torch.int64)
     change = torch.from_numpy(trigger["images"]).to(torch.int64) - before
     assert trigger["images"].dtype == np.uint8
@@ -142,8 +142,8 @@ def test_cl_noise_stays_within_eps_before_the_grid_and_uses_all_of_it(workshop):
 
 
 @pytest.mark.learning
-def test_cl_noise_raises_the_loss_of_the_true_label(workshop):
-    _, workshop, trigger = clean_label(workshop, "cl(steps=10, surrogate='standard')")
+def test_cl_noise_raises_the_loss_of_the_true_label(open_workshop):
+    _, workshop, trigger = clean_label(open_workshop, "cl(steps=10, surrogate='standard')")
     net = workshop.surrogate().module()
     where = torch.from_numpy(trigger["indices"])
     labels = workshop.clean.labels[where]
@@ -155,8 +155,8 @@ def test_cl_noise_raises_the_loss_of_the_true_label(workshop):
         assert loss(torch.from_numpy(trigger["images"])) > loss(workshop.clean.images[where]) + 0.01
 
 
-def test_cl_stamps_prepared_images_on_train_and_the_grid_alone_on_test(workshop):
-    made, workshop, trigger = clean_label(workshop, "cl(steps=2, surrogate='standard')")
+def test_cl_stamps_prepared_images_on_train_and_the_grid_alone_on_test(open_workshop):
+    made, workshop, trigger = clean_label(open_workshop, "cl(steps=2, surrogate='standard')")
     where = np.array([13, 1])
     train = made.stamp(workshop.clean.images[torch.from_numpy(where)], StampContext("train", where, trigger, 0))
     grid = torch.tensor([[0, 0, 255], [0, 255, 0], [255, 0, 255]], dtype=torch.uint8)
@@ -168,26 +168,25 @@ def test_cl_stamps_prepared_images_on_train_and_the_grid_alone_on_test(workshop)
 
 
 @pytest.mark.parametrize("missing", [2, 119])
-def test_cl_refuses_images_it_did_not_prepare(workshop, missing):
-    made, workshop, trigger = clean_label(workshop, "cl(steps=1, surrogate='standard')")
+def test_cl_refuses_images_it_did_not_prepare(open_workshop, missing):
+    made, workshop, trigger = clean_label(open_workshop, "cl(steps=1, surrogate='standard')")
     with pytest.raises(UsageError, match="prepared"):
         made.stamp(workshop.clean.images[:1], StampContext("train", np.array([missing]), trigger, 0))
 
 
-def test_cl_robust_surrogate_is_trained_with_pgd_and_named_for_the_plan(workshop):
-    made, workshop, trigger = clean_label(workshop, "cl(steps=2, robust_steps=2, robust_epochs=1)", count=40)
+def test_cl_robust_surrogate_is_trained_with_pgd_and_named_for_the_plan(open_workshop):
+    made, workshop, trigger = clean_label(open_workshop, "cl(steps=2, robust_steps=2, robust_epochs=1)", count=40)
     assert [(training.kind, training.recipe) for training in made.trainings()] == [("full", (("epochs", 1),))]
     assert attack("cl(surrogate='standard')").trainings() == (UNDEFENDED,)
     assert any(e.get("stage") == "robust-surrogate" for e in workshop.events)
-    plain = clean_label(workshop, "cl(steps=2, robust_steps=2, robust_epochs=1, robust_eps=0.0)", count=40, where="b")[
-        2
-    ]
+    unhardened = "cl(steps=2, robust_steps=2, robust_epochs=1, robust_eps=0.0)"
+    plain = clean_label(open_workshop, unhardened, count=40, where="b")[2]
     assert not np.array_equal(trigger["images"], plain["images"])
-    again = clean_label(workshop, "cl(steps=2, robust_steps=2, robust_epochs=1)", count=40, where="c")[2]
+    again = clean_label(open_workshop, "cl(steps=2, robust_steps=2, robust_epochs=1)", count=40, where="c")[2]
     assert np.array_equal(trigger["images"], again["images"])
 
 
-def test_cl_grid_in_four_corners_survives_flips(workshop, stamp):
+def test_cl_grid_in_four_corners_survives_flips(open_workshop, stamp):
     made = attack("cl(trigger='four-corners')")
     out = stamp(made, torch.full((1, 3, 32, 32), 100, dtype=torch.uint8), {}, "test")
     assert (out != 100).sum() == 4 * 9 * 3
@@ -203,8 +202,8 @@ def test_cl_reduced_amplitude_adds_and_subtracts(stamp):
     assert out[0, 0, 29:, 29:].tolist() == [[68, 68, 132], [68, 132, 68], [132, 68, 132]]
 
 
-def test_pgd_stays_in_the_ball_and_leaves_the_network_as_it_was(workshop):
-    workshop = workshop(attack("cl"))
+def test_pgd_stays_in_the_ball_and_leaves_the_network_as_it_was(open_workshop):
+    workshop = open_workshop(attack("cl"))
     net = workshop.network(0).train()
     before = {k: v.clone() for k, v in net.state_dict().items()}
     x01 = torch.rand(6, 3, 32, 32)
@@ -218,7 +217,7 @@ def test_pgd_stays_in_the_ball_and_leaves_the_network_as_it_was(workshop):
     assert torch.equal(moved, PGD(8.0, 3.0, 4)(net, x01, torch.arange(6) % 4))
 
 
-def test_pgd_of_no_steps_changes_no_pixel(workshop):
-    net = workshop(attack("cl")).network(0).eval()
+def test_pgd_of_no_steps_changes_no_pixel(open_workshop):
+    net = open_workshop(attack("cl")).network(0).eval()
     images = torch.randint(0, 256, (4, 3, 32, 32), dtype=torch.uint8)
     assert torch.equal(perturbed(net, images, torch.arange(4), PGD(8.0, 1.0, 0), torch.device("cpu")), images)

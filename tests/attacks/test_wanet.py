@@ -45,16 +45,16 @@ def test_the_field_is_smooth():
 
 
 @pytest.mark.parametrize("size", [32, 64, 224])
-def test_the_published_strength_shifts_a_quarter_of_a_pixel_at_every_size(workshop, size):
-    mean, largest = attack().prepare(workshop(attack(), size=size, count=4))["shift"]
+def test_the_published_strength_shifts_a_quarter_of_a_pixel_at_every_size(open_workshop, size):
+    mean, largest = attack().prepare(open_workshop(attack(), size=size, count=4))["shift"]
     assert 0.1 < mean < 0.3
     assert mean < largest < 1.2
 
 
-def test_the_grid_is_the_reference_formula(workshop):
+def test_the_grid_is_the_reference_formula(open_workshop):
     for text, s, rescale in (("wanet", 0.5, 1.0), ("wanet(s=2.0, grid_rescale=0.98, k=6)", 2.0, 0.98)):
         made = attack(text)
-        workshop = workshop(made, count=4)
+        workshop = open_workshop(made, count=4)
         field = smooth_field(np.random.default_rng(workshop.seed), made.k, 32)
         side = np.linspace(-1, 1, 32)
         grid = made.prepare(workshop)["grid"]
@@ -72,17 +72,17 @@ def test_no_shift_changes_no_pixel_and_a_whole_pixel_moves_the_image():
     assert torch.equal(warp(images, np.clip(moved, -1, 1)[None].astype(np.float32))[..., :-1], images[..., 1:])
 
 
-def test_a_warp_reads_no_pixel_from_outside(workshop):
+def test_a_warp_reads_no_pixel_from_outside(open_workshop):
     made = attack("wanet(s=8.0)")
-    trigger = made.prepare(workshop(made, count=4))
+    trigger = made.prepare(open_workshop(made, count=4))
     white = torch.full((2, 3, 32, 32), 255, dtype=torch.uint8)
     assert torch.equal(made.stamp(white, StampContext("test", np.arange(2), trigger, 0)), white)
     assert torch.equal(made.cover(white, white, StampContext("train", np.arange(2), trigger, 0)), white)
 
 
-def test_noise_moves_every_pixel_by_half_a_pixel_at_most_and_each_image_otherwise(workshop, monkeypatch):
+def test_noise_moves_every_pixel_by_half_a_pixel_at_most_and_each_image_otherwise(open_workshop, monkeypatch):
     made, grids = attack(), []
-    trigger = made.prepare(workshop(made, count=4))
+    trigger = made.prepare(open_workshop(made, count=4))
     monkeypatch.setattr("benchbd.attacks.wanet.warp", lambda images, grid: grids.append(grid) or images)
     made.cover(noise(300), noise(300), StampContext("train", np.arange(300), trigger, 5))
     off = np.concatenate(grids) - np.clip(trigger["grid"], -1, 1)
@@ -93,9 +93,9 @@ def test_noise_moves_every_pixel_by_half_a_pixel_at_most_and_each_image_otherwis
     assert np.abs(np.concatenate(grids)).max() <= 1
 
 
-def test_covers_look_at_one_image_at_a_time_and_differ_from_the_trigger(workshop):
+def test_covers_look_at_one_image_at_a_time_and_differ_from_the_trigger(open_workshop):
     made, images = attack(), noise(6)
-    context = StampContext("train", np.array([3, 9, 4, 1, 70, 2]), made.prepare(workshop(made, count=4)), 1)
+    context = StampContext("train", np.array([3, 9, 4, 1, 70, 2]), made.prepare(open_workshop(made, count=4)), 1)
     out = made.cover(images, images.flip(0), context)
     for place in range(6):
         one = slice(place, place + 1)

@@ -19,7 +19,7 @@ from benchbd.defenses.abl import (
 )
 from benchbd.errors import Diverged, Impossible, UsageError
 
-HOW = ("what", "name", "loss", "start", "trace")
+HOW = ("kind", "name", "loss", "start", "trace")
 """Arguments of ``lab.train`` that are no entries of the recipe."""
 INFO = DatasetInfo(classes=10, size=32, train=1000, test=100, class_counts=None, target=1)
 

@@ -150,7 +150,7 @@ def test_the_defense_trains_twice_and_records_what_it_kept(fake_lab, poisoned_cl
     lab = fake_lab(labels, features=features, losses=np.ones(len(labels)))
     Ac(preset="trojanzoo", scope="label").train(lab)
     first, second = lab.calls
-    assert first.settings["what"] == "feature-model"
+    assert first.settings["kind"] == "feature-model"
     assert first.settings["augment"] == ()
     assert second.settings == {}
     assert second.ids.tolist() == np.flatnonzero(~poison).tolist()

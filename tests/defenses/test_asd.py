@@ -141,7 +141,7 @@ def test_seeds_are_clean_images_as_many_of_each_class_put_beside_the_set(small_l
     Asd(**SHORT).train(lab)
     ((joined, how),) = seen
     assert len(joined) == N + 3 * CLASSES
-    assert how["routine"].seeds == 3 * CLASSES
+    assert how["training_loop"].seeds == 3 * CLASSES
     assert torch.equal(joined.images[:N], data.images)
     assert torch.equal(joined.labels[:N], data.labels)
     assert torch.bincount(joined.labels[N:]).tolist() == [3] * CLASSES

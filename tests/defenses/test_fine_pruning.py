@@ -138,11 +138,11 @@ def test_only_validation_images_stop_and_only_the_others_rank(fake_lab, world):
 def test_profiles(fake_lab, world):
     lab = run(fake_lab, world, profile="canonical")
     settings = lab.calls[1].settings
-    assert settings["what"] == "fine-tune"
+    assert settings["kind"] == "fine-tune"
     assert settings["start"].key == "pruned"
     expected = {"epochs": 10, "lr": 0.01, "optimizer": "sgd", "momentum": 0.9, "nesterov": False, "weight_decay": 5e-4}
     assert expected.items() <= settings.items()
-    lab.recipe.but(**{k: v for k, v in settings.items() if k not in ("what", "name", "start")})
+    lab.recipe.but(**{k: v for k, v in settings.items() if k not in ("kind", "name", "start")})
     assert lab.calls[1].ids.tolist() == list(range(CLEAN))
     assert lab.notes["pruning"]["pruned"] <= run(fake_lab, world).notes["pruning"]["pruned"]
     free = run(fake_lab, world, max_drop=0.0).notes["pruning"]

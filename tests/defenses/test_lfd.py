@@ -175,11 +175,11 @@ def test_weighted_student_gets_the_from_scratch_weights(lab, losses):
 def test_teacher_is_small_unaugmented_and_short(lab, given, expected):
     Lfd(teacher="resnet-s(stem=64)", **given).train(lab)
     settings = lab.calls[0].settings
-    assert settings["what"] == "teacher"
+    assert settings["kind"] == "teacher"
     assert settings["model"] == "resnet-s(stem=64)"
     assert settings["augment"] == ()
     assert expected.items() <= settings.items()
-    lab.recipe.but(**{k: v for k, v in settings.items() if k not in ("what", "name", "model", "repeat")})
+    lab.recipe.but(**{k: v for k, v in settings.items() if k not in ("kind", "name", "model", "repeat")})
 
 
 def test_modes(lab, losses):
@@ -259,15 +259,15 @@ def test_recomputed_weights_are_those_of_the_views(lab, losses):
     lfd = Lfd(alpha=0.2, beta=0.003, recompute="epoch")
     lfd.train(lab)
     settings = lab.calls[1].settings
-    assert set(settings) == {"judge", "weigh"}
-    assert settings["judge"].key == "trained 1"
+    assert set(settings) == {"scorer", "weight_fn"}
+    assert settings["scorer"].key == "trained 1"
     views = losses[::-1]
     _, expected = by_hand([float(x) for x in views], 0.2, 0.003)
-    np.testing.assert_array_equal(settings["weigh"](views), np.array(expected).astype(np.float32))
+    np.testing.assert_array_equal(settings["weight_fn"](views), np.array(expected).astype(np.float32))
     np.testing.assert_array_equal(lab.scores, -losses)  # the verdict is about the images as they are
     for mode in ("unweighted", "none"):
         Lfd(mode=mode, recompute="epoch").train(lab)
-        assert lab.calls[-1].settings["weigh"] == Weighing(
+        assert lab.calls[-1].settings["weight_fn"] == Weighing(
             0.15, 1e-3, mode, "threshold", "range", "max", "batch", "signs"
         )
     with pytest.raises(UsageError, match="mode drop"):
