@@ -148,7 +148,7 @@ def test_out_of_memory_on_a_shared_gpu_is_tried_once_more_alone(
     assert outcome.statuses == {tight.id: "done", hopeless.id: "oom", fine.id: "done"}
     tries = started(fakes, tmp_path)
     assert [tries.count(c.id) for c in (tight, hopeless, fine)] == [2, 2, 1]
-    assert sum("once more, alone" in note for note in told.notes) == 2
+    assert sum("trying once more, alone" in note for note in told.notes) == 2
 
 
 def test_budget_stops_cleanly_and_the_next_run_goes_on(
