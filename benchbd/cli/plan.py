@@ -126,7 +126,7 @@ def _read(output: Path, ids: Iterable[str]) -> dict[str, dict[str, Any]]:
 
 
 def _related(records: Records, cells: Sequence[Cell]) -> Iterator[Cell]:
-    """The cells of records that have the data set, model and recipe of one of ``cells``. Unknown plugins are skipped."""
+    """The cells of records with the data set, model and recipe of one of ``cells``. Unknown plugins are skipped."""
     from benchbd.core.hashing import canonical
     from benchbd.errors import BenchbdError
     from benchbd.plan.cell import Cell

@@ -127,7 +127,10 @@ def defaults(cls: type) -> dict[str, Any]:
 
 
 def _coerce(value: Any, hint: Any) -> Any:
-    """Return ``value`` as ``hint`` or raise ValueError. The conversion is lossless: 1 is a valid float; 1.5 is not an int; 'yes' is not a bool."""
+    """Return ``value`` as ``hint`` or raise ValueError.
+
+    The conversion is lossless: 1 is a valid float, but 1.5 is not an int and 'yes' is not a bool.
+    """
     origin = typing.get_origin(hint)
     if origin in (Union, types.UnionType):
         for option in typing.get_args(hint):
