@@ -271,7 +271,7 @@ def test_clean_asks(full: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.C
     assert main(["clean", "--artifacts", "--output", str(full)]) == 1
     monkeypatch.setattr(sys, "stdin", io.StringIO())
     assert main(["clean", "--artifacts", "--output", str(full)]) == 2
-    assert "say -y" in capfd.readouterr().err
+    assert "use -y" in capfd.readouterr().err
     assert sorted(full.rglob("*")) == before
     monkeypatch.setattr(sys, "stdin", Answer("y\n"))
     assert main(["clean", "--artifacts", "--output", str(full)]) == 0

@@ -220,7 +220,7 @@ def test_a_name_that_fits_several_records_is_refused(toys: Path, tmp_path: Path)
     with pytest.raises(UsageError, match=r"matches 40 cells \(.*, \.\.\.\); give more of the ID"):
         find_record(tmp_path, cells[0].label)
     digit = max("0123456789abcdef", key=lambda d: sum(c.id.startswith(d) for c in cells))
-    with pytest.raises(UsageError, match=f"'{digit}' fits"):
+    with pytest.raises(UsageError, match=f"'{digit}' matches"):
         find_record(tmp_path, digit)
 
 

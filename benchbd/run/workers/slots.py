@@ -142,7 +142,7 @@ def check_numbers(settings: RunSettings) -> None:
     ):
         if value is not None and value > limit:
             where = f" on a machine of {cores()} cores" if limit == most else ""
-            raise UsageError(f"{flag} {shown(value)}: the maximum is {limit:,}{where}")
+            raise UsageError(f"{flag} {shown(value)}: at most {limit:,} are allowed{where}")
 
 
 def make_slots(settings: RunSettings) -> list[Slot]:
