@@ -80,7 +80,7 @@ def test_retries(fakes: ModuleType, go: Go, told: Told, tmp_path: Path) -> None:
     tries = started(fakes, tmp_path)
     assert [tries.count(c.id) for c in (flaky, hopeless, diverged)] == [3, 3, 1]
     assert records.read_record(tmp_path, hopeless.id)["attempts"] == 3
-    assert any("try 3 of 3" in note for note in told.notes)
+    assert any("attempt 3 of 3" in note for note in told.notes)
 
 
 def test_retries_go_on_counting_in_the_next_run(fakes: ModuleType, go: Go, tmp_path: Path) -> None:
