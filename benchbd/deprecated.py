@@ -3,8 +3,8 @@
 A plugin author must see the warning, and Python hides ``DeprecationWarning`` outside ``__main__``. It is therefore a
 ``FutureWarning``, shown once per process, at the line of the plugin that uses the old name.
 
-Nothing here is imported before an old name is used: the finder comes last in ``sys.meta_path``, so that Python asks it
-only about modules that do not exist.
+The old modules are resolved only on use: the finder comes last in ``sys.meta_path``, so Python consults it only for
+modules that do not exist.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from typing import Any, NamedTuple
 
 
 class _Moved(NamedTuple):
-    """Where the names of an old module are.
+    """The new location of an old module's names.
 
     Attributes:
-        door: the module from which plugins import them now.
-        places: modules that define them, in the order of the search; the old module is an alias where there is one
-            place and no name has changed.
-        renamed: new names by old ones.
+        public: the module from which plugins import the names now.
+        places: modules that define the names, in search order. With one place and no renamed name, the old module is
+            an alias of that place.
+        renamed: new names by old names.
     """
 
-    door: str
+    public: str
     places: tuple[str, ...]
     renamed: dict[str, str] = {}  # noqa: RUF012
 
@@ -58,9 +58,9 @@ def warn_once(old: str, new: str, level: int = 2) -> None:
     """Warn that a name has changed, once per process.
 
     Args:
-        old: the name as the plugin writes it.
-        new: what to write instead.
-        level: frames above the caller at which the plugin's line is; import machinery does not count.
+        old: the name in the plugin.
+        new: its replacement.
+        level: number of frames from this function's caller up to the plugin's line; import machinery does not count.
     """
     if old not in _shown:
         _shown.add(old)
@@ -69,11 +69,11 @@ def warn_once(old: str, new: str, level: int = 2) -> None:
 
 
 def old_names(module: str, **renamed: str) -> None:
-    """Let a module answer to old names.
+    """Make old names work in a module.
 
     Args:
-        module: its ``__name__``.
-        **renamed: new names by old ones; ``package:Name`` where the object lies in another module now.
+        module: the module's ``__name__``.
+        **renamed: new names by old names; ``package:Name`` if the object is in another module now.
     """
     here = sys.modules[module]
     before: Callable[[str], Any] | None = here.__dict__.get("__getattr__")
@@ -91,7 +91,7 @@ def old_names(module: str, **renamed: str) -> None:
 
 
 def old_attributes(cls: type, **renamed: str) -> None:
-    """Let a class's objects answer to old names of attributes: new names by old ones."""
+    """Make old attribute names work on a class's objects. ``renamed`` maps old names to new names."""
 
     def alias(old: str, new: str) -> property:
         def look_up(self: Any) -> Any:
@@ -105,7 +105,7 @@ def old_attributes(cls: type, **renamed: str) -> None:
 
 
 def old_keywords(cls: Any, **renamed: str) -> None:
-    """Let a named tuple's constructor take old keywords: new names by old ones."""
+    """Make a named tuple's constructor accept old keywords. ``renamed`` maps old names to new names."""
     make = cls.__new__
 
     def new_with(kind: Any, *given: Any, **named: Any) -> Any:
@@ -118,12 +118,12 @@ def old_keywords(cls: Any, **renamed: str) -> None:
 
 
 def adapt_attack(cls: Any, training: Any) -> None:
-    """Make ``trainings`` for an attack that has none and names what it trains by a method ``trains``.
+    """Derive ``trainings`` from the old method ``trains``, which returned the names of an attack's trainings.
 
-    The names had a meaning: ``surrogate`` is the clean row's undefended model; ``NAME-surrogate`` is another full
-    training on the clean set, which the parameters ``NAME_*`` determine (``NAME_epochs``: epochs in the recipe's
-    place); ``NAME-teacher`` is a teacher, which all parameters determine; any other name is a loop of the attack's own,
-    and the result of the last loop is the trigger.
+    The names have a meaning. ``surrogate`` is the clean row's undefended model. ``NAME-surrogate`` is another full
+    training on the clean set; the parameters ``NAME_*`` determine it (``NAME_epochs`` replaces the recipe's epochs).
+    ``NAME-teacher`` is a teacher; all parameters determine it. Any other name is a loop of the attack itself, and the
+    result of the last loop is the trigger.
 
     Args:
         cls: the attack's class.
@@ -156,15 +156,15 @@ def adapt_attack(cls: Any, training: Any) -> None:
 
 
 def adapt_defense(cls: Any) -> None:
-    """Make ``clean_fraction`` for a defense that has none, from its parameter ``clean_frac``, if it has that."""
+    """Derive ``clean_fraction`` from the old parameter ``clean_frac``, if the defense has it."""
     if not hasattr(cls, "clean_frac"):
         return
-    warn_once(f"{cls.__name__}.clean_frac", "a parameter like any other: return it from clean_fraction()", level=3)
+    warn_once(f"{cls.__name__}.clean_frac", "an ordinary parameter: return it from clean_fraction()", level=3)
     cls.clean_fraction = lambda self: float(self.clean_frac)
 
 
 class _Alias(types.ModuleType):
-    """An old module: finds its names where they are now, and warns of those that have changed."""
+    """An old module. It looks names up in their new modules and warns about renamed ones."""
 
     def __init__(self, name: str, moved: _Moved) -> None:
         super().__init__(name)
@@ -175,7 +175,7 @@ class _Alias(types.ModuleType):
             raise AttributeError(name)
         new = self._moved.renamed.get(name, name)
         if new != name:
-            warn_once(f"{self.__name__}.{name}", f"{self._moved.door}.{new}")
+            warn_once(f"{self.__name__}.{name}", f"{self._moved.public}.{new}")
         for place in self._moved.places:
             module = importlib.import_module(place)
             if hasattr(module, new):
@@ -184,14 +184,14 @@ class _Alias(types.ModuleType):
 
 
 class _Loader:
-    """Loads an old module as an alias; where it has only moved, as the very module that it is now."""
+    """Loads an old module as an alias, or as the new module itself if it has only moved."""
 
     def create_module(self, spec: Any) -> types.ModuleType:
         return _Alias(spec.name, _MOVED[spec.name])
 
     def exec_module(self, module: types.ModuleType) -> None:
         moved = _MOVED[module.__name__]
-        warn_once(module.__name__, moved.door)
+        warn_once(module.__name__, moved.public)
         if len(moved.places) == 1 and not moved.renamed:
             sys.modules[module.__name__] = importlib.import_module(moved.places[0])
 

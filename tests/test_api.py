@@ -114,7 +114,7 @@ def test_committed_results_read_as_numbers():
 
 
 def test_a_place_without_results_is_refused(tmp_path):
-    with pytest.raises(UsageError, match="no records there"):
+    with pytest.raises(UsageError, match="no records found"):
         load_results(tmp_path)
 
 

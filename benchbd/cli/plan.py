@@ -1,4 +1,4 @@
-"""``benchbd plan MATRIX``: the cells, what exists, what is shared, what is impossible and why."""
+"""``benchbd plan MATRIX``: lists cells, their status, shared trainings, and impossible cells with the reason."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ if TYPE_CHECKING:
 Records = Mapping[str, Mapping[str, Any]]
 
 FIELDS = ("status", "spec", "trainings", "artifacts")
-"""What of a record is kept: a folder may hold ten thousand."""
+"""Fields of a record that are kept in memory; a folder may hold ten thousand records."""
 SETTLED = ("done", "skipped")
-"""Statuses of cells that no run takes up again by itself or with ``--rerun failed``."""
+"""Statuses of cells that neither a plain run nor ``--rerun failed`` runs again."""
 EPILOG = """\
-Trainings are counted as plugins declare them: each once, however many cells share it, and without those that records in
-the output folder show to be stored. The counts are upper bounds. A defense may turn out to need less (where AC removes
-nothing, what it trains last is the undefended model), and failed cells are counted as --rerun failed would run them.
-Trainings that a defense may repeat, where one goes nowhere, are counted apart.
+Trainings are counted as plugins declare them. Each counts once, however many cells share it; trainings that are stored
+according to the records in the output folder are left out. The counts are upper bounds. A defense may need fewer (if AC
+removes nothing, its last training is the undefended model), and failed cells are counted as if run with --rerun failed.
+Retries of trainings that fail to learn are counted separately.
 """
 
 
@@ -42,19 +42,19 @@ def register(verbs: Any) -> None:
     """Add the verb."""
     parser = verbs.add_parser(
         "plan",
-        help="what a run would do, without doing it",
+        help="show what a run would do, without running it",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add_matrix_arguments(parser)
-    parser.add_argument("--json", action="store_true", help="as JSON")
-    text = "also the time and idle share of the whole matrix on so many GPUs (gpus=1,8,64), from records' costs"
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    text = "also estimate the time and idle share of the whole matrix on N GPUs (gpus=1,8,64), from costs in records"
     parser.add_argument("--simulate", metavar="gpus=N,...", help=text)
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Tell the plan."""
+    """Print the plan."""
     from benchbd.errors import BenchbdError
     from benchbd.plan.trainings import possible_retries, shared_trainings
     from benchbd.run import simulate
@@ -62,22 +62,22 @@ def run(args: argparse.Namespace) -> int:
 
     gpus = [] if args.simulate is None else simulate.parse_gpus(args.simulate)
     plan, output = load_plan(args), output_folder(args)
-    there = set(record_ids(output))
-    records = _read(output, [cell.id for cell in plan.cells if cell.id in there])
+    recorded = set(record_ids(output))
+    records = _read(output, [cell.id for cell in plan.cells if cell.id in recorded])
     status = {cell.id: str(records[cell.id]["status"]) if cell.id in records else "missing" for cell in plan.cells}
-    left = [cell for cell in plan.cells if status[cell.id] not in SETTLED]
-    wanted = shared_trainings(left)
+    unfinished = [cell for cell in plan.cells if status[cell.id] not in SETTLED]
+    wanted = shared_trainings(unfinished)
     artifacts = _artifacts(output / "store")
     stored = _stored(plan.cells, records, artifacts) if artifacts else set()
     if artifacts and not wanted.keys() <= stored:
-        # Cells of other matrices, or of this one with other settings, may have left what is wanted. That one of them
-        # names a plugin that raises is no matter of this plan.
-        others = _read(output, there - status.keys())
+        # Cells of other matrices, or of this one with other settings, may have stored the needed trainings. Ignore a
+        # plugin of theirs that raises: this plan does not use it.
+        others = _read(output, recorded - status.keys())
         with suppress(BenchbdError):
-            stored |= _stored(_akin(others, left), others, artifacts)
+            stored |= _stored(_related(others, unfinished), others, artifacts)
     counts = Counter(training.kind for row, training in wanted if (row, training) not in stored)
     retries: Counter[str] = Counter()
-    for key, number in possible_retries(left).items():
+    for key, number in possible_retries(unfinished).items():
         if key not in stored:
             retries[key[1].kind] += number
     alone = Counter(training.kind for (_, training), cells in wanted.items() for _ in cells)
@@ -104,12 +104,12 @@ def run(args: argparse.Namespace) -> int:
         write(columns([(c.id, status[c.id], c.label) for c in plan.cells], indent="  "))
     for skipped in plan.skipped:
         write(f"  skipped {skipped.cell.label}: {skipped.reason}")
-    if left:
-        told = ", ".join(f"{n} {what}" for what, n in sorted(counts.items())) or "none"
-        sharing = f"cell by cell it would be {sum(alone.values())} instead of {sum(counts.values())}"
-        write(f"trainings still to do, at most: {told} ({sharing})")
-    for what, number in retries.items():
-        write(f"plus up to {number} {what} retries, where a training goes nowhere")
+    if unfinished:
+        listed = ", ".join(f"{n} {kind}" for kind, n in sorted(counts.items())) or "none"
+        sharing = f"{sum(counts.values())} in total; {sum(alone.values())} without sharing"
+        write(f"trainings still to do, at most: {listed} ({sharing})")
+    for kind, number in retries.items():
+        write(f"plus up to {number} {kind} retries if trainings fail to learn")
     for line in missing:
         write(f"data: {line}")
     if found:
@@ -118,15 +118,15 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _read(output: Path, ids: Iterable[str]) -> dict[str, dict[str, Any]]:
-    """The readable ones of some records, by id, with what is needed of them."""
+    """The FIELDS of the readable records among ``ids``, by ID."""
     from benchbd.storage.records import read_record
 
     read = ((cell_id, read_record(output, cell_id)) for cell_id in ids)
     return {cell_id: {field: record[field] for field in FIELDS} for cell_id, record in read if record is not None}
 
 
-def _akin(records: Records, cells: Sequence[Cell]) -> Iterator[Cell]:
-    """The cells of records with the data, model and recipe of some others; not those that no plugin here knows."""
+def _related(records: Records, cells: Sequence[Cell]) -> Iterator[Cell]:
+    """The cells of records with the data set, model and recipe of one of ``cells``. Unknown plugins are skipped."""
     from benchbd.core.hashing import canonical
     from benchbd.errors import BenchbdError
     from benchbd.plan.cell import Cell
@@ -141,13 +141,12 @@ def _akin(records: Records, cells: Sequence[Cell]) -> Iterator[Cell]:
 
 
 def _stored(cells: Iterable[Cell], records: Records, artifacts: Collection[str]) -> set[TrainingKey]:
-    """The trainings whose results are in the store, as far as records and the names of artifacts tell.
+    """The trainings whose results are in the store, according to records and the names of artifacts.
 
-    Which artifact belongs to which training only the stages themselves could say, which need torch and the images. But
-    a record counts what its cell trained before it ended, and names every artifact. Where these are all there, so are
-    the trainings; where its poisoned set is, so is what the attack had trained for it.
+    The artifact of a training is known only to the stages, which need torch and the images. But a record counts the
+    trainings of its cell and names every artifact. If all these artifacts exist, the trainings are stored; if the
+    poisoned set exists, so are the attack's trainings for it.
     """
-
     from benchbd.plan.trainings import planned_trainings
 
     found: set[TrainingKey] = set()
@@ -165,7 +164,7 @@ def _stored(cells: Iterable[Cell], records: Records, artifacts: Collection[str])
 
 
 def _numbers(given: Mapping[str, Any]) -> dict[str, int]:
-    return {what: n for what, n in given.items() if isinstance(n, int)}
+    return {kind: n for kind, n in given.items() if isinstance(n, int)}
 
 
 def _all_in(stages: Any, artifacts: Collection[str]) -> bool:
@@ -173,12 +172,12 @@ def _all_in(stages: Any, artifacts: Collection[str]) -> bool:
 
 
 def _artifacts(store: Path) -> set[str]:
-    """Keys of the artifacts that lie in a store, unread: it puts them there whole or not at all."""
+    """Keys of the artifacts in a store. They are not read, as the store writes an artifact completely or not at all."""
     found: set[str] = set()
     for kind in ("model", "array", "poison"):
         with suppress(FileNotFoundError, NotADirectoryError):
-            for shelf in (store / kind).iterdir():
-                found.update(artifact.name for artifact in shelf.iterdir())
+            for folder in (store / kind).iterdir():
+                found.update(artifact.name for artifact in folder.iterdir())
     return found
 
 

@@ -1,4 +1,4 @@
-"""``benchbd preview ATTACK --dataset D -o out.png``: what an attack does to images."""
+"""``benchbd preview ATTACK --dataset D -o out.png``: draws the effect of an attack on images."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def register(verbs: Any) -> None:
     parser.add_argument(
         "--all",
         action="store_true",
-        help="every attack that the data set allows, on one sheet; those also named take the parameters given there",
+        help="all attacks that apply to the data set, on one sheet; an attack also named uses its given parameters",
     )
     parser.add_argument(
         "--dataset",
@@ -47,21 +47,21 @@ def register(verbs: Any) -> None:
         metavar="N",
         type=int,
         default=None,
-        help="images of each attack (default: 4; 2 for several attacks)",
+        help="images per attack (default: 4; 2 for several attacks)",
     )
     parser.add_argument(
-        "--amplify", metavar="X", type=float, default=4.0, help="factor of the differences (default: 4)"
+        "--amplify", metavar="X", type=float, default=4.0, help="factor by which differences are amplified (default: 4)"
     )
     parser.add_argument(
         "--model",
         metavar="M",
         default="resnet18",
-        help="model of surrogates, where an attack trains one (default: resnet18)",
+        help="model of the surrogate, if an attack trains one (default: resnet18)",
     )
     parser.add_argument(
         "--epochs", metavar="N", type=int, default=None, help="epochs of surrogates (default: the recipe's 80)"
     )
-    parser.add_argument("--seed", type=int, default=0, help="seed of the draw of poisoned images (default: 0)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the selection of poisoned images (default: 0)")
     parser.add_argument(
         "--data", metavar="DIR", help="folder of the data sets (default: $BENCHBD_DATA, then the user's cache)"
     )
@@ -77,7 +77,7 @@ def _wanted(given: list[str], everything: bool) -> list[str]:
     from benchbd.plugins.spec import parse_spec
 
     if not given and not everything:
-        raise UsageError("preview: name an attack, or say --all")
+        raise UsageError("preview: name an attack or use --all")
     named = {parse_spec(text, "attack")[0]: text for text in given}
     for name in named:
         registry.find("attacks", name)
@@ -87,25 +87,25 @@ def _wanted(given: list[str], everything: bool) -> list[str]:
     return [named.get(name, name) for name in known]
 
 
-def _teller() -> Listener:
-    """Writes what happens to standard error as it happens, never the same line twice running."""
+def _progress_writer() -> Listener:
+    """A listener that writes events to standard error, without repeating a line."""
     from benchbd.core.events import terminal_line
 
-    told = ""
+    last = ""
 
-    def tell(event: Event) -> None:
-        nonlocal told
+    def write_event(event: Event) -> None:
+        nonlocal last
         line = one_line(terminal_line(event))
-        if line and line != told:
+        if line and line != last:
             sys.stderr.write(f"{line}\n")
             sys.stderr.flush()
-            told = line
+            last = line
 
-    return tell
+    return write_event
 
 
 def run(args: argparse.Namespace) -> int:
-    """Draw the sheet. With ``--all``, an attack that cannot be had on this data set costs itself alone."""
+    """Draw the sheet. With ``--all``, an attack that does not apply to this data set is skipped."""
     from pathlib import Path
 
     add_plugin_files(args)
@@ -125,31 +125,31 @@ def run(args: argparse.Namespace) -> int:
         "store": output_folder(args) / "store",
         "device": compute_device(args.device, "--device"),
         "root": data_folder(args.data),
-        "on_event": _teller(),
+        "on_event": _progress_writer(),
     }
-    left_out: list[str] = []
+    skipped: list[str] = []
 
-    def leave_out(attack: str, error: Impossible | Diverged) -> None:
+    def skip(attack: str, error: Impossible | Diverged) -> None:
         if not args.all:
             raise error
-        left_out.append(attack)
-        sys.stderr.write(f"{attack} left out: {one_line(error)}\n")
-        if len(left_out) == len(specs):
-            raise type(error)(f"preview: no attack can be drawn on {args.dataset}; the last: {error}")
+        skipped.append(attack)
+        sys.stderr.write(f"{attack} skipped: {one_line(error)}\n")
+        if len(skipped) == len(specs):
+            raise type(error)(f"preview: no attack can be drawn on {args.dataset}; last reason: {error}")
 
-    # All are looked at before anything is trained: a mistake in the last one must not cost an hour.
+    # Check all attacks before training anything: a mistake in the last one must not cost an hour.
     poisoners = []
     for spec in specs:
         try:
             poisoners.append(poisoner_for(spec, args.dataset, args.model, recipe, **settings))
         except Impossible as error:
-            leave_out(spec, error)
+            skip(spec, error)
     shown: list[Shown] = []
     for poisoner in poisoners:
         try:
             shown.append(show(poisoner, count))
         except (Impossible, Diverged) as error:
-            leave_out(poisoner.cell.attack.text, error)
+            skip(poisoner.cell.attack.text, error)
     path = Path(args.out).expanduser()
     draw_sheet(
         shown,

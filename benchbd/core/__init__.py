@@ -1,1 +1,1 @@
-"""What everything stands on: values, files, recipes, parameters. Imports nothing of benchbd but its errors."""
+"""Shared basics: values, files, recipes, parameters. Of benchbd, only its errors are imported here."""

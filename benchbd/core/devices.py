@@ -1,4 +1,4 @@
-"""From the name of a device to the device."""
+"""Device names and torch devices."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ if TYPE_CHECKING:
 
 
 def compute_device(name: str, what: str = "device") -> torch.device:
-    """The device of a name.
+    """The torch device with a given name.
 
     Args:
-        name: ``auto`` (a GPU where there is one), ``cpu``, ``cuda`` or ``cuda:N``.
-        what: what the name is of, for the message (``--device``).
+        name: ``auto`` (a GPU if there is one, else the CPU), ``cpu``, ``cuda`` or ``cuda:N``.
+        what: the setting that the name comes from, for the message (``--device``).
 
     Raises:
-        UsageError: another name, or a device that is not there.
+        UsageError: the name is unknown or the device does not exist.
     """
     import torch
 
@@ -28,7 +28,7 @@ def compute_device(name: str, what: str = "device") -> torch.device:
         device = torch.device(name)
     except RuntimeError:
         raise UsageError(f"{what} {shown(name)}: must be auto, cpu, cuda or cuda:N") from None
-    there = torch.cuda.device_count()
-    if device.type not in ("cpu", "cuda") or (device.type == "cuda" and (device.index or 0) >= there):
-        raise UsageError(f"{what} {shown(name)}: no such device here ({there} GPUs are visible)")
+    count = torch.cuda.device_count()
+    if device.type not in ("cpu", "cuda") or (device.type == "cuda" and (device.index or 0) >= count):
+        raise UsageError(f"{what} {shown(name)}: no such device here ({count} GPUs are visible)")
     return device

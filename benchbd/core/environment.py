@@ -1,4 +1,4 @@
-"""What a number was measured with: versions, code state, device. Never a host or user name."""
+"""The environment of a measurement: versions, code state, device. It never includes a host or user name."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PACKAGES = ("benchbd", "torch", "torchvision", "numpy", "scikit-learn", "safeten
 
 @functools.cache
 def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that numbers may depend on."""
+    """Versions of Python and of the packages that results may depend on."""
     found = {"python": platform.python_version()}
     for name in PACKAGES:
         try:
@@ -27,7 +27,7 @@ def versions() -> dict[str, str]:
 
 @functools.cache
 def git_state() -> dict[str, Any]:
-    """Commit and dirty flag of the checkout this code runs from; nulls where it is an installed package."""
+    """Commit and dirty flag of the checkout this code runs from; None for both in an installed package."""
     here = Path(__file__).resolve().parents[1]
 
     def git(*arguments: str) -> str | None:
@@ -60,7 +60,7 @@ def git_state() -> dict[str, Any]:
 
 @functools.cache
 def cpu_name() -> str:
-    """The processor's model, as it calls itself."""
+    """The model name that the processor reports."""
     try:
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.startswith("model name"):
@@ -71,12 +71,12 @@ def cpu_name() -> str:
 
 
 def cores() -> int:
-    """CPU cores this process may use (affinity respected)."""
+    """Number of CPU cores this process may use, according to its affinity."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def basics() -> dict[str, Any]:
-    """Everything that can be told without torch."""
+    """The facts that are known without torch."""
     return {
         "versions": versions(),
         "git": git_state(),
@@ -90,7 +90,7 @@ def describe(device: Any, precision: str) -> dict[str, Any]:
     """The ``env`` of a record.
 
     Args:
-        device: torch device that computed.
+        device: torch device of the computation.
         precision: name of the precision class.
     """
     import torch

@@ -1,6 +1,6 @@
-"""What a running cell says while it runs, and how it reads in a log, on a display and on a terminal.
+"""Events of a running cell, and their text in a log, on a display and on a terminal.
 
-A worker sends each event as one line of JSON, so readers take what is there: an event may lack any field but its kind.
+A worker sends each event as one line of JSON. An event may lack any field but its kind, so readers must expect that.
 """
 
 from __future__ import annotations
@@ -17,32 +17,32 @@ class _OfAKind(TypedDict):
 
 
 class Event(_OfAKind, total=False):
-    """One thing that happens in a cell, or to it.
+    """One event in a cell's run.
 
-    A worker says ``ready`` (with ``pid``) and ``ended`` (``id``, ``status``, ``reason``, ``recorded``, ``sound``) to
-    the run. Executors say ``starting`` and ``started`` (``where``, ``slot``) and ``note`` (``text``). The rest comes
-    from the cell: ``stage`` and ``waiting`` (``stage``), ``progress`` (``stage``, ``epoch``, ``epochs`` and what else a
-    training or an attack has to tell), ``log`` (``line``) and ``warning`` (``warning``).
+    A worker sends ``ready`` (with ``pid``) and ``ended`` (``id``, ``status``, ``reason``, ``recorded``, ``sound``) to
+    the run. Executors send ``starting`` and ``started`` (``where``, ``slot``) and ``note`` (``text``). The rest comes
+    from the cell: ``stage`` and ``waiting`` (``stage``), ``progress`` (``stage``, ``epoch``, ``epochs`` and other
+    fields of a training or an attack), ``log`` (``line``) and ``warning`` (``warning``).
     """
 
     stage: str
     """Name of the stage: a training, a scoring, ``poison``, ``evaluate``."""
     epoch: int
-    """Epochs done, or the one under way where ``step`` is given."""
+    """Number of epochs done; with ``step``, the current epoch."""
     epochs: int
     step: int
     steps: int
-    """Steps of an epoch."""
+    """Number of steps in an epoch."""
     loss: float | None
     norm: float | None
-    """Norm of an attack's trigger while it is trained."""
+    """Norm of an attack's trigger during its training."""
     images: int
-    """Images trained on so far."""
+    """Number of images trained on so far."""
     line: str
-    """For the cell's log; a traceback has several lines."""
+    """Text for the cell's log; a traceback has several lines."""
     warning: str
     text: str
-    """For a person."""
+    """Text for the user."""
     where: str
     """Name of the slot, or of the machine's queue."""
     slot: int
@@ -57,26 +57,26 @@ class Event(_OfAKind, total=False):
 
 
 Listener = Callable[[Event], None]
-"""Called with each event."""
+"""A function that receives each event."""
 
 
 def progress(stage: str, facts: Mapping[str, Any]) -> Event:
-    """How far a stage is.
+    """A progress event of a stage.
 
     Args:
-        stage: its name.
-        facts: ``epoch``, ``epochs`` and whatever else there is to tell.
+        stage: name of the stage.
+        facts: ``epoch``, ``epochs`` and other fields of the event.
     """
     return cast("Event", {"event": "progress", "stage": stage, **facts})
 
 
 def encode(event: Event) -> bytes:
-    """An event as a line of JSON; what JSON cannot hold becomes its text."""
+    """An event as a line of JSON. Values that JSON cannot represent become text."""
     return json.dumps(event, default=str).encode() + b"\n"
 
 
 def decode(line: bytes) -> Event | None:
-    """The event in a line of JSON; None where there is none in it, as native code may write to any pipe."""
+    """The event in a line of JSON; None for any other line, as native code may write to any pipe."""
     try:
         event = json.loads(line)
     except ValueError:
@@ -85,12 +85,12 @@ def decode(line: bytes) -> Event | None:
 
 
 def is_waiting(event: Event) -> bool:
-    """Whether a cell has to wait for a stage that another worker computes."""
+    """Whether the cell waits for a stage that another worker computes."""
     return event.get("event") == "waiting"
 
 
 def log_line(event: Event) -> str | None:
-    """How an event reads in a cell's log; None for the many that only drive the display."""
+    """The text of an event in a cell's log; None for the many events that only drive the display."""
     kind, stage = event.get("event"), event.get("stage", "")
     if kind == "log":
         return str(event.get("line", ""))
@@ -107,15 +107,15 @@ def log_line(event: Event) -> str | None:
 
 
 def remark(event: Event) -> str | None:
-    """What a person should see at once: notes, warnings, lines of a cell's log (tracebacks stay in there)."""
+    """The text of an event that the user sees at once: a note, a warning or a log line (tracebacks stay in the log)."""
     kind = event.get("event")
-    said = {"note": event.get("text"), "warning": event.get("warning"), "log": event.get("line")}
-    text = str(said.get(kind) or "").strip() if kind else ""
+    texts = {"note": event.get("text"), "warning": event.get("warning"), "log": event.get("line")}
+    text = str(texts.get(kind) or "").strip() if kind else ""
     return text if text and "\n" not in text else None
 
 
 def terminal_line(event: Event) -> str:
-    """How an event reads where an attack is drawn: ``surrogate 3/80 loss 0.812``; '' for one that says nothing."""
+    """The text of an event during a preview, such as ``surrogate 3/80 loss 0.812``; '' if there is nothing to show."""
     stage = str(event.get("stage") or "")
     if event.get("warning"):
         return f"warning: {event['warning']}"

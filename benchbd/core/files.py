@@ -1,4 +1,4 @@
-"""Files written whole or not at all, and opened so that what lies in a results folder cannot lead a write out of it."""
+"""Atomic file writes, and opening files so that a link in a results folder cannot redirect a write out of it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def is_disk_full(error: BaseException | str) -> bool:
     """Whether a write failed because the disk is full or a quota is used up.
 
     Args:
-        error: the error, or what another process gave as the reason of its failure.
+        error: the error, or the reason that another process gave for its failure.
     """
     if isinstance(error, str):
         return any(text in error for text in _FULL_TEXTS)
@@ -28,13 +28,13 @@ def is_disk_full(error: BaseException | str) -> bool:
 
 
 def open_own(path: Path, flags: int) -> int:
-    """Open a file, made where it is missing, as is its folder; the file descriptor.
+    """Open a file and return its descriptor. A missing file or folder is created.
 
-    A symbolic link in its place is removed, not followed: a results folder may have come from somebody else.
+    A symbolic link at ``path`` is removed, not followed: a results folder may come from somebody else.
 
     Args:
         path: the file.
-        flags: how to open it (``os.O_RDWR``, ``os.O_WRONLY | os.O_APPEND``).
+        flags: flags of ``os.open`` (``os.O_RDWR``, ``os.O_WRONLY | os.O_APPEND``).
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     flags |= os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
@@ -48,12 +48,12 @@ def open_own(path: Path, flags: int) -> int:
 
 
 def open_log(path: Path) -> int:
-    """Open a cell's log for appending; the file descriptor."""
+    """Open a cell's log for appending and return its descriptor."""
     return open_own(path, os.O_WRONLY | os.O_APPEND)
 
 
 def write_synced(path: Path, data: bytes) -> None:
-    """Write a new file and fsync it. Raises FileExistsError where something is in its place."""
+    """Write a new file and fsync it. Raises FileExistsError if the path exists."""
     with path.open("xb") as file:
         file.write(data)
         _sync(file)
@@ -65,7 +65,7 @@ def _sync(file: IO[bytes]) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Make a rename in a folder last through a power cut, where the file system knows how."""
+    """Make a rename in a folder survive a power cut, if the file system supports that."""
     with contextlib.suppress(OSError):
         handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
         try:
@@ -76,13 +76,13 @@ def sync_folder(folder: Path) -> None:
 
 @contextlib.contextmanager
 def atomic_file(path: Path) -> Iterator[IO[bytes]]:
-    """A binary file to write to, which takes the place of ``path`` when the block ends without an error.
+    """A binary file to write to, which replaces ``path`` when the block ends without an error.
 
-    Readers see the old bytes or the new ones, never a part. The file lies beside ``path`` until then, is fsynced before
-    the rename, and is removed when anything goes wrong. A symbolic link at ``path`` is replaced, not followed.
+    Readers see the old bytes or the new ones, never a mixture. The new file lies beside ``path`` until the rename, is
+    fsynced before it, and is removed after any error. A symbolic link at ``path`` is replaced, not followed.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    # A name of its own length: that of ``path`` may be as long as the file system allows.
+    # The temporary name is independent of ``path``, whose name may be as long as the file system allows.
     temporary = path.with_name(f".writing-{os.getpid()}-{secrets.token_hex(4)}.tmp")
     try:
         with temporary.open("xb") as file:
@@ -97,16 +97,16 @@ def atomic_file(path: Path) -> Iterator[IO[bytes]]:
 
 
 def atomic_write(path: Path, data: bytes) -> None:
-    """Write a file whole or not at all (see :func:`atomic_file`)."""
+    """Write a file completely or not at all (see :func:`atomic_file`)."""
     with atomic_file(path) as file:
         file.write(data)
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
-    """Write a text file, UTF-8, whole or not at all (see :func:`atomic_file`).
+    """Write a UTF-8 text file completely or not at all (see :func:`atomic_file`).
 
     Raises:
-        UsageError: the place cannot be written.
+        UsageError: the file cannot be written.
     """
     try:
         atomic_write(Path(path), text.encode())

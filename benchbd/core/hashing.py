@@ -1,4 +1,4 @@
-"""The one way values and arrays are written for hashing."""
+"""Canonical forms of values and arrays, and their hashes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=
 
 
 def canonical(value: Any) -> str:
-    """The one way a value is written for hashing: sorted keys, no spaces, plain ASCII, no NaN."""
+    """The canonical JSON of a value, for hashing: sorted keys, no spaces, plain ASCII, no NaN."""
     return _ENCODER.encode(value)
 
 
@@ -22,5 +22,5 @@ def digest(value: Any) -> str:
 
 
 def sha_of(array: np.ndarray) -> str:
-    """sha256 of an array: type, shape and values."""
+    """sha256 (hex) of an array's dtype, shape and values."""
     return hashlib.sha256(f"{array.dtype}{array.shape}".encode() + np.ascontiguousarray(array).tobytes()).hexdigest()

@@ -1,4 +1,4 @@
-"""Labelled images, and what is known of a data set before any of them is read."""
+"""Labelled images, and the facts about a data set that are known before any image is read."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ if TYPE_CHECKING:
 
 
 class DatasetInfo(NamedTuple):
-    """What is known of a data set before any image is read.
+    """Facts about a data set that are known before any image is read.
 
     Attributes:
         classes: number of classes.
         size: height and width of the (square) images in pixels.
         train: number of training images.
         test: number of test images.
-        class_counts: training images of each class, or None where only reading can tell.
+        class_counts: training images per class, or None if they are unknown until the data is read.
         target: the attacks' default target class.
     """
 
@@ -36,7 +36,7 @@ class Images(NamedTuple):
 
 
 class Normalisation(NamedTuple):
-    """Per-channel mean and standard deviation in [0, 1] units, applied as first layer inside the model."""
+    """Per-channel mean and standard deviation of images in [0, 1]. The first layer of the model applies them."""
 
     mean: tuple[float, float, float]
     std: tuple[float, float, float]

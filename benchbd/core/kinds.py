@@ -1,6 +1,6 @@
-"""The kinds of plugins that a cell is made of."""
+"""The kinds of plugins in a cell."""
 
 from __future__ import annotations
 
 KINDS = ("dataset", "model", "attack", "defense")
-"""Fields of a cell, of its spec and of its record; the plugin folders have the plural."""
+"""Fields of a cell, its spec and its record. The plugin folders have the plural names."""

@@ -1,4 +1,4 @@
-"""Locks on files: an flock, which the kernel releases when its holder dies, so that no lock outlives a crash."""
+"""File locks (flock). The kernel releases a lock when its holder dies, so no lock outlives a crash."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from benchbd.core.files import open_own
 
 try:
     import fcntl
-except ImportError:  # a system without such locks
+except ImportError:  # this system has no flock
     fcntl = None  # type: ignore[assignment]
 
 
 class NoLocks(OSError):
-    """The system or the file system has no such locks."""
+    """The system or the file system does not support file locks."""
 
 
 def _flock(handle: int, *, wait: bool) -> None:
-    """Lock an open file. Raises BlockingIOError where somebody else holds it and ``wait`` is False, and NoLocks."""
+    """Lock an open file. Raises NoLocks; BlockingIOError if ``wait`` is False and another process holds the lock."""
     if fcntl is None:
         raise NoLocks(errno.ENOTSUP, "this system has no file locks")
     try:
@@ -34,10 +34,10 @@ def _flock(handle: int, *, wait: bool) -> None:
 
 
 def _still_there(handle: int, path: Path) -> bool:
-    """Whether a locked file is the one that lies at ``path``.
+    """Whether a locked file is still the one at ``path``.
 
-    Whoever held the lock before removed its file on release, perhaps the very file that was just locked; and a lock on
-    a removed file is no lock: the next process makes a new file and locks that.
+    The previous holder removes the file on release, possibly the very file that was just locked. A lock on a removed
+    file protects nothing: the next process creates a new file and locks that.
     """
     try:
         return os.path.samestat(os.fstat(handle), os.lstat(path))
@@ -46,10 +46,10 @@ def _still_there(handle: int, path: Path) -> bool:
 
 
 class FileLock:
-    """An exclusive lock on a file, which is made when the lock is taken and removed when it is released.
+    """An exclusive lock on a file. Taking the lock creates the file; releasing the lock removes it.
 
     Args:
-        path: the lock file; a symbolic link in its place is removed, not followed.
+        path: the lock file. A symbolic link at this path is removed, not followed.
     """
 
     def __init__(self, path: Path) -> None:
@@ -57,13 +57,13 @@ class FileLock:
         self._handle: int | None = None
 
     def take(self, waiting: Callable[[], None] | None = None) -> None:
-        """Take the lock, after whoever holds it.
+        """Take the lock; wait while another process holds it.
 
         Args:
-            waiting: called once if somebody else holds it.
+            waiting: called once if another process holds it.
 
         Raises:
-            OSError: the file cannot be made, or there are no locks here (:class:`NoLocks`).
+            OSError: the file cannot be created, or locks are not supported (:class:`NoLocks`).
         """
         if not self.take_now():
             if waiting:
@@ -72,7 +72,7 @@ class FileLock:
                 pass
 
     def take_now(self) -> bool:
-        """Take the lock; False where somebody else holds it. Raises OSError like :meth:`take`."""
+        """Take the lock without waiting; False if another process holds it. Raises OSError like :meth:`take`."""
         try:
             while not self._lock_file(wait=False):
                 pass
@@ -81,7 +81,7 @@ class FileLock:
         return True
 
     def _lock_file(self, *, wait: bool) -> bool:
-        """Lock the file that lies there now; False where it was removed meanwhile."""
+        """Lock the current file; False if it was removed in the meantime."""
         handle = open_own(self.path, os.O_RDWR)
         try:
             _flock(handle, wait=wait)
@@ -95,7 +95,7 @@ class FileLock:
         return False
 
     def release(self) -> None:
-        """Remove the file and then let the lock go; nothing where it is not held."""
+        """Remove the file, then release the lock. Does nothing if the lock is not held."""
         if self._handle is None:
             return
         handle, self._handle = self._handle, None
@@ -108,8 +108,8 @@ class FileLock:
 def locked_if_possible(path: Path) -> Iterator[None]:
     """Hold a lock until the block ends.
 
-    Where the system or the file system has no such locks, everybody goes on at once: callers replace files atomically,
-    so that only work is done twice.
+    If the system or the file system has no file locks, the block runs without one. Callers replace files atomically, so
+    the worst case is duplicated work.
     """
     lock = FileLock(path)
     with contextlib.suppress(NoLocks):
@@ -121,12 +121,12 @@ def locked_if_possible(path: Path) -> Iterator[None]:
 
 
 def lock_state(path: Path, *, remove: bool = False) -> Literal["held", "free", "none"]:
-    """Whether somebody holds a lock; ``none`` where no lock file lies there, or none that can be asked.
+    """Whether a process holds a lock; ``none`` if the lock file is missing or cannot be checked.
 
     Args:
-        path: the lock file; a symbolic link is not followed.
-        remove: remove the file of a lock that nobody holds, as a killed holder leaves one. It is removed while locked,
-            so that nobody can take it for theirs.
+        path: the lock file. A symbolic link is not followed.
+        remove: whether to remove the file of a lock that nobody holds; a killed holder leaves such a file. The file is
+            locked during the removal, so no other process can take it as its own.
     """
     while True:
         try:

@@ -1,4 +1,4 @@
-"""A plugin's fields are its parameters: their types, defaults, help and the checks made on given values."""
+"""Plugin parameters, which are the fields of the plugin class: types, defaults, help and checks of given values."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from typing import Any, Literal, NamedTuple, Union
 from benchbd.errors import UsageError, did_you_mean, shown
 
 LONGEST_TEXT = 1000
-"""Characters of a text parameter at most."""
+"""Maximum length of a text parameter, in characters."""
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)[eE][+-]?\d+")
 
 
@@ -37,7 +37,7 @@ def _hints(cls: type) -> dict[str, Any]:
 
 @functools.cache
 def _field_docs(cls: type) -> dict[str, str]:
-    """Docstrings written under the fields of ``cls`` and its bases (base first, so that a subclass wins)."""
+    """Docstrings under the fields of ``cls`` and its bases. A subclass overrides its bases."""
     docs: dict[str, str] = {}
     for base in reversed(cls.__mro__):
         if base is object or base.__module__ == "builtins":
@@ -60,7 +60,7 @@ def _field_docs(cls: type) -> dict[str, str]:
 
 
 def type_text(hint: Any) -> str:
-    """Write a type as users read it: ``int``, ``float | None``, ``'a' | 'b'``."""
+    """Format a type for users: ``int``, ``float | None``, ``'a' | 'b'``."""
     origin = typing.get_origin(hint)
     if origin in (Union, types.UnionType):
         return " | ".join(type_text(a) for a in typing.get_args(hint))
@@ -81,7 +81,7 @@ def schema(cls: type) -> list[Param]:
 
 @functools.cache
 def list_typed(cls: type) -> frozenset[str]:
-    """Parameters whose value is itself a list; to expand, such a one takes a list of lists."""
+    """Parameters whose value is itself a list. In a matrix, a list of lists expands such a parameter."""
 
     def takes_list(hint: Any) -> bool:
         if typing.get_origin(hint) in (Union, types.UnionType):
@@ -104,10 +104,10 @@ def _supported(hint: Any) -> bool:
 
 @functools.cache
 def defaults(cls: type) -> dict[str, Any]:
-    """Every default, typed as a given value would be, so that writing a default out changes no cell's identity.
+    """Every default, converted like a given value, so that an explicit default does not change a cell's identity.
 
     Raises:
-        TypeError: a field without a default, of a type that no matrix can give, or with a default of another type.
+        TypeError: a field lacks a default, has a type that a matrix cannot express, or has a default of another type.
     """
     hints = _hints(cls)
     found: dict[str, Any] = {}
@@ -127,7 +127,10 @@ def defaults(cls: type) -> dict[str, Any]:
 
 
 def _coerce(value: Any, hint: Any) -> Any:
-    """Return ``value`` as ``hint`` or raise ValueError. Lossless only: 1 is a float, 1.5 is no int, 'yes' no bool."""
+    """Return ``value`` as ``hint`` or raise ValueError.
+
+    The conversion is lossless: 1 is a valid float, but 1.5 is not an int and 'yes' is not a bool.
+    """
     origin = typing.get_origin(hint)
     if origin in (Union, types.UnionType):
         for option in typing.get_args(hint):
@@ -159,7 +162,7 @@ def _coerce(value: Any, hint: Any) -> Any:
 
 
 def _float(value: Any) -> float:
-    # YAML 1.1, and so --set in other tools, reads 1e-3 (no dot) as text; a number typed that way is still a number.
+    # YAML 1.1, and so --set in other tools, reads 1e-3 (without a dot) as text. Accept it as a number.
     if isinstance(value, str) and not _NUMBER.fullmatch(value):
         raise ValueError
     if isinstance(value, bool) or not isinstance(value, (int, float, str)):
@@ -170,7 +173,7 @@ def _float(value: Any) -> float:
         raise ValueError from error
     if not math.isfinite(number):
         raise ValueError
-    return number + 0.0  # -0.0 is 0.0: one value, one identity
+    return number + 0.0  # turns -0.0 into 0.0, so that equal values have one identity
 
 
 def _int(value: Any) -> int:
@@ -182,18 +185,18 @@ def _int(value: Any) -> int:
 
 
 def resolve(cls: type, given: dict[str, Any], where: str) -> dict[str, Any]:
-    """Fill in defaults and check what was given.
+    """Check the given parameters and fill in defaults.
 
     Args:
         cls: a plugin class (or any dataclass of parameters).
-        given: the parameters written by the user.
-        where: what the parameters belong to, for the message (``attack 'blend'``).
+        given: the user's parameters by name.
+        where: the owner of the parameters, for the message (``attack 'blend'``).
 
     Returns:
         Every field of ``cls`` by name, typed.
 
     Raises:
-        UsageError: an unknown name, or a value of the wrong type.
+        UsageError: a name is unknown, or a value has the wrong type.
     """
     values = dict(defaults(cls))
     for name, value in given.items():

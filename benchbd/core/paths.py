@@ -1,4 +1,4 @@
-"""Paths as users write them: ``~`` expanded, and whatever is wrong with one said in one line."""
+"""Paths from users: ``~`` is expanded, and every fault is reported in one line."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from typing import Literal
 from benchbd.errors import UsageError, shown
 
 LONGEST = 4000
-"""Characters beyond which no system takes a path."""
+"""Length in characters beyond which no system accepts a path."""
 
 
 def user_path(text: str, what: str) -> Path:
-    """The path that a user wrote.
+    """Parse a path from the user.
 
     Args:
-        text: as written; ``~`` is the home folder.
-        what: what the path is of, for the message (``plugin``, ``--output``).
+        text: the path; ``~`` is the home folder.
+        what: the role of the path, for the message (``plugin``, ``--output``).
 
     Raises:
-        UsageError: it has a NUL in it, is too long, or names the home of nobody.
+        UsageError: the path contains a NUL, is too long, or names the home folder of an unknown user.
     """
     if "\0" in text or len(text) > LONGEST:
-        raise UsageError(f"{what} {shown(text)}: that is no path")
+        raise UsageError(f"{what} {shown(text)}: not a valid path")
     try:
         return Path(text).expanduser()
     except RuntimeError:
@@ -34,7 +34,7 @@ def user_path(text: str, what: str) -> Path:
 
 
 def look(path: Path, what: str) -> Literal["file", "folder", "other", "nothing"]:
-    """What lies at a path. Raises UsageError where the system refuses to say (permissions, a name too long)."""
+    """The type of the object at a path. Raises UsageError if the system does not tell (permissions, a long name)."""
     try:
         mode = path.stat().st_mode
     except (FileNotFoundError, NotADirectoryError):
@@ -48,18 +48,18 @@ def look(path: Path, what: str) -> Literal["file", "folder", "other", "nothing"]
 
 
 def data_folder(given: str | None) -> str | None:
-    """``--data`` or ``BENCHBD_DATA``, checked to be a readable folder; None where neither is given.
+    """The folder from ``--data`` or ``BENCHBD_DATA``, checked to be readable; None if neither is given.
 
     Raises:
-        UsageError: there is no such folder, or it may not be read.
+        UsageError: the folder does not exist or is not readable.
     """
     folder = given or os.environ.get("BENCHBD_DATA") or None
     if folder is None:
         return None
     path = user_path(folder, "data folder")
     if look(path, "data folder") != "folder":
-        holds = "name the one that holds cifar-10-batches-py, gtsrb, ..."
-        raise UsageError(f"data folder {shown(folder, 200)}: no such folder; {holds}")
+        hint = "give the folder that holds cifar-10-batches-py, gtsrb, ..."
+        raise UsageError(f"data folder {shown(folder, 200)}: no such folder; {hint}")
     if not os.access(path, os.R_OK | os.X_OK):
         raise UsageError(f"data folder {shown(folder, 200)}: not readable; check its permissions")
     return str(path)
@@ -70,7 +70,7 @@ VARIABLE = "BENCHBD_DATA"
 
 @contextlib.contextmanager
 def data_given(folder: str | None) -> Iterator[None]:
-    """While open, ``BENCHBD_DATA`` is ``folder``, where one is given; worker processes inherit it."""
+    """Set ``BENCHBD_DATA`` to ``folder``, if given, inside the context. Worker processes inherit it."""
     before = os.environ.get(VARIABLE)
     if folder and "\0" not in folder:
         os.environ[VARIABLE] = folder

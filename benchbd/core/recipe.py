@@ -1,4 +1,4 @@
-"""The training recipe: what every training does unless a defense says otherwise."""
+"""The training recipe, which every training follows unless a defense changes it."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Recipe:
     schedule: Literal["cosine", "constant", "steps"] = "cosine"
     """How the learning rate changes after each epoch."""
     horizon: int | None = None
-    """Epochs until a cosine schedule reaches zero; epochs where not given."""
+    """Epochs until a cosine schedule reaches zero; the value of epochs if not given."""
     milestones: tuple[int, ...] = ()
     """Epochs at which a steps schedule multiplies the learning rate by decay."""
     decay: float = 0.1
@@ -67,14 +67,14 @@ class Recipe:
 
     @classmethod
     def parse(cls, given: dict[str, Any], where: str = "recipe") -> Recipe:
-        """Make a recipe from what a matrix file says. Raises UsageError for unknown or ill-typed entries."""
+        """Make a recipe from the entries of a matrix file. Raises UsageError for unknown or ill-typed entries."""
         return cls(**params.resolve(cls, given, where))
 
     def but(self, **changes: Any) -> Recipe:
         """The same recipe with some entries changed; ``augment=False`` or None means no augmentation.
 
         Raises:
-            UsageError: an unknown or ill-typed entry.
+            UsageError: an entry is unknown or has the wrong type.
         """
         if "augment" in changes:
             changes["augment"] = changes["augment"] or ()
@@ -90,9 +90,9 @@ class Recipe:
         return self.lr
 
     def decisive(self) -> dict[str, Any]:
-        """:meth:`spec` as it counts for the key of a training: a horizon that was not given is the number of epochs."""
+        """:meth:`spec` for the cache key of a training: a missing horizon becomes the number of epochs."""
         return {**self.spec(), "horizon": self.horizon or self.epochs}
 
     def spec(self) -> dict[str, Any]:
-        """Every entry, ready for JSON."""
+        """Every entry, as JSON types."""
         return {k: list(v) if isinstance(v, tuple) else v for k, v in dataclasses.asdict(self).items()}

@@ -1,4 +1,4 @@
-"""Seeds: one per purpose, derived from what it may depend on and nothing else."""
+"""Seeds: one per purpose, derived only from the inputs that it may depend on."""
 
 from __future__ import annotations
 

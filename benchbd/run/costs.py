@@ -1,4 +1,4 @@
-"""How long a cell is expected to take, learnt from records."""
+"""Expected run times of cells, estimated from records."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Key = tuple[Any, ...]
 
 
 def earlier_records(output: Path) -> Iterator[dict[str, Any]]:
-    """Every readable record of a results folder, for expected times; unchecked."""
+    """Every readable record of a results folder, for expected times. The records are not checked."""
     folder = output / "records"
     for path in sorted(folder.glob("*.json")) if folder.is_dir() else ():
         try:
@@ -29,16 +29,17 @@ def earlier_records(output: Path) -> Iterator[dict[str, Any]]:
 
 
 def facts_of(cell: Cell) -> dict[str, Any]:
-    """A cell's names and parameters, as its record will have them."""
+    """A cell's names and parameters, in the form of its record."""
     names = {kind: getattr(cell, kind).name for kind in KINDS}
     return {**names, "params": {kind: getattr(cell, kind).params for kind in KINDS}, "recipe": cell.recipe}
 
 
 class Costs:
-    """Expected seconds of a cell, learnt from records.
+    """Expected seconds of cells, estimated from records.
 
-    The mean over records of the nearest kind is taken: same data set, attack, defense and model (another seed); else
-    same data set, defense and model; else same data set and model. Parameters and recipe count as part of a name.
+    The estimate is the mean over records of the nearest kind: the same data set, attack, defense and model (another
+    seed); else the same data set, defense and model; else the same data set and model. Parameters and recipe must match
+    too.
     """
 
     def __init__(self, records: Iterable[Mapping[str, Any]] = ()) -> None:
@@ -48,11 +49,11 @@ class Costs:
             self.learn(record)
 
     @staticmethod
-    def kinds(thing: Mapping[str, Any]) -> list[Key]:
-        """What a record, or :func:`facts_of` a cell, counts as: the nearest kind first."""
-        params = thing.get("params") or {}
-        names = {kind: json.dumps([thing.get(kind), params.get(kind)], sort_keys=True) for kind in KINDS}
-        recipe = json.dumps(thing.get("recipe"), sort_keys=True)
+    def kinds(facts: Mapping[str, Any]) -> list[Key]:
+        """The kinds of a record, or of a cell's :func:`facts_of`; the nearest kind comes first."""
+        params = facts.get("params") or {}
+        names = {kind: json.dumps([facts.get(kind), params.get(kind)], sort_keys=True) for kind in KINDS}
+        recipe = json.dumps(facts.get("recipe"), sort_keys=True)
         near = (names["dataset"], names["attack"], names["defense"], names["model"], recipe)
         return [
             near,
@@ -61,7 +62,7 @@ class Costs:
         ]
 
     def learn(self, record: Mapping[str, Any]) -> None:
-        """Take a finished cell's time into account; anything without one is ignored."""
+        """Add a finished cell's time to the estimate. Records without a time are ignored."""
         time = record.get("time")
         total = time.get("total") if isinstance(time, Mapping) else None
         if record.get("status") == "done" and isinstance(total, (int, float)) and 0 <= total < 1e9:
@@ -70,7 +71,7 @@ class Costs:
                 self._seen[kind][1] += 1
 
     def expected(self, kinds: list[Key]) -> float | None:
-        """Seconds a cell of such kinds is expected to take alone; None where nothing like it was ever run."""
+        """Expected seconds of a cell of these kinds, run alone; None if no record has one of them."""
         for kind in kinds:
             if kind in self._seen:
                 return self._seen[kind][0] / self._seen[kind][1]

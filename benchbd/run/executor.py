@@ -1,4 +1,4 @@
-"""The one small protocol that all executors share, and what crosses it: cells as data, ends as data."""
+"""The protocol that all executors implement, and the data that it passes: jobs and their results."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from typing import Any, NamedTuple, Protocol
 from benchbd.core.events import Event
 
 Notify = Callable[[str, Event], None]
-"""Told (cell id, event) whenever a running cell says something."""
+"""A function that receives (cell ID, event) for each event of a running cell."""
 
 
 class Job(NamedTuple):
-    """A cell on its way to an executor.
+    """A cell for an executor to run.
 
     Attributes:
-        id: the cell's id.
-        label: for people.
+        id: the cell's ID.
+        label: the cell's readable name.
         cell: ``Cell.to_json()``.
-        attempt: 1 for the first try.
-        alone: must not share its GPU (a second try after running out of memory on a shared one).
-        wave: for executors that take everything at once: cells of a later wave find what earlier ones computed.
+        attempt: number of the attempt, from 1.
+        alone: whether the job must not share its GPU (a second attempt after it ran out of memory on a shared GPU).
+        wave: order for executors that take all jobs at once. Cells of a later wave reuse the results of earlier ones.
     """
 
     id: str
@@ -32,17 +32,17 @@ class Job(NamedTuple):
 
 
 class JobResult(NamedTuple):
-    """How a job ended.
+    """The result of a job.
 
     Attributes:
-        id: the cell's id.
-        status: the record's status, or what the executor found out (``killed``, ``oom``, ``timeout``, ``lost``, ...);
-            ``pending`` where it was taken back before it began.
-        reason: one line, empty when done.
-        recorded: True where the cell's own process has written its record already.
-        shared: the cell had to share its GPU.
+        id: the cell's ID.
+        status: the record's status, or a status that the executor detected (``killed``, ``oom``, ``timeout``, ``lost``,
+            ...); ``pending`` if the job was withdrawn before it started.
+        reason: one line; empty if the status is ``done``.
+        recorded: whether the cell's own process has already written its record.
+        shared: whether the cell shared its GPU.
         wall: seconds from start to end.
-        record: a record that came back by another way than the output folder (Ray), still to be written.
+        record: a record that did not arrive through the output folder (Ray) and must still be written.
     """
 
     id: str
@@ -55,32 +55,32 @@ class JobResult(NamedTuple):
 
 
 class Executor(Protocol):
-    """Runs jobs somewhere. All methods are called from the scheduler's thread."""
+    """Runs jobs. The scheduler calls all methods from its own thread."""
 
     name: str
     remote: bool
-    """True where cells are claimed by a run of their own, on the machine that they run on."""
+    """True if a run on the cell's own machine locks the cell."""
     detaches: bool
-    """True where jobs outlive the run that sent them, to be found again by the next."""
+    """True if jobs outlive the run that submitted them, so that the next run finds them again."""
 
     @property
     def places(self) -> int:
-        """How many jobs can run at once (for the time left)."""
+        """Number of jobs that can run at once; used to estimate the time left."""
 
     def free(self) -> int:
-        """How many jobs may be started now."""
+        """Number of jobs that may be started now."""
 
     def start(self, job: Job) -> None:
-        """Take a job; called only while :meth:`free` is positive."""
+        """Accept a job. Called only while :meth:`free` is positive."""
 
     def poll(self, seconds: float) -> list[JobResult]:
-        """Wait up to that long for something to happen; return the jobs that ended."""
+        """Wait up to ``seconds`` for something to happen, and return the results of the jobs that ended."""
 
     def drain(self) -> None:
-        """Nothing more is to begin: take back what only waits."""
+        """Start no more jobs, and withdraw the waiting ones."""
 
     def cancel(self, job_id: str) -> None:
-        """Stop a job now; it then ends as ``cancelled``."""
+        """Stop a job now. It then ends as ``cancelled``."""
 
     def close(self) -> None:
-        """Stop everything still running and leave no process behind."""
+        """Stop every running job and leave no process behind."""

@@ -1,4 +1,4 @@
-"""Ctrl-C once: finish what runs. Twice, or SIGTERM, or a closed terminal: stop at once."""
+"""Signal handling. Ctrl-C once finishes the running cells; twice stops at once, as do SIGTERM and a closed terminal."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import Any
 
 
 class Signals:
-    """Counts what was asked for while a run goes on; a context manager.
+    """Counts stop requests during a run; a context manager.
 
     Args:
-        interrupt: raise KeyboardInterrupt at the second request, because the cell runs in this very thread.
+        interrupt: whether to raise KeyboardInterrupt at the second request, because the cell runs in this thread.
 
     Attributes:
-        count: 0: go on; 1: start nothing more; 2 or more: stop at once.
-        leave: SIGTERM or SIGHUP came; jobs that can live without the run are left alone.
+        count: 0: continue; 1: start no more cells; 2 or more: stop at once.
+        leave: whether SIGTERM or SIGHUP arrived. Jobs that can outlive the run are then left running.
     """
 
     def __init__(self, interrupt: bool) -> None:
@@ -36,7 +36,7 @@ class Signals:
         self._polite(number, frame)
 
     def __enter__(self) -> Signals:
-        # Only the main thread may set handlers; in another one signals stay as they are.
+        # Only the main thread may set handlers. In another thread, the handlers stay as they are.
         if threading.current_thread() is threading.main_thread():
             handlers = {signal.SIGINT: self._polite, signal.SIGTERM: self._firm, signal.SIGHUP: self._firm}
             self._before = {number: signal.signal(number, handler) for number, handler in handlers.items()}

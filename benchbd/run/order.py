@@ -1,4 +1,4 @@
-"""Which cell next: longest expected first, and never two cells that would wait for one another's stage."""
+"""The order of cells: the longest expected first, and no cell that would wait for a stage of a running one."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ T = TypeVar("T")
 
 
 def in_shard(cell_id: str, shard: Shard | None) -> bool:
-    """True where a cell belongs to a part. Depends on its id alone, so every machine answers the same."""
+    """Whether a cell belongs to a shard. The answer depends on its ID alone, so all machines agree."""
     if shard is None:
         return True
     number = int.from_bytes(hashlib.sha256(cell_id.encode()).digest()[:8], "big")
@@ -22,7 +22,7 @@ def in_shard(cell_id: str, shard: Shard | None) -> bool:
 
 
 def arrange(cells: Sequence[T], expected: Callable[[T], float | None]) -> list[T]:
-    """Unknown cells in plan order (one of them may be the longest), then longest expected first; ties in plan order."""
+    """Sort cells: first those without an estimate (one may be the longest), then the longest; ties in plan order."""
     known = {id(cell): expected(cell) for cell in cells}
 
     def rank(cell: T) -> float:
@@ -33,14 +33,14 @@ def arrange(cells: Sequence[T], expected: Callable[[T], float | None]) -> list[T
 
 
 class Sharing:
-    """Keeps track of which stages are being computed, and picks cells so that nobody waits for one.
+    """Tracks which stages are being computed, and picks cells that need not wait for one.
 
-    A stage counts as being computed from the start of the first cell that needs it until that cell ends, and as stored
-    once a cell that needs it is done.
+    A stage counts as being computed from the start of the first cell that needs it until that cell ends. It counts as
+    stored once a cell that needs it is done.
     """
 
-    def __init__(self, stages: Callable[[Any], SharedWork]) -> None:
-        self._stages = stages
+    def __init__(self, shared_work: Callable[[Any], SharedWork]) -> None:
+        self._shared_work = shared_work
         self._running: Counter[Key] = Counter()
         self._stored: set[Key] = set()
 
@@ -48,50 +48,51 @@ class Sharing:
         return any(self._running[key] and key not in self._stored for key in keys)
 
     def pick(self, waiting: Sequence[T]) -> T | None:
-        """The first waiting cell that shares no uncomputed training with a running one (nor, better, a poisoned set).
+        """The first waiting cell that shares no unfinished training and no unfinished poisoned set with a running cell.
 
-        Where every cell does, the first one: it has work of its own until it comes to the shared stage.
+        Without such a cell, the first that shares no unfinished training; else the first cell, which has work of its
+        own before the shared stage.
         """
         light_only: T | None = None
         for cell in waiting:
-            stages = self._stages(cell)
-            if self._blocked(stages.heavy):
+            needed = self._shared_work(cell)
+            if self._blocked(needed.heavy):
                 continue
-            if not self._blocked(stages.light):
+            if not self._blocked(needed.light):
                 return cell
             light_only = light_only or cell
         return light_only or (waiting[0] if waiting else None)
 
     def started(self, cell: Any) -> None:
-        """A cell begins."""
-        stages = self._stages(cell)
-        self._running.update(stages.heavy | stages.light)
+        """Record that a cell starts."""
+        needed = self._shared_work(cell)
+        self._running.update(needed.heavy | needed.light)
 
     def ended(self, cell: Any, done: bool) -> None:
-        """A cell ends; where it is done its stages are in the store."""
-        stages = self._stages(cell)
-        self._running.subtract(stages.heavy | stages.light)
+        """Record that a cell ends. If it is done, its stages are in the store."""
+        needed = self._shared_work(cell)
+        self._running.subtract(needed.heavy | needed.light)
         if done:
             self.stored(cell)
 
     def stored(self, cell: Any) -> None:
-        """A cell's stages are in the store."""
-        stages = self._stages(cell)
-        self._stored |= stages.heavy | stages.light
+        """Record that a cell's stages are in the store."""
+        needed = self._shared_work(cell)
+        self._stored |= needed.heavy | needed.light
 
 
-def waves(cells: Sequence[T], stages: Callable[[T], SharedWork]) -> list[list[T]]:
-    """Split cells so that no two of one wave share a training, and each finds what earlier waves computed.
+def waves(cells: Sequence[T], shared_work: Callable[[T], SharedWork]) -> list[list[T]]:
+    """Split cells into waves such that no two cells of a wave share a training that is not stored by then.
 
-    For queues that take everything at once (Slurm): wave k + 1 starts after wave k. A training that two cells of one
-    wave would both compute is given to the first; the other one comes a wave later.
+    For queues that take all jobs at once (Slurm): wave k + 1 starts after wave k. If two cells need the same training,
+    the first one computes it and the other comes in a later wave.
     """
     level_of: dict[Key, int] = {}
-    made: dict[int, list[T]] = defaultdict(list)
+    cells_of: dict[int, list[T]] = defaultdict(list)
     for cell in cells:
-        keys = stages(cell).heavy
+        keys = shared_work(cell).heavy
         level = max((level_of[key] + 1 for key in keys if key in level_of), default=0)
         for key in keys:
             level_of.setdefault(key, level)
-        made[level].append(cell)
-    return [made[level] for level in sorted(made)]
+        cells_of[level].append(cell)
+    return [cells_of[level] for level in sorted(cells_of)]

@@ -1,4 +1,4 @@
-"""How a run ended."""
+"""The outcome of a run."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from collections import Counter
 from benchbd.storage.record_schema import STATUSES as RECORDED
 
 STATUSES = (*RECORDED, "pending")
-"""Every end a planned cell can come to; ``pending`` cells were not reached."""
+"""Every status of a planned cell; ``pending`` cells were not reached."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """What became of every cell of a run.
+    """The outcome of every cell of a run.
 
     Attributes:
-        statuses: status by cell id, the cells that were already done included.
+        statuses: status by cell ID, including cells that were already done.
         reasons: one line for each cell without a result.
-        ran: ids of the cells that this run worked on, in the order they ended.
-        seconds: wall-clock of the run.
+        ran: IDs of the cells that this run worked on, in the order they ended.
+        seconds: wall-clock seconds of the run.
         interrupted: why the run stopped early, or None.
     """
 
@@ -31,7 +31,7 @@ class Outcome:
 
     @property
     def counts(self) -> dict[str, int]:
-        """Number of cells by status, in the order of STATUSES; zeros left out."""
+        """Number of cells by status, in the order of STATUSES, without zeros."""
         count = Counter(self.statuses.values())
         return {status: count[status] for status in STATUSES if count[status]}
 

@@ -1,4 +1,4 @@
-"""What is found out and written down before the first cell of a plan runs."""
+"""Checks and preparations before the first cell of a plan runs."""
 
 from __future__ import annotations
 
@@ -23,30 +23,32 @@ if TYPE_CHECKING:
 
 
 def prepare_output(plan: Plan, settings: RunSettings, output: Path) -> RunSettings:
-    """Make the results folder ready for a plan.
+    """Prepare the results folder for a plan.
 
     Args:
-        plan: what is to run.
-        settings: of the run.
-        output: the results folder, by the name that the user knows it by.
+        plan: the plan to run.
+        settings: settings of the run.
+        output: the results folder, as the user wrote it.
 
     Returns:
-        The settings, with the cells whose record is stale.
+        The settings, with the IDs of cells whose record is stale.
 
     Raises:
-        UsageError: data is missing, or the folder cannot be written; nothing was written then.
+        UsageError: data is missing, or the folder cannot be written. Nothing has been written then.
     """
-    there = {cell.id: record for cell in plan.cells if (record := records.read_record(output, cell.id))}
-    stale = frozenset(cell.id for cell in plan.cells if cell.id in there and changed_sources(cell, there[cell.id]))
+    existing = {cell.id: record for cell in plan.cells if (record := records.read_record(output, cell.id))}
+    stale = frozenset(
+        cell.id for cell in plan.cells if cell.id in existing and changed_sources(cell, existing[cell.id])
+    )
     settings = dataclasses.replace(settings, stale=stale)
-    _check_data(plan, there, settings)
+    _check_data(plan, existing, settings)
     writable(output)
     _record_skipped(plan, output)
     return settings
 
 
 def writable(output: Path) -> None:
-    """Make the results folder, or say in one line why that fails. Raises UsageError."""
+    """Create the results folder. Raises UsageError, with the reason in one line, if it cannot be written."""
     try:
         for folder in (output, output / "records", output / "logs"):
             folder.mkdir(parents=True, exist_ok=True)
@@ -54,19 +56,19 @@ def writable(output: Path) -> None:
             pass
     except OSError as error:
         why = error.strerror or error
-        what = "check its permissions and the disk, or name another folder"
-        raise UsageError(f"--output {shown(str(output), 200)}: cannot be written ({why}); {what}") from error
+        hint = "check its permissions and the disk, or name another folder"
+        raise UsageError(f"--output {shown(str(output), 200)}: cannot be written ({why}); {hint}") from error
 
 
-def _check_data(plan: Plan, there: Mapping[str, dict[str, Any]], settings: RunSettings) -> None:
-    """Find out that data is missing before any worker starts. Ray's machines have data folders of their own."""
+def _check_data(plan: Plan, existing: Mapping[str, dict[str, Any]], settings: RunSettings) -> None:
+    """Raise UsageError for missing data before any worker starts. Ray's machines have their own data folders."""
     if settings.executor == "ray":
         return
     folder = data_folder(settings.data_root)
     needed: dict[str, Cell] = {}
     for cell in plan.cells:
         if needs_run(
-            there.get(cell.id), rerun=settings.rerun, stale=cell.id in settings.stale, retries=settings.retries
+            existing.get(cell.id), rerun=settings.rerun, stale=cell.id in settings.stale, retries=settings.retries
         ):
             needed.setdefault(cell.dataset.text, cell)
     for cell in needed.values():
@@ -78,7 +80,7 @@ def _check_data(plan: Plan, there: Mapping[str, dict[str, Any]], settings: RunSe
 
 
 def _record_skipped(plan: Plan, output: Path) -> None:
-    """Cells that cannot exist are rows too, with the reason."""
+    """Write a record, with the reason, for each cell that cannot exist."""
     for skipped in plan.skipped:
         earlier = records.read_record(output, skipped.cell.id)
         if earlier is None or (earlier["status"], earlier["error"]) != ("skipped", skipped.reason):

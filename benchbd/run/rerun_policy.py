@@ -1,21 +1,21 @@
-"""Which cells a run works on: what an earlier record means for it."""
+"""Decides from a cell's earlier record whether a run works on the cell."""
 
 from __future__ import annotations
 
 from typing import Any, Literal
 
 FAILURES = frozenset({"failed", "diverged", "oom", "timeout"})
-"""Ends that the cell brought on itself: running it again would most likely bring them again."""
+"""Statuses that the cell itself caused. Another run would most likely end the same way."""
 
 INTERRUPTIONS = frozenset({"killed", "lost", "cancelled"})
-"""Ends that came from outside. Such a cell simply runs again."""
+"""Statuses with an outside cause. Such a cell simply runs again."""
 
 RETRIABLE = frozenset({"failed", "oom", "timeout", "killed", "lost"})
-"""Ends after which ``--retries`` tries again. ``diverged`` is a result of the method, not of bad luck."""
+"""Statuses after which ``--retries`` tries again. ``diverged`` is a result of the method, not bad luck."""
 
 
 def attempts_of(record: dict[str, Any] | None) -> int:
-    """Times the cell was tried so far without a result."""
+    """Number of attempts at the cell so far without a result."""
     if record is None or record.get("status") == "done":
         return 0
     tried = record.get("attempts", 1)
@@ -29,11 +29,11 @@ def needs_run(
     stale: bool = False,
     retries: int = 0,
 ) -> bool:
-    """True where the cell has to run.
+    """Whether the cell has to run.
 
-    No record: run. ``done``: keep, unless ``rerun`` is ``all``, or ``stale`` and the record is. A failure: keep, unless
-    ``rerun`` is ``failed`` (or ``all``), or fewer than ``retries`` + 1 attempts were made in all runs so far. An
-    interruption: run. ``skipped`` (found impossible on the data itself): keep.
+    No record: run. ``done``: keep, unless ``rerun`` is ``all``, or ``rerun`` is ``stale`` and the record is stale. A
+    failure: keep, unless ``rerun`` is ``failed`` (or ``all``), or all runs so far made fewer than ``retries`` + 1
+    attempts. An interruption: run. ``skipped`` (impossible on the actual data): keep.
     """
     if record is None or rerun == "all":
         return True

@@ -1,4 +1,6 @@
-"""Runs the cells of a plan through an executor: what is done is skipped, what breaks is recorded, the rest goes on."""
+"""Runs the cells of a plan through an executor. Done cells are skipped; a failed cell is recorded and does not stop
+the others.
+"""
 
 from __future__ import annotations
 
@@ -27,13 +29,13 @@ if TYPE_CHECKING:
     from benchbd.plan.cell import Cell
 
 POLL = 0.2
-"""Seconds between two looks at clocks and signals."""
+"""Seconds between checks of clocks and signals."""
 FOREIGN = 2.0
-"""Seconds between two looks at a cell that another run is working on."""
+"""Seconds between checks of a cell that another run is working on."""
 
 
 class Scheduler:
-    """The state of one run; it is also what displays are told."""
+    """The state and the loop of one run. Displays read their facts from it."""
 
     def __init__(self, cells: Sequence[Cell], settings: RunSettings, display: Display) -> None:
         self.settings, self.display = settings, display
@@ -68,14 +70,15 @@ class Scheduler:
                 self.attempts[cell.id] = 0 if settings.rerun else attempts_of(record)
             elif record is not None:
                 self._settle(cell.id, record["status"], record.get("error"))
-        stages = shared_work_of(list(self.cells.values())) if todo else {}
-        self.stages: Callable[[Cell], SharedWork] = lambda cell: stages.get(cell.id, SharedWork())
-        self.sharing = Sharing(self.stages)
+        shared = shared_work_of(list(self.cells.values())) if todo else {}
+        self.shared_work: Callable[[Cell], SharedWork] = lambda cell: shared.get(cell.id, SharedWork())
+        self.sharing = Sharing(self.shared_work)
         for cell in self.cells.values() if todo else ():
             if self.statuses[cell.id] == "done":
                 self.sharing.stored(cell)
         self.waiting = arrange(todo, self.expected)
-        self.wave_of = {cell.id: level for level, wave in enumerate(waves(self.waiting, self.stages)) for cell in wave}
+        levels = enumerate(waves(self.waiting, self.shared_work))
+        self.wave_of = {cell.id: level for level, wave in levels for cell in wave}
         self.total = len(self.waiting)
 
     def _wanted(self, cell_id: str, record: dict[str, Any] | None) -> bool:
@@ -88,26 +91,26 @@ class Scheduler:
         if status != "done" and reason:
             self.reasons[cell_id] = " ".join(str(reason).split())
 
-    # What displays ask.
+    # For displays.
 
     @property
     def left(self) -> int:
-        """Cells not yet ended."""
+        """Number of cells that have not ended."""
         return len(self.waiting) + len(self.running)
 
     @property
     def counts(self) -> dict[str, int]:
-        """Cells of this run by status so far."""
+        """Number of cells by status so far."""
         return Outcome(self.statuses, {}, [], 0.0).counts
 
     def expected(self, cell: Cell) -> float | None:
-        """Expected seconds of a cell."""
+        """Expected seconds of a cell; None if unknown."""
         if cell.id not in self._kinds:
             self._kinds[cell.id] = Costs.kinds(facts_of(cell))
         return self.costs.expected(self._kinds[cell.id])
 
     def eta(self) -> float | None:
-        """Expected seconds until the end, all places busy."""
+        """Expected seconds until the end of the run, with all places busy; None if unknown."""
         known = [s for cell in self.cells.values() if (s := self.expected(cell)) is not None]
         if not known or not self.left:
             return None
@@ -121,23 +124,23 @@ class Scheduler:
     # The loop.
 
     def run(self, make: Callable[[RunSettings, Notify], Executor]) -> Outcome:
-        """Work until nothing is left or something says stop."""
+        """Run cells until none is left or the run is stopped."""
         self.locks = CellLocks(self.settings.output)
         error: BenchbdError | None = None
         if self.waiting:
             remove_stale_files(self.settings.output)
-            self.executor = make(self.settings, self._heard)
+            self.executor = make(self.settings, self._on_event)
             self.signals = Signals(interrupt=self.executor.name == "inline")
             self.display.begin(self, self._opening())
             try:
                 with self.signals:
                     while self.waiting or self.running:
-                        self._look_around()
+                        self._check_stop()
                         self._fill()
                         if self.detached or (not self.running and (self.draining or not self.waiting)):
                             break
-                        for ended in self.executor.poll(POLL):
-                            self._ended(ended)
+                        for result in self.executor.poll(POLL):
+                            self._ended(result)
                         self.display.tick()
             except BenchbdError as problem:
                 error = problem
@@ -160,7 +163,7 @@ class Scheduler:
         shard = f" of shard {self.settings.shard.number}/{self.settings.shard.of}" if self.settings.shard else ""
         return f"{self.total} cells to run{shard}, {kept} kept; {self.executor.places} at once ({self.executor.name})"
 
-    def _look_around(self) -> None:
+    def _check_stop(self) -> None:
         """Act on signals and on the budget."""
         elapsed, budget = time.monotonic() - self.began, self.settings.budget
         if budget is not None and elapsed > budget and not self.interrupted:
@@ -168,7 +171,7 @@ class Scheduler:
             self._stop(self.interrupted)
         if self.signals.leave and self.executor.detaches:
             self.interrupted, self.detached = (
-                "detached: jobs go on in the queue, the same command finds them again",
+                "detached: jobs continue in the queue; the same command finds them again",
                 True,
             )
         elif self.signals.count >= 2 and self.stop_reason is None:
@@ -182,14 +185,14 @@ class Scheduler:
             self.executor.drain()
 
     def _stop(self, reason: str) -> None:
-        """End everything that runs; start nothing more."""
+        """Stop the running cells and start no more."""
         self.draining, self.stop_reason = True, reason
         self.display.note(f"stopping: {reason}")
         for job_id in list(self.running):
             self.executor.cancel(job_id)
 
     def _fits(self, cell: Cell) -> bool:
-        """Whether a cell can be expected to end within the budget."""
+        """Whether a cell is expected to end within the budget."""
         budget = self.settings.budget
         if budget is None:
             return True
@@ -203,7 +206,7 @@ class Scheduler:
             now = time.monotonic()
             candidates = [c for c in self.waiting if self.foreign.get(c.id, 0.0) <= now and c.id not in tried]
             fitting = [c for c in candidates if self._fits(c)]
-            # A cell longer than any budget must still get its turn: what it stores and checkpoints is not lost.
+            # A cell longer than any budget must still get its turn: its stored stages and checkpoints are kept.
             cell = self.sharing.pick(fitting or (candidates if not self.running and not self.ran else []))
             if cell is None:
                 if candidates and not self.running:
@@ -215,10 +218,10 @@ class Scheduler:
                 self.waiting.remove(cell)
 
     def _start(self, cell: Cell) -> bool:
-        """Hand a cell to the executor, unless another run has it or has just finished it; False: look again later."""
+        """Start a cell, unless another run has finished it. Returns False if another run holds it: try again later."""
         if not self.executor.remote and not self.locks.take(cell.id):
             if cell.id not in self.foreign:
-                self.display.note(f"{cell.label} is being run by another process; looking again later")
+                self.display.note(f"{cell.label} is running in another process; will check again later")
             self.foreign[cell.id] = time.monotonic() + FOREIGN
             return False
         self.foreign.pop(cell.id, None)
@@ -242,44 +245,44 @@ class Scheduler:
         return True
 
     def _changed(self, cell_id: str) -> int:
-        """When a cell's record was last written; 0 where there is none."""
+        """Modification time of a cell's record in nanoseconds; 0 if there is none."""
         try:
             return records.record_path(self.settings.output, cell_id).stat().st_mtime_ns
         except OSError:
             return 0
 
-    def _heard(self, cell_id: str, event: Event) -> None:
+    def _on_event(self, cell_id: str, event: Event) -> None:
         if event.get("event") == "started":
             self._started_at[cell_id] = time.monotonic()
         self.display.event(cell_id, self.cells[cell_id].label, event)
 
-    def _ended(self, ended: JobResult) -> None:
-        """Take a job's end into account: record it, or try again."""
-        cell, job = self.cells[ended.id], self.running.pop(ended.id)
-        if ended.status == "pending":
+    def _ended(self, result: JobResult) -> None:
+        """Handle the end of a job: record it or try again."""
+        cell, job = self.cells[result.id], self.running.pop(result.id)
+        if result.status == "pending":
             self.sharing.ended(cell, False)
             self.locks.give_up(cell.id)
             return
-        # A worker may die between writing the record and saying so; the record is the truth.
-        fresh = ended.recorded or self._changed(ended.id) != self._before[ended.id]
-        record = ended.record or (records.read_record(self.settings.output, ended.id) if fresh else None)
-        status = str(record["status"]) if record else ended.status
-        reason = str(record.get("error") or "") if record else ended.reason
+        # A worker may die between writing the record and reporting it; the record is the truth.
+        fresh = result.recorded or self._changed(result.id) != self._before[result.id]
+        record = result.record or (records.read_record(self.settings.output, result.id) if fresh else None)
+        status = str(record["status"]) if record else result.status
+        reason = str(record.get("error") or "") if record else result.reason
         if status == "done" and record is None:
             status, reason = "lost", "the cell ended but left no readable record"
         self.sharing.ended(cell, status == "done")
         full = status == "failed" and is_disk_full(reason)
         if full:
-            # The cell is not to blame: it runs again by itself once there is room.
+            # The cell is not at fault. The next run repeats it without a flag once there is space.
             status, record = "cancelled", None
-        if status == "oom" and ended.shared and ended.id not in self.alone:
-            self.alone.add(ended.id)
-            self.attempts[ended.id] -= 1
-            self._again(cell, "out of memory on a shared GPU; once more, alone")
+        if status == "oom" and result.shared and result.id not in self.alone:
+            self.alone.add(result.id)
+            self.attempts[result.id] -= 1
+            self._again(cell, "out of memory on a shared GPU; trying once more, alone")
         elif status in RETRIABLE and job.attempt <= self.settings.retries and not self.draining:
-            self._again(cell, f"{status} ({reason}); try {job.attempt + 1} of {self.settings.retries + 1}")
+            self._again(cell, f"{status} ({reason}); attempt {job.attempt + 1} of {self.settings.retries + 1}")
         else:
-            self._finish(cell, job, status, reason, record, ended)
+            self._finish(cell, job, status, reason, record, result)
         if full:
             self._stop("the disk is full; free some space and run the same command again")
 
@@ -290,14 +293,14 @@ class Scheduler:
         self.display.note(f"{cell.label}: {why}")
 
     def _finish(
-        self, cell: Cell, job: Job, status: str, reason: str, record: dict[str, Any] | None, ended: JobResult
+        self, cell: Cell, job: Job, status: str, reason: str, record: dict[str, Any] | None, result: JobResult
     ) -> None:
         if status == "cancelled" and self.stop_reason:
             reason = self.stop_reason
         self._settle(cell.id, status, reason)
         self.ran.append(cell.id)
         try:
-            self._write(cell, job, status, reason, record, ended)
+            self._write(cell, job, status, reason, record, result)
         except OSError as error:
             if not is_disk_full(error):
                 raise BenchbdError(f"records cannot be written: {error}") from error
@@ -306,24 +309,24 @@ class Scheduler:
         self.locks.give_up(cell.id)
         if record and status == "done":
             self.costs.learn(record)
-        self.display.ended(cell.id, cell.label, status, reason, ended.wall, record)
+        self.display.ended(cell.id, cell.label, status, reason, result.wall, record)
         if self.settings.fail_fast and status not in ("done", "skipped") and self.stop_reason is None:
             self._stop("--fail-fast")
 
     def _write(
-        self, cell: Cell, job: Job, status: str, reason: str, record: dict[str, Any] | None, ended: JobResult
+        self, cell: Cell, job: Job, status: str, reason: str, record: dict[str, Any] | None, result: JobResult
     ) -> None:
-        """Write what the cell's own process could not. A finished cell's record is never replaced by a lesser one."""
+        """Write the record if the cell's process did not. A record without a result never replaces a finished one."""
         output = self.settings.output
         if status == "done":
-            if ended.record:
-                records.write_record(output, ended.record)
+            if result.record:
+                records.write_record(output, result.record)
             return
         if record is None:
-            there = records.read_record(output, cell.id)
-            if there is not None and there["status"] == "done":
-                return  # an earlier run's, that was to be made again
+            earlier = records.read_record(output, cell.id)
+            if earlier is not None and earlier["status"] == "done":
+                return  # a result of an earlier run, which this run was to repeat
             record = records.blank(cell, status, reason)
-            record["time"]["own"] = ended.wall
+            record["time"]["own"] = result.wall
             record["env"] = environment.basics()
         records.write_record(output, {**record, "attempts": job.attempt})

@@ -1,4 +1,4 @@
-"""What a run was asked to do, and the small languages it is asked in: ``2h``, ``25m``, ``1/4``, ``0,1``."""
+"""Settings of a run, and parsers for their text forms: ``2h``, ``25m``, ``1/4``, ``0,1``."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _DURATION = re.compile(
 
 
 class Shard(NamedTuple):
-    """Part ``number`` (from 1) of ``of``."""
+    """Part ``number`` (from 1) of ``of`` parts."""
 
     number: int
     of: int
@@ -30,7 +30,7 @@ def parse_duration(text: str, flag: str = "--timeout") -> float:
     """Read ``90``, ``45s``, ``25m``, ``2h`` or ``1h30m`` as seconds.
 
     Raises:
-        UsageError: anything else, or zero.
+        UsageError: the text has another form, or the time is zero.
     """
     found = _DURATION.fullmatch(text.strip().lower())
     seconds = 0.0
@@ -42,7 +42,7 @@ def parse_duration(text: str, flag: str = "--timeout") -> float:
 
 
 def duration_text(seconds: float) -> str:
-    """Write seconds the way people say them: ``8s``, ``2m05s``, ``1h02m``, ``3d04h``."""
+    """Format seconds for people: ``8s``, ``2m05s``, ``1h02m``, ``3d04h``."""
     whole = max(0, round(seconds))
     if whole < 60:
         return f"{whole}s"
@@ -73,43 +73,43 @@ def parse_gpus(text: str) -> tuple[str, ...]:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RunSettings:
-    """How to run a plan's cells. Nothing in here is part of a cell's identity."""
+    """How to run a plan's cells. None of this is part of a cell's identity."""
 
     output: Path
     """Folder of records, logs and the store."""
     data_root: str | None = None
-    """Where data sets are looked for; None: the user's cache."""
+    """Folder of the data sets; None: the user's cache."""
     plugins: tuple[str, ...] = ()
-    """Plugin files given by ``--plugin``, handed on to workers."""
+    """Plugin files from ``--plugin``; workers load them too."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """``auto`` takes the visible GPUs, or the CPU where there is none."""
+    """``auto`` uses the visible GPUs, or the CPU if there are none."""
     executor: Literal["inline", "local", "slurm", "ray"] = "local"
     executor_config: dict[str, Any] = dataclasses.field(default_factory=dict)
-    """What ``--executor-config`` says: cluster settings of slurm and ray."""
+    """Cluster settings of slurm and ray, from ``--executor-config``."""
     jobs: int | None = None
     """Number of slots; None: GPUs x jobs_per_gpu, or cores."""
     gpus: tuple[str, ...] | None = None
     """GPUs to use; None: all visible ones."""
     jobs_per_gpu: int = 1
-    """Cells that share a GPU. Times of shared runs are not comparable, so the default is one."""
+    """Number of cells that share a GPU. Times of shared runs are not comparable, so the default is 1."""
     threads: int | None = None
-    """Threads of a worker; None: 1 on CPU, cores / slots with GPUs."""
+    """Threads per worker; None: 1 on CPU, cores / slots with GPUs."""
     timeout: float | None = None
-    """Seconds a cell may take, waiting for shared stages excluded."""
+    """Time limit of a cell in seconds, excluding waits for shared stages."""
     retries: int = 0
-    """Times a cell that ended without a result is tried again, earlier runs counted."""
+    """Number of further attempts at a cell without a result, including those of earlier runs."""
     fail_fast: bool = False
     """Stop at the first cell that ends without a result."""
     budget: float | None = None
-    """Seconds after which the run stops cleanly, to be gone on with later."""
+    """Seconds after which the run stops cleanly; a later run continues it."""
     shard: Shard | None = None
     rerun: Literal["failed", "stale", "all"] | None = None
     stale: frozenset[str] = frozenset()
-    """Ids whose plugin source changed since their record was made (for ``rerun='stale'``)."""
+    """IDs of cells whose plugin source has changed since their record (for ``rerun='stale'``)."""
     gpu_share: int = 1
-    """Cells on the GPU of this run, told by the cluster that shares it out; only recorded."""
+    """Number of cells on this run's GPU, as set by the cluster executor; only recorded."""
     execute: str = EXECUTE
-    """``module:function`` that workers call for a cell; tests put their own here."""
+    """``module:function`` that workers call for a cell; tests substitute their own."""
 
     def __post_init__(self) -> None:
         for name in ("jobs", "threads", "timeout", "budget"):
@@ -124,5 +124,5 @@ class RunSettings:
             raise UsageError(f"--executor must be one of {', '.join(EXECUTORS)}, not {self.executor!r}")
 
     def log_path(self, cell_id: str) -> Path:
-        """Where a cell's output goes."""
+        """Path of a cell's log."""
         return self.output / "logs" / f"{cell_id}.log"

@@ -1,4 +1,4 @@
-"""From a name to an executor. Cluster libraries are imported only when theirs is asked for."""
+"""Creates the executor and starts a run. Cluster libraries are imported only if their executor is selected."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from benchbd.run.workers.slots import make_slots
 
 
 def make_executor(settings: RunSettings, notify: Notify) -> Executor:
-    """The executor that ``--executor`` names.
+    """Create the executor that ``--executor`` names.
 
     Raises:
-        UsageError: its extra is not installed, or its settings are wrong.
+        UsageError: the executor's extra is not installed, or its settings are wrong.
     """
     if settings.executor == "slurm":
         from benchbd.run.cluster.slurm import SlurmExecutor
@@ -45,14 +45,14 @@ def run_cells(cells: Sequence[Cell], settings: RunSettings, display: Display) ->
     """Run every cell that has no result yet.
 
     Args:
-        cells: the plan's cells; those outside ``settings.shard`` are not looked at.
+        cells: the plan's cells; those outside ``settings.shard`` are ignored.
         settings: how to run them.
-        display: told what happens.
+        display: shows the progress.
 
     Returns:
-        What became of each cell.
+        The outcome of each cell.
 
     Raises:
-        BenchbdError: workers do not start, or records cannot be written.
+        BenchbdError: workers fail to start, or records cannot be written.
     """
     return Scheduler(cells, settings, display).run(make_executor)

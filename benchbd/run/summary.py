@@ -1,4 +1,4 @@
-"""The last words of a run: counts, what broke and where its log is, and the exact commands that come next."""
+"""The summary of a run: counts, failed cells with their logs, and the exact commands to run next."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from benchbd.run.outcome import Outcome
 from benchbd.run.settings import RunSettings, duration_text
 
 SHOWN = 20
-"""Broken cells listed by name; of more, the count."""
+"""Maximum number of failed cells listed by name; the rest are only counted."""
 
 
 def summary(
@@ -20,38 +20,38 @@ def summary(
     go_on: str = "",
     stale: int = 0,
 ) -> str:
-    """Sum a run up for people.
+    """Summarise a run as text.
 
     Args:
-        outcome: how it ended.
-        labels: label by cell id.
-        settings: for the logs' places.
+        outcome: outcome of the run.
+        labels: label by cell ID.
+        settings: settings of the run, for the paths of logs.
         again: command that runs the failed cells again.
-        go_on: command that goes on with what was not reached.
+        go_on: command that continues with the unreached cells.
         stale: number of kept records whose plugin source has changed since.
     """
     counts = ", ".join(f"{count} {status}" for status, count in outcome.counts.items()) or "no cells"
     lines = [
         f"{counts} in {duration_text(outcome.seconds)}" + (f" ({outcome.interrupted})" if outcome.interrupted else "")
     ]
-    broken = [i for i, status in outcome.statuses.items() if status not in ("done", "skipped", "pending")]
-    for cell_id in broken[:SHOWN]:
+    failed = [i for i, status in outcome.statuses.items() if status not in ("done", "skipped", "pending")]
+    for cell_id in failed[:SHOWN]:
         lines.append(
             f"  {outcome.statuses[cell_id]}: {labels.get(cell_id, cell_id)}: {outcome.reasons.get(cell_id, '')}"
         )
         log = settings.log_path(cell_id)
         if log.exists():
             lines.append(f"    log: {log}")
-    if len(broken) > SHOWN:
-        lines.append(f"  and {len(broken) - SHOWN} more")
-    stay = any(outcome.statuses[i] in ("failed", "diverged", "oom", "timeout") for i in broken)
+    if len(failed) > SHOWN:
+        lines.append(f"  and {len(failed) - SHOWN} more")
+    permanent = any(outcome.statuses[i] in ("failed", "diverged", "oom", "timeout") for i in failed)
     unreached = any(status in ("pending", "cancelled", "killed", "lost") for status in outcome.statuses.values())
-    if stay and again:
+    if permanent and again:
         lines.append(f"run them again: {again}")
     if unreached and go_on:
-        lines.append(f"go on: {go_on}")
+        lines.append(f"continue: {go_on}")
     if stale:
         lines.append(
-            f"{stale} kept results are stale: a plugin's source has changed since; --rerun stale makes them again"
+            f"{stale} kept results are stale: a plugin's source has changed since; --rerun stale recomputes them"
         )
     return "\n".join(lines) + "\n"

@@ -1,1 +1,1 @@
-"""What lies on disk: artifacts, records, locks. Damage to one of them costs that one."""
+"""The files of a results folder: artifacts, records and locks. Damage to one file affects that file only."""

@@ -1,10 +1,10 @@
-"""The artifact store: arrays and facts under a key that hashes everything they depend on.
+"""The artifact store: arrays and metadata under a key that hashes everything they depend on.
 
-Guarantees: an artifact is there whole or not at all (written to a temporary folder, fsynced, renamed); arrays and facts
-are checked against a sha256 on every load, and a damaged artifact is dropped, reported and rebuilt; two processes never
-compute one key at once (an flock a key, released by the kernel when its holder dies, so no lock outlives a crash);
-nothing is read or written through a symbolic link that leads out of the store. Arrays are safetensors, facts JSON:
-nothing is pickled.
+Guarantees: an artifact exists completely or not at all (it is written to a temporary folder, fsynced and renamed).
+Arrays and metadata are checked against a sha256 on every load; a damaged artifact is reported, deleted and rebuilt. Two
+processes never compute the same key at once: each key has an flock, which the kernel releases when its holder dies, so
+no lock outlives a crash. The store never reads or writes through a symbolic link that leads out of it. Arrays are
+safetensors and metadata is JSON; nothing is pickled.
 """
 
 from __future__ import annotations
@@ -34,16 +34,16 @@ _KIND = re.compile(r"[a-z][a-z-]{0,30}")
 _KEY = re.compile(r"[0-9a-f]{16,64}")
 _LOCK = re.compile(r"[a-z0-9][a-z0-9-]{0,99}")
 _GONE_OR_BAD = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.EIO)
-"""Errors of reading that say something about the artifact. Others (no memory, too many open files) do not: it stays."""
+"""Read errors that mean the artifact is damaged. After others (no memory, too many open files) the artifact stays."""
 
 
 class Artifact(NamedTuple):
-    """What was stored.
+    """Stored arrays and their metadata.
 
     Attributes:
-        arrays: by name; the caller's own, to change as it likes.
-        meta: facts (``seconds`` it took, and so on).
-        sha256: of the arrays' bytes as stored.
+        arrays: arrays by name. The caller owns them and may change them.
+        meta: metadata, such as the ``seconds`` that computing took.
+        sha256: sha256 (hex) of the arrays' bytes as stored.
     """
 
     arrays: dict[str, np.ndarray]
@@ -57,12 +57,12 @@ def _read(path: Path) -> bytes:
 
 
 def _seal(kind: str, key: str, sha: str, facts: Any) -> str:
-    """sha256 over what ``meta.json`` says."""
+    """sha256 (hex) over the contents of ``meta.json``."""
     return hashlib.sha256(json.dumps([kind, key, sha, facts], sort_keys=True).encode()).hexdigest()
 
 
 def _numbers(arrays: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """Arrays ready to be stored. Objects and text are refused: only pickle could keep the former."""
+    """Arrays ready to be stored. Raises UsageError for objects and text; only pickle could store objects."""
     import numpy as np
 
     found = {}
@@ -78,9 +78,9 @@ class Store:
     """A folder of artifacts.
 
     Args:
-        root: the folder; made when first written to.
-        say: told in one line when an artifact is found damaged.
-        kinds: the only kinds of artifacts this view of the store gives access to; None for all.
+        root: the folder; created on the first write.
+        say: called with one line when an artifact is damaged.
+        kinds: the kinds of artifacts that this view of the store gives access to; None for all.
     """
 
     def __init__(
@@ -92,15 +92,15 @@ class Store:
         self._held: set[tuple[int, str]] = set()
 
     def path(self, kind: str, key: str) -> Path:
-        """Folder of one artifact. Refuses kinds and keys that are not plain words and hex digits."""
+        """Folder of one artifact. Raises UsageError unless the kind is a plain word and the key is hex digits."""
         if not _KIND.fullmatch(kind) or not _KEY.fullmatch(key):
-            raise UsageError(f"store: {shown(kind, 40)}/{shown(key, 80)} is not the name of an artifact")
+            raise UsageError(f"store: {shown(kind, 40)}/{shown(key, 80)} is not a valid artifact name")
         if self.kinds is not None and kind not in self.kinds:
             raise UsageError(f"store: artifacts of kind {kind!r} are out of bounds here")
         return self.root / kind / key[:2] / key
 
     def _place(self, kind: str, key: str) -> Path:
-        """:meth:`path`, after checking that no symbolic link on the way leads out of the store."""
+        """:meth:`path`, after a check that no symbolic link leads out of the store."""
         folder = self.path(kind, key)
         self._inside(folder.parent)
         return folder
@@ -115,7 +115,7 @@ class Store:
         return folder
 
     def _load(self, kind: str, key: str) -> Artifact | None:
-        """The artifact, or None where there is none. Raises CorruptArtifact with the reason where it is damaged."""
+        """The artifact, or None if it does not exist. Raises CorruptArtifact with the reason if it is damaged."""
         from safetensors import SafetensorError
         from safetensors.numpy import load
 
@@ -129,7 +129,7 @@ class Store:
             body = _read(folder / "arrays.safetensors")
             sha, facts = meta["sha256"], meta["facts"]
             if hashlib.sha256(body).hexdigest() != sha or _seal(kind, key, sha, facts) != meta["seal"]:
-                raise CorruptArtifact("its bytes do not have the sha256 written beside them")
+                raise CorruptArtifact("its bytes do not match the sha256 stored with them")
             return Artifact({k: v if v.flags.writeable else v.copy() for k, v in load(body).items()}, facts, sha)
         except (ValueError, KeyError, TypeError, RecursionError, SafetensorError) as error:
             raise CorruptArtifact(one_line(error)[:120]) from error
@@ -139,20 +139,20 @@ class Store:
             raise CorruptArtifact(f"{error.strerror}: {Path(str(error.filename)).name}") from error
 
     def get(self, kind: str, key: str) -> Artifact | None:
-        """Load an artifact, or None where there is none (or where it was damaged, after saying so and dropping it)."""
+        """The artifact, or None if it does not exist. A damaged one is reported and deleted, and counts as missing."""
         try:
             return self._load(kind, key)
         except CorruptArtifact as error:
-            self.say(f"artifact {kind}/{key[:16]} is damaged ({error}); dropped, it will be made again")
+            self.say(f"artifact {kind}/{key[:16]} is damaged ({error}); deleted, will be rebuilt")
             self.drop(kind, key)
             return None
 
     def has(self, kind: str, key: str) -> bool:
-        """Whether an artifact lies there (unchecked)."""
+        """Whether the artifact exists. Its contents are not checked."""
         return (self._place(kind, key) / "meta.json").is_file()
 
     def put(self, kind: str, key: str, arrays: Mapping[str, Any], facts: dict[str, Any]) -> str:
-        """Store an artifact and return the sha256 of its arrays. Last writer wins; equal keys mean equal content."""
+        """Store an artifact and return its arrays' sha256. The last writer wins; equal keys mean equal content."""
         from safetensors.numpy import save
 
         final = self._place(kind, key)
@@ -172,7 +172,7 @@ class Store:
                     temporary.rename(final)
                     break
                 except OSError as error:
-                    # An older one is in the place, or another writer's, put there since it was dropped.
+                    # An older artifact is there, or another writer's that arrived after the old one was deleted.
                     if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR) or not tries_left:
                         raise
                     self.drop(kind, key)
@@ -182,22 +182,22 @@ class Store:
         return sha
 
     def drop(self, kind: str, key: str) -> None:
-        """Remove an artifact, whatever state it is in."""
+        """Delete an artifact, whatever state it is in."""
         folder = self._place(kind, key)
         if folder.is_symlink() or folder.is_file():
             folder.unlink(missing_ok=True)
         elif folder.exists():
-            with contextlib.suppress(FileNotFoundError):  # another process drops it too
+            with contextlib.suppress(FileNotFoundError):  # another process deletes it too
                 shutil.rmtree(folder)
 
     @contextlib.contextmanager
     def lock(self, key: str, waiting: Callable[[], None] | None = None) -> Iterator[None]:
-        """Hold a key's lock. ``waiting`` is called once if another process has it."""
+        """Hold a key's lock. ``waiting`` is called once if another process holds it."""
         if not _LOCK.fullmatch(key):
-            raise UsageError(f"store: {shown(key)} is not the name of a lock")
+            raise UsageError(f"store: {shown(key)} is not a valid lock name")
         mine = (threading.get_ident(), key)
         if mine in self._held:
-            raise UsageError(f"store: what is being computed under {key[:40]} asks for itself")
+            raise UsageError(f"store: the computation of {key[:40]} requests its own result")
         lock = FileLock(self._inside(self.root / "locks") / f"{key}.lock")
         lock.take(waiting)
         self._held.add(mine)
@@ -207,8 +207,8 @@ class Store:
             self._held.discard(mine)
             lock.release()
 
-    def _sweep(self, key: str) -> None:
-        """Remove what killed writers of a key left half-written. To be called by the holder of the key's lock."""
+    def _remove_partial(self, key: str) -> None:
+        """Remove the half-written files of a key's killed writers. Only the holder of the key's lock may call this."""
         with contextlib.suppress(FileNotFoundError), os.scandir(self.root / "tmp") as entries:
             for entry in entries:
                 if f"-{key[:32]}-" in entry.name:
@@ -221,29 +221,29 @@ class Store:
         compute: Callable[[], tuple[Mapping[str, Any], dict[str, Any]]],
         waiting: Callable[[], None] | None = None,
     ) -> tuple[Artifact, bool]:
-        """The artifact under a key, computed if it is not there.
+        """The artifact under a key, computed if it does not exist.
 
         Args:
-            kind: folder.
+            kind: kind of artifact; names the folder.
             key: hash of everything that determines the result.
-            compute: makes arrays and facts; its wall-clock is added to the facts as ``seconds`` unless it says its own.
+            compute: returns arrays and metadata. Its wall-clock time is added as ``seconds`` unless it returns one.
             waiting: called once if another process is computing the same key.
 
         Returns:
-            The artifact, the same whether it was computed or loaded; and whether it was computed now.
+            The artifact, which is the same computed or loaded, and whether this call computed it.
         """
-        # Without the lock, an artifact that is just being replaced may look damaged: only its holder judges.
+        # Without the lock, an artifact that is being replaced may look damaged; only the lock's holder may judge it.
         with contextlib.suppress(CorruptArtifact):
             found = self._load(kind, key)
             if found is not None:
-                # A holder that was killed just when it was done has left its lock file.
+                # A holder that was killed right after its write has left its lock file.
                 lock_state(self.root / "locks" / f"{kind}-{key}.lock", remove=True)
                 return found, False
         with self.lock(f"{kind}-{key}", waiting):
             found = self.get(kind, key)
             if found is not None:
                 return found, False
-            self._sweep(key)
+            self._remove_partial(key)
             began = time.perf_counter()
             given, facts = compute()
             facts.setdefault("seconds", time.perf_counter() - began)

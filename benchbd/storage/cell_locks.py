@@ -1,4 +1,4 @@
-"""One run at a time works on a cell, also where several runs share an output folder."""
+"""Locks on cells: only one run at a time works on a cell, even if several runs share an output folder."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from benchbd.core.locks import FileLock, lock_state
 
 
 class CellLocks:
-    """Locks on cells, held by the run's process and given up by the kernel when it dies, however it dies."""
+    """Locks on cells. The run's process holds them, and the kernel releases them however the process dies."""
 
     def __init__(self, output: Path) -> None:
         self._folder = output / "running"
         self._held: dict[str, FileLock] = {}
 
     def take(self, cell_id: str) -> bool:
-        """Claim a cell; False where another run has it."""
+        """Lock a cell; False if another run holds it."""
         if cell_id in self._held:
             return True
         lock = FileLock(self._folder / cell_id)
@@ -26,21 +26,21 @@ class CellLocks:
         return True
 
     def give_up(self, cell_id: str) -> None:
-        """Release a cell and remove its lock file."""
+        """Release a cell's lock and remove its lock file."""
         lock = self._held.pop(cell_id, None)
         if lock is not None:
             lock.release()
 
     def close(self) -> None:
-        """Release everything."""
+        """Release every lock."""
         for cell_id in list(self._held):
             self.give_up(cell_id)
-        with contextlib.suppress(OSError):  # another run has cells in there, or none was ever claimed
+        with contextlib.suppress(OSError):  # another run holds locks in there, or no cell was ever locked
             self._folder.rmdir()
 
 
 def running(output: Path) -> set[str]:
-    """Ids of the cells that some run works on at this moment. Left-over files of dead runs are swept away."""
+    """IDs of the cells that a run is working on now. Removes the lock files of dead runs."""
     folder = output / "running"
     if not folder.is_dir():
         return set()

@@ -1,4 +1,4 @@
-"""Checkpoints of running trainings, in the store."""
+"""Checkpoints of running trainings, kept in the store."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 
 
 class Checkpoint:
-    """Saves a running training every so often, so that a killed one goes on where it was.
+    """Saves a running training at intervals, so that a killed training resumes from its last save.
 
-    The state carries the seconds spent so far, so that the cost of a resumed training is that of all its parts.
+    The state includes the seconds spent so far. The cost of a resumed training is therefore the sum of its parts.
     """
 
     def __init__(self, store: Store | RestrictedStore, key: str, every: float) -> None:
@@ -29,7 +29,7 @@ class Checkpoint:
         return time.perf_counter() - self._last >= self._every
 
     def save(self, state: dict[str, Any]) -> None:
-        """Save tensors and plain numbers. A full disk is said and survived: the training itself may still be kept."""
+        """Save tensors and plain numbers. A full disk is only reported: the training's result may still fit later."""
         arrays = {k: v.detach().cpu().numpy() for k, v in state.items() if isinstance(v, torch.Tensor)}
         plain = {k: v for k, v in state.items() if not isinstance(v, torch.Tensor)}
         try:
@@ -37,16 +37,16 @@ class Checkpoint:
         except OSError as error:
             if not is_disk_full(error):
                 raise
-            self._store.say("the disk is full: no checkpoint was saved; the training goes on")
+            self._store.say("the disk is full: no checkpoint was saved; the training continues")
         self._last = time.perf_counter()
 
     def load(self) -> dict[str, Any] | None:
-        """What was saved last, or None."""
+        """The last saved state, or None."""
         found = self._store.get("checkpoint", self._key)
         if found is None:
             return None
         return {**{k: torch.from_numpy(v) for k, v in found.arrays.items()}, **found.meta["plain"]}
 
     def clear(self) -> None:
-        """Forget it: the training is complete."""
+        """Delete the checkpoint: the training is complete."""
         self._store.drop("checkpoint", self._key)

@@ -1,4 +1,4 @@
-"""What dead processes leave behind: lock files nobody holds, and half-written files under temporary names."""
+"""Removes stale files of dead processes: lock files that nobody holds and half-written temporary files."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from benchbd.core.locks import lock_state
 from benchbd.storage.cell_locks import running
 
 OLD = 3600.0
-"""Seconds after which nobody can still be writing a temporary file."""
+"""Age in seconds beyond which no living process still writes a temporary file."""
 
 
 class StaleFiles(NamedTuple):
-    """What a sweep found (and removed): lock files and temporary files or folders."""
+    """Numbers of stale files found (and removed): lock files, and temporary files or folders."""
 
     locks: int
     temporary: int
 
 
 def remove_stale_files(output: Path, *, older_than: float = OLD, remove: bool = True) -> StaleFiles:
-    """Remove what dead processes left in a results folder. Safe while others work in it.
+    """Remove the files that dead processes left in a results folder. Safe while other processes work in it.
 
     Args:
         output: the results folder.
-        older_than: age in seconds from which a temporary file is litter; living writers need seconds.
-        remove: False only counts.
+        older_than: age in seconds from which a temporary file is stale; living writers finish within seconds.
+        remove: whether to remove the files; False only counts them.
     """
     if remove:
         running(output)

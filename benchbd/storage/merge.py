@@ -1,4 +1,4 @@
-"""Bring the records of several results folders together: union by id, nothing lost, contradictions shown."""
+"""Merges the records of several results folders by cell ID. No result is lost and every conflict is reported."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ class Conflict(NamedTuple):
     """Two finished records of one cell with different metrics.
 
     Attributes:
-        id: the cell's id.
-        label: for people.
+        id: the cell's ID.
+        label: the cell's readable name.
         difference: the largest absolute difference of CA, ASR and RA, as a fraction.
-        kept: where the other record now lies.
+        kept: path of the second record.
     """
 
     id: str
@@ -33,13 +33,13 @@ class Conflict(NamedTuple):
 
 
 class Merged(NamedTuple):
-    """What a merge did.
+    """The result of a merge.
 
     Attributes:
-        added: cells the target did not have, or had without a result.
-        same: cells both had alike.
-        conflicts: cells both had with different metrics; both records are kept.
-        refused: one line for each record that was not taken.
+        added: number of cells that the target lacked, or had without a result.
+        same: number of cells whose metrics agree on both sides.
+        conflicts: cells whose metrics differ; both records are kept.
+        refused: one line for each rejected record.
     """
 
     added: int
@@ -49,7 +49,7 @@ class Merged(NamedTuple):
 
 
 def _texts(source: Path) -> Iterator[tuple[str, str]]:
-    """(where, text) of each record in a results folder or a ``.jsonl`` file. Raises UsageError where there is none."""
+    """(where, text) of each record in a results folder or a ``.jsonl`` file. Raises UsageError if there are none."""
     if source.is_file():
         for number, line in enumerate(source.read_text(encoding="utf-8", errors="replace").splitlines(), 1):
             if line.strip():
@@ -57,7 +57,7 @@ def _texts(source: Path) -> Iterator[tuple[str, str]]:
         return
     folder = source / "records"
     if not folder.is_dir():
-        raise UsageError(f"{source}: no records there (neither a results file nor a folder with records/ in it)")
+        raise UsageError(f"{source}: no records found (neither a results file nor a folder with records/ in it)")
     for path in sorted(folder.glob("*.json")):
         if path.name.startswith("."):
             continue
@@ -68,7 +68,7 @@ def _texts(source: Path) -> Iterator[tuple[str, str]]:
 
 
 def _difference(one: dict[str, Any], other: dict[str, Any]) -> float:
-    """Largest absolute difference of the metrics; 1 where only one of the records has a metric."""
+    """Largest absolute difference of the metrics; 1 if only one of the records has a metric."""
     found = [0.0]
     for name in METRICS:
         a, b = one.get(name), other.get(name)
@@ -82,8 +82,8 @@ def _difference(one: dict[str, Any], other: dict[str, Any]) -> float:
 def merge(sources: Sequence[Path], output: Path) -> Merged:
     """Copy the records of ``sources`` into ``output``.
 
-    A finished record is never replaced: where both sides have one with different metrics, the second goes to
-    ``conflicts/``. A finished record replaces one without a result.
+    A finished record is never replaced. If both sides have finished records with different metrics, the second is
+    written to ``conflicts/``. A finished record replaces one without a result.
 
     Raises:
         UsageError: a source holds no records, or the output cannot be written.
@@ -99,7 +99,7 @@ def merge(sources: Sequence[Path], output: Path) -> Merged:
             except UsageError as error:
                 refused.append(one_line(error))
                 continue
-            except (ValueError, ArithmeticError, RecursionError) as error:  # a number that no float holds, say
+            except (ValueError, ArithmeticError, RecursionError) as error:  # such as a number too large for a float
                 refused.append(one_line(f"{where}: {error}"))
                 continue
             if mine is None or (mine["status"] != "done" and record["status"] == "done"):

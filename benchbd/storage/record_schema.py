@@ -1,6 +1,6 @@
-"""What a record is: its fields, their types and ranges, and the ends that a cell can come to.
+"""The schema of a record: its fields, their types and ranges, and the statuses of a cell.
 
-The rules are the same for records of one's own and for somebody else's results file.
+The same rules hold for records of this installation and for results files from elsewhere.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ Record = dict[str, Any]
 Identity = Callable[[dict[str, Any]], str]
 
 STATUSES = ("done", "skipped", "failed", "diverged", "oom", "timeout", "killed", "lost", "cancelled")
-"""Every end a cell can come to, in the order that people are shown them."""
+"""Every status of a cell with a record, in display order."""
 METRICS = ("ca", "asr", "ra")
 """Clean accuracy, attack success rate and recovery accuracy: fractions in [0, 1], or null."""
 
@@ -26,7 +26,7 @@ _LARGEST = 2**63
 
 
 class _Rule(NamedTuple):
-    """What a field holds: the test of a value, and the rule in words for the message."""
+    """A rule for a field: a test of the value, and the expected value in words for the message."""
 
     holds: Callable[[Any], bool]
     what: str
@@ -38,7 +38,7 @@ def _is_integer(value: Any) -> bool:
 
 
 def _is_number(value: Any) -> bool:
-    """Whether a value is a number that a float holds; NaN and infinities are not."""
+    """Whether a value is a number that a float can represent. NaN and infinities are not."""
     return _is_integer(value) or (isinstance(value, float) and -_LARGEST <= value <= _LARGEST)
 
 
@@ -52,7 +52,7 @@ _NAME = _Rule(lambda v: isinstance(v, str) and 0 < len(v) <= 200, "a name")
 _TEXT = _Rule(lambda v: isinstance(v, str), "text")
 _TEXT_OR_NULL = _Rule(lambda v: v is None or isinstance(v, str), "text or null")
 _FRACTION = _Rule(lambda v: v is None or (_is_number(v) and 0 <= v <= 1), "a fraction in [0, 1] or null")
-_AMOUNT = _Rule(lambda v: v is None or (_is_number(v) and v >= 0), "a number from 0 on or null")
+_AMOUNT = _Rule(lambda v: v is None or (_is_number(v) and v >= 0), "a number of 0 or more, or null")
 _SECONDS = _Rule(_AMOUNT.holds, "seconds or null")
 
 _FIELDS: dict[str, _Rule] = {
@@ -70,7 +70,7 @@ _FIELDS: dict[str, _Rule] = {
     "needs": _Rule(lambda v: isinstance(v, list) and all(isinstance(word, str) for word in v), "a list of words"),
     "control": _Rule(lambda v: isinstance(v, bool), "true or false"),
 }
-"""Every record has all of these; others may be there too."""
+"""Required fields of a record; a record may have others too."""
 
 _INNER: dict[str, dict[str, _Rule]] = {
     "params": dict.fromkeys(KINDS, _OBJECT),
@@ -78,7 +78,7 @@ _INNER: dict[str, dict[str, _Rule]] = {
     "detection": dict.fromkeys(("auroc", "precision", "recall"), _FRACTION),
     "poison": dict.fromkeys(("count", "share_of_set", "share_of_target_class"), _AMOUNT),
 }
-"""Fields inside a field that is not null. One that is missing counts as null."""
+"""Fields inside a field that is not null. A missing inner field counts as null."""
 
 
 def _refuse(text: str) -> float:
@@ -89,17 +89,17 @@ _DECODER = json.JSONDecoder(parse_constant=_refuse)
 
 
 def decode(text: str) -> Any:
-    """A value from JSON text. NaN and infinities are refused: they are not JSON. Raises ValueError, RecursionError."""
+    """Parse JSON text. Raises ValueError (also for NaN and infinities, which are not JSON) and RecursionError."""
     return _DECODER.decode(text)
 
 
 def fault(record: Any, identity: Identity | None = None) -> str | None:
-    """What is wrong with a record, as the end of a sentence; None where nothing is.
+    """The first fault of a record, phrased as the end of a sentence; None for a valid record.
 
     Args:
-        record: what was read.
-        identity: spec -> id; where given, the id, the names, the parameters, the recipe and the seed of the record
-            must be those of its spec.
+        record: the decoded JSON value.
+        identity: maps a spec to a cell ID. If given, the ID, names, parameters, recipe and seed of the record must
+            match its spec.
     """
     if not isinstance(record, dict):
         return f"is not a record but {shown(record, 40)}"
@@ -119,12 +119,12 @@ def fault(record: Any, identity: Identity | None = None) -> str | None:
 
 
 def _contradiction(record: Mapping[str, Any], identity: Identity) -> str | None:
-    """Where the record is not of the cell that its spec describes; None where it is."""
+    """The first mismatch between a record and the cell that its spec describes; None if they match."""
     spec = record["spec"]
     try:
-        due = identity(spec)
-        if due != record["id"]:
-            return f"claims the id {record['id']}, but its spec has the id {due}"
+        expected = identity(spec)
+        if expected != record["id"]:
+            return f"claims the id {record['id']}, but its spec has the id {expected}"
         described = {kind: spec[kind]["name"] for kind in KINDS}
         described |= {"seed": spec["seed"], "recipe": spec["recipe"]}
         described |= {"params": {kind: spec[kind]["params"] for kind in KINDS}}

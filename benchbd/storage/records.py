@@ -1,4 +1,4 @@
-"""Records: one JSON file a cell, written atomically; the only truth about what was run."""
+"""Records: one JSON file per cell, written atomically. They are the only source of truth about past runs."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from benchbd.storage import record_schema
 
 
 def record_path(output: Path, cell_id: str) -> Path:
-    """Where a cell's record lies. Refuses ids that are not 16 hex digits."""
+    """Path of a cell's record. Raises UsageError unless the ID is 16 hex digits."""
     if not is_id(cell_id):
-        raise UsageError(f"{shown(cell_id)} is no cell id (16 hex digits)")
+        raise UsageError(f"{shown(cell_id)} is not a cell ID (16 hex digits)")
     return output / "records" / f"{cell_id}.json"
 
 
 def is_id(text: str) -> bool:
-    """Whether a text has the form of a cell's id."""
+    """Whether a text has the form of a cell ID."""
     return len(text) == 16 and all(c in "0123456789abcdef" for c in text)
 
 
 def blank(cell: Cell, status: str, error: str | None = None) -> dict[str, Any]:
-    """A record with every field, for a cell that gave no numbers."""
-    made = cell.components()
+    """A record with every field, for a cell without results."""
+    defense = cell.components().defense
     return {
         "id": cell.id,
         "label": cell.label,
@@ -54,17 +54,17 @@ def blank(cell: Cell, status: str, error: str | None = None) -> dict[str, Any]:
         "env": {},
         "artifacts": {},
         "notes": {},
-        "needs": list(made.defense.needs),
-        "control": made.defense.control,
+        "needs": list(defense.needs),
+        "control": defense.control,
         "spec": cell.spec(),
         "sources": {},
     }
 
 
 def _plain(value: Any) -> Any:
-    """What JSON can hold: NaN and infinity become null, arrays lists, anything strange its text.
+    """Convert a value to JSON types: NaN and infinity become null, arrays become lists, unknown objects their text.
 
-    No odd note of a plugin may cost the cell it was made in.
+    An unusual note from a plugin must not fail its cell.
     """
     if value is None or isinstance(value, (str, bool, int)):
         return value
@@ -86,10 +86,10 @@ def write_record(output: Path, record: dict[str, Any]) -> None:
 
 
 def read_record(output: Path, cell_id: str) -> dict[str, Any] | None:
-    """A cell's record, or None where there is none.
+    """A cell's record, or None if it has no valid one.
 
-    One that can't be read, is a link, or is not what :mod:`benchbd.storage.record_schema` calls a record of this cell,
-    counts as none.
+    A record is invalid if it cannot be read, is a symbolic link, belongs to another cell, or violates
+    :mod:`benchbd.storage.record_schema`.
     """
     path = record_path(output, cell_id)
     try:

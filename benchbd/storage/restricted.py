@@ -1,7 +1,7 @@
-"""What a lab holds in place of things that know too much: what listens to a cell, and the store's folder.
+"""Proxies that a lab holds in place of the event listener and the store, which would reveal the attack.
 
-The things themselves are kept here, in the module, and found by a number. So nothing that can be reached from a lab by
-attributes, slots, closures or containers names the attack or leads to the folder where the poison lies.
+This module keeps the listeners and stores in tables and looks them up by number. Nothing that is reachable from a lab
+through attributes, slots, closures or containers therefore names the attack or leads to the folder with the poison.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _numbers = itertools.count()
 
 
 class EventProxy:
-    """Passes events on to a listener: what listens knows the attack, its bearer must not."""
+    """Forwards events to a listener. The listener knows the attack; the holder of the proxy must not."""
 
     __slots__ = ("_number",)
 
@@ -33,12 +33,12 @@ class EventProxy:
         _listeners[self._number](event)
 
     def line(self, text: str) -> None:
-        """Pass a line for the log on."""
+        """Send a line to the log."""
         self({"event": "log", "line": text})
 
 
 class RestrictedStore:
-    """What stages need of a store, without its folder, in which poison and triggers lie beside the stages."""
+    """The store methods that stages need, without the folder, which also holds poison and triggers."""
 
     __slots__ = ("_number",)
 
@@ -68,13 +68,13 @@ class RestrictedStore:
         return _stores[self._number].memo(kind, key, compute, waiting)
 
     def say(self, line: str) -> None:
-        """Tell whoever watches the store."""
+        """Report a line through the store's ``say``."""
         _stores[self._number].say(line)
 
 
 @contextlib.contextmanager
 def event_proxy(on_event: Listener | None) -> Iterator[EventProxy]:
-    """A messenger to a listener, for as long as the context lasts."""
+    """A proxy for a listener; it works only inside the context."""
     number = next(_numbers)
     _listeners[number] = on_event or (lambda event: None)
     try:
@@ -85,7 +85,7 @@ def event_proxy(on_event: Listener | None) -> Iterator[EventProxy]:
 
 @contextlib.contextmanager
 def restricted_store(store: Store) -> Iterator[RestrictedStore]:
-    """A shelf of a store (a view that gives only the kinds to be had there), for as long as the context lasts."""
+    """A proxy for a store, with the same kinds of artifacts; it works only inside the context."""
     number = next(_numbers)
     _stores[number] = store
     try:

@@ -1,7 +1,7 @@
-"""Read, check and write records: plain dicts, one a cell.
+"""Read, check and write records: plain dicts, one per cell.
 
-A results folder holds ``records/*.json`` (what runs write); a ``results.jsonl`` holds one record a line (what is
-committed). Whatever is wrong with either is refused with one line that names the file and the fault.
+Runs write ``records/*.json`` in a results folder. A committed ``results.jsonl`` holds one record per line. For an
+invalid file of either form, the error names the file and the fault in one line.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from benchbd.errors import UsageError
 from benchbd.storage.record_schema import Identity, Record, decode, fault
 
 LONGEST_NOTE = 6_000
-"""Characters of JSON beyond which a note (t-SNE points, say) stays out of a committed results file."""
+"""Characters of JSON beyond which a note, such as t-SNE points, is left out of a committed results file."""
 
 
 def parse(text: str, where: str, identity: Identity | None = None) -> Record:
-    """Make a checked record out of JSON text.
+    """Parse and check a record.
 
     Args:
-        text: one JSON object. NaN and infinities are refused: they are not JSON.
-        where: the file, and line where there are several, for the message.
-        identity: spec -> id; where given, a record must be of the cell that its spec describes.
+        text: one JSON object. NaN and infinities are rejected: they are not JSON.
+        where: the file, and the line in a file of several records, for the message.
+        identity: maps a spec to a cell ID. If given, the record must belong to the cell that its spec describes.
 
     Raises:
         UsageError: one line that names ``where`` and the fault.
@@ -54,7 +54,7 @@ def _read(path: str | os.PathLike[str]) -> str:
 
 @contextmanager
 def _uncollected() -> Iterator[None]:
-    """Pause the cyclic garbage collector: records are a million containers and none is garbage; it halves the time."""
+    """Pause the cyclic garbage collector. Records are a million live containers; the pause halves the load time."""
     was = gc.isenabled()
     gc.disable()
     try:
@@ -68,8 +68,8 @@ def load(path: str | os.PathLike[str], identity: Identity | None = None) -> list
     """Load every record of a results folder (``<folder>/records/*.json``, by file name) or of a ``.jsonl`` file.
 
     Raises:
-        UsageError: nothing there, an unreadable file, not JSON, a missing or wrong field, an id that is not the
-            spec's, or a link in the folder (records are files; a link may lead anywhere).
+        UsageError: the path does not exist, a file cannot be read or is not JSON, a field is missing or wrong, an ID
+            does not match its spec, or the folder contains a link (records are files; a link may lead anywhere).
     """
     place = Path(path)
     if place.is_file():
@@ -78,7 +78,7 @@ def load(path: str | os.PathLike[str], identity: Identity | None = None) -> list
             return [parse(s, f"{place}, line {i}", identity) for i, s in enumerate(lines, 1) if s.strip()]
     folder = place / "records"
     if not folder.is_dir():
-        raise UsageError(f"{place}: no records there (neither a results file nor a folder with records/ in it)")
+        raise UsageError(f"{place}: no records found (neither a results file nor a folder with records/ in it)")
     found = []
     with os.scandir(folder) as entries, _uncollected():
         files = sorted(
@@ -92,7 +92,7 @@ def load(path: str | os.PathLike[str], identity: Identity | None = None) -> list
 
 
 def ordered(records: Iterable[Record]) -> list[Record]:
-    """Sort so that neighbours in a file are neighbours in the table; the id settles what is left."""
+    """Sort records so that neighbours in a table are neighbours in the file; the ID breaks ties."""
 
     def place(record: Record) -> tuple[Any, ...]:
         params = json.dumps([record.get("params"), record.get("recipe")], sort_keys=True)
@@ -110,7 +110,7 @@ def ordered(records: Iterable[Record]) -> list[Record]:
 
 
 def slim(record: Mapping[str, Any]) -> Record:
-    """The record as it is committed: notes longer than LONGEST_NOTE left out, their names kept."""
+    """The record in its committed form: without notes longer than LONGEST_NOTE, but with their names."""
     notes = record.get("notes") or {}
     long = [name for name, note in notes.items() if len(json.dumps(note)) > LONGEST_NOTE]
     if not long:
@@ -120,11 +120,11 @@ def slim(record: Mapping[str, Any]) -> Record:
 
 
 def lines(records: Iterable[Record]) -> str:
-    """The text of a results file: sorted, one record a line with sorted keys, the same for the same records."""
+    """The text of a results file: one record per line, records and keys sorted, so equal records give equal text."""
     rows = (json.dumps(slim(r), sort_keys=True, allow_nan=False, ensure_ascii=False) for r in ordered(records))
     return "".join(row + "\n" for row in rows)
 
 
 def write(records: Iterable[Record], path: str | os.PathLike[str]) -> None:
-    """Write a results file: sorted, one row a cell, diff-able."""
+    """Write a results file: sorted, one line per cell, so that diffs are readable."""
     write_text(path, lines(records))

@@ -1,4 +1,4 @@
-"""Records whose plugin's code has changed since: shown, never silently reused or made again."""
+"""Stale records: the code of a plugin has changed since. They are reported and never recomputed without a request."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def changed_sources(cell: Cell, record: Mapping[str, Any]) -> list[str]:
-    """The components of a cell whose code is not the one that its record was made with, such as ``defense lfd``."""
+    """The components of a cell, such as ``defense lfd``, whose code has changed since its record was written."""
     sources = record.get("sources")
     if not isinstance(sources, Mapping):
         return []

@@ -112,7 +112,7 @@ TEXTS = {
     "an exclude without reason": (block(exclude=[{"attack": "none"}]), "needs a reason"),
     "an exclude with a typo": (block(exclude=[{"attack": "nnone", "reason": "x"}]), "matches no cell"),
     "a plugin that is not there": (block(plugins=["../../nowhere.py"]), "no such file"),
-    "a plugin with a NUL": ('{plugins: "a\\0b"}', "that is no path"),
+    "a plugin with a NUL": ('{plugins: "a\\0b"}', "not a valid path"),
     "a plugin is a number": (block(plugins=3), "plugins must be file paths, not 3"),
     "a million cells by seeds": (
         block(seeds="0-9999", model=[{"resnet18": {"width": HUNDRED[1:20]}}]),

@@ -95,7 +95,7 @@ def test_merge_refuses_what_is_no_record(fakes: ModuleType, tmp_path: Path, capf
 def test_merge_reads_result_files_and_says_where_nothing_is(fakes: ModuleType, tmp_path: Path) -> None:
     checked.write([made(fakes, 1), made(fakes, 2)], tmp_path / "r.jsonl")
     assert merge([tmp_path / "r.jsonl"], tmp_path / "all").added == 2
-    with pytest.raises(UsageError, match="no records there"):
+    with pytest.raises(UsageError, match="no records found"):
         merge([tmp_path / "nowhere"], tmp_path / "all")
 
 

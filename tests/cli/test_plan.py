@@ -30,7 +30,7 @@ def test_plan(toy_matrix: Path, told: Callable[..., str]) -> None:
         "toys: 4 cells (4 missing)",
         *(f"  {c.id}  missing  {c.label}" for c in found.cells),
         *(f"  skipped {s.cell.label}: {s.reason}" for s in found.skipped),
-        "trainings still to do, at most: 4 full, 2 teacher (cell by cell it would be 6 instead of 6)",
+        "trainings still to do, at most: 4 full, 2 teacher (6 in total; 6 without sharing)",
         "data: put the toys into --data DIR",
     ]
     assert len(found.skipped) == 2

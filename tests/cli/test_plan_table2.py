@@ -58,7 +58,7 @@ def test_cells_and_trainings_are_counted(told: Callable[..., str]) -> None:
 
 
 def test_retries_are_told_where_there_may_be_any(told: Callable[..., str]) -> None:
-    assert f"plus up to {2 * ROWS} teacher retries, where a training goes nowhere\n" in told()
+    assert f"plus up to {2 * ROWS} teacher retries if trainings fail to learn\n" in told()
     assert "plus up to 66 teacher retries" in told("--set", "lfd.teacher_tries=2")
     assert "retries" not in told("--set", "lfd.teacher_tries=1")
     assert "retries" not in told("--exclude", "defense=lfd*")

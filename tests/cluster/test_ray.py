@@ -85,7 +85,7 @@ def _alive(pid: int) -> bool:
 
 def test_rooms_are_counted(fakes: ModuleType, go: Go, tmp_path: Path) -> None:
     assert go([fakes.cell("meet-2", n) for n in range(2)]).counts == {"done": 2}
-    with pytest.raises(UsageError, match="a cell wants 64 and 1 of 2 CPUs and 2 GPUs"):
+    with pytest.raises(UsageError, match="a cell needs 64 CPUs and 1 GPUs; the cluster has 2 CPUs and 2 GPUs"):
         go([fakes.cell(n=5)], executor_config={"num_cpus": 64})
     with pytest.raises(UsageError, match="unknown key 'num_gpu'; did you mean 'num_gpus'"):
         go([fakes.cell(n=5)], executor_config={"num_gpu": 1})

@@ -127,7 +127,7 @@ def test_slurm_with_a_task_killed_and_another_cancelled(inline: dict[str, dict[s
         i: "killed" if i == killed else "cancelled" if i == cancelled else "done" for i in inline
     }
     assert "signal 9" in first[killed]["error"]
-    assert "go on: benchbd run" in said
+    assert "continue: benchbd run" in said
     assert run(tmp_path, "slurm", *config) == inline
     again = records(tmp_path, "slurm")
     assert all(again[i] == first[i] for i in inline if first[i]["status"] == "done"), "what was done stayed as it was"

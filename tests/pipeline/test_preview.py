@@ -170,9 +170,9 @@ def test_an_impossible_attack_costs_itself_alone_on_a_sheet_of_all(tmp_path, mon
     assert main(args) == 0
     lines = capsys.readouterr().err.splitlines()
     assert lines == [
-        "bn-g(cell=20) left out: a grid of 3x3 cells of 20 pixels does not fit into 32x32 images",
-        "dynamic left out: mask network: loss is not finite in epoch 1 of 2",
-        "sig left out: the budget cannot be worked out from the data found",
+        "bn-g(cell=20) skipped: a grid of 3x3 cells of 20 pixels does not fit into 32x32 images",
+        "dynamic skipped: mask network: loss is not finite in epoch 1 of 2",
+        "sig skipped: the budget cannot be worked out from the data found",
     ]
     assert "bn-g" not in [text.partition("(")[0] for text in asked]
     assert {"bn-w", "blend", "cl", "l2", "tj-sq", "tj-wm"} <= set(drawn)
@@ -187,7 +187,7 @@ def test_a_sheet_without_any_attack_is_an_error_that_says_why(tmp_path, monkeypa
     args = ["preview", "--all", "-o", str(tmp_path / "all.png"), "--output", str(tmp_path / "out")]
     assert main(args) == 1
     assert capsys.readouterr().err.splitlines()[-1] == (
-        "benchbd: preview: no attack can be drawn on digits; the last: not on these"
+        "benchbd: preview: no attack can be drawn on digits; last reason: not on these"
     )
     assert not (tmp_path / "all.png").exists()
 

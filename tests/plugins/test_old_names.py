@@ -227,7 +227,7 @@ def test_an_attack_of_old_runs(tmp_path):
         "benchbd.components.Stamp is now benchbd.StampContext",
         "benchbd.seeding is now benchbd.core.seeding",
         "Striped.trains is now Attack.trainings, which returns Training objects",
-        "Handed.clean_frac is now a parameter like any other: return it from clean_fraction()",
+        "Handed.clean_frac is now an ordinary parameter: return it from clean_fraction()",
     ]
     record, said = run(tmp_path, attack="striped", defense="handed")
     assert said == []

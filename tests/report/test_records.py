@@ -133,9 +133,9 @@ def test_line_number_of_the_broken_line(tmp_path, make_record):
 
 
 def test_places_without_records(tmp_path):
-    with pytest.raises(UsageError, match="no records there"):
+    with pytest.raises(UsageError, match="no records found"):
         results_file.load(tmp_path)
-    with pytest.raises(UsageError, match="no records there"):
+    with pytest.raises(UsageError, match="no records found"):
         results_file.load(tmp_path / "absent.jsonl")
     (tmp_path / "latin.jsonl").write_bytes(b"\xff\xfe")
     with pytest.raises(UsageError, match="not UTF-8"):

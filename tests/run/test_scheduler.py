@@ -80,7 +80,7 @@ def test_retries(fakes: ModuleType, go: Go, told: Told, tmp_path: Path) -> None:
     tries = started(fakes, tmp_path)
     assert [tries.count(c.id) for c in (flaky, hopeless, diverged)] == [3, 3, 1]
     assert records.read_record(tmp_path, hopeless.id)["attempts"] == 3
-    assert any("try 3 of 3" in note for note in told.notes)
+    assert any("attempt 3 of 3" in note for note in told.notes)
 
 
 def test_retries_go_on_counting_in_the_next_run(fakes: ModuleType, go: Go, tmp_path: Path) -> None:
@@ -148,7 +148,7 @@ def test_out_of_memory_on_a_shared_gpu_is_tried_once_more_alone(
     assert outcome.statuses == {tight.id: "done", hopeless.id: "oom", fine.id: "done"}
     tries = started(fakes, tmp_path)
     assert [tries.count(c.id) for c in (tight, hopeless, fine)] == [2, 2, 1]
-    assert sum("once more, alone" in note for note in told.notes) == 2
+    assert sum("trying once more, alone" in note for note in told.notes) == 2
 
 
 def test_budget_stops_cleanly_and_the_next_run_goes_on(

@@ -64,16 +64,16 @@ def test_more_slots_than_a_machine_has_a_use_for(gpus: Any) -> None:
     gpus(cores=2)
     assert len(made(jobs=256)) == 256
     for given, told in (
-        ({"jobs": 257}, "--jobs 257: at most 256 make sense on a machine of 2 cores; give fewer"),
+        ({"jobs": 257}, "--jobs 257: at most 256 are allowed on a machine of 2 cores"),
         ({"jobs": 10**9}, "--jobs 1000000000: at most 256 "),
         ({"jobs_per_gpu": 10**9}, "--jobs-per-gpu 1000000000: at most 256 "),
-        ({"threads": 10**9}, "--threads 1000000000: at most 1,024 make sense; give fewer"),
+        ({"threads": 10**9}, "--threads 1000000000: at most 1,024 are allowed"),
     ):
         with pytest.raises(UsageError, match=f"^{told}"):
             made(**given)
     gpus("0", "1", cores=128)
     assert len(made(jobs=2048)) == 2048
-    with pytest.raises(UsageError, match="--jobs 2049: at most 2,048 make sense on a machine of 128 cores"):
+    with pytest.raises(UsageError, match="--jobs 2049: at most 2,048 are allowed on a machine of 128 cores"):
         made(jobs=2049)
 
 

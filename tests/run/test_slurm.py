@@ -24,7 +24,7 @@ from benchbd.storage import records
 @pytest.mark.parametrize(
     ("facts", "status", "word"),
     [
-        ({}, "lost", "not in the queue any more and left no record"),
+        ({}, "lost", "no longer in the queue and left no record"),
         ({"JobState": "COMPLETED", "ExitCode": "0:0"}, "lost", "left no record"),
         ({"JobState": "FAILED", "ExitCode": "0:9"}, "killed", "signal 9"),
         ({"JobState": "FAILED", "ExitCode": "137:0"}, "killed", "signal 9"),
@@ -94,7 +94,7 @@ def queue(monkeypatch: pytest.MonkeyPatch) -> Queue:
     module = ModuleType("submitit")
     module.SlurmExecutor = Fake  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "submitit", module)
-    monkeypatch.setattr(slurm, "_say", made.say)
+    monkeypatch.setattr(slurm, "_output_of", made.say)
     return made
 
 
@@ -207,7 +207,7 @@ def test_a_cancelled_task_leaves_the_queue(fakes: ModuleType, make: Make, queue:
 
 
 def test_no_slurm_on_this_machine(fakes: ModuleType, make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(slurm, "_say", lambda *words: None)
+    monkeypatch.setattr(slurm, "_output_of", lambda *words: None)
     with pytest.raises(UsageError, match=r"no Slurm on this machine .*; run it on a login node"):
         make()
 

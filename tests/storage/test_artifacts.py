@@ -152,7 +152,7 @@ def test_an_unreadable_moment_is_no_damage(store, said, monkeypatch):
 
 @pytest.mark.parametrize("kind", ["", "..", "Model", "a/b", "m\0", "/etc", "a" * 40, "model\n"])
 def test_kinds_that_are_no_plain_words_are_refused(store, kind):
-    with pytest.raises(UsageError, match="is not the name of an artifact"):
+    with pytest.raises(UsageError, match="is not a valid artifact name"):
         store.get(kind, KEY)
 
 

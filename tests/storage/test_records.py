@@ -104,10 +104,10 @@ def test_no_odd_note_costs_the_cell_it_was_made_in(cell: Cell, tmp_path: Path) -
 )
 def test_ids_that_are_none_name_no_file(tmp_path: Path, name: str) -> None:
     for use in (lambda: records.record_path(tmp_path, name), lambda: records.read_record(tmp_path, name)):
-        with pytest.raises(UsageError, match="is no cell id") as caught:
+        with pytest.raises(UsageError, match="is not a cell ID") as caught:
             use()
         assert len(str(caught.value)) < 120
-    with pytest.raises(UsageError, match="is no cell id"):
+    with pytest.raises(UsageError, match="is not a cell ID"):
         records.write_record(tmp_path, {"id": name})
     assert list(tmp_path.iterdir()) == []
 
@@ -220,7 +220,7 @@ def test_a_name_that_fits_several_records_is_refused(toys: Path, tmp_path: Path)
     with pytest.raises(UsageError, match=r"matches 40 cells \(.*, \.\.\.\); give more of the ID"):
         find_record(tmp_path, cells[0].label)
     digit = max("0123456789abcdef", key=lambda d: sum(c.id.startswith(d) for c in cells))
-    with pytest.raises(UsageError, match=f"'{digit}' fits"):
+    with pytest.raises(UsageError, match=f"'{digit}' matches"):
         find_record(tmp_path, digit)
 
 

@@ -1,8 +1,8 @@
-"""Runs cells as Ray tasks: several machines without a queue between them, no shared file system needed.
+"""Runs cells as Ray tasks, on several machines without a batch queue or a shared file system.
 
 ``ray start --head`` on one machine, ``ray start --address ...`` on the others, then ``--executor ray --executor-config
-'{address: auto}'``. Records and logs come back as return values; stored stages stay on the machine that made them,
-under the same path as here unless ``output`` says otherwise.
+'{address: auto}'``. Records and logs come back as return values; stored stages stay on the machine that computed
+them, under the same path as here unless ``output`` sets another.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from benchbd.run.executor import Job, JobResult, Notify
 from benchbd.run.settings import RunSettings
 
 KEYS = ("address", "num_cpus", "num_gpus", "resources", "output", "data", "runtime_env", "cluster")
-"""``cluster`` holds arguments of ``ray.init`` (declared resources of a local Ray, for instance)."""
+"""``cluster`` holds arguments of ``ray.init`` (for example, the declared resources of a local Ray)."""
 
 
 class RayExecutor:
-    """As many cells at once as the cluster has room for."""
+    """Runs as many cells at once as the cluster has resources for."""
 
     name = "ray"
     remote = True
@@ -53,12 +53,13 @@ class RayExecutor:
         gpus = 0.0 if settings.device == "cpu" or not total.get("GPU") else 1.0 / settings.jobs_per_gpu
         self._cpus, self._gpus = float(config.get("num_cpus", 1)), float(config.get("num_gpus", gpus))
         self._resources = config.get("resources")
-        rooms = [total.get("CPU", 0.0) / self._cpus] if self._cpus else []
-        rooms += [total.get("GPU", 0.0) / self._gpus] if self._gpus else []
-        self.places = int(min(rooms, default=1.0) + 1e-9)
+        capacities = [total.get("CPU", 0.0) / self._cpus] if self._cpus else []
+        capacities += [total.get("GPU", 0.0) / self._gpus] if self._gpus else []
+        self.places = int(min(capacities, default=1.0) + 1e-9)
         if self.places < 1:
-            there = f"{total.get('CPU', 0):g} CPUs and {total.get('GPU', 0):g} GPUs"
-            raise UsageError(f"--executor ray: a cell wants {self._cpus:g} and {self._gpus:g} of {there}")
+            available = f"{total.get('CPU', 0):g} CPUs and {total.get('GPU', 0):g} GPUs"
+            needed = f"{self._cpus:g} CPUs and {self._gpus:g} GPUs"
+            raise UsageError(f"--executor ray: a cell needs {needed}; the cluster has {available}")
         if settings.jobs:
             self.places = min(self.places, settings.jobs)
         self._running: dict[Any, tuple[Job, float]] = {}
@@ -74,29 +75,29 @@ class RayExecutor:
             given["runtime_env"] = config["runtime_env"]
         try:
             self._ray.init(log_to_driver=False, logging_level=logging.ERROR, **given)
-        except Exception as error:  # Ray raises plain ones where a node does not start in time
+        except Exception as error:  # Ray raises plain exceptions if a node does not start in time
             hint = "start one with ray start --head, or name it: {address: ...}"
-            if config.get("address"):  # Ray asks for a token by itself only where it looks for the cluster itself
-                hint = "is it up? one that was started with a token wants RAY_AUTH_MODE=token in the environment"
+            if config.get("address"):  # Ray requests a token on its own only if it finds the cluster on its own
+                hint = "is it running? a cluster started with a token needs RAY_AUTH_MODE=token in the environment"
             raise UsageError(f"--executor ray: no Ray cluster: {one_line(error)} ({hint})") from error
 
     def free(self) -> int:
-        """Room left in the cluster."""
+        """Number of cells that the cluster has resources for now."""
         return self.places - len(self._running)
 
     def start(self, job: Job) -> None:
-        """Send a job off. Ray itself never tries again: a crash belongs to one cell."""
+        """Submit a job. Ray itself does not retry, so that a crash counts for its cell alone."""
         share = max(1, round(1 / self._gpus)) if 0 < self._gpus < 1 else 1
         gpus = 1.0 if job.alone and self._gpus else self._gpus
-        room = {"num_cpus": self._cpus, "num_gpus": gpus, "resources": self._resources}
+        demands = {"num_cpus": self._cpus, "num_gpus": gpus, "resources": self._resources}
         order = order_of(job, self._settings, share=share, ship_plugins=True)
-        # One call a process: what a task has registered and imported must not meet the next one.
-        task = self._ray.remote(max_calls=1, max_retries=0)(run_order).options(**room, name=f"benchbd {job.label}")
+        # One call per process: the plugins and modules that a task loads must not affect the next task.
+        task = self._ray.remote(max_calls=1, max_retries=0)(run_order).options(**demands, name=f"benchbd {job.label}")
         self._running[task.remote(order)] = (job, time.monotonic())
         self._notify(job.id, {"event": "started", "where": "ray"})
 
     def poll(self, seconds: float) -> list[JobResult]:
-        """Collect what came back."""
+        """Collect the results of finished tasks."""
         if not self._running:
             time.sleep(seconds)
             return []
@@ -116,23 +117,23 @@ class RayExecutor:
         return JobResult(job.id, result["status"], result["reason"], False, shared, wall, result["record"])
 
     def _cause(self, job: Job, error: Exception) -> tuple[str, str]:
-        """Status and reason of a task that brought nothing back."""
+        """Status and reason of a task without a result."""
         kinds = self._ray.exceptions
         if job.id in self._cancelled:
-            return "cancelled", "stopped while it ran"
+            return "cancelled", "stopped while running"
         if isinstance(error, kinds.OutOfMemoryError):
             return "oom", "Ray killed the task: its machine ran out of memory"
         if isinstance(error, (kinds.NodeDiedError, kinds.ObjectLostError, kinds.OwnerDiedError)):
             return "lost", f"the machine it ran on is gone ({type(error).__name__})"
         if isinstance(error, kinds.WorkerCrashedError):
-            return "killed", "the Ray worker died, killed perhaps"
+            return "killed", "the Ray worker died; it may have been killed"
         if isinstance(error, kinds.TaskCancelledError):
             return "cancelled", "the Ray task was cancelled"
         text = one_line(error).rpartition("Error: ")[2] if isinstance(error, kinds.RayTaskError) else one_line(error)
-        return "failed", f"the Ray task broke: {text[-300:]}"
+        return "failed", f"the Ray task failed: {text[-300:]}"
 
     def _keep_log(self, job: Job, text: str) -> None:
-        """Put the log beside the others, unless it is there already because the file system is shared."""
+        """Write the log to the output folder, unless a shared file system already has it there."""
         path = self._output / "logs" / f"{job.id}.log"
         if path.is_file() and not path.is_symlink() and path.stat().st_size >= len(text.encode()):
             return
@@ -141,7 +142,7 @@ class RayExecutor:
             log.write(text)
 
     def drain(self) -> None:
-        """Nothing waits here: no more is sent than there is room for."""
+        """Do nothing: no job waits, as only as many are submitted as there are resources for."""
 
     def cancel(self, job_id: str) -> None:
         """Kill a task."""
@@ -151,7 +152,7 @@ class RayExecutor:
                 self._ray.cancel(reference, force=True)
 
     def close(self) -> None:
-        """Kill what runs; leave a cluster that we did not start as it was."""
+        """Kill the running tasks. Shut Ray down only if this run started it."""
         for reference in self._running:
             self._ray.cancel(reference, force=True)
         self._running = {}

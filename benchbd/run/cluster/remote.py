@@ -1,7 +1,7 @@
-"""One cell on another machine: what a Slurm task and a Ray task do.
+"""Runs one cell on another machine, in a Slurm or Ray task.
 
-The cell arrives as data and runs in a worker process of its own under a small local run, so that crashes, time limits
-and logs are treated exactly as at home.
+The cell arrives as data and runs in its own worker process under a small local run, so that crashes, time limits and
+logs are handled exactly as in a local run.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ from benchbd.run.executor import Job
 from benchbd.run.settings import RunSettings
 
 LOG_TAIL = 1_000_000
-"""Characters of a log that travel back at most."""
+"""Maximum number of characters of a log that are sent back."""
 
 Order = dict[str, Any]
 
 
 def order_of(job: Job, settings: RunSettings, *, share: int = 1, ship_plugins: bool = False) -> Order:
-    """Everything another machine must know to run a job, as plain data.
+    """Everything that another machine needs to run a job, as plain data.
 
     Args:
         job: the job.
-        settings: of the run that sends it.
-        share: jobs on one GPU.
-        ship_plugins: send the text of plugin files instead of their paths.
+        settings: settings of the run that submits it.
+        share: number of jobs on one GPU.
+        ship_plugins: whether to send the text of plugin files instead of their paths.
     """
     plugins: Sequence[Any] = settings.plugins
     if ship_plugins:
@@ -48,10 +48,10 @@ def order_of(job: Job, settings: RunSettings, *, share: int = 1, ship_plugins: b
 
 
 def run_order(order: Order) -> dict[str, Any]:
-    """Run the cell of an order here.
+    """Run the cell of an order on this machine.
 
     Returns:
-        ``status``, ``reason``, ``record`` (None where there is none) and ``log``.
+        A dict of ``status``, ``reason``, ``record`` (or None) and ``log``.
     """
     with tempfile.TemporaryDirectory(prefix="benchbd-plugins-") as folder:
         return _run(order, [_plugin(given, Path(folder)) for given in order["plugins"]])
@@ -87,7 +87,7 @@ def _run(order: Order, plugins: list[str]) -> dict[str, Any]:
         timeout=order["timeout"],
         execute=order["execute"],
         gpu_share=order["share"],
-        # That the cell has to run was decided where the order came from.
+        # The submitting run has already decided that the cell has to run.
         rerun="all",
     )
     scheduler = Scheduler([cell], settings, PlainDisplay())
@@ -97,12 +97,12 @@ def _run(order: Order, plugins: list[str]) -> dict[str, Any]:
     record = records.read_record(settings.output, cell.id)
     status = outcome.statuses[cell.id]
     if record is not None and record["status"] != status:
-        record = None  # an earlier one, which a lesser end never replaces
+        record = None  # an earlier record, which a run without a result does not replace
     return {"status": status, "reason": outcome.reasons.get(cell.id, ""), "record": record, "log": text}
 
 
 def run_file(path: str) -> int:
-    """Run the order in a JSON file; for queues that start commands. The record in the output folder is the result."""
+    """Run the order in a JSON file, for queues that start commands. The result is the record in the output folder."""
     import json
 
     result = run_order(json.loads(Path(path).read_text(encoding="utf-8")))

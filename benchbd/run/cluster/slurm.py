@@ -1,8 +1,8 @@
 """Runs cells as Slurm job arrays, through submitit.
 
-What is true is read from records and from the queue, never from futures: without accounting, submitit does not notice a
-task that was killed. Jobs outlive the run that submitted them; the same command given again finds them by the file
-``<output>/slurm/jobs.json`` and goes on watching.
+The state of a job comes from records and from the queue, never from futures: without accounting, submitit does not
+notice a killed task. Jobs outlive the run that submitted them. The same command, given again, finds them through the
+file ``<output>/slurm/jobs.json`` and continues to watch them.
 """
 
 from __future__ import annotations
@@ -24,43 +24,43 @@ from benchbd.run.settings import RunSettings
 from benchbd.storage import records
 
 CHUNK = 500
-"""Tasks of one array at most; Slurm's usual MaxArraySize is 1001."""
+"""Maximum number of tasks in an array; Slurm's usual MaxArraySize is 1001."""
 DEFAULT_MINUTES = 24 * 60
 GRACE_MINUTES = 3
-"""Added to --timeout for Slurm's own limit: the task itself ends the cell in time and records it."""
+"""Added to --timeout for Slurm's own limit, so that the task itself ends the cell in time and records it."""
 GONE = 2
-"""Looks at the queue in a row that must miss a task until it is given up."""
+"""Number of consecutive queue checks without a task after which it counts as gone."""
 OWN = ("poll", "max_jobs")
-"""Settings of ours among those of submitit."""
+"""Settings of benchbd itself; all others belong to submitit."""
 WAITING = {"PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_HOLD", "SUSPENDED", "RESIZING"}
 ALIVE = {*WAITING, "RUNNING", "COMPLETING", "SIGNALING", "STAGE_OUT"}
-"""States of a task that is not over yet, or begins again."""
+"""States of a task that has not ended, or will start again."""
 
 
 class _Task:
-    """A cell's place in the queue."""
+    """A cell in the queue."""
 
     def __init__(self, job: Job, task_id: str, before: int) -> None:
         self.job, self.task_id, self.before = job, task_id, before
         self.began = time.monotonic()
         self.missed = 0
-        self.running = self.taken_back = False
-        self.said = ""
+        self.running = self.withdrawn = False
+        self.shown = ""
 
 
 class _End(NamedTuple):
-    """What Slurm says of a task that is no longer in its queue."""
+    """The end of a task that is no longer in the queue, according to Slurm."""
 
     status: str
     reason: str
 
 
 def how_it_ended(facts: dict[str, str], task_id: str) -> _End:
-    """Status and reason from what ``scontrol show job`` knows; it forgets after some minutes.
+    """Status and reason from the output of ``scontrol show job``, which Slurm deletes after some minutes.
 
     Args:
-        facts: ``JobState``, ``ExitCode`` and so on; empty where Slurm knows nothing any more.
-        task_id: for the message.
+        facts: ``JobState``, ``ExitCode`` and so on; empty if Slurm no longer knows the task.
+        task_id: ID of the task, for the message.
     """
     state = facts.get("JobState", "").split("+")[0]
     code, _, number = facts.get("ExitCode", "0:0").partition(":")
@@ -70,7 +70,7 @@ def how_it_ended(facts: dict[str, str], task_id: str) -> _End:
     if state in ("TIMEOUT", "DEADLINE"):
         return _End("timeout", f"Slurm task {task_id} ran into the queue's time limit ({facts.get('TimeLimit', '?')})")
     if state == "OUT_OF_MEMORY":
-        return _End("oom", f"Slurm task {task_id} used more memory than it had asked for (mem_gb)")
+        return _End("oom", f"Slurm task {task_id} used more memory than requested (mem_gb)")
     if state in ("NODE_FAIL", "BOOT_FAIL"):
         return _End("lost", f"Slurm task {task_id}: {state} on {facts.get('NodeList', '?')}")
     if killed:
@@ -79,11 +79,11 @@ def how_it_ended(facts: dict[str, str], task_id: str) -> _End:
         return _End("killed", f"Slurm task {task_id} was preempted and not requeued")
     if state == "FAILED":
         return _End("failed", f"Slurm task {task_id} ended with exit code {code} and left no record")
-    return _End("lost", f"Slurm task {task_id} is not in the queue any more and left no record")
+    return _End("lost", f"Slurm task {task_id} is no longer in the queue and left no record")
 
 
-def _say(*words: str) -> str | None:
-    """Standard output of a Slurm command, None where it fails (a busy controller, an unknown job)."""
+def _output_of(*words: str) -> str | None:
+    """Standard output of a Slurm command; None if it fails (a busy controller, an unknown job)."""
     try:
         done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
     except (OSError, subprocess.TimeoutExpired):
@@ -92,7 +92,7 @@ def _say(*words: str) -> str | None:
 
 
 class SlurmExecutor:
-    """Takes everything at once; the queue decides what runs when. ``--executor-config`` is handed on to submitit."""
+    """Submits all jobs at once and leaves their order to the queue. ``--executor-config`` is passed on to submitit."""
 
     name = "slurm"
     remote = True
@@ -108,20 +108,18 @@ class SlurmExecutor:
         self._fresh: list[Job] = []
         self._tasks: dict[str, _Task] = {}
         self._early: list[JobResult] = []
-        self._looked = 0.0
+        self._last_look = 0.0
         self._known: dict[str, str] = self._read_jobs()
         self._queue = self._look() or {}
 
     def _open(self, config: dict[str, Any]) -> Any:
-        """The submitit executor. Raises UsageError with what to install or to correct."""
+        """Create the submitit executor. The UsageError says what to install or correct."""
         try:
             import submitit
         except ImportError:
             raise UsageError("--executor slurm needs submitit: pip install 'benchbd[slurm]'") from None
-        if _say("sinfo", "--version") is None:
-            raise UsageError(
-                "--executor slurm: no Slurm on this machine (sinfo is not to be found); run it on a login node"
-            )
+        if _output_of("sinfo", "--version") is None:
+            raise UsageError("--executor slurm: no Slurm on this machine (sinfo was not found); run it on a login node")
         valid = submitit.SlurmExecutor._valid_parameters()
         names = {"timeout_min", "mem_gb", "stderr_to_stdout", *valid} - {"map_count", "job_name", "time", "use_srun"}
         for key in config:
@@ -138,14 +136,14 @@ class SlurmExecutor:
         more = {"requeue": True, **(config.pop("additional_parameters", None) or {})}
         self._parameters = {"time": int(minutes), "job_name": "benchbd", **config, "additional_parameters": more}
         try:
-            # Nested runs must not be taken for jobs of the one that submitted them.
-            made = submitit.SlurmExecutor(folder=self._folder / "%A")
-            made.update_parameters(**self._parameters)
+            # Nested runs must not be mistaken for jobs of the run that submitted them.
+            executor = submitit.SlurmExecutor(folder=self._folder / "%A")
+            executor.update_parameters(**self._parameters)
         except (RuntimeError, TypeError, ValueError) as error:
             raise UsageError(f"--executor slurm: {one_line(error)}") from error
-        return made
+        return executor
 
-    # What was submitted, kept in a file.
+    # The file of submitted jobs.
 
     def _read_jobs(self) -> dict[str, str]:
         try:
@@ -157,19 +155,19 @@ class SlurmExecutor:
     def _write_jobs(self) -> None:
         atomic_write(self._folder / "jobs.json", json.dumps(self._known, indent=1, sort_keys=True).encode())
 
-    # The protocol.
+    # The Executor protocol.
 
     @property
     def places(self) -> int:
-        """Tasks that run now, one at least."""
+        """Number of tasks that run now, at least 1."""
         return max(1, sum(task.running for task in self._tasks.values()))
 
     def free(self) -> int:
-        """The queue takes everything, up to max_jobs."""
+        """Room in the queue, which takes up to max_jobs jobs."""
         return self._most - len(self._tasks) - len(self._fresh)
 
     def start(self, job: Job) -> None:
-        """Take a job; it is submitted by the next :meth:`poll`, or found in the queue from an earlier run."""
+        """Accept a job. The next :meth:`poll` submits it, unless an earlier run has left it in the queue."""
         known = self._known.get(job.id)
         if known and known in self._queue:
             self._tasks[job.id] = _Task(job, known, self._changed(job.id))
@@ -184,13 +182,13 @@ class SlurmExecutor:
             return 0
 
     def poll(self, seconds: float) -> list[JobResult]:
-        """Submit what is new, look at records and at the queue."""
+        """Submit new jobs, then check the records and the queue."""
         if self._fresh:
             self._submit()
         ended, self._early = self._early, []
         if not ended:
             time.sleep(seconds)
-        if time.monotonic() - self._looked < self._poll:
+        if time.monotonic() - self._last_look < self._poll:
             return ended
         queue = self._look()
         for task in list(self._tasks.values()):
@@ -204,7 +202,7 @@ class SlurmExecutor:
         return ended
 
     def _submit(self) -> None:
-        """One array for each wave (in chunks); a wave waits for the one before it, whatever became of that."""
+        """Submit one array per wave (in chunks). A wave waits for the end of the previous one, successful or not."""
         before: list[str] = []
         for wave in sorted({job.wave for job in self._fresh}):
             jobs = [job for job in self._fresh if job.wave == wave]
@@ -228,50 +226,50 @@ class SlurmExecutor:
         befores = [self._changed(job.id) for job in jobs]
         try:
             submitted = self._submitit.map_array(run_file, paths)
-        except Exception as error:  # submitit has one error class, and raises others from below
+        except Exception as error:  # submitit has one error class but lets others through
             raise BenchbdError(f"sbatch refused the jobs: {one_line(error)}") from error
-        for job, made, changed in zip(jobs, submitted, befores, strict=True):
-            self._known[job.id] = str(made.job_id)
-            self._tasks[job.id] = _Task(job, str(made.job_id), changed)
+        for job, handle, changed in zip(jobs, submitted, befores, strict=True):
+            self._known[job.id] = str(handle.job_id)
+            self._tasks[job.id] = _Task(job, str(handle.job_id), changed)
         self._write_jobs()
         array = str(submitted[0].job_id).partition("_")[0]
         self._notify(jobs[0].id, {"event": "note", "text": f"{len(jobs)} cells submitted as Slurm job {array}"})
         return array
 
     def _look(self) -> dict[str, str] | None:
-        """State by task id of all our jobs in the queue; None where the controller does not answer."""
-        self._looked = time.monotonic()
-        text = _say("squeue", "-h", "-r", "-u", str(os.getuid()), "-o", "%i|%T")
+        """State by task ID of all our jobs in the queue; None if the controller does not answer."""
+        self._last_look = time.monotonic()
+        text = _output_of("squeue", "-h", "-r", "-u", str(os.getuid()), "-o", "%i|%T")
         if text is None:
             return None
         rows = (line.strip().split("|") for line in text.splitlines())
         return {row[0]: row[1] for row in rows if len(row) == 2}
 
     def _check(self, task: _Task, queue: dict[str, str] | None) -> JobResult | None:
-        """The end of a task, if it has come: by its record, else by its absence from the queue."""
+        """The result of a task that has ended, according to its record or else its absence from the queue; or None."""
         job = task.job
         changed = self._changed(job.id) != task.before
         record = records.read_record(self._settings.output, job.id) if changed else None
         status = str(record["status"]) if record else ""
-        told = JobResult(
+        recorded = JobResult(
             job.id, status, str((record or {}).get("error") or ""), True, False, time.monotonic() - task.began
         )
-        # An interrupted one was preempted, perhaps: as long as Slurm knows the task it may begin again.
+        # An interrupted task may have been preempted: it may start again as long as Slurm knows it.
         if record is not None and status not in INTERRUPTIONS:
-            return told
+            return recorded
         if queue is None:
             return None
         state = queue.get(task.task_id)
         if state is not None and state not in ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT"):
             task.missed = 0
-            self._tell(task, state)
+            self._show(task, state)
             return None
         task.missed += 1
         if task.missed < GONE:
             return None
-        if task.taken_back and not task.running:
+        if task.withdrawn and not task.running:
             return JobResult(job.id, "pending")
-        text = _say("scontrol", "show", "job", "-o", task.task_id) or ""
+        text = _output_of("scontrol", "show", "job", "-o", task.task_id) or ""
         facts = dict(word.partition("=")[::2] for word in text.split() if "=" in word)
         if facts.get("JobState", "").partition("+")[0] in ALIVE:
             task.missed = 0
@@ -280,32 +278,32 @@ class SlurmExecutor:
         if record is None:
             return JobResult(job.id, end.status, end.reason, False, False, time.monotonic() - task.began)
         if end.status == "cancelled":
-            # The signals reach every process of a task, so that it may have recorded no more than a killed worker.
-            return told._replace(
+            # Signals reach every process of a task, so its record may mention only a killed worker.
+            return recorded._replace(
                 status=end.status, reason=end.reason, record={**record, "status": end.status, "error": end.reason}
             )
-        return told
+        return recorded
 
-    def _tell(self, task: _Task, state: str) -> None:
+    def _show(self, task: _Task, state: str) -> None:
         """Show a task's state, and the last line of its log while it runs."""
         if state not in WAITING and not task.running:
             task.running, task.began = True, time.monotonic()
             self._notify(task.job.id, {"event": "started", "where": f"slurm {task.task_id}"})
         if task.running:
             line = last_line(self._settings.log_path(task.job.id))
-            if line and line != task.said:
-                task.said = line
+            if line and line != task.shown:
+                task.shown = line
                 self._notify(task.job.id, {"event": "stage", "stage": line[9:60]})
 
     def drain(self) -> None:
-        """Take back what has not begun; running tasks go on."""
+        """Withdraw the tasks that have not started; running tasks continue."""
         waiting = [task for task in self._tasks.values() if not task.running]
         for task in waiting:
-            task.taken_back = True
+            task.withdrawn = True
         self._scancel([task.task_id for task in waiting], "--state=PENDING")
 
     def cancel(self, job_id: str) -> None:
-        """Take a task out of the queue, or stop it."""
+        """Remove a task from the queue, or stop it."""
         for job in [j for j in self._fresh if j.id == job_id]:
             self._fresh.remove(job)
             self._early.append(JobResult(job_id, "pending"))
@@ -319,16 +317,16 @@ class SlurmExecutor:
     @staticmethod
     def _scancel(task_ids: list[str], *flags: str) -> None:
         for i in range(0, len(task_ids), 200):
-            _say("scancel", *flags, *task_ids[i : i + 200])
+            _output_of("scancel", *flags, *task_ids[i : i + 200])
 
     def close(self) -> None:
-        """Remember what is still in the queue; it goes on without us."""
+        """Save the jobs that are still in the queue. They continue without this run."""
         if self._folder.is_dir():
             self._write_jobs()
 
 
 def last_line(path: Path) -> str:
-    """The last whole line of a log that may be long; '' where there is none."""
+    """The last line of a log, read from the end as logs may be long; '' if there is none."""
     try:
         with path.open("rb") as file:
             file.seek(max(0, file.seek(0, os.SEEK_END) - 2000))

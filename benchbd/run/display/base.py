@@ -1,4 +1,4 @@
-"""What a person sees while cells run: nothing, plain lines, or a live table. One small interface for all three."""
+"""The interface of the progress displays: none, plain lines, or a live table."""
 
 from __future__ import annotations
 
@@ -9,40 +9,40 @@ from benchbd.run.outcome import Outcome
 
 
 class Facts(Protocol):
-    """What the scheduler tells of the whole matrix at any moment."""
+    """The state of the whole matrix, as the scheduler reports it at any moment."""
 
     @property
     def total(self) -> int:
-        """Cells this run has to run."""
+        """Number of cells that this run has to run."""
 
     @property
     def left(self) -> int:
-        """Cells not yet ended."""
+        """Number of cells that have not ended."""
 
     @property
     def counts(self) -> dict[str, int]:
-        """Cells by status so far, those kept from earlier runs included."""
+        """Number of cells by status so far, including those kept from earlier runs."""
 
     def eta(self) -> float | None:
-        """Seconds until the last cell is expected to end; None while nothing is known."""
+        """Expected seconds until the last cell ends; None if unknown."""
 
 
 class Display(Protocol):
-    """Told by the scheduler, from its thread, what happens."""
+    """Shows the progress of a run. The scheduler calls all methods from its own thread."""
 
     def begin(self, facts: Facts, text: str) -> None:
-        """The run starts; ``text`` says in one line what it is about to do."""
+        """The run starts; ``text`` announces it in one line."""
 
     def event(self, cell_id: str, label: str, event: Event) -> None:
-        """A running cell said something (see :mod:`benchbd.core.events`)."""
+        """A running cell sent an event (see :mod:`benchbd.core.events`)."""
 
     def ended(
         self, cell_id: str, label: str, status: str, reason: str, wall: float, record: dict[str, Any] | None
     ) -> None:
-        """A cell came to an end."""
+        """A cell ended."""
 
     def note(self, text: str) -> None:
-        """Something a person should know: a retry, a replaced worker, a drain."""
+        """Show a message to the user: a retry, a replaced worker, a drain."""
 
     def tick(self) -> None:
         """Called a few times a second."""
@@ -52,31 +52,31 @@ class Display(Protocol):
 
 
 class NoDisplay:
-    """Says nothing."""
+    """Shows nothing."""
 
     def begin(self, facts: Facts, text: str) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def event(self, cell_id: str, label: str, event: Event) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def ended(
         self, cell_id: str, label: str, status: str, reason: str, wall: float, record: dict[str, Any] | None
     ) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def note(self, text: str) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def tick(self) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def end(self, outcome: Outcome) -> None:
-        """Nothing."""
+        """Do nothing."""
 
 
 def numbers(record: dict[str, Any] | None) -> str:
-    """The few figures of a record worth a line: ``CA 0.912  ASR 0.034``."""
+    """The main metrics of a record in one line: ``CA 0.912  ASR 0.034``."""
     if not record:
         return ""
     found = [(name.upper(), record.get(name)) for name in ("ca", "asr")]

@@ -1,4 +1,4 @@
-"""From the name of a display to the display."""
+"""Creates the display for ``--display``."""
 
 from __future__ import annotations
 
@@ -13,7 +13,11 @@ NAMES = ("auto", "rich", "plain", "none")
 
 
 def make_display(name: str = "auto") -> Display:
-    """``rich`` on a terminal, plain lines otherwise and in CI; or what was asked for. Raises UsageError."""
+    """The display of a given name; ``auto`` is ``rich`` on a terminal, and ``plain`` elsewhere and in CI.
+
+    Raises:
+        UsageError: the name is unknown.
+    """
     if name not in NAMES:
         raise UsageError(f"--display must be one of {', '.join(NAMES)}, not {name!r}")
     if name == "none":

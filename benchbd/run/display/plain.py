@@ -1,4 +1,4 @@
-"""Lines of plain text, for logs and pipes."""
+"""A display of plain text lines, for logs and pipes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from benchbd.run.settings import duration_text
 
 
 class PlainDisplay:
-    """One line for each thing that happens; for logs, CI and pipes."""
+    """Writes one line per event, for logs, CI and pipes."""
 
     def __init__(self, write: Callable[[str], None] | None = None, heartbeat: float = 60.0) -> None:
         self._write = write or self._to_stderr
@@ -33,12 +33,12 @@ class PlainDisplay:
         self._write(f"{time.strftime('%H:%M:%S')} {text}")
 
     def begin(self, facts: Facts, text: str) -> None:
-        """Say what is about to be done."""
+        """Announce the run."""
         self._facts = facts
         self._line(text)
 
     def event(self, cell_id: str, label: str, event: Event) -> None:
-        """Starts get a line; stages and epochs are kept for the heartbeat."""
+        """Write a line for a start; remember stages and epochs for the heartbeat."""
         kind = event.get("event")
         if kind == "started":
             self._now[cell_id] = label
@@ -55,23 +55,23 @@ class PlainDisplay:
     def ended(
         self, cell_id: str, label: str, status: str, reason: str, wall: float, record: dict[str, Any] | None
     ) -> None:
-        """One line with the result or the reason."""
+        """Write one line with the result or the reason."""
         self._now.pop(cell_id, None)
         facts = self._facts
         place = f"{facts.total - facts.left}/{facts.total} " if facts else ""
-        what = numbers(record) if status == "done" else reason
+        detail = numbers(record) if status == "done" else reason
         eta = facts.eta() if facts else None
         rest = f"  (about {duration_text(eta)} left)" if eta else ""
-        self._line(f"{place}{status:<6} {label}  {what}  in {duration_text(wall)}{rest}")
+        self._line(f"{place}{status:<6} {label}  {detail}  in {duration_text(wall)}{rest}")
 
     def note(self, text: str) -> None:
-        """One line."""
+        """Write one line."""
         self._line(f"note   {text}")
 
     def tick(self) -> None:
-        """After a silent minute, say what runs."""
+        """After a silent minute, list the running cells."""
         if self._now and time.monotonic() - self._last > self._heartbeat:
             self._line("still  " + "; ".join(self._now.values()))
 
     def end(self, outcome: Outcome) -> None:
-        """The summary is printed by the command line."""
+        """Do nothing: the command line prints the summary."""

@@ -1,4 +1,4 @@
-"""The live table of a run on a terminal: a row for each slot, the whole matrix below."""
+"""The live table of a run on a terminal: a row per slot, and a total for the matrix below."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ COLOURS = {"done": "green", "failed": "red", "diverged": "red", "oom": "red", "t
 
 
 class _Mark(NamedTuple):
-    """Where a stage stood when it was first heard of."""
+    """Progress of a stage at its first event."""
 
     at: float
     share: float
@@ -28,7 +28,7 @@ class _Mark(NamedTuple):
 
 
 class _Row:
-    """What is known of a running cell."""
+    """The table row of a running cell."""
 
     def __init__(self, label: str, where: str) -> None:
         self.label, self.where = label, where
@@ -36,8 +36,8 @@ class _Row:
         self.first: _Mark | None = None
         self.stage, self.share, self.epoch, self.loss, self.rate, self.left = "worker starts", 0.0, "", "", "", ""
 
-    def hear(self, event: Event) -> None:
-        """Take an event into account."""
+    def update(self, event: Event) -> None:
+        """Update the row from an event."""
         stage = str(event.get("stage", self.stage))
         if stage != self.stage:
             self.stage, self.first = stage, None
@@ -51,14 +51,14 @@ class _Row:
             inside = (
                 step / steps if isinstance(step, (int, float)) and isinstance(steps, (int, float)) and steps else 0.0
             )
-            # A step count is within its epoch; without one the epoch named has just ended.
+            # Steps count within the current epoch; without a step count, the epoch has just ended.
             self.share = min(1.0, (max(0, epoch - 1) + inside if inside else epoch) / epochs)
             self.epoch = f"{epoch}/{epochs}"
         if isinstance(event.get("loss"), (int, float)):
             self.loss = f"{event['loss']:.3f}"
         images = float(event.get("images") or 0)
         if self.first is None:
-            # A training that goes on from a checkpoint has images behind it that took no time now.
+            # The images before a checkpoint took no time in this run, so a resumed training must not count them.
             self.first = _Mark(time.monotonic(), self.share, images)
         spent, did = time.monotonic() - self.first.at, self.share - self.first.share
         if spent > 0.5 and images > self.first.images:
@@ -68,7 +68,7 @@ class _Row:
 
 
 class RichDisplay:
-    """A live table on stderr; notes and ended cells scroll above it."""
+    """Shows a live table on stderr; notes and ended cells scroll above it."""
 
     def __init__(self, console: Console | None = None) -> None:
         self._console = console or Console(stderr=True)
@@ -78,14 +78,14 @@ class RichDisplay:
         self._began = time.monotonic()
 
     def begin(self, facts: Facts, text: str) -> None:
-        """Put the table on the screen."""
+        """Show the table."""
         self._facts, self._began = facts, time.monotonic()
         self._console.print(text, highlight=False)
         self._live = Live(get_renderable=self._render, console=self._console, refresh_per_second=4, transient=True)
         self._live.start()
 
     def _render(self) -> RenderableType:
-        # Drawn by rich's own thread while the scheduler's may change the rows: take what is there now.
+        # Rich's own thread calls this while the scheduler's thread may change the rows, so copy them.
         table = Table(box=None, padding=(0, 1, 0, 0), expand=False)
         for name in ("slot", "cell", "stage", "", "epoch", "loss", "images", "left", "for"):
             table.add_column(
@@ -131,18 +131,18 @@ class RichDisplay:
         self._console.print(text, highlight=False, soft_wrap=True)
 
     def event(self, cell_id: str, label: str, event: Event) -> None:
-        """Update a slot's row."""
+        """Update a cell's row, or print a remark above the table."""
         if event.get("event") in ("starting", "started"):
             self._rows[cell_id] = _Row(label, str(event.get("where", "")))
         elif (text := remark(event)) is not None:
             self._say(Text(text if event["event"] == "note" else f"{label}: {text}", style="yellow"))
         elif cell_id in self._rows:
-            self._rows[cell_id].hear(event)
+            self._rows[cell_id].update(event)
 
     def ended(
         self, cell_id: str, label: str, status: str, reason: str, wall: float, record: dict[str, Any] | None
     ) -> None:
-        """One line that stays."""
+        """Print one line above the table."""
         self._rows.pop(cell_id, None)
         line = Text(f"{status:<9}", style=COLOURS.get(status, "yellow"))
         line.append(
@@ -151,14 +151,14 @@ class RichDisplay:
         self._say(line)
 
     def note(self, text: str) -> None:
-        """One line that stays."""
+        """Print one line above the table."""
         self._say(Text(text, style="yellow"))
 
     def tick(self) -> None:
-        """Rich redraws by itself."""
+        """Do nothing: rich redraws by itself."""
 
     def end(self, outcome: Outcome) -> None:
-        """Take the table off the screen."""
+        """Remove the table."""
         if self._live is not None:
             self._live.stop()
             self._live = None

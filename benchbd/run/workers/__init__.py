@@ -1,1 +1,1 @@
-"""Where cells are computed on this machine."""
+"""Executors and worker processes on this machine."""

@@ -1,4 +1,4 @@
-"""Runs cells one after the other in this very process: for debuggers, and for small matrices in tests."""
+"""Runs cells one after another in this process, for debuggers and for small matrices in tests."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from benchbd.run.workers.slots import Slot
 from benchbd.run.workers.worker import clock_time, load_execute, run_one, set_threads
 
 
-class _Late(BaseException):
-    """Raised inside a cell whose time is up. Not an Exception, so that no plugin swallows it."""
+class _TimeUp(BaseException):
+    """Raised inside a cell that exceeds its time limit. It is not an Exception, so that no plugin catches it."""
 
 
 class InlineExecutor:
-    """One place, no isolation: a crash takes the run with it. ``--timeout`` works between Python instructions only."""
+    """Runs one cell at a time in this process: a crash ends the run. ``--timeout`` acts between instructions."""
 
     name = "inline"
     remote = False
@@ -42,15 +42,15 @@ class InlineExecutor:
         set_threads(slot.threads)
 
     def free(self) -> int:
-        """One, while nothing waits."""
+        """1 unless a job waits."""
         return 1 - len(self._waiting)
 
     def start(self, job: Job) -> None:
-        """Take a job; it runs in the next :meth:`poll`."""
+        """Accept a job. It runs in the next :meth:`poll`."""
         self._waiting.append(job)
 
     def poll(self, seconds: float) -> list[JobResult]:
-        """Run the job that waits, to its end."""
+        """Run the waiting job to its end."""
         ended, self._early = self._early, []
         if not self._waiting:
             if not ended:
@@ -80,23 +80,23 @@ class InlineExecutor:
             restore = self._arm()
             try:
                 status, reason, recorded = run_one(self._execute, {"cell": job.cell}, settings, on_event)
-            except _Late:
+            except _TimeUp:
                 limit = duration_text(self._settings.timeout or 0.0)
                 status, reason, recorded = "timeout", f"no result after {limit} (--timeout)", False
             except KeyboardInterrupt:
-                status, reason, recorded = "cancelled", "stopped while it ran", False
+                status, reason, recorded = "cancelled", "stopped while running", False
             finally:
                 restore()
             log.write(f"{clock_time()} {status}{': ' if reason else ''}{reason}\n")
         return JobResult(job.id, status, reason, recorded, False, time.monotonic() - began)
 
     def _arm(self) -> Any:
-        """Set an alarm for the cell's time limit; returns what takes it back."""
+        """Set an alarm for the cell's time limit. Returns a function that removes it."""
         if self._settings.timeout is None or threading.current_thread() is not threading.main_thread():
             return lambda: None
 
         def ring(number: int, frame: FrameType | None) -> None:
-            raise _Late
+            raise _TimeUp
 
         before = signal.signal(signal.SIGALRM, ring)
         signal.setitimer(signal.ITIMER_REAL, self._settings.timeout)
@@ -108,14 +108,14 @@ class InlineExecutor:
         return restore
 
     def drain(self) -> None:
-        """At most one job waits, and it is about to begin."""
+        """Do nothing: at most one job waits, and it is about to start."""
 
     def cancel(self, job_id: str) -> None:
-        """Forget a job that has not begun; a running one can only be interrupted by a signal."""
+        """Withdraw a waiting job. Only a signal can interrupt a running one."""
         for job in [j for j in self._waiting if j.id == job_id]:
             self._waiting.remove(job)
             self._early.append(JobResult(job_id, "pending"))
 
     def close(self) -> None:
-        """Nothing to stop."""
+        """Drop the waiting job; nothing else runs."""
         self._waiting.clear()

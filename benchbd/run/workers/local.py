@@ -1,4 +1,4 @@
-"""Runs cells on this machine: a worker process per slot, replaced when it dies."""
+"""Runs cells on this machine, with one worker process per slot. A worker that dies is replaced."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from benchbd.run.workers.worker_process import WorkerProcess, cause_of_death
 START_LIMIT = 300.0
 """Seconds a worker may take to import torch; a cold network disk can need a minute."""
 START_TRIES = 3
-"""Workers that may die in a row before they are ready, until the run gives up."""
+"""Number of workers that may die in a row before they are ready; the run then gives up."""
 
 
 class LocalExecutor:
-    """One worker per slot, started when first needed and fed until it dies."""
+    """Keeps one worker per slot. A worker starts when it is first needed and runs jobs until it dies."""
 
     name = "local"
     remote = False
@@ -33,10 +33,10 @@ class LocalExecutor:
         self._notify = notify
         self._workers: dict[int, WorkerProcess] = {}
         self._queued: dict[int, Job] = {}
-        """Jobs by slot whose worker is still starting."""
+        """Jobs whose worker is still starting, by slot."""
         self._alone: deque[Job] = deque()
         self._quiet: str | None = None
-        """GPU that takes no new job because one that wants to be alone waits for it, or runs there."""
+        """GPU that accepts no new jobs, because a job that needs a GPU alone waits for it or runs on it."""
         self._failed_starts = 0
         self._cancelled: dict[str, str] = {}
         self._early: list[JobResult] = []
@@ -54,11 +54,11 @@ class LocalExecutor:
         return [s for s in self.slots if not self._busy(s) and (s.gpu is None or s.gpu != self._quiet)]
 
     def free(self) -> int:
-        """Idle slots."""
+        """Number of idle slots."""
         return len(self._open_slots())
 
     def start(self, job: Job) -> None:
-        """Hand a job to an idle slot; slots with a worker that is already up come first."""
+        """Give a job to an idle slot. Slots with a running worker come first."""
         if job.alone:
             self._alone.append(job)
             self._place_alone()
@@ -81,7 +81,7 @@ class LocalExecutor:
         self._notify(job.id, {"event": "started", "where": worker.slot.name, "slot": worker.slot.number})
 
     def _place_alone(self) -> None:
-        """Let the next job that wants to be alone begin once its GPU is idle; keep new jobs off that GPU."""
+        """Start the next job that needs a GPU alone once that GPU is idle. Keep new jobs off the GPU until then."""
         if not self._alone:
             return
         if self._quiet is None:
@@ -96,7 +96,7 @@ class LocalExecutor:
             self._give(self._alone.popleft(), mine[0])
 
     def poll(self, seconds: float) -> list[JobResult]:
-        """Read what workers say, notice the dead and the late."""
+        """Read the workers' events, and handle workers that died or exceeded the time limit."""
         ended = self._early
         self._early = []
         with selectors.DefaultSelector() as selector:
@@ -107,22 +107,22 @@ class LocalExecutor:
             elif not ended:
                 time.sleep(seconds)
         for worker in list(self._workers.values()):
-            # Asked first: what a dead worker said before it died is in the pipe by then.
+            # Check this before reading: everything that a dead worker sent is in the pipe by then.
             dead = worker.process.poll() is not None
             for message in worker.read():
-                ended += self._heard(worker, message)
+                ended += self._on_message(worker, message)
             if self._workers.get(worker.slot.number) is not worker:
                 continue
             if dead:
                 ended += self._died(worker)
             else:
-                ended += self._late(worker)
+                ended += self._check_time(worker)
         if ended and self._quiet is not None and not any(self._busy(s) for s in self.slots if s.gpu == self._quiet):
             self._quiet = None
         self._place_alone()
         return ended
 
-    def _heard(self, worker: WorkerProcess, message: Event) -> list[JobResult]:
+    def _on_message(self, worker: WorkerProcess, message: Event) -> list[JobResult]:
         kind, job = message.get("event"), worker.job
         if kind == "ready":
             worker.ready, self._failed_starts = True, 0
@@ -186,7 +186,7 @@ class LocalExecutor:
             self._give(queued, worker.slot)
         return []
 
-    def _late(self, worker: WorkerProcess) -> list[JobResult]:
+    def _check_time(self, worker: WorkerProcess) -> list[JobResult]:
         now = time.monotonic()
         if not worker.ready:
             if now - worker.began > START_LIMIT:
@@ -203,12 +203,12 @@ class LocalExecutor:
         ]
 
     def drain(self) -> None:
-        """Take back the jobs whose worker is still starting."""
+        """Withdraw the jobs whose worker is still starting."""
         for job in [*self._alone, *self._queued.values()]:
             self.cancel(job.id)
 
     def cancel(self, job_id: str) -> None:
-        """Kill the worker that runs a job, or forget the job where it has not begun."""
+        """Kill the worker that runs a job, or withdraw a job that has not started."""
         for job in [j for j in self._alone if j.id == job_id]:
             self._alone.remove(job)
             self._early.append(JobResult(job_id, "pending"))
@@ -218,11 +218,11 @@ class LocalExecutor:
                 self._early.append(JobResult(job_id, "pending"))
         for worker in self._workers.values():
             if worker.job is not None and worker.job.id == job_id:
-                self._cancelled[job_id] = "stopped while it ran"
+                self._cancelled[job_id] = "stopped while running"
                 process_group.kill_group(worker.process.pid)
 
     def close(self) -> None:
-        """Kill every worker and whatever it started."""
+        """Kill every worker and all processes it started."""
         for worker in self._workers.values():
             worker.end()
         self._workers.clear()

@@ -1,8 +1,8 @@
-"""No orphans: a worker's whole process group dies with the run that started it, also by SIGKILL.
+"""Prevents orphans: a worker's whole process group dies with its run, even if the run dies by SIGKILL.
 
-Three nets, because each has a hole. The kernel kills the worker itself when its parent dies (Linux), but none of the
-processes the worker started. A watchdog, forked before anything heavy is imported, sleeps on a pipe whose other end
-only the run holds, and kills the group when it closes. The worker reads end-of-file on its command pipe.
+There are three mechanisms, because each has a gap. The kernel kills the worker itself when its parent dies (Linux), but
+not the processes that the worker started. A watchdog, forked before any heavy import, blocks on a pipe whose other end
+only the run holds, and kills the group when the pipe closes. The worker reads end-of-file on its command pipe.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ _PR_SET_PDEATHSIG = 1
 
 
 def die_with_parent(parent: int) -> None:
-    """Ask the kernel to SIGKILL this process when its parent dies; exit at once where it already has.
+    """Ask the kernel to SIGKILL this process when its parent dies. Exit at once if the parent is already dead.
 
     Args:
-        parent: process id of the run, as the run itself gave it.
+        parent: process ID of the run, as passed by the run.
     """
     if sys.platform == "linux":
         libc = ctypes.CDLL(None, use_errno=True)
@@ -29,21 +29,21 @@ def die_with_parent(parent: int) -> None:
         os._exit(1)
 
 
-def start_watchdog(lifeline: int) -> None:
-    """Fork a process that SIGKILLs this process group once ``lifeline`` reads end-of-file.
+def start_watchdog(run_pipe: int) -> None:
+    """Fork a process that SIGKILLs this process group once ``run_pipe`` reads end-of-file.
 
-    Must be called by the group's leader while it has one thread.
+    The group's leader must call this while it has one thread.
 
     Args:
-        lifeline: read end of a pipe whose write end only the run holds. Nothing is ever written to it.
+        run_pipe: read end of a pipe whose write end only the run holds. The run never writes to it.
     """
     if os.fork():
-        os.close(lifeline)
+        os.close(run_pipe)
         return
-    # Everything but the lifeline is let go, so that no pipe of the worker stays open because of its watchdog.
+    # Close everything but ``run_pipe``, so that the watchdog does not keep the worker's other pipes open.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
-    os.dup2(lifeline, 3)
+    os.dup2(run_pipe, 3)
     os.closerange(0, 3)
     os.closerange(4, 4096)
     with contextlib.suppress(OSError):
@@ -53,6 +53,6 @@ def start_watchdog(lifeline: int) -> None:
 
 
 def kill_group(leader: int) -> None:
-    """SIGKILL everything in a process group; it may be gone already."""
+    """SIGKILL every process of a group. The group may already be gone."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(leader, signal.SIGKILL)

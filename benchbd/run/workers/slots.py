@@ -1,4 +1,4 @@
-"""Slots: how many cells run at once on this machine, on which device each, with how many threads."""
+"""Slots: the number of cells that run at once on this machine, and the device and threads of each."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from benchbd.errors import UsageError, shown
 from benchbd.run.settings import RunSettings
 
 MOST_SLOTS, MOST_PER_CORE = 256, 16
-"""Slots on one machine at most: so many, or so many for each of its cores where that is more. Beyond is a typo, which
-would keep the machine busy with nothing but making them."""
+"""Maximum number of slots on one machine: MOST_SLOTS, or MOST_PER_CORE per core if that is more. A larger number is a
+typo, and the machine would do nothing but start workers."""
 MOST_THREADS = 1024
-"""Threads of a worker at most, the most cores that machines have; OpenMP dies of a million."""
+"""Maximum number of threads of a worker, about the largest core count of a machine; OpenMP crashes with a million."""
 _PROBE = "import torch; print('gpus', torch.cuda.device_count() if torch.cuda.is_available() else 0)"
 
 
 KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": (1 << 22) + 1, "MALLOC_TRIM_THRESHOLD_": 1 << 31, "MALLOC_TOP_PAD_": 1 << 26}
-"""Bytes, for glibc: keep freed activations for the next step instead of handing each back to the kernel and faulting it
-in again, which takes a tenth of the time a thin ResNet-18 trains on a CPU. Tensors above 4 MiB go back all the same:
-their holes would make a full ResNet-18 at batch 128 take 1,690 MiB instead of 1,370, and the kernel's pages cost a step
-of that size little. What the user has set stays."""
+"""Settings of glibc's allocator, in bytes. It keeps freed activations for the next step. Returning each to the kernel
+and faulting it in again takes a tenth of the training time of a thin ResNet-18 on a CPU. Tensors above 4 MiB still go
+back to the kernel: their holes would make a full ResNet-18 at batch 128 take 1,690 MiB instead of 1,370, and fresh
+pages cost little in a step of that size. Values that the user has set stay."""
 
 
 class Slot(NamedTuple):
@@ -33,8 +33,8 @@ class Slot(NamedTuple):
 
     Attributes:
         number: number shown to the user, from 0.
-        gpu: what CUDA_VISIBLE_DEVICES is set to, or None on the CPU.
-        share: slots on the same GPU (1: alone).
+        gpu: value of CUDA_VISIBLE_DEVICES, or None on the CPU.
+        share: number of slots on the same GPU (1: alone).
         threads: CPU threads of the worker.
     """
 
@@ -50,7 +50,7 @@ class Slot(NamedTuple):
 
     @property
     def name(self) -> str:
-        """How the slot is called in the display."""
+        """The name of the slot in the display."""
         return (
             f"cpu{self.number}"
             if self.gpu is None
@@ -61,30 +61,30 @@ class Slot(NamedTuple):
         """Variables that must be set before the worker imports anything numeric.
 
         Args:
-            workers: slots in use on this machine.
+            workers: number of slots in use on this machine.
         """
         threads = str(self.threads)
         names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
-        # An idle OpenMP thread that spins takes the core its neighbour needs.
+        # An idle OpenMP thread that spins occupies a core that another worker needs.
         variables = {name: threads for name in names} | {"OMP_WAIT_POLICY": "PASSIVE"}
         variables |= {name: os.environ.get(name, str(size)) for name, size in KEEP_MEMORY.items()}
         variables["CUDA_VISIBLE_DEVICES"] = "" if self.gpu is None else self.gpu
         if self.gpu is not None and self.gpu.isdigit():
-            # The numbers that nvidia-smi shows, and not CUDA's own fastest-first order.
+            # Use the numbers of nvidia-smi, not CUDA's own fastest-first order.
             variables["CUDA_DEVICE_ORDER"] = os.environ.get("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
-        # What follows is only recorded: times of shared devices and of busy machines are not comparable.
+        # The next two are only recorded: times on shared devices and busy machines are not comparable.
         variables["BENCHBD_GPU_SHARE"] = "" if self.gpu is None else str(self.share)
         variables["BENCHBD_WORKERS"] = str(workers)
-        # A file called random.py in the folder where a run is started must not replace Python's own.
+        # A file called random.py in the current folder must not shadow the standard library's.
         variables["PYTHONSAFEPATH"] = "1"
         return variables
 
 
 def visible_gpus() -> tuple[str, ...]:
-    """Ids of the GPUs torch can use, an inherited CUDA_VISIBLE_DEVICES respected.
+    """IDs of the GPUs that torch can use. An inherited CUDA_VISIBLE_DEVICES is respected.
 
-    Torch is asked in a process of its own: a parent that has touched CUDA cannot be rid of it. It is not asked at all
-    where nothing hints at a GPU, because importing it takes seconds.
+    Torch counts them in a separate process, because a process that has initialised CUDA cannot undo that. Without any
+    sign of a GPU, torch is not imported at all: the import takes seconds.
     """
     inherited = os.environ.get("CUDA_VISIBLE_DEVICES")
     if inherited is not None and inherited.strip() in ("", "-1", "NoDevFiles"):
@@ -108,7 +108,7 @@ def chosen_gpus(settings: RunSettings) -> tuple[str, ...]:
     """The GPUs a run may use.
 
     Raises:
-        UsageError: a GPU was asked for that is not there.
+        UsageError: a requested GPU does not exist.
     """
     if settings.device == "cpu":
         if settings.gpus:
@@ -127,13 +127,13 @@ def chosen_gpus(settings: RunSettings) -> tuple[str, ...]:
 
 
 def check_numbers(settings: RunSettings) -> None:
-    """Refuse more slots or threads than any machine has a use for.
+    """Check that the numbers of slots and threads are plausible.
 
     Raises:
-        UsageError: the message names the flag and the limit.
+        UsageError: a number is too large; the message names the flag and the limit.
     """
     most = max(MOST_SLOTS, MOST_PER_CORE * cores())
-    # Slurm and Ray place jobs on machines of their own, of which this one knows nothing.
+    # Slurm and Ray run jobs on other machines, whose core counts are unknown here.
     here = settings.executor in ("inline", "local")
     for flag, value, limit in (
         ("--jobs", settings.jobs if here else None, most),
@@ -142,17 +142,17 @@ def check_numbers(settings: RunSettings) -> None:
     ):
         if value is not None and value > limit:
             where = f" on a machine of {cores()} cores" if limit == most else ""
-            raise UsageError(f"{flag} {shown(value)}: at most {limit:,} make sense{where}; give fewer")
+            raise UsageError(f"{flag} {shown(value)}: at most {limit:,} are allowed{where}")
 
 
 def make_slots(settings: RunSettings) -> list[Slot]:
     """The slots of this machine: visible GPUs x jobs_per_gpu, or one per core; ``jobs`` overrides the number.
 
-    One thread each on the CPU, whatever the number of slots: two OpenMP threads that share cores with others can be ten
-    times slower than one, and the result of a sum depends on how many threads share it.
+    On the CPU each slot has one thread, whatever the number of slots: two OpenMP threads that share cores with others
+    can be ten times slower than one, and the result of a sum depends on the number of threads.
 
     Raises:
-        UsageError: a GPU that is not there, or more slots than :func:`check_numbers` lets pass.
+        UsageError: a GPU does not exist, or there are more slots than :func:`check_numbers` allows.
     """
     check_numbers(settings)
     gpus = chosen_gpus(settings)

@@ -1,8 +1,8 @@
-"""A worker: one process that runs cell after cell for one slot. ``python -m benchbd.run.workers.worker``.
+"""A worker process, which runs the cells of one slot one after another: ``python -m benchbd.run.workers.worker``.
 
-The run talks to it in JSON lines over two pipes of their own; stdout and stderr go to the running cell's log file,
-native crash reports included. Importing torch is paid once. The worker leads its own process group, which dies with
-the run (:mod:`benchbd.run.workers.process_group`).
+The run and the worker exchange JSON lines over two dedicated pipes. Stdout and stderr, including native crash reports,
+go to the running cell's log. Torch is imported only once. The worker leads its own process group, which dies with the
+run (:mod:`benchbd.run.workers.process_group`).
 """
 
 from __future__ import annotations
@@ -37,17 +37,17 @@ def load_execute(name: str) -> Execute:
 
 
 def set_threads(threads: int) -> None:
-    """Give torch as many threads as the slot has, no more."""
+    """Limit torch to the slot's number of threads."""
     if "torch" in sys.modules:
         import torch
 
         torch.set_num_threads(threads)
-        with contextlib.suppress(RuntimeError):  # can be set only before the first parallel work
+        with contextlib.suppress(RuntimeError):  # torch accepts this only before the first parallel work
             torch.set_num_interop_threads(1)
 
 
 def device_is_sound() -> bool:
-    """False where CUDA has failed in this process: such errors stick, every later call fails too."""
+    """False if CUDA has failed in this process. Such errors persist: every later call fails too."""
     torch = sys.modules.get("torch")
     if torch is None or not torch.cuda.is_available() or not torch.cuda.is_initialized():
         return True
@@ -67,7 +67,7 @@ def run_one(
     """Run one cell.
 
     Returns:
-        Its status, one line that says why where it has no result, and whether its record was written.
+        The status, the reason in one line (empty if done), and whether the record was written.
     """
     try:
         record = execute(
@@ -79,8 +79,8 @@ def run_one(
             on_event=on_event,
         )
     except Exception as error:
-        # execute records what goes wrong inside a cell; this is for what goes wrong around it (a full disk, say, on
-        # which the log lies too: it must not end the worker, which would blame the cell).
+        # ``execute`` records errors inside a cell. This handles errors around it, such as a full disk. The log may be
+        # on that disk too, and a failed print must not end the worker: the cell would be blamed for it.
         with contextlib.suppress(OSError, ValueError):
             traceback.print_exc()
         return "failed", " ".join(f"{type(error).__name__}: {error}".split()), False
@@ -93,7 +93,7 @@ def clock_time() -> str:
 
 
 class Worker:
-    """The worker's main loop, on the two pipes it was given."""
+    """The worker's main loop on its two pipes."""
 
     def __init__(self, settings: argparse.Namespace) -> None:
         self.settings = settings
@@ -103,7 +103,7 @@ class Worker:
         self.execute: Execute | None = None
 
     def say(self, event: Event) -> None:
-        """Send an event to the run; when the run is gone, go too."""
+        """Send an event to the run. If the run is gone, kill the process group."""
         data = encode(event)
         with self.lock:
             try:
@@ -113,7 +113,7 @@ class Worker:
                 process_group.kill_group(os.getpgid(0))
 
     def open_log(self, order: dict[str, Any]) -> None:
-        """Point stdout and stderr at the cell's log."""
+        """Redirect stdout and stderr to the cell's log."""
         handle = open_log(Path(self.settings.output) / "logs" / f"{order['id']}.log")
         sys.stdout.flush()
         sys.stderr.flush()
@@ -123,13 +123,13 @@ class Worker:
         self.write(f"== {order['label']}  attempt {order['attempt']}  {time.strftime('%Y-%m-%d %H:%M:%S')} ==")
 
     def write(self, line: str) -> None:
-        """Put a line into the open log. A full disk must not end a cell that could still succeed."""
+        """Write a line to the open log. A full disk must not end a cell that could still succeed."""
         with contextlib.suppress(OSError, ValueError):
             sys.stdout.write(line + "\n")
             sys.stdout.flush()
 
     def serve(self) -> None:
-        """Run cells until told to stop."""
+        """Run cells until the command pipe closes."""
         self.execute = load_execute(self.settings.execute)
         set_threads(self.settings.threads)
         self.say({"event": "ready", "pid": os.getpid()})
@@ -140,7 +140,7 @@ class Worker:
             except OSError as error:
                 self.say({"event": "note", "text": f"no log for {order['id']}: {error}"})
 
-            def on_event(event: Event, last: list[str] = [""]) -> None:  # noqa: B006 - its own for each cell
+            def on_event(event: Event, last: list[str] = [""]) -> None:  # noqa: B006 - a new list for each cell
                 text = log_line(event)
                 if text is not None and text != last[0]:
                     last[0] = text
@@ -165,11 +165,11 @@ class Worker:
 
 
 def main() -> None:
-    """Entry point; called by :class:`benchbd.run.workers.local.LocalExecutor` alone."""
+    """Entry point; only :class:`benchbd.run.workers.local.LocalExecutor` starts it."""
     parser = argparse.ArgumentParser(
-        prog="python -m benchbd.run.workers.worker", description="Runs cells for a run; not for people."
+        prog="python -m benchbd.run.workers.worker", description="Internal: runs cells for a benchbd run."
     )
-    for name in ("commands", "events", "lifeline", "parent", "threads"):
+    for name in ("commands", "events", "run-pipe", "parent", "threads"):
         parser.add_argument(f"--{name}", type=int, required=True)
     for name in ("output", "device", "execute"):
         parser.add_argument(f"--{name}", required=True)
@@ -177,7 +177,7 @@ def main() -> None:
     parser.add_argument("--plugin", action="append", default=[])
     settings = parser.parse_args()
     process_group.die_with_parent(settings.parent)
-    process_group.start_watchdog(settings.lifeline)
+    process_group.start_watchdog(settings.run_pipe)
     faulthandler.enable()
     Worker(settings).serve()
 

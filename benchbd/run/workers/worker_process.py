@@ -1,4 +1,4 @@
-"""The run's end of one worker process: start it, talk to it, learn what it died of."""
+"""The run's side of a worker process: start it, exchange messages, find its cause of death."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from benchbd.run.workers import process_group
 from benchbd.run.workers.slots import Slot
 
 OUTSIDE = {signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
-"""Signals that others send; the rest is a crash of the cell's own."""
+"""Signals from outside. Any other signal is a crash of the cell itself."""
 
 
 def oom_kills() -> int:
-    """How many processes this machine's kernel has killed for want of memory since it started."""
+    """Number of processes that this machine's kernel has killed for lack of memory since it booted."""
     try:
         for line in Path("/proc/vmstat").read_text().splitlines():
             if line.startswith("oom_kill "):
@@ -33,7 +33,12 @@ def oom_kills() -> int:
 
 
 def cause_of_death(returncode: int, oom_before: int) -> tuple[str, str]:
-    """Status and reason for a worker that died under a cell."""
+    """Status and reason for a cell whose worker died.
+
+    Args:
+        returncode: exit code of the worker; negative for a signal.
+        oom_before: :func:`oom_kills` at the start of the cell.
+    """
     if returncode >= 0:
         return "failed", f"the worker exited with code {returncode} in the middle of the cell"
     number = signal.Signals(-returncode) if -returncode in set(signal.Signals) else None
@@ -62,8 +67,8 @@ class WorkerProcess:
         self.start_log.parent.mkdir(parents=True, exist_ok=True)
         command_read, self.commands = os.pipe()
         self.events, event_write = os.pipe()
-        life_read, self.lifeline = os.pipe()
-        theirs = (command_read, event_write, life_read)
+        run_read, self.run_pipe = os.pipe()
+        worker_ends = (command_read, event_write, run_read)
         arguments = [
             sys.executable,
             "-m",
@@ -73,7 +78,7 @@ class WorkerProcess:
             "--events",
             str(event_write),
         ]
-        arguments += ["--lifeline", str(life_read), "--parent", str(os.getpid()), "--threads", str(slot.threads)]
+        arguments += ["--run-pipe", str(run_read), "--parent", str(os.getpid()), "--threads", str(slot.threads)]
         arguments += ["--output", str(settings.output), "--device", slot.device, "--execute", settings.execute]
         arguments += ["--data", settings.data_root] if settings.data_root else []
         for plugin in settings.plugins:
@@ -87,16 +92,16 @@ class WorkerProcess:
                     stdout=log,
                     stderr=log,
                     env={**os.environ, **slot.environment(workers)},
-                    pass_fds=theirs,
+                    pass_fds=worker_ends,
                     start_new_session=True,
                 )
         finally:
-            for handle in theirs:
+            for handle in worker_ends:
                 os.close(handle)
         os.set_blocking(self.events, False)
 
     def send(self, job: Job) -> None:
-        """Give the worker a cell. A worker that died meanwhile is noticed by the next poll."""
+        """Send a cell to the worker. The next poll detects a worker that has died in the meantime."""
         self.job, self.began, self.waiting_since, self.oom_before = job, time.monotonic(), None, oom_kills()
         share = None if self.slot.gpu is None else 1 if job.alone else self.slot.share
         order = {"id": job.id, "label": job.label, "cell": job.cell, "attempt": job.attempt, "share": share}
@@ -106,7 +111,7 @@ class WorkerProcess:
                 data = data[os.write(self.commands, data) :]
 
     def read(self) -> list[Event]:
-        """Everything the worker has said since the last call."""
+        """All events that the worker has sent since the last call."""
         with contextlib.suppress(BlockingIOError):
             while chunk := os.read(self.events, 1 << 16):
                 self.buffer += chunk
@@ -114,14 +119,14 @@ class WorkerProcess:
         return [event for line in lines if (event := decode(line)) is not None]
 
     def end(self) -> int:
-        """Kill the whole group, close the pipes; the exit status of the worker itself."""
+        """Kill the whole process group and close the pipes. Returns the exit code of the worker itself."""
         with contextlib.suppress(subprocess.TimeoutExpired):
-            # When it is dying of itself (a core dump may take a moment), its own status is the one to know.
+            # If the worker is already dying (a core dump may take a moment), its own exit code is the useful one.
             if self.process.poll() is None and not self.ready:
                 self.process.wait(0.05)
         process_group.kill_group(self.process.pid)
         status = self.process.wait()
-        for handle in (self.commands, self.events, self.lifeline):
+        for handle in (self.commands, self.events, self.run_pipe):
             os.close(handle)
         self.start_log.unlink(missing_ok=True)
         return status
