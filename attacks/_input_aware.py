@@ -79,7 +79,7 @@ def _milestones(shares: tuple[float, ...], epochs: int) -> list[int]:
 
 
 def _turned(images: Tensor, draws: Tensor) -> Tensor:
-    """Crop, rotate and mirror each image by its (row shift, column shift, radians, mirrored 0/1), with nearest pixels."""
+    """Crop, rotate and mirror each image by its (row shift, column shift, radians, mirrored 0/1); nearest pixels."""
     height, width = images.shape[-2:]
     down, right, angle, mirror = draws.to(images.device).unbind(1)
     cosine, sine, side = angle.cos(), angle.sin(), 1 - 2 * mirror

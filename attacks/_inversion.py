@@ -99,8 +99,8 @@ def amplify(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Find an additive pattern of small norm that excites the target class's features (Li et al. 2021, optimised l2).
 
-    Noise d0 excites the features that speak most for the target class a little, and the pattern d should excite them
-    ``c`` times as much. The loss is the mean over images of sum_k (phi_k(clip(x + d)) - c phi_k(clip(x + d0)))^2, plus
+    The features are those with the largest weight for the target class. Noise d0 excites them a little, and the pattern
+    d should excite them ``c`` times as much. The loss is the mean over images of sum_k (phi_k(clip(x + d)) - c phi_k(clip(x + d0)))^2, plus
     lambda |d|^2. Every 200 steps, the norm of d is checked: the loop ends if it is small enough, else lambda doubles.
 
     Args:

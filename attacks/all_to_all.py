@@ -19,9 +19,9 @@ class BadNetsAllToAll(Attack):
     """The grid of bn-g turns class y into class (y + 1) mod K; attack success is measured on all test images.
 
     Sources: Gu et al. (2017) for the all-to-all attack; Peng et al. (2022), the label-smoothed backdoor attack, for
-    random labels. An image has exactly one label here, so smoothing is random: a poisoned image gets its target as label
-    with probability 1 - ``smoothing``, and otherwise a label according to ``spread``. Peng et al. set that probability
-    for each image; here it is the same for all. A stamped image counts as poison whatever its label is.
+    random labels. An image has exactly one label here, so labels are drawn: a poisoned image gets its target with
+    probability 1 - ``smoothing``, and otherwise a label according to ``spread``. Peng et al. set that probability for
+    each image; here it is the same for all. A stamped image counts as poison whatever its label is.
     """
 
     cell: int | None = None

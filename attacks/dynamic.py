@@ -43,8 +43,7 @@ class Dynamic(Attack):
     joint_epochs: int = 100
     """Epochs of the joint training of pattern network and classifier (reference: 575)."""
     drops: Literal["scaled", "late"] = "scaled"
-    """When their learning rates fall: at the same fractions of the run as in the reference, or once after 3/4, for
-    short runs."""
+    """When their learning rates fall: at the reference's fractions of the run, or once after 3/4, for short runs."""
     classifier_lr: float = 0.01
     """The classifier's learning rate; 0.05 for short runs."""
     batch: int = 128

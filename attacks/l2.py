@@ -38,7 +38,7 @@ class L2Invisible(Attack):
     cap: float = 68.0
     """Largest value of the pattern, 0..255."""
     nonnegative: bool = True
-    """Keep only the positive part, then scale to tau; the public trigger lost the rest when it was saved as an image."""
+    """Keep only the positive part, then scale to tau; the public trigger lost the rest when stored as an image."""
     c: float = 10.0
     """Factor by which the pattern should excite the target's features more than the initial noise does (5 to 10)."""
     k: int = 10
