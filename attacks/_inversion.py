@@ -99,9 +99,10 @@ def amplify(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Find an additive pattern of small norm that excites the target class's features (Li et al. 2021, optimised l2).
 
-    The features are those with the largest weight for the target class. Noise d0 excites them a little, and the pattern
-    d should excite them ``c`` times as much. The loss is the mean over images of sum_k (phi_k(clip(x + d)) - c phi_k(clip(x + d0)))^2, plus
-    lambda |d|^2. Every 200 steps, the norm of d is checked: the loop ends if it is small enough, else lambda doubles.
+    The features phi_k are those with the largest weight for the target class. Noise d0 excites them a little, and the
+    pattern d should excite them ``c`` times as much. The loss is the mean over images of
+    sum_k (phi_k(clip(x + d)) - c phi_k(clip(x + d0)))^2, plus lambda |d|^2. Every 200 steps, the norm of d is checked:
+    the loop ends if it is small enough, else lambda doubles.
 
     Args:
         net: clean model; it is moved and frozen, so pass a copy.

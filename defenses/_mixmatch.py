@@ -52,7 +52,7 @@ def sharpened(probabilities: Tensor, temperature: float) -> Tensor:
 
 
 def guessed(logits: Tensor, temperature: float) -> Tensor:
-    """Guessed labels (B, C): the sharpened mean prediction for two views, with logits (2 B, C), all first views first."""
+    """Guessed labels (B, C): the sharpened mean prediction for two views. logits: (2 B, C), all first views first."""
     first, second = logits.softmax(1).chunk(2)
     return sharpened((first + second) / 2, temperature)
 

@@ -35,7 +35,7 @@ class ViewSettings(NamedTuple):
 def random_views(x01: Tensor, how: ViewSettings, seed: int) -> Tensor:
     """A random view of every image; the random numbers depend only on the image's place in the batch and the seed.
 
-    Brightness, contrast, saturation and hue change in a random order, drawn once for the batch (SimCLR: for each image).
+    Brightness, contrast, saturation and hue change in a random order, drawn once per batch (SimCLR: for each image).
 
     Args:
         x01: float32 (B, 3, S, S) in [0, 1].

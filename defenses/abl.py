@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 EXPLODED = 1e4
 """Mean cross-entropy of the isolated samples in one epoch, above which the ascent counts as exploded.
 
-The aim of unlearning is a large loss, so tens or hundreds are not an error, and a model that loses its clean accuracy on
-the way is a result to show. At 10,000 nats the logits are a thousand times those of any trained classifier: the ascent
-is out of control and only the number format still limits it.
+The aim of unlearning is a large loss, so tens or hundreds are not an error, and a model that loses its clean accuracy
+on the way is a result to show. At 10,000 nats the logits are a thousand times those of any trained classifier: the
+ascent is out of control and only the number format still limits it.
 """
 
 
@@ -28,8 +28,8 @@ is out of control and only the number format still limits it.
 class LocalGradientAscent:
     """LGA: descend while the loss is above ``gamma`` and ascend while it is below, so that easy samples stand out.
 
-    The value is the mean of ``sign(loss - gamma) * loss``, where loss is the batch mean, as in the authors' code, or the
-    loss of each sample.
+    The value is the mean of ``sign(loss - gamma) * loss``, where loss is the batch mean, as in the authors' code, or
+    the loss of each sample.
     """
 
     gamma: float

@@ -30,16 +30,16 @@ class Ac(Defense):
     """per-class: PCA, drop each class's smaller cluster. trojanzoo: FastICA of predicted classes, drop small clusters
     if the split is clear. global: FastICA, one split of all samples, keep the larger part (LfD's text)."""
     scope: Literal["label", "predicted", "all"] | None = None
-    """Samples to cluster together: those with the same label, with the same prediction, or all. The preset's by default."""
+    """Samples to cluster together: those with the same label or prediction, or all of them. Default: the preset's."""
     reduce: Literal["pca", "ica", "none"] | None = None
-    """Reduction before K-means. The preset's by default."""
+    """Reduction before K-means. Default: the preset's."""
     dims: int = 10
     """Dimensions after the reduction."""
     features: Literal["pooled", "map"] = "pooled"
     """Features to cluster: the head's input, or the last feature map before pooling, flattened."""
     analysis: Literal["size", "relative-size", "silhouette", "distance"] | None = None
     """Clusters to drop: the smaller one; those below max_share; those below max_share if the split's silhouette exceeds
-    min_silhouette; those nearer to another group's mean. The preset's by default."""
+    min_silhouette; those nearer to another group's mean. Default: the preset's."""
     max_share: float = 0.35
     """relative-size, silhouette: share of its group below which a cluster is suspicious."""
     min_silhouette: float = 0.1

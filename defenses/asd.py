@@ -139,7 +139,7 @@ class Asd(Defense):
     epochs: int = 120
     """Total number of epochs."""
     second: int = 60
-    """Epoch from which the clean pool is the share with the lowest losses; before, it takes a growing number per class."""
+    """Epoch from which the clean pool is the share with the lowest losses; before, a growing number per class."""
     third: int = 90
     """Epoch from which the clean pool is the share whose loss falls least in the virtual model."""
     every: int = 5
@@ -198,7 +198,7 @@ class Asd(Defense):
         return (Training("full", ("asd", *sorted(self.params().items()))),)
 
     def train(self, lab: Lab) -> TrainedModel:
-        """Add the seeds to the set and train on its pools; suspicion scores are the final model's negative losses.
+        """Add the seeds to the set and train on its pools; suspicion scores are the final model's losses.
 
         No sample is flagged, because the pools change in every epoch.
         """

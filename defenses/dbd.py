@@ -73,7 +73,7 @@ class SelfSupervised:
 
 @dataclasses.dataclass(frozen=True)
 class LinearStage:
-    """Trains only the head, by symmetric cross-entropy. Batch norm statistics keep updating, as in the authors' code."""
+    """Trains only the head, by symmetric cross-entropy. Batch norm statistics still update, as in the authors' code."""
 
     alpha: float
     beta: float
@@ -113,8 +113,8 @@ class SemiSupervised:
 class Dbd(Defense):
     """DBD (2022): self-supervised features, a linear stage, semi-supervised fine-tuning on the most credible half.
 
-    Source: Huang et al., ICLR 2022, and the authors' code, whose settings on CIFAR-10 are the defaults. Differences from
-    their code:
+    Source: Huang et al., ICLR 2022, and the authors' code, whose settings on CIFAR-10 are the defaults. Differences
+    from their code:
 
     - The last two stages use the base recipe's augmentation (theirs: flips, and crops padded by reflection).
     - The split uses losses on images without augmentation (theirs: augmented).
@@ -196,7 +196,7 @@ class Dbd(Defense):
         return (Training("feature-model", first), Training("fine-tune", second), Training("full", third))
 
     def train(self, lab: Lab) -> TrainedModel:
-        """Run the three stages; suspicion scores are the negative losses after the second, which first split the set."""
+        """Run the three stages; suspicion scores are the losses after the second stage, which first split the set."""
         data = lab.poisoned
         views = ViewSettings(self.crop_min, self.jitter, self.blur)
         model = lab.train(

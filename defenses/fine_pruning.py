@@ -69,14 +69,14 @@ def pruning_curve(
 
 
 def stop_at(curve: np.ndarray, max_drop: float) -> int:
-    """Number of channels to prune: the most before accuracy first drops by more than ``max_drop``. One always remains."""
+    """Number of channels to prune before accuracy first drops by more than ``max_drop``. One channel always remains."""
     too_far = np.flatnonzero(curve[0] - curve > max_drop + 1e-12)
     return min(int(too_far[0]) - 1 if len(too_far) else len(curve) - 1, len(curve) - 2)
 
 
 @defense("fine-pruning", version=1)
 class FinePruning(Defense):
-    """Fine-pruning (2018): prune the last channels of the undefended model, those least active on clean images first."""
+    """Fine-pruning (2018): prune the undefended model's last channels, the least active on clean images first."""
 
     needs: ClassVar[tuple[str, ...]] = ("clean",)
     smoke: ClassVar[dict[str, Any]] = {"finetune_epochs": 1}
@@ -88,8 +88,8 @@ class FinePruning(Defense):
     max_drop: float | None = None
     """Validation accuracy that pruning may cost, in [0, 1); by default the profile's."""
     mask_at: Literal["output", "filters"] = "output"
-    """What pruning does: mask the channel's output, which is the head's input; or zero the last convolution's filter, as
-    some toolboxes do, although a residual block's shortcut then keeps the channel alive."""
+    """What pruning does: mask the channel's output, which is the head's input, or zero the last convolution's filter,
+    as some toolboxes do, although a residual block's shortcut then keeps the channel alive."""
     finetune_epochs: int | None = None
     """Epochs of fine-tuning after pruning; by default the profile's."""
     finetune_lr: float = 0.01

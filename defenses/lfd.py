@@ -177,7 +177,7 @@ class Lfd(Defense):
     teacher_epochs: int = 20
     """Epochs of the teacher. The paper says a few; ResNet-S needs about 3,000 steps until BadNets poison separates."""
     teacher_schedule: Literal["stopped-cosine", "cosine", "constant"] = "stopped-cosine"
-    """Teacher's learning rate: a cosine over teacher_horizon epochs stopped early, one over its own epochs, or constant."""
+    """Teacher's learning rate: a cosine over teacher_horizon epochs, stopped early; a cosine over its own; constant."""
     teacher_horizon: int = 80
     """Epochs after which the stopped cosine would reach zero, or teacher_epochs if that is more."""
     teacher_tries: int = 3
@@ -189,7 +189,7 @@ class Lfd(Defense):
     index_rule: Literal["threshold", "rank"] = "threshold"
     """Candidates: losses up to the entry floor(N alpha) of the sorted ones, or exactly floor(N alpha) samples."""
     neg_norm: Literal["range", "gamma"] = "range"
-    """Divisor of the candidates' loss - gamma: max - gamma as printed (tiny weights), or gamma (weights down to -beta)."""
+    """Divisor of candidates' loss - gamma: max - gamma as printed (tiny weights), or gamma (weights down to -beta)."""
     max_rule: Literal["max", "p99.9"] = "max"
     """Loss with weight 1: the largest loss, or the 99.9th percentile (larger weights are clipped)."""
     normalise: Literal["batch", "weights"] = "batch"

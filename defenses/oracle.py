@@ -26,8 +26,8 @@ class Oracle(Defense):
     def train(self, lab: Lab) -> TrainedModel:
         """Drop the poisoned samples and train.
 
-        The truth also serves as suspicion scores and flags. The detection columns must therefore show 1.0; otherwise the
-        evaluator assigns flags to the wrong samples.
+        The truth also serves as suspicion scores and flags. The detection columns must therefore show 1.0; otherwise
+        the evaluator assigns flags to the wrong samples.
         """
         lab.suspect(lab.truth.astype(np.float32), lab.truth)
         return lab.train(lab.poisoned.subset(np.flatnonzero(~lab.truth)))

@@ -41,7 +41,7 @@ class RandomFilter(Defense):
     control: ClassVar[bool] = True
 
     of: str = "lfd"
-    """The defense to imitate: a bare name means the block's variant of it, if there is one; ``lfd(alpha=0.2)`` is exact."""
+    """The defense to imitate: a bare name means the block's variant of it, if any; ``lfd(alpha=0.2)`` is exact."""
 
     def among(self, defenses: Sequence[Defense]) -> Defense:
         """This control with a bare name replaced by the spec of the block's only variant of that defense.
@@ -59,7 +59,7 @@ class RandomFilter(Defense):
         return imitating
 
     def check(self, info: DatasetInfo, attack: Attack) -> None:
-        """Check that the imitated defense is not a control, flags samples, and passes its own check."""
+        """Check that the imitated defense is not a control, needs no clean images, flags samples and applies."""
         imitated: Defense = registry.make("defenses", self.of)
         if imitated.control:
             raise Impossible(f"random-filter imitates defenses; {self.of!r} is a control itself")

@@ -172,7 +172,7 @@ def test_an_impossible_attack_costs_itself_alone_on_a_sheet_of_all(tmp_path, mon
     assert lines == [
         "bn-g(cell=20) left out: a grid of 3x3 cells of 20 pixels does not fit into 32x32 images",
         "dynamic left out: mask network: loss is not finite in epoch 1 of 2",
-        "sig left out: the budget cannot be worked out from the data found",
+        "sig left out: the budget cannot be computed from this data",
     ]
     assert "bn-g" not in [text.partition("(")[0] for text in asked]
     assert {"bn-w", "blend", "cl", "l2", "tj-sq", "tj-wm"} <= set(drawn)
