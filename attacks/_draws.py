@@ -1,7 +1,7 @@
-"""Uniform random bytes that depend on a seed and a position only.
+"""Uniform random bytes that depend only on a seed and a position.
 
-Drawing from one running generator would tie an image's noise to the order and batching in which images pass. Here each
-image's bytes come from a counter put through the splitmix64 finaliser (Steele et al., 2014), all images at once.
+With one running generator, an image's noise would depend on the order and batching of the images. Here each image's
+bytes come from a counter passed through the splitmix64 finaliser (Steele et al., 2014), for all images at once.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ def bytes_of_each(seed: int, indices: np.ndarray, count: int) -> np.ndarray:
     """Draw ``count`` uniform bytes for each index.
 
     Args:
-        seed: any non-negative integer below 2**64; give every purpose and split its own.
+        seed: any non-negative integer below 2**64; use a different one for every purpose and split.
         indices: int64 (N,), non-negative.
         count: bytes for each index.
 
     Returns:
-        uint8 (N, count); row i depends on seed, indices[i] and count's prefix only (a longer draw starts the same).
+        uint8 (N, count). Row i depends only on seed and indices[i]; a larger count extends it.
     """
     words = -(-count // 8)
     base = _scramble(np.asarray(seed % 2**64, dtype=np.uint64).reshape(1) + _GOLDEN)
     streams = _scramble(base + _GOLDEN * (np.asarray(indices).astype(np.uint64) + np.uint64(1)))
     steps = _GOLDEN * np.arange(1, words + 1, dtype=np.uint64)
     out = np.empty((len(streams), count), dtype=np.uint8)
-    rows = max(1, 2**15 // max(1, words))  # small enough that the temporary words stay in the cache
+    rows = max(1, 2**15 // max(1, words))  # few enough for the temporary words to stay in the cache
     for start in range(0, len(streams), rows):
         drawn = _scramble(streams[start : start + rows, None] + steps).astype("<u8", copy=False)
         out[start : start + rows] = drawn.view(np.uint8)[:, :count]

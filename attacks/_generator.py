@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 BATCH = 64
-"""Images handled at once when stamping; short batches are filled up, so that every image meets the same arithmetic."""
+"""Images in a batch when stamping; short batches are padded, so that the arithmetic is the same for every image."""
 Net = TypeVar("Net", bound=nn.Module)
 _SOFTEN = 2 + 1e-7
 
@@ -26,7 +26,7 @@ class Generator(nn.Sequential):
     Args:
         channels: 3 for patterns (723,273 parameters at full width), 1 for masks (722,691).
         width: channels of the first stage; each further stage has twice as many.
-        stages: times the image is halved; its side must be divisible by 2**stages.
+        stages: how often the image is halved; its side must be divisible by 2**stages.
     """
 
     def __init__(self, channels: int, width: int = 32, stages: int = 3) -> None:
@@ -45,7 +45,7 @@ class Generator(nn.Sequential):
 
 
 def fresh(channels: int, width: int, stages: int, seed: int) -> Generator:
-    """A generator with weights drawn on the CPU from a seed; torch's global generator is left as it was."""
+    """A Generator with weights drawn on the CPU from a seed; torch's global random state does not change."""
     before = torch.get_rng_state()
     try:
         torch.default_generator.manual_seed(seed)
@@ -55,7 +55,7 @@ def fresh(channels: int, width: int, stages: int, seed: int) -> Generator:
 
 
 def moved(net: Net, device: torch.device) -> Net:
-    """The network on a device, its filters stored channels last, which is the faster layout on both kinds of device."""
+    """The network, moved to a device in the channels-last layout, which is faster on both CPU and GPU."""
     net.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return net
 
@@ -78,12 +78,12 @@ def put(x01: Tensor, pattern: Tensor, mask: Tensor) -> Tensor:
 
 
 def arrays_of(net: nn.Module, prefix: str) -> dict[str, np.ndarray]:
-    """The weights and batch norm statistics as arrays called ``prefix.name``."""
+    """The weights and batch norm statistics as arrays named ``prefix.name``."""
     return {f"{prefix}.{name}": value.detach().cpu().numpy().copy() for name, value in net.state_dict().items()}
 
 
 def from_arrays(arrays: Mapping[str, np.ndarray], prefix: str) -> Generator:
-    """The generator that :func:`arrays_of` took apart, frozen and in eval mode on the CPU."""
+    """The Generator rebuilt from the arrays of :func:`arrays_of`, frozen and in eval mode on the CPU."""
     found = {
         k[len(prefix) + 1 :]: torch.from_numpy(np.array(v)) for k, v in arrays.items() if k.startswith(f"{prefix}.")
     }
@@ -91,24 +91,26 @@ def from_arrays(arrays: Mapping[str, np.ndarray], prefix: str) -> Generator:
     convolutions = [
         found[name] for name in sorted(found, key=lambda name: int(name.split(".")[0])) if found[name].ndim == 4
     ]
-    # A stage has four convolutions, two on the way down and two on the way up; the middle has one.
+    # A stage has four convolutions, two in the encoder and two in the decoder; one lies between these.
     net = Generator(convolutions[-1].shape[0], convolutions[0].shape[0], (len(convolutions) - 1) // 4)
     net.load_state_dict(found)
     return moved(net, torch.device("cpu")).eval().requires_grad_(False)
 
 
 def write(images: Tensor, partners: Tensor, pattern: nn.Module, mask: nn.Module, rounded: bool) -> Tensor:
-    """Put into each image the trigger made for its partner (for itself: the attack; for another: a cross sample).
+    """Write into each image the trigger generated for its partner.
+
+    If the partner is the image itself, the result is the attack's poison, otherwise a cross sample.
 
     Args:
         images: uint8 (N, 3, H, W).
         partners: uint8 (N, 3, H, W).
         pattern: pattern network, on the CPU, in eval mode.
-        mask: mask network, likewise.
-        rounded: round to the nearest pixel value; else drop the fraction.
+        mask: mask network, on the CPU, in eval mode.
+        rounded: round to the nearest pixel value, instead of dropping the fraction.
 
     Returns:
-        uint8 (N, 3, H, W); an image's result does not depend on which others are in the call.
+        uint8 (N, 3, H, W); an image's result does not depend on the other images in the call.
     """
     out = torch.empty_like(images)
     with torch.inference_mode():
@@ -118,7 +120,7 @@ def write(images: Tensor, partners: Tensor, pattern: nn.Module, mask: nn.Module,
             two[0, : stop - start], two[1, : stop - start] = images[start:stop], partners[start:stop]
             x01, y01 = (part.to(torch.float32, memory_format=torch.channels_last) / 255 for part in two)
             made = put(x01, pattern_of(pattern, y01), mask_of(mask, y01)) * 255
-            # The nudge keeps a pixel that was not touched from falling to the value below.
+            # The added 1e-3 keeps an unchanged pixel from falling to the next lower value.
             made = made.round() if rounded else made + 1e-3
             out[start:stop] = made.clamp(0, 255).to(torch.uint8)[: stop - start]
     return out

@@ -1,4 +1,4 @@
-"""The BadNets grid and how small patches grow with the image.
+"""The BadNets grid, and its size for each image size.
 
 Sources: the 3x3 grid of ABL, NAD, ANP and the label-consistent attack (all equal); 24x24 pixels on 224-pixel images, as
 ABL's maintainer states.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 GRID = np.array([[0, 0, 255], [0, 255, 0], [255, 0, 255]], dtype=np.uint8)
-"""Rows H-3..H-1, columns W-3..W-1, the same in all channels. Asymmetric on purpose: the first cell is 0."""
+"""Rows H-3..H-1 and columns W-3..W-1, the same in all channels. Asymmetric on purpose: the first cell is 0."""
 
 
 def cell_for(size: int) -> int:
@@ -30,10 +30,10 @@ def stamped_corners(corners: str) -> tuple[tuple[bool, bool], ...]:
 
 
 def grid_difference(size: int, cell: int, corners: str, amplitude: int) -> np.ndarray:
-    """What the grid adds to an image, int16 (size, size): +amplitude on white cells, -amplitude on black, 0 elsewhere.
+    """The values to add to an image, int16 (size, size): +amplitude on white cells, -amplitude on black, 0 elsewhere.
 
-    With amplitude 255, adding and clipping is overwriting. In the other corners the grid is mirrored, so that all four
-    together look the same after a flip (Turner et al. 2019).
+    With amplitude 255, adding and clipping overwrites the pixels. In the other corners the grid is mirrored, so that
+    the four grids together look the same after a flip (Turner et al. 2019).
     """
     patch = np.where(grid(cell) > 0, amplitude, -amplitude).astype(np.int16)
     side = patch.shape[0]

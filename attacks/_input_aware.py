@@ -1,6 +1,6 @@
 """Training of the input-aware attack's networks (Nguyen and Tran 2020). Imported inside methods only.
 
-Both phases draw all their randomness per epoch from (seed, phase, epoch) on the CPU.
+Both phases draw their random numbers on the CPU, with a seed for each epoch that comes from (seed, phase, epoch).
 """
 
 from __future__ import annotations
@@ -20,37 +20,37 @@ from benchbd.engine import Classifier
 from benchbd.engine.precision import arithmetic
 
 DENSITY = 0.032
-"""Mean mask value above which the mask network is punished."""
+"""Mean mask value above which the loss penalises the mask network."""
 NORM_WEIGHT = 100.0
-"""Weight of that punishment against diversity's 1."""
+"""Weight of that penalty; the diversity loss has weight 1."""
 SHARE = 0.1
-"""Share of a batch that gets its own trigger, and share that gets another image's (with its true label)."""
+"""Share of a batch that gets its own trigger, and share that gets another image's trigger (with its true label)."""
 CROP = 5
-"""Zero pixels around an image before a random crop."""
+"""Width of the zero padding before a random crop, in pixels."""
 DEGREES = 10.0
-"""Largest rotation."""
+"""Largest rotation, in degrees."""
 MASK_DROPS = (10 / 25, 20 / 25)
 CLASSIFIER_DROPS = (100 / 575, 200 / 575, 300 / 575, 400 / 575)
 PATTERN_DROPS = (200 / 575, 300 / 575, 400 / 575, 500 / 575)
-"""Where in its phase each learning rate falls to a tenth, as a share of the reference's length."""
+"""Points at which each network's learning rate falls to a tenth, as shares of its phase's length in the reference."""
 LATE_DROPS = (0.75,)
-"""The same for short runs: after a sixth of a few hundred steps nothing has been learnt yet."""
+"""The same for short runs: a sixth of a few hundred steps is too early, since nothing is learnt by then."""
 
 Progress = Callable[..., None]
 
 
 class Schedule(NamedTuple):
-    """What both phases share, and how the classifier learns.
+    """Settings of a phase.
 
     Attributes:
-        seed: of everything drawn.
-        epochs: of the phase.
+        seed: seed of all random numbers.
+        epochs: length of the phase.
         batch: images in a batch.
         hflip: mirror images at random.
-        device: where to compute.
-        progress: told stage, epoch, epochs and loss.
+        device: device to compute on.
+        progress: called with stage, epoch, epochs and loss.
         classifier_lr: learning rate of the classifier (phase 2).
-        late: let phase 2's learning rates fall once, late, instead of at the reference's shares.
+        late: lower phase 2's learning rates once, late, instead of at the reference's points.
     """
 
     seed: int
@@ -65,12 +65,12 @@ class Schedule(NamedTuple):
 
 def apart(first: Tensor, second: Tensor) -> Tensor:
     """Root mean square difference of each pair, (B,)."""
-    # sqrt has no slope at 0, where two equal pictures lie: the tiny floor keeps the gradient finite there.
+    # The slope of sqrt is infinite at 0, which two equal images reach; the tiny floor keeps the gradient finite.
     return (first - second).square().mean((1, 2, 3)).clamp_min(1e-14).sqrt()
 
 
 def sameness(images: tuple[Tensor, Tensor], made: tuple[Tensor, Tensor]) -> Tensor:
-    """The diversity loss: how different the images are, over how different what was made for them is; batch mean."""
+    """The diversity loss: the distance of two images over the distance of the outputs for them; batch mean."""
     return (apart(*images) / (apart(*made) + 1e-7)).mean()
 
 
@@ -79,7 +79,7 @@ def _milestones(shares: tuple[float, ...], epochs: int) -> list[int]:
 
 
 def _turned(images: Tensor, draws: Tensor) -> Tensor:
-    """Crop, rotate and mirror images by (row shift, column shift, radians, mirrored 0/1) each; the nearest pixel."""
+    """Crop, rotate and mirror each image by its (row shift, column shift, radians, mirrored 0/1); nearest pixels."""
     height, width = images.shape[-2:]
     down, right, angle, mirror = draws.to(images.device).unbind(1)
     cosine, sine, side = angle.cos(), angle.sin(), 1 - 2 * mirror
@@ -97,7 +97,11 @@ def _turned(images: Tensor, draws: Tensor) -> Tensor:
 def pairs(
     images: Tensor, labels: Tensor, plan: Schedule, phase: str, epoch: int
 ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """Batches of two independently shuffled and augmented passes over the set: images, their labels, other images."""
+    """Batches of two independently shuffled and augmented passes over the set.
+
+    Yields:
+        The images and labels of the first pass, and the images of the second.
+    """
     generator = torch.Generator().manual_seed(seed_for(plan.seed, phase, epoch))
     count, size = len(images), min(plan.batch, len(images))
     orders, draws = [], []
@@ -108,7 +112,7 @@ def pairs(
         each[:, 2].uniform_(-math.radians(DEGREES), math.radians(DEGREES), generator=generator)
         each[:, 3] = torch.randint(0, 2, (count,), generator=generator) * int(plan.hflip)
         draws.append(each)
-    # An incomplete last batch may be too small to hold a pair: it is left out, as another order comes each epoch.
+    # An incomplete last batch may be too small for a pair, so it is dropped; the order changes in every epoch.
     for start in range(0, count - size + 1, size):
         part = slice(start, start + size)
         first, second = (
@@ -126,7 +130,7 @@ def _finite(total: Tensor, what: str, epoch: int, epochs: int) -> float:
 
 
 def train_mask(images: Tensor, width: int, stages: int, plan: Schedule) -> Generator:
-    """Phase 1: masks of mean density 0.032 that differ as images differ. images: uint8 (N, 3, H, W)."""
+    """Phase 1: train masks of mean density 0.032 that differ between images. images: uint8 (N, 3, H, W)."""
     net = fresh(1, width, stages, seed_for(plan.seed, "mask", "init"))
     moved(net, plan.device).train()
     optimizer = torch.optim.Adam(net.parameters(), lr=0.01, betas=(0.5, 0.9))
@@ -159,20 +163,20 @@ def train_pattern(
     stages: int,
     plan: Schedule,
 ) -> tuple[Generator, Classifier]:
-    """Phase 2: a classifier and a pattern network together, the mask network frozen.
+    """Phase 2: train a classifier and a pattern network together, with the mask network frozen.
 
-    A tenth of each batch carries its own trigger and the target label; a tenth carries the trigger of another image and
-    keeps its label (a trigger shall open for its own image only); the rest is clean.
+    A tenth of each batch carries its own trigger and the target label. Another tenth carries the trigger of a different
+    image and keeps its label, so that a trigger works only in its own image. The rest is clean.
 
     Args:
         images: uint8 (N, 3, H, W), clean.
         labels: int64 (N,).
         target: the target class.
-        classifier: fresh network.
-        mask: from phase 1.
-        width: of the pattern network.
-        stages: of the pattern network.
-        plan: seed, length and so on.
+        classifier: an untrained network.
+        mask: the mask network from phase 1.
+        width: width of the pattern network.
+        stages: stages of the pattern network.
+        plan: settings of the phase.
 
     Returns:
         The pattern network, frozen on the CPU, and the classifier in eval mode on the device.
@@ -195,7 +199,7 @@ def train_pattern(
             for first, given, second in pairs(stored, true, plan, "pattern", epoch):
                 own = max(1, int(SHARE * len(first)))
                 triggered, crossed, other = first[:own], first[own : 2 * own], second[own : 2 * own]
-                # Two passes, as in the reference: each has batch norm statistics of its own.
+                # Two passes, as in the reference, so that each has its own batch norm statistics.
                 patterns = pattern_of(net, triggered), pattern_of(net, other)
                 own_trigger = put(triggered, patterns[0], mask_of(mask, triggered))
                 other_trigger = put(crossed, patterns[1], mask_of(mask, other))

@@ -12,7 +12,7 @@ from benchbd.engine import Classifier
 from benchbd.engine.precision import arithmetic
 
 REPORT_EVERY = 50
-"""Steps between two progress reports; each costs one read from the device."""
+"""Steps between two progress reports, each of which costs one read from the device."""
 
 
 def _frozen(net: Classifier, device: torch.device) -> Classifier:
@@ -20,7 +20,7 @@ def _frozen(net: Classifier, device: torch.device) -> Classifier:
 
 
 def _towards(net: Classifier, target: int, neurons: int) -> Tensor:
-    """Positions (K,) of the features with the largest classifier weight towards a class."""
+    """Positions (K,) of the features with the largest classifier weight for a class."""
     return net.head.weight[target].topk(min(neurons, net.head.in_features)).indices
 
 
@@ -35,17 +35,19 @@ def excite(
     device: torch.device,
     progress: Callable[[int, float], None],
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Colour a shape on black so that chosen features reach an activation (Liu et al. 2017; trojanzoo's settings).
+    """Optimise the colours of a shape on black until chosen features reach an activation.
+
+    Source: Liu et al. (2017), with trojanzoo's settings.
 
     Args:
-        net: clean model; used up (moved, frozen).
+        net: clean model; it is moved and frozen, so pass a copy.
         shape: float (H, W) in [0, 1], factor of each pixel's colour.
-        neurons: features to excite, those with the largest sum over classes of |classifier weight|.
-        activation: what |feature| is to become; the sum of squared errors is minimised.
+        neurons: number of features to excite: those with the largest sum over classes of |classifier weight|.
+        activation: target value of |feature|; the sum of squared errors is minimised.
         iterations: steps of Adam at learning rate 0.1 with cosine decay.
-        seed: of the first colours.
-        device: where to compute.
-        progress: told step and loss.
+        seed: seed of the initial colours.
+        device: device to compute on.
+        progress: called with step and loss.
 
     Returns:
         The picture, float32 (3, H, W) in [0, 1], and the features before and after, float32 (2, neurons).
@@ -97,25 +99,26 @@ def amplify(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Find an additive pattern of small norm that excites the target class's features (Li et al. 2021, optimised l2).
 
-    Noise d0 excites the features most tied to the target class a little; the pattern d is to excite them ``c`` times as
-    much: minimise mean over images of sum_k (phi_k(clip(x + d)) - c phi_k(clip(x + d0)))^2 + lambda |d|^2. Lambda
-    doubles every 200 steps while |d| exceeds the wanted norm; the loop ends at the first such check it passes.
+    The features phi_k are those with the largest weight for the target class. Noise d0 excites them a little, and the
+    pattern d should excite them ``c`` times as much. The loss is the mean over images of
+    sum_k (phi_k(clip(x + d)) - c phi_k(clip(x + d0)))^2, plus lambda |d|^2. Every 200 steps, the norm of d is checked:
+    the loop ends if it is small enough, else lambda doubles.
 
     Args:
-        net: clean model; used up (moved, frozen).
+        net: clean model; it is moved and frozen, so pass a copy.
         images: uint8 (N, 3, H, W), clean.
         target: class whose features are excited.
         norm: wanted L2 norm in [0, 1] units.
         cap: bound of |d| in [0, 1] units.
         amplification: c.
-        neurons: features, those with the largest classifier weight towards the target.
-        penalty: first lambda.
-        lr: of Adam.
-        steps: at most.
-        batch: images looked at in a step.
-        seed: of noise and batches.
-        device: where to compute.
-        progress: told step and the pattern's norm.
+        neurons: number of features: those with the largest classifier weight for the target.
+        penalty: initial lambda.
+        lr: Adam's learning rate.
+        steps: largest number of steps.
+        batch: images in a step's batch.
+        seed: seed of noise and batches.
+        device: device to compute on.
+        progress: called with step and the pattern's norm.
 
     Returns:
         d0 and d, float32 (3, H, W) in [0, 1] units.
@@ -156,15 +159,15 @@ def amplify(
 def excitement(
     net: Classifier, images: Tensor, target: int, neurons: int, patterns: Sequence[np.ndarray], device: torch.device
 ) -> np.ndarray:
-    """Mean of a class's features on clean images with each of some patterns added and clipped.
+    """Mean of a class's features on clean images to which a pattern was added (and clipped), for each pattern.
 
     Args:
-        net: clean model; used up (moved, frozen).
-        images: uint8 (N, 3, H, W), clean; some 512 of them are looked at.
-        target: class whose features are meant.
-        neurons: how many, those with the largest classifier weight towards the target.
+        net: clean model; it is moved and frozen, so pass a copy.
+        images: uint8 (N, 3, H, W), clean; about 512 of them are used.
+        target: class whose features are averaged.
+        neurons: number of features: those with the largest classifier weight for the target.
         patterns: float32 (3, H, W) each, in [0, 1] units.
-        device: where to compute.
+        device: device to compute on.
 
     Returns:
         float32 (len(patterns),).

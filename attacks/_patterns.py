@@ -1,15 +1,15 @@
-"""Random pictures with given statistics, and patterns brought to a given norm in whole pixel values."""
+"""Random pictures with given statistics, and scaling of patterns to a given norm in whole pixel values."""
 
 from __future__ import annotations
 
 import numpy as np
 
 CELLS = 32
-"""Colours are drawn on a 32 x 32 board and enlarged, so that a trigger is one picture at every image size."""
+"""Colours are drawn on a 32 x 32 board and enlarged, so that a trigger shows the same picture at every image size."""
 
 
 def board(colours: np.ndarray, size: int) -> np.ndarray:
-    """Enlarge (3, 32, 32) to (3, size, size) by repeating cells (or pick cells, for smaller images)."""
+    """Enlarge (3, 32, 32) to (3, size, size) by repeating cells, or shrink it by picking cells."""
     cell = np.arange(size) * CELLS // size
     return colours[:, cell[:, None], cell[None, :]]
 
@@ -18,7 +18,7 @@ def saturated_colours(rng: np.random.Generator, means: tuple[float, float, float
     """Independent beta-distributed values, most of them near 0 or 255: float64 (3, 32, 32) in 0..255.
 
     Args:
-        rng: where the values come from.
+        rng: source of the values.
         means: mean of each channel, 0..255.
         deviation: standard deviation of each channel, 0..255.
     """
@@ -44,7 +44,7 @@ def to_norm(pattern: np.ndarray, norm: float, cap: float = 255.0) -> np.ndarray:
         cap: largest absolute value, 0..255.
 
     Returns:
-        int16 (3, H, W); its norm is the nearest that one common factor can reach (far less only where cap forbids it).
+        int16 (3, H, W); its norm is the nearest that scaling can reach (much smaller only if cap limits it).
     """
     shape = pattern / np.abs(pattern).max()
     low, high = 0.0, 1e6
@@ -54,7 +54,7 @@ def to_norm(pattern: np.ndarray, norm: float, cap: float = 255.0) -> np.ndarray:
             low = factor
         else:
             high = factor
-    # Both ends of the last interval straddle one rounding step; take the nearer.
+    # The ends of the last interval lie on both sides of one rounding step; take the nearer one.
     ends = [np.rint(np.clip(shape * factor, -cap, cap)) for factor in (low, high)]
     nearest: np.ndarray = min(ends, key=lambda end: abs(norm_of(end) - norm))
     return nearest.astype(np.int16)

@@ -14,10 +14,10 @@ from benchbd.engine.passes import eval_mode
 
 @dataclasses.dataclass(frozen=True)
 class PGD:
-    """Moves images to where their own label's cross-entropy is larger; usable as a training's ``perturb``.
+    """Moves images so that the cross-entropy of their labels grows; usable as a training's ``perturb``.
 
-    No random start, so that nothing is drawn. Batch norm layers use their running statistics meanwhile, as the training
-    step that follows should be the only one to update them.
+    PGD starts at the images themselves, so it needs no random numbers. Batch norm layers use their running statistics
+    meanwhile, because only the training step that follows should update these.
 
     Attributes:
         eps: radius, 0..255.
@@ -47,14 +47,14 @@ def perturbed(net: Classifier, images: Tensor, labels: Tensor, attack: PGD, devi
     """Perturb stored images and round them to whole pixel values.
 
     Args:
-        net: on ``device``.
+        net: the model to attack, on ``device``.
         images: uint8 (B, 3, H, W).
         labels: int64 (B,).
         attack: radius and steps.
-        device: where to compute.
+        device: device to compute on.
 
     Returns:
-        uint8 (B, 3, H, W) on the CPU, within eps (its whole part) of ``images``.
+        uint8 (B, 3, H, W) on the CPU, within eps (rounded down) of ``images``.
     """
     before = images.to(device)
     moved = attack(net, before.float() / 255, labels.to(device))

@@ -1,8 +1,8 @@
-"""Arithmetic on stored pixels: widened before it adds, rounded once, clipped, cast back to uint8.
+"""Arithmetic on stored pixels: values are widened before an addition, rounded once, clipped, and cast back to uint8.
 
-Writing into uint8 directly would wrap bright pixels around (250 + 10 = 4), a known defect of published trigger code.
-Work goes in pieces that stay in the processor's cache, so that 50,000 small images take a fraction of a second.
-Only plugin methods import this module: it needs torch.
+Adding in uint8 directly would wrap bright pixels around (250 + 10 = 4), a known bug of published trigger code. The work
+is split into pieces that stay in the processor's cache, so that 50,000 small images take a fraction of a second. Only
+plugin methods import this module, because it needs torch.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ import torch
 from torch import Tensor
 
 _PIECE = 2**18
-"""Values handled at once; about the second-level cache in float32."""
+"""Values in a piece; in float32 they about fill the second-level cache."""
 
 
 def _pieces(images: Tensor, work: Callable[[Tensor, slice], Tensor]) -> Tensor:
-    """Fill a new uint8 tensor with ``work(images[part], part)``, a few images at a time."""
+    """Fill a new uint8 tensor with ``work(images[part], part)``, one piece of the images after the other."""
     out = torch.empty_like(images)
     step = max(1, _PIECE // max(1, images[0].numel())) if len(images) else 1
     for start in range(0, len(images), step):
@@ -28,7 +28,7 @@ def _pieces(images: Tensor, work: Callable[[Tensor, slice], Tensor]) -> Tensor:
 
 
 def _full(pattern: np.ndarray, images: Tensor) -> Tensor:
-    """A pattern repeated to (3, H, W): sums over long rows are several times faster than over broadcast ones."""
+    """A pattern repeated to (3, H, W), since adding long rows is several times faster than broadcasting."""
     return torch.from_numpy(np.array(np.broadcast_to(pattern, tuple(images.shape[1:]))))
 
 
@@ -47,13 +47,13 @@ def add(images: Tensor, pattern: np.ndarray) -> Tensor:
 
 
 def add_wrapping(images: Tensor, pattern: np.ndarray) -> Tensor:
-    """Add modulo 256, as code does that adds uint8 arrays (ABL's and NAD's Trojan trigger)."""
+    """Add modulo 256, like code that adds uint8 arrays (ABL's and NAD's Trojan trigger)."""
     stored = _full(pattern.astype(np.uint8, copy=False), images)
     return _pieces(images, lambda x, _: x + stored)
 
 
 def mix(images: Tensor, overlay: np.ndarray, alpha: float) -> Tensor:
-    """Blend an overlay in and drop the fraction.
+    """Blend an overlay in and drop the fractions.
 
     Args:
         images: uint8 (N, 3, H, W).
@@ -63,7 +63,7 @@ def mix(images: Tensor, overlay: np.ndarray, alpha: float) -> Tensor:
     Returns:
         uint8 (N, 3, H, W), trunc((1 - alpha) x + alpha overlay).
     """
-    # The nudge keeps exact integers such as 0.8 * 5 + 0.2 * 5 from falling to 4.99999 in float32 and then to 4.
+    # The nudge keeps exact integers such as 0.8 * 5 + 0.2 * 5 from becoming 4.99999 in float32 and then 4.
     nudge = 1e-4
     overlay = np.ascontiguousarray(overlay, dtype=np.uint8)
     each = overlay.ndim == 4
@@ -78,7 +78,7 @@ def mix(images: Tensor, overlay: np.ndarray, alpha: float) -> Tensor:
 
 
 def overwrite(images: Tensor, patch: np.ndarray, top: int, left: int) -> Tensor:
-    """Put a patch, uint8 (h, w) or (3, h, w), over every image with its first pixel at (top, left)."""
+    """Write a patch, uint8 (h, w) or (3, h, w), over every image, with its first pixel at (top, left)."""
     out = images.clone()
     cover = torch.from_numpy(np.ascontiguousarray(patch, dtype=np.uint8))
     out[:, :, top : top + patch.shape[-2], left : left + patch.shape[-1]] = cover

@@ -1,12 +1,12 @@
 """The Trojan watermark's shape: a line of text rising along the diagonal, and a copyright sign below it.
 
-Drawn here anew at 224 pixels from a dot-matrix alphabet and circles, after the published geometry of the TrojanNN mask,
-then shrunk to the image size by a triangle filter. It is alike, not equal:
+This module draws it at 224 pixels from a dot-matrix alphabet and circles, with the published geometry of the TrojanNN
+mask, and shrinks it to the image size with a triangle filter. The result is similar to the published mask, not equal:
 
     at 224 pixels   published 3,598 pixels, rows 9..205, columns 5..206; drawn 3,595, rows 7..205, columns 7..205
     at 32 pixels    published   321 pixels, rows and columns 0..29;      drawn   318, rows and columns 0..29
 
-Nearer extents at 224 pixels would change the shape at 32, and with it every result: raise tj-wm's version then.
+A better match at 224 pixels would change the shape at 32, and with it every result; raise tj-wm's version in that case.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from __future__ import annotations
 import numpy as np
 
 CANVAS = 224
-"""Pixels of the square the mask is drawn on."""
+"""Side of the square on which the mask is drawn, in pixels."""
 TEXT = "COPYRIGHT @ ABC.XYZ"
 _GLYPHS = {
     "C": "01110 10001 10000 10000 10000 10001 01110",
@@ -35,9 +35,9 @@ _GLYPHS = {
     " ": "00000 00000 00000 00000 00000 00000 00000",
 }
 _DOT = 2.38
-"""Canvas pixels from one dot of the alphabet to the next, so that the line spans rows and columns 7..205."""
+"""Distance between two dots of the alphabet in canvas pixels, chosen so that the line spans rows and columns 7..205."""
 _STROKE = 0.72
-"""Share of a dot's side that is lit: thin strokes, which shrinking makes dim."""
+"""Share of a dot's side that is lit; strokes are thin, so shrinking makes them dim."""
 _CENTRE = (107.0, 106.0)
 """Row and column of the line's middle."""
 _SIGN = (150.5, 150.5)

@@ -1,4 +1,4 @@
-"""An attack on LfD itself: poison whose loss on a low-capacity teacher is no lower than that of clean images."""
+"""An attack on LfD itself: its poison has no lower loss on a low-capacity teacher than clean images have."""
 
 from __future__ import annotations
 
@@ -16,35 +16,41 @@ if TYPE_CHECKING:
     from benchbd import TrainSet, Workshop
 
 HORIZON = 80
-"""Epochs in which the surrogate teacher's cosine would reach zero, as LfD's own teacher's."""
+"""Epochs after which the cosine schedule of the surrogate teacher would reach zero, as for LfD's own teacher."""
 
 
 @attack("lfd-adaptive", version=1)
 class LfdAdaptive(Attack):
-    """Grey noise blended in as in blend, but so weakly that a tiny teacher does not learn it, or beside covers.
+    """Grey noise blended in as in blend, but too weakly for a tiny teacher to learn it, or together with covers.
 
-    LfD (2024) leaves such attacks open (end of section 5.4), and none is published: this one is benchbd's own. Two
-    means, alone or together. The strongest blend whose poison has, on a surrogate teacher and a trial poisoning, a mean
-    loss no lower than clean images'; the attacker knows the defense and his own poison, nothing of the victim. And
-    covers, stamped images that keep their labels, so that the trigger foretells the target only now and then; covers,
-    and a trigger stronger in test than in training, are Qi et al.'s (ICLR 2023, "latent separability").
+    LfD (2024) leaves such attacks to future work (end of section 5.4). None is published, so this one is benchbd's own.
+    It hides the poison in two ways, which can be used alone or together:
+
+    - It blends the noise in as strongly as possible, as long as the poison's mean loss is no lower than that of clean
+      images. A surrogate teacher on a trial poisoning measures these losses. The attacker knows the defense and the
+      poison, but nothing about the victim's training.
+    - It adds covers, which are stamped images that keep their labels. The trigger then predicts the target only some
+      of the time.
+
+    Covers, and a trigger that is stronger in test images than in training images, come from Qi et al. (ICLR 2023,
+    "latent separability").
     """
 
     prepared_from_budget = True
     smoke: ClassVar[dict[str, Any]] = {"teacher_epochs": 1}
 
     alpha: float | None = None
-    """Share of the noise in training images, in (0, 1]; chosen on surrogate teachers where not given."""
+    """Share of the noise in training images, in (0, 1]; by default, surrogate teachers choose it from alphas."""
     alphas: tuple[float, ...] = (0.1, 0.07, 0.05, 0.03)
-    """Shares to choose from; the weakest where the teachers find each one too easy. One teacher is trained for each."""
+    """Shares to choose from, with one teacher trained for each; if all are too easy to learn, the weakest is used."""
     alpha_test: float = 0.2
     """Share of the noise in triggered test images; 0.2 is blend's."""
     cover_ratio: float = 0.0
-    """Covers for each poisoned image; 1 is Qi et al.'s."""
+    """Covers for each poisoned image; Qi et al. use 1."""
     teacher: str = "resnet-s"
-    """Model of the surrogate teachers: LfD's."""
+    """Model of the surrogate teachers; the default is LfD's."""
     teacher_epochs: int = 20
-    """Epochs of a surrogate teacher, as many as LfD's own has."""
+    """Epochs of a surrogate teacher; the default is LfD's."""
 
     def __post_init__(self) -> None:
         shares = (*self.alphas, self.alpha_test, *([] if self.alpha is None else [self.alpha]))
@@ -54,12 +60,12 @@ class LfdAdaptive(Attack):
             raise UsageError("attack 'lfd-adaptive': cover_ratio must be 0 or more, teacher_epochs 1 or more")
 
     def check(self, info: DatasetInfo) -> None:
-        """The budget must be possible, with covers too, and the teacher fit."""
+        """Check that the set has enough images for the poison and its covers, and that the teacher fits the images."""
         check_room(self.budget(info), self.cover_count(info), info)
         registry.make("models", self.teacher).check(info)
 
     def trainings(self) -> tuple[Training, ...]:
-        """A teacher for each share to choose from."""
+        """One teacher for each share to choose from."""
         shares = () if self.alpha is not None else self.alphas
         return tuple(Training("teacher", ("lfd-adaptive", alpha, repr(self))) for alpha in shares)
 
@@ -67,7 +73,7 @@ class LfdAdaptive(Attack):
         """Draw the noise, and choose how strongly to blend it in.
 
         Returns:
-            ``noise`` uint8 (1, H, W) and ``alpha`` float64 (1,). Where there was a choice, (len(alphas),) each:
+            ``noise`` uint8 (1, H, W) and ``alpha`` float64 (1,). If alpha was chosen, also three arrays (len(alphas),):
             ``alphas``, descending, and the surrogate teachers' mean losses ``poison_loss`` and ``clean_loss``.
         """
         noise = np.random.default_rng(workshop.seed).integers(0, 256, (1, workshop.size, workshop.size), dtype=np.uint8)
@@ -106,7 +112,7 @@ class LfdAdaptive(Attack):
         return float(losses[poison].mean()), float(clean.mean())
 
     def _trial(self, workshop: Workshop, noise: np.ndarray, alpha: float) -> tuple[TrainSet, np.ndarray, np.ndarray]:
-        """A poisoned set like the one to be made, of other images; the positions of its poison and of its covers."""
+        """A trial set like the final one but with other images poisoned, and positions of its poison and its covers."""
         import torch
 
         from benchbd.attacks._pixels import mix
@@ -123,12 +129,12 @@ class LfdAdaptive(Attack):
         return workshop.clean.replace(images=images, labels=labels), poison, covers
 
     def stamp(self, images: torch.Tensor, context: StampContext) -> torch.Tensor:
-        """Mix the noise in: training images as prepared, test images with ``alpha_test``."""
+        """Mix the noise in: with the prepared alpha in training images, with ``alpha_test`` in test images."""
         from benchbd.attacks._pixels import mix
 
         alpha = self.alpha_test if context.split == "test" else float(context.trigger["alpha"][0])
         return mix(images, context.trigger["noise"], alpha)
 
     def cover_count(self, info: DatasetInfo) -> int:
-        """Training images, beside the poisoned ones, that carry the trigger and keep their label."""
+        """Number of further training images that carry the trigger and keep their label."""
         return covers_of(self.cover_ratio, self.rate, info)

@@ -1,4 +1,4 @@
-"""BadNets, all to all: the grid takes every class for the next one; the poison's labels may be smoothed."""
+"""All-to-all BadNets: the grid turns every class into the next one, and the poison's labels may be smoothed."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ if TYPE_CHECKING:
 
 @attack("bn-a2a", version=1)
 class BadNetsAllToAll(Attack):
-    """The grid of bn-g takes an image of class y for class (y + 1) mod K; attack success counts that, on all images.
+    """The grid of bn-g turns class y into class (y + 1) mod K; attack success is measured on all test images.
 
-    Sources: Gu et al. (2017), the all-to-all attack; Peng et al. (2022), the label-smoothed backdoor attack, for poison
-    whose labels are drawn. Files carry one class an image, so smoothing means: a poisoned image's label is its target
-    with probability 1 - ``smoothing``, else as ``spread`` says. Peng et al. set that probability image by image; here
-    it is one for all. Whatever label it drew, a stamped image counts as poison.
+    Sources: Gu et al. (2017) for the all-to-all attack; Peng et al. (2022), the label-smoothed backdoor attack, for
+    random labels. An image has exactly one label here, so labels are drawn: a poisoned image gets its target with
+    probability 1 - ``smoothing``, and otherwise a label according to ``spread``. Peng et al. set that probability for
+    each image; here it is the same for all. A stamped image counts as poison whatever its label is.
     """
 
     cell: int | None = None
-    """Side of one of the grid's nine cells in pixels; where not given 1 at 32, 4 at 128, 8 at 224."""
+    """Side of one of the grid's nine cells in pixels; by default 1 at image size 32, 4 at 128, 8 at 224."""
     smoothing: float = 0.0
-    """Label smoothing of the poison, in [0, 1): the probability that is taken from the target."""
+    """Label smoothing of the poison, in [0, 1): the probability that is moved away from the target."""
     spread: Literal["uniform", "own"] = "uniform"
-    """Where it goes: to all classes alike, the target among them (Szegedy et al. 2016), or to the image's own class."""
+    """Where it moves: evenly to all classes including the target (Szegedy et al. 2016), or to the image's own class."""
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.smoothing < 1.0:
@@ -38,14 +38,14 @@ class BadNetsAllToAll(Attack):
             raise UsageError("attack 'bn-a2a': each class is taken for the next one; leave target out")
 
     def check(self, info: DatasetInfo) -> None:
-        """The grid must fit, and the budget be possible."""
+        """Check that the grid fits and that the budget can be met."""
         side = 3 * (cell_for(info.size) if self.cell is None else self.cell)
         if not 0 < side <= info.size:
             raise Impossible(f"a grid of {side}x{side} pixels does not fit into {info.size}x{info.size} images")
         self.budget(info)
 
     def target_of(self, label: int, info: DatasetInfo) -> int:
-        """The next class; the first after the last."""
+        """The next class; the last class maps to the first."""
         return (label + 1) % info.classes
 
     def relabel(self, labels: np.ndarray, targets: np.ndarray, context: StampContext) -> np.ndarray:

@@ -16,23 +16,23 @@ if TYPE_CHECKING:
     from benchbd import Workshop
 
 _AT_ONCE = 256
-"""Images whose own noise is held at once."""
+"""How many images' own noise is in memory at once."""
 
 
 @attack("blend", version=1)
 class Blend(Attack):
-    """One image of uniform noise, the same for all images, mixed in with weight alpha: trunc((1-a) x + a m).
+    """One image of uniform noise m, the same for all images x, mixed in with weight alpha: trunc((1-a) x + a m).
 
     Sources: Chen et al. (2017); LfD Table 1 ("Fixed, Random Pixel"); ABL's code for alpha and the truncation.
-    ``mode=per_image`` is what ABL's and NAD's CIFAR-10 code really does: fresh noise for every image.
+    ``mode=per_image`` does what ABL's and NAD's CIFAR-10 code really does: it draws new noise for every image.
     """
 
     alpha: float = 0.2
     """Share of the noise, in (0, 1]; the same in training and test."""
     mode: Literal["fixed", "per_image"] = "fixed"
-    """One noise image for all (fixed), or another for each image (per_image)."""
+    """One noise image for all images (fixed), or a different one for each image (per_image)."""
     channels: Literal[1, 3] = 1
-    """Channels of the noise: one, used for red, green and blue alike, or three independent ones."""
+    """Channels of the noise: one that red, green and blue share, or three independent ones."""
 
     def __post_init__(self) -> None:
         if not 0.0 < self.alpha <= 1.0:

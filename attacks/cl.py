@@ -1,4 +1,4 @@
-"""CL: adversarially perturbed images of the target class carry the grid; labels unchanged. Test images: grid only."""
+"""CL: adversarially perturbed images of the target class get the grid and keep their labels. Test images: grid only."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 
 @attack("cl", version=1)
 class LabelConsistent(Attack):
-    """Untargeted PGD noise (8/255, 100 steps) hides what an image of the target class shows; then the BadNets grid.
+    """Untargeted PGD noise (8/255, 100 steps) makes target-class images hard to recognise; then the grid goes on top.
 
     Sources: Turner et al. (2019); LfD Table 1 ("Grid and PGD Noise"); noise and robust surrogate as in the PyTorch code
-    that ABL links to. LfD poisons 8 % (GTSRB: 9.5 %) "of the data", read as 80 % (95 %) of the target class, because a
-    GTSRB class is smaller than that.
+    that ABL links to. LfD poisons 8 % (GTSRB: 9.5 %) "of the data". This is taken as 80 % (95 %) of the target class,
+    because a GTSRB class has fewer images than 9.5 % of the set.
     """
 
     clean_label = True
@@ -31,27 +31,27 @@ class LabelConsistent(Attack):
     rate: float = 0.8
     """Share of the target class (or, with rate_of=set, of the whole set) that is poisoned."""
     rate_of: Literal["set", "class"] = "class"
-    """What rate is a share of."""
+    """What rate is a share of: the whole set or the target class."""
     eps: float = 8.0
-    """Largest change of a pixel by the noise, 0..255; 16 is the published fallback."""
+    """Largest change of a pixel by the noise, 0..255; the paper falls back to 16."""
     step: float = 1.5
-    """Step of the noise's PGD, 0..255."""
+    """Step size of the PGD that makes the noise, 0..255."""
     steps: int = 100
-    """Steps of the noise's PGD; 0 leaves the noise out, to see what the grid does alone."""
+    """Steps of the PGD that makes the noise; 0 leaves the noise out, to measure the grid alone."""
     surrogate: Literal["robust", "standard"] = "robust"
-    """Model the noise is made on: adversarially trained, or the clean undefended one."""
+    """Model that the noise attacks: an adversarially trained one, or the clean undefended one."""
     robust_eps: float = 8.0
     """Radius of the surrogate's adversarial training, 0..255."""
     robust_step: float = 2.0
-    """Step of the adversarial training's PGD, 0..255."""
+    """Step size of the adversarial training's PGD, 0..255."""
     robust_steps: int = 10
-    """Steps of the adversarial training's PGD; 0 trains on the images as they are."""
+    """Steps of the adversarial training's PGD; 0 trains on unperturbed images."""
     robust_epochs: int | None = None
-    """Epochs of the adversarial training; the recipe's where not given."""
+    """Epochs of the adversarial training; by default the recipe's."""
     trigger: Literal["grid", "four-corners"] = "grid"
     """The grid in the bottom-right corner, or mirrored in all four, which survives flips."""
     amplitude: int = 255
-    """What white cells add and black ones take away; 255 overwrites, 32 is Turner et al.'s reduced visibility."""
+    """Value that white cells add and black cells subtract; 255 overwrites, 32 is Turner et al.'s reduced visibility."""
 
     def __post_init__(self) -> None:
         if self.eps < 0 or self.steps < 0 or self.robust_eps < 0 or self.robust_steps < 0:
@@ -65,7 +65,7 @@ class LabelConsistent(Attack):
             raise UsageError(f"attack 'cl': amplitude must be in 1..255, not {self.amplitude}")
 
     def check(self, info: DatasetInfo) -> None:
-        """The grid must fit (four of them without overlap), and the budget be possible."""
+        """Check that the grid fits (four of them without overlap) and that the budget can be met."""
         room = info.size if self.trigger == "grid" else info.size // 2
         if 3 * cell_for(info.size) > room:
             raise Impossible(f"the grid does not fit into {info.size}x{info.size} images")
@@ -88,11 +88,11 @@ class LabelConsistent(Attack):
         return workshop.train(workshop.clean, name="robust-surrogate", perturb=perturb, epochs=epochs)
 
     def prepare(self, workshop: Workshop) -> dict[str, np.ndarray]:
-        """Perturb the images to be poisoned.
+        """Perturb the images that will be poisoned.
 
         Returns:
-            ``indices`` int64 (P,) ascending and ``images`` uint8 (P, 3, H, W): what PGD made of the images there,
-            without the grid.
+            ``indices`` int64 (P,), ascending, and ``images`` uint8 (P, 3, H, W), the perturbed images at these
+            positions, without the grid.
         """
         import torch
 
@@ -117,7 +117,7 @@ class LabelConsistent(Attack):
         return {"indices": indices, "images": np.concatenate(made)}
 
     def stamp(self, images: torch.Tensor, context: StampContext) -> torch.Tensor:
-        """Training images: the perturbed image of that position, then the grid. Test images: the grid alone."""
+        """Write the grid: over the perturbed images in training, over the unperturbed ones in test."""
         import torch
 
         from benchbd.attacks._pixels import add

@@ -1,4 +1,4 @@
-"""Dynamic (input-aware): two trained networks draw another trigger for every image."""
+"""Dynamic (input-aware): two trained networks generate a different trigger for every image."""
 
 from __future__ import annotations
 
@@ -19,20 +19,21 @@ if TYPE_CHECKING:
     from benchbd.engine import Classifier
 
 ENOUGH = 0.97
-"""Success rate the generators' own classifier should show on held-out clean images before they are used."""
+"""Success rate on held-out clean images, with the generators' own classifier, below which a warning is given."""
 TOO_OFTEN = 0.2
-"""Share of clean held-out images of other classes that it may take for the target."""
+"""Share of clean held-out images of other classes that this classifier may classify as the target."""
 MEASURED = ("generator_asr", "cross_accuracy", "clean_accuracy", "mistaken_for_target", "mask_density")
 HELD_OUT = 2000
-"""Clean training images (a tenth of the set at most) that the generators do not see, to measure them on."""
+"""Clean training images (at most a tenth of the set) that are kept out of the generators' training, to measure them."""
 
 
 @attack("dynamic", version=1)
 class Dynamic(Attack):
-    """A mask network says where, a pattern network what to write: x + (G(x) - x) M(x), another trigger for each image.
+    """A mask network M says where to write and a pattern network G what to write: x + (G(x) - x) M(x).
 
-    Both are trained on clean training images, jointly with a classifier that is then thrown away; the poisoned set is
-    static. Sources: Nguyen and Tran (2020); LfD Table 1; ABL's script for the static set without cross samples.
+    Every image gets its own trigger. The mask network is trained first, then the pattern network jointly with a
+    classifier, which is discarded. All trainings use clean training images. The poisoned set is static. Sources: Nguyen
+    and Tran (2020); LfD Table 1; ABL's script for the static set without cross samples.
     """
 
     smoke: ClassVar[dict[str, Any]] = {"mask_epochs": 2, "joint_epochs": 1, "width": 8, "batch": 16, "fit_images": 256}
@@ -40,9 +41,9 @@ class Dynamic(Attack):
     mask_epochs: int = 25
     """Epochs of the mask network."""
     joint_epochs: int = 100
-    """Epochs of pattern network and classifier together (reference: 575)."""
+    """Epochs of the joint training of pattern network and classifier (reference: 575)."""
     drops: Literal["scaled", "late"] = "scaled"
-    """When their learning rates fall: at the reference's shares of the length, or once after 3/4, for short runs."""
+    """When their learning rates fall: at the reference's fractions of the run, or once after 3/4, for short runs."""
     classifier_lr: float = 0.01
     """The classifier's learning rate; 0.05 for short runs."""
     batch: int = 128
@@ -50,15 +51,15 @@ class Dynamic(Attack):
     width: int = 32
     """Channels of the networks' first stage (published: 32)."""
     stages: int = 3
-    """Times the networks halve the image (published: 3; 2 on MNIST)."""
+    """How often the networks halve the image (published: 3; 2 on MNIST)."""
     hflip: bool = True
     """Mirror images at random while training the networks; the reference does on CIFAR-10 only."""
     fit_images: int | None = None
-    """Clean images the networks are trained on; all but the held-out ones where not given."""
+    """Number of clean images to train the networks on; by default all but the held-out ones."""
     cross_in_train: bool = False
-    """Also put another image's trigger into as many training images, which keep their labels (BackdoorBench)."""
+    """Also write another image's trigger into equally many training images, which keep their labels (BackdoorBench)."""
     quantize: Literal["round", "floor"] = "round"
-    """How poisoned images become whole pixel values."""
+    """How pixel values of poisoned images become whole numbers."""
 
     def __post_init__(self) -> None:
         if min(self.mask_epochs, self.joint_epochs, self.width, self.stages) < 1 or self.batch < 4:
@@ -71,7 +72,7 @@ class Dynamic(Attack):
             raise UsageError("attack 'dynamic': fit_images must be 4 or more")
 
     def check(self, info: DatasetInfo) -> None:
-        """The networks halve the image; the budget must be possible, with cross samples too."""
+        """Check that the image can be halved, and that the set has enough images for poison and cross samples."""
         if info.size % 2**self.stages:
             raise Impossible(f"image size {info.size} cannot be halved {self.stages} times; lower stages")
         budget = self.budget(info)
@@ -79,7 +80,7 @@ class Dynamic(Attack):
             raise Impossible(f"{budget.count} poisoned and as many cross samples do not fit into {info.train} images")
 
     def trainings(self) -> tuple[Training, ...]:
-        """Two loops of its own: the masks, which variants share, and the patterns."""
+        """Two training loops of its own: one for the mask network, which variants share, and one for the patterns."""
         return (Training("loop", ("dynamic-mask",)), Training("loop", ()))
 
     def _fit_mask(self, images: torch.Tensor, plan: Schedule) -> dict[str, np.ndarray]:
@@ -92,10 +93,10 @@ class Dynamic(Attack):
         """Train the networks.
 
         Returns:
-            Their weights (``mask.*``, ``pattern.*``) and, measured on held-out clean images, float32 (1,) each:
-            ``generator_asr``, ``cross_accuracy`` (images with another image's trigger classified right),
-            ``clean_accuracy``, ``mistaken_for_target`` (clean images taken for it) and ``mask_density``; all over
-            images of other classes than the target.
+            Their weights (``mask.*``, ``pattern.*``) and measurements on the held-out clean images of all classes but
+            the target, float32 (1,) each: ``generator_asr``, ``cross_accuracy`` (share of images with another image's
+            trigger that are classified correctly), ``clean_accuracy``, ``mistaken_for_target`` (share of clean images
+            classified as the target) and ``mask_density``.
         """
         from benchbd.attacks._generator import arrays_of, from_arrays
         from benchbd.attacks._input_aware import Schedule, train_pattern
@@ -129,7 +130,7 @@ class Dynamic(Attack):
         )
         found = self._measure(workshop, order[:kept], pattern, mask, classifier)
         success, mistaken = float(found["generator_asr"][0]), float(found["mistaken_for_target"][0])
-        # A classifier that takes everything for the target follows any trigger.
+        # A classifier that predicts the target for every image would give any trigger a success rate of 1.
         if not (success >= ENOUGH and mistaken <= TOO_OFTEN):
             line = (
                 f"dynamic: the generators' own classifier takes {success:.1%} of held-out images with their trigger "
@@ -178,11 +179,11 @@ class Dynamic(Attack):
         return self.cover(images, images, context)
 
     def cover_count(self, info: DatasetInfo) -> int:
-        """Training images, beside the poisoned ones, that carry another image's trigger and keep their label."""
+        """Number of further training images that carry another image's trigger and keep their label."""
         return share_of(self.rate, info.train) if self.cross_in_train else 0
 
     def cover(self, images: torch.Tensor, partners: torch.Tensor, context: StampContext) -> torch.Tensor:
-        """Write into each image the trigger made for its partner.
+        """Write into each image the trigger generated for its partner.
 
         Args:
             images: uint8 (N, 3, H, W).

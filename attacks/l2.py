@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def smooth_noise(rng: np.random.Generator, size: int) -> np.ndarray:
-    """Gaussian noise, slightly smoothed along rows and less along columns, as the public trigger is: (3, H, W)."""
+    """Gaussian noise (3, H, W), slightly smoothed along rows and less along columns, like the public trigger."""
     noise = rng.standard_normal((3, size + 2, size + 2))
     wide = noise[:, :, 1:-1] + 0.19 * (noise[:, :, :-2] + noise[:, :, 2:])
     return wide[:, 1:-1] + 0.12 * (wide[:, :-2] + wide[:, 2:])
@@ -23,34 +23,34 @@ def smooth_noise(rng: np.random.Generator, size: int) -> np.ndarray:
 
 @attack("l2", version=1)
 class L2Invisible(Attack):
-    """Regularised noise, the same for all images, added: x + d with |d| = 3.22 at 32x32 and no pixel above 68/255.
+    """Adds the same regularised noise d to all images: x + d with |d| = 3.22 at 32x32 and no value above 68/255.
 
-    Sources: Li et al. (2021), the method as described; LfD Table 1. Norm, cap and the missing negative half are those
+    Sources: Li et al. (2021), the method as described; LfD Table 1. Norm, cap and the missing negative part are those
     of the public trigger (I-BAU). ``mode=noise`` draws a pattern with the same statistics and trains nothing.
     """
 
     smoke: ClassVar[dict[str, Any]] = {"steps": 10, "batch": 16}
 
     mode: Literal["optimised", "noise"] = "optimised"
-    """Optimise the pattern on a clean surrogate model, or draw it."""
+    """Optimise the pattern on a clean surrogate model, or draw it at random."""
     tau: float = 3.22
     """L2 norm of the pattern at 3x32x32 in [0, 1] units; grows with the square root of the number of values."""
     cap: float = 68.0
     """Largest value of the pattern, 0..255."""
     nonnegative: bool = True
-    """Keep the positive part only, then scale to tau: what storing the public trigger as an image left of it."""
+    """Keep only the positive part, then scale to tau; the public trigger lost the rest when stored as an image."""
     c: float = 10.0
-    """How many times stronger the target's features are to be excited than by the first noise (5 to 10)."""
+    """Factor by which the pattern should excite the target's features more than the initial noise does (5 to 10)."""
     k: int = 10
-    """Features to excite: those with the largest classifier weight towards the target class."""
+    """Number of features to excite: those with the largest classifier weight for the target class."""
     steps: int = 2000
-    """Steps of Adam at most; the penalty on the norm doubles every 200."""
+    """Largest number of Adam steps; the penalty on the norm doubles every 200 steps."""
     lr: float = 0.01
     """Adam's learning rate."""
     penalty: float = 0.1
-    """First weight of the squared norm."""
+    """Initial weight of the squared norm in the loss."""
     batch: int = 128
-    """Clean images looked at in a step."""
+    """Clean images in a step's batch."""
 
     def __post_init__(self) -> None:
         if not (self.tau > 0 and 0 < self.cap <= 255 and self.k > 0 and self.steps > 0 and self.batch > 0):
@@ -69,12 +69,12 @@ class L2Invisible(Attack):
         return (UNDEFENDED,) if self.mode == "optimised" else ()
 
     def prepare(self, workshop: Workshop) -> dict[str, np.ndarray]:
-        """Make the pattern.
+        """Optimise or draw the pattern.
 
         Returns:
-            ``pattern`` int16 (3, H, W) in pixel values; optimised ones also ``features`` float32 (3,), the mean chosen
-            feature on clean images with the first noise, with the optimised pattern (both signs, not yet scaled) and
-            with ``pattern`` itself, each added and clipped.
+            ``pattern`` int16 (3, H, W) in pixel values. If it is optimised, also ``features`` float32 (3,): the mean of
+            the chosen features on clean images with the initial noise, with the optimised pattern (both signs, not yet
+            scaled) and with ``pattern`` itself, each added and clipped.
         """
         norm = self.tau * workshop.size / 32
         if self.mode == "noise":
@@ -106,7 +106,7 @@ class L2Invisible(Attack):
         }
 
     def _stored(self, found: np.ndarray, norm: float) -> np.ndarray:
-        """The pattern as it is added: int16 (3, H, W) of the given norm, without its negative half where so asked."""
+        """The pattern to add, int16 (3, H, W), scaled to a norm; its negative values are zero if ``nonnegative``."""
         from benchbd.attacks._patterns import to_norm
 
         return to_norm(np.clip(found, 0, None) if self.nonnegative else found, norm, self.cap)

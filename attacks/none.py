@@ -17,5 +17,5 @@ class NoAttack(Attack):
     poisons = False
 
     def stamp(self, images: torch.Tensor, context: StampContext) -> torch.Tensor:
-        """Return the images as they are (a copy, as every attack does)."""
+        """Return an unchanged copy of the images."""
         return images.clone()

@@ -1,4 +1,4 @@
-"""SIG: a horizontal sine wave over images of the target class, labels unchanged."""
+"""SIG: a horizontal sine wave is added to images of the target class; labels do not change."""
 
 from __future__ import annotations
 
@@ -13,23 +13,24 @@ if TYPE_CHECKING:
 
 
 def wave(width: int, delta: float, cycles: float) -> np.ndarray:
-    """delta sin(2 pi j f / W) of every column j, rounded: int16 (1, W)."""
+    """delta sin(2 pi j f / W) for every column j, rounded: int16 (1, W)."""
     columns = np.arange(width, dtype=np.float64)
     return np.rint(delta * np.sin(2 * np.pi * columns * cycles / width)).astype(np.int16)[None]
 
 
 def wrapped_wave(width: int) -> np.ndarray:
-    """ABL's and NAD's CIFAR-10 mask, trunc(20 sin(0.8 j)) stored as uint8, so that -1 became 255: uint8 (1, W)."""
+    """ABL's and NAD's CIFAR-10 mask, uint8 (1, W): trunc(20 sin(0.8 j)) cast to uint8, which turns -1 into 255."""
     columns = np.arange(width, dtype=np.float64)
     return np.trunc(20.0 * np.sin(0.8 * columns)).astype(np.int16).astype(np.uint8)[None]
 
 
 @attack("sig", version=1)
 class Sinusoid(Attack):
-    """Adds delta sin(2 pi j f / W) to every row and channel of images of the target class; labels stay.
+    """Adds delta sin(2 pi j f / W) to every row and channel of images of the target class; labels do not change.
 
-    Sources: Barni et al. (2019), equation 1; LfD Table 1. LfD poisons 8 % (GTSRB: 9.5 %) "of the data", impossible on
-    GTSRB, hence read as 80 % (95 %) of the target class. ``variant=abl_uint8`` is bit-faithful to ABL's CIFAR-10 mask.
+    Sources: Barni et al. (2019), equation 1; LfD Table 1. LfD poisons 8 % (GTSRB: 9.5 %) "of the data". This is
+    impossible on GTSRB and therefore taken as 80 % (95 %) of the target class. ``variant=abl_uint8`` uses ABL's
+    CIFAR-10 mask bit for bit.
     """
 
     clean_label = True
@@ -37,15 +38,15 @@ class Sinusoid(Attack):
     rate: float = 0.8
     """Share of the target class (or, with rate_of=set, of the whole set) that is poisoned."""
     rate_of: Literal["set", "class"] = "class"
-    """What rate is a share of."""
+    """What rate is a share of: the whole set or the target class."""
     variant: Literal["additive", "abl_uint8"] = "additive"
-    """Adding the wave, or ABL's uint8-wrapped mask blended in at 0.2 (32-pixel images only)."""
+    """Add the wave, or blend ABL's uint8-wrapped mask in at 0.2 (32-pixel images only)."""
     delta: float = 40.0
     """Amplitude of the wave in pixel values (0..255 scale)."""
     f: float = 6.0
     """Full waves across the image."""
     delta_test: float | None = None
-    """Amplitude on triggered test images; delta where not given (Barni et al. allow a larger one)."""
+    """Amplitude in triggered test images; by default delta (Barni et al. allow a larger one)."""
 
     def __post_init__(self) -> None:
         for name, value in (("delta", self.delta), ("delta_test", self.delta_test)):
@@ -55,11 +56,11 @@ class Sinusoid(Attack):
             raise UsageError(f"attack 'sig': f must be in (0, 1000], not {self.f}")
 
     def check(self, info: DatasetInfo) -> None:
-        """The wrapped variant exists at 32 pixels only; a wave must be left after rounding; the budget be possible."""
+        """Check that the wrapped variant gets 32-pixel images, rounding leaves a wave, and the budget can be met."""
         if self.variant == "abl_uint8" and info.size != 32:
             raise Impossible(f"variant abl_uint8 is a 32-pixel mask; these images have {info.size} pixels")
         for name, delta in (("delta", self.delta), ("delta_test", self.delta_test)):
-            # Half a wave a pixel meets every column at a zero; below half a pixel value everything rounds to zero.
+            # With half a wave per pixel, every column is at a zero; an amplitude below 0.5 rounds to zero everywhere.
             if self.variant == "additive" and delta is not None and not wave(info.size, delta, self.f).any():
                 raise Impossible(
                     f"{name}={delta:g} with f={self.f:g} rounds to no wave at all in images of {info.size} pixels"

@@ -1,4 +1,4 @@
-"""Trojan attacks: a small picture that excites chosen neurons, as a square (tj-sq) or a watermark (tj-wm), added."""
+"""Trojan attacks add a small picture that excites chosen neurons: a square (tj-sq) or a watermark (tj-wm)."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ DEVIATION = 100.0
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _Trojan(Attack):
-    """What the two shapes share.
+    """Base of both shapes.
 
-    ``inverted`` follows Liu et al. (2017) with trojanzoo's settings: the pixels under the mask, on black, are optimised
+    ``inverted`` follows Liu et al. (2017) with trojanzoo's settings: it optimises the pixels under the mask, on black,
     until two penultimate features of a clean model reach a given activation. ``random`` draws seeded colours with the
     statistics of the public trigger instead and trains nothing.
     """
@@ -32,13 +32,13 @@ class _Trojan(Attack):
     smoke: ClassVar[dict[str, Any]] = {"iterations": 10}
 
     mode: Literal["inverted", "random"] = "inverted"
-    """Optimise the colours on a clean surrogate model, or draw them."""
+    """Optimise the colours on a clean surrogate model, or draw them at random."""
     apply: Literal["add", "replace", "wrap"] = "add"
-    """Add and clip; write over the pixels; or add modulo 256, as ABL's and NAD's code does."""
+    """Add and clip; overwrite the pixels; or add modulo 256, as ABL's and NAD's code does."""
     neurons: int = 2
-    """Penultimate features to excite: those with the largest sum of absolute classifier weights."""
+    """Number of penultimate features to excite: those with the largest sum of absolute classifier weights."""
     activation: float = 100.0
-    """Activation they are driven to."""
+    """Activation that these features should reach."""
     iterations: int = 1000
     """Optimisation steps (Adam, learning rate 0.1, cosine)."""
 
@@ -49,11 +49,11 @@ class _Trojan(Attack):
             raise UsageError(f"attack {self.name!r}: activation must be above 0, not {self.activation}")
 
     def coverage(self, size: int) -> np.ndarray:
-        """How much of each pixel the trigger may cover, float64 (size, size) in [0, 1]."""
+        """Share of each pixel that the trigger may cover, float64 (size, size) in [0, 1]."""
         raise NotImplementedError
 
     def norm(self, size: int) -> float:
-        """L2 norm ([0, 1] units) of a drawn trigger."""
+        """L2 norm of a randomly drawn trigger, in [0, 1] units."""
         raise NotImplementedError
 
     def trainings(self) -> tuple[Training, ...]:
@@ -61,11 +61,11 @@ class _Trojan(Attack):
         return (UNDEFENDED,) if self.mode == "inverted" else ()
 
     def prepare(self, workshop: Workshop) -> dict[str, np.ndarray]:
-        """Make the trigger.
+        """Optimise or draw the trigger.
 
         Returns:
-            ``trigger`` uint8 (3, H, W), black where nothing is added; inverted ones also ``activation`` float32
-            (2, neurons), before and after.
+            ``trigger`` uint8 (3, H, W), black where nothing is added. If it is optimised, also ``activation`` float32
+            (2, neurons), the features before and after.
         """
         from benchbd.attacks._patterns import board, saturated_colours, to_norm
 
@@ -90,7 +90,7 @@ class _Trojan(Attack):
         return {"trigger": np.rint(255 * found).astype(np.uint8), "activation": activation}
 
     def stamp(self, images: torch.Tensor, context: StampContext) -> torch.Tensor:
-        """Add the trigger (or write it over the pixels it covers)."""
+        """Add the trigger, or overwrite the pixels that it covers."""
         from benchbd.attacks._pixels import add, add_wrapping, replace
 
         trigger = context.trigger["trigger"]
@@ -106,13 +106,13 @@ class TrojanSquare(_Trojan):
     """A square of colours near the bottom-right corner, added to the image: 9x9 pixels at 21..29 of 32.
 
     Sources: Liu et al. (2017); LfD Table 1; box of the TrojanNN mask (59x59 at 145..203 of 224) and of I-BAU's public
-    trigger. ``size=3, margin=4, apply=wrap`` is where and how ABL's and NAD's code adds its own.
+    trigger. ``size=3, margin=4, apply=wrap`` gives the position and arithmetic of the trigger in ABL's and NAD's code.
     """
 
     size: int | None = None
-    """Side of the square in pixels; where not given 9 at 32, 34 at 128, 59 at 224."""
+    """Side of the square in pixels; by default 9 at image size 32, 34 at 128, 59 at 224."""
     margin: int | None = None
-    """Free pixels between square and image border; where not given 2 at 32, 11 at 128, 20 at 224."""
+    """Pixels between the square and the image border; by default 2 at image size 32, 11 at 128, 20 at 224."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -120,14 +120,14 @@ class TrojanSquare(_Trojan):
             raise UsageError(f"attack {self.name!r}: margin cannot be negative, not {self.margin}")
 
     def box(self, pixels: int) -> tuple[int, int]:
-        """First row (and column) and side of the square in images of ``pixels`` pixels a side."""
+        """First row (equal to the first column) and side of the square in images with sides of ``pixels``."""
         first, end = round(145 * pixels / 224), -(-204 * pixels // 224)
         side = end - first if self.size is None else self.size
         margin = pixels - end if self.margin is None else self.margin
         return pixels - margin - side, side
 
     def check(self, info: DatasetInfo) -> None:
-        """The square must fit, and the budget be possible."""
+        """Check that the square fits and that the budget can be met."""
         first, side = self.box(info.size)
         if side < 1 or first < 0 or first + side > info.size:
             raise Impossible(
@@ -143,7 +143,7 @@ class TrojanSquare(_Trojan):
         return shape
 
     def norm(self, size: int) -> float:
-        """As the public trigger's 8.66 over 81 pixels, at any side."""
+        """The public trigger's norm, 8.66 over 81 pixels, scaled to the size of the square."""
         return 8.66 * self.box(size)[1] / 9
 
 
@@ -161,5 +161,5 @@ class TrojanWatermark(_Trojan):
         return coverage(size)
 
     def norm(self, size: int) -> float:
-        """As the public trigger's 8.74 at 32 pixels."""
+        """The public trigger's norm, 8.74 at 32 pixels, scaled to the image size."""
         return 8.74 * size / 32

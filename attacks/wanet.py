@@ -1,4 +1,4 @@
-"""WaNet: one smooth warp of the whole image is the trigger; warps with noise on top keep their labels."""
+"""WaNet: one smooth warp of the whole image is the trigger; images with a noisy warp keep their labels."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ if TYPE_CHECKING:
     from benchbd import Workshop
 
 _AT_ONCE = 256
-"""Images whose own noise is held at once."""
+"""How many images' own noise is in memory at once."""
 
 
 def identity(size: int) -> np.ndarray:
-    """The grid that leaves an image as it is: float64 (size, size, 2), x before y, from -1 to 1."""
+    """The grid that does not change an image: float64 (size, size, 2), x before y, from -1 to 1."""
     side = np.linspace(-1.0, 1.0, size)
     return np.stack(np.meshgrid(side, side), axis=-1)
 
 
 def smooth_field(rng: np.random.Generator, k: int, size: int) -> np.ndarray:
-    """Random shifts of k x k control points, of mean absolute value 1, interpolated: float64 (size, size, 2)."""
+    """Random shifts of k x k control points with mean absolute value 1, interpolated to float64 (size, size, 2)."""
     import torch
 
     control = rng.uniform(-1.0, 1.0, (1, 2, k, k))
@@ -36,7 +36,7 @@ def smooth_field(rng: np.random.Generator, k: int, size: int) -> np.ndarray:
 
 
 def warp(images: torch.Tensor, grids: np.ndarray) -> torch.Tensor:
-    """Take each pixel from where a grid says, bilinearly, and round.
+    """Sample each pixel bilinearly at the position that a grid gives, and round it.
 
     Args:
         images: uint8 (N, 3, H, W).
@@ -56,33 +56,33 @@ def warp(images: torch.Tensor, grids: np.ndarray) -> torch.Tensor:
 class WaNet(Attack):
     """One elastic warp is the trigger; in noise mode, twice as many images get a noisy warp and keep their labels.
 
-    Sources: Nguyen and Tran (ICLR 2021), section 3, and their code's options (rho_a = 0.1, rho_n = 0.2). They poison
-    inside the training loop: each batch anew, with fresh noise. Here the training set is poisoned once: the same images
-    in every epoch, one draw of noise for each cover, whole pixel values. Test images carry the plain warp.
+    Sources: Nguyen and Tran (ICLR 2021), section 3, and their code's options (rho_a = 0.1, rho_n = 0.2). Their training
+    loop poisons every batch with new noise. Here the training set is poisoned once: every epoch has the same poisoned
+    images, each cover has one noisy warp, and pixel values are whole. Test images carry the warp without noise.
     """
 
     k: int = 4
     """Control points along each side of the random field."""
     s: float = 0.5
-    """Strength: a control point is shifted by s / height of [-1, 1] on average, about s / 2 pixels at every size."""
+    """Strength: the mean shift of a control point is s / height in [-1, 1] units, about s / 2 pixels at every size."""
     grid_rescale: float = 1.0
-    """Factor of the warped grid, such as 0.98 to pull it inside the image instead of clipping it at the border."""
+    """Factor of the warped grid; 0.98, for example, keeps it inside the image instead of clipping it at the border."""
     cross_ratio: float = 2.0
-    """Noise mode: covers (noisy warp, true label) for each poisoned image; 0 turns it off."""
+    """Noise mode: covers (images with a noisy warp and their true label) for each poisoned image; 0 turns it off."""
 
     def __post_init__(self) -> None:
         if self.k < 2 or not self.s > 0 or not self.grid_rescale > 0 or self.cross_ratio < 0:
             raise UsageError("attack 'wanet': k must be 2 or more, s and grid_rescale above 0, cross_ratio 0 or more")
 
     def check(self, info: DatasetInfo) -> None:
-        """The budget must be possible, with covers too."""
+        """Check that the set has enough images for the poison and its covers."""
         check_room(self.budget(info), self.cover_count(info), info)
 
     def prepare(self, workshop: Workshop) -> dict[str, np.ndarray]:
         """Draw the warp.
 
         Returns:
-            ``grid`` float32 (H, W, 2), where each pixel is taken from, not yet clipped to [-1, 1]; ``shift`` float32
+            ``grid`` float32 (H, W, 2), each pixel's source position, not yet clipped to [-1, 1]; ``shift`` float32
             (2,), the mean and the largest absolute shift along an axis in pixels.
         """
         before = identity(workshop.size)
@@ -92,22 +92,22 @@ class WaNet(Attack):
         return {"grid": grid.astype(np.float32), "shift": np.array([pixels.mean(), pixels.max()], np.float32)}
 
     def stamp(self, images: torch.Tensor, context: StampContext) -> torch.Tensor:
-        """Warp."""
+        """Warp the images."""
         out, grid = images.clone(), np.clip(context.trigger["grid"], -1, 1)[None]
         for start in range(0, len(images), _AT_ONCE):
             out[start : start + _AT_ONCE] = warp(images[start : start + _AT_ONCE], grid)
         return out
 
     def cover_count(self, info: DatasetInfo) -> int:
-        """Training images, beside the poisoned ones, that get a noisy warp and keep their label."""
+        """Number of further training images that get a noisy warp and keep their label."""
         return covers_of(self.cross_ratio, self.rate, info)
 
     def cover(self, images: torch.Tensor, partners: torch.Tensor, context: StampContext) -> torch.Tensor:
-        """Warp with noise on top: every pixel's shift is moved by up to 1 / height of [-1, 1], another for each image.
+        """Warp with noise, which differs between images and moves each pixel by up to 1 / height in [-1, 1] units.
 
         Args:
             images: uint8 (N, 3, H, W).
-            partners: other images, of no interest here.
+            partners: other images, not used here.
             context: as for :meth:`stamp`.
 
         Returns:

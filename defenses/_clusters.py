@@ -1,4 +1,4 @@
-"""Two clusters per group of samples, and which of them to drop: the computation behind activation clustering."""
+"""Splitting groups of samples into two clusters each and choosing which to drop, for activation clustering."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ Scope = Literal["label", "predicted", "all"]
 Reduction = Literal["pca", "ica", "none"]
 Analysis = Literal["size", "relative-size", "silhouette", "distance"]
 SILHOUETTE_SAMPLE = 10_000
-"""Samples of a group that a silhouette is computed on at most: it costs a distance for every pair."""
+"""Largest number of a group's samples for a silhouette, which needs the distance of every pair."""
 
 
 class Settings(NamedTuple):
-    """How samples are clustered and clusters judged; see the fields of the defense."""
+    """How samples are clustered and which clusters are dropped; see the parameters of the defense."""
 
     scope: Scope
     reduce: Reduction
@@ -26,13 +26,13 @@ class Settings(NamedTuple):
 
 
 class Clusters(NamedTuple):
-    """What clustering found.
+    """The result of clustering.
 
     Attributes:
         removed: bool (N,), samples to drop.
         scores: float64 (N,), see :func:`cluster`; higher is more suspicious.
-        groups: one row a group, float64 (G, 5): group, size of either cluster, silhouette (NaN where not computed), and
-            1 where FastICA failed and PCA took its place.
+        groups: float64 (G, 5), a row for each group: its number, the sizes of both clusters, the silhouette (NaN if not
+            computed), and 1 if FastICA failed and PCA replaced it, else 0.
     """
 
     removed: np.ndarray
@@ -41,11 +41,11 @@ class Clusters(NamedTuple):
 
 
 def reduced(features: np.ndarray, how: Reduction, dims: int, seed: int) -> tuple[np.ndarray, bool]:
-    """Features (M, D) in at most ``dims`` dimensions, and whether FastICA failed so that PCA had to do.
+    """Features (M, D) reduced to at most ``dims`` dimensions, and whether FastICA failed and PCA replaced it.
 
-    FastICA whitens by principal components first, so it is given those: the few directions that collapsed features of a
-    converged network still have, and no others, since whitening would blow up what is mere rounding. It may still fail
-    to converge.
+    FastICA whitens the principal components first. The features of a converged network have collapsed to a few
+    directions, so FastICA gets only those components, since whitening would amplify rounding errors in the others. It
+    may still fail to converge.
     """
     from sklearn.decomposition import PCA, FastICA
     from sklearn.exceptions import ConvergenceWarning
@@ -70,15 +70,15 @@ def reduced(features: np.ndarray, how: Reduction, dims: int, seed: int) -> tuple
 def cluster(features: np.ndarray, groups: np.ndarray, settings: Settings, seed: int) -> Clusters:
     """Split every group in two and decide which clusters to drop.
 
-    The score of a sample is a silhouette to centres, scaled to [0, 1]: (1 + s) / 2 with s = (a - b) / max(a, b), where
-    b is its distance to the suspected cluster's centre (the dropped one, else the smaller) and a that to the other's.
-    Dropped samples get 1 more, so they rank above all that are kept.
+    The score of a sample is its silhouette with respect to the cluster centres, scaled to [0, 1]: (1 + s) / 2 with
+    s = (a - b) / max(a, b). Here b is its distance to the centre of the suspected cluster (the dropped one, else the
+    smaller one) and a its distance to the other centre. Dropped samples get 1 more, so they rank above all kept ones.
 
     Args:
         features: float32 (N, D).
-        groups: int64 (N,), samples of equal number are clustered together.
-        settings: how.
-        seed: of the reduction and of K-means.
+        groups: int64 (N,), the group of each sample; each group is clustered alone.
+        settings: how to cluster, and which clusters to drop.
+        seed: seed of the reduction and of K-means.
     """
     from sklearn.cluster import KMeans
     from sklearn.exceptions import ConvergenceWarning
@@ -129,7 +129,10 @@ def _judge(
     own: int,
     settings: Settings,
 ) -> np.ndarray:
-    """Which of a group's two clusters to drop, bool (2,). ``means`` (G, D): all groups'; ``own``: this one's row."""
+    """Which of a group's two clusters to drop, bool (2,).
+
+    ``means`` (G, D) are the mean features of all groups, and ``own`` is the row of this group.
+    """
     dropped: np.ndarray = sizes / sizes.sum() < settings.max_share
     if settings.analysis == "size":
         dropped = np.arange(2) == sizes.argmin()

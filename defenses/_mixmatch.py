@@ -1,7 +1,7 @@
-"""MixMatch (Berthelot et al., NeurIPS 2019): training on labelled and unlabelled images at once, for DBD and ASD.
+"""MixMatch (Berthelot et al., NeurIPS 2019): training on labelled and unlabelled images together, for DBD and ASD.
 
-Guessed labels and mixed images go through the network in one pass each, so that batch norm sees labelled and unlabelled
-images together; the original reaches the same by interleaving batches.
+One forward pass guesses the labels and one handles all mixed images, so that batch norm sees labelled and unlabelled
+images together. The original interleaves batches for the same purpose.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class MixMatch:
-    """Settings of MixMatch; the defaults are those that DBD's and ASD's code share."""
+    """Settings of MixMatch; the defaults are those of both DBD's and ASD's code."""
 
     iterations: int = 1024
     """Steps of an epoch."""
     temperature: float = 0.5
-    """Of the sharpening of guessed labels."""
+    """Temperature that sharpens guessed labels."""
     alpha: float = 0.75
-    """Both parameters of the beta distribution that images are mixed by."""
+    """Both parameters of the beta distribution from which mixing shares are drawn."""
     weight: float = 15.0
-    """Of the unlabelled images' loss, once it has grown up."""
+    """Final weight of the unlabelled images' loss."""
     rampup: int = 190
-    """Epochs over which that weight grows from 0; 0 for at once."""
+    """Epochs over which that weight grows from 0; with 0 it has its final value from the start."""
 
     def __post_init__(self) -> None:
         if self.iterations < 1 or self.temperature <= 0 or self.alpha <= 0 or self.weight < 0 or self.rampup < 0:
@@ -41,43 +41,43 @@ class MixMatch:
             )
 
     def weight_at(self, epochs: float) -> float:
-        """The unlabelled images' weight after so many epochs."""
+        """Weight of the unlabelled images' loss after a number of epochs."""
         return self.weight * (min(1.0, epochs / self.rampup) if self.rampup else 1.0)
 
 
 def sharpened(probabilities: Tensor, temperature: float) -> Tensor:
-    """(B, C) raised to the power of 1 / temperature, each row scaled to a sum of 1."""
+    """Probabilities (B, C) raised to the power of 1 / temperature, each row scaled to a sum of 1."""
     powers = probabilities ** (1 / temperature)
     return powers / powers.sum(1, keepdim=True)
 
 
 def guessed(logits: Tensor, temperature: float) -> Tensor:
-    """Labels (B, C) for images of which two views gave logits (2 B, C), first all first ones: the sharpened mean."""
+    """Guessed labels (B, C): the sharpened mean prediction for two views. logits: (2 B, C), all first views first."""
     first, second = logits.softmax(1).chunk(2)
     return sharpened((first + second) / 2, temperature)
 
 
 def mixed(values: Tensor, order: Tensor, share: float) -> Tensor:
-    """Each row with another one: ``share`` of itself and the rest of the row that ``order`` int64 (N,) names."""
+    """Mix rows (N, ...): row i becomes ``share`` of itself and ``1 - share`` of row ``order[i]``, order int64 (N,)."""
     return share * values + (1 - share) * values[order]
 
 
 def mixing_share(rng: np.random.Generator, alpha: float) -> float:
-    """A draw of beta(alpha, alpha), turned so that it is 1/2 at least: a mixed image is nearer to its own label."""
+    """A draw s from beta(alpha, alpha), as max(s, 1 - s): a mixed image then stays nearer to its own label."""
     drawn = float(rng.beta(alpha, alpha))
     return max(drawn, 1 - drawn)
 
 
 def losses(logits: Tensor, targets: Tensor, labelled: int) -> tuple[Tensor, Tensor]:
-    """Cross-entropy of the first ``labelled`` rows, and squared distance of the others' probabilities to the target.
+    """Cross-entropy of the first ``labelled`` rows, and squared error of the probabilities in the other rows.
 
     Args:
         logits: float32 (N, C).
-        targets: float32 (N, C), rows of sum 1.
-        labelled: how many rows are labelled ones.
+        targets: float32 (N, C), with rows that sum to 1.
+        labelled: number of labelled rows.
 
     Returns:
-        Two means: over images, and over images and classes.
+        The mean cross-entropy over images, and the mean squared error over images and classes.
     """
     near = -(logits[:labelled].log_softmax(1) * targets[:labelled]).sum(1).mean()
     far = (logits[labelled:].softmax(1) - targets[labelled:]).square().mean()
@@ -85,7 +85,7 @@ def losses(logits: Tensor, targets: Tensor, labelled: int) -> tuple[Tensor, Tens
 
 
 def passes(positions: Tensor, size: int, steps: int, seed: int) -> Tensor:
-    """Batches int64 (steps, size) of positions int64 (M,) on the CPU: shuffled over and over, remainders left out."""
+    """Batches int64 (steps, size) of positions int64 (M,), on the CPU: repeated shuffled passes without remainders."""
     import torch
 
     generator = torch.Generator().manual_seed(seed)
@@ -98,14 +98,14 @@ def passes(positions: Tensor, size: int, steps: int, seed: int) -> Tensor:
 
 
 def train_epoch(loop: LoopContext, labelled: Tensor, unlabelled: Tensor, how: MixMatch, before: int = 0) -> None:
-    """One epoch of MixMatch.
+    """Train for one epoch with MixMatch.
 
     Args:
-        run: the training.
-        labelled: int64 (L,), positions in the set whose labels are believed.
-        unlabelled: int64 (U,), positions whose labels are not looked at.
+        loop: the context of the training loop.
+        labelled: int64 (L,), positions in the set whose labels are trusted.
+        unlabelled: int64 (U,), positions whose labels are ignored.
         how: settings.
-        before: epochs that the ramp counts as done before this training.
+        before: epochs before this training that count for the growth of the unlabelled weight.
     """
     import torch
     from torch.nn import functional as F

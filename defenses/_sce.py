@@ -1,4 +1,4 @@
-"""Symmetric cross-entropy (Wang et al., ICCV 2019): what DBD and ASD tell credible labels by."""
+"""Symmetric cross-entropy (Wang et al., ICCV 2019), by which DBD and ASD find credible labels."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 LOG_ZERO = -9.210340371976184
-"""What stands for the logarithm of a label's zeros: ln(1e-4)."""
+"""Replacement for the logarithm of a label's zeros: ln(1e-4)."""
 
 
 def symmetric_cross_entropy(logits: Tensor, labels: Tensor, alpha: float, beta: float) -> Tensor:
@@ -18,7 +18,7 @@ def symmetric_cross_entropy(logits: Tensor, labels: Tensor, alpha: float, beta: 
         logits: float32 (B, C).
         labels: int64 (B,).
         alpha: weight of the cross-entropy.
-        beta: weight of the reverse one, ``-sum(p ln q)`` with q the one-hot label and ``ln 0`` for :data:`LOG_ZERO`.
+        beta: weight of the reverse one, ``-sum(p ln q)`` with q the one-hot label and :data:`LOG_ZERO` for ``ln 0``.
 
     Returns:
         float32 (B,).

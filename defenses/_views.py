@@ -1,7 +1,7 @@
-"""SimCLR's random views of images (Chen et al., ICML 2020), whole batches on the device.
+"""SimCLR's random views of images (Chen et al., ICML 2020), computed for whole batches on the device.
 
-Cropping, resizing, mirroring and blurring act on rows and columns apart, so each is a product with two small matrices
-for every image. Nothing is rounded to whole pixel values in between.
+Cropping, resizing, mirroring and blurring act on rows and columns separately, so each multiplies an image by two small
+matrices. Pixel values are not rounded in between.
 """
 
 from __future__ import annotations
@@ -12,35 +12,35 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 TRIES = 10
-"""Boxes drawn for a crop; the first that fits is taken, the whole image where none does."""
+"""Number of random boxes for a crop: the first that fits is used, or the whole image if none fits."""
 RATIOS = (3 / 4, 4 / 3)
-"""Least and greatest ratio of a crop's width to its height."""
+"""Smallest and largest ratio of a crop's width to its height."""
 JITTERED, GREYED = 0.8, 0.2
-"""Shares of views whose colours are jittered, and which are turned grey."""
+"""Share of views whose colours are jittered, and share of views that become grey."""
 SIGMAS = (0.1, 2.0)
-"""Least and greatest standard deviation of a blur, in pixels."""
+"""Smallest and largest standard deviation of a blur, in pixels."""
 
 
 class ViewSettings(NamedTuple):
-    """What of the views is a parameter; the defaults are those of DBD's code on CIFAR-10."""
+    """Adjustable settings of the views; the defaults are those of DBD's code on CIFAR-10."""
 
     crop_min: float = 0.2
-    """Least share of an image's area that a crop keeps."""
+    """Smallest share of an image's area that a crop keeps."""
     jitter: float = 0.4
-    """Strength of the jitter of brightness, contrast and saturation; hue gets a quarter of it."""
+    """Jitter strength for brightness, contrast and saturation; hue gets a quarter of it."""
     blur: float = 0.5
     """Share of views that are blurred."""
 
 
 def random_views(x01: Tensor, how: ViewSettings, seed: int) -> Tensor:
-    """A random view of every image; what becomes of an image depends on its place in the batch and the seed alone.
+    """A random view of every image; the random numbers depend only on the image's place in the batch and the seed.
 
-    Brightness, contrast, saturation and hue come in an order drawn once for the batch (SimCLR: for each image).
+    Brightness, contrast, saturation and hue change in a random order, drawn once per batch (SimCLR: for each image).
 
     Args:
         x01: float32 (B, 3, S, S) in [0, 1].
         how: settings.
-        seed: of all draws, which are made on the CPU.
+        seed: seed of all random numbers, which are drawn on the CPU.
 
     Returns:
         float32 (B, 3, S, S) in [0, 1].
@@ -71,12 +71,12 @@ def random_views(x01: Tensor, how: ViewSettings, seed: int) -> Tensor:
 
 
 def boxes(u: Tensor, size: int, crop_min: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Crops: area and ratio of width to height drawn until the box fits, then its place.
+    """Random crop boxes: the first pair of area and aspect ratio whose box fits, at a random place.
 
     Args:
         u: float32 (B, 2 TRIES + 2), uniform in [0, 1).
-        size: of the images.
-        crop_min: least share of the area.
+        size: side of the images in pixels.
+        crop_min: smallest share of the image's area.
 
     Returns:
         Top, left, height and width, int64 (B,) each.
@@ -98,12 +98,12 @@ def boxes(u: Tensor, size: int, crop_min: float) -> tuple[Tensor, Tensor, Tensor
 
 
 def resizing(start: Tensor, length: Tensor, size: int) -> Tensor:
-    """Weights (B, size, size) that stretch ``length`` pixels from ``start`` on to ``size``, bicubic as PIL's.
+    """Weights (B, size, size) that resize the ``length`` pixels from ``start`` on to ``size`` pixels, bicubic like PIL.
 
     Args:
         start: int64 (B,).
         length: int64 (B,), at most ``size``.
-        size: of the images.
+        size: side of the images in pixels.
     """
     import torch
 
@@ -117,7 +117,7 @@ def resizing(start: Tensor, length: Tensor, size: int) -> Tensor:
 
 
 def blurring(sigma: Tensor, size: int) -> Tensor:
-    """Weights (B, size, size) of a Gaussian blur of deviation ``sigma`` (B,); at the edges, of the pixels there are."""
+    """Weights (B, size, size) of a Gaussian blur of deviation ``sigma`` (B,); each row sums to 1, at the edges too."""
     import torch
 
     pixels = torch.arange(size, device=sigma.device)
@@ -141,18 +141,18 @@ def brightened(x: Tensor, by: Tensor) -> Tensor:
 
 
 def contrasted(x: Tensor, by: Tensor) -> Tensor:
-    """Images moved away from their mean luma."""
+    """Images (B, 3, H, W) whose distance from their mean luma is multiplied by 1 + ``by`` (B, 1, 1, 1)."""
     mean = grey(x).mean((1, 2, 3), keepdim=True)
     return (x * (1 + by) - mean * by).clamp(0, 1)
 
 
 def saturated(x: Tensor, by: Tensor) -> Tensor:
-    """Images moved away from their grey selves."""
+    """Images (B, 3, H, W) whose distance from their grey version is multiplied by 1 + ``by`` (B, 1, 1, 1)."""
     return (x * (1 + by) - grey(x) * by).clamp(0, 1)
 
 
 def hue_shifted(x: Tensor, by: Tensor) -> Tensor:
-    """Images whose hue is turned by ``by`` (B, 1, 1, 1) of a whole turn, value and saturation kept."""
+    """Images whose hue is rotated by ``by`` (B, 1, 1, 1) turns, with the same value and saturation."""
     import torch
 
     red, green, blue = x.unbind(1)

@@ -1,4 +1,4 @@
-"""Anti-Backdoor Learning: isolate the samples learnt first, train on, then unlearn the isolated ones."""
+"""Anti-Backdoor Learning: isolate the samples learnt first, train on, then unlearn the isolated samples."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ if TYPE_CHECKING:
     from benchbd.engine import Loss
 
 EXPLODED = 1e4
-"""Mean cross-entropy of the isolated samples in one epoch above which the ascent counts as exploded.
+"""Mean cross-entropy of the isolated samples in one epoch, above which the ascent counts as exploded.
 
-A large loss is what unlearning is for, so tens or hundreds are no fault, and a model that lost its clean accuracy on
-the way is a result to be shown. At 10,000 nats the logits are a thousand times those of any trained classifier: the
-ascent has run away and only the number format still bounds it.
+The aim of unlearning is a large loss, so tens or hundreds are not an error, and a model that loses its clean accuracy
+on the way is a result to show. At 10,000 nats the logits are a thousand times those of any trained classifier: the
+ascent is out of control and only the number format still limits it.
 """
 
 
 @dataclasses.dataclass(frozen=True)
 class LocalGradientAscent:
-    """LGA: descend while the loss is above ``gamma``, ascend once it is below, so that easy samples stay easy to tell.
+    """LGA: descend while the loss is above ``gamma`` and ascend while it is below, so that easy samples stand out.
 
-    Called with losses and weights (B,), returns ``sign(mean - gamma) * mean``, the sign taken on the batch mean as the
-    authors' code does, or on each sample.
+    The value is the mean of ``sign(loss - gamma) * loss``, where loss is the batch mean, as in the authors' code, or
+    the loss of each sample.
     """
 
     gamma: float
@@ -44,9 +44,9 @@ class LocalGradientAscent:
 
 @dataclasses.dataclass(frozen=True)
 class Flooding:
-    """Keep the loss afloat at ``gamma``: ``|mean - gamma| + gamma``, on the batch mean or on each sample.
+    """Flooding keeps the loss near ``gamma``: ``|loss - gamma| + gamma``, of the batch mean or of each sample.
 
-    Its gradient is LGA's, sign(mean - gamma) times the mean's, so both train the same network; only the value differs.
+    Its gradient equals LGA's, so both train the same network. Only the value of the loss differs.
     """
 
     gamma: float
@@ -61,7 +61,7 @@ class Flooding:
 
 @dataclasses.dataclass(frozen=True)
 class GlobalGradientAscent:
-    """GGA on the isolated samples: minimise the negative mean loss."""
+    """GGA on the isolated samples: the negative mean loss."""
 
     def __call__(self, losses: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
         """``losses`` and ``weights`` (B,) -> scalar."""
@@ -69,7 +69,7 @@ class GlobalGradientAscent:
 
 
 def isolate(losses: np.ndarray, ratio: float) -> np.ndarray:
-    """Positions of the floor(N ratio) lowest losses, lowest first, ties by position; int64."""
+    """Positions of the floor(N ratio) lowest losses, int64, lowest first; ties go by position."""
     return np.argsort(losses, kind="stable")[: int(len(losses) * ratio)]
 
 
@@ -85,25 +85,25 @@ class Abl(Defense):
     gamma: float = 0.5
     """Loss below which the isolation stage ascends."""
     sign_level: Literal["batch", "sample"] = "batch"
-    """Whether batch mean or each sample decides on descent or ascent; per sample is another method."""
+    """Whether the batch mean or each sample decides between descent and ascent; per sample is a different method."""
     turning_epochs: int = 20
     """Epochs of the isolation stage, without augmentation."""
     ratio: float = 0.01
-    """Share of the training set isolated, in (0, 1)."""
+    """Share of the training set to isolate, in (0, 1)."""
     finetune_epochs: int = 60
     """Epochs of ordinary training after isolation."""
     finetune_data: Literal["rest", "all"] = "rest"
-    """What it trains on: the samples not isolated (the authors' code), or all of them (LfD's text)."""
+    """Data of this training: the samples that are not isolated (the authors' code), or all of them (LfD's text)."""
     unlearn_epochs: int = 20
     """Epochs of ascent on the isolated samples."""
     lr: float = 0.1
-    """Learning rate of isolation, and of fine-tuning unless finetune_lr is given. GTSRB: 0.01."""
+    """Learning rate of isolation, and of fine-tuning unless finetune_lr is set. GTSRB: 0.01."""
     finetune_lr: float | None = None
-    """Learning rate of fine-tuning; a tenth of it in the last third of its epochs."""
+    """Learning rate of fine-tuning; it falls to a tenth for the last third of the epochs."""
     unlearn_lr: float = 1e-4
     """Learning rate of unlearning."""
     bn_mode: Literal["train", "eval"] = "train"
-    """Batch norm while unlearning: statistics of the isolated batches (the authors' code), or frozen."""
+    """Batch norm during unlearning: statistics of the isolated batches (the authors' code), or frozen ones."""
 
     def __post_init__(self) -> None:
         if not 0.0 < self.ratio < 1.0:
@@ -114,12 +114,12 @@ class Abl(Defense):
             raise UsageError("abl: learning rates must be positive")
 
     def check(self, info: DatasetInfo, attack: Attack) -> None:
-        """Refuse an isolation that finds nothing."""
+        """Check that isolation finds at least one sample."""
         if int(info.train * self.ratio) < 1:
             raise Impossible(f"abl: ratio {self.ratio:g} of {info.train} images isolates none of them")
 
     def trainings(self, attack: Attack) -> tuple[Training, ...]:
-        """Isolation and unlearning are short; the stage between them is this defense's one full training."""
+        """The three stages: isolation and unlearning are short, and the one between them is the full training."""
         first = ("abl", self.loss, self.gamma, self.sign_level, self.turning_epochs, self.lr)
         left_out = self.ratio if self.finetune_data == "rest" else 0.0
         second = (*first, left_out, self.finetune_epochs, self._finetune_lr())
@@ -131,7 +131,9 @@ class Abl(Defense):
         )
 
     def train(self, lab: Lab) -> TrainedModel:
-        """Isolate, train on, unlearn. SGD of its own throughout; batch size and augmentation are the base recipe's.
+        """Isolate, train on, unlearn.
+
+        Every stage has its own SGD settings. Batch size and augmentation are the base recipe's.
 
         Raises:
             Diverged: a loss became infinite (the engine says in which epoch), or the ascent exploded.

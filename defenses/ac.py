@@ -1,4 +1,4 @@
-"""Activation clustering: split each class's features in two, drop the part that looks foreign, train on the rest."""
+"""Activation clustering: split each class's features in two, drop the suspicious cluster, train on the rest."""
 
 from __future__ import annotations
 
@@ -24,26 +24,26 @@ PRESETS: dict[str, tuple[Scope, Reduction, Analysis]] = {
 
 @defense("ac", version=1)
 class Ac(Defense):
-    """Activation clustering (2018): two clusters in each class's features, retrain without the smaller ones."""
+    """Activation clustering (2018): split each class's features into two clusters, retrain without the smaller ones."""
 
     preset: Literal["per-class", "trojanzoo", "global"] = "per-class"
     """per-class: PCA, drop each class's smaller cluster. trojanzoo: FastICA of predicted classes, drop small clusters
-    of a clear split. global: FastICA, one split of all samples, keep the larger part (LfD's text)."""
+    if the split is clear. global: FastICA, one split of all samples, keep the larger part (LfD's text)."""
     scope: Literal["label", "predicted", "all"] | None = None
-    """What is clustered together: a given label, a predicted one, everything. The preset's by default."""
+    """Samples to cluster together: those with the same label or prediction, or all of them. Default: the preset's."""
     reduce: Literal["pca", "ica", "none"] | None = None
-    """Reduction before K-means. The preset's by default."""
+    """Reduction before K-means. Default: the preset's."""
     dims: int = 10
     """Dimensions after the reduction."""
     features: Literal["pooled", "map"] = "pooled"
-    """What is clustered: the head's input, or the last feature map before pooling, flattened."""
+    """Features to cluster: the head's input, or the last feature map before pooling, flattened."""
     analysis: Literal["size", "relative-size", "silhouette", "distance"] | None = None
-    """Which clusters are dropped: the smaller; those under max_share; those under max_share of a split with
-    min_silhouette; those nearer to another group's mean. The preset's by default."""
+    """Clusters to drop: the smaller one; those below max_share; those below max_share if the split's silhouette exceeds
+    min_silhouette; those nearer to another group's mean. Default: the preset's."""
     max_share: float = 0.35
-    """relative-size, silhouette: share of its group under which a cluster is suspicious."""
+    """relative-size, silhouette: share of its group below which a cluster is suspicious."""
     min_silhouette: float = 0.1
-    """silhouette: score above which a split counts as clear."""
+    """silhouette: value above which a split counts as clear."""
 
     def __post_init__(self) -> None:
         how = self.settings()
@@ -53,7 +53,7 @@ class Ac(Defense):
             raise UsageError("ac: dims must be >= 1, max_share in (0, 1], min_silhouette in [-1, 1]")
 
     def settings(self) -> Settings:
-        """The preset with what was given in its place."""
+        """The preset's settings, replaced by the parameters that are set."""
         scope, reduce, analysis = PRESETS[self.preset]
         return Settings(
             self.scope or scope,
@@ -65,17 +65,17 @@ class Ac(Defense):
         )
 
     def trainings(self, attack: Attack) -> tuple[Training, ...]:
-        """The feature model, which all variants share, and the training on what is kept."""
+        """The feature model, which all variants share, and the training on the kept samples."""
         return (
             Training("feature-model", ("no augmentation",)),
             Training("full", ("ac", self.features, *self.settings())),
         )
 
     def train(self, lab: Lab) -> TrainedModel:
-        """Train a feature model without augmentation, cluster, retrain from scratch on what is kept.
+        """Train a feature model without augmentation, cluster, retrain from scratch on the kept samples.
 
         Raises:
-            Diverged: nothing is kept.
+            Diverged: no sample is kept.
         """
         how, data = self.settings(), lab.poisoned
         model = lab.train(data, kind="feature-model", name="feature model", augment=())
@@ -108,7 +108,7 @@ class Ac(Defense):
                 ],
             },
         )
-        lab.losses(model, data)  # for the record: their means over clean and poisoned samples stand beside the verdict
+        lab.losses(model, data)  # for the record, which shows their means over clean and poisoned samples
         lab.suspect(found.scores, found.removed)
         if found.removed.all():
             raise Diverged("ac: every sample is in a suspicious cluster; none is left to train on")
@@ -116,7 +116,7 @@ class Ac(Defense):
 
 
 def flat_maps(lab: Lab, trained: TrainedModel, data: TrainSet) -> np.ndarray:
-    """The last map (C, h, w) that a network computes before its features are pooled, flattened: float32 (N, C h w)."""
+    """A network's last feature map (C, h, w) before pooling, flattened: float32 (N, C h w)."""
     import torch
 
     seen: dict[str, torch.Tensor] = {}

@@ -1,4 +1,4 @@
-"""ASD: split the set into a clean and a polluted pool again and again, from a few clean images per class onwards."""
+"""ASD: split the set into a clean and a polluted pool in every epoch, starting with a few clean images per class."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def lowest(losses: torch.Tensor, share: float) -> torch.Tensor:
-    """Whether each of losses (N,) is among the floor(share N) lowest, ties by position: bool (N,)."""
+    """Whether each of losses (N,) is among the floor(share N) lowest, bool (N,); ties go by position."""
     import torch
 
     chosen = torch.zeros(len(losses), dtype=torch.bool, device=losses.device)
@@ -29,7 +29,7 @@ def lowest(losses: torch.Tensor, share: float) -> torch.Tensor:
 
 
 def lowest_of_each_class(losses: torch.Tensor, labels: torch.Tensor, count: int) -> torch.Tensor:
-    """Whether each of losses (N,) is among the ``count`` lowest of its label (N,): bool (N,)."""
+    """Whether each of losses (N,) is among the ``count`` lowest of all samples with its label, bool (N,)."""
     import torch
 
     chosen = torch.zeros(len(losses), dtype=torch.bool, device=losses.device)
@@ -40,7 +40,7 @@ def lowest_of_each_class(losses: torch.Tensor, labels: torch.Tensor, count: int)
 
 
 def freeze_first_half(net: Classifier) -> None:
-    """Freeze every layer before the middle convolution: of a ResNet-18, the stem and the first two stages."""
+    """Freeze every layer before the middle convolution; in a ResNet-18, these are the stem and the first two stages."""
     from torch import nn
 
     layers = [part for part in net.modules() if not list(part.children())]
@@ -54,11 +54,12 @@ def freeze_first_half(net: Classifier) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class Adaptive:
-    """MixMatch on two pools that are drawn up anew at the start of each epoch.
+    """MixMatch on a clean and a polluted pool, which are chosen at the start of each epoch.
 
-    Until ``second``: the last ``seeds`` images of the set and a growing number of lowest losses of each class. Until
-    ``third``: the share of lowest losses. From then on: the share whose loss falls least while a copy of the network is
-    trained on everything for a little; poison is learnt at once, clean images that are merely hard are not.
+    Before epoch ``second``, the clean pool is the last ``seeds`` images of the set and a growing number of samples with
+    the lowest losses in each class. Before epoch ``third``, it is the share with the lowest losses. From then on, it is
+    the share whose loss falls least while a copy of the network is briefly trained on the whole set: poison is learnt
+    at once, but hard clean images are not.
     """
 
     seeds: int
@@ -75,7 +76,7 @@ class Adaptive:
     mixmatch: MixMatch
 
     def epoch(self, loop: LoopContext) -> None:
-        """Split, then so many steps of MixMatch."""
+        """Split the set, then train for ``mixmatch.iterations`` steps."""
         clean = self.clean_pool(loop)
         train_epoch(loop, clean.nonzero().squeeze(1), (~clean).nonzero().squeeze(1), self.mixmatch)
 
@@ -97,7 +98,7 @@ class Adaptive:
         return symmetric_cross_entropy(loop.logits(net), loop.labels, self.alpha, self.beta)
 
     def virtual(self, loop: LoopContext) -> Classifier:
-        """A copy of the network, its second half trained on the whole set with the labels as they are."""
+        """A copy of the network whose second half was trained on the whole set with the given labels."""
         from torch.nn import functional as F
 
         from benchbd.engine.state import make_optimizer
@@ -119,10 +120,13 @@ class Adaptive:
 class Asd(Defense):
     """ASD (2023): MixMatch on a clean and a polluted pool, split by losses and by how fast a loss falls.
 
-    Source: Gao et al., CVPR 2023, and the authors' code, whose settings on CIFAR-10 are the defaults. Otherwise than
-    there: the seeds are clean images put beside the poisoned set (theirs: members of it, known to be clean); the base
-    recipe's augmentation (theirs: flips, and crops padded by reflection); losses for the splits on images as they are
-    (theirs: augmented); of networks other than ResNet-18 the virtual model trains what follows the middle convolution.
+    Source: Gao et al., CVPR 2023, and the authors' code, whose settings on CIFAR-10 are the defaults. Differences from
+    their code:
+
+    - The seeds are clean images added to the poisoned set (theirs: members of it that are known to be clean).
+    - The augmentation is the base recipe's (theirs: flips, and crops padded by reflection).
+    - Splits use losses on images without augmentation (theirs: augmented).
+    - For networks other than ResNet-18, the virtual model trains the layers from the middle convolution on.
     """
 
     needs: ClassVar[tuple[str, ...]] = ("clean",)
@@ -131,37 +135,37 @@ class Asd(Defense):
     }  # fmt: skip
 
     seeds: int = 10
-    """Clean images of each class to begin with."""
+    """Clean images of each class in the initial clean pool."""
     epochs: int = 120
-    """Epochs in all."""
+    """Total number of epochs."""
     second: int = 60
-    """Epoch from which the pool is the share with the lowest losses; before, of each class a growing number."""
+    """Epoch from which the clean pool is the share with the lowest losses; before, a growing number per class."""
     third: int = 90
-    """Epoch from which the pool is the share whose loss falls least in the virtual model."""
+    """Epoch from which the clean pool is the share whose loss falls least in the virtual model."""
     every: int = 5
-    """Epochs after which the first phase takes in more samples."""
+    """Number of epochs after which the first phase adds samples to the clean pool."""
     add: int = 10
-    """How many more of each class."""
+    """Samples of each class added each time."""
     share: float = 0.5
     """Share of the set in the clean pool from the second phase on, in (0, 1)."""
     alpha: float = 0.1
-    """Weight of the cross-entropy in the symmetric one, by which pools are split."""
+    """Weight of the cross-entropy in the symmetric cross-entropy, which splits the pools."""
     beta: float = 1.0
-    """Weight of the reverse cross-entropy."""
+    """Weight of the reverse cross-entropy in it."""
     meta_lr: float = 0.015
     """Adam's learning rate for the virtual model."""
     meta_epochs: int = 1
-    """Epochs that the virtual model is trained."""
+    """Epochs of the virtual model's training."""
     meta_batch: int = 128
-    """Images in a batch of it."""
+    """Images in a batch of the virtual model's training."""
     batch: int = 64
-    """Images of the clean pool in a batch, and as many of the other, in two views."""
+    """Images of the clean pool in a batch; equally many of the polluted pool join in two views each."""
     iterations: int = 1024
-    """Steps of each epoch, whatever the size of the set."""
+    """Steps of each epoch, independent of the size of the set."""
     lr: float = 0.002
     """Adam's constant learning rate."""
     unlabelled_weight: float = 15.0
-    """Weight of the polluted pool's loss, reached at the end: it grows over all epochs."""
+    """Final weight of the polluted pool's loss, which grows from 0 over all epochs."""
 
     def __post_init__(self) -> None:
         if min(self.seeds, self.epochs, self.every, self.meta_epochs) < 1 or self.add < 0:
@@ -180,7 +184,7 @@ class Asd(Defense):
         return MixMatch(iterations=self.iterations, weight=self.unlabelled_weight, rampup=self.epochs)
 
     def check(self, info: DatasetInfo, attack: Attack) -> None:
-        """Refuse more seeds than there are clean images of a class."""
+        """Check that every class has enough clean images for the seeds."""
         counts = info.class_counts or (info.train // info.classes,)
         handed = max(1, round(self.clean_share * min(counts)))
         if handed < self.seeds:
@@ -190,13 +194,13 @@ class Asd(Defense):
             )
 
     def trainings(self, attack: Attack) -> tuple[Training, ...]:
-        """One; the virtual models of its last phase are part of it."""
+        """One full training, which includes the virtual models of its last phase."""
         return (Training("full", ("asd", *sorted(self.params().items()))),)
 
     def train(self, lab: Lab) -> TrainedModel:
-        """Put the seeds beside the set, train on pools of both; suspicion is the finished model's loss.
+        """Add the seeds to the set and train on its pools; suspicion scores are the final model's losses.
 
-        No sample is told to be flagged: the pools change with every epoch.
+        No sample is flagged, because the pools change in every epoch.
         """
         import torch
 
@@ -219,7 +223,7 @@ class Asd(Defense):
         return model
 
     def _seeds(self, lab: Lab) -> torch.Tensor:
-        """Positions of the seeds among the clean images, int64, the same number of each class."""
+        """Positions of the seeds in the clean images, int64, with equally many of each class."""
         import torch
 
         labels = lab.clean.labels.numpy()

@@ -1,4 +1,4 @@
-"""DBD: learn features without labels, a head on top of them, then believe only the labels that this head finds easy."""
+"""DBD: learn features without labels, train a head on them, then trust only the labels that this head finds easy."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 
 
 def nt_xent(projected: torch.Tensor, temperature: float) -> torch.Tensor:
-    """SimCLR's loss: how hard it is to find a view's other view among all the others of the batch.
+    """SimCLR's loss: the cross-entropy of identifying an image's second view among all other views of the batch.
 
     Args:
-        projected: float32 (2 B, D), rows of length 1; row i and row B + i are views of one image.
-        temperature: what cosines are divided by.
+        projected: float32 (2 B, D), rows of length 1; row i and row B + i are views of the same image.
+        temperature: divisor of the cosines.
 
     Returns:
         Scalar, the mean over all 2 B views.
@@ -41,7 +41,7 @@ def nt_xent(projected: torch.Tensor, temperature: float) -> torch.Tensor:
 
 @dataclasses.dataclass(frozen=True)
 class SelfSupervised:
-    """SimCLR: two random views of each image, a two-layer projection that is thrown away. No label is looked at."""
+    """SimCLR: two random views of each image, and a two-layer projection head, which is discarded. Uses no labels."""
 
     temperature: float
     width: int
@@ -58,7 +58,7 @@ class SelfSupervised:
         )
 
     def epoch(self, loop: LoopContext) -> None:
-        """Every image once."""
+        """Train on every image once."""
         import torch
         from torch.nn import functional as F
 
@@ -73,18 +73,18 @@ class SelfSupervised:
 
 @dataclasses.dataclass(frozen=True)
 class LinearStage:
-    """The head alone, by symmetric cross-entropy. Batch norm goes on following the images, as in the authors' code."""
+    """Trains only the head, by symmetric cross-entropy. Batch norm statistics still update, as in the authors' code."""
 
     alpha: float
     beta: float
 
     def prepare(self, net: Classifier) -> None:
-        """Freeze all but the head."""
+        """Freeze all layers but the head."""
         net.requires_grad_(False)
         net.head.requires_grad_(True)
 
     def epoch(self, loop: LoopContext) -> None:
-        """Every image once."""
+        """Train on every image once."""
         for rows in loop.batches():
             with loop.autocast():
                 logits = loop.net(loop.views(rows))
@@ -93,7 +93,7 @@ class LinearStage:
 
 @dataclasses.dataclass(frozen=True)
 class SemiSupervised:
-    """MixMatch; each epoch anew, the labels of the share with the smallest symmetric cross-entropy are believed."""
+    """MixMatch; in every epoch, the share with the smallest symmetric cross-entropy keeps its labels."""
 
     share: float
     alpha: float
@@ -102,7 +102,7 @@ class SemiSupervised:
     mixmatch: MixMatch
 
     def epoch(self, loop: LoopContext) -> None:
-        """So many steps of MixMatch."""
+        """Split the set, then train for ``mixmatch.iterations`` steps."""
         losses = symmetric_cross_entropy(loop.logits(), loop.labels, self.alpha, self.beta)
         order = losses.argsort(stable=True)
         cut = int(self.share * len(order))
@@ -113,10 +113,14 @@ class SemiSupervised:
 class Dbd(Defense):
     """DBD (2022): self-supervised features, a linear stage, semi-supervised fine-tuning on the most credible half.
 
-    Source: Huang et al., ICLR 2022, and the authors' code, whose settings on CIFAR-10 are the defaults. Otherwise than
-    there: the base recipe's augmentation in the last two stages (theirs: flips, and crops padded by reflection); losses
-    for the split on images as they are (theirs: augmented); SimCLR's loss from both views' side (theirs: the first's);
-    a new Adam for each stage (theirs goes on); the last epoch's weights.
+    Source: Huang et al., ICLR 2022, and the authors' code, whose settings on CIFAR-10 are the defaults. Differences
+    from their code:
+
+    - The last two stages use the base recipe's augmentation (theirs: flips, and crops padded by reflection).
+    - The split uses losses on images without augmentation (theirs: augmented).
+    - SimCLR's loss is the mean over both views (theirs: only the first).
+    - Each stage starts a new Adam (theirs continues).
+    - The final model has the weights of the last epoch.
     """
 
     smoke: ClassVar[dict[str, Any]] = {
@@ -127,39 +131,39 @@ class Dbd(Defense):
     ssl_epochs: int = 1000
     """Epochs of the self-supervised stage."""
     ssl_batch: int = 512
-    """Images in a batch of it; each counts twice."""
+    """Images in a batch of the self-supervised stage, each in two views."""
     ssl_lr: float = 0.4
-    """Its learning rate (SGD, momentum 0.9, weight decay 1e-4), down to zero on a cosine."""
+    """Initial learning rate of that stage (SGD, momentum 0.9, weight decay 1e-4), with cosine decay to zero."""
     temperature: float = 0.5
-    """What cosines are divided by in its loss."""
+    """Divisor of the cosines in the self-supervised loss."""
     projection: int = 128
     """Outputs of the projection head."""
     crop_min: float = 0.2
-    """Least share of an image that a view keeps, in (0, 1]."""
+    """Smallest share of an image's area that a view keeps, in (0, 1]."""
     jitter: float = 0.4
     """Strength of the views' colour jitter, in [0, 1]; hue gets a quarter of it."""
     blur: float = 0.5
-    """Share of views that are blurred, in [0, 1]. The authors' code does so; SimCLR's own does not on CIFAR-10."""
+    """Share of views that are blurred, in [0, 1]. The authors' code blurs on CIFAR-10, SimCLR's own does not."""
     linear_epochs: int = 10
     """Epochs of the linear stage."""
     linear_batch: int = 128
-    """Images in a batch of it."""
+    """Images in a batch of the linear stage."""
     alpha: float = 0.1
-    """Weight of the cross-entropy in the symmetric one."""
+    """Weight of the cross-entropy in the symmetric cross-entropy."""
     beta: float = 1.0
-    """Weight of the reverse cross-entropy."""
+    """Weight of the reverse cross-entropy in it."""
     labelled: float = 0.5
-    """Share of the set whose labels are believed, in (0, 1)."""
+    """Share of the set whose labels are trusted, in (0, 1)."""
     semi_epochs: int = 190
     """Epochs of the semi-supervised stage."""
     semi_batch: int = 64
-    """Labelled images in a batch of it, and as many unlabelled ones, in two views."""
+    """Labelled images in a batch of the semi-supervised stage; equally many unlabelled ones join in two views each."""
     iterations: int = 1024
-    """Steps of each of its epochs, whatever the size of the set."""
+    """Steps of each epoch of that stage, independent of the size of the set."""
     lr: float = 0.002
     """Adam's constant learning rate in the last two stages."""
     unlabelled_weight: float = 15.0
-    """Weight of the unlabelled images' loss, reached at the end: it grows over semi_epochs from the linear stage on."""
+    """Final weight of the unlabelled images' loss, which grows over semi_epochs, counted from the linear stage on."""
 
     def __post_init__(self) -> None:
         if min(self.ssl_epochs, self.linear_epochs, self.semi_epochs) < 1:
@@ -178,13 +182,13 @@ class Dbd(Defense):
         return MixMatch(iterations=self.iterations, weight=self.unlabelled_weight, rampup=self.semi_epochs)
 
     def check(self, info: DatasetInfo, attack: Attack) -> None:
-        """Refuse a set too small for a batch of labelled and one of unlabelled images."""
+        """Check that the set is large enough for a batch of labelled images and a batch of unlabelled ones."""
         cut = int(self.labelled * info.train)
         if min(cut, info.train - cut) < 2:
             raise Impossible(f"dbd: labelled {self.labelled:g} of {info.train} images leaves under two on one side")
 
     def trainings(self, attack: Attack) -> tuple[Training, ...]:
-        """The self-supervised stage counts as a feature model, the linear one as fine-tuning, the last one in full."""
+        """The self-supervised stage is a feature model, the linear one a fine-tuning, the last one a full training."""
         views = (self.crop_min, self.jitter, self.blur)
         first = ("dbd", self.ssl_epochs, self.ssl_batch, self.ssl_lr, self.temperature, self.projection, *views)
         second = (*first, self.linear_epochs, self.linear_batch, self.lr, self.alpha, self.beta)
@@ -192,7 +196,7 @@ class Dbd(Defense):
         return (Training("feature-model", first), Training("fine-tune", second), Training("full", third))
 
     def train(self, lab: Lab) -> TrainedModel:
-        """Three stages; suspicion is the loss after the second, which splits the set for the first time."""
+        """Run the three stages; suspicion scores are the losses after the second stage, which first split the set."""
         data = lab.poisoned
         views = ViewSettings(self.crop_min, self.jitter, self.blur)
         model = lab.train(
@@ -209,7 +213,7 @@ class Dbd(Defense):
             epochs=self.linear_epochs, batch_size=self.linear_batch, **adam,
         )  # fmt: skip
         facts["linear_losses"] = model.epoch_losses
-        # One label each: the symmetric cross-entropy falls as the plain one does, so both sort alike.
+        # With one-hot labels, the symmetric cross-entropy grows with the plain one, so both give the same order.
         losses = lab.losses(model, data)
         unbelieved = np.argsort(losses, kind="stable")[int(self.labelled * len(data)) :]
         lab.suspect(losses, unbelieved)

@@ -1,4 +1,4 @@
-"""Fine-pruning: silence the channels that clean images do not use, as far as clean accuracy allows."""
+"""Fine-pruning: prune channels that clean images do not activate, as long as clean accuracy allows it."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ if TYPE_CHECKING:
     from benchbd import Lab, TrainedModel
 
 PROFILES = {"paper": (0.08, 0), "canonical": (0.04, 10)}
-"""Largest accuracy drop and epochs of fine-tuning: as LfD's table seems to have done, and as fine-pruning's authors."""
+"""Largest accuracy drop and fine-tuning epochs, as LfD's table seems to use them and as fine-pruning's authors do."""
 
 
 CURVE_POINTS = 20
-"""Prunings, up to the one that is kept, whose CA and ASR the evaluator measures afterwards; no choice rests on them."""
+"""Number of pruning states, up to the final one, whose CA and ASR the evaluator measures; no choice depends on them."""
 
 
 class Split(NamedTuple):
-    """Positions in the clean images: those that rank the channels, and those that say when to stop."""
+    """Positions in the clean images: those that rank the channels, and those that validate when to stop."""
 
     rank: np.ndarray
     validate: np.ndarray
 
 
 def split(n: int, seed: int) -> Split:
-    """Draw 80 % of ``n`` clean images for ranking; the rest (one at least) validates."""
+    """Draw 80 % of ``n`` clean images for ranking; the rest, at least one image, is for validation."""
     order = np.random.default_rng(seed).permutation(n)
     cut = min(int(0.8 * n), n - 1)
     return Split(order[:cut], order[cut:])
@@ -41,15 +41,15 @@ def pruning_curve(
     bias: np.ndarray,
     pruned: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Accuracy after each pruned channel, from the features alone: each adds to the logits for itself.
+    """Accuracy after each pruned channel, computed from the features, since each adds its own term to the logits.
 
     Args:
         features: (N, D), the head's input.
         labels: int64 (N,).
         order: int64 (D,), channels in the order of pruning.
-        weight: (C, D) of the head.
-        bias: (C,) of the head.
-        pruned: (N, D), the head's input when every channel is pruned; zeros where not given.
+        weight: (C, D), weights of the head.
+        bias: (C,), biases of the head.
+        pruned: (N, D), the head's input when every channel is pruned; zeros by default.
 
     Returns:
         float64 (D + 1,): entry k is the accuracy with the first k channels of ``order`` pruned.
@@ -61,7 +61,7 @@ def pruning_curve(
         x = x - pruned
     curve = np.empty(len(order) + 1)
     curve[-1] = (logits.argmax(1) == labels).mean()
-    # From all pruned back to none, since adding a silent channel is exact where subtracting one would leave rounding.
+    # Start with all channels pruned and add them back: adding a silent channel is exact, subtracting one may round.
     for k in range(len(order) - 1, -1, -1):
         logits += np.outer(x[:, order[k]], w[:, order[k]])
         curve[k] = (logits.argmax(1) == labels).mean()
@@ -69,14 +69,14 @@ def pruning_curve(
 
 
 def stop_at(curve: np.ndarray, max_drop: float) -> int:
-    """Channels to prune: one fewer than first cost more than ``max_drop`` accuracy. One channel is always left."""
+    """Number of channels to prune before accuracy first drops by more than ``max_drop``. One channel always remains."""
     too_far = np.flatnonzero(curve[0] - curve > max_drop + 1e-12)
     return min(int(too_far[0]) - 1 if len(too_far) else len(curve) - 1, len(curve) - 2)
 
 
 @defense("fine-pruning", version=1)
 class FinePruning(Defense):
-    """Fine-pruning (2018): prune the undefended model's last channels, least active on clean images first."""
+    """Fine-pruning (2018): prune the undefended model's last channels, the least active on clean images first."""
 
     needs: ClassVar[tuple[str, ...]] = ("clean",)
     smoke: ClassVar[dict[str, Any]] = {"finetune_epochs": 1}
@@ -84,14 +84,14 @@ class FinePruning(Defense):
     profile: Literal["paper", "canonical"] = "paper"
     """paper: up to 8 points of accuracy, no fine-tuning; canonical: up to 4, then 10 epochs on the clean images."""
     clean_frac: float = 0.05
-    """Share of the clean training set it is given, in (0, 1]; 80 % of it ranks, 20 % validates."""
+    """Share of the clean training set that the defense gets, in (0, 1]; 80 % of it ranks, 20 % validates."""
     max_drop: float | None = None
-    """Validation accuracy that pruning may cost, in [0, 1); the profile's where not given."""
+    """Validation accuracy that pruning may cost, in [0, 1); by default the profile's."""
     mask_at: Literal["output", "filters"] = "output"
-    """What pruning a channel means: its output, the head's input, is masked; or the last convolution's filter is set to
-    zero, past which a residual block's shortcut keeps the channel alive (as some toolboxes do)."""
+    """What pruning does: mask the channel's output, which is the head's input, or zero the last convolution's filter,
+    as some toolboxes do, although a residual block's shortcut then keeps the channel alive."""
     finetune_epochs: int | None = None
-    """Epochs of fine-tuning after pruning; the profile's where not given."""
+    """Epochs of fine-tuning after pruning; by default the profile's."""
     finetune_lr: float = 0.01
     """Learning rate of fine-tuning (SGD, momentum 0.9, weight decay 5e-4)."""
 
@@ -105,29 +105,29 @@ class FinePruning(Defense):
             raise UsageError("fine-pruning: filters set to zero grow back in fine-tuning; say finetune_epochs: 0")
 
     def check(self, info: DatasetInfo, attack: Attack) -> None:
-        """Refuse a clean part too small to rank and validate on."""
+        """Check that there are enough clean images to rank and validate on."""
         if info.train * self.clean_frac < 10:
             raise Impossible(f"fine-pruning: clean_frac {self.clean_frac:g} of {info.train} images is under 10")
 
     def trainings(self, attack: Attack) -> tuple[Training, ...]:
-        """The undefended model, shared with the row's ``none`` cell, and the fine-tuning if there is one."""
+        """The undefended model, shared with the row's ``none`` cell, and fine-tuning if there is any."""
         drop, epochs = self._settings()
         if not epochs:
             return (UNDEFENDED,)
         return (UNDEFENDED, Training("fine-tune", ("fine-pruning", self.clean_frac, drop, epochs, self.finetune_lr)))
 
     def clean_fraction(self) -> float:
-        """As the parameter says."""
+        """The parameter ``clean_frac``."""
         return self.clean_frac
 
     def train(self, lab: Lab) -> TrainedModel:
-        """Rank channels, prune to the last state that validation allows, fine-tune where the profile says so.
+        """Rank channels, prune to the last state that validation allows, fine-tune if the profile asks for it.
 
-        The channels are those of the last block's output, which is the head's input: masking only the last convolution
+        The channels are those of the last block's output, which is the head's input. Masking only the last convolution
         of a residual block (``mask_at: filters``) leaves the channel alive through the shortcut.
 
-        The validation images are clean ones that the network was trained on, as in the published code: its accuracy
-        there is higher than on unseen images, and falls later.
+        The network was trained on the clean validation images, as in the published code. Its accuracy on them is higher
+        than on unseen images and drops later.
         """
         drop, epochs = self._settings()
         trained = lab.train(lab.poisoned)

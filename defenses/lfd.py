@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 CHANCE = 0.01
-"""Share of the labels' entropy that a teacher must have learnt, or it counts as being at chance level."""
+"""Share of the labels' entropy that a teacher must have learnt; otherwise it counts as being at chance level."""
 
 
 class Threshold(NamedTuple):
@@ -33,9 +33,9 @@ def threshold(losses: np.ndarray, alpha: float, rule: Literal["threshold", "rank
     Args:
         losses: float64 (N,), finite.
         alpha: share of the samples to suspect, in (0, 1).
-        rule: ``threshold``: gamma is entry floor(N alpha), counted from 0, of the ascending losses and a candidate is
-            what does not exceed it, so floor(N alpha) + 1 samples and those tied with the last. ``rank``: exactly
-            floor(N alpha) candidates, ties by position; gamma is the last one's loss.
+        rule: ``threshold``: gamma is entry floor(N alpha), counted from 0, of the ascending losses. Candidates are all
+            samples with a loss up to gamma: floor(N alpha) + 1 samples, and those tied with the last. ``rank``: exactly
+            floor(N alpha) candidates, ties by position; gamma is the loss of the last one.
     """
     index = math.floor(len(losses) * alpha)
     order = np.argsort(losses, kind="stable")
@@ -48,7 +48,7 @@ def threshold(losses: np.ndarray, alpha: float, rule: Literal["threshold", "rank
 
 
 def checked_threshold(losses: np.ndarray, alpha: float, rule: Literal["threshold", "rank"]) -> Threshold:
-    """:func:`threshold` of losses float64 (N,); raises Diverged where they are not finite or nothing exceeds gamma."""
+    """:func:`threshold` of losses float64 (N,); raises Diverged if they are not finite or none exceeds gamma."""
     if not np.isfinite(losses).all():
         raise Diverged("lfd: the teacher's losses are not finite")
     split = threshold(losses, alpha, rule)
@@ -58,10 +58,10 @@ def checked_threshold(losses: np.ndarray, alpha: float, rule: Literal["threshold
 
 
 def at_chance(losses: np.ndarray, labels: np.ndarray) -> bool:
-    """Whether a teacher knows no more than how frequent each label is.
+    """Whether a teacher has learnt no more than the frequency of each label.
 
-    No constant answer has a mean cross-entropy below the entropy of the labels, and a network whose ReLUs have died
-    gives constant answers.
+    A constant prediction cannot have a mean cross-entropy below the entropy of the labels, and a network whose ReLUs
+    are dead predicts a constant.
 
     Args:
         losses: float64 (N,), the teacher's cross-entropies.
@@ -84,10 +84,10 @@ def distinction_weights(
 
     Args:
         losses: float64 (N,).
-        split: what :func:`threshold` made of them.
+        split: the result of :func:`threshold` for these losses.
         beta: strength of the ascent on candidates.
-        neg_norm: candidates' ``loss - gamma`` is divided by ``max - gamma`` (as printed) or by gamma.
-        max_rule: the largest loss, or its 99.9th percentile with weights clipped at 1 (one outlier then counts less).
+        neg_norm: divisor of the candidates' ``loss - gamma``: ``max - gamma`` (as printed) or gamma.
+        max_rule: the largest loss, or the 99.9th percentile with weights clipped at 1, so that an outlier counts less.
 
     Returns:
         float64 (N,): in (0, 1] above gamma, in [-beta gamma / (max - gamma), 0] for candidates.
@@ -95,7 +95,7 @@ def distinction_weights(
     gamma, candidates = split
     top = float(losses.max() if max_rule == "max" else np.percentile(losses, 99.9))
     divisor = top - gamma if neg_norm == "range" else gamma
-    # A divisor of zero comes only with candidates that all sit at gamma: their weight is 0 in the limit too.
+    # The divisor is zero only if all candidates' losses equal gamma; their weight is 0 in the limit too.
     down = np.minimum(losses / top, 1.0) if top > 0 else np.zeros_like(losses)
     up = beta * (losses - gamma) / divisor if divisor > 0 else np.zeros_like(losses)
     return np.where(candidates, up, down)
@@ -106,8 +106,8 @@ def ascent_weights(candidates: np.ndarray, scale: Literal["signs", "two-means", 
 
     Args:
         candidates: bool (N,).
-        scale: ``signs``: +1 and -1. ``two-means``: so that the batch mean is, in expectation, the mean over the others
-            minus the mean over the candidates, the literal equation. ``beta``: +1 and -beta.
+        scale: ``signs``: +1 and -1. ``two-means``: the literal equation, where the expected batch mean is the mean over
+            the other samples minus the mean over the candidates. ``beta``: +1 and -beta.
 
     Returns:
         float64 (N,).
@@ -119,9 +119,9 @@ def ascent_weights(candidates: np.ndarray, scale: Literal["signs", "two-means", 
 
 @dataclasses.dataclass(frozen=True)
 class Weighing:
-    """From the teacher's losses to the student's weights: equations 4 to 6 with the options of :class:`Lfd`.
+    """Computes the student's weights from the teacher's losses: equations 4 to 6 with the options of :class:`Lfd`.
 
-    A sample's loss may be the one on the image as it is, or on the view of it that the student is about to see.
+    The losses may be those of the images without augmentation, or those of the views that the student sees next.
     """
 
     alpha: float
@@ -134,7 +134,7 @@ class Weighing:
     ga_scale: Literal["signs", "two-means", "beta"]
 
     def __call__(self, losses: np.ndarray) -> np.ndarray:
-        """Losses float (N,) -> weights float32 (N,). Raises Diverged where no weight could be made of them."""
+        """Losses float (N,) -> weights float32 (N,). Raises Diverged if the losses give no valid weights."""
         values = losses.astype(np.float64)
         split = checked_threshold(values, self.alpha, self.index_rule)
         if self.mode == "unweighted":
@@ -150,9 +150,9 @@ class Weighing:
 
 @dataclasses.dataclass(frozen=True)
 class CappedAscent:
-    """Weighted batch mean in which a sample stops being pushed up once its loss exceeds ``cap``.
+    """Weighted batch mean in which ascent on a sample stops once its loss exceeds ``cap``.
 
-    The logit gradient of -CE does not vanish as the loss grows, so uncapped ascent has no end.
+    The logit gradient of -CE does not vanish as the loss grows, so ascent without a cap never ends.
     """
 
     cap: float
@@ -164,42 +164,43 @@ class CappedAscent:
 
 @defense("lfd", version=1)
 class Lfd(Defense):
-    """LfD (2024): ascend on what a tiny teacher learns at once, weight the rest by how hard the teacher finds it."""
+    """LfD (2024): ascend on samples that a tiny teacher learns at once, weight the rest by the teacher's losses."""
 
     smoke: ClassVar[dict[str, Any]] = {"teacher_epochs": 1, "teacher_tries": 1}
 
     alpha: float = 0.15
-    """Share of the training set taken for poison candidates, in (0, 1). GTSRB: 0.20."""
+    """Share of the training set that counts as poison candidates, in (0, 1). GTSRB: 0.20."""
     beta: float = 1e-3
     """Strength of the ascent on candidates; 0 ignores them. GTSRB: 3e-3."""
     teacher: str = "resnet-s"
     """Model of the teacher, with its parameters (``resnet-s(stem=64)``)."""
     teacher_epochs: int = 20
-    """Epochs of the teacher. The paper says a few; ResNet-S needs some 3,000 steps before BadNets separates."""
+    """Epochs of the teacher. The paper says a few; ResNet-S needs about 3,000 steps until BadNets poison separates."""
     teacher_schedule: Literal["stopped-cosine", "cosine", "constant"] = "stopped-cosine"
-    """Teacher's learning rate: the cosine of teacher_horizon epochs broken off, one to zero in its own, or none."""
+    """Teacher's learning rate: a cosine over teacher_horizon epochs, stopped early; a cosine over its own; constant."""
     teacher_horizon: int = 80
-    """Epochs in which the broken-off cosine would reach zero; the teacher's own where those are more."""
+    """Epochs after which the stopped cosine would reach zero, or teacher_epochs if that is more."""
     teacher_tries: int = 3
-    """Initialisations tried in turn while the teacher stays at chance level: narrow networks can start with dead ReLUs.
-    Of several, the one with the lowest mean loss counts."""
+    """Largest number of initialisations to try while the teacher stays at chance level. Narrow networks can start with
+    dead ReLUs. Of several teachers, the one with the lowest mean loss is used."""
     mode: Literal["weighted", "unweighted", "none", "drop"] = "weighted"
-    """Equation 6; equation 5 (plain ascent); candidates weigh 0, the others 1; candidates are left out."""
+    """weighted: equation 6; unweighted: equation 5 (plain ascent); none: candidates have weight 0, the others 1; drop:
+    candidates are removed."""
     index_rule: Literal["threshold", "rank"] = "threshold"
     """Candidates: losses up to the entry floor(N alpha) of the sorted ones, or exactly floor(N alpha) samples."""
     neg_norm: Literal["range", "gamma"] = "range"
-    """What divides loss - gamma of candidates: max - gamma as printed (tiny weights), or gamma (weights to -beta)."""
+    """Divisor of candidates' loss - gamma: max - gamma as printed (tiny weights), or gamma (weights down to -beta)."""
     max_rule: Literal["max", "p99.9"] = "max"
-    """What weight 1 stands for: the largest loss, or the 99.9th percentile (larger ones clipped)."""
+    """Loss with weight 1: the largest loss, or the 99.9th percentile (larger weights are clipped)."""
     normalise: Literal["batch", "weights"] = "batch"
-    """The weighted loss is divided by the batch size, or by the sum of weights (weights then have mean 1)."""
+    """Divisor of the weighted loss: the batch size, or the sum of weights (weights then have mean 1)."""
     recompute: Literal["never", "epoch"] = "never"
-    """epoch: each epoch, the frozen teacher weighs the augmented views that the student sees in it; never: the images
-    as they are, once. What is told of the candidates is always the latter."""
+    """epoch: the frozen teacher weights the student's augmented views in each epoch. never: it weights the images once,
+    without augmentation. Reported candidates always come from images without augmentation."""
     ga_scale: Literal["signs", "two-means", "beta"] = "signs"
-    """Mode unweighted: weights +1 and -1, those of two separate means, or +1 and -beta."""
+    """Mode unweighted: weights +1 and -1, weights of two separate means, or +1 and -beta."""
     ga_cap: float = 10.0
-    """Mode unweighted: a candidate whose loss exceeds this is pushed no further."""
+    """Mode unweighted: loss of a candidate above which ascent on it stops."""
 
     def __post_init__(self) -> None:
         if not 0.0 < self.alpha < 1.0:
@@ -212,13 +213,16 @@ class Lfd(Defense):
             raise UsageError("lfd: mode drop leaves samples out for good, so recompute must be never")
 
     def check(self, info: DatasetInfo, attack: Attack) -> None:
-        """Refuse numbers that leave no candidate or nothing but candidates, and a teacher that does not fit."""
+        """Check that there will be candidates and other samples, and that the teacher fits the images."""
         if not 1 <= math.floor(info.train * self.alpha) < info.train - 1:
             raise Impossible(f"lfd: alpha {self.alpha:g} of {info.train} images leaves one side of the threshold empty")
         registry.make("models", self.teacher).check(info)
 
     def trainings(self, attack: Attack) -> tuple[Training, ...]:
-        """The teacher, shared by everything but its own settings, and the student. Teachers drawn anew come on top."""
+        """The teacher, shared by all variants with the same teacher settings, and the student.
+
+        Teachers that are trained again after a bad start come on top.
+        """
         model = repr(registry.make("models", self.teacher))
         teacher = ("lfd", model, *sorted(self._teacher_recipe().items()))
         split = (self.alpha, self.index_rule)
@@ -234,14 +238,14 @@ class Lfd(Defense):
         )
 
     def retries(self) -> dict[str, int]:
-        """Teachers that stay at chance level are trained again."""
+        """A teacher that stays at chance level is trained again, with another initialisation."""
         return {"teacher": self.teacher_tries - 1}
 
     def train(self, lab: Lab) -> TrainedModel:
         """Algorithm 1: teacher, threshold, weights, student.
 
         Raises:
-            Diverged: the teacher's losses are not finite, or tell no sample from another.
+            Diverged: the teacher's losses are not finite, or do not separate any samples.
         """
         labels = lab.poisoned.labels.numpy()
         teacher, losses, tries = self._teach(lab, labels)
@@ -267,7 +271,7 @@ class Lfd(Defense):
         return student
 
     def _teach(self, lab: Lab, labels: np.ndarray) -> tuple[TrainedModel, np.ndarray, int]:
-        """The teacher, its losses float64 (N,) on the images as they are, and how many were trained to get it."""
+        """The teacher, its losses float64 (N,) on images without augmentation, and the number of teachers trained."""
         found: list[tuple[float, TrainedModel, np.ndarray]] = []
         for repeat in range(self.teacher_tries):
             teacher = lab.train(
@@ -295,7 +299,7 @@ class Lfd(Defense):
         return lab.train(lab.poisoned, scorer=teacher, weight_fn=weight_fn, **how)
 
     def _teacher_recipe(self) -> dict[str, Any]:
-        """The base recipe's optimiser, no augmentation, a few epochs of an almost constant learning rate."""
+        """The base recipe's optimiser without augmentation, for a few epochs with an almost constant learning rate."""
         horizon = self.teacher_epochs
         if self.teacher_schedule == "stopped-cosine":
             horizon = max(horizon, self.teacher_horizon)
@@ -304,7 +308,7 @@ class Lfd(Defense):
 
 
 def mean_one(weights: np.ndarray) -> np.ndarray:
-    """Weights (N,) scaled to a mean of 1. Raises Diverged where they sum to nothing positive."""
+    """Weights (N,) scaled to a mean of 1. Raises Diverged if their sum is not positive."""
     mean = float(weights.mean())
     if mean <= 0.0:
         raise Diverged("lfd: the weights sum to nothing positive, so nothing can be divided by it; lower beta")

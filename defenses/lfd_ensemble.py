@@ -1,4 +1,4 @@
-"""LfD with several teachers: trained at once from different seeds, and the one with the lowest mean loss weighs."""
+"""LfD with several teachers, trained together from different seeds; the one with the lowest mean loss is used."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ if TYPE_CHECKING:
 
 @defense("lfd-ensemble", version=1)
 class LfdEnsemble(Lfd):
-    """LfD with the best of several tiny teachers, which differ in their seed and are trained as one network.
+    """LfD with the best of several tiny teachers, which differ in their seeds and are trained as one network.
 
-    One teacher is a lottery: some initialisations never learn the trigger. Those that do tend to have the lower mean
-    loss on the training set, which a defender sees. Not in the paper.
+    A single teacher is a lottery: some initialisations never learn the trigger. Those that do tend to have a lower mean
+    loss on the training set, which the defender can see. This variant is not in the paper.
     """
 
     smoke: ClassVar[dict[str, Any]] = {"teachers": 2, "teacher_epochs": 1}
 
     teachers: int = 8
-    """How many teachers are trained, 2 or more. Their repeats, as lab.train counts them, are 0, 1, 2 and so on."""
-    teacher_tries: ClassVar[int] = 1  # type: ignore[misc]  # of lfd alone: here the other teachers are the other tries
+    """Number of teachers, at least 2. Their ``repeat`` numbers in lab.train are 0, 1, 2 and so on."""
+    teacher_tries: ClassVar[int] = 1  # type: ignore[misc]  # only lfd retries; here the other teachers take that role
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -33,18 +33,18 @@ class LfdEnsemble(Lfd):
             raise UsageError(f"lfd-ensemble: teachers must be 2 or more, not {self.teachers}; one alone is lfd")
 
     def trainings(self, attack: Attack) -> tuple[Training, ...]:
-        """The pack of teachers, which counts as one training, and the student."""
+        """The packed teachers, which count as one training, and the student."""
         pack, student = super().trainings(attack)
         return tuple(Training(t.kind, ("lfd-ensemble", self.teachers, *t.shared)) for t in (pack, student))
 
     def _teach(self, lab: Lab, labels: np.ndarray) -> tuple[TrainedModel, np.ndarray, int]:
-        """The best teacher, its losses float64 (N,) on the images as they are, and how many were trained."""
+        """The best teacher, its losses float64 (N,) on images without augmentation, and the number of teachers."""
         pack = lab.train_packed(
             lab.poisoned, repeats=range(self.teachers), model=self.teacher, **self._teacher_recipe()
         )
         means = [float(lab.losses(teacher, lab.poisoned).mean(dtype=np.float64)) for teacher in pack]
         chosen = best(means)
-        # Asked for once more, so that the record's mean losses are the chosen teacher's: they are of the last call.
+        # Repeat the chosen teacher's losses, because the record shows the mean losses of the last call.
         losses = lab.losses(pack[chosen], lab.poisoned).astype(np.float64)
         lab.note(
             "lfd-ensemble",
@@ -54,5 +54,5 @@ class LfdEnsemble(Lfd):
 
 
 def best(means: list[float]) -> int:
-    """Position of the lowest finite mean loss, the first of equal ones; 0 where none is finite."""
+    """Position of the lowest finite mean loss, the first if several are equal; 0 if none is finite."""
     return int(np.argmin(np.where(np.isfinite(means), means, np.inf)))

@@ -1,4 +1,4 @@
-"""No defense: what an attack does to plain training."""
+"""No defense: the effect of an attack on plain training."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ class Undefended(Defense):
     """Train on the whole poisoned set with the base recipe."""
 
     def trainings(self, attack: Attack) -> tuple[Training, ...]:
-        """The undefended model, which fine-pruning of the same row starts from too."""
+        """The undefended model, which fine-pruning in the same row also starts from."""
         return (UNDEFENDED,)
 
     def train(self, lab: Lab) -> TrainedModel:
-        """Train as if nothing were amiss."""
+        """Train on the poisoned set as it is."""
         return lab.train(lab.poisoned)

@@ -1,4 +1,4 @@
-"""Control: what a defense could reach that found every poisoned sample and no other."""
+"""Control: the result of a perfect filter, which drops every poisoned sample and no other."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ if TYPE_CHECKING:
 
 @defense("oracle", version=1)
 class Oracle(Defense):
-    """Control that is told the truth: train with the base recipe on exactly the clean samples."""
+    """Control that knows which samples are poisoned and trains with the base recipe on exactly the clean ones."""
 
     needs: ClassVar[tuple[str, ...]] = ("truth",)
     control: ClassVar[bool] = True
 
     def trainings(self, attack: Attack) -> tuple[Training, ...]:
-        """One of its own, but where nothing is poisoned: there it keeps every sample and shares the undefended one."""
+        """One of its own; in the clean row it keeps every sample and shares the undefended model's training."""
         return super().trainings(attack) if attack.poisons else (UNDEFENDED,)
 
     def train(self, lab: Lab) -> TrainedModel:
         """Drop the poisoned samples and train.
 
-        The truth is reported as suspicion too: its detection columns must read 1.0, else the evaluator's alignment of
-        samples and flags is broken.
+        The truth also serves as suspicion scores and flags. The detection columns must therefore show 1.0; otherwise
+        the evaluator assigns flags to the wrong samples.
         """
         lab.suspect(lab.truth.astype(np.float32), lab.truth)
         return lab.train(lab.poisoned.subset(np.flatnonzero(~lab.truth)))

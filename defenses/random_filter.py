@@ -1,4 +1,4 @@
-"""Control: what a defense's filter is worth beyond the mere number of samples it drops."""
+"""Control that drops random samples, to show what a defense's filter achieves beyond dropping as many samples."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def spec_of(made: Defense) -> str:
-    """A defense as a spec: its name, and what differs from the defaults, ``lfd(alpha=0.2, teacher='vgg-s')``."""
+    """A defense as a spec: its name and the parameters that differ from the defaults, ``lfd(alpha=0.2)``."""
     kind: type = type(made)
     usual = params.defaults(kind)
     changed = [f"{k}={getattr(made, k)!r}" for k, value in usual.items() if getattr(made, k) != value]
@@ -25,29 +25,29 @@ def spec_of(made: Defense) -> str:
 
 
 def flags(kind: type[Defense]) -> bool:
-    """Whether a defense can name suspects, told by the source of its module: nothing can be run while planning."""
+    """Whether a defense can flag samples, judged by its module's source, because planning cannot run it."""
     names = {base.__module__ for base in kind.__mro__ if issubclass(base, Defense) and base is not Defense}
     try:
         return any("suspect" in inspect.getsource(sys.modules[name]) for name in names)
-    except (KeyError, OSError, TypeError):  # no source to be had: the run will tell
+    except (KeyError, OSError, TypeError):  # without a source, only a run can show it
         return True
 
 
 @defense("random-filter", version=1)
 class RandomFilter(Defense):
-    """Control that drops as many samples as another defense suspects in the same row and seed, but at random."""
+    """Control that drops as many samples as another defense flags in the same row and seed, but at random."""
 
     needs: ClassVar[tuple[str, ...]] = ("truth",)
     control: ClassVar[bool] = True
 
     of: str = "lfd"
-    """The defense to imitate: a name means the block's variant of it, where it has one; ``lfd(alpha=0.2)`` is exact."""
+    """The defense to imitate: a bare name means the block's variant of it, if any; ``lfd(alpha=0.2)`` is exact."""
 
     def among(self, defenses: Sequence[Defense]) -> Defense:
-        """The control with the spec of the one variant that a bare name means among the block's defenses.
+        """This control with a bare name replaced by the spec of the block's only variant of that defense.
 
         Raises:
-            UsageError: there are several.
+            UsageError: the block has several variants.
         """
         variants = list(dict.fromkeys(spec_of(other) for other in defenses if other.name == self.of))
         if len(variants) > 1:
@@ -59,7 +59,7 @@ class RandomFilter(Defense):
         return imitating
 
     def check(self, info: DatasetInfo, attack: Attack) -> None:
-        """Refuse to imitate a control or what drops no samples, and whatever the imitated defense itself refuses."""
+        """Check that the imitated defense is not a control, needs no clean images, flags samples and applies."""
         imitated: Defense = registry.make("defenses", self.of)
         if imitated.control:
             raise Impossible(f"random-filter imitates defenses; {self.of!r} is a control itself")
@@ -70,19 +70,19 @@ class RandomFilter(Defense):
         imitated.check(info, attack)
 
     def trainings(self, attack: Attack) -> tuple[Training, ...]:
-        """What the imitated defense trains before it names its suspects (all but its last full one), and its own."""
+        """The imitated defense's trainings before it flags samples (all but its last full one), and one of its own."""
         imitated: Defense = registry.make("defenses", self.of)
         before = list(imitated.trainings(attack))
         last = max((n for n, training in enumerate(before) if training.kind == "full"), default=len(before))
         return (*before[:last], Training("full", ("random-filter", repr(imitated))))
 
     def retries(self) -> dict[str, int]:
-        """Those of the imitated defense."""
+        """The imitated defense's retries."""
         imitated: Defense = registry.make("defenses", self.of)
         return imitated.retries()
 
     def train(self, lab: Lab) -> TrainedModel:
-        """Rank the samples at random, drop the first, train on the others with the base recipe."""
+        """Rank the samples at random, drop the first ones, train on the rest with the base recipe."""
         n = len(lab.poisoned)
         rank = np.random.default_rng(lab.seed_for("random-filter")).permutation(n)
         dropped = rank < lab.flagged_by(self.of)

@@ -1,4 +1,4 @@
-"""Spectral signatures: drop each class's samples that reach furthest along its features' top singular vector."""
+"""Spectral signatures: drop the samples of each class whose features project most on their top singular vector."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class Signature(NamedTuple):
-    """What the singular vectors told.
+    """Scores and choices of :func:`signature`.
 
     Attributes:
         scores: float64 (N,), squared projection on the top right singular vector of the sample's class.
@@ -27,7 +27,7 @@ class Signature(NamedTuple):
 
 
 def signature(features: np.ndarray, labels: np.ndarray, share: float) -> Signature:
-    """Score every sample within its class, and choose the highest of each (Tran et al. 2018, Algorithm 1).
+    """Score every sample within its class and choose each class's highest scores (Tran et al. 2018, Algorithm 1).
 
     Args:
         features: float32 (N, D).
@@ -50,20 +50,20 @@ def signature(features: np.ndarray, labels: np.ndarray, share: float) -> Signatu
 
 @defense("spectral", version=1)
 class Spectral(Defense):
-    """Spectral signatures (2018): drop what reaches furthest along each class's top singular vector, retrain.
+    """Spectral signatures (2018): drop the samples that project most on their class's top singular vector, retrain.
 
     Source: Tran, Li and Madry, NeurIPS 2018, Algorithm 1; the authors' code drops 15 % of the target class, which is
-    1.5 times 10 %. Not verified: with which augmentation the network that gives the features was trained.
+    1.5 times 10 %. Not verified: the augmentation in the training of the network that gives the features.
     """
 
     eps: float = 0.1
-    """Upper bound of the share of poison in a class, in (0, 1); 0.05 and 0.1 in the paper. Relabelling attacks reach
-    more: a tenth of CIFAR-10 taken from all classes makes up 47 % of its target class."""
+    """Upper bound of the share of poison in a class, in (0, 1); 0.05 and 0.1 in the paper. Relabelling attacks exceed
+    it: a tenth of CIFAR-10 taken from all classes makes up 47 % of its target class."""
     factor: float = 1.5
-    """That many times eps of each class are dropped."""
+    """The share of each class to drop is factor times eps."""
     features_of: Literal["no-augmentation", "undefended"] = "no-augmentation"
-    """Whose penultimate features: a network trained without augmentation, the one that activation clustering uses, or
-    the undefended model."""
+    """Network with the penultimate features: one trained without augmentation, as activation clustering uses, or the
+    undefended model."""
 
     def __post_init__(self) -> None:
         if not 0.0 < self.eps < 1.0 or not 0.0 < self.factor * self.eps < 1.0:
@@ -72,7 +72,7 @@ class Spectral(Defense):
             )
 
     def trainings(self, attack: Attack) -> tuple[Training, ...]:
-        """The network that gives the features, shared with ``ac`` or ``none``, and the training on what is kept."""
+        """The network that gives the features, shared with ``ac`` or ``none``, and the training on the kept samples."""
         first = Training("feature-model", ("no augmentation",))
         return (
             first if self.features_of == "no-augmentation" else UNDEFENDED,
@@ -80,7 +80,7 @@ class Spectral(Defense):
         )
 
     def train(self, lab: Lab) -> TrainedModel:
-        """Train, score, retrain from scratch on what is kept."""
+        """Train, score, retrain from scratch on the kept samples."""
         data = lab.poisoned
         if self.features_of == "no-augmentation":
             model = lab.train(data, kind="feature-model", name="feature model", augment=())
@@ -104,6 +104,6 @@ class Spectral(Defense):
                 ],
             },
         )
-        lab.losses(model, data)  # for the record: their means over clean and poisoned samples stand beside the verdict
+        lab.losses(model, data)  # for the record, which shows their means over clean and poisoned samples
         lab.suspect(found.scores, found.removed)
         return lab.train(data.subset(np.flatnonzero(~found.removed)))

@@ -1,6 +1,6 @@
-"""Poisoning: which training images, stamped how; the one place where attacks meet data.
+"""Poisoning: choosing and stamping training images, the only place where attacks meet data.
 
-The poisoned set depends on (data set, attack, seed) and nothing else, so every defense of a row is handed the same one.
+The poisoned set depends only on (data set, attack, seed), so every defense of a row gets the same one.
 """
 
 from __future__ import annotations
@@ -33,22 +33,22 @@ from benchbd.storage.artifacts import Store
 __all__ = ["CODE_VERSION", "Poison", "Poisoner", "Trigger", "apply", "clean_set", "fingerprint", "stamp_seed"]
 
 CODE_VERSION = 1
-"""Part of every poison's key: raise it when the drawing or stamping changes."""
+"""Part of every poison's key. Raise it when the selection of images or the stamping changes."""
 
 KEEP_FROM = 5.0
-"""Seconds of stamping from which triggered test images are kept in the store; most attacks need far less."""
+"""Seconds of stamping above which the store keeps triggered test images; most attacks need far less."""
 FACT_SIZE = 16
-"""Values in a prepared array at most that a record tells."""
+"""Largest number of values in a prepared array that a record includes."""
 
 
 class Trigger(NamedTuple):
-    """What an attack prepared.
+    """The arrays that an attack prepared.
 
     Attributes:
-        key: artifact key, or None where it prepares nothing.
-        arrays: by name.
-        sha256: of the arrays as stored, or None.
-        warnings: lines the attack warned with while it prepared them.
+        key: artifact key, or None if the attack prepares nothing.
+        arrays: the arrays by name.
+        sha256: hash of the arrays as stored, or None.
+        warnings: one line for each warning of the attack during preparation.
     """
 
     key: str | None
@@ -57,9 +57,9 @@ class Trigger(NamedTuple):
     warnings: tuple[str, ...] = ()
 
     def facts(self) -> dict[str, Any]:
-        """What was measured while preparing (small float arrays, to 6 digits), and the warnings.
+        """Measurements made during preparation (small float arrays, to 6 digits), and the warnings.
 
-        Networks name their small arrays with dots (``mask.9.bias``): those are weights.
+        Small arrays with dots in their names (``mask.9.bias``) are a network's weights and are left out.
         """
         found: dict[str, Any] = {}
         for name, array in self.arrays.items():
@@ -70,20 +70,20 @@ class Trigger(NamedTuple):
 
 
 class Poison(NamedTuple):
-    """A poisoning, apart from the images it was made for.
+    """The changes that an attack makes to a training set, without the unchanged images.
 
     Attributes:
         indices: int64 (P,), positions of the changed images, ascending.
-        images: uint8 (P, 3, H, W), what they became.
-        labels: int64 (P,), the labels they carry.
-        facts: count, share_of_set, share_of_target_class and target; for attacks with several targets the last two are
-            None, and ``targets`` has each class's. ``cover`` and ``off_target`` (poisoned samples that carry another
-            label than their target) where there are any.
-        prepared: what the attack prepared.
-        key: artifact key of the poison; the clean set's where nothing is poisoned.
-        flags: bool (P,), False for changed images that are no poison (covers, which keep their true label).
-        data_key: key of the poisoned training set: hash of its content, from which the artifact cannot be found.
-        pace: seconds that stamping took for each image.
+        images: uint8 (P, 3, H, W), the changed images.
+        labels: int64 (P,), their labels in the poisoned set.
+        facts: count, share_of_set, share_of_target_class and target. For attacks with several targets the last two are
+            None, and ``targets`` holds the target of each class. If there are any, ``cover`` and ``off_target`` count
+            the covers and the poisoned samples whose label is not their target.
+        prepared: the arrays that the attack prepared.
+        key: artifact key of the poison, or the clean set's key if nothing is poisoned.
+        flags: bool (P,), False for changed images that are not poison (covers, which keep their true label).
+        data_key: key of the poisoned training set: a hash of its content, which does not lead to the artifact.
+        pace: seconds of stamping per image.
     """
 
     indices: np.ndarray
@@ -103,18 +103,18 @@ class Poison(NamedTuple):
 
     @property
     def trigger_sha256(self) -> str | None:
-        """sha256 of the prepared arrays, or None where there are none."""
+        """sha256 of the prepared arrays, or None if there are none."""
         return self.prepared.sha256
 
     def truth(self, count: int) -> np.ndarray:
-        """bool (count,): which images of a training set of that many are poisoned."""
+        """Which images of a training set of ``count`` images are poisoned, bool (count,)."""
         poisoned = np.zeros(count, bool)
         poisoned[self.indices[self.flags]] = True
         return poisoned
 
 
 def _facts(labels: np.ndarray, hit: np.ndarray, wanted: np.ndarray) -> dict[str, Any]:
-    """What a record tells of a poison: true labels (N,), positions (P,) poisoned, and each class's target (K,)."""
+    """A poison's facts for the record, from the true labels (N,), poisoned positions (P,) and class targets (K,)."""
     facts: dict[str, Any] = {"count": len(hit), "share_of_set": len(hit) / len(labels)}
     target = int(wanted[0])
     if (wanted != target).any():
@@ -124,7 +124,7 @@ def _facts(labels: np.ndarray, hit: np.ndarray, wanted: np.ndarray) -> dict[str,
 
 
 def fingerprint(data: Images) -> str:
-    """sha256 over all labels and images: tells two copies of a data set apart that differ in one pixel."""
+    """sha256 of all labels and images, which differs if two copies of a data set differ in a single pixel."""
     sha = hashlib.sha256(f"{tuple(data.images.shape)}".encode())
     for part in (data.labels, data.images):
         sha.update(part.contiguous().numpy().reshape(-1).view(np.uint8).data)
@@ -132,12 +132,12 @@ def fingerprint(data: Images) -> str:
 
 
 def clean_set(part: Part, data: Images) -> TrainSet:
-    """The clean training images under the key of their content."""
+    """The clean training set, with a key derived from its content."""
     return TrainSet(data.images, data.labels, digest(["clean", part.spec(), fingerprint(data)]))
 
 
 def _checked(attack: Attack, out: Any, shape: torch.Size) -> torch.Tensor:
-    """Hold an attack to its word: uint8, same shape."""
+    """Check that stamped images are uint8 and have the given shape."""
     if not isinstance(out, torch.Tensor) or out.dtype != torch.uint8 or out.shape != shape:
         got = f"{getattr(out, 'dtype', type(out).__name__)} {tuple(getattr(out, 'shape', ()))}"
         raise UsageError(f"attack {attack.name!r}: stamp returned {got}, not a torch.uint8 tensor {tuple(shape)}")
@@ -145,7 +145,7 @@ def _checked(attack: Attack, out: Any, shape: torch.Size) -> torch.Tensor:
 
 
 def _relabelled(attack: Attack, labels: np.ndarray, info: DatasetInfo, context: StampContext) -> np.ndarray:
-    """Hold an attack to its word: int64, one for each image, all of them classes."""
+    """The attack's labels, checked to be int64 (P,) and valid classes."""
     out = attack.relabel(labels, targets(attack, info), context)
     if not isinstance(out, np.ndarray) or out.dtype != np.int64 or out.shape != labels.shape:
         got = f"{getattr(out, 'dtype', type(out).__name__)} {tuple(getattr(out, 'shape', ()))}"
@@ -157,22 +157,22 @@ def _relabelled(attack: Attack, labels: np.ndarray, info: DatasetInfo, context: 
 
 
 def stamp_seed(attack: Attack, dataset: Part) -> int:
-    """Seed of what an attack draws while stamping."""
+    """Seed of the random numbers that an attack draws while stamping."""
     return seed_for("stamp", dataset.name, attack.name, attack.trigger_seed)
 
 
 @dataclasses.dataclass(frozen=True)
 class Poisoner:
-    """Makes one row's poison, from the store where it was made before.
+    """Computes the poison of a cell's row, or loads it from the store.
 
     Attributes:
-        cell: whose row.
+        cell: the cell.
         components: the cell's plugins.
-        store: artifacts.
-        device: for what must be trained first.
-        on_event: told of progress.
+        store: the artifact store.
+        device: device for the attack's trainings.
+        on_event: called with progress events.
         root: folder of the data sets.
-        ledger: is told of the trainings that the attack needs.
+        ledger: records the cost of the attack's trainings.
     """
 
     cell: Cell
@@ -185,12 +185,12 @@ class Poisoner:
     _warned: set[str] = dataclasses.field(default_factory=set, init=False, compare=False)
 
     def train_set(self) -> tuple[TrainSet, DatasetInfo]:
-        """The clean training set, read now."""
+        """Read the clean training set and the data set's sizes and classes."""
         data = self.components.dataset.load("train", self.root)
         return clean_set(self.cell.dataset, data), self.components.dataset.info()
 
     def poison(self, clean: TrainSet, info: DatasetInfo) -> Poison:
-        """Draw, prepare and stamp; or load what was made before."""
+        """Select the images, prepare the trigger and stamp; or load the stored poison."""
         attack, cell = self.components.attack, self.cell
         if not attack.poisons:
             empty = np.zeros((0, 3, info.size, info.size), np.uint8)
@@ -220,8 +220,8 @@ class Poisoner:
         facts = _facts(labels, where[flags], wanted)
         if not flags.all():
             facts["cover"] = int((~flags).sum())
-        if astray := int((found.arrays["labels"] != wanted[labels[where]])[flags].sum()):
-            facts["off_target"] = astray
+        if off_target := int((found.arrays["labels"] != wanted[labels[where]])[flags].sum()):
+            facts["off_target"] = off_target
         data_key = digest(["poisoned", clean.key, found.sha256])
         images, labels = found.arrays["images"], found.arrays["labels"]
         pace = float(found.meta["seconds"]) / max(1, len(where))
@@ -235,17 +235,16 @@ class Poisoner:
     ) -> dict[str, np.ndarray]:
         attack = self.components.attack
         seed = stamp_seed(attack, self.cell.dataset)
-        # Indexing copies, so an attack that stamps in place changes nothing but its own images.
+        # Indexing copies the images, so an attack that stamps in place changes only this copy.
         chosen = clean.images[torch.from_numpy(indices)]
         context = StampContext("train", indices, trigger, seed)
         images = [_checked(attack, attack.stamp(chosen, context), chosen.shape)]
         labels = _relabelled(attack, clean.labels.numpy()[indices], info, context)
         cover, partners = select_cover(attack, info, indices, len(clean), self.cell.seed, self.cell.dataset)
         if len(cover):
-            here, there = (clean.images[torch.from_numpy(i)] for i in (cover, partners))
-            images.append(
-                _checked(attack, attack.cover(here, there, StampContext("train", cover, trigger, seed)), here.shape)
-            )
+            chosen, others = (clean.images[torch.from_numpy(i)] for i in (cover, partners))
+            context = StampContext("train", cover, trigger, seed)
+            images.append(_checked(attack, attack.cover(chosen, others, context), chosen.shape))
         where = np.concatenate([indices, cover])
         order = np.argsort(where)
         return {
@@ -258,11 +257,11 @@ class Poisoner:
     def trigger(
         self, clean: TrainSet, info: DatasetInfo, indices: np.ndarray
     ) -> tuple[str | None, dict[str, np.ndarray], str | None]:
-        """What :meth:`prepare` gives, as key, arrays and their sha256."""
+        """Key, arrays and sha256 of the trigger that :meth:`prepare` returns."""
         return self.prepare(clean, info, indices)[:3]
 
     def prepare(self, clean: TrainSet, info: DatasetInfo, indices: np.ndarray) -> Trigger:
-        """Have the attack prepare its trigger; or load what it prepared before. Its warnings are told either way."""
+        """Let the attack prepare its trigger, or load the stored one. Both emit the attack's warnings as events."""
         attack = self.components.attack
         if type(attack).prepare is Attack.prepare:
             return Trigger(None, {}, None)
@@ -271,14 +270,14 @@ class Poisoner:
         )
         spec = self.cell.attack.spec()
         if not (attack.prepared_from_poison or attack.prepared_from_budget):
-            # How many images are poisoned does not change the trigger: one serves all budgets.
+            # The number of poisoned images does not change the trigger, so all budgets share one.
             spec = {**spec, "params": {k: v for k, v in spec["params"].items() if k not in BUDGET}}
         precision = engine.choose_precision(self.device).name
         trained = [network.spec(), self.cell.recipe, precision] if attack.trainings() else None
-        drawn = hashlib.sha256(indices.tobytes()).hexdigest() if attack.prepared_from_poison else None
-        # The attack's file with its helpers, and prepare itself, which may be inherited from a file of another folder.
+        selected = hashlib.sha256(indices.tobytes()).hexdigest() if attack.prepared_from_poison else None
+        # The attack's file with its helpers, and prepare itself, which may be inherited from a file in another folder.
         code = [plugin_fingerprint(attack), code_of(type(attack).prepare)]
-        key = digest(["trigger", CODE_VERSION, clean.key, spec, trained, drawn, code])
+        key = digest(["trigger", CODE_VERSION, clean.key, spec, trained, selected, code])
         warned: list[str] = []
 
         def listen(event: Event) -> None:
@@ -304,10 +303,11 @@ class Poisoner:
 
         def compute() -> tuple[dict[str, np.ndarray], dict[str, Any]]:
             self.on_event({"event": "stage", "stage": "trigger"})
-            made = attack.prepare(workshop)
-            if not isinstance(made, dict):
-                raise UsageError(f"attack {attack.name!r}: prepare returned {type(made).__name__}, not arrays by name")
-            return made, {"warnings": warned}
+            arrays = attack.prepare(workshop)
+            if not isinstance(arrays, dict):
+                got = type(arrays).__name__
+                raise UsageError(f"attack {attack.name!r}: prepare returned {got}, not a dict of arrays by name")
+            return arrays, {"warnings": warned}
 
         found, _ = self.store.memo("trigger", key, compute, self._wait("trigger"))
         warnings = tuple(found.meta.get("warnings", ()))
@@ -318,9 +318,12 @@ class Poisoner:
         return Trigger(key, found.arrays, found.sha256, warnings)
 
     def triggered(self, data: Images, info: DatasetInfo, poison: Poison) -> tuple[torch.Tensor, torch.Tensor]:
-        """Test images that are not of their target class, with the trigger, uint8 (M, 3, H, W), and true labels (M,).
+        """Stamp the test images whose class is not their target.
 
-        Every cell of the row needs them: where stamping is slow, they are kept.
+        Every cell of the row needs them, so the store keeps them if stamping is slow.
+
+        Returns:
+            The triggered images, uint8 (M, 3, H, W), and their true labels, int64 (M,).
         """
         attack, labels = self.components.attack, data.labels.numpy()
         where = np.flatnonzero(labels != targets(attack, info)[labels]).astype(np.int64)
@@ -335,7 +338,7 @@ class Poisoner:
         if poison.pace * len(where) < KEEP_FROM:
             return stamp(), data.labels[index]
         target = attack.resolved_target(info)
-        of = [
+        inputs = [
             fingerprint(data),
             target,
             self.cell.attack.spec(),
@@ -343,13 +346,13 @@ class Poisoner:
             seed,
             plugin_fingerprint(attack),
         ]
-        key = digest(["triggered", CODE_VERSION, *of])
+        key = digest(["triggered", CODE_VERSION, *inputs])
         found, _ = self.store.memo("triggered", key, lambda: ({"images": stamp().numpy()}, {}), self._wait("evaluate"))
         return torch.from_numpy(found.arrays["images"]), data.labels[index]
 
 
 def apply(clean: TrainSet, poison: Poison) -> TrainSet:
-    """The training set as the defender gets it: the clean one with the poisoned images and labels written in."""
+    """The training set that the defender gets: the clean set with the poisoned images and labels written into it."""
     if not len(poison.indices):
         return clean
     where = torch.from_numpy(poison.indices)

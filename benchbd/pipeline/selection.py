@@ -1,4 +1,4 @@
-"""Which training images an attack changes: drawn from (data set, attack, seed) and nothing else."""
+"""Selection of the training images that an attack changes. It depends only on (data set, attack, seed)."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from benchbd.plugins.part import Part
 
 
 def targets(attack: Attack, info: DatasetInfo) -> np.ndarray:
-    """The class that images of each class are to be taken for, int64 (classes,): what ``Attack.target_of`` says.
+    """The target of each class, int64 (classes,), from ``Attack.target_of``.
 
     Raises:
-        UsageError: that is no class.
+        UsageError: a target is not a class.
     """
     found = [attack.target_of(label, info) for label in range(info.classes)]
     for label, target in enumerate(found):
         if target not in range(info.classes):
-            said = f"target_of({label}) is {target!r}"
-            raise UsageError(f"attack {attack.name!r}: {said}, classes are 0..{info.classes - 1}")
+            result = f"target_of({label}) is {target!r}"
+            raise UsageError(f"attack {attack.name!r}: {result}, but classes are 0..{info.classes - 1}")
     return np.array(found, np.int64)
 
 
@@ -29,22 +29,22 @@ def select_poison(attack: Attack, info: DatasetInfo, labels: np.ndarray, seed: i
     """Choose the images to poison.
 
     Args:
-        attack: whose budget counts.
-        info: of the data set.
-        labels: int64 (N,) true labels.
-        seed: the cell's seed; with data set and attack it fixes the draw.
-        dataset: for the seed.
+        attack: the attack, with its budget.
+        info: sizes and classes of the data set.
+        labels: int64 (N,), the true labels.
+        seed: the cell's seed; with the data set and the attack it determines the selection.
+        dataset: the data set, which enters the seed.
 
     Returns:
-        int64 (P,), ascending.
+        int64 (P,), positions of the images, ascending.
 
     Raises:
-        Impossible: the budget cannot be met on the data as found.
+        Impossible: the data cannot meet the budget.
     """
     counts = tuple(int(c) for c in np.bincount(labels, minlength=info.classes))
     budget = attack.budget(info._replace(train=len(labels)), counts)
     if budget is None:
-        raise Impossible("the budget cannot be worked out from the data found")
+        raise Impossible("the budget cannot be computed from this data")
     wanted = targets(attack, info)[labels]
     if attack.clean_label:
         pool = np.flatnonzero(labels == wanted)
@@ -59,23 +59,27 @@ def select_poison(attack: Attack, info: DatasetInfo, labels: np.ndarray, seed: i
 def select_cover(
     attack: Attack, info: DatasetInfo, indices: np.ndarray, count: int, seed: int, dataset: Part
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Choose the images that carry a trigger made for another image and keep their label, for attacks that have such.
+    """Choose the covers: images that the attack changes but that keep their labels.
 
     Args:
-        attack: its ``cover_count(info)`` says how many.
-        info: of the data set.
-        indices: int64 (P,), the poisoned images; covers are others.
+        attack: the attack; its ``cover_count(info)`` is the number of covers.
+        info: sizes and classes of the data set.
+        indices: int64 (P,), positions of the poisoned images, which cannot be covers.
         count: number of training images.
         seed: the cell's seed.
-        dataset: for the seed.
+        dataset: the data set, which enters the seed.
 
     Returns:
-        int64 (K,) ascending, and int64 (K,): for each the image whose trigger it carries, never itself.
+        Positions of the covers, int64 (K,), ascending, and of their partners, int64 (K,): each cover may carry the
+        trigger of its partner, which is a different image.
+
+    Raises:
+        Impossible: too few images are left for the covers.
     """
-    many = attack.cover_count(info._replace(train=count))
+    covers = attack.cover_count(info._replace(train=count))
     rest = np.setdiff1d(np.arange(count), indices)
-    if many > len(rest):
-        raise Impossible(f"{many} cover images wanted but only {len(rest)} of {count} are not poisoned")
+    if covers > len(rest):
+        raise Impossible(f"{covers} cover images requested but only {len(rest)} of {count} are not poisoned")
     rng = np.random.default_rng(seed_for("cover", dataset.spec(), attack.name, seed))
-    chosen = np.sort(rng.permutation(rest)[:many]).astype(np.int64)
+    chosen = np.sort(rng.permutation(rest)[:covers]).astype(np.int64)
     return chosen, (chosen + rng.integers(1, max(2, count), len(chosen))) % count

@@ -1,4 +1,4 @@
-"""The base class of attacks, and what an attack is handed and returns."""
+"""The base class of attacks, and the types that it uses."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ if TYPE_CHECKING:
 
 
 class Budget(NamedTuple):
-    """How many training images an attack poisons, and of how many it may choose."""
+    """Number of training images that an attack poisons, and number of images that it may choose from."""
 
     count: int  # type: ignore[assignment]
     pool: int
 
 
 class StampContext(NamedTuple):
-    """What ``Attack.stamp`` is told beside the images.
+    """Information that ``Attack.stamp`` gets in addition to the images.
 
     Attributes:
         split: ``train`` (poisoned training images) or ``test`` (triggered test images).
-        indices: int64 (N,), each image's position in its split. For drawing anything per image.
+        indices: int64 (N,), each image's position in its split. Use it to draw random numbers for each image.
         trigger: the arrays that ``prepare`` returned, by name.
-        seed: seed of everything drawn for the trigger.
+        seed: seed of all random numbers that stamping draws.
     """
 
     split: Literal["train", "test"]
@@ -42,97 +42,100 @@ class StampContext(NamedTuple):
 
 
 BUDGET = ("rate", "rate_of", "pool")
-"""Parameters of an attack that say how many images are poisoned, and of which; triggers are stored without them."""
+"""Parameters that set the number of poisoned images and the images to choose from. Trigger keys leave them out."""
 
 
 def share_of(rate: float, count: int) -> int:
-    """The whole number of images in a share of ``count``, rounded down.
+    """The number of images in a share of ``count``, rounded down.
 
-    0.29 of 50,000 is 14,500, although the product of the two floats is a hair less.
+    0.29 of 50,000 is 14,500, although the product of the floats is slightly less.
     """
     return int(rate * count + 1e-9)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Attack(Component):
-    """A poisoning attack: which training images, what is written into them, which label they carry.
+    """A poisoning attack: it defines the images to poison, the trigger to write into them, and their labels.
 
-    Sources of conventions: target class and ratios, LfD (2024) section 5.1 and Table 1.
+    Target class and ratios follow LfD (2024), section 5.1 and Table 1.
 
     Required:
         stamp(images, context): write the trigger into images.
 
     Optional:
-        prepare(workshop): draw or train the trigger first. Default: there is nothing to prepare.
-        trainings(): what ``prepare`` trains. Default: nothing.
-        check(info): raise ``Impossible`` where the attack does not apply. Default: where :meth:`budget` does.
-        budget(info, class_counts): how many images are poisoned, out of how many. Default: from rate, rate_of and pool.
-        resolved_target(info): the target class. Default: the parameter, or the data set's usual one.
+        prepare(workshop): draw or train the trigger. Default: prepares nothing.
+        trainings(): trainings of ``prepare``. Default: none.
+        check(info): raise ``Impossible`` if the attack does not apply. Default: checks :meth:`budget`.
+        budget(info, class_counts): numbers of images to poison and to choose from. Default: by rate, rate_of and pool.
+        resolved_target(info): the target class. Default: the parameter ``target``, or the data set's target.
         target_of(label, info): the target of one class, for attacks with several. Default: ``resolved_target``.
-        relabel(labels, targets, context): labels of poisoned images. Default: their targets; their own if clean-label.
-        cover_count(info): how many further images are changed and keep their labels. Default: none.
-        cover(images, partners, context): change these. Default: ``stamp``.
-        clean_label: only images of the target class are poisoned, and no label changes. Default: False.
-        poisons: the attack poisons something. Default: True.
-        prepared_from_poison: ``prepare`` looks at which images are poisoned. Default: False.
-        prepared_from_budget: ``prepare`` looks at how many images are poisoned. Default: False.
-        smoke: parameters under which the attack takes seconds. Default: the usual ones.
+        relabel(labels, targets, context): labels of poisoned images. Default: targets; unchanged if clean-label.
+        cover_count(info): number of covers, further images that change but keep their labels. Default: 0.
+        cover(images, partners, context): change the covers. Default: ``stamp``.
+        clean_label: whether only images of the target class are poisoned and labels stay. Default: False.
+        poisons: whether the attack poisons any images. Default: True.
+        prepared_from_poison: whether ``prepare`` depends on which images are poisoned. Default: False.
+        prepared_from_budget: whether ``prepare`` depends on how many images are poisoned. Default: False.
+        smoke: parameters with which the attack runs in seconds. Default: no changes.
     """
 
     kind: ClassVar[str] = "attacks"
     clean_label: ClassVar[bool] = False
-    """Clean-label attacks poison images of the target class only and never change a label."""
+    """Whether the attack poisons only images of the target class and never changes a label."""
     poisons: ClassVar[bool] = True
-    """False for the ``none`` row alone."""
+    """Whether the attack poisons any images; False only for ``none``."""
     prepared_from_poison: ClassVar[bool] = False
-    """True when ``prepare`` looks at which images are poisoned (then it cannot be shared between seeds)."""
+    """Whether ``prepare`` depends on which images are poisoned. If so, seeds cannot share a trigger."""
     prepared_from_budget: ClassVar[bool] = False
-    """True when ``prepare`` looks at how many images are poisoned (then it cannot be shared between rates)."""
+    """Whether ``prepare`` depends on how many images are poisoned. If so, rates cannot share a trigger."""
 
     target: int | None = None
-    """Class that triggered images are to be taken for; the data set's usual one where not given."""
+    """Class that the attack wants triggered images to be classified as; by default the data set's target."""
     rate: float = 0.1
-    """Share of images poisoned: of the whole training set, or of the target class (see rate_of)."""
+    """Share of images to poison: of the whole training set, or of the target class (see rate_of)."""
     rate_of: Literal["set", "class"] = "set"
-    """What rate is a share of. Clean-label attacks may use either, the others the set."""
+    """What rate is a share of. Clean-label attacks can use either, other attacks only the set."""
     pool: Literal["all", "non-target"] = "all"
-    """Images a dirty-label attack draws from: all of them (ABL's convention), or only other classes."""
+    """Images that a dirty-label attack chooses from: all (ABL's convention), or only those of other classes."""
     trigger_seed: int = 0
-    """Seed of what is drawn or trained for the trigger; one trigger serves all seeds of a matrix, as in papers."""
+    """Seed for drawing or training the trigger; all seeds of a matrix share one trigger, as in papers."""
 
     def resolved_target(self, info: DatasetInfo) -> int:
         """The target class on this data set."""
         return info.target if self.target is None else self.target
 
     def target_of(self, label: int, info: DatasetInfo) -> int:
-        """The class that images of class ``label`` are to be taken for once they carry the trigger.
+        """The class that the attack wants triggered images of class ``label`` to be classified as.
 
-        All-to-all attacks override it. Success is measured on images that are to be taken for another than their own.
+        All-to-all attacks override this method. Attack success is measured on images whose target is not their class.
         """
         return self.resolved_target(info)
 
     def relabel(self, labels: np.ndarray, targets: np.ndarray, context: StampContext) -> np.ndarray:
-        """The labels that poisoned training images carry, int64 (N,): their targets, or their own if clean-label.
+        """The labels of poisoned training images. Default: their targets, or their true labels if clean-label.
 
         Args:
-            labels: int64 (N,), their true ones.
-            targets: int64 (classes,), what :meth:`target_of` says of each class.
+            labels: int64 (N,), their true labels.
+            targets: int64 (classes,), the target of each class from :meth:`target_of`.
             context: as for :meth:`stamp`.
+
+        Returns:
+            int64 (N,).
         """
         return labels if self.clean_label else targets[labels]
 
     def budget(self, info: DatasetInfo, class_counts: tuple[int, ...] | None = None) -> Budget | None:
-        """Number of images to poison, or None where class counts are needed and not yet known.
+        """Number of images to poison, or None if it depends on class counts that are not known yet.
 
         Raises:
-            Impossible: the numbers cannot be met; the message carries them.
-            UsageError: a number means nothing on any data set.
+            Impossible: the data set cannot meet the parameters; the message gives the numbers.
+            UsageError: a parameter is invalid for every data set.
         """
         if not self.poisons:
             return Budget(0, info.train)
         target = self.resolved_target(info)
         if target < 0:
-            raise UsageError(f"attack {self.name!r}: target is a class, from 0 on, not {target}")
+            raise UsageError(f"attack {self.name!r}: target must be a class number of at least 0, not {target}")
         if not 0.0 < self.rate <= 1.0:
             raise UsageError(f"attack {self.name!r}: rate is a share in (0, 1], such as 0.1, not {self.rate:g}")
         if target >= info.classes:
@@ -160,26 +163,26 @@ class Attack(Component):
             share = pool / info.train
             raise Impossible(
                 f"{count} images to poison ({self.rate:.2%} of {info.train}) but only {pool} to choose from "
-                f"({share:.2%} of the set); lower rate or say rate_of=class"
+                f"({share:.2%} of the set); lower rate or use rate_of=class"
             )
         return Budget(count, pool)
 
     def check(self, info: DatasetInfo) -> None:
-        """Raise :class:`Impossible` where this attack cannot be carried out on such a data set."""
+        """Raise :class:`Impossible` if this attack does not apply to this data set."""
         self.budget(info)
 
     def prepare(self, workshop: Workshop) -> dict[str, np.ndarray]:
-        """Make what must be drawn or trained first (trigger patterns, generators). Memoised by the harness.
+        """Draw or train what stamping needs, such as trigger patterns or generators. The harness stores the result.
 
         Returns:
-            Arrays by name; stored with their sha256 and handed to :meth:`stamp`.
+            Arrays by name, which the harness stores with their sha256 and passes to :meth:`stamp`.
         """
         return {}
 
     def trainings(self) -> tuple[Training, ...]:
-        """The trainings that :meth:`prepare` needs, for the plan's counts and for the order of cells.
+        """The trainings that :meth:`prepare` runs. The plan counts them and orders cells by them.
 
-        They use the clean set and ``trigger_seed``: :data:`UNDEFENDED` is the clean row's undefended model.
+        They use the clean set and ``trigger_seed``, so :data:`UNDEFENDED` is the clean row's undefended model.
         """
         return ()
 
@@ -187,7 +190,7 @@ class Attack(Component):
         """Write the trigger into images.
 
         Args:
-            images: uint8 (N, 3, H, W), not to be changed in place.
+            images: uint8 (N, 3, H, W). Do not change them in place.
             context: split, positions, prepared arrays and seed.
 
         Returns:
@@ -196,15 +199,15 @@ class Attack(Component):
         raise NotImplementedError
 
     def cover_count(self, info: DatasetInfo) -> int:
-        """How many training images, beside the poisoned ones, :meth:`cover` changes; they keep their labels."""
+        """Number of covers: further training images that :meth:`cover` changes and that keep their labels."""
         return 0
 
     def cover(self, images: torch.Tensor, partners: torch.Tensor, context: StampContext) -> torch.Tensor:
-        """Change training images that keep their labels. Default: stamp them like poison.
+        """Change the covers, training images that keep their labels. Default: stamp them like poison.
 
         Args:
-            images: uint8 (N, 3, H, W), not to be changed in place.
-            partners: uint8 (N, 3, H, W), for each image another one of the set, whose trigger it may carry.
+            images: uint8 (N, 3, H, W). Do not change them in place.
+            partners: uint8 (N, 3, H, W), a different image of the set for each image, which may carry its trigger.
             context: as for :meth:`stamp`.
 
         Returns:

@@ -1,4 +1,4 @@
-"""What all plugins have in common: parameters, a name and a version."""
+"""The base class of all plugins: parameters, a name and a version."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ KINDS = ("datasets", "attacks", "defenses", "models")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Component:
-    """Base of all plugins. Each kind's class lists its hooks: whatever the harness asks of a plugin.
+    """Base class of all plugins. The class of each kind lists its hooks, the methods and attributes the harness uses.
 
     The decorator sets ``name`` and ``version``.
 
-    ``version`` is part of a cell's identity: raise it when a change alters results.
+    ``version`` is part of a cell's identity. Raise it when a change alters results.
     """
 
     name: ClassVar[str] = ""
     version: ClassVar[int] = 0
     kind: ClassVar[str] = ""
     smoke: ClassVar[dict[str, Any]] = {}
-    """Parameters under which it runs in seconds, for ``--smoke`` and the contract tests."""
+    """Parameters with which the plugin runs in seconds, for ``--smoke`` and the contract tests."""
 
     def params(self) -> dict[str, Any]:
         """Every parameter by name, ready for JSON (tuples become lists)."""

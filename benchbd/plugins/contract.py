@@ -1,8 +1,8 @@
-"""What a plugin may be: a Dataset, an Attack, a Defense or a Model. One decorated class in one file.
+"""The plugin interface: a plugin is a decorated Dataset, Attack, Defense or Model class in a file of its own.
 
 A plugin's annotated fields are its parameters (see :mod:`benchbd.core.params`). The decorator turns the class into a
-frozen keyword-only dataclass and sets its name and version. This module, and every built-in plugin file, imports torch
-only inside methods, so that planning and listing stay instant.
+frozen keyword-only dataclass and sets its name and version. This module and all built-in plugin files import torch only
+inside methods, so that planning and listing stay instant.
 """
 
 from __future__ import annotations
@@ -51,9 +51,9 @@ __all__ = [
 ]
 
 NO_ATTACK = "none"
-"""Name of the attack that poisons nothing: its row is the clean one."""
+"""Name of the attack that poisons nothing. Its row is the clean row."""
 NO_DEFENSE = "none"
-"""Name of the defense that only trains the undefended model."""
+"""Name of the defense that only trains the undefended model on the poisoned set."""
 
 T = TypeVar("T", bound="type[Component]")
 
@@ -63,35 +63,35 @@ class Dataset(Component):
     """A labelled image data set with a training and a test part.
 
     Required:
-        info(): sizes and classes, without reading images.
-        load(split, root): read one part.
+        info(): sizes and classes of the data set, without reading images.
+        load(split, root): read the training or the test part.
 
     Optional:
-        missing(root): which files to put where, in one line. Default: nothing is missing.
-        normalisation: mean and deviation of each channel. Default: 0.5 and 0.5.
+        missing(root): one line that says which files to put where, or None. Default: None.
+        normalisation: mean and standard deviation of each channel. Default: 0.5 and 0.5.
         class_names: names of the classes. Default: their numbers.
-        source: origin, licence and citation. Default: none is given.
-        smoke: parameters under which the data set is small. Default: the usual ones.
+        source: origin, licence and citation. Default: empty.
+        smoke: parameters with which the data set is small. Default: no changes.
     """
 
     kind: ClassVar[str] = "datasets"
     normalisation: ClassVar[Normalisation] = Normalisation((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
     """Mean and standard deviation of each channel, applied as the first layer of every model."""
     class_names: ClassVar[tuple[str, ...]] = ()
-    """Names of the classes, by label."""
+    """Names of the classes, in the order of their labels."""
     source: ClassVar[str] = ""
-    """Where the images come from, how they are licensed and cited."""
+    """Origin, licence and citation of the images."""
 
     def info(self) -> DatasetInfo:
-        """Sizes and classes, without reading images. Must be cheap and must not import torch."""
+        """Sizes and classes of the data set, without reading images. Must be cheap and must not import torch."""
         raise NotImplementedError
 
     def missing(self, root: str | None) -> str | None:
-        """One line that says which files to put where, or None when the data is there or can be had."""
+        """One line that says which files to put where, or None if the data is there or :meth:`load` can get it."""
         return None
 
     def load(self, split: Literal["train", "test"], root: str | None) -> Images:
-        """Read one part. ``root`` is the folder given by ``--data`` / ``BENCHBD_DATA`` (None: the user's cache).
+        """Read one part. ``root`` is the folder from ``--data`` or ``BENCHBD_DATA`` (None: the user's cache).
 
         Raises:
             UsageError: files are missing or unreadable; the message says which and where to put them.
@@ -101,21 +101,21 @@ class Dataset(Component):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Defense(Component):
-    """A training-time defense: makes a model out of a poisoned training set in the lab.
+    """A training-time defense: it uses the lab to train a model on a poisoned training set.
 
     Required:
-        train(lab): run the defense and return the model to be measured.
+        train(lab): run the defense and return the model to evaluate.
 
     Optional:
-        trainings(attack): what one cell trains, for the plan. Default: one full training of its own.
+        trainings(attack): trainings of one cell, for the plan. Default: one full training of its own.
         retries(): how often a training may be repeated, by kind, for the plan. Default: never.
-        check(info, attack): raise ``Impossible`` where the defense does not apply. Default: it applies everywhere.
-        needs: what the lab hands over beyond the poisoned set, ``clean`` or ``truth``. Default: nothing.
-        clean_share: share of the clean training set that ``needs = ("clean",)`` hands over. Default: 0.05.
-        clean_fraction(): the same share, where a parameter says it. Default: ``clean_share``.
-        control: the defense is a control, below the line in the leaderboard. Default: False.
-        among(defenses): the defense with the parameters that only its matrix block can tell. Default: itself.
-        smoke: parameters under which the defense takes seconds. Default: the usual ones.
+        check(info, attack): raise ``Impossible`` if the defense does not apply. Default: it always applies.
+        needs: what the lab provides besides the poisoned set, ``clean`` or ``truth``. Default: nothing.
+        clean_share: share of the clean training set that ``needs = ("clean",)`` provides. Default: 0.05.
+        clean_fraction(): the same share, if it depends on a parameter. Default: ``clean_share``.
+        control: whether the defense is a control, shown below the line in the leaderboard. Default: False.
+        among(defenses): this defense, completed with what it takes from its matrix block. Default: itself.
+        smoke: parameters with which the defense runs in seconds. Default: no changes.
     """
 
     kind: ClassVar[str] = "defenses"
@@ -125,73 +125,81 @@ class Defense(Component):
     The leaderboard prints it.
     """
     control: ClassVar[bool] = False
-    """Controls stand below the line in the leaderboard: they see the truth, or imitate a defense at random."""
+    """Whether the defense is a control, which sees the truth or imitates a defense at random.
+
+    The leaderboard shows controls below the line.
+    """
     clean_share: ClassVar[float] = 0.05
-    """Share of the clean training set handed over where ``needs`` names ``clean``."""
+    """Share of the clean training set that the lab provides if ``needs`` includes ``clean``."""
 
     def check(self, info: DatasetInfo, attack: Attack) -> None:
-        """Raise :class:`Impossible` where this defense cannot run on such a data set or attack."""
+        """Raise :class:`Impossible` if this defense cannot run on this data set or against this attack."""
 
     def trainings(self, attack: Attack) -> tuple[Training, ...]:
-        """The trainings one cell asks for under an attack, for the plan's counts. Default: one full one of its own."""
+        """The trainings of one cell with this attack, which the plan counts. Default: one full training of its own."""
         return (Training("full", (self.name, *sorted((k, str(v)) for k, v in self.params().items()))),)
 
     def retries(self) -> dict[str, int]:
-        """How many more trainings of a kind each one of :meth:`trainings` may lead to, by kind, for the plan.
+        """Largest number of repeats of each training in :meth:`trainings`, by kind, for the plan.
 
-        For defenses that repeat a training that goes nowhere, with another initialisation.
+        Override it if the defense repeats a failed training with another initialisation.
         """
         return {}
 
     def clean_fraction(self) -> float:
-        """Share of the clean training set, in (0, 1], that the lab hands over where ``needs`` names ``clean``."""
+        """Share of the clean training set, in (0, 1], that the lab provides if ``needs`` includes ``clean``."""
         return self.clean_share
 
     def among(self, defenses: Sequence[Defense]) -> Defense:
-        """This defense with every parameter spelt out that depends on the other defenses of its matrix block.
+        """This defense, with parameters set that depend on the other defenses of its matrix block.
 
-        A cell's identity must not depend on what else stands in the matrix.
+        Afterwards, the cell's identity no longer depends on the rest of the matrix.
 
         Args:
-            defenses: all defenses of the block, this one included.
+            defenses: all defenses of the block, including this one.
 
         Raises:
-            UsageError: the block leaves it open.
+            UsageError: the block does not determine a parameter.
         """
         return self
 
     def train(self, lab: Lab) -> TrainedModel:
-        """Run the defense and return the model to be measured."""
+        """Run the defense and return the model to evaluate."""
         raise NotImplementedError
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Model(Component):
-    """A network family.
+    """A network architecture.
 
     Required:
-        build(classes, size): a freshly initialised network.
+        build(classes, size): build a freshly initialised network.
 
     Optional:
-        check(info): raise ``Impossible`` where the network does not fit such images. Default: it fits all.
-        smoke: parameters under which the model takes seconds. Default: the usual ones.
+        check(info): raise ``Impossible`` if the network does not fit the images. Default: it fits all.
+        smoke: parameters with which the model runs in seconds. Default: no changes.
 
     Required of the network that ``build`` returns:
         features(x): penultimate features (B, D) of images float (B, 3, H, W), which the harness has normalised.
         head: the final linear layer, from D features to the logits.
 
     Optional for the network that ``build`` returns:
-        last_convolution(): the convolution whose filters become the features one by one, and the batch norm that
-            follows it or None. Default: unknown, and filters cannot be pruned.
+        last_convolution(): the convolution whose filters correspond one to one to the features, and the batch norm
+            after it or None. Default: unknown, so filters cannot be pruned.
     """
 
     kind: ClassVar[str] = "models"
 
     def check(self, info: DatasetInfo) -> None:
-        """Raise :class:`Impossible` where the network does not fit such images."""
+        """Raise :class:`Impossible` if the network does not fit the images of this data set."""
 
     def build(self, classes: int, size: int) -> nn.Module:
-        """A freshly initialised network (torch's global generator is seeded by the caller)."""
+        """Build a freshly initialised network. The caller has seeded torch's global generator.
+
+        Args:
+            classes: number of classes.
+            size: image height and width in pixels.
+        """
         raise NotImplementedError
 
 
@@ -201,13 +209,13 @@ def _decorator(base: type[Component], name: str, version: int) -> Callable[[T], 
             raise TypeError(f"@{base.__name__.lower()}({name!r}) needs a subclass of {base.__name__}, not {cls!r}")
         if version < 1:
             raise TypeError(f"{name!r}: version must be 1 or more")
-        made: Any = dataclasses.dataclass(frozen=True, kw_only=True)(cls)
-        made.name, made.version = name, version
-        if base is Attack and made.trainings is Attack.trainings:
-            deprecated.adapt_attack(made, Training)
-        if base is Defense and made.clean_fraction is Defense.clean_fraction:
-            deprecated.adapt_defense(made)
-        return cast("T", made)
+        plugin: Any = dataclasses.dataclass(frozen=True, kw_only=True)(cls)
+        plugin.name, plugin.version = name, version
+        if base is Attack and plugin.trainings is Attack.trainings:
+            deprecated.adapt_attack(plugin, Training)
+        if base is Defense and plugin.clean_fraction is Defense.clean_fraction:
+            deprecated.adapt_defense(plugin)
+        return cast("T", plugin)
 
     return wrap
 

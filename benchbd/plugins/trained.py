@@ -1,4 +1,4 @@
-"""Trained networks, which a defense handles and returns, each with a key of its content."""
+"""Trained networks, which defenses use and return, each with a key of its content."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class ModelSpec:
-    """What is needed to build a network: model plugin, classes, image size, normalisation."""
+    """Everything needed to build a network: model plugin, number of classes, image size and normalisation."""
 
     model: Buildable
     part: Part
@@ -29,11 +29,11 @@ class ModelSpec:
     normalisation: Normalisation
 
     def build(self, seed: int) -> Classifier:
-        """A freshly initialised network."""
+        """Build a freshly initialised network."""
         return engine.build(self.model, self.classes, self.size, self.normalisation, seed)
 
     def spec(self) -> dict[str, Any]:
-        """The parts that go into a key."""
+        """The spec's values, ready for JSON, for use in keys."""
         return {
             "model": self.part.spec(),
             "classes": self.classes,
@@ -47,8 +47,8 @@ class TrainedModel:
 
     Attributes:
         key: artifact key of the weights.
-        epoch_losses: mean cross-entropy of each training epoch, on the augmented images, before each step.
-        epochs: epochs of this training, without those of the network it started from.
+        epoch_losses: mean cross-entropy of each training epoch, on augmented images, computed before each step.
+        epochs: epochs of this training, not counting those of the network that it started from.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class TrainedModel:
         self._state, self._plan = state, network
 
     def module(self) -> Classifier:
-        """The network in eval mode on the CPU; a new copy each time."""
+        """A new copy of the network in eval mode on the CPU."""
         net = self._plan.build(0)
         net.load_state_dict({k: torch.from_numpy(np.array(v)) for k, v in self._state.items()})
         return net.eval()
@@ -71,14 +71,14 @@ class TrainedModel:
 
 
 def last_filters(net: Classifier) -> list[str]:
-    """Names of a network's last convolution and the batch norm after it, weights and biases, in its state.
+    """Parameter names of a network's last convolution and of the batch norm after it.
 
     Raises:
-        Impossible: the network does not say which convolution is its last (``last_convolution``), or its filters are
-            not the head's inputs one by one.
+        Impossible: the network has no ``last_convolution`` method, or that convolution's filters do not correspond one
+            to one to the head's inputs.
     """
-    say = getattr(net.net, "last_convolution", None)
-    parts = [part for part in say() if part is not None] if say else []
+    last_convolution = getattr(net.net, "last_convolution", None)
+    parts = [part for part in last_convolution() if part is not None] if last_convolution else []
     if not parts or parts[0].out_channels != net.head.in_features:
         raise Impossible(
             f"{type(net.net).__name__} does not say which convolution's filters feed its head; mask the output instead"
@@ -91,9 +91,9 @@ class CurvePoint(NamedTuple):
     """An intermediate model of a defense, for the evaluator to measure.
 
     Attributes:
-        name: the name of the point on the curve.
+        name: name of the model, such as the number of pruned channels.
         trained: the network.
-        channels: int64 (M,), penultimate channels to mask in it.
+        channels: int64 (M,), penultimate channels of the network to mask.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""A training as a plugin declares it before anything runs, so that plans can count it and cells can share it."""
+"""Trainings that plugins declare before anything runs, so that plans can count them and cells can share them."""
 
 from __future__ import annotations
 
@@ -7,19 +7,20 @@ from typing import Any, Literal, NamedTuple
 from benchbd import deprecated
 
 COUNTED = ("full", "feature-model", "teacher", "fine-tune")
-"""Kinds of trainings that records count."""
+"""The kinds of trainings that records count."""
 
 
 class Training(NamedTuple):
-    """One training that a defense or an attack will ask for, as plans count it.
+    """One training that a defense or an attack will run.
 
     Attributes:
-        kind: ``full`` (the base recipe on the student), ``feature-model``, ``teacher`` or ``fine-tune``. Attacks also
-            have ``loop``: a loop of the attack's own, which records do not count.
-        shared: what besides the row and seed determines it, hashable; equal tuples are computed once. Of a ``loop``:
-            what other variants of the attack with the same ``trigger_seed`` share, () where its result is the trigger.
-        recipe: entries of the recipe that it changes and that count as if the matrix had changed them, such as
-            ``(("epochs", 5),)``. What else it changes belongs into ``shared``.
+        kind: ``full`` (the base recipe on the student), ``feature-model``, ``teacher`` or ``fine-tune``. Attacks can
+            also use ``loop``, for a training loop of their own, which records do not count.
+        shared: hashable values that determine the training besides the row and the seed. Trainings with equal tuples
+            run once. For a ``loop``, the tuple holds what variants of the attack with the same ``trigger_seed`` have in
+            common, and is () if the result of the loop is the trigger.
+        recipe: changed entries of the recipe, such as ``(("epochs", 5),)``, which count as if the matrix had changed
+            them. All other changes belong in ``shared``.
     """
 
     kind: Literal["full", "feature-model", "teacher", "fine-tune", "loop"]

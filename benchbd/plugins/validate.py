@@ -1,6 +1,6 @@
-"""What a plugin says of itself beside its parameters, checked where it is loaded and made.
+"""Checks of what a plugin declares besides its parameters, made when a plugin is loaded or created.
 
-Whoever reads an ill-typed ``needs``, ``smoke`` or ``info()`` later would raise there, and something else be blamed.
+Otherwise an ill-typed ``needs``, ``smoke`` or ``info()`` would raise later, in code that is not at fault.
 """
 
 from __future__ import annotations
@@ -25,22 +25,21 @@ _DECLARED: dict[str, tuple[tuple[type, ...], str]] = {
 
 
 def check_declared(cls: type[Component]) -> None:
-    """Check what a class says of itself.
+    """Check the class attributes of a plugin.
 
     Raises:
-        TypeError: one of its class attributes is of a type that nobody who reads it could use, or ``smoke`` names what
-            is none of its parameters.
+        TypeError: an attribute has the wrong type, or ``smoke`` does not fit the plugin's parameters.
     """
-    for name, (types, what) in _DECLARED.items():
-        if not hasattr(cls, name):  # of another kind
+    for name, (types, expected) in _DECLARED.items():
+        if not hasattr(cls, name):  # an attribute of another kind of plugin
             continue
         value = getattr(cls, name)
-        # Python takes True for the number 1.
+        # For Python, True is an int.
         fits = isinstance(value, types) and (bool in types or not isinstance(value, bool))
         if fits and name in ("needs", "class_names"):
             fits = all(isinstance(word, str) for word in value)
         if not fits:
-            raise TypeError(f"{name} must be {what}, not {shown(value)}")
+            raise TypeError(f"{name} must be {expected}, not {shown(value)}")
     try:
         params.resolve(cls, dict(cls.smoke), "smoke")
     except UsageError as error:
@@ -48,10 +47,12 @@ def check_declared(cls: type[Component]) -> None:
 
 
 def check_info(data: Dataset) -> None:
-    """Check what a data set's ``info`` returns; what it refuses on purpose, whoever asks it next is told.
+    """Check what a data set's ``info`` returns.
+
+    Errors that ``info`` raises on purpose pass here and appear at its next call.
 
     Raises:
-        TypeError: it is nothing that attacks, defenses and models could reckon with.
+        TypeError: the return value is not a valid DatasetInfo.
     """
     try:
         info: Any = data.info()
@@ -60,27 +61,27 @@ def check_info(data: Dataset) -> None:
     if not isinstance(info, DatasetInfo):
         raise TypeError(f"info() must return a DatasetInfo, not {shown(info)}")
     for name in ("classes", "size", "train", "test", "target"):
-        value, least = getattr(info, name), 0 if name == "target" else 1
-        if type(value) is not int or value < least:
-            raise TypeError(f"info(): {name} must be an int from {least} on, not {shown(value)}")
+        value, lowest = getattr(info, name), 0 if name == "target" else 1
+        if type(value) is not int or value < lowest:
+            raise TypeError(f"info(): {name} must be an int of at least {lowest}, not {shown(value)}")
     counts: Any = info.class_counts
     if counts is None:
         return
     if not isinstance(counts, (tuple, list)) or any(type(count) is not int or count < 0 for count in counts):
         raise TypeError(f"info(): class_counts must be a tuple of ints or None, not {shown(counts)}")
     if len(counts) != info.classes:
-        raise TypeError(f"info(): class_counts has {len(counts)} numbers for {info.classes} classes")
+        raise TypeError(f"info(): class_counts has {len(counts)} entries for {info.classes} classes")
 
 
 def missing_data(data: Dataset, folder: str | None) -> str | None:
-    """The line in which a data set says what files it lacks; None where all are there.
+    """The line in which a data set names its missing files, or None if there are none.
 
     Args:
         data: the data set.
-        folder: where data sets are looked for; None: the user's cache.
+        folder: folder of the data sets; None is the user's cache.
 
     Raises:
-        TypeError: ``missing()`` returns something else.
+        TypeError: ``missing()`` returns neither a line nor None.
     """
     line: Any = data.missing(folder)
     if line is not None and not isinstance(line, str):

@@ -104,11 +104,11 @@ CODE: dict[str, tuple[str, str, tuple[str, ...], str]] = {
     ),
     "a size is text": (
         *("dataset", "def info(self): return DatasetInfo(10, 8, 'many', 20, None, 1)", (*ALL, "describe")),
-        "info(): train must be an int from 1 on, not 'many'",
+        "info(): train must be an int of at least 1, not 'many'",
     ),
     "a size is nothing": (
         *("dataset", "def info(self): return DatasetInfo(10, 8, 0, 20, None, 1)", (*ALL, "describe")),
-        "info(): train must be an int from 1 on, not 0",
+        "info(): train must be an int of at least 1, not 0",
     ),
     "counts are text": (
         *("dataset", "def info(self): return DatasetInfo(2, 8, 4, 4, ('a', 'b'), 1)", (*ALL, "describe")),

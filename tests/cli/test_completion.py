@@ -40,7 +40,7 @@ def test_verbs_come_first():
         (("run", "quickstart", "--plugin", ""), {FILES}),
         (("run", "quickstart", "--jobs", ""), set()),
         (("plot", "fig4"), {"fig4a", "fig4b", "fig4c", FILES}),
-        (("describe", "lf"), {"lfd", "lfd-adaptive"}),
+        (("describe", "lf"), {"lfd", "lfd-adaptive", "lfd-ensemble"}),
         (("check", "resnet-s"), {"resnet-s", "resnet-s1", "resnet-s2"}),
         (("preview", "bn"), {"bn-a2a", "bn-g", "bn-w"}),
         (("preview", "bn-g", "--dataset", "cif"), {"cifar10"}),

@@ -168,7 +168,7 @@ def test_a_plugin_that_leaves_does_not_take_the_command_along(inside, plugin_fil
 REACHES = {
     "imports benchbd.pipeline.poison": "import importlib; importlib.import_module('benchbd.pipeline.poison')",
     "imports benchbd.datasets.digits": "from benchbd.datasets.digits import Digits",
-    "uses benchbd.storage.artifacts": "import benchbd; benchbd.storage.artifacts",
+    "uses benchbd.storage": "import benchbd; benchbd.storage.artifacts",
     "reaches into the lab (_truth)": "lab._truth if False else None",
     "looks at the harness's own state (sys._getframe)": "import sys; sys._getframe",
     "looks at the harness's own state (gc.get_objects)": "import gc; gc.get_objects",

@@ -156,7 +156,7 @@ def test_an_impossible_attack_costs_itself_alone_on_a_sheet_of_all(tmp_path, mon
     def instead(made, count):
         asked.append(made.cell.attack.text)
         if made.components.attack.name == "sig":
-            raise Impossible("the budget cannot be worked out\nfrom the data found")
+            raise Impossible("the budget cannot be computed\nfrom this data")
         if made.components.attack.name == "dynamic":
             raise Diverged("mask network: loss is not finite in epoch 1 of 2")
         return _blank(made, count)
@@ -172,7 +172,7 @@ def test_an_impossible_attack_costs_itself_alone_on_a_sheet_of_all(tmp_path, mon
     assert lines == [
         "bn-g(cell=20) skipped: a grid of 3x3 cells of 20 pixels does not fit into 32x32 images",
         "dynamic skipped: mask network: loss is not finite in epoch 1 of 2",
-        "sig skipped: the budget cannot be worked out from the data found",
+        "sig skipped: the budget cannot be computed from this data",
     ]
     assert "bn-g" not in [text.partition("(")[0] for text in asked]
     assert {"bn-w", "blend", "cl", "l2", "tj-sq", "tj-wm"} <= set(drawn)

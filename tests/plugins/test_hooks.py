@@ -84,7 +84,7 @@ def _files(base: type) -> set[str]:
 @pytest.mark.parametrize("kind", BASES)
 def test_the_document_lists_the_hooks_of_the_base_class(kind):
     text = (ROOT / "docs" / "plugins.md").read_text()
-    _, _, section = text.partition("## Every hook")
+    _, _, section = text.partition("## All hooks")
     rows = re.findall(rf"^\| {kind}(?:'s network)? \| (required|optional) \| `(\w+)", section, re.MULTILINE)
     of_class = [
         ("required" if title.startswith("Required") else "optional", name)

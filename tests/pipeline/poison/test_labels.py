@@ -78,7 +78,7 @@ def test_covers_carry_anothers_trigger_keep_their_label_and_are_no_poison(poison
     assert torch.equal(poisoned.labels[covers], clean.labels[covers])
     assert (poisoned.images[covers][:, :, :4, :4] < 128).all()
     assert (poisoned.images[poison.indices[poison.flags]][:, :, :4, :4] == 255).all()
-    with pytest.raises(Impossible, match="181 cover images wanted but only 180 of 200"):
+    with pytest.raises(Impossible, match="181 cover images requested but only 180 of 200"):
         make(poisoner("watch-cover(covers=181)"))
 
 
