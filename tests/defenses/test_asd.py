@@ -38,11 +38,11 @@ def test_the_lowest_losses_are_chosen():
     assert not lowest_of_each_class(losses, labels, 0).any()
 
 
-class FakeRun:
+class FakeLoop:
     """A run at an epoch of which the logits are given: column 1 high for low losses of label 1."""
 
     def __init__(self, number, margins, labels):
-        self.number, self.labels, self.net = number, labels, "student"
+        self.epoch, self.labels, self.net = number, labels, "student"
         self._margins = margins
 
     def logits(self, net):
@@ -62,7 +62,7 @@ def adaptive(**given):
 def pool(number, margins, labels, virtual=None):
     training_loop = adaptive()
     object.__setattr__(training_loop, "virtual", lambda run: "virtual")
-    run = FakeRun(number, {"student": margins, "virtual": virtual}, labels)
+    run = FakeLoop(number, {"student": margins, "virtual": virtual}, labels)
     return training_loop.clean_pool(run).nonzero().squeeze(1).tolist()
 
 

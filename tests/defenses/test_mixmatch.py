@@ -115,13 +115,13 @@ def test_settings_that_mean_nothing_are_refused(wrong):
         MixMatch(**wrong)
 
 
-class FakeRun:
+class FakeLoop:
     """A run over images that are their own number, whose network sees all and learns nothing."""
 
     def __init__(self, count, batch_size, number=0):
         self.labels = torch.arange(count) % 3
         self.recipe = SimpleNamespace(batch_size=batch_size)
-        self.device, self.number = torch.device("cpu"), number
+        self.device, self.epoch = torch.device("cpu"), number
         self.asked, self.fed, self.losses = [], [], []
         self.net = self
 
@@ -149,7 +149,7 @@ class FakeRun:
 
 
 def test_an_epoch_takes_labelled_images_once_and_unlabelled_ones_twice_a_step():
-    run = FakeRun(40, 8)
+    run = FakeLoop(40, 8)
     labelled, unlabelled = torch.arange(10), torch.arange(10, 40)
     train_epoch(run, labelled, unlabelled, MixMatch(iterations=5))
     assert len(run.losses) == 5
@@ -163,7 +163,7 @@ def test_an_epoch_takes_labelled_images_once_and_unlabelled_ones_twice_a_step():
 
 def test_the_ramp_counts_epochs_done_before():
     def far_weight(number, before):
-        run = FakeRun(12, 4, number)
+        run = FakeLoop(12, 4, number)
         train_epoch(run, torch.arange(6), torch.arange(6, 12), MixMatch(iterations=1, rampup=10), before)
         return run.losses[0]
 
@@ -172,10 +172,10 @@ def test_the_ramp_counts_epochs_done_before():
 
 
 def test_small_pools_make_small_batches_and_an_empty_one_no_step():
-    run = FakeRun(12, 8)
+    run = FakeLoop(12, 8)
     train_epoch(run, torch.arange(3), torch.arange(3, 12), MixMatch(iterations=2))
     assert [len(picks) for picks in run.asked] == [9, 9]
-    idle = FakeRun(12, 8)
+    idle = FakeLoop(12, 8)
     train_epoch(idle, torch.arange(12), torch.arange(0), MixMatch(iterations=2))
     assert idle.losses == []
 

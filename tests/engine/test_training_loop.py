@@ -46,7 +46,7 @@ class WithHead(Plain):
     def epoch(self, run):
         for rows in run.batches():
             features = run.net.features(run.views(rows))
-            logits = run.net.head(features) + run.beside(features)
+            logits = run.net.head(features) + run.extra_module(features)
             run.step(F.cross_entropy(logits, run.labels[rows[:, 0]]))
 
 
@@ -153,7 +153,7 @@ def test_what_is_trained_beside_is_drawn_from_the_seed_and_trained(toy_set, make
     @dataclasses.dataclass(frozen=True)
     class Watch(WithHead):
         def epoch(self, run):
-            heads.append(run.beside.weight.detach().clone())
+            heads.append(run.extra_module.weight.detach().clone())
             super().epoch(run)
 
     for seed in (4, 4, 5):
@@ -190,7 +190,7 @@ class Ruined:
     def epoch(self, run):
         for rows in run.batches():
             loss = F.cross_entropy(run.net(run.views(rows)), run.labels[rows[:, 0]])
-            run.step(loss * float("nan") if run.number == 1 else loss)
+            run.step(loss * float("nan") if run.epoch == 1 else loss)
 
 
 def test_what_makes_no_step_or_no_finite_one_is_diverged(toy_set, make_net, plain):
