@@ -41,6 +41,7 @@ _MOVED = {
     "benchbd.seeding": _Moved("benchbd.core.seeding", ("benchbd.core.seeding",)),
     "benchbd.params": _Moved("benchbd.core.params", ("benchbd.core.params",)),
     "benchbd.registry": _Moved("benchbd.plugins.registry", ("benchbd.plugins.registry",)),
+    "benchbd.run.remote": _Moved("benchbd.run.cluster.remote", ("benchbd.run.cluster.remote",)),
     "benchbd.engine.routine": _Moved(
         "benchbd.engine",
         ("benchbd.engine.training_loop",),
@@ -62,9 +63,12 @@ def warn_once(old: str, new: str, level: int = 2) -> None:
         new: its replacement.
         level: number of frames from this function's caller up to the plugin's line; import machinery does not count.
     """
-    if old not in _shown:
-        _shown.add(old)
-        text = f"{old} is now {new}; the old name works in this release and is gone in the next"
+    _warn(old, f"{old} is now {new}; the old name works in this release and is gone in the next", level + 1)
+
+
+def _warn(key: str, text: str, level: int) -> None:
+    if key not in _shown:
+        _shown.add(key)
         warnings.warn(text, FutureWarning, stacklevel=level + 1)
 
 
@@ -159,7 +163,11 @@ def adapt_defense(cls: Any) -> None:
     """Derive ``clean_fraction`` from the old parameter ``clean_frac``, if the defense has it."""
     if not hasattr(cls, "clean_frac"):
         return
-    warn_once(f"{cls.__name__}.clean_frac", "an ordinary parameter: return it from clean_fraction()", level=3)
+    _warn(
+        f"{cls.__name__}.clean_frac",
+        f"{cls.__name__} must return clean_frac from clean_fraction(); the next release no longer reads the parameter",
+        level=3,
+    )
     cls.clean_fraction = lambda self: float(self.clean_frac)
 
 

@@ -15,6 +15,10 @@ GROUND_UP = (
 )
 """Packages and modules of ``benchbd/``, each of which imports only those named before it (and ``errors``)."""
 PLUGIN_FOLDERS = ("attacks", "datasets", "defenses", "models")
+LIKE_A_USERS = ("benchbd/testing/scaffold/", "benchbd/testing/tiny.py")
+"""Plugins that stand for a user's own. They import ``benchbd`` as a user does."""
+UPWARD_NAMES = {("benchbd.run.settings", "benchbd.pipeline.run_cell")}
+"""Who may name a module above itself in a string: a run names the function that its workers call."""
 DOORS = ("benchbd.core", "benchbd.engine", "benchbd.errors")
 """What a built-in plugin may import beside ``benchbd`` itself and the files of its own folder."""
 
@@ -24,7 +28,7 @@ def _modules() -> dict[str, Path]:
     found = {}
     for folder in ("benchbd", *PLUGIN_FOLDERS):
         for file in sorted((ROOT / folder).rglob("*.py")):
-            if "scaffold" in file.parts or file.name == "tiny.py":  # a user's plugins, and plugins like theirs
+            if file.relative_to(ROOT).as_posix().startswith(LIKE_A_USERS):
                 continue
             parts = list(file.relative_to(ROOT).with_suffix("").parts)
             parts = parts if folder == "benchbd" else ["benchbd", *parts]
@@ -46,6 +50,15 @@ def _imports(name: str) -> Iterator[tuple[str, int]]:
             for alias in node.names:
                 whole = f"{node.module}.{alias.name}"
                 yield (whole if whole in MODULES else str(node.module)), node.lineno
+
+
+def _named(name: str) -> Iterator[tuple[str, int]]:
+    """Modules that a file names in strings of their own, as for ``importlib.import_module``."""
+    for node in ast.walk(ast.parse(MODULES[name].read_bytes())):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            module = node.value.partition(":")[0]
+            if module in MODULES and module != "benchbd":
+                yield module, node.lineno
 
 
 def _arrows() -> dict[str, dict[str, int]]:
@@ -76,6 +89,19 @@ def test_a_package_imports_only_those_below_it(room: str) -> None:
         if _room(name) == room
         for target, line in targets.items()
         if _room(target) not in below
+    ]
+    assert wrong == []
+
+
+@pytest.mark.parametrize("room", [room for room in GROUND_UP if room != "deprecated"])
+def test_a_package_names_no_module_above_it_in_a_string(room: str) -> None:
+    below = {"errors", *GROUND_UP[: GROUND_UP.index(room) + 1], *PLUGIN_FOLDERS}
+    wrong = [
+        f"{name}:{line} names {target}"
+        for name in MODULES
+        if _room(name) == room
+        for target, line in _named(name)
+        if _room(target) not in below and (name, target) not in UPWARD_NAMES
     ]
     assert wrong == []
 

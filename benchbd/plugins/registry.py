@@ -25,7 +25,7 @@ from benchbd.core.paths import look, user_path
 from benchbd.errors import BenchbdError, UsageError, did_you_mean, shown
 from benchbd.plugins.contract import KINDS, Component, Dataset
 from benchbd.plugins.scan import DECORATORS, PluginEntry, describe_error, scan, scan_installed
-from benchbd.plugins.source_digest import code_digest, with_helpers
+from benchbd.plugins.source_digest import CODE, code_digest, with_helpers
 from benchbd.plugins.spec import parse_spec
 from benchbd.plugins.validate import check_declared, check_info
 
@@ -247,7 +247,7 @@ def source_digest(kind: str, name: str) -> str:
     """A digest of the code in the plugin's file and in the helpers (``_name``) that it imports from its folder.
 
     Comments, docstrings, annotations and formatting do not affect it (:mod:`benchbd.plugins.source_digest`).
-    It is '' if the plugin has no file.
+    It begins with ``CODE`` and is '' if the plugin has no file.
     """
     entry = find(kind, name)
     path = entry.file or getattr(sys.modules.get(entry.module), "__file__", None)
@@ -259,4 +259,4 @@ def source_digest(kind: str, name: str) -> str:
         neighbor = file.with_name(name)
         return neighbor.read_bytes() if neighbor.is_file() else None
 
-    return code_digest(with_helpers(file.name, read))
+    return CODE + code_digest(with_helpers(file.name, read))

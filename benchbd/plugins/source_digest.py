@@ -22,11 +22,14 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-__all__ = ["code_digest", "helper_names", "with_helpers"]
+__all__ = ["CODE", "code_digest", "helper_names", "with_helpers"]
 
+CODE = "code:"
+"""Start of a digest of code in a record. The digests of earlier releases are over the bytes of files and lack it."""
 HARNESS = "benchbd"
 """The package whose modules may move without changing the digests of plugins that import from them."""
 
+_PLUGIN_FOLDERS = ("attacks", "datasets", "defenses", "models")
 _HELPER = re.compile(r"_[a-z]\w*")
 _PATH = re.compile(r"[\w.]+")
 _NOT_FIELDS = re.compile(r"(?:\w+\.)*(ClassVar|InitVar|KW_ONLY)\b")
@@ -47,7 +50,7 @@ def code_digest(sources: Iterable[bytes]) -> str:
 
 @functools.lru_cache(maxsize=512)
 def helper_names(source: bytes) -> frozenset[str]:
-    """The underscore modules, such as ``_grid``, that code imports or names in a string constant.
+    """The underscore modules, such as ``_grid``, that code imports or names in a string constant, and imported plugins.
 
     Imports for the type checker alone are excluded. A helper whose names are never used is included, since importing
     it runs it. For a source that does not parse, every underscore word in it is included.
@@ -57,13 +60,18 @@ def helper_names(source: bytes) -> frozenset[str]:
     except _UNREADABLE:
         return frozenset(word.decode() for word in re.findall(rb"\b(_[a-z]\w*)\b", source))
     words: set[str] = set()
+    plugins: set[str] = set()
     for node in _walk(tree):
         if isinstance(node, _Import):
-            words.update(*(alias.name.split(".") for alias in node.names))
-            words.update((getattr(node, "module", None) or "").split("."))
+            module = getattr(node, "module", None) or ""
+            for alias in node.names:
+                path = [*module.split("."), *alias.name.split(".")] if module else alias.name.split(".")
+                words.update(path)
+                if path[0] == HARNESS and path[1:2] and path[1] in _PLUGIN_FOLDERS:
+                    plugins.update(path[2:3])
         elif isinstance(node, ast.Constant) and isinstance(node.value, str) and _PATH.fullmatch(node.value):
             words.update(node.value.split("."))
-    return frozenset(word for word in words if _HELPER.fullmatch(word))
+    return frozenset(plugins | {word for word in words if _HELPER.fullmatch(word)})
 
 
 def with_helpers(name: str, read: Callable[[str], bytes | None]) -> list[bytes]:

@@ -1,4 +1,7 @@
-"""Stale records: the code of a plugin has changed since. They are reported and never recomputed without a request."""
+"""Stale records: the code of a plugin has changed since. They are reported and never recomputed without a request.
+
+A record of an earlier release holds digests of another kind. It cannot be compared, so it does not count as stale.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from benchbd.core.kinds import KINDS
 from benchbd.errors import UsageError
 from benchbd.plugins import registry
+from benchbd.plugins.source_digest import CODE
 
 if TYPE_CHECKING:
     from benchbd.plan.cell import Cell
@@ -21,10 +25,12 @@ def changed_sources(cell: Cell, record: Mapping[str, Any]) -> list[str]:
     found = []
     for kind in KINDS:
         name, then = getattr(cell, kind).name, sources.get(kind)
+        if not str(then).startswith(CODE):
+            continue
         try:
             now = registry.source_digest(f"{kind}s", name)
         except UsageError:
             continue
-        if then and now and then != now:
+        if now and then != now:
             found.append(f"{kind} {name}")
     return found

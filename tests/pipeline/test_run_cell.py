@@ -80,7 +80,7 @@ def test_a_finished_record_has_every_field(run, tmp_path):
     assert record["peak_memory_bytes"] > 50_000_000
     assert {"versions", "git", "device", "precision", "threads"} <= record["env"].keys()
     assert record["env"]["threads"] == 1
-    assert all(len(digest) == 64 for digest in record["sources"].values())
+    assert all(len(digest) == len("code:") + 64 for digest in record["sources"].values())
     assert record["sources"].keys() == {"dataset", "model", "attack", "defense"}
     for kind, key in (("model", record["artifacts"]["model"]), ("poison", record["artifacts"]["poisoned_set"])):
         assert (tmp_path / "out" / "store" / kind / key[:2] / key / "arrays.safetensors").is_file()

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
 import subprocess
 import sys
 import warnings
 
 import pytest
 
-import benchbd
-from benchbd import deprecated, engine, testing
+from benchbd import deprecated, testing
 from benchbd.core import params as core_params
 from benchbd.pipeline.run_cell import execute
 from benchbd.plan.shared_work import shared_work_of
@@ -182,7 +182,7 @@ def _all_is_said_again(monkeypatch, one_thread, fresh_registry):
     for name in deprecated._MOVED:
         monkeypatch.delitem(sys.modules, name, raising=False)
         parent, _, child = name.rpartition(".")
-        monkeypatch.delitem(vars({"benchbd": benchbd, "benchbd.engine": engine}[parent]), child, raising=False)
+        monkeypatch.delitem(vars(importlib.import_module(parent)), child, raising=False)
 
 
 def load(tmp_path, text: str) -> list[str]:
@@ -227,7 +227,7 @@ def test_an_attack_of_old_runs(tmp_path):
         "benchbd.components.Stamp is now benchbd.StampContext",
         "benchbd.seeding is now benchbd.core.seeding",
         "Striped.trains is now Attack.trainings, which returns Training objects",
-        "Handed.clean_frac is now an ordinary parameter: return it from clean_fraction()",
+        "Handed must return clean_frac from clean_fraction()",
     ]
     record, said = run(tmp_path, attack="striped", defense="handed")
     assert said == []
@@ -276,6 +276,7 @@ OLD = {
     "from benchbd.registry import make": ["benchbd.plugins.registry"],
     "from benchbd import params, registry": ["benchbd.core.params"],
     "import benchbd.params": ["benchbd.core.params"],
+    "from benchbd.run.remote import run_file": ["benchbd.run.cluster.remote"],
     "from benchbd.testing import Bench": ["PluginUnderTest"],
 }
 

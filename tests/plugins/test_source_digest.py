@@ -14,7 +14,7 @@ import pytest
 
 from benchbd.lab import keys as keying
 from benchbd.plugins import registry
-from benchbd.plugins.source_digest import code_digest, helper_names, with_helpers
+from benchbd.plugins.source_digest import CODE, code_digest, helper_names, with_helpers
 from benchbd.storage.staleness import changed_sources
 
 ROOT = Path(__file__).parents[2]
@@ -346,7 +346,21 @@ def test_no_committed_record_is_stale_for_prose() -> None:
             count += 1
             for said in changed_sources(cell, record):
                 kind, component = said.split()
-                key = (kind, component, record["sources"][kind][:8])
+                key = (kind, component, record["sources"][kind].removeprefix(CODE)[:8])
                 found[key] = found.get(key, 0) + 1
     assert count > 200
     assert found.keys() == CHANGED.keys()
+
+
+def test_a_record_of_an_earlier_release_is_not_called_stale() -> None:
+    """Its digests are over the bytes of files, so nobody can say whether the code has changed since."""
+    cell: Any = SimpleNamespace(**{kind: SimpleNamespace(name="none") for kind in ("attack", "defense")})
+    cell.dataset, cell.model = SimpleNamespace(name="digits"), SimpleNamespace(name="resnet18")
+    kinds = ("dataset", "model", "attack", "defense")
+    assert changed_sources(cell, {"sources": dict.fromkeys(kinds, "0" * 64)}) == []
+    assert len(changed_sources(cell, {"sources": dict.fromkeys(kinds, CODE + "0" * 64)})) == 4
+
+
+def test_a_plugin_that_imports_another_plugin_has_its_code_in_the_digest() -> None:
+    read = lambda name: (ROOT / "defenses" / name).read_bytes() if (ROOT / "defenses" / name).is_file() else None  # noqa: E731
+    assert read("lfd.py") in with_helpers("lfd_ensemble.py", read)

@@ -162,7 +162,7 @@ def test_status_tells_states_running_and_stale(cli: Cli, tmp_path: Path, capfd: 
     capfd.readouterr()
     done, failed = only(tmp_path / "out", "done"), only(tmp_path / "out", "failed")
     (tmp_path / "out" / "records" / f"{failed[1]['id']}.json").unlink()
-    records.write_record(tmp_path / "out", {**done[0], "sources": {"defense": "0" * 64}})
+    records.write_record(tmp_path / "out", {**done[0], "sources": {"defense": "code:" + "0" * 64}})
     claims = CellLocks(tmp_path / "out")
     assert claims.take(str(done[1]["id"]))
     assert cli("status", "--json") == 0
@@ -184,13 +184,13 @@ def test_stale_results_are_kept_said_and_made_again_on_request(
 ) -> None:
     cli("run", "--filter", "defense=act*n=1*")
     done = only(tmp_path / "out", "done")[0]
-    records.write_record(tmp_path / "out", {**done, "sources": {"defense": "0" * 64}})
+    records.write_record(tmp_path / "out", {**done, "sources": {"defense": "code:" + "0" * 64}})
     capfd.readouterr()
     assert cli("run", "--filter", "defense=act*n=1*") == 0
     assert "1 kept results are stale" in capfd.readouterr().err
     assert cli("run", "--filter", "defense=act*n=1*", "--rerun", "stale") == 0
     assert "stale" not in capfd.readouterr().err
-    assert only(tmp_path / "out", "done")[0].get("sources") != {"defense": "0" * 64}
+    assert only(tmp_path / "out", "done")[0].get("sources") != {"defense": "code:" + "0" * 64}
 
 
 def test_logs(cli: Cli, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
