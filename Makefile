@@ -27,7 +27,7 @@ test: install  ## all tests (those on CIFAR-10 and GTSRB need BENCHBD_DATA)
 	$(BIN)/python -m pytest tests benchmarks -n $(JOBS) --benchmark-disable
 
 LEARNING = $(BIN)/python -m pytest -m learning -n $(JOBS) --benchmark-disable
-test-isa: install  ## the tests of what a training comes to, in the arithmetic of other CPUs (bf16 is slow where emulated)
+test-isa: install  ## the tests of what a training learns, in the arithmetic of other CPUs (slow where bf16 is emulated)
 	BENCHBD_TEST_BF16=0 ONEDNN_MAX_CPU_ISA=SSE41 ATEN_CPU_CAPABILITY=default $(LEARNING)
 	BENCHBD_TEST_BF16=0 ONEDNN_MAX_CPU_ISA=AVX ATEN_CPU_CAPABILITY=avx2 $(LEARNING)
 	BENCHBD_TEST_BF16=0 ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2 $(LEARNING)
@@ -49,7 +49,7 @@ bench: install  ## benchmarks of the engine and the harness, ratios printed last
 bench-gpu:  ## everything about a GPU in one script of under nine minutes; needs no installation
 	$(PYTHON) benchmarks/gpu.py
 
-check-leaderboard: install  ## does leaderboard/README.md still say what the records say?
+check-leaderboard: install  ## check that leaderboard/README.md agrees with its records
 	$(BIN)/benchbd leaderboard --check
 
 lint: install  ## ruff, mypy and a search for duplicated code
