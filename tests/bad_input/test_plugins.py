@@ -116,7 +116,7 @@ CODE: dict[str, tuple[str, str, tuple[str, ...], str]] = {
     ),
     "counts are few": (
         *("dataset", "def info(self): return DatasetInfo(10, 8, 4, 4, (2, 2), 1)", (*ALL, "describe")),
-        "info(): class_counts has 2 numbers for 10 classes",
+        "info(): class_counts has 2 entries for 10 classes",
     ),
     "a source is a list": ("dataset", "source = ['x']", (*ALL, "describe"), "source must be text, not ['x']"),
     "check raises": ("attack", "def check(self, info): [][0]", ALL, "raised IndexError: list index out of range"),

@@ -376,7 +376,7 @@ def test_a_version_is_a_whole_number(plugin_file: Callable[..., Path]) -> None:
         ("DatasetInfo(4, 8, 8, 4, None, -1)", "info(): target must be an int of at least 0, not -1"),
         ("DatasetInfo(4, 8, 8, 4, 8, 1)", "info(): class_counts must be a tuple of ints or None, not 8"),
         ("DatasetInfo(4, 8, 8, 4, (2, 2, 2, None), 1)", "info(): class_counts must be a tuple of ints or None"),
-        ("DatasetInfo(4, 8, 8, 4, (4, 4), 1)", "info(): class_counts has 2 numbers for 4 classes"),
+        ("DatasetInfo(4, 8, 8, 4, (4, 4), 1)", "info(): class_counts has 2 entries for 4 classes"),
     ],
 )
 def test_an_info_that_nobody_could_reckon_with(plugin_file: Callable[..., Path], info: str, words: str) -> None:
