@@ -168,7 +168,7 @@ def test_the_plugin_tutorial_leads_to_a_leaderboard_row(tmp_path, monkeypatch, c
     board = said["benchbd leaderboard cautious.yaml"]
     assert "| cautious" in board
     assert "random-filter" in board
-    assert "keeps all" in said["benchbd check cautious --plugin cautious.py"]
+    assert "passes all" in said["benchbd check cautious --plugin cautious.py"]
     assert Path("striped.png").exists()
 
 

@@ -15,7 +15,7 @@ EPILOG = """\
 NAME is a built-in plugin, a plugin of an installed package or a plugin in a --plugin file. Parameters in brackets
 replace its smoke parameters. Without NAME, every plugin in the --plugin files is checked. The checks run the plugin on
 a tiny data set. They cover reproducibility, budgets, shapes, declarations and the information barrier.
-Exit codes: 0 all promises kept, 1 some broken, 2 usage error.
+Exit codes: 0 all checks passed, 1 some failed, 2 usage error.
 
   benchbd check lfd
   benchbd check --plugin my_defense.py
@@ -59,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
         for line in faults:
             write(line)
         if not faults:
-            write(f"{entry.kind[:-1]} {entry.name!r} ({entry.origin}): keeps all {len(CHECKS[entry.kind])} promises")
+            write(f"{entry.kind[:-1]} {entry.name!r} ({entry.origin}): passes all {len(CHECKS[entry.kind])} checks")
         broken += bool(faults)
     return 1 if broken else 0
 

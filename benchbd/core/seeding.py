@@ -8,6 +8,6 @@ from typing import Any
 
 
 def seed_for(*parts: Any) -> int:
-    """A stable 63-bit seed from any JSON-able parts; the same parts always give the same seed, on every machine."""
+    """A stable 63-bit seed from JSON-serialisable parts; the same parts give the same seed on every machine."""
     text = json.dumps(parts, sort_keys=True, separators=(",", ":"))
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1

@@ -45,7 +45,7 @@ class Suspicion:
 
     Attributes:
         scores: float64 (N,), higher is more suspicious.
-        flagged: bool (N,), the samples acted upon, or None.
+        flagged: bool (N,), the samples that the defense flags, or None.
         losses: float64 (N,), cross-entropies whose means go into the record, or None.
     """
 
@@ -132,14 +132,14 @@ class Lab(Stages):
         self.suspicion = Suspicion(values, mask, reported)
 
     def note(self, name: str, value: Any) -> None:
-        """Keep a JSON-able fact in the record (a pruning curve, how many samples were kept per class)."""
+        """Keep a JSON-serialisable fact in the record (a pruning curve, how many samples were kept per class)."""
         try:
             self.notes[str(name)] = json.loads(json.dumps(value))
         except (TypeError, ValueError, RecursionError) as error:
-            raise UsageError(f"note {shown(name)}: the value must be JSON-able ({one_line(error)})") from error
+            raise UsageError(f"note {shown(name)}: the value must be JSON-serialisable ({one_line(error)})") from error
 
     def flagged_by(self, spec: str) -> int:
-        """How many samples another defense acts upon in this very row and seed. For controls that see the truth.
+        """How many samples another defense flags in the same row and seed. For controls that see the truth.
 
         Runs that defense up to the point where it names its suspects; its stages are memoised, so nothing is computed
         twice. It gets what it declares to need; for clean images, this defense must declare them too.

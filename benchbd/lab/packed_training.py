@@ -42,7 +42,7 @@ class PackedRequest:
         repeats: numbers of the initialisations and batch orders, each another.
 
     Raises:
-        UsageError: the request makes no sense.
+        UsageError: the arguments contradict each other.
     """
 
     data: TrainSet

@@ -1,7 +1,7 @@
 """Stages of work memoised by content: trainings, passes over a set, prunings, and whatever else a plugin names.
 
 The key of a stage hashes everything that determines its result: data, model, recipe, weights, loss, seed, precision
-class, code version. Who asks, the stage's name and where progress is shown are not in it, so that cells share stages.
+class, code version. It excludes the caller, the stage's name and the progress display, so that cells share stages.
 """
 
 from __future__ import annotations
@@ -308,7 +308,7 @@ class Stages:
         try:
             spelt = canonical(params)
         except (TypeError, ValueError) as error:
-            raise UsageError(f"stage {shown(name)}: params must be JSON-able ({one_line(error)})") from error
+            raise UsageError(f"stage {shown(name)}: params must be JSON-serialisable ({one_line(error)})") from error
         key = digest(
             ["stage", keys.CODE_VERSION, self._owner, self._around(), name, spelt, self._seed, self.device.type]
         )

@@ -48,7 +48,7 @@ class TrainRequest:
 
     Raises:
         Diverged: a weight is not finite.
-        UsageError: the request makes no sense.
+        UsageError: the arguments contradict each other.
     """
 
     data: TrainSet

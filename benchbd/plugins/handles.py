@@ -82,7 +82,7 @@ class Workbench(Protocol):
         Raises:
             Diverged: the loss stopped being finite, or a weight is not finite; the message begins with the stage's
                 name.
-            UsageError: the request makes no sense.
+            UsageError: the arguments contradict each other.
         """
         ...
 
@@ -116,8 +116,8 @@ class Workbench(Protocol):
             The networks, in the order of ``repeats``.
 
         Raises:
-            Diverged: a network of the pack is not finite. It may have spoiled others, so none is kept.
-            UsageError: the request makes no sense, or this model cannot be packed.
+            Diverged: a network of the pack is not finite. It may have corrupted others, so none is stored.
+            UsageError: the arguments contradict each other, or this model cannot be packed.
         """
         ...
 
@@ -170,7 +170,7 @@ class Workbench(Protocol):
 
         Args:
             name: the stage's name in the record.
-            params: everything else that determines the result, JSON-able: keys of the models that go in, settings.
+            params: all other inputs that determine the result, JSON-serialisable: keys of models, settings.
             compute: returns arrays by name. Takes every random number from :meth:`seed_for`.
         """
         ...
@@ -200,7 +200,7 @@ class Lab(Workbench, Protocol):
 
         Args:
             scores: float (N,), higher is more suspicious, in the order of ``poisoned``.
-            flagged: the samples that the defense acts upon: bool (N,) or positions.
+            flagged: the samples that the defense flags: bool (N,) or positions.
             losses: float (N,), cross-entropies whose means over clean and poisoned samples go into the record. Where
                 not given, the last result of :meth:`losses` for all of ``poisoned``, if there is one.
 
@@ -211,11 +211,11 @@ class Lab(Workbench, Protocol):
         ...
 
     def note(self, name: str, value: Any) -> None:
-        """Keep a JSON-able fact in the record (a pruning curve, how many samples were kept per class)."""
+        """Keep a JSON-serialisable fact in the record (a pruning curve, how many samples were kept per class)."""
         ...
 
     def flagged_by(self, spec: str) -> int:
-        """How many samples another defense acts upon in this very row and seed. For controls that see the truth."""
+        """How many samples another defense flags in the same row and seed. For controls that see the truth."""
         ...
 
 
