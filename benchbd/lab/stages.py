@@ -124,6 +124,7 @@ class Stages:
         clock.charge(name, key, found.meta, counted_as, now=now)
         return found
 
+    # jscpd:ignore-start  the signature is that of the interface, Workbench.train
     @renamed_keywords(what="kind", judge="scorer", weigh="weight_fn", routine="training_loop")
     def train(
         self,
@@ -144,6 +145,7 @@ class Stages:
         **changes: Any,
     ) -> TrainedModel:
         """Train a network, or return the stored one; see :meth:`benchbd.plugins.handles.Workbench.train`."""
+        # jscpd:ignore-end
         plan = start._plan if start is not None and model is None else self._plan_for(model)
         request = TrainRequest(
             data=data,

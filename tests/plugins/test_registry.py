@@ -81,14 +81,11 @@ def test_make_takes_text_and_keywords_whatever_these_are_called() -> None:
 def test_the_source_digest_covers_helpers_of_helpers(plugin_file: Callable[..., Path]) -> None:
     deepest = plugin_file("X = 1\n", "_deepest.py")
     plugin_file("import _deepest\n", "_helper.py")
-    other = plugin_file("UNRELATED = 1\n", "_other.py")
+    other = plugin_file("Y = 1\n", "_other.py")
     registry.add_plugin_file(str(plugin_file("# not _other\ndef needs():\n    import _helper\n" + PLAIN)))
     first = registry.source_digest("attacks", "mine")
-    for file, text, same in (
-        (other, "UNRELATED = 2\n", True),
-        (deepest, "X = 1  # as before\n", True),
-        (deepest, "X = 2\n", False),
-    ):
+    edits = ((other, "Y = 2\n", True), (deepest, "X = 1  # as before\n", True), (deepest, "X = 2\n", False))
+    for file, text, same in edits:
         plugin_file(text, file.name)
         registry.source_digest.cache_clear()
         assert (registry.source_digest("attacks", "mine") == first) == same
