@@ -154,20 +154,20 @@ class TestFetch:
         into = tmp_path / "new" / "place"
         fetch_archive(archive.as_uri(), md5, into, "stuff")
         assert (into / "stuff" / "file").read_text() == "hello"
-        assert {p.name for p in into.iterdir()} == {"stuff", ".stuff.lock"}
+        assert {p.name for p in into.iterdir()} == {"stuff"}
         archive.unlink()
         fetch_archive(archive.as_uri(), md5, into, "stuff")
 
     def test_wrong_bytes(self, archive: Path, tmp_path: Path) -> None:
         with pytest.raises(ValueError, match=r"has md5 [0-9a-f]{32}, not 0000"):
             fetch_archive(archive.as_uri(), "0" * 32, tmp_path / "to", "stuff")
-        assert {p.name for p in (tmp_path / "to").iterdir()} == {".stuff.lock"}
+        assert {p.name for p in (tmp_path / "to").iterdir()} == set()
 
     def test_no_archive(self, tmp_path: Path, archive: Path) -> None:
         archive.write_bytes(b"<html>sorry</html>")
         with pytest.raises(ValueError, match="cannot be unpacked"):
             fetch_archive(archive.as_uri(), hashlib.md5(archive.read_bytes()).hexdigest(), tmp_path / "to", "stuff")
-        assert {p.name for p in (tmp_path / "to").iterdir()} == {".stuff.lock"}
+        assert {p.name for p in (tmp_path / "to").iterdir()} == set()
 
 
 @real
