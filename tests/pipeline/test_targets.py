@@ -148,7 +148,7 @@ def test_each_image_has_its_own_target_in_accuracies_and_curves(lab_over):
 @pytest.mark.parametrize(
     ("attack", "said"),
     [
-        ("nowhere", r"target_of\(3\) is 4, classes are 0\.\.3"),
+        ("nowhere", r"target_of\(3\) is 4, but classes are 0\.\.3"),
         ("astray", r"relabel returned 9\.\.9, classes are 0\.\.3"),
         ("astray(how='type')", "relabel returned float64"),
         ("astray(how='count')", r"relabel returned int64 \(19,\), not an int64 array \(20,\)"),
@@ -176,7 +176,7 @@ def test_the_contract_wants_poison_to_carry_its_target_more_often_than_not():
     assert testing.check("attacks", "half") == []
     wrong = testing.check("attacks", "mostly-astray")
     assert [line.partition("labels: ")[2] for line in wrong] == [
-        "100% of the poisoned images do not carry their target's label"
+        "100% of the poisoned images do not have their target label"
     ]
     assert testing.check("attacks", "pairs") == []
 
