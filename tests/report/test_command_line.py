@@ -123,7 +123,7 @@ MISTAKES = [
     (("leaderboard",), "no records in benchbd-out; run a matrix first"),
     (("leaderboard", "--results", "absent.jsonl"), "--results absent.jsonl: no such file"),
     (("leaderboard", "--output", "out", "--gate", "2"), "--gate is an ASR"),
-    (("leaderboard", "--output", "out", "--filter", "attack=x"), "choose cells of a matrix; name one"),
+    (("leaderboard", "--output", "out", "--filter", "attack=x"), "select cells of a matrix; give a MATRIX"),
     (("leaderboard", "smal.yaml", "--output", "out"), "no such file"),
     (("leaderboard", "--output", "out", "--check"), "leaderboard/README.md: cannot be read"),
     (("plot", "fig1", "--output", "out"), "fig1 needs"),
