@@ -13,6 +13,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from torch_threads import one_thread  # noqa: F401  (a fixture)
 
 from benchbd.core.images import Normalisation
 from benchbd.core.recipe import Recipe
@@ -97,17 +98,6 @@ def fresh_registry() -> Iterator[None]:
 def quick_disk(monkeypatch: pytest.MonkeyPatch) -> None:
     """fsync does nothing: it guards against power cuts, which no test causes, and takes most of a test's time."""
     monkeypatch.setattr(os, "fsync", lambda descriptor: None)
-
-
-@pytest.fixture
-def one_thread() -> Iterator[None]:
-    """One torch thread, as workers have it."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture
