@@ -50,10 +50,8 @@ class _Parser(argparse.ArgumentParser):
         raise UsageError(f"{message}; see {self.prog} --help")
 
 
-def parser() -> argparse.ArgumentParser:
-    """Build the parser with all verbs."""
-    from importlib.util import find_spec
-
+def parser(only: str | None = None) -> argparse.ArgumentParser:
+    """Build the parser with all verbs, or with one, so that a command does not import the modules of the others."""
     top = _Parser(
         prog="benchbd",
         description="Compare training-time defenses against backdoor attacks on image classifiers.",
@@ -61,9 +59,8 @@ def parser() -> argparse.ArgumentParser:
     )
     top.add_argument("--version", action="store_true", help="print the version")
     verbs = top.add_subparsers(dest="verb", metavar="VERB")
-    for verb in VERBS:
-        if find_spec(f"benchbd.cli.{verb}") is not None:
-            importlib.import_module(f"benchbd.cli.{verb}").register(verbs)
+    for verb in VERBS if only is None else (only,):
+        importlib.import_module(f"benchbd.cli.{verb}").register(verbs)
     return top
 
 
@@ -108,11 +105,10 @@ def _complain(text: str, code: int) -> int:
 
 
 def _main(given: list[str]) -> int:
-    top = parser()
     words = [word for word in given if not word.startswith("-")]
-    known = [verb for verb in VERBS if f"benchbd.cli.{verb}" in sys.modules]
-    if words and words[0] not in known:
-        raise UsageError(f"there is no verb {shown(words[0])}{did_you_mean(words[0], known)}")
+    if words and words[0] not in VERBS:
+        raise UsageError(f"there is no verb {shown(words[0])}{did_you_mean(words[0], VERBS)}")
+    top = parser(words[0] if words else None)
     args = top.parse_args(given)
     if args.version:
         from benchbd.core.environment import versions

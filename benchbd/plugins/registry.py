@@ -25,7 +25,6 @@ from benchbd.core.paths import look, user_path
 from benchbd.errors import BenchbdError, UsageError, did_you_mean, shown
 from benchbd.plugins.contract import KINDS, Component, Dataset
 from benchbd.plugins.scan import DECORATORS, PluginEntry, describe_error, scan, scan_installed
-from benchbd.plugins.source_digest import CODE, code_digest, with_helpers
 from benchbd.plugins.spec import parse_spec
 from benchbd.plugins.validate import check_declared, check_info
 
@@ -56,8 +55,9 @@ def _installed() -> tuple[PluginEntry, ...]:
     from importlib.metadata import entry_points
 
     found = []
+    installed = entry_points()  # one pass over the installed packages, not one for each kind
     for kind in KINDS:
-        for point in entry_points(group=f"benchbd.{kind}"):
+        for point in installed.select(group=f"benchbd.{kind}"):
             found.append(scan_installed(kind, point.name, point.value, point.dist.name if point.dist else "?"))
     return tuple(found)
 
@@ -249,6 +249,8 @@ def source_digest(kind: str, name: str) -> str:
     Comments, docstrings, annotations and formatting do not affect it (:mod:`benchbd.plugins.source_digest`).
     It begins with ``CODE`` and is '' if the plugin has no file.
     """
+    from benchbd.plugins.source_digest import CODE, code_digest, with_helpers
+
     entry = find(kind, name)
     path = entry.file or getattr(sys.modules.get(entry.module), "__file__", None)
     if path is None or not Path(path).is_file():

@@ -56,7 +56,7 @@ def test_each_keeps_its_promises(site, tmp_path, name):
     done = told(site, tmp_path, "check", name)
     assert (done.returncode, done.stderr) == (0, "")
     assert "package benchbd-example" in done.stdout
-    assert "promises" in done.stdout
+    assert "checks" in done.stdout
 
 
 def test_a_matrix_of_them_runs_in_worker_processes(site, tmp_path):
