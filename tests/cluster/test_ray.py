@@ -70,7 +70,7 @@ def test_a_killed_ray_worker_costs_its_cell_only(fakes: ModuleType, go: Go, tmp_
     outcome = go([hung, good])
     thread.join()
     assert outcome.statuses == {hung.id: "killed", good.id: "done"}
-    assert outcome.reasons[hung.id] == "the Ray worker died, killed perhaps"
+    assert outcome.reasons[hung.id] == "the Ray worker died; it may have been killed"
     ours = [r[3] for r in fakes.read_trace(tmp_path)]
     assert not any(_alive(pid) for pid in ours), "our worker died with it"
     assert go([hung, good]).counts == {"done": 2}
