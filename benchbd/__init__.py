@@ -1,8 +1,7 @@
 """benchbd: compare training-time defenses against backdoor attacks on image classifiers.
 
 What plugin authors and library users import. Nothing heavy is imported here: ``TrainedModel`` and ``TrainSet``, which
-need torch, are imported when first asked for; ``run_matrix`` and ``load_results`` import what they
-need when called.
+need torch, are imported when first asked for; ``run_matrix`` and ``load_results`` import what they need when called.
 """
 
 from __future__ import annotations
@@ -40,7 +39,7 @@ _LAZY = {
     **dict.fromkeys(("Lab", "Workshop"), "benchbd.plugins.handles"),
     "TrainSet": "benchbd.plugins.train_set",
     "TrainedModel": "benchbd.plugins.trained",
-    "registry": "benchbd.plugins",
+    "registry": "benchbd.plugins.registry",
     **dict.fromkeys(("load_results", "run_matrix"), "benchbd.api"),
 }
 
@@ -81,7 +80,7 @@ def __getattr__(name: str) -> Any:
         import importlib
 
         module = importlib.import_module(_LAZY[name])
-        return getattr(module, name) if hasattr(module, name) else importlib.import_module(f"{_LAZY[name]}.{name}")
+        return module if name == "registry" else getattr(module, name)
     raise AttributeError(f"module 'benchbd' has no attribute {name!r}")
 
 

@@ -9,12 +9,18 @@ modules that do not exist.
 
 from __future__ import annotations
 
+import functools
 import importlib
 import sys
 import types
 import warnings
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, ParamSpec, TypeVar
+
+from benchbd.errors import UsageError
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 class _Moved(NamedTuple):
@@ -119,6 +125,30 @@ def old_keywords(cls: Any, **renamed: str) -> None:
         return make(kind, *given, **named)
 
     cls.__new__ = new_with
+
+
+def renamed_keywords(**new_by_old: str) -> Callable[[Callable[P, T]], Callable[P, T]]:
+    """A decorator that passes old keywords on under their new names, with a FutureWarning that names both.
+
+    The call raises UsageError if it gives a keyword under both names.
+    """
+
+    def wrap(function: Callable[P, T]) -> Callable[P, T]:
+        @functools.wraps(function)
+        def call(*args: P.args, **kwargs: P.kwargs) -> T:
+            for old, new in new_by_old.items():
+                if old not in kwargs:
+                    continue
+                if new in kwargs:
+                    raise UsageError(f"{function.__name__}: {old} is the old name of {new}; give {new} alone")
+                text = f"{function.__name__}: the keyword {old} is now called {new}; the next release drops {old}"
+                warnings.warn(text, FutureWarning, stacklevel=2)
+                kwargs[new] = kwargs.pop(old)
+            return function(*args, **kwargs)
+
+        return call
+
+    return wrap
 
 
 def adapt_attack(cls: Any, training: Any) -> None:

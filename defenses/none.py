@@ -19,5 +19,5 @@ class Undefended(Defense):
         return (UNDEFENDED,)
 
     def train(self, lab: Lab) -> TrainedModel:
-        """Train on the poisoned set as it is."""
+        """Train on the whole poisoned set."""
         return lab.train(lab.poisoned)

@@ -145,7 +145,7 @@ def columns(rows: Sequence[Sequence[str]], *, indent: str = "") -> str:
 
 def record_ids(output: Path) -> list[str]:
     """IDs of the records in a results folder, without reading the records."""
-    from benchbd.storage.records import is_id
+    from benchbd.storage.record_schema import is_id
 
     try:
         names = [path.name for path in (output / "records").iterdir()]

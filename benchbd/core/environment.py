@@ -10,6 +10,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from benchbd.core.kinds import KINDS
+
 PACKAGES = ("benchbd", "torch", "torchvision", "numpy", "scikit-learn", "safetensors")
 
 
@@ -43,18 +45,8 @@ def git_state() -> dict[str, Any]:
     if top is None or Path(top).resolve() != here.parent:
         return {"commit": None, "dirty": None}
     # Records written into the checkout do not change the code that wrote them.
-    changed = git(
-        "status",
-        "--porcelain",
-        "--untracked-files=no",
-        "--",
-        "benchbd",
-        "attacks",
-        "datasets",
-        "defenses",
-        "models",
-        "matrices",
-    )
+    code = ("benchbd", *(f"{kind}s" for kind in KINDS), "matrices")
+    changed = git("status", "--porcelain", "--untracked-files=no", "--", *code)
     return {"commit": git("rev-parse", "HEAD"), "dirty": bool(changed) if changed is not None else None}
 
 

@@ -11,6 +11,8 @@ from typing import Literal
 
 from benchbd.errors import UsageError, shown
 
+VARIABLE = "BENCHBD_DATA"
+"""Environment variable with the folder of the data sets."""
 LONGEST = 4000
 """Length in characters beyond which no system accepts a path."""
 
@@ -53,7 +55,7 @@ def data_folder(given: str | None) -> str | None:
     Raises:
         UsageError: the folder does not exist or is not readable.
     """
-    folder = given or os.environ.get("BENCHBD_DATA") or None
+    folder = given or os.environ.get(VARIABLE) or None
     if folder is None:
         return None
     path = user_path(folder, "data folder")
@@ -63,9 +65,6 @@ def data_folder(given: str | None) -> str | None:
     if not os.access(path, os.R_OK | os.X_OK):
         raise UsageError(f"data folder {shown(folder, 200)}: not readable; check its permissions")
     return str(path)
-
-
-VARIABLE = "BENCHBD_DATA"
 
 
 @contextlib.contextmanager

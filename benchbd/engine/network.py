@@ -109,7 +109,7 @@ class Classifier(nn.Module):
 
 
 def build(model: Buildable, classes: int, size: int, normalisation: Normalisation, seed: int) -> Classifier:
-    """Build a freshly initialised network on the CPU, leaving torch's global generator as it was.
+    """Build a freshly initialised network on the CPU. Torch's global generator is restored afterwards.
 
     Args:
         model: builds the network.

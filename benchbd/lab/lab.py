@@ -16,27 +16,12 @@ import numpy as np
 
 from benchbd.core.hashing import digest
 from benchbd.errors import Diverged, UsageError, one_line, shown
-from benchbd.lab.costs import CostLedger
-from benchbd.lab.keys import CODE_VERSION, plugin_fingerprint
-from benchbd.lab.stages import STAGE_KINDS, Stages
+from benchbd.lab.keys import plugin_fingerprint
+from benchbd.lab.stages import Stages
 from benchbd.plugins import registry
 from benchbd.plugins.contract import Defense
 from benchbd.plugins.train_set import TrainSet, positions
-from benchbd.plugins.trained import ModelSpec, TrainedModel
-from benchbd.storage.checkpoint import Checkpoint
-
-__all__ = [
-    "CODE_VERSION",
-    "STAGE_KINDS",
-    "Checkpoint",
-    "CostLedger",
-    "Lab",
-    "ModelSpec",
-    "Stages",
-    "Suspicion",
-    "TrainSet",
-    "TrainedModel",
-]
+from benchbd.plugins.trained import TrainedModel
 
 
 @dataclasses.dataclass(frozen=True)

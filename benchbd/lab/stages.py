@@ -18,12 +18,12 @@ from benchbd.core.events import Listener, progress
 from benchbd.core.hashing import canonical, digest, sha_of
 from benchbd.core.recipe import Recipe
 from benchbd.core.seeding import seed_for
+from benchbd.deprecated import renamed_keywords
 from benchbd.engine import passes
 from benchbd.errors import Diverged, UsageError, one_line, shown
 from benchbd.lab import keys
 from benchbd.lab.costs import CostLedger, Result, StageCosts
 from benchbd.lab.packed_training import PackedRequest
-from benchbd.lab.renamed import renamed_keywords
 from benchbd.lab.train_request import TrainRequest
 from benchbd.plugins import registry
 from benchbd.plugins.identity import part_of
@@ -91,8 +91,8 @@ class Stages:
     def _plan_for(self, model: str | None) -> ModelSpec:
         if model is None:
             return self._network
-        made = registry.make("models", model)
-        return dataclasses.replace(self._network, model=made, part=part_of(made))
+        network = registry.make("models", model)
+        return dataclasses.replace(self._network, model=network, part=part_of(network))
 
     def precision_for(self, plan: ModelSpec) -> Precision:
         """Numbers a network computes in on this device; part of every training's key."""

@@ -16,12 +16,10 @@ from benchbd.errors import Diverged, UsageError, shown
 from benchbd.lab import keys
 from benchbd.plugins.train_set import TrainSet
 from benchbd.plugins.trained import ModelSpec, TrainedModel
+from benchbd.plugins.training import COUNTED
 
 if TYPE_CHECKING:
     from benchbd.engine import Classifier, Loss, Perturb, Precision, TrainingLoop, WeightFunction
-
-TRAINING_KINDS = ("full", "feature-model", "teacher", "fine-tune")
-"""What a training may be counted as."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -30,7 +28,7 @@ class TrainRequest:
 
     Attributes:
         data: images and labels.
-        kind: how the plan counts it, one of ``TRAINING_KINDS``.
+        kind: how the plan counts it, one of :data:`benchbd.plugins.training.COUNTED`.
         name: the stage's name in the record and in messages.
         model: the network to train.
         recipe: the recipe, changes applied.
@@ -138,8 +136,8 @@ def check_training(data: TrainSet, kind: str, name: str) -> None:
     data.check()
     if len(data) == 0:
         raise UsageError(f"{name}: there is no sample to train on")
-    if kind not in TRAINING_KINDS:
-        raise UsageError(f"{name}: kind must be one of {', '.join(TRAINING_KINDS)}, not {shown(kind)}")
+    if kind not in COUNTED:
+        raise UsageError(f"{name}: kind must be one of {', '.join(COUNTED)}, not {shown(kind)}")
 
 
 def _checked_weights(given: Any, count: int, name: str) -> np.ndarray:

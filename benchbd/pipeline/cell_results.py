@@ -1,4 +1,4 @@
-"""What the phases of a cell find out, and the record made of it: the one place where a finished record is built."""
+"""The results of a cell's phases, and the record built from them. No other module builds a finished record."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from benchbd.pipeline.evaluate import Accuracy
 
 
 class Poisoned(NamedTuple):
-    """What the record says of the poisoned set.
+    """The facts about the poisoned set that go into the record.
 
     Attributes:
-        facts: count, shares and target of the poison; empty where the attack poisons nothing.
+        facts: count, shares and target of the poison; empty if the attack poisons nothing.
         key: artifact of the poison.
-        trigger_key: artifact of what the attack prepared, or None.
+        trigger_key: artifact of the attack's prepared arrays, or None.
         trigger_sha256: of the prepared arrays, or None.
     """
 
@@ -27,11 +27,11 @@ class Poisoned(NamedTuple):
 
 
 class Defended(NamedTuple):
-    """What a defense that came to its end leaves.
+    """The result of a defense that has finished.
 
     Attributes:
         model_key: artifact of its model.
-        own_seconds: wall-clock of the defense outside any stage.
+        own_seconds: wall-clock time of the defense outside all stages.
         charged_seconds: cost of its stages.
         computed: trainings by kind that were not in the store, the attack's and the probe's included.
     """
@@ -43,11 +43,11 @@ class Defended(NamedTuple):
 
 
 class DefenseNotes(NamedTuple):
-    """What a defense noted about itself.
+    """The notes that a defense wrote.
 
     Attributes:
         notes: by name.
-        broken_off: the stage whose training stopped being finite, and its losses by epoch; None where all were finite.
+        broken_off: the stage whose training diverged, and its losses by epoch; None if none diverged.
     """
 
     notes: dict[str, Any]
@@ -55,13 +55,13 @@ class DefenseNotes(NamedTuple):
 
 
 class Measured(NamedTuple):
-    """What the test images say of the model.
+    """The model's accuracy on the test images.
 
     Attributes:
         accuracy: CA, ASR, RA.
         train_losses: the model's mean cross-entropy by epoch of its last training.
-        test_images: how many there are.
-        triggered_images: how many carry the trigger; None where there is no attack.
+        test_images: their number.
+        triggered_images: number that carry the trigger; None without an attack.
     """
 
     accuracy: Accuracy
@@ -72,7 +72,7 @@ class Measured(NamedTuple):
 
 @dataclasses.dataclass
 class CellResults:
-    """How far a cell has got: the result of each phase, None where the cell has not come to its end.
+    """The results of a cell so far. The result of a phase that has not finished is None.
 
     Attributes:
         sources: digest of each component's code.
@@ -80,13 +80,13 @@ class CellResults:
         poisoned: the poisoned set.
         env: versions, device, precision.
         seconds_not_charged: wall-clock of poisoning, probe and evaluation; complete or None.
-        defended: what the defense leaves.
-        defense_notes: what the defense said of itself.
-        trigger_facts: what the attack measured while it prepared its trigger.
+        defended: the finished defense.
+        defense_notes: the defense's notes.
+        trigger_facts: values that the attack measured while it prepared its trigger.
         trigger_png: picture of a poisoned image, base64.
-        detection: how right the defense's suspicion was.
+        detection: how well the defense found the poison.
         suspicion: histogram of its scores.
-        measured: what the test images say.
+        measured: accuracy on the test images.
         probe: notes of the probe.
         curve: accuracies of intermediate models.
         peak_memory: bytes.
@@ -112,14 +112,14 @@ class CellResults:
 def record_of(
     blank: dict[str, Any], results: CellResults, *, status: str, error: str | None, seconds: float
 ) -> dict[str, Any]:
-    """The record of a cell, whether it came to its end or not.
+    """Build the record of a cell, finished or not.
 
     Args:
         blank: the cell's record without results (:func:`benchbd.storage.records.blank`).
-        results: of the phases that came to their end.
+        results: results of the finished phases.
         status: how the cell ended.
-        error: why, in one line; None where it is done.
-        seconds: wall-clock of the cell in this process.
+        error: the reason in one line; None if the cell is done.
+        seconds: wall-clock time of the cell in this process.
     """
     ledger, defended = results.ledger, results.defended
     accuracy = results.measured.accuracy if results.measured else None
@@ -145,7 +145,7 @@ def record_of(
 
 
 def _time(results: CellResults, seconds: float) -> dict[str, Any]:
-    """Seconds by stage as charged, their total, and what is not charged to the cell."""
+    """The seconds charged to the cell, by stage and in total, and the seconds not charged to it."""
     ledger, defended = results.ledger, results.defended
     stages = dict(ledger.stages) if ledger else {}
     if defended:
@@ -163,7 +163,7 @@ def _time(results: CellResults, seconds: float) -> dict[str, Any]:
 
 
 def _artifacts(results: CellResults) -> dict[str, Any]:
-    """Keys by which the store has what the cell made."""
+    """Keys of the cell's artifacts in the store."""
     artifacts: dict[str, Any] = {}
     if results.poisoned:
         poisoned = results.poisoned
@@ -177,7 +177,7 @@ def _artifacts(results: CellResults) -> dict[str, Any]:
 
 
 def _notes(results: CellResults) -> dict[str, Any]:
-    """The defense's own notes, and over them the harness's."""
+    """The defense's notes and the harness's. The harness's win if names collide."""
     notes: dict[str, Any] = {}
     if results.defense_notes:
         notes |= results.defense_notes.notes

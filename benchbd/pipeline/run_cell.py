@@ -190,8 +190,8 @@ def _open_lab(
 def _clean_part(clean: TrainSet, poison: Poison, components: Components, seed: int) -> TrainSet:
     """A share of the clean training set, of each class alike, for defenses that declare the need.
 
-    Images that the attack left alone come first, others only where a class has not enough of those: the clean original
-    of a poisoned image would give the trigger away to whoever compares the two.
+    Images that the attack did not change come first. Others follow only if a class has too few of those: the clean
+    original of a poisoned image reveals the trigger when the two are compared.
     """
     rng = np.random.default_rng(seed_for("clean", clean.key, seed))
     labels = clean.labels.numpy()

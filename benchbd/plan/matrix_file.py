@@ -150,5 +150,5 @@ def known_keys(data: dict[Any, Any], allowed: tuple[str, ...], where: str) -> No
 
 
 def as_list(value: Any) -> list[Any]:
-    """A list as it is, any other value as a list of one; None (null in YAML) becomes an empty list."""
+    """The value as a list: a list itself, [] for None (null in YAML), a list of one for any other value."""
     return [] if value is None else value if isinstance(value, list) else [value]

@@ -6,11 +6,27 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from benchbd.core.hashing import canonical
 from benchbd.plan.trainings import attack_trainings, shared_trainings
 from benchbd.plugins.contract import BUDGET
 
 if TYPE_CHECKING:
     from benchbd.plan.cell import Cell
+
+
+Key = tuple[Any, ...]
+
+
+class SharedWork(NamedTuple):
+    """The stages of a cell that other cells may need too.
+
+    Attributes:
+        heavy: trainings (and what an attack trains first); minutes to hours.
+        light: poisoned sets and the like; seconds.
+    """
+
+    heavy: frozenset[Key] = frozenset()
+    light: frozenset[Key] = frozenset()
 
 
 def shared_work_of(cells: Sequence[Cell]) -> dict[str, SharedWork]:
@@ -19,7 +35,6 @@ def shared_work_of(cells: Sequence[Cell]) -> dict[str, SharedWork]:
     Trainings come from what defenses and attacks declare, the surrogates of attacks among them. What else an attack
     trains is heavy too (:func:`_made_first`); the poisoned set is one, light, shared by all defenses of a row.
     """
-
     heavy: dict[Key, list[str]] = defaultdict(list)
     light: dict[Key, list[str]] = defaultdict(list)
     for (row, training), sharers in shared_trainings(cells).items():
@@ -49,8 +64,6 @@ def _made_first(cell: Cell) -> Iterator[Key]:
     loops that it declares as shared. Where an attack declares less than what determines such a loop, variants count as
     sharing it that do not, and one waits a little longer than it must; the other way they would wait for hours.
     """
-    from benchbd.core.hashing import canonical
-
     attack, trainings = cell.components().attack, attack_trainings(cell)
     if not trainings:
         return
@@ -61,18 +74,3 @@ def _made_first(cell: Cell) -> Iterator[Key]:
     for training in trainings:
         if training.kind == "loop" and training.shared:
             yield ("loop", *training.shared, cell.dataset.json, cell.attack.name, attack.trigger_seed)
-
-
-Key = tuple[Any, ...]
-
-
-class SharedWork(NamedTuple):
-    """The stages of a cell that other cells may need too.
-
-    Attributes:
-        heavy: trainings (and what an attack trains first); minutes to hours.
-        light: poisoned sets and the like; seconds.
-    """
-
-    heavy: frozenset[Key] = frozenset()
-    light: frozenset[Key] = frozenset()

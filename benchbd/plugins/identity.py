@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 from benchbd.errors import shown
 from benchbd.plugins import registry
 from benchbd.plugins.contract import Component
-from benchbd.plugins.part import Part, _short
+from benchbd.plugins.part import Part
 
 
 def part_of(component: Component) -> Part:
@@ -27,3 +28,12 @@ def part_of(component: Component) -> Part:
         part = Part(component.name, component.version, params, text)
         _ = part.json  # cached; computed here so that a value JSON cannot hold is blamed on the plugin
     return part
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, float):
+        short = f"{value:g}"
+        return short if float(short) == value else repr(value)
+    if isinstance(value, list):
+        return "[" + ",".join(map(_short, value)) + "]"
+    return str(value)

@@ -26,12 +26,3 @@ class Part:
     def json(self) -> str:
         """The spec's canonical JSON. It is computed once, since thousands of cells share a part."""
         return canonical(self.spec())
-
-
-def _short(value: Any) -> str:
-    if isinstance(value, float):
-        short = f"{value:g}"
-        return short if float(short) == value else repr(value)
-    if isinstance(value, list):
-        return "[" + ",".join(map(_short, value)) + "]"
-    return str(value)

@@ -22,6 +22,8 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+from benchbd.plugins.component import KINDS
+
 __all__ = ["CODE", "code_digest", "helper_names", "with_helpers"]
 
 CODE = "code:"
@@ -29,7 +31,6 @@ CODE = "code:"
 HARNESS = "benchbd"
 """The package whose modules may move without changing the digests of plugins that import from them."""
 
-_PLUGIN_FOLDERS = ("attacks", "datasets", "defenses", "models")
 _HELPER = re.compile(r"_[a-z]\w*")
 _PATH = re.compile(r"[\w.]+")
 _NOT_FIELDS = re.compile(r"(?:\w+\.)*(ClassVar|InitVar|KW_ONLY)\b")
@@ -67,7 +68,7 @@ def helper_names(source: bytes) -> frozenset[str]:
             for alias in node.names:
                 path = [*module.split("."), *alias.name.split(".")] if module else alias.name.split(".")
                 words.update(path)
-                if path[0] == HARNESS and path[1:2] and path[1] in _PLUGIN_FOLDERS:
+                if path[0] == HARNESS and path[1:2] and path[1] in KINDS:
                     plugins.update(path[2:3])
         elif isinstance(node, ast.Constant) and isinstance(node.value, str) and _PATH.fullmatch(node.value):
             words.update(node.value.split("."))

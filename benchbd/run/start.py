@@ -6,15 +6,14 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from benchbd.run.display.base import Display
+from benchbd.run.executor import Executor, Notify
 from benchbd.run.outcome import Outcome
 from benchbd.run.scheduler import Scheduler
 from benchbd.run.settings import RunSettings
+from benchbd.run.workers.slots import make_slots
 
 if TYPE_CHECKING:
     from benchbd.plan.cell import Cell
-
-from benchbd.run.executor import Executor, Notify
-from benchbd.run.workers.slots import make_slots
 
 
 def make_executor(settings: RunSettings, notify: Notify) -> Executor:

@@ -1,4 +1,4 @@
-"""Removes stale files of dead processes: lock files that nobody holds and half-written temporary files."""
+"""Removes files that dead processes left behind: unheld lock files and half-written temporary files."""
 
 from __future__ import annotations
 

@@ -32,6 +32,11 @@ class _Rule(NamedTuple):
     what: str
 
 
+def is_id(value: Any) -> bool:
+    """Whether a value has the form of a cell ID: 16 hex digits."""
+    return isinstance(value, str) and _ID.fullmatch(value) is not None
+
+
 def _is_integer(value: Any) -> bool:
     # Python takes True for the number 1.
     return isinstance(value, int) and not isinstance(value, bool) and -_LARGEST <= value <= _LARGEST
@@ -56,7 +61,7 @@ _AMOUNT = _Rule(lambda v: v is None or (_is_number(v) and v >= 0), "a number of 
 _SECONDS = _Rule(_AMOUNT.holds, "seconds or null")
 
 _FIELDS: dict[str, _Rule] = {
-    "id": _Rule(lambda v: isinstance(v, str) and _ID.fullmatch(v) is not None, "16 hex digits"),
+    "id": _Rule(is_id, "16 hex digits"),
     **dict.fromkeys(KINDS, _NAME),
     "seed": _Rule(_is_integer, "an integer"),
     "status": _Rule(lambda v: v in STATUSES, f"one of {', '.join(STATUSES)}"),

@@ -16,14 +16,9 @@ from benchbd.storage import record_schema
 
 def record_path(output: Path, cell_id: str) -> Path:
     """Path of a cell's record. Raises UsageError unless the ID is 16 hex digits."""
-    if not is_id(cell_id):
+    if not record_schema.is_id(cell_id):
         raise UsageError(f"{shown(cell_id)} is not a cell ID (16 hex digits)")
     return output / "records" / f"{cell_id}.json"
-
-
-def is_id(text: str) -> bool:
-    """Whether a text has the form of a cell ID."""
-    return len(text) == 16 and all(c in "0123456789abcdef" for c in text)
 
 
 def blank(cell: Cell, status: str, error: str | None = None) -> dict[str, Any]:

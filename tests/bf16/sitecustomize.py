@@ -23,7 +23,7 @@ def pretend(cpu: ModuleType) -> None:
 
 
 class AtImport(importlib.abc.MetaPathFinder):
-    """Finds ``torch.cpu`` as the others do and changes it as soon as it is there."""
+    """Finds ``torch.cpu`` like the standard finders, and patches the module right after its import."""
 
     def find_spec(self, name: str, path: Any, target: Any = None) -> importlib.machinery.ModuleSpec | None:
         if name != NAME:

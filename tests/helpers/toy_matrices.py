@@ -10,6 +10,8 @@ import pytest
 from benchbd.errors import UsageError
 from benchbd.plan import matrix
 
+ONE_CELL = "{dataset: toy-images, model: toy-net, attacks: toy-attack, defenses: toy-defense}"
+"""A matrix of one cell."""
 BASE = """
 dataset: toy-images
 model: toy-net

@@ -20,7 +20,7 @@ from benchbd.plugins.contract import UNDEFENDED, Training
 pytestmark = pytest.mark.filterwarnings("ignore:.*:UserWarning")
 
 CAUTIOUS = '''
-"""cautious: a defense. The first example of docs/plugins.md as it was."""
+"""cautious: a defense. The first example of docs/plugins.md in release 0.1."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class Cautious(Defense):
         return lab.train(lab.poisoned.subset(np.sort(kept)))
 '''
 AGREEING = '''
-"""agreeing: a defense. The second example of docs/plugins.md as it was, with all that its table names."""
+"""agreeing: a defense. The second example of docs/plugins.md in release 0.1, with every name of its table."""
 
 from __future__ import annotations
 

@@ -8,19 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from json_edits import ABSENT, set_at
 
 from benchbd.errors import UsageError
-from benchbd.plan import matrix
 from benchbd.plan.cell import Cell, identity
 from benchbd.storage import record_schema, records, results_file
 
-TEXT = "{dataset: toy-images, model: toy-net, attacks: toy-attack, defenses: toy-defense}"
 COMMITTED = sorted((Path(__file__).parents[2] / "leaderboard").glob("*.jsonl"))
-
-
-@pytest.fixture
-def cell(toys: Path) -> Cell:
-    return matrix.resolve(matrix.parse(TEXT, "m"), "m").cells[0]
 
 
 def done(cell: Cell) -> dict[str, Any]:
@@ -35,7 +29,6 @@ def done(cell: Cell) -> dict[str, Any]:
     }
 
 
-ABSENT = object()
 WRONG: list[tuple[str, Any]] = [
     *[("id", value) for value in (None, 3, "", "../../x", "ab", "0123456789ABCDEF", "0" * 16)],
     *[(name, value) for name in ("dataset", "model", "attack", "defense") for value in (None, 3, "", "m" * 201, "x")],
@@ -74,14 +67,7 @@ WRONG += [(name, ABSENT) for name in FIELDS]
 
 def changed(record: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
     record = json.loads(json.dumps(record))  # a deep copy would keep that spec and record share their parameters
-    *way, last = path.split(".")
-    node = record
-    for step in way:
-        node = node[step]
-    if value is ABSENT:
-        del node[last]
-    else:
-        node[last] = value
+    set_at(record, path, value)
     return record
 
 
