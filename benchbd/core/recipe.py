@@ -3,13 +3,25 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from typing import Any, Literal
 
 from benchbd.core import params
-from benchbd.errors import UsageError, did_you_mean
+from benchbd.core.presets import PRESETS
+from benchbd.errors import UsageError, did_you_mean, shown
 
-AUGMENTATIONS = ("crop4", "hflip")
+CROPS = ("crop4", "crop4_reflect", "translate2", "resized_crop")
+"""Augmentations that choose a part of the image; a recipe takes one of them at most."""
+FLIPS = ("hflip", "flip_alternate")
+"""Augmentations that mirror the image; a recipe takes one of them at most."""
+AUGMENTATIONS = (*CROPS, *FLIPS, "cutout", "rotate15")
+
+BELONGS = {
+    "optimizer": ("bias_lr", "clip_norm", "ema", "label_smoothing"),
+    "schedule": ("schedule_per", "warmup", "peak", "lr_start", "lr_end"),
+}
+"""Entries that go back to their defaults where a plugin names its own optimizer or schedule."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -20,18 +32,20 @@ class Recipe:
     """Passes over the training set."""
     batch_size: int = 128
     """Images in a batch; the last batch of an epoch may be smaller."""
-    optimizer: Literal["adam", "sgd"] = "adam"
-    """Adam with betas (0.9, 0.999), or SGD with momentum."""
+    optimizer: Literal["adam", "sgd", "adamw", "sgdw"] = "adam"
+    """Adam with betas (0.9, 0.999), or SGD with momentum; adamw and sgdw decouple the weight decay from the gradients
+    (Loshchilov and Hutter 2019)."""
     lr: float = 1e-3
-    """Learning rate at the start."""
+    """Learning rate: the first of a cosine, constant or steps schedule, the highest of a onecycle schedule."""
     momentum: float = 0.9
     """Momentum of SGD."""
     nesterov: bool = False
     """Nesterov momentum of SGD."""
     weight_decay: float = 0.0
-    """L2 penalty added to the gradients."""
-    schedule: Literal["cosine", "constant", "steps"] = "cosine"
-    """How the learning rate changes after each epoch."""
+    """L2 penalty added to the gradients; with adamw and sgdw, each step shrinks the weights by its product with the
+    learning rate."""
+    schedule: Literal["cosine", "constant", "steps", "onecycle"] = "cosine"
+    """How the learning rate changes after each epoch; a onecycle schedule rises and falls linearly, step by step."""
     horizon: int | None = None
     """Epochs until a cosine schedule reaches zero; the value of epochs if not given."""
     milestones: tuple[int, ...] = ()
@@ -39,9 +53,31 @@ class Recipe:
     decay: float = 0.1
     """Factor of a steps schedule."""
     augment: tuple[str, ...] = ("crop4", "hflip")
-    """Augmentations of training images: crop4 (random crop, 4 pixels of zero padding), hflip."""
+    """Augmentations of training images: crop4 (random crop, 4 pixels of zero padding), crop4_reflect (4 reflected
+    pixels), translate2 (2 reflected pixels), resized_crop (8 to 100 % of the area, resized), hflip, flip_alternate
+    (every other epoch), cutout (a grey square of half the side), rotate15 (up to 15 degrees)."""
     bn: Literal["train", "eval"] = "train"
     """Batch norm layers use batch statistics (train) or stay frozen (eval)."""
+    schedule_per: Literal["epoch", "step"] = "epoch"
+    """Whether a cosine schedule advances after each epoch or after each step."""
+    warmup: float = 0.0
+    """Epochs over which the learning rate first rises linearly from near zero, step by step."""
+    peak: float = 0.25
+    """Share of the training after which a onecycle schedule reaches lr."""
+    lr_start: float = 0.0
+    """Learning rate at the start of a onecycle schedule, as a share of lr."""
+    lr_end: float = 0.0
+    """Learning rate at the end of a onecycle schedule, as a share of lr."""
+    bias_lr: float = 1.0
+    """Factor of the learning rate of biases and of the scales and shifts of norms. Their weight decay per step stays
+    that of the other weights."""
+    label_smoothing: float = 0.0
+    """Share of the target that is spread evenly over the classes. A plugin's own loss gets plain cross-entropies."""
+    ema: float = 0.0
+    """Decay per step of the exponential moving average of weights and buffers, which is the model that the training
+    returns; 0 returns the last weights."""
+    clip_norm: float | None = None
+    """Longest gradient of a step: the gradients of all weights are shortened to this norm together."""
 
     def __post_init__(self) -> None:
         for name in self.augment:
@@ -52,6 +88,7 @@ class Recipe:
             raise UsageError(f"recipe: {wrong[0]}")
 
     def _rules(self) -> list[tuple[str, bool]]:
+        onecycle, chosen = self.schedule == "onecycle", set(self.augment)
         return [
             (f"epochs must be 0 or more, not {self.epochs}", self.epochs >= 0),
             (f"batch_size must be 1 or more, not {self.batch_size}", self.batch_size >= 1),
@@ -62,37 +99,119 @@ class Recipe:
             (f"horizon must be 1 or more, not {self.horizon}", self.horizon is None or self.horizon >= 1),
             (f"milestones must be 0 or more, not {list(self.milestones)}", all(m >= 0 for m in self.milestones)),
             (f"decay must be above 0, not {self.decay}", self.decay > 0),
-            ("augment names an augmentation twice", len(set(self.augment)) == len(self.augment)),
+            ("augment names an augmentation twice", len(chosen) == len(self.augment)),
+            (f"augment takes one of {', '.join(CROPS)}", len(chosen & set(CROPS)) <= 1),
+            (f"augment takes one of {', '.join(FLIPS)}", len(chosen & set(FLIPS)) <= 1),
+            (f"warmup must be 0 or more epochs, not {self.warmup}", self.warmup >= 0),
+            ("a onecycle schedule has a warm-up of its own, so warmup must be 0", not (onecycle and self.warmup)),
+            (f"peak must be in [0, 1], not {self.peak}", 0 <= self.peak <= 1),
+            (f"lr_start and lr_end must be in [0, 1], not {self.lr_start} and {self.lr_end}", self._shares()),
+            (f"bias_lr must be above 0, not {self.bias_lr}", self.bias_lr > 0),
+            (f"label_smoothing must be in [0, 1), not {self.label_smoothing}", 0 <= self.label_smoothing < 1),
+            (f"ema must be in [0, 1), not {self.ema}", 0 <= self.ema < 1),
+            (f"clip_norm must be above 0, not {self.clip_norm}", self.clip_norm is None or self.clip_norm > 0),
         ]
+
+    def _shares(self) -> bool:
+        return 0 <= self.lr_start <= 1 and 0 <= self.lr_end <= 1
 
     @classmethod
     def parse(cls, given: dict[str, Any], where: str = "recipe") -> Recipe:
-        """Make a recipe from the entries of a matrix file. Raises UsageError for unknown or ill-typed entries."""
-        return cls(**params.resolve(cls, given, where))
-
-    def but(self, **changes: Any) -> Recipe:
-        """The same recipe with some entries changed; ``augment=False`` or None means no augmentation.
+        """Make a recipe from the entries of a matrix file, the entry ``preset`` among them.
 
         Raises:
             UsageError: an entry is unknown or has the wrong type.
         """
-        if "augment" in changes:
-            changes["augment"] = changes["augment"] or ()
-        return Recipe.parse({**self.spec(), **changes})
+        return cls(**params.resolve(cls, with_preset(given, where), where))
 
-    def lr_at(self, epoch: int) -> float:
-        """Learning rate during an epoch (0-based)."""
+    def but(self, **changes: Any) -> Recipe:
+        """The same recipe with some entries changed; ``augment=False`` or None means no augmentation.
+
+        A change of the optimizer or of the schedule also resets what was tuned with the old one (:data:`BELONGS`).
+
+        Raises:
+            UsageError: an entry is unknown or has the wrong type.
+        """
+        return self.changed(changes, "recipe")
+
+    def changed(self, changes: dict[str, Any], where: str) -> Recipe:
+        """:meth:`but`, with the changes in a dict; error messages begin with ``where``."""
+        if "augment" in changes:
+            changes = {**changes, "augment": changes["augment"] or ()}
+        reset = {name for key, names in BELONGS.items() if key in changes for name in names}
+        return Recipe.parse(merged({k: v for k, v in self.spec().items() if k not in reset}, changes), where)
+
+    def per_step(self) -> bool:
+        """Whether the learning rate changes within an epoch."""
+        return self.schedule == "onecycle" or self.warmup > 0 or self.schedule_per == "step"
+
+    def lr_at(self, position: float) -> float:
+        """Learning rate at a position in epochs: epoch 2 (from 0) of 4 steps has its steps at 2, 2.25, 2.5 and 2.75."""
+        if self.schedule == "onecycle":
+            return self.lr * self._cycle(position / max(1, self.epochs))
+        return self._lr_after_warmup(position) * self._warmth(position)
+
+    def _lr_after_warmup(self, position: float) -> float:
+        epoch = math.floor(position)
         if self.schedule == "cosine":
             span = self.horizon or self.epochs
-            return 0.5 * self.lr * (1 + math.cos(math.pi * min(epoch, span) / span)) if span else self.lr
+            at = position if self.schedule_per == "step" else epoch
+            return 0.5 * self.lr * (1 + math.cos(math.pi * min(at, span) / span)) if span else self.lr
         if self.schedule == "steps":
             return self.lr * self.decay ** sum(epoch >= m for m in self.milestones)
         return self.lr
+
+    def _warmth(self, position: float) -> float:
+        # From 1 % of the rate: with a rate of zero, the first step would be lost.
+        return 1.0 if position >= self.warmup else 0.01 + 0.99 * position / self.warmup
+
+    def _cycle(self, done: float) -> float:
+        """Share of ``lr`` that a onecycle schedule has after a share ``done`` of the training."""
+        if done < self.peak:
+            return self.lr_start + (1 - self.lr_start) * done / self.peak
+        left = (1 - done) / (1 - self.peak) if self.peak < 1 else 1.0
+        return self.lr_end + (1 - self.lr_end) * max(0.0, left)
 
     def decisive(self) -> dict[str, Any]:
         """:meth:`spec` for the cache key of a training: a missing horizon becomes the number of epochs."""
         return {**self.spec(), "horizon": self.horizon or self.epochs}
 
     def spec(self) -> dict[str, Any]:
-        """Every entry, as JSON types."""
-        return {k: list(v) if isinstance(v, tuple) else v for k, v in dataclasses.asdict(self).items()}
+        """Every entry, as JSON types. The younger ones appear only where they differ from their default."""
+        values = {k: list(v) if isinstance(v, tuple) else v for k, v in dataclasses.asdict(self).items()}
+        return {k: v for k, v in values.items() if k not in YOUNGER or v != YOUNGER[k]}
+
+
+YOUNGER = {
+    f.name: f.default for f in dataclasses.fields(Recipe) if f.name in {"schedule_per", "bias_lr"}.union(*BELONGS.values())
+}
+"""Entries, with their defaults, that the identities of the first cells do not have."""
+
+
+def with_preset(given: dict[str, Any], where: str = "recipe") -> dict[str, Any]:
+    """The given entries on top of those of the preset that they name, if they name one.
+
+    Raises:
+        UsageError: there is no such preset.
+    """
+    if "preset" not in given:
+        return given
+    name = given["preset"]
+    if not isinstance(name, str) or name not in PRESETS:
+        hint = did_you_mean(name, PRESETS) if isinstance(name, str) else ""
+        raise UsageError(f"{where}: preset must be one of {', '.join(PRESETS)}, not {shown(name)}{hint}")
+    return {**PRESETS[name], **{k: v for k, v in given.items() if k != "preset"}}
+
+
+def merged(*givens: dict[str, Any]) -> dict[str, Any]:
+    """Entries of several places, such as a matrix, its block and ``--set``: later ones win, a preset over all before."""
+    found: dict[str, Any] = {}
+    for given in givens:
+        found = {**({} if "preset" in given else found), **given}
+    return found
+
+
+@functools.cache
+def preset_spec(name: str) -> dict[str, Any]:
+    """Every entry of a preset (:meth:`Recipe.spec`)."""
+    return Recipe.parse({"preset": name}).spec()

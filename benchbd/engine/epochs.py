@@ -18,6 +18,7 @@ from torch import nn
 from benchbd.core.recipe import Recipe
 from benchbd.engine.state import restore, set_lr, snapshot
 from benchbd.engine.step import training_mode
+from benchbd.engine.update import Average
 from benchbd.errors import Diverged
 
 PROGRESS_EVERY = 0.2
@@ -115,6 +116,8 @@ class Epochs:
         on_epoch: called after each epoch with its number (from 0), with the network in eval mode and the clock stopped.
         checkpoint: where the state is saved to and loaded from.
         own_state: returns the loop's own entries of a checkpoint, given the batch (from 0) that comes next.
+        average: the average of the weights, if the recipe asks for one: ``on_epoch`` sees it, and :meth:`finish` makes
+            it the result.
         subjects: how error messages name the loss and the weights.
 
     Attributes:
@@ -131,11 +134,12 @@ class Epochs:
         on_epoch: Callable[[int], None] | None = None,
         checkpoint: Checkpoint | None = None,
         own_state: Callable[[int], dict[str, Any]] | None = None,
+        average: Average | None = None,
         subjects: tuple[str, str] = ("loss", "weights"),
     ) -> None:
         self.net, self.optimizer, self.recipe = net, optimizer, recipe
         self._on_progress, self._on_epoch, self._checkpoint = on_progress, on_epoch, checkpoint
-        self._own_state, self._subjects = own_state, subjects
+        self._own_state, self._average, self._subjects = own_state, average, subjects
         self.losses: list[float] = []
         self._first_epoch = self._first_batch = 0
         self._seconds_before = 0.0
@@ -147,6 +151,8 @@ class Epochs:
         saved = None if self._checkpoint is None else self._checkpoint.load()
         if saved is not None:
             restore(self.net, self.optimizer, saved)
+            if self._average is not None:
+                self._average.restore(saved)
             self.losses, self._seconds_before = saved["epoch_losses"].tolist(), float(saved["seconds"])
             self._first_epoch, self._first_batch = int(saved["epoch"]), int(saved.get("batch", 0))
         return saved
@@ -158,6 +164,11 @@ class Epochs:
             training_mode(self.net, self.recipe.bn)
             set_lr(self.optimizer, self.recipe.lr_at(epoch))
             yield epoch, self._first_batch if epoch == self._first_epoch else 0
+
+    def set_rate(self, epoch: int, step: int, steps: int) -> None:
+        """Set the learning rate of a step (from 0) of an epoch, where the recipe changes it by step."""
+        if self.recipe.per_step():
+            set_lr(self.optimizer, self.recipe.lr_at(epoch + step / steps))
 
     def seconds(self) -> float:
         """Wall-clock time of the training so far, including the parts before a resume."""
@@ -192,19 +203,26 @@ class Epochs:
         if self._on_epoch is not None:
             paused = time.perf_counter()
             self.net.eval()
-            self._on_epoch(epoch)
+            with contextlib.nullcontext() if self._average is None else self._average.in_use():
+                self._on_epoch(epoch)
             self.optimizer.zero_grad(set_to_none=True)  # on_epoch may leave gradients behind
             self._seconds_before -= time.perf_counter() - paused
         if self._checkpoint is not None and epoch + 1 < epochs and self._checkpoint.due():
             self._save(self._checkpoint, epoch + 1, 0)
 
+    def finish(self) -> None:
+        """Leave the averaged weights in the network, if the recipe asks for an average."""
+        if self._average is not None:
+            self._average.swap()
+
     def result(self, steps: int) -> Fit:
-        """Check the weights and return the finished training.
+        """Finish, check the weights and return the finished training.
 
         Raises:
             NotFinite: a weight is not finite. The last step's loss was finite before the step, which may have ruined
                 the weights.
         """
+        self.finish()
         if not all_finite(self.net):
             epochs = self.recipe.epochs
             raise NotFinite(f"{self._subjects[1]} are not finite after epoch {epochs} of {epochs}", self.losses)
@@ -214,6 +232,8 @@ class Epochs:
         state: dict[str, Any] = snapshot(self.net, self.optimizer)
         if self._own_state is not None:
             state.update(self._own_state(batch))
+        if self._average is not None:
+            state.update(self._average.saved())
         state["epoch_losses"] = torch.tensor(self.losses, dtype=torch.float64)
         state["seconds"] = torch.tensor(self.seconds(), dtype=torch.float64)
         checkpoint.save({**state, "epoch": epoch})

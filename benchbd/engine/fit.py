@@ -99,6 +99,7 @@ def fit(
             on_epoch=None if on_epoch is None else lambda epoch: on_epoch(epoch, net),
             checkpoint=checkpoint,
             own_state=step.saved_sums,
+            average=step.update.average,
         )
         result = _loop(epochs, step, count, seed, reseed, epoch_weights)
     net.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
@@ -120,9 +121,9 @@ def _loop(
     if (saved := epochs.resume()) is not None:
         step.restore_sums(saved)
     training_mode(step.net, recipe.bn)
-    run = fast_step(step, draw_epoch(seed, 0, count)[: recipe.batch_size].to(device))
+    run = fast_step(step, draw_epoch(seed, 0, count, recipe.augment)[: recipe.batch_size].to(device))
     for epoch, first_batch in epochs:
-        drawn = draw_epoch(seed, epoch, count)
+        drawn = draw_epoch(seed, epoch, count, recipe.augment)
         rows = drawn.to(device)
         if epoch_weights is not None:
             # In place, where a captured graph reads them. A resume within the epoch computes the same weights, because
@@ -133,6 +134,7 @@ def _loop(
             reseed(seed_for(seed, "step", epoch, batch))
             if step.buffer is not None:
                 step.buffer.load(drawn[start:end, 0])
+            epochs.set_rate(epoch, batch, steps)
             run(rows[start:end])
             if batch + 1 < steps:
                 epochs.between_batches(epoch, batch + 1, step=batch + 1, steps=steps, images=epoch * count + end)

@@ -24,7 +24,8 @@ from benchbd.engine.network import Classifier
 from benchbd.engine.packed_network import LANES, Packed
 from benchbd.engine.precision import Precision, arithmetic
 from benchbd.engine.state import live_tensors, make_optimizer
-from benchbd.engine.step import Loss, training_mode, weighted_mean
+from benchbd.engine.step import Loss, smoothed, training_mode, weighted_mean
+from benchbd.engine.update import Update
 from benchbd.errors import BenchbdError
 
 
@@ -53,12 +54,14 @@ class PackedStep:
         self.images, self.labels, self.weights = images, labels, weights
         self.recipe, self.precision = recipe, precision
         self.loss: Loss = loss or weighted_mean
+        self.smoothing = recipe.label_smoothing if loss is None else 0.0
+        self.update = Update(pack, optimizer, recipe, pack.count)
         device = labels.device
         self.loss_sum = torch.zeros(pack.count, dtype=torch.float64, device=device)
         self.non_finite = torch.zeros(pack.count, dtype=torch.float32, device=device)
 
     def __call__(self, rows: Tensor) -> None:
-        """Train on one batch of each model. ``rows`` int64 (B, count, 4): each model's rows from ``draw_epoch``."""
+        """Train on one batch of each model. ``rows`` int64 (B, count, 4 or more): each model's rows from ``draw_epoch``."""
         picks = rows[..., 0].t()
         labels, weights = self.labels.gather(1, picks), self.weights.gather(1, picks)
         batches = []
@@ -70,17 +73,18 @@ class PackedStep:
             logits = self.pack(x)
         losses = F.cross_entropy(logits.transpose(0, 1).flatten(0, 1), labels.flatten(), reduction="none")
         losses = losses.view(labels.shape)
-        minimised = torch.stack([self.loss(of_one, w) for of_one, w in zip(losses, weights, strict=True)])
+        given = smoothed(losses, logits.transpose(0, 1), self.smoothing) if self.smoothing else losses
+        minimised = torch.stack([self.loss(of_one, w) for of_one, w in zip(given, weights, strict=True)])
         # The sum gives each model the gradient it has alone: no weight contributes to two of the losses.
-        minimised.sum().backward()  # type: ignore[no-untyped-call]
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
+        self.update(minimised.sum())
         self.loss_sum += losses.detach().sum(1, dtype=torch.float64)
         self.non_finite += minimised.detach() * 0.0
 
     def tensors(self) -> dict[str, Tensor]:
         """Return every tensor that a step changes, by name."""
-        return {**live_tensors(self.pack, self.optimizer), "loss_sum": self.loss_sum, "non_finite": self.non_finite}
+        average = {} if self.update.average is None else self.update.average.tensors()
+        sums = {"loss_sum": self.loss_sum, "non_finite": self.non_finite}
+        return {**live_tensors(self.pack, self.optimizer), **average, **sums}
 
     def start_epoch(self) -> None:
         """Set the sums to zero."""
@@ -157,7 +161,9 @@ def fit_packed(
     )
     with arithmetic(device, strict=precision.strict, search=not precision.strict):
         subjects = ("a loss of the pack", "weights of the pack")
-        epochs = Epochs(pack, step.optimizer, recipe, on_progress=on_progress, subjects=subjects)
+        epochs = Epochs(
+            pack, step.optimizer, recipe, on_progress=on_progress, average=step.update.average, subjects=subjects
+        )
         fits = _loop(epochs, step, size, seeds)
     pack.unpack(nets)
     for net in nets:
@@ -206,8 +212,9 @@ def fit_several(
     ]
 
 
-def _rows(seeds: Sequence[int], epoch: int, size: int, device: torch.device) -> Tensor:
-    return torch.stack([draw_epoch(seed, epoch, size) for seed in seeds], 1).to(device)
+def _rows(seeds: Sequence[int], epoch: int, size: int, step: PackedStep) -> Tensor:
+    augment = step.recipe.augment
+    return torch.stack([draw_epoch(seed, epoch, size, augment) for seed in seeds], 1).to(step.labels.device)
 
 
 def _loop(epochs: Epochs, step: PackedStep, size: int, seeds: Sequence[int]) -> list[Fit]:
@@ -216,11 +223,12 @@ def _loop(epochs: Epochs, step: PackedStep, size: int, seeds: Sequence[int]) -> 
     training_mode(pack, recipe.bn)
     run: Callable[[Tensor], None] = step
     if device.type == "cuda" and step.precision.graph and size >= recipe.batch_size:
-        run = GraphedStep(step, _rows(seeds, 0, size, device)[: recipe.batch_size], CudaRecorder(device))
+        run = GraphedStep(step, _rows(seeds, 0, size, step)[: recipe.batch_size], CudaRecorder(device))
     by_epoch: list[list[float]] = []
     for epoch, _ in epochs:
-        rows = _rows(seeds, epoch, size, device)
-        for start, end in bounds:
+        rows = _rows(seeds, epoch, size, step)
+        for batch, (start, end) in enumerate(bounds):
+            epochs.set_rate(epoch, batch, len(bounds))
             run(rows[start:end])
         means, non_finite = torch.stack([step.loss_sum / size, step.non_finite.double()]).tolist()
         step.start_epoch()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -10,17 +11,61 @@ from torch import Tensor, nn
 from benchbd.core.recipe import Recipe
 
 
+NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm)
+"""Layers whose scale and shift train at the rate of biases."""
+
+
+class SGDW(torch.optim.SGD):
+    """SGD whose weight decay, ``decoupled_decay`` of each group, is decoupled from the gradients.
+
+    As in Loshchilov and Hutter 2019 and torch's AdamW: a step multiplies weights by 1 - lr * decay, then does plain SGD.
+    """
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        """Shrink the weights that have a gradient, then step."""
+        for group in self.param_groups:
+            params = [p for p in group["params"] if p.grad is not None]
+            if params and group["decoupled_decay"]:
+                torch._foreach_mul_(params, 1 - group["lr"] * group["decoupled_decay"])
+        super().step(closure)
+
+
+def _groups(net: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
+    """Parameter groups: one, or with a rate of their own for biases and norms, two.
+
+    ``lr_factor`` scales the recipe's learning rate; the weight decay of a step, its product with the rate, stays.
+    """
+    trainable = [p for p in net.parameters() if p.requires_grad]
+    if recipe.bias_lr == 1:
+        return [{"params": trainable, "lr_factor": 1.0, "weight_decay": recipe.weight_decay}]
+    biases = {
+        id(p)
+        for module in net.modules()
+        for name, p in module.named_parameters(recurse=False)
+        if isinstance(module, NORMS) or name in ("bias", "head_bias")  # a pack's head is not a layer
+    }
+    parts = [([p for p in trainable if id(p) not in biases], 1.0), ([p for p in trainable if id(p) in biases], recipe.bias_lr)]
+    return [
+        {"params": params, "lr_factor": factor, "weight_decay": recipe.weight_decay / factor}
+        for params, factor in parts
+        if params
+    ]
+
+
 def make_optimizer(net: nn.Module, recipe: Recipe, device: torch.device) -> torch.optim.Optimizer:
-    """Make a fused Adam or SGD with its state already allocated; on CUDA its learning rate is a tensor, for graphs."""
+    """Make the recipe's optimiser, fused, with its state already allocated; on CUDA its rate is a tensor, for graphs."""
     cuda = device.type == "cuda"
-    lr = torch.tensor(recipe.lr, dtype=torch.float32, device=device) if cuda else recipe.lr
-    params = [p for p in net.parameters() if p.requires_grad]
+    groups = _groups(net, recipe)
+    for group in groups:
+        lr = recipe.lr * group["lr_factor"]
+        group["lr"] = torch.tensor(lr, dtype=torch.float32, device=device) if cuda else lr
+    params = [p for group in groups for p in group["params"]]
     fused = device.type in ("cpu", "cuda")
     optimizer: torch.optim.Optimizer
-    if recipe.optimizer == "adam":
-        optimizer = torch.optim.Adam(
-            params, lr, betas=(0.9, 0.999), weight_decay=recipe.weight_decay, fused=fused, capturable=cuda
-        )
+    if recipe.optimizer in ("adam", "adamw"):
+        kind = torch.optim.Adam if recipe.optimizer == "adam" else torch.optim.AdamW
+        optimizer = kind(groups, betas=(0.9, 0.999), fused=fused, capturable=cuda)
         for p in params:
             # Adam creates these at its first step; a graph and a resumed training need them earlier.
             optimizer.state[p] = {
@@ -29,9 +74,11 @@ def make_optimizer(net: nn.Module, recipe: Recipe, device: torch.device) -> torc
                 "exp_avg_sq": torch.zeros_like(p),
             }
     else:
-        optimizer = torch.optim.SGD(
-            params, lr, recipe.momentum, weight_decay=recipe.weight_decay, nesterov=recipe.nesterov, fused=fused
-        )
+        how: dict[str, Any] = {"momentum": recipe.momentum, "nesterov": recipe.nesterov, "fused": fused}
+        if recipe.optimizer == "sgdw":
+            for group in groups:
+                group["decoupled_decay"] = group.pop("weight_decay")
+        optimizer = (torch.optim.SGD if recipe.optimizer == "sgd" else SGDW)(groups, **how)
         for p in params:
             # A first step from zero gives momentum * 0 + gradient, as torch computes without a buffer.
             optimizer.state[p] = {"momentum_buffer": torch.zeros_like(p)} if recipe.momentum else {}
@@ -39,12 +86,13 @@ def make_optimizer(net: nn.Module, recipe: Recipe, device: torch.device) -> torc
 
 
 def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
-    """Set the learning rate, in place if it is a tensor that a graph reads."""
+    """Set the learning rate, in place if it is a tensor that a graph reads. A group's ``lr_factor`` multiplies it."""
     for group in optimizer.param_groups:
+        rate = lr * group.get("lr_factor", 1.0)
         if isinstance(group["lr"], Tensor):
-            group["lr"].fill_(lr)
+            group["lr"].fill_(rate)
         else:
-            group["lr"] = lr
+            group["lr"] = rate
 
 
 def live_tensors(net: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

@@ -16,6 +16,7 @@ from benchbd.engine.network import Classifier
 from benchbd.engine.passes import eval_mode
 from benchbd.engine.precision import Precision
 from benchbd.engine.state import live_tensors
+from benchbd.engine.update import Update
 
 
 class Loss(Protocol):
@@ -40,6 +41,11 @@ class Perturb(Protocol):
 def weighted_mean(losses: Tensor, weights: Tensor) -> Tensor:
     """Return the mean of the weighted losses, a scalar: the default loss."""
     return (losses * weights).mean()
+
+
+def smoothed(losses: Tensor, logits: Tensor, share: float) -> Tensor:
+    """Cross-entropies (...) with label smoothing, from those without it and logits (..., classes)."""
+    return (1 - share) * losses - share * F.log_softmax(logits, -1).mean(-1)
 
 
 class Step:
@@ -70,6 +76,9 @@ class Step:
         self.images, self.labels, self.weights = images, labels, weights
         self.recipe, self.precision = recipe, precision
         self.loss: Loss = loss or weighted_mean
+        # A plugin's loss compares cross-entropies with thresholds and with those of a pass: it gets them plain.
+        self.smoothing = recipe.label_smoothing if loss is None else 0.0
+        self.update = Update(net, optimizer, recipe)
         self.perturb = perturb
         self.forward: Callable[[Tensor], Tensor] = net
         self.device = labels.device
@@ -77,7 +86,7 @@ class Step:
         self.non_finite = torch.zeros((), dtype=torch.float32, device=self.device)
 
     def __call__(self, rows: Tensor) -> None:
-        """Train on one batch. ``rows`` int64 (B, 4) as drawn by :func:`benchbd.engine.augment.draw_epoch`."""
+        """Train on one batch. ``rows`` int64 (B, 4 or more) as drawn by :func:`benchbd.engine.augment.draw_epoch`."""
         picks = rows[:, 0]
         labels, weights = self.labels.index_select(0, picks), self.weights.index_select(0, picks)
         images, rows = (self.images, rows) if self.buffer is None else (self.buffer.images, self.buffer.rows(rows))
@@ -91,18 +100,16 @@ class Step:
                 self.optimizer.zero_grad(set_to_none=True)  # its backward passes may leave gradients behind
             logits = forward(x01)
         losses = F.cross_entropy(logits, labels, reduction="none")
-        loss = self.loss(losses, weights)
-        # torch annotates neither of these two.
-        loss.backward()  # type: ignore[no-untyped-call]
-        self.optimizer.step()
-        # Now, not before the next backward pass: gradients then take no memory while activations pile up.
-        self.optimizer.zero_grad(set_to_none=True)
+        loss = self.loss(smoothed(losses, logits, self.smoothing) if self.smoothing else losses, weights)
+        self.update(loss)
         self.loss_sum += losses.detach().sum(dtype=torch.float64)
         self.non_finite += loss.detach() * 0.0  # NaN for an infinite or NaN loss; finding out reads nothing back
 
     def tensors(self) -> dict[str, Tensor]:
         """Return every tensor that a step changes, by name."""
-        return {**live_tensors(self.net, self.optimizer), "loss_sum": self.loss_sum, "non_finite": self.non_finite}
+        average = {} if self.update.average is None else self.update.average.tensors()
+        sums = {"loss_sum": self.loss_sum, "non_finite": self.non_finite}
+        return {**live_tensors(self.net, self.optimizer), **average, **sums}
 
     def start_epoch(self) -> None:
         """Set the sums to zero."""

@@ -13,11 +13,12 @@ import torch
 from torch import Tensor, nn
 
 from benchbd.core.seeding import seed_for
-from benchbd.engine.augment import batch_of, draw_epoch, draw_views, resident, unit_range
+from benchbd.engine.augment import alternating, batch_of, draw_epoch, draw_views, resident, unit_range
 from benchbd.engine.epochs import Epochs, Fit, all_finite, batch_bounds, own_randomness
 from benchbd.engine.passes import logits_of
 from benchbd.engine.precision import Precision, arithmetic
-from benchbd.engine.state import make_optimizer
+from benchbd.engine.state import make_optimizer, set_lr
+from benchbd.engine.update import Update
 from benchbd.errors import Diverged
 
 if TYPE_CHECKING:
@@ -72,7 +73,8 @@ class LoopContext:
         self.device, self.epoch = images.device, 0
         self.trained = nn.ModuleList([net] if extra_module is None else [net, extra_module])
         self.optimizer = make_optimizer(self.trained, recipe, self.device)
-        self._precision, self._seed = precision, seed
+        self._update = Update(self.trained, self.optimizer, recipe)
+        self._precision, self._seed, self._first_step = precision, seed, 0
         self.loss_sum = torch.zeros((), dtype=torch.float64, device=self.device)
         self.steps = 0
 
@@ -88,17 +90,20 @@ class LoopContext:
             turn: chooses another order, for a loop that goes through the set more than once.
 
         Returns:
-            Rows int64 (B, 4) for :meth:`views`, one tensor per batch; the first column is the position in the set.
+            Rows int64 (B, 4 or more) for :meth:`views`, one tensor per batch; the first column is the position in the set.
         """
-        rows = draw_epoch(self.seed_for("batches", turn), 0, len(self.images)).to(self.device)
+        count, augment = len(self.images), self.recipe.augment
+        # The flips alternate from epoch to epoch of the training; the seed below is another in each.
+        flips = alternating(self._seed, self.epoch, count) if "flip_alternate" in augment else None
+        rows = draw_epoch(self.seed_for("batches", turn), 0, count, augment, flips).to(self.device)
         return [rows[a:b] for a, b in batch_bounds(len(rows), size or self.recipe.batch_size)]
 
     def rows(self, picks: Tensor, *purpose: Any) -> Tensor:
-        """Draw crops and flips for the images at ``picks`` int64 (M,): rows int64 (M, 4), in the order of ``picks``."""
-        return draw_views(self.seed_for("views", *purpose), picks.cpu()).to(self.device)
+        """Draw views of the images at ``picks`` int64 (M,): rows int64 (M, 4 or more), in the order of ``picks``."""
+        return draw_views(self.seed_for("views", *purpose), picks.cpu(), self.recipe.augment).to(self.device)
 
     def views(self, rows: Tensor) -> Tensor:
-        """Return the images of ``rows`` int64 (B, 4), augmented as the recipe says: float32 (B, 3, H, W) in [0, 1]."""
+        """Return the images of ``rows`` int64 (B, 4 or more), augmented: float32 (B, 3, H, W) in [0, 1]."""
         return unit_range(batch_of(self.images, rows, self.recipe.augment), self._precision.channels_last)
 
     def autocast(self) -> torch.autocast:
@@ -111,10 +116,15 @@ class LoopContext:
         return torch.from_numpy(logits_of(net or self.net, self.images, device=self.device)).to(self.device)
 
     def step(self, loss: Tensor) -> None:
-        """Do one optimiser step on a scalar loss, and count the loss in the epoch's mean."""
-        loss.backward()  # type: ignore[no-untyped-call]
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
+        """Do one optimiser step on a scalar loss, and count the loss in the epoch's mean.
+
+        A recipe whose learning rate changes by step takes an epoch to have as many steps as the set has batches. A loop
+        that makes more stays at the rate of the epoch's end.
+        """
+        if self.recipe.per_step():
+            steps = len(batch_bounds(len(self.images), self.recipe.batch_size))
+            set_lr(self.optimizer, self.recipe.lr_at(self.epoch + min(1.0, (self.steps - self._first_step) / steps)))
+        self._update(loss)
         self.loss_sum += loss.detach().double()
         self.steps += 1
 
@@ -163,6 +173,7 @@ def fit_with_loop(
             on_progress=on_progress,
             checkpoint=checkpoint,
             own_state=lambda next_batch: {"steps": context.steps},
+            average=context._update.average,
         )
         result = _loop(epochs, training_loop, context, lambda epoch: reseed(seed_for(seed, "epoch", epoch)))
     net.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
@@ -174,15 +185,16 @@ def _loop(epochs: Epochs, training_loop: TrainingLoop, context: LoopContext, res
     if (saved := epochs.resume()) is not None:
         context.steps = int(saved["steps"])
     for epoch, _ in epochs:
-        context.epoch, steps_before = epoch, context.steps
+        context.epoch, context._first_step = epoch, context.steps
         reseed(epoch)
         context.loss_sum.zero_()
         training_loop.epoch(context)
-        steps = context.steps - steps_before
+        steps = context.steps - context._first_step
         if steps == 0:
             raise Diverged(
                 f"epoch {epoch + 1} of {context.recipe.epochs} made no step: the set is too small for a batch"
             )
         mean = float(context.loss_sum) / steps
         epochs.end_epoch(epoch, mean, finite=all_finite(context.trained), step=1, steps=1)
+    epochs.finish()
     return Fit(epochs.losses, epochs.seconds(), context.steps)  # every epoch checked the weights

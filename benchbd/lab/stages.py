@@ -100,9 +100,7 @@ class Stages:
 
     def _recipe(self, changes: dict[str, Any], name: str) -> Recipe:
         plain = {k: v.item() if isinstance(v, np.generic) else v for k, v in changes.items()}
-        if "augment" in plain:
-            plain["augment"] = plain["augment"] or ()
-        return Recipe.parse({**self.recipe.spec(), **plain}, f"{name}: the recipe") if plain else self.recipe
+        return self.recipe.changed(plain, f"{name}: the recipe") if plain else self.recipe
 
     def _memo(self, kind: str, name: str, key: str, counted_as: str, compute: Callable[[], Result]) -> Artifact:
         """Look a stage up or compute it, and charge it (:class:`benchbd.lab.costs.StageClock`)."""

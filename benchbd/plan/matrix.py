@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 from benchbd.core.images import DatasetInfo
 from benchbd.core.paths import look, user_path
-from benchbd.core.recipe import Recipe
+from benchbd.core.recipe import Recipe, merged
 from benchbd.errors import Impossible, UsageError, shown
 from benchbd.plan.cell import Cell, shared_part
 from benchbd.plan.expand import ExpandedSpec, expand
@@ -266,8 +266,9 @@ def _block(
     rules = [*top_rules, *rules_of(block.get("exclude"), here)]
     axes = {}
     with _error_prefix(here):
-        given = {**_mapping(data, "recipe"), **_mapping(block, "recipe")}
-        recipe = Recipe.parse({**given, **({"epochs": 1} if smoke else {}), **overrides.recipe()})
+        set_here = overrides.recipe()
+        given = merged(_mapping(data, "recipe"), _mapping(block, "recipe"), set_here)
+        recipe = Recipe.parse({**given, **({"epochs": 1} if smoke and "epochs" not in set_here else {})})
         given_probe = {**_mapping(data, "probe"), **_mapping(block, "probe"), **overrides.probe()}
         if smoke and given_probe.get("features") is not None:
             given_probe["features"] = recipe.epochs
@@ -284,6 +285,8 @@ def _mapping(data: dict[str, Any], key: str) -> dict[str, Any]:
     value = data.get(key)
     if value is None:
         return {}
+    if key == "recipe" and isinstance(value, str):
+        return {"preset": value}
     if not isinstance(value, dict):
         example = {"recipe": "{epochs: 20}", "probe": "{losses: true}"}[key]
         raise UsageError(f"{key} must be a mapping such as {example}")
