@@ -158,9 +158,9 @@ def _extras(batch: Tensor, columns: Tensor, augment: tuple[str, ...]) -> Tensor:
             if name == "cutout":
                 batch = _cut_out(batch, *chosen)
             elif name == "rotate15":
-                batch = _warped(batch, *_rotation(*chosen))
+                batch = _warped(batch, *_rotation(*chosen), "zeros")
             else:
-                batch = _warped(batch, *_resized_crop(*chosen))
+                batch = _warped(batch, *_resized_crop(*chosen), "border")
     return batch
 
 
@@ -194,14 +194,14 @@ def _resized_crop(area: Tensor, aspect: Tensor, down: Tensor, right: Tensor) -> 
     return matrix, torch.stack([(2 * right - 1) * (1 - width), (2 * down - 1) * (1 - height)], 1)
 
 
-def _warped(batch: Tensor, matrix: Tensor, shift: Tensor) -> Tensor:
+def _warped(batch: Tensor, matrix: Tensor, shift: Tensor, around: str) -> Tensor:
     """Resample (B, H, W, 3) bilinearly at ``matrix`` (B, 2, 2) times a pixel's place plus ``shift`` (B, 2).
 
-    Places are (column, row) in -1..1; black surrounds the image.
+    Places are (column, row) in -1..1; ``around`` the image are zeros or the pixels of its border.
     """
     pixels = batch.permute(0, 3, 1, 2).float()
     grid = F.affine_grid(torch.cat([matrix, shift.unsqueeze(2)], 2), list(pixels.shape), align_corners=False)
-    seen = F.grid_sample(pixels, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+    seen = F.grid_sample(pixels, grid, mode="bilinear", padding_mode=around, align_corners=False)
     return seen.round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous()
 
 
