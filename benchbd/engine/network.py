@@ -11,6 +11,10 @@ from torch.nn import functional as F
 from benchbd.core.images import Normalisation
 
 
+DATA_PIXELS = 5000 * 32 * 32
+"""Pixels of the training images from which a network may initialise itself."""
+
+
 class Buildable(Protocol):
     """A family of networks, such as :class:`benchbd.Model`."""
 
@@ -88,6 +92,18 @@ class Classifier(nn.Module):
         mean, std = self.mean.view(3).repeat(width), self.std.view(3).repeat(width)
         rows = (x01.permute(0, 2, 3, 1).reshape(batch, height, 3 * width) - mean) / std
         return rows.view(batch, height, width, 3).permute(0, 3, 1, 2)
+
+    @torch.no_grad()
+    def initialise_from(self, images: Tensor) -> None:
+        """Let the network initialise itself from training images, uint8 (N, 3, H, W) on the CPU, if it can.
+
+        It gets some of them, spread evenly over the set, normalised, and no labels.
+        """
+        hook = getattr(self.net, "initialise_from", None)
+        if hook is not None and len(images):
+            wanted = max(1, DATA_PIXELS // (images.shape[-2] * images.shape[-1]))
+            some = images[:: max(1, len(images) // wanted)][:wanted]
+            hook(self.normalise(some.to(torch.float32).div_(255)))
 
     def features(self, x01: Tensor) -> Tensor:
         """Compute penultimate activations, float32 (B, D); pruned channels are zero.

@@ -82,6 +82,8 @@ class PackedRequest:
             UsageError: this model cannot be packed.
         """
         nets = [self.model.build(seed_for("init", self.seed, repeat)) for repeat in self.repeats]
+        for net in nets:
+            net.initialise_from(self.data.images)
         try:
             fits = fit_several(
                 nets,

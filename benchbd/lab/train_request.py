@@ -118,6 +118,8 @@ class TrainRequest:
         net = self.model.build(seed_for("init", self.seed, self.repeat))
         if self.start is not None:
             net.load_state_dict({k: torch.from_numpy(np.array(v)) for k, v in self.start._state.items()})
+        else:
+            net.initialise_from(self.data.images)
         return net
 
     def epoch_weights(self) -> PerEpochWeights | None:

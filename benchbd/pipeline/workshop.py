@@ -61,8 +61,10 @@ class Workshop(Stages):
         return self.train(self.clean, name="surrogate")
 
     def network(self, seed: int) -> Classifier:
-        """A fresh network of the row's kind, for an attack's own training loop."""
-        return self._network.build(seed)
+        """A fresh network of the row's kind, for an attack's own training loop on the clean images."""
+        net = self._network.build(seed)
+        net.initialise_from(self.clean.images)
+        return net
 
     def progress(self, stage: str, done: int, total: int, **facts: Any) -> None:
         """Report how far an attack's own loop has got."""

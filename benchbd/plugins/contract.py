@@ -186,6 +186,9 @@ class Model(Component):
     Optional for the network that ``build`` returns:
         last_convolution(): the convolution whose filters correspond one to one to the features, and the batch norm
             after it or None. Default: unknown, so filters cannot be pruned.
+        initialise_from(x): set weights from some of the training images, float (M, 3, H, W), which the harness has
+            normalised; called on a fresh network before its training, on the CPU. The key of the training's data covers
+            them. Default: nothing.
     """
 
     kind: ClassVar[str] = "models"

@@ -19,10 +19,13 @@ from benchbd.plugins import registry
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 ALL = ["resnet18", "resnet34", "resnet-s", "resnet-s1", "resnet-s2", "vgg11", "vgg-s", "lenet", "lenet-s"]
-ALL += ["mobilenetv2", "mobilenetv2-s"]
+ALL += ["mobilenetv2", "mobilenetv2-s", "airbench", "preactresnet18", "wrn-16-1"]
 THIN = ["resnet18(width=4)", "resnet34(width=4)", "resnet-s", "resnet-s(stem=8)", "resnet-s1", "resnet-s2(width=4)"]
 THIN += ["vgg11(width=4)", "vgg11(width=4, batch_norm=False)", "vgg-s", "lenet", "lenet-s", "mobilenetv2(width=4)"]
 THIN += ["mobilenetv2-s", "mobilenetv2-s(stride=1)", "mobilenetv2-s(shortcut='identity')"]
+THIN += ["airbench(width=4)", "preactresnet18(width=4)", "wrn-16-1"]
+SHORTCUTS = ("resnet", "preactresnet")
+"""Networks whose last convolution a shortcut bypasses, with no batch norm after their sum."""
 
 
 def build(spec: str, classes: int = 10, size: int = 32, seed: int = 0) -> Any:
@@ -63,6 +66,13 @@ def count(net: nn.Module) -> int:
         ("lenet", 10, 32, 62_006),
         ("lenet-s", 10, 32, 1_358),
         ("mobilenetv2", 10, 32, 2_296_922),
+        ("preactresnet18", 10, 32, 11_171_146),  # BackdoorBench's and kuangliu's
+        ("preactresnet18", 43, 32, 11_188_075),
+        ("wrn-16-1", 10, 32, 175_066),  # NAD's and ABL's
+        ("wrn-16-1(widen=2)", 10, 32, 691_674),
+        ("airbench", 10, 32, 497_240),
+        # airbench94's 1,972,792 less its frozen parts: 288 filters and 1,152 scales of batch norm.
+        ("airbench(width=64)", 10, 32, 1_971_352),
         ("mobilenetv2-s", 10, 32, 990),
         ("mobilenetv2-s(stride=1)", 10, 32, 990),
         ("mobilenetv2-s(shortcut='identity', stride=1)", 10, 32, 942),
@@ -115,7 +125,7 @@ def test_the_last_convolution_decides_the_features(spec: str) -> None:
             for parameter in part.parameters():
                 parameter[0] = 0
         after = net.features(torch.randn(8, 3, 32, 32))
-    assert (after[:, 0] == 0).all() or spec.startswith("resnet")
+    assert (after[:, 0] == 0).all() or spec.startswith(SHORTCUTS)
 
 
 def test_lenets_features_come_from_no_convolution() -> None:
@@ -128,9 +138,9 @@ def test_every_parameter_is_trained(spec: str) -> None:
     for seed in range(20):
         net = build(spec, seed=seed)
         nn.functional.cross_entropy(net(torch.randn(32, 3, 32, 32)), torch.arange(32) % 10).backward()
-        grads = [p.grad for p in net.parameters()]
+        grads = [p.grad for p in net.parameters() if p.requires_grad]
         assert all(g is not None and torch.isfinite(g).all() for g in grads)
-        if all(float(p.grad.abs().sum()) > 0 for n, p in net.named_parameters() if p.dim() > 1):
+        if all(float(p.grad.abs().sum()) > 0 for p in net.parameters() if p.dim() > 1):
             return
     pytest.fail("some weight never gets a gradient")
 
