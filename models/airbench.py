@@ -1,13 +1,12 @@
 """The network of cifar10-airbench (Jordan 2024, arXiv 2404.00498), which learns CIFAR-10 in few operations.
 
-Taken from the paper's section 3 and its code (airbench94): whitening initialisation, identity initialisation, batch norm
-without a learned scale, GELU, max-pooling, logits divided by nine. Different here: the bias of the whitening is trained
-to the end (there for three epochs), and larger images are max-pooled to about 32 pixels after the whitening.
+Taken from the paper's section 3 and its code (airbench94): whitening initialisation, identity initialisation, batch
+norm without a learned scale, GELU, max-pooling, logits divided by nine. Different here: the bias of the whitening is
+trained to the end (there for three epochs), and larger images are max-pooled after the whitening.
 """
 
 from __future__ import annotations
 
-import dataclasses
 from typing import TYPE_CHECKING
 
 from benchbd import DatasetInfo, Model, UsageError, model

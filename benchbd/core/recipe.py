@@ -183,7 +183,9 @@ class Recipe:
 
 
 YOUNGER = {
-    f.name: f.default for f in dataclasses.fields(Recipe) if f.name in {"schedule_per", "bias_lr"}.union(*BELONGS.values())
+    f.name: f.default
+    for f in dataclasses.fields(Recipe)
+    if f.name in {"schedule_per", "bias_lr"}.union(*BELONGS.values())
 }
 """Entries, with their defaults, that the identities of the first cells do not have."""
 
@@ -204,7 +206,7 @@ def with_preset(given: dict[str, Any], where: str = "recipe") -> dict[str, Any]:
 
 
 def merged(*givens: dict[str, Any]) -> dict[str, Any]:
-    """Entries of several places, such as a matrix, its block and ``--set``: later ones win, a preset over all before."""
+    """Entries of a matrix, its block and ``--set``: later ones win, and a preset wins over all before it."""
     found: dict[str, Any] = {}
     for given in givens:
         found = {**({} if "preset" in given else found), **given}

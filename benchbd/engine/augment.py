@@ -26,9 +26,7 @@ ASPECT = (3 / 4, 4 / 3)
 """Smallest and largest ratio of width to height of ``resized_crop``, as torchvision's."""
 
 
-def draw_epoch(
-    seed: int, epoch: int, count: int, augment: tuple[str, ...] = (), flips: Tensor | None = None
-) -> Tensor:
+def draw_epoch(seed: int, epoch: int, count: int, augment: tuple[str, ...] = (), flips: Tensor | None = None) -> Tensor:
     """Draw everything random about one epoch.
 
     The draw depends on its arguments alone: not on a resume, the device or other processes. Nor does the order depend
@@ -165,7 +163,7 @@ def _extras(batch: Tensor, columns: Tensor, augment: tuple[str, ...]) -> Tensor:
 
 
 def _cut_out(batch: Tensor, down: Tensor, right: Tensor) -> Tensor:
-    """Grey out a square of half the side; its centre is any pixel, so that it may stick out (DeVries and Taylor 2017)."""
+    """Grey out a square of half the side around any pixel; it may stick out (DeVries and Taylor 2017)."""
     _, height, width, _ = batch.shape
     half = height // 4
 

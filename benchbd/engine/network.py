@@ -10,7 +10,6 @@ from torch.nn import functional as F
 
 from benchbd.core.images import Normalisation
 
-
 DATA_PIXELS = 5000 * 32 * 32
 """Pixels of the training images from which a network may initialise itself."""
 

@@ -61,7 +61,7 @@ class PackedStep:
         self.non_finite = torch.zeros(pack.count, dtype=torch.float32, device=device)
 
     def __call__(self, rows: Tensor) -> None:
-        """Train on one batch of each model. ``rows`` int64 (B, count, 4 or more): each model's rows from ``draw_epoch``."""
+        """Train on one batch of each model. ``rows`` int64 (B, count, 4 or more): rows of ``draw_epoch``."""
         picks = rows[..., 0].t()
         labels, weights = self.labels.gather(1, picks), self.weights.gather(1, picks)
         batches = []

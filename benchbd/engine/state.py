@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from benchbd.core.recipe import Recipe
 
-
 NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm)
 """Layers whose scale and shift train at the rate of biases."""
 
@@ -18,7 +17,7 @@ NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm)
 class SGDW(torch.optim.SGD):
     """SGD whose weight decay, ``decoupled_decay`` of each group, is decoupled from the gradients.
 
-    As in Loshchilov and Hutter 2019 and torch's AdamW: a step multiplies weights by 1 - lr * decay, then does plain SGD.
+    As in Loshchilov and Hutter 2019 and torch's AdamW: a step multiplies weights by 1 - lr * decay, then does SGD.
     """
 
     @torch.no_grad()
@@ -45,7 +44,10 @@ def _groups(net: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
         for name, p in module.named_parameters(recurse=False)
         if isinstance(module, NORMS) or name in ("bias", "head_bias")  # a pack's head is not a layer
     }
-    parts = [([p for p in trainable if id(p) not in biases], 1.0), ([p for p in trainable if id(p) in biases], recipe.bias_lr)]
+    parts = [
+        ([p for p in trainable if id(p) not in biases], 1.0),
+        ([p for p in trainable if id(p) in biases], recipe.bias_lr),
+    ]
     return [
         {"params": params, "lr_factor": factor, "weight_decay": recipe.weight_decay / factor}
         for params, factor in parts
@@ -54,7 +56,7 @@ def _groups(net: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
 
 
 def make_optimizer(net: nn.Module, recipe: Recipe, device: torch.device) -> torch.optim.Optimizer:
-    """Make the recipe's optimiser, fused, with its state already allocated; on CUDA its rate is a tensor, for graphs."""
+    """Make the recipe's optimiser, fused, with its state allocated; on CUDA its rate is a tensor, for graphs."""
     cuda = device.type == "cuda"
     groups = _groups(net, recipe)
     for group in groups:

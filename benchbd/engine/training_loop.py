@@ -90,7 +90,7 @@ class LoopContext:
             turn: chooses another order, for a loop that goes through the set more than once.
 
         Returns:
-            Rows int64 (B, 4 or more) for :meth:`views`, one tensor per batch; the first column is the position in the set.
+            Rows int64 (B, 4 or more) for :meth:`views`, one tensor per batch; first is the position in the set.
         """
         count, augment = len(self.images), self.recipe.augment
         # The flips alternate from epoch to epoch of the training; the seed below is another in each.

@@ -122,7 +122,7 @@ def clip(params: list[nn.Parameter], longest: float, models: int = 1) -> None:
         longest: the norm.
         models: number of models.
     """
-    gradients = [p.grad.unflatten(0, (models, -1)) for p in params if p.grad is not None]
+    gradients = [torch.unflatten(p.grad, 0, (models, -1)) for p in params if p.grad is not None]
     if not gradients:
         return
     norms = torch.stack([g.square().flatten(1).sum(1) for g in gradients]).sum(0).sqrt()

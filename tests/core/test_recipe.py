@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import pytest
@@ -173,7 +174,7 @@ def test_a_warmup_rises_linearly_and_then_leaves_the_schedule_alone(schedule):
     plain = Recipe(epochs=4, schedule=schedule, milestones=(3,), lr=0.5)
     found = rates(warm, 10)
     assert found[0] == pytest.approx(0.005)
-    assert [b - a for a, b in zip(found[:9], found[1:10], strict=True)] == [pytest.approx(0.0495)] * 9
+    assert [b - a for a, b in itertools.pairwise(found[:10])] == [pytest.approx(0.0495)] * 9
     assert found[10:] == rates(plain, 10)[10:]
 
 

@@ -18,7 +18,11 @@ def one_by_one(images: np.ndarray, rows: np.ndarray, augment: tuple[str, ...]) -
     for position, top, left, flip in rows[:, :4]:
         image = images[position]
         height, width = image.shape[1:]
-        for name, pad, mode in (("crop4", 4, "constant"), ("crop4_reflect", 4, "reflect"), ("translate2", 2, "reflect")):
+        for name, pad, mode in (
+            ("crop4", 4, "constant"),
+            ("crop4_reflect", 4, "reflect"),
+            ("translate2", 2, "reflect"),
+        ):
             if name in augment:
                 padded = np.pad(image, ((0, 0), (pad, pad), (pad, pad)), mode=mode)
                 image = padded[:, top : top + height, left : left + width]

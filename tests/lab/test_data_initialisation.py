@@ -37,7 +37,9 @@ def register(monkeypatch):
             return Net(classes)
 
     real = registry.make
-    monkeypatch.setattr(registry, "make", lambda kind, spec, **p: FromData() if spec == "from-data" else real(kind, spec, **p))
+    monkeypatch.setattr(
+        registry, "make", lambda kind, spec, **p: FromData() if spec == "from-data" else real(kind, spec, **p)
+    )
 
 
 @pytest.fixture

@@ -50,7 +50,9 @@ def test_filters_whiten_the_patches_of_the_images():
     spread = np.linalg.eigvalsh(patches(x) @ patches(x).T / out.shape[1])[::-1]
     np.testing.assert_allclose(covariance, np.diag(spread / (spread + 5e-4)), atol=1e-4)
     assert torch.equal(filters[12:], -filters[:12])
-    np.testing.assert_allclose(net.net.whitening(x).detach()[0, :12].double().numpy().ravel(), _first(out, x), atol=1e-3)
+    np.testing.assert_allclose(
+        net.net.whitening(x).detach()[0, :12].double().numpy().ravel(), _first(out, x), atol=1e-3
+    )
 
 
 def _first(out: np.ndarray, x: torch.Tensor) -> np.ndarray:
@@ -67,7 +69,9 @@ def test_images_are_read_in_chunks_and_spread_over_the_set(monkeypatch):
     monkeypatch.setattr(_airbench, "CHUNK", 7)
     chunked = network()
     chunked.initialise_from(pictures())
-    torch.testing.assert_close(chunked.net.whitening.filters.abs(), whole.net.whitening.filters.abs(), atol=1e-3, rtol=1e-3)
+    torch.testing.assert_close(
+        chunked.net.whitening.filters.abs(), whole.net.whitening.filters.abs(), atol=1e-3, rtol=1e-3
+    )
     monkeypatch.setattr(module, "DATA_PIXELS", 20 * 32 * 32)
     seen = []
     monkeypatch.setattr(_airbench.Whitening, "whiten", lambda self, images: seen.append(images))
@@ -127,6 +131,12 @@ def test_it_learns_in_a_few_steps():
     net = network()
     net.initialise_from(images)
     result = fit(
-        net, images, labels, dataclasses.replace(RECIPE, epochs=6, lr=0.1), device=CPU, precision=Precision("cpu-fp32"), seed=1
+        net,
+        images,
+        labels,
+        dataclasses.replace(RECIPE, epochs=6, lr=0.1),
+        device=CPU,
+        precision=Precision("cpu-fp32"),
+        seed=1,
     )
     assert result.epoch_losses[-1] < 0.7 * result.epoch_losses[0]
