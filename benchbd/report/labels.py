@@ -129,6 +129,5 @@ def recipe_text(recipe: str) -> str:
 def _differences(given: Mapping[str, Any], preset: str) -> dict[str, Any]:
     """Entries of a recipe, epochs apart, whose values are not the preset's."""
     theirs = {**YOUNGER, **preset_spec(preset)}
-    # A younger entry that is not given has its default.
-    values = {**given, **{k: v for k, v in YOUNGER.items() if k not in given and theirs[k] != v}}
+    values = {**YOUNGER, **preset_spec("paper"), **given}  # entries that are not given have their defaults
     return {k: v for k, v in values.items() if k != "epochs" and (k not in theirs or theirs[k] != v)}

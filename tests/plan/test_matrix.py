@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import textwrap
 from collections import Counter
 from collections.abc import Callable
@@ -13,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from toy_matrices import BASE, plan, refused
 
+from benchbd.core.recipe import Recipe
 from benchbd.errors import UsageError
 from benchbd.plan import matrix
 from benchbd.plan.trainings import shared_trainings
@@ -88,6 +90,43 @@ def test_blocks_have_their_own_seeds_and_recipe_over_the_matrix_s() -> None:
     """
     cells = plan(text).cells
     assert [(c.seed, c.recipe["epochs"], c.recipe["lr"]) for c in cells] == [(0, 7, 0.01), (1, 7, 0.01), (4, 9, 0.01)]
+
+
+def recipes(text: str, **how) -> list[dict]:
+    return [cell.recipe for cell in plan(text, **how).cells]
+
+
+def test_a_recipe_may_name_a_preset_and_is_then_the_preset_written_out() -> None:
+    fast = Recipe.parse({"preset": "fast"}).spec()
+    plans = [plan(BASE + f"recipe: {json.dumps(given)}") for given in ("fast", {"preset": "fast"}, fast)]
+    assert all(cell.recipe == fast for found in plans for cell in found.cells)
+    assert len({tuple(cell.id for cell in found.cells) for found in plans}) == 1
+    assert plan(BASE + "recipe: paper").cells[0].id == plan(BASE).cells[0].id
+
+
+def test_a_blocks_preset_replaces_the_matrix_s_recipe_and_what_is_set_comes_on_top() -> None:
+    text = """
+    recipe: {preset: fast, lr: 0.5}
+    blocks:
+      - {dataset: toy-images, model: toy-net, attacks: none, defenses: none, recipe: {epochs: 9}}
+      - {dataset: toy-images, model: toy-net, attacks: none, defenses: none, recipe: {preset: sgd-long, momentum: 0.8}}
+    """
+    top, own = recipes(text)
+    assert (top["epochs"], top["lr"], top["ema"]) == (9, 0.5, Recipe.parse({"preset": "fast"}).ema)
+    assert own == Recipe.parse({"preset": "sgd-long", "momentum": 0.8}).spec()
+    assert {r["lr"] for r in recipes(text, sets=["lr=3.0"])} == {3.0}
+    assert recipes(BASE, sets=["preset=fast", "epochs=2"])[0] == Recipe.parse({"preset": "fast", "epochs": 2}).spec()
+
+
+def test_smoke_shortens_a_preset_too_and_yields_to_what_is_set() -> None:
+    assert recipes(BASE + "recipe: fast", smoke=True)[0]["epochs"] == 1
+    assert recipes(BASE, smoke=True, sets=["preset=fast"])[0]["epochs"] == 1
+    assert recipes(BASE, smoke=True, sets=["preset=fast", "epochs=3"])[0]["epochs"] == 3
+
+
+def test_an_unknown_preset_is_refused() -> None:
+    words = "preset must be one of paper, backdoorbench, sgd-long, fast, not 'fats'; did you mean 'fast'?"
+    assert words in refused(BASE + "recipe: fats")
 
 
 def test_the_order_of_keys_changes_no_id() -> None:

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import json
+
+from benchbd.core.recipe import Recipe
 from benchbd.report.labels import Labels, Variant, recipe_text, registered, variant
 
 
@@ -41,6 +44,19 @@ def test_same_parameters_in_another_order_are_one_variant(make_record):
 def test_recipe_text_says_epochs_and_differences():
     assert recipe_text('{"epochs": 20, "lr": 0.001, "augment": ["crop4", "hflip"]}') == "20 epochs"
     assert recipe_text('{"epochs": 20, "lr": 0.01, "augment": []}') == "20 epochs, lr=0.01, augment=[]"
+
+
+def test_recipe_text_names_the_preset_that_a_recipe_comes_from():
+    def text(**given):
+        return recipe_text(json.dumps(Recipe.parse(given).spec()))
+
+    assert text(preset="paper") == "80 epochs"
+    assert text(preset="fast", epochs=8) == "8 epochs, fast recipe"
+    assert text(preset="fast", epochs=1, lr=0.5) == "1 epoch, fast recipe, lr=0.5"
+    assert text(preset="fast", epochs=8, ema=0.0) == "8 epochs, fast recipe, ema=0"
+    assert text(preset="backdoorbench") == "100 epochs, backdoorbench recipe"
+    assert text(preset="sgd-long", epochs=50) == "50 epochs, sgd-long recipe"
+    assert text(ema=0.5) == "80 epochs, ema=0.5"
 
 
 def test_a_long_label_heads_its_column_by_name_alone_only_while_no_other_variant_stands_by():
