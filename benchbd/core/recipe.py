@@ -141,6 +141,16 @@ class Recipe:
         reset = {name for key, names in BELONGS.items() if key in changes for name in names}
         return Recipe.parse(merged({k: v for k, v in self.spec().items() if k not in reset}, changes), where)
 
+    def for_another_model(self) -> Recipe:
+        """The recipe for a network, such as a teacher, other than the model that this one is written for.
+
+        A recipe that has entries of :data:`YOUNGER` is tuned for its model: a rate of 48 for ResNet-S's norms would ruin
+        it. Such a network trains with the defaults, for as many epochs and with the same augmentation. Any other recipe
+        stays.
+        """
+        tuned = any(getattr(self, name) != default for name, default in YOUNGER.items())
+        return Recipe(epochs=self.epochs, augment=self.augment, bn=self.bn) if tuned else self
+
     def per_step(self) -> bool:
         """Whether the learning rate changes within an epoch."""
         return self.schedule == "onecycle" or self.warmup > 0 or self.schedule_per == "step"

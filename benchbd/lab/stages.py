@@ -98,9 +98,11 @@ class Stages:
         """Numbers a network computes in on this device; part of every training's key."""
         return engine.choose_precision(self.device)
 
-    def _recipe(self, changes: dict[str, Any], name: str) -> Recipe:
+    def _recipe(self, changes: dict[str, Any], name: str, plan: ModelSpec) -> Recipe:
         plain = {k: v.item() if isinstance(v, np.generic) else v for k, v in changes.items()}
-        return self.recipe.changed(plain, f"{name}: the recipe") if plain else self.recipe
+        own = plan.part.spec() == self._network.part.spec()
+        base = self.recipe if own else self.recipe.for_another_model()
+        return base.changed(plain, f"{name}: the recipe") if plain else base
 
     def _memo(self, kind: str, name: str, key: str, counted_as: str, compute: Callable[[], Result]) -> Artifact:
         """Look a stage up or compute it, and charge it (:class:`benchbd.lab.costs.StageClock`)."""
@@ -150,7 +152,7 @@ class Stages:
             kind=kind,
             name=name,
             model=plan,
-            recipe=self._recipe(changes, name),
+            recipe=self._recipe(changes, name, plan),
             seed=self._seed,
             precision=self.precision_for(plan),
             owner=self._owner,
@@ -188,7 +190,7 @@ class Stages:
             kind=kind,
             name=name,
             model=plan,
-            recipe=self._recipe(changes, name),
+            recipe=self._recipe(changes, name, plan),
             seed=self._seed,
             precision=self.precision_for(plan),
             repeats=tuple(int(number) for number in repeats),

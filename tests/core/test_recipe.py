@@ -91,6 +91,13 @@ def test_a_plugin_with_its_own_optimizer_and_schedule_gets_them_plain():
     assert {name for names in BELONGS.values() for name in names} | {"schedule_per"} == set(YOUNGER)
 
 
+def test_another_model_gets_the_defaults_instead_of_a_recipe_tuned_for_the_cells():
+    fast = Recipe.parse({"preset": "fast"})
+    assert fast.for_another_model() == Recipe(epochs=fast.epochs, augment=fast.augment)
+    for plain in (Recipe(), Recipe.parse({"preset": "backdoorbench"}), Recipe(lr=0.5, optimizer="sgdw", epochs=3)):
+        assert plain.for_another_model() is plain
+
+
 # -- refusals
 
 
