@@ -129,5 +129,6 @@ def recipe_text(recipe: str) -> str:
 def _differences(given: Mapping[str, Any], preset: str) -> dict[str, Any]:
     """Entries of a recipe, epochs apart, whose values are not the preset's."""
     theirs = {**YOUNGER, **preset_spec(preset)}
-    values = {**YOUNGER, **preset_spec("paper"), **given}  # entries that are not given have their defaults
+    # Entries that are not given have their defaults.
+    values = {**given, **{k: v for k, v in {**YOUNGER, **preset_spec("paper")}.items() if k not in given}}
     return {k: v for k, v in values.items() if k != "epochs" and (k not in theirs or theirs[k] != v)}

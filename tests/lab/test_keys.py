@@ -50,6 +50,7 @@ class Shifted:
 def _other(field: dataclasses.Field, value):
     """Another value of a recipe's entry."""
     options = {"optimizer": "sgd", "schedule": "steps", "bn": "eval", "augment": ("hflip",), "horizon": 7}
+    options |= {"schedule_per": "step", "clip_norm": 1.0}
     if field.name in options:
         return options[field.name]
     if field.name == "milestones":
