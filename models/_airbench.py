@@ -15,9 +15,9 @@ CHUNK = 500
 
 
 class Whitening(nn.Module):
-    """2x2 convolution with 12 fixed filters and their negatives, and a bias that is trained.
+    """2x2 convolution with 12 fixed filters and their negatives. Until :meth:`whiten`, they are the patch's own values.
 
-    Until :meth:`whiten`, the filters are the patch's twelve values themselves.
+    It has no bias, so that no gradient is computed for the largest maps of the network.
     """
 
     filters: Tensor
@@ -27,7 +27,6 @@ class Whitening(nn.Module):
         basis = torch.eye(12).view(12, 3, 2, 2)
         # A buffer, so that no optimiser and no thawing of parameters reaches it.
         self.register_buffer("filters", torch.cat([basis, -basis]))
-        self.bias = nn.Parameter(torch.zeros(24))
 
     def whiten(self, images: Tensor) -> None:
         """Set the filters to the principal axes of the images' 2x2 patches, each divided by its deviation.
@@ -49,7 +48,7 @@ class Whitening(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, 3, H, W) to (B, 24, H - 1, W - 1)."""
-        return F.conv2d(x, self.filters, self.bias)
+        return F.conv2d(x, self.filters)
 
 
 def _convolution(before: int, width: int) -> nn.Conv2d:

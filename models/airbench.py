@@ -1,8 +1,8 @@
 """The network of cifar10-airbench (Jordan 2024, arXiv 2404.00498), which learns CIFAR-10 in few operations.
 
 Taken from the paper's section 3 and its code (airbench94): whitening initialisation, identity initialisation, batch
-norm without a learned scale, GELU, max-pooling, logits divided by nine. Different here: the bias of the whitening is
-trained to the end (there for three epochs), and larger images are max-pooled after the whitening.
+norm without a learned scale, GELU, max-pooling, logits divided by nine. Different here: the whitening has no bias
+(there, one is trained for three epochs), and larger images are max-pooled after it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ GROUPS = 3
 
 @model("airbench", version=1)
 class AirbenchNet(Model):
-    """cifar10-airbench's network at half its widths: 497,240 trained parameters for 10 classes; ``width=64`` has all.
+    """cifar10-airbench's network at half its widths: 497,216 trained parameters for 10 classes; ``width=64`` has all.
 
     The filters of the first layer whiten 2x2 patches of the training images, poisoned ones included: a defender has no
     others. They are fixed before training begins. Meant for the recipe ``fast``.

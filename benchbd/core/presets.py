@@ -31,9 +31,9 @@ PRESETS: dict[str, dict[str, Any]] = {
     # After cifar10-airbench (Jordan 2024), for the model airbench; docs/speed.md tells how it was tuned.
     "fast": {
         "epochs": 8,
-        "batch_size": 512,
+        "batch_size": 256,
         "optimizer": "sgd",
-        "lr": 0.75,
+        "lr": 0.375,
         "momentum": 0.85,
         "nesterov": True,
         "weight_decay": 1.33e-3,
@@ -43,7 +43,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "lr_end": 0.07,
         "bias_lr": 64.0,
         "label_smoothing": 0.2,
-        "ema": 0.98,
+        "ema": 0.99,
         "augment": ["translate2", "flip_alternate"],
     },
 }

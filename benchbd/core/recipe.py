@@ -144,8 +144,8 @@ class Recipe:
     def for_another_model(self) -> Recipe:
         """The recipe for a network, such as a teacher, other than the model that this one is written for.
 
-        A recipe that has entries of :data:`YOUNGER` is tuned for its model: a rate of 48 for ResNet-S's norms would ruin
-        it. Such a network trains with the defaults, for as many epochs and with the same augmentation. Any other recipe
+        A recipe that has entries of :data:`YOUNGER` is tuned for its model: a rate of 24 for ResNet-S's norms would
+        ruin it. Such a network trains with the defaults, as many epochs and with the same augmentation. Any other recipe
         stays.
         """
         tuned = any(getattr(self, name) != default for name, default in YOUNGER.items())
