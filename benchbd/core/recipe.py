@@ -145,8 +145,8 @@ class Recipe:
         """The recipe for a network, such as a teacher, other than the model that this one is written for.
 
         A recipe that has entries of :data:`YOUNGER` is tuned for its model: a rate of 24 for ResNet-S's norms would
-        ruin it. Such a network trains with the defaults, as many epochs and with the same augmentation. Any other recipe
-        stays.
+        ruin it. Such a network trains with the defaults, as many epochs and with the same augmentation. Any other
+        recipe stays.
         """
         tuned = any(getattr(self, name) != default for name, default in YOUNGER.items())
         return Recipe(epochs=self.epochs, augment=self.augment, bn=self.bn) if tuned else self
