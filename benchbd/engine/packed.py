@@ -23,7 +23,7 @@ from benchbd.engine.graph import CudaRecorder, GraphedStep
 from benchbd.engine.network import Classifier
 from benchbd.engine.packed_network import LANES, Packed
 from benchbd.engine.precision import Precision, arithmetic
-from benchbd.engine.state import live_tensors, make_optimizer
+from benchbd.engine.state import make_optimizer
 from benchbd.engine.step import Loss, smoothed, training_mode, weighted_mean
 from benchbd.engine.update import Update
 from benchbd.errors import BenchbdError
@@ -82,9 +82,7 @@ class PackedStep:
 
     def tensors(self) -> dict[str, Tensor]:
         """Return every tensor that a step changes, by name."""
-        average = {} if self.update.average is None else self.update.average.tensors()
-        sums = {"loss_sum": self.loss_sum, "non_finite": self.non_finite}
-        return {**live_tensors(self.pack, self.optimizer), **average, **sums}
+        return {**self.update.tensors(), "loss_sum": self.loss_sum, "non_finite": self.non_finite}
 
     def start_epoch(self) -> None:
         """Set the sums to zero."""

@@ -15,7 +15,6 @@ from benchbd.engine.batch_buffer import BatchBuffer
 from benchbd.engine.network import Classifier
 from benchbd.engine.passes import eval_mode
 from benchbd.engine.precision import Precision
-from benchbd.engine.state import live_tensors
 from benchbd.engine.update import Update
 
 
@@ -107,9 +106,7 @@ class Step:
 
     def tensors(self) -> dict[str, Tensor]:
         """Return every tensor that a step changes, by name."""
-        average = {} if self.update.average is None else self.update.average.tensors()
-        sums = {"loss_sum": self.loss_sum, "non_finite": self.non_finite}
-        return {**live_tensors(self.net, self.optimizer), **average, **sums}
+        return {**self.update.tensors(), "loss_sum": self.loss_sum, "non_finite": self.non_finite}
 
     def start_epoch(self) -> None:
         """Set the sums to zero."""

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from benchbd.core.recipe import Recipe
+from benchbd.engine.state import live_tensors
 
 RAMP = 10
 """The average's decay after t steps is (1 + t) / (RAMP + t) at most: the first steps soon leave it."""
@@ -96,7 +97,7 @@ class Update:
     """
 
     def __init__(self, net: nn.Module, optimizer: torch.optim.Optimizer, recipe: Recipe, models: int = 1) -> None:
-        self._optimizer, self._models, self._longest = optimizer, models, recipe.clip_norm
+        self._net, self._optimizer, self._models, self._longest = net, optimizer, models, recipe.clip_norm
         self._params = [p for group in optimizer.param_groups for p in group["params"]]
         self.average = Average(net, recipe.ema) if recipe.ema else None
 
@@ -111,6 +112,11 @@ class Update:
         self._optimizer.zero_grad(set_to_none=True)
         if self.average is not None:
             self.average.update()
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Every tensor that an update changes, by name: weights, buffers, the optimiser's state, averages."""
+        average = {} if self.average is None else self.average.tensors()
+        return {**live_tensors(self._net, self._optimizer), **average}
 
 
 @torch.no_grad()

@@ -123,6 +123,20 @@ def test_no_training_moves_the_filters_and_batch_norms_scale_stays_one():
             assert all(bool((m.weight == 1).all()) for m in net.modules() if isinstance(m, nn.BatchNorm2d))
 
 
+def test_fine_pruning_finds_the_filters_that_feed_the_head():
+    from benchbd.plugins.trained import last_filters
+
+    net = network().eval()
+    names = last_filters(net)
+    assert names == ["net.groups.2.conv2.weight", "net.groups.2.norm2.weight", "net.groups.2.norm2.bias"]
+    with torch.no_grad():
+        for name in names:
+            net.state_dict()[name][3] = 0
+        features = net.features(torch.rand(5, 3, 32, 32))
+    assert bool((features[:, 3] == 0).all())
+    assert bool((features != 0).any(0)[[0, 1, 2, 4]].all())
+
+
 @pytest.mark.learning
 def test_it_learns_in_a_few_steps():
     images, labels = pictures(300), torch.arange(300) % 3
