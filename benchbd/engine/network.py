@@ -96,13 +96,16 @@ class Classifier(nn.Module):
     def initialise_from(self, images: Tensor) -> None:
         """Let the network initialise itself from training images, uint8 (N, 3, H, W) on the CPU, if it can.
 
-        It gets some of them, spread evenly over the set, normalised, and no labels.
+        It gets some of them, spread evenly over the set, normalised, and no labels. What it draws from torch's global
+        generator is the same every time, and the generator is restored.
         """
         hook = getattr(self.net, "initialise_from", None)
         if hook is not None and len(images):
             wanted = max(1, DATA_PIXELS // (images.shape[-2] * images.shape[-1]))
             some = images[:: max(1, len(images) // wanted)][:wanted]
-            hook(self.normalise(some.to(torch.float32).div_(255)))
+            with torch.random.fork_rng(devices=[]):
+                torch.default_generator.manual_seed(0)
+                hook(self.normalise(some.to(torch.float32).div_(255)))
 
     def features(self, x01: Tensor) -> Tensor:
         """Compute penultimate activations, float32 (B, D); pruned channels are zero.

@@ -80,6 +80,22 @@ def test_images_are_read_in_chunks_and_spread_over_the_set(monkeypatch):
     torch.testing.assert_close(seen[0][1], (pictures(61)[3].float() / 255 - 0.5) / 0.25)
 
 
+def test_a_network_that_draws_from_the_generator_draws_the_same_and_leaves_it_alone(monkeypatch):
+    from benchbd.models import _airbench
+
+    drawn = []
+    monkeypatch.setattr(_airbench.Whitening, "whiten", lambda self, images: drawn.append(torch.rand(3)))
+    torch.manual_seed(1)
+    before = torch.get_rng_state()
+    for _ in range(2):
+        network().initialise_from(pictures(2))
+        torch.rand(1)
+    assert torch.equal(*drawn)
+    torch.set_rng_state(before)
+    network().initialise_from(pictures(2))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
 @pytest.mark.parametrize("size", [9, 16, 31, 32, 48, 64, 96, 224])
 def test_any_size_from_nine_pixels_on(size):
     net = network(size).eval()
