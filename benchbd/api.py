@@ -29,7 +29,7 @@ NESTED = {
     "env": ("device", "precision"),
 }
 """Columns such as ``poison.count``: values nested in a field of a record."""
-LAST = ("control", "epochs_trained", "peak_memory_bytes")
+LAST = ("control", "epochs_trained", "peak_memory_bytes", "clean_asr")
 
 
 def run_matrix(
@@ -109,7 +109,7 @@ def load_results(place: str | os.PathLike[str] = "benchbd-out") -> pd.DataFrame:
     Returns:
         A frame with the columns of ``KEYS``, then ``detection.auroc`` and the like, ``poison.count``, ``time.total`` in
         seconds, and one column for every parameter: ``attack.rate``, ``defense.alpha``, ``recipe.epochs``. ``ca``,
-        ``asr`` and ``ra`` are fractions; ``asr`` and ``ra`` are missing without an attack. Other values are missing if
+        ``asr``, ``ra`` and ``clean_asr`` are fractions; the last three are missing without an attack. Values are missing if
         they do not apply to a cell. Lists become tuples.
 
     Raises:

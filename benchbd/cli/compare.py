@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 EPILOG = """\
 Configurations are matched by names, parameters and recipe, so results of two versions of a plugin can be compared.
 Changes are means over the seeds that both sides have, with the half-width of the 95 % t-interval from two seeds on.
+The lift is the ASR minus the share of the same images that reach the target without the trigger.
 Exit code 1: a --fail limit is exceeded, or (with --fail) B lacks a result that A has.
 
   benchbd compare before after --fail asr:+2 --fail ca:-1 --fail time:+20
@@ -68,7 +69,8 @@ def run(args: argparse.Namespace) -> int:
         ]
         write_json({"cells": lines, "only_a": found.only_a, "only_b": found.only_b, "broken": broken})
         return 1 if broken else 0
-    rows = [("", "CA", "ASR", "RA", "time", "seeds")]
+    lifts = any(line.changes["lift"] for line in found.lines)
+    rows: list[tuple[str, ...]] = [("", "CA", "ASR", "RA", "time", "seeds", *(["lift"] if lifts else []))]
     for line in found.lines:
         changes = line.changes
         seeds = str(changes["ca"].n if changes["ca"] else 0) + (f" (lost {len(line.lost)})" if line.lost else "")
@@ -80,6 +82,7 @@ def run(args: argparse.Namespace) -> int:
                 _text(changes["ra"]),
                 _text(changes["time"], " %"),
                 seeds,
+                *([_text(changes["lift"])] if lifts else []),
             )
         )
     write(columns(rows) if found.lines else "nothing in common")

@@ -96,5 +96,8 @@ def _show_board(plan: Plan, output: Path) -> None:
         return
     path = output / "leaderboard.md"
     write_text(path, board(everything, gate=plan.gate).render("md"))
-    write(board(mine, gate=plan.gate, title=plan.name).render("md"))
+    shown = board(mine, gate=plan.gate, title=plan.name)
+    write(shown.render("md"))
     write(f"\nleaderboard: {path}")
+    for line in shown.not_implanted:
+        sys.stderr.write(f"warning: {line}\n")

@@ -55,6 +55,7 @@ def _rows(record: dict[str, Any]) -> list[tuple[str, str]]:
         ("status", record["status"] + (f": {record['error']}" if record["error"] else "")),
         ("CA / ASR / RA", " / ".join(_number(record[k]) for k in METRICS)),
     ]
+    rows += _trigger_rows(record)
     detection = record["detection"]
     if detection:
         values = (f"{name} {_number(detection.get(key))}" for name, key in _DETECTION)
@@ -63,7 +64,8 @@ def _rows(record: dict[str, Any]) -> list[tuple[str, str]]:
     if poison:
         of_set, of_class = (_number(poison.get(f"share_of_{k}"), ".2%") for k in ("set", "target_class"))
         count = _number(poison.get("count"), ",.0f")
-        rows.append(("poison", f"{count} images, {of_set} of the set, {of_class} of the target class"))
+        same = f", {poison['unchanged']} unchanged" if poison.get("unchanged") else ""
+        rows.append(("poison", f"{count} images, {of_set} of the set, {of_class} of the target class{same}"))
     time = record["time"]
     total, own = (_number(time.get(k), ".1f") for k in ("total", "own"))
     rows.append(("time", f"{total} s as if run alone, {own} s spent by this run"))
@@ -75,6 +77,20 @@ def _rows(record: dict[str, Any]) -> list[tuple[str, str]]:
     rows += [(f"env {k}", _pairs(v) if isinstance(v, dict) else str(v)) for k, v in record["env"].items()]
     rows += [(f"note {k}", str(v)[:100]) for k, v in record["notes"].items()]
     return rows
+
+
+def _trigger_rows(record: dict[str, Any]) -> list[tuple[str, str]]:
+    """How often the images reach the target without the trigger, if the record says it."""
+    from benchbd.report.gate import lift_of
+
+    lift = lift_of(record)
+    if lift is None:
+        return []
+    counts = record.get("triggered") or {}
+    images, same = counts.get("images"), counts.get("unchanged")
+    text = f"{_number(record['clean_asr'])} without the trigger, lift {lift:+.4f}"
+    text += f" on {images:,} images" if images is not None else ""
+    return [("clean ASR", f"{text}, {same:,} of them unchanged by the trigger" if same else text)]
 
 
 _DETECTION = (("AUROC", "auroc"), ("precision", "precision"), ("recall", "recall"))

@@ -37,6 +37,7 @@ def register(verbs: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print how many cells are in each state, and the cells that are not done."""
+    from benchbd.report.leaderboard import not_implanted
     from benchbd.storage.cell_locks import running
     from benchbd.storage.records import read_record
     from benchbd.storage.staleness import changed_sources
@@ -45,9 +46,11 @@ def run(args: argparse.Namespace) -> int:
     output = output_folder(args)
     busy = running(output)
     rows: list[dict[str, Any]] = []
+    done: list[dict[str, Any]] = []
     for cell in plan.cells:
         record = read_record(output, cell.id)
         status = "running" if cell.id in busy else record["status"] if record else "missing"
+        done += [record] if record and status == "done" else []
         stale = changed_sources(cell, record) if record else []
         error = " ".join(str((record or {}).get("error") or "").split()) if status != "running" else ""
         rows.append({"id": cell.id, "label": cell.label, "status": status, "error": error or None, "stale": stale})
@@ -56,12 +59,14 @@ def run(args: argparse.Namespace) -> int:
         for s in plan.skipped
     ]
     counts = Counter(str(row["status"]) for row in [*rows, *skipped])
+    weak = not_implanted(done, plan.gate)
     if args.json:
         write_json(
             {
                 "name": plan.name,
                 "counts": dict(counts),
                 "stale": sum(bool(r["stale"]) for r in rows),
+                "not_implanted": weak,
                 "cells": [*rows, *skipped],
             }
         )
@@ -74,4 +79,6 @@ def run(args: argparse.Namespace) -> int:
         why += [f"stale: {', '.join(row['stale'])} changed since"] if row["stale"] else []
         table.append((str(row["id"]), str(row["status"]), str(row["label"]), "; ".join(why)))
     write(columns(table, indent="  ")) if table else None
+    for line in weak:
+        write(f"warning: {line}")
     return 0

@@ -58,7 +58,7 @@ class Measured(NamedTuple):
     """The model's accuracy on the test images.
 
     Attributes:
-        accuracy: CA, ASR, RA.
+        accuracy: CA, ASR, RA, clean ASR.
         train_losses: the model's mean cross-entropy by epoch of its last training.
         test_images: their number.
         triggered_images: number that carry the trigger; None without an attack.
@@ -130,6 +130,8 @@ def record_of(
         "ca": accuracy.ca if accuracy else None,
         "asr": accuracy.asr if accuracy else None,
         "ra": accuracy.ra if accuracy else None,
+        "clean_asr": accuracy.clean_asr if accuracy else None,
+        "triggered": accuracy.triggered if accuracy else None,
         "detection": results.detection,
         "poison": (results.poisoned.facts or None) if results.poisoned else None,
         "time": _time(results, seconds),

@@ -12,6 +12,7 @@ import torch
 from benchbd import engine
 from benchbd.core.images import Images
 from benchbd.lab.lab import Suspicion
+from benchbd.pipeline.unchanged import unchanged
 from benchbd.plugins.trained import CurvePoint, TrainedModel
 
 
@@ -24,12 +25,19 @@ class Accuracy(NamedTuple):
             are not among them. None where there is no attack.
         ra: share of the same images that it still classifies correctly. None where there is no attack.
         per_class: clean accuracy of each class; None where the test set has no image of it.
+        clean_asr: share of the clean originals of the triggered images that it takes for the same target classes. None
+            where there is no attack, or if the originals are unknown.
+        triggered: counts over the triggered images: ``images``; ``unchanged``, those that are pixel-identical to their
+            originals; ``gained`` and ``lost``, those that reach the target only with and only without the trigger.
+            ``asr - clean_asr`` is ``(gained - lost) / images``. None where ``clean_asr`` is.
     """
 
     ca: float
     asr: float | None
     ra: float | None
     per_class: list[float | None]
+    clean_asr: float | None = None
+    triggered: dict[str, int] | None = None
 
 
 def accuracy(
@@ -38,8 +46,9 @@ def accuracy(
     triggered: tuple[torch.Tensor, torch.Tensor] | None,
     target: int | np.ndarray,
     device: torch.device,
+    originals: np.ndarray | None = None,
 ) -> Accuracy:
-    """Measure a model.
+    """Measure a model, in one pass over the clean and one over the triggered images.
 
     Args:
         trained: the model.
@@ -48,10 +57,12 @@ def accuracy(
             None where there is no attack.
         target: the class that the attack wants them taken for; one for all, or int64 (M,).
         device: computes the logits.
+        originals: int64 (M,), the place of each triggered image's original in ``test``; None if unknown.
     """
     net = trained.module()
     truth = test.labels.numpy()
-    right = engine.logits_of(net, test.images, device=device).argmax(1) == truth
+    predicted = engine.logits_of(net, test.images, device=device).argmax(1)
+    right = predicted == truth
     counts = np.bincount(truth)
     per_class = [
         float(hits / count) if count else None for hits, count in zip(np.bincount(truth, right), counts, strict=True)
@@ -61,7 +72,18 @@ def accuracy(
         return Accuracy(ca, None, None, per_class)
     images, labels = triggered
     taken_for = engine.logits_of(net, images, device=device).argmax(1)
-    return Accuracy(ca, float((taken_for == target).mean()), float((taken_for == labels.numpy()).mean()), per_class)
+    hit = taken_for == target
+    asr, ra = float(hit.mean()), float((taken_for == labels.numpy()).mean())
+    if originals is None:
+        return Accuracy(ca, asr, ra, per_class)
+    before = predicted[originals] == target
+    counts_by_name = {
+        "images": len(hit),
+        "unchanged": int(unchanged(images, test.images, originals).sum()),
+        "gained": int((hit & ~before).sum()),
+        "lost": int((before & ~hit).sum()),
+    }
+    return Accuracy(ca, asr, ra, per_class, float(before.mean()), counts_by_name)
 
 
 def curve(

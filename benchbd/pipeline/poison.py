@@ -21,7 +21,8 @@ from benchbd.core.seeding import seed_for
 from benchbd.errors import UsageError
 from benchbd.lab.costs import CostLedger
 from benchbd.lab.keys import code_of, plugin_fingerprint
-from benchbd.pipeline.selection import select_cover, select_poison, targets
+from benchbd.pipeline.selection import select_cover, select_poison, select_triggered, targets
+from benchbd.pipeline.unchanged import unchanged
 from benchbd.pipeline.workshop import Workshop
 from benchbd.plan.cell import Cell, Components
 from benchbd.plugins.contract import BUDGET, Attack, StampContext
@@ -77,8 +78,9 @@ class Poison(NamedTuple):
         images: uint8 (P, 3, H, W), the changed images.
         labels: int64 (P,), their labels in the poisoned set.
         facts: count, share_of_set, share_of_target_class and target. For attacks with several targets the last two are
-            None, and ``targets`` holds the target of each class. If there are any, ``cover`` and ``off_target`` count
-            the covers and the poisoned samples whose label is not their target.
+            None, and ``targets`` holds the target of each class. If there are any, ``cover``, ``off_target`` and
+            ``unchanged`` count the covers, the poisoned samples whose label is not their target, and the poisoned
+            samples that are pixel-identical to their originals.
         prepared: the arrays that the attack prepared.
         key: artifact key of the poison, or the clean set's key if nothing is poisoned.
         flags: bool (P,), False for changed images that are not poison (covers, which keep their true label).
@@ -222,10 +224,20 @@ class Poisoner:
             facts["cover"] = int((~flags).sum())
         if off_target := int((found.arrays["labels"] != wanted[labels[where]])[flags].sum()):
             facts["off_target"] = off_target
+        if same := int(unchanged(torch.from_numpy(found.arrays["images"]), clean.images, where)[flags].sum()):
+            facts["unchanged"] = same
+            if same == facts["count"]:
+                self._warn(f"attack {attack.name!r} changes no pixel of the {same} images that it poisons")
         data_key = digest(["poisoned", clean.key, found.sha256])
         images, labels = found.arrays["images"], found.arrays["labels"]
         pace = float(found.meta["seconds"]) / max(1, len(where))
         return Poison(where, images, labels, facts, trigger, key, flags, data_key, pace)
+
+    def _warn(self, line: str) -> None:
+        """Emit a warning, once per cell."""
+        if line not in self._warned:
+            self._warned.add(line)
+            self.on_event({"event": "warning", "warning": line})
 
     def _wait(self, stage: str) -> Callable[[], None]:
         return lambda: self.on_event({"event": "waiting", "stage": stage})
@@ -312,9 +324,7 @@ class Poisoner:
         found, _ = self.store.memo("trigger", key, compute, self._wait("trigger"))
         warnings = tuple(found.meta.get("warnings", ()))
         for line in warnings:
-            if line not in self._warned:
-                self._warned.add(line)
-                self.on_event({"event": "warning", "warning": line})
+            self._warn(line)
         return Trigger(key, found.arrays, found.sha256, warnings)
 
     def triggered(self, data: Images, info: DatasetInfo, poison: Poison) -> tuple[torch.Tensor, torch.Tensor]:
@@ -325,8 +335,8 @@ class Poisoner:
         Returns:
             The triggered images, uint8 (M, 3, H, W), and their true labels, int64 (M,).
         """
-        attack, labels = self.components.attack, data.labels.numpy()
-        where = np.flatnonzero(labels != targets(attack, info)[labels]).astype(np.int64)
+        attack = self.components.attack
+        where = select_triggered(attack, info, data.labels.numpy())
         index = torch.from_numpy(where)
         seed = stamp_seed(attack, self.cell.dataset)
 

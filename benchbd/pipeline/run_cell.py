@@ -30,7 +30,7 @@ from benchbd.pipeline.failure import status_and_line
 from benchbd.pipeline.peak_memory import peak_memory, reset_peak_memory
 from benchbd.pipeline.poison import Poison, Poisoner, apply
 from benchbd.pipeline.probe_training import Watched
-from benchbd.pipeline.selection import targets
+from benchbd.pipeline.selection import select_triggered, targets
 from benchbd.pipeline.trigger_image import trigger_png
 from benchbd.plan.cell import Cell, Components
 from benchbd.plan.probe import Probe
@@ -261,7 +261,8 @@ def _evaluate(
     test = components.dataset.load("test", poisoner.root)
     triggered = poisoner.triggered(Images(*test), info, poison) if components.attack.poisons else None
     target = 0 if triggered is None else targets(components.attack, info)[triggered[1].numpy()]
-    accuracy = evaluate.accuracy(trained, test, triggered, target, device)
+    originals = None if triggered is None else select_triggered(components.attack, info, test.labels.numpy())
+    accuracy = evaluate.accuracy(trained, test, triggered, target, device, originals)
     count = None if triggered is None else len(triggered[1])
     results.measured = Measured(accuracy, trained.epoch_losses, len(test.labels), count)
     if watched is not None:

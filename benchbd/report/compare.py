@@ -10,10 +10,11 @@ from typing import NamedTuple
 
 from benchbd.core.kinds import KINDS
 from benchbd.errors import UsageError, did_you_mean, shown
+from benchbd.report.gate import lift_of
 from benchbd.report.stats import Mean, difference
 from benchbd.storage.record_schema import METRICS, Record
 
-COMPARED = (*METRICS, "time")
+COMPARED = (*METRICS, "time", "lift")
 
 
 class Limit(NamedTuple):
@@ -76,6 +77,8 @@ def _configuration(record: Record) -> str:
 
 
 def _value(record: Record, metric: str) -> float | None:
+    if metric == "lift":
+        return lift_of(record)
     found = (record.get("time") or {}).get("total") if metric == "time" else record.get(metric)
     return float(found) if isinstance(found, (int, float)) and not isinstance(found, bool) else None
 

@@ -7,7 +7,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
 from benchbd.report import stats, wording
-from benchbd.report.averages import average, implanted
+from benchbd.report.averages import average
+from benchbd.report.gate import implant
 from benchbd.report.groups import UNDEFENDED, Group
 from benchbd.report.labels import Labels, Variant
 from benchbd.report.published import PublishedComparison, scale_differences, scale_text
@@ -34,7 +35,9 @@ class _Builder:
         self.clock = clock
         self.usual_seeds = self._usual_seeds()
         self.competing = [i for i, c in enumerate(group.columns) if c not in group.controls and c.name != UNDEFENDED]
-        self.implanted = {row: None if row in group.clean else implanted(group, row, gate) for row in group.rows}
+        self.implants = {row: implant(group, row, gate) for row in group.attacks()}
+        self.lifts = any(found.lift for found in self.implants.values())
+        """Whether the table has a column for the lift; records of older versions have none."""
 
     def _usual_seeds(self) -> int:
         counts = Counter(len(e.values("ca")) for e in self.group.entries.values())
@@ -49,6 +52,8 @@ class _Builder:
             group, tag = self.labels.heading(item, self.group.columns), item.name
             columns.append(Column("CA", group, "up", "fraction", control, first, tag))
             columns.append(Column("ASR", group, "down", "fraction", control, False, tag))
+        if self.lifts:
+            columns.append(Column("Lift", unit="fraction", rule=bool(self.group.controls)))
         return columns
 
     def body(self, row: Variant) -> Row:
@@ -64,8 +69,22 @@ class _Builder:
                 cells[2 * winner + place].best = True
         mark = ""
         if row not in group.clean:
-            mark = {True: "", False: NOT_IMPLANTED, None: UNKNOWN_IMPLANT}[self.implanted[row]]
+            mark = {True: "", False: NOT_IMPLANTED, None: UNKNOWN_IMPLANT}[self.implants[row].holds]
+        if self.lifts:
+            cells.append(self._lift(row))
         return Row(self.labels(row), cells, mark=mark, tag=row.name)
+
+    def _lift(self, row: Variant) -> TableCell:
+        found = self.implants[row].lift if row in self.implants else None
+        if found is not None:
+            return TableCell(wording.mean_text(found), found.mean, found.half, found.n, note="undefended")
+        if row in self.group.clean or self.implants[row].holds is None:
+            return TableCell(wording.UNDEFINED)
+        return TableCell("unknown", note="the undefended records are of a version that did not measure it")
+
+    def _without_lift(self, cells: list[TableCell]) -> list[TableCell]:
+        """The cells of a row without a lift."""
+        return [*cells, TableCell()] if self.lifts else cells
 
     def _cell(self, row: Variant, column: Variant, metric: str) -> TableCell:
         entry = self.group.entry(row, column)
@@ -128,7 +147,7 @@ class _Builder:
             for place, metric in enumerate(TABLED):
                 for winner in stats.best(best_in[metric], higher=metric == "ca"):
                     cells[2 * winner + place].best = True
-        return Row(label, cells, "average", rule=rule)
+        return Row(label, self._without_lift(cells), "average", rule=rule)
 
     def _add_published(self, cell: TableCell, rows: Sequence[Variant], column: Variant, metric: str) -> None:
         if self.comparison is None or cell.value is None:
@@ -144,7 +163,7 @@ class _Builder:
         if len(rows) < 2:
             return []
         averages = [self.average_row("Average over attacks", rows, rule=True)]
-        working = [r for r in rows if self.implanted[r]]
+        working = [r for r in rows if self.implants[r].holds]
         if working and len(working) < len(rows):
             averages.append(self.average_row("Average, implanted attacks", working))
         covers = [
@@ -177,15 +196,14 @@ class _Builder:
             needs.append(
                 TableCell(wording.needs_text(self.group.needs.get(column, ()), column in self.group.controls), span=2)
             )
-        rows = [Row("Needs beyond the poisoned set", needs, "foot")]
+        rows = [Row("Needs beyond the poisoned set", self._without_lift(needs), "foot")]
         if device:
-            rows.insert(0, Row("Wall-clock time per cell", clock, "foot"))
+            rows.insert(0, Row("Wall-clock time per cell", self._without_lift(clock), "foot"))
         if self.comparison is not None:
             differs = scale_differences(self.group.scale, self.labels)
             text = "; ".join(differs) or "none"
-            rows.append(
-                Row("Scale differences from the paper", [TableCell(text, span=2 * len(self.group.columns))], "foot")
-            )
+            span = 2 * len(self.group.columns) + self.lifts
+            rows.append(Row("Scale differences from the paper", [TableCell(text, span=span)], "foot"))
         rows[0].rule = True
         return rows
 
@@ -193,10 +211,7 @@ class _Builder:
         marks = {row.mark for row in table.rows}
         notes = []
         if NOT_IMPLANTED in marks:
-            notes.append(
-                f"{NOT_IMPLANTED} not implanted: the undefended ASR is below {wording.percent(self.gate, 0)} %, "
-                "so the row is not evidence for any defense."
-            )
+            notes.append(self._not_implanted())
         if UNKNOWN_IMPLANT in marks:
             notes.append(
                 f"{UNKNOWN_IMPLANT} unknown whether the attack was implanted: the row has no undefended result."
@@ -222,6 +237,17 @@ class _Builder:
         if len(precisions) > 1:
             notes.append(f"This table mixes precision classes: {', '.join(sorted(precisions))}.")
         return notes
+
+    def _not_implanted(self) -> str:
+        """The note on the rows that are not implanted. It gives each row's reason, unless all lie below the gate."""
+        failed = {row: found for row, found in self.implants.items() if found.holds is False}
+        if not self.lifts and all(found.below for found in failed.values()):
+            return (
+                f"{NOT_IMPLANTED} not implanted: the undefended ASR is below {wording.percent(self.gate, 0)} %, "
+                "so the row is not evidence for any defense."
+            )
+        reasons = "; ".join(f"{self.labels(row)}: {found.why}" for row, found in failed.items())
+        return f"{NOT_IMPLANTED} not implanted, so the row is not evidence for any defense. {reasons}."
 
     def _failures(self) -> list[str]:
         """Describe the cells without a result. Seeds of one cell with the same outcome share a description."""

@@ -40,6 +40,8 @@ def blank(cell: Cell, status: str, error: str | None = None) -> dict[str, Any]:
         "ca": None,
         "asr": None,
         "ra": None,
+        "clean_asr": None,
+        "triggered": None,
         "detection": None,
         "poison": None,
         "time": {"total": None, "own": None, "stages": {}},

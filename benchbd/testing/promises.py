@@ -11,7 +11,7 @@ from benchbd.core import params
 from benchbd.core.hashing import canonical
 from benchbd.core.images import DatasetInfo, Normalisation
 from benchbd.errors import Impossible, one_line
-from benchbd.pipeline.selection import targets
+from benchbd.pipeline.selection import select_triggered, targets
 from benchbd.plugins import registry
 from benchbd.plugins.contract import Attack, Budget, StampContext
 from benchbd.testing import source
@@ -120,6 +120,7 @@ def stamps(bench: PluginUnderTest) -> Iterator[str]:
         same = (poison.images == before).all((1, 2, 3)).mean()
         if same > 0.1:
             yield f"{same:.0%} of the poisoned images are unchanged"
+        yield from _without_trigger(bench)
     test = bench.triggered[0]
     where = np.arange(len(test.labels), dtype=np.int64)
 
@@ -135,6 +136,16 @@ def stamps(bench: PluginUnderTest) -> Iterator[str]:
     order = np.random.RandomState(0).permutation(len(where))[: len(where) // 2]
     if not torch.equal(stamp(order), out[torch.from_numpy(order)]):
         yield "an image's stamp depends on its position in the batch; draw random numbers by context.indices"
+
+
+def _without_trigger(bench: PluginUnderTest) -> Iterator[str]:
+    """A line if the trigger leaves many test images as they are: what the model does with them is not its success."""
+    from benchbd.pipeline.unchanged import unchanged
+
+    test, images, left = bench.triggered
+    where = select_triggered(bench.made, bench.clean[1], test.labels.numpy())
+    if len(where) == len(left) and len(where) and (same := unchanged(images, test.images, where).mean()) > 0.1:
+        yield f"{same:.0%} of the triggered test images are unchanged, so the ASR does not measure the trigger there"
 
 
 def tested(bench: PluginUnderTest) -> Iterator[str]:

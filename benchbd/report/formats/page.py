@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from benchbd.core.kinds import KINDS
 from benchbd.report.formats.reproduce import command
+from benchbd.report.gate import lift_of
 from benchbd.report.labels import Labels, variant
 from benchbd.report.probes import probe_of
 from benchbd.report.table import Column, Row, Table, TableCell
@@ -197,6 +198,7 @@ def _record(record: Mapping[str, Any], labels: Labels, pool: _Pool) -> dict[str,
         k: record.get(k)
         for k in ("id", "seed", "status", "error", "ca", "asr", "ra", "detection", "poison", "time", "matrix")
     }
+    shown |= {"clean_asr": record.get("clean_asr"), "triggered": record.get("triggered"), "lift": lift_of(record)}
     for kind in KINDS:
         item = variant(record, kind)
         shown[kind] = pool.place(

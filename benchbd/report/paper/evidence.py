@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 from benchbd.report import stats, wording
-from benchbd.report.averages import average, implanted
+from benchbd.report.averages import average
+from benchbd.report.gate import implanted
 from benchbd.report.groups import Group, Scale
 from benchbd.report.labels import Labels, Variant
 from benchbd.report.published import STUDENTS, PublishedComparison, scale_differences, scale_text
@@ -87,7 +88,7 @@ class Evidence:
         return found
 
     def working_attacks(self, group: Group) -> list[Variant]:
-        """The attack rows except those whose undefended ASR is below the gate."""
+        """The attack rows except those that are not implanted."""
         return [row for row in group.attacks() if implanted(group, row, self.gate) is not False]
 
     def compare(
