@@ -109,8 +109,8 @@ def load_results(place: str | os.PathLike[str] = "benchbd-out") -> pd.DataFrame:
     Returns:
         A frame with the columns of ``KEYS``, then ``detection.auroc`` and the like, ``poison.count``, ``time.total`` in
         seconds, and one column for every parameter: ``attack.rate``, ``defense.alpha``, ``recipe.epochs``. ``ca``,
-        ``asr``, ``ra`` and ``clean_asr`` are fractions; the last three are missing without an attack. Values are missing if
-        they do not apply to a cell. Lists become tuples.
+        ``asr``, ``ra`` and ``clean_asr`` are fractions; the last three are missing without an attack. Other values are
+        missing if they do not apply to a cell. Lists become tuples.
 
     Raises:
         UsageError: there are no results, or a record is invalid.

@@ -16,9 +16,9 @@ from benchbd.report.labels import Variant
 from benchbd.storage.record_schema import Record
 
 SHARE = 0.5
-"""Smallest lift as a share of the ASR. From one half on, a success is more likely the trigger's doing than not: triggered
-images reach the target at least twice as often as the same images without the trigger. A share of the ASR, not a fixed
-number of points, suits every gate and every number of classes."""
+"""Smallest lift as a share of the ASR. From one half on, a success is more likely the trigger's doing than not:
+triggered images reach the target at least twice as often as the same images without the trigger. A share of the ASR
+suits every gate and every number of classes, a fixed number of points does not."""
 ERROR = 1 - stats.LEVEL
 """Error probability of the one-sided tests, as for the intervals of the board. The tests matter for few test images."""
 NORMAL = 1.6448536269514722
@@ -71,8 +71,8 @@ def judge(records: Sequence[Record], gate: float) -> Implant:
     - the mean lift is at least ``SHARE`` of the mean ASR, and a sign test on the pairs of triggered and clean images
       (McNemar's test) excludes chance.
 
-    Seeds share their test images, so the sign test takes the mean counts of the seeds, not their sums. Records without a
-    clean ASR come from a version that did not measure it: for them the ASR only has to exceed guessing.
+    Seeds share their test images, so the sign test takes the mean counts of the seeds, not their sums. Records without
+    a clean ASR come from a version that did not measure it: for them the ASR only has to exceed guessing.
 
     Args:
         records: the undefended records of one row, in seed order.
@@ -86,7 +86,8 @@ def judge(records: Sequence[Record], gate: float) -> Implant:
     lift = stats.mean_of(v for r in paired if (v := lift_of(r)) is not None)
     why = _without_trigger(paired) or _collapsed(found)
     if not why and asr.mean < gate:
-        return Implant(False, f"ASR {wording.percent(asr.mean)} is below {wording.percent(gate, 0)} %", lift, below=True)
+        why = f"ASR {wording.percent(asr.mean)} is below {wording.percent(gate, 0)} %"
+        return Implant(False, why, lift, below=True)
     if not why:
         why = _small_lift(paired) or _untested_lift(paired) if lift else _guessing(found)
     return Implant(not why, why, lift)
@@ -165,7 +166,7 @@ def sign_test(more: int, less: int) -> float:
     """Probability of at least ``more`` heads in ``more + less`` throws of a fair coin (one-sided McNemar test)."""
     n = more + less
     if n <= EXACT:
-        return sum(math.comb(n, k) for k in range(more, n + 1)) / 2**n
+        return float(sum(math.comb(n, k) for k in range(more, n + 1)) / 2**n
     return math.erfc((more - less - 1) / math.sqrt(2 * n)) / 2
 
 
@@ -180,11 +181,12 @@ def _guessing(records: Iterable[Record]) -> str:
 
 
 def rule(gate: float) -> str:
-    """The rule in one sentence, for boards with records that have a clean ASR."""
+    """The rule in words, for boards with records that have a clean ASR."""
     return (
-        f"An attack counts as implanted if its undefended ASR is at least {wording.percent(gate, 0)} %, at least twice the "
-        "share of the same images that the model takes for the target without the trigger (lift is the difference, in "
-        "points), if the difference is not chance, and if that model is better than chance on clean images."
+        f"An attack counts as implanted if its undefended ASR is at least {wording.percent(gate, 0)} % and at least "
+        "twice the clean ASR, beyond chance, and the undefended model is better than chance on clean images. The clean "
+        "ASR is the share of the same images that the model assigns to the target without the trigger; the lift is ASR "
+        "minus clean ASR, in points."
     )
 
 

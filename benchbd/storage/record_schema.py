@@ -142,7 +142,7 @@ def _odd_counts(record: Mapping[str, Any]) -> str | None:
     if max(unchanged or 0, (gained or 0) + (lost or 0)) > images:
         return f"counts more unchanged, gained or lost triggered images than there are ({images})"
     asr, clean_asr = record["asr"], record.get("clean_asr")
-    if not images or None in (asr, clean_asr, gained, lost):
+    if not images or asr is None or clean_asr is None or gained is None or lost is None:
         return None
     if abs((asr - clean_asr) - (gained - lost) / images) > 1e-6:
         return "has an asr and a clean_asr that its counts of triggered images contradict"
