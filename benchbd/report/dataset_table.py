@@ -75,11 +75,13 @@ class _Builder:
         return Row(self.labels(row), cells, mark=mark, tag=row.name)
 
     def _lift(self, row: Variant) -> TableCell:
-        found = self.implants[row].lift if row in self.implants else None
-        if found is not None:
-            return TableCell(wording.mean_text(found), found.mean, found.half, found.n, note="undefended")
-        if row in self.group.clean or self.implants[row].holds is None:
+        """The undefended lift of a row; if the attack is not implanted, its note says why."""
+        verdict = self.implants.get(row)
+        if verdict is None or verdict.holds is None:
             return TableCell(wording.UNDEFINED)
+        if (found := verdict.lift) is not None:
+            why = f"not implanted: {verdict.why}" if verdict.why else "undefended"
+            return TableCell(wording.mean_text(found), found.mean, found.half, found.n, note=why)
         return TableCell("unknown", note="the undefended records are of a version that did not measure it")
 
     def _without_lift(self, cells: list[TableCell]) -> list[TableCell]:

@@ -166,7 +166,7 @@ def sign_test(more: int, less: int) -> float:
     """Probability of at least ``more`` heads in ``more + less`` throws of a fair coin (one-sided McNemar test)."""
     n = more + less
     if n <= EXACT:
-        return float(sum(math.comb(n, k) for k in range(more, n + 1)) / 2**n
+        return sum(math.comb(n, k) for k in range(more, n + 1)) / float(2**n)
     return math.erfc((more - less - 1) / math.sqrt(2 * n)) / 2
 
 
