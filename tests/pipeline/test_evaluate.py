@@ -14,6 +14,7 @@ from benchbd.core.images import Images, Normalisation
 from benchbd.lab.lab import Suspicion
 from benchbd.pipeline.evaluate import accuracy, auroc, curve, detection, histogram
 from benchbd.pipeline.run_cell import execute
+from benchbd.pipeline.unchanged import unchanged
 from benchbd.plugins import registry
 from benchbd.plugins.train_set import TrainSet
 
@@ -101,6 +102,61 @@ def test_accuracies_are_shares_of_the_right_images():
         assert (found.ca, found.asr, found.ra) == (pytest.approx(3 / 5), None, None)
 
 
+def test_clean_originals_are_measured_against_the_same_targets():
+    # The originals at places 0, 2, 3 and 4 are told to be 0, 1, 3 and 2; their target is 2.
+    test = Images(images(0, 2, 1, 3, 2), torch.tensor([0, 2, 1, 1, 3]))
+    triggered = (images(2, 1, 2, 1), torch.tensor([0, 1, 1, 3]))
+    found = accuracy(_Told(), test, triggered, 2, CPU, np.array([0, 2, 3, 4]))
+    assert (found.asr, found.clean_asr) == (2 / 4, 1 / 4)
+    assert found.triggered == {"images": 4, "unchanged": 1, "gained": 2, "lost": 1}
+    own = accuracy(_Told(), test, triggered, np.array([2, 1, 3, 0]), CPU, np.array([0, 2, 3, 4]))
+    assert (own.asr, own.clean_asr) == (2 / 4, 2 / 4)  # each image has its own target
+    assert own.triggered == {"images": 4, "unchanged": 1, "gained": 1, "lost": 1}
+    unknown = accuracy(_Told(), test, triggered, 2, CPU)
+    assert unknown == (found.ca, found.asr, found.ra, found.per_class, None, None)
+    nothing = accuracy(_Told(), test, (images(), torch.zeros(0, dtype=torch.int64)), 2, CPU, np.zeros(0, np.int64))
+    assert (nothing.asr, nothing.clean_asr, nothing.triggered) == (None, None, None)
+
+
+@pytest.mark.parametrize("said", [0, 2])
+def test_a_collapsed_model_has_no_lift(said):
+    test = Images(images(*[said] * 5), torch.tensor([0, 2, 1, 1, 3]))
+    found = accuracy(_Told(), test, (images(*[said] * 4), torch.tensor([0, 1, 1, 3])), 2, CPU, np.array([0, 2, 3, 4]))
+    assert found.asr == found.clean_asr == float(said == 2)
+    assert found.triggered == {"images": 4, "unchanged": 4, "gained": 0, "lost": 0}
+
+
+def test_one_pixel_of_one_channel_is_a_change(monkeypatch):
+    monkeypatch.setattr("benchbd.pipeline.unchanged.BLOCK", 2)
+    originals = images(0, 1, 2, 3, 4)
+    where = np.array([4, 0, 3, 1, 2])
+    marked = originals[torch.from_numpy(where)].clone()
+    marked[1, 2, 3, 3] ^= 1
+    marked[4, 0, 0, 0] ^= 1
+    assert unchanged(marked, originals, where).tolist() == [True, False, True, True, False]
+
+
+def test_a_record_has_the_clean_asr_without_another_pass(tmp_path, monkeypatch):
+    passes, real = [], engine.logits_of
+
+    def counted(net, given, **options):
+        passes.append(real(net, given, **options))
+        return passes[-1]
+
+    monkeypatch.setattr(engine, "logits_of", counted)
+    this = testing.cell(dataset="tiny(train=80,test=60,size=16)", attack="bn-a2a", epochs=3)
+    record = execute(this.to_json(), output=tmp_path, device="cpu")
+    assert [len(logits) for logits in passes] == [60, 60]  # no image is of its own target class
+    target = (this.components().dataset.load("test", None).labels.numpy() + 1) % 4
+    before, after = (logits.argmax(1) == target for logits in passes)
+    assert (record["asr"], record["clean_asr"]) == (after.mean(), before.mean())
+    counts = {"images": 60, "unchanged": 0, "gained": (after & ~before).sum(), "lost": (before & ~after).sum()}
+    assert record["triggered"] == counts
+
+    record = execute(testing.cell(attack="none", epochs=1).to_json(), output=tmp_path, device="cpu")
+    assert (record["clean_asr"], record["triggered"]) == (None, None)
+
+
 @pytest.mark.learning
 def test_a_curve_is_what_each_network_would_score_alone_and_prunings_share_a_pass(lab_over, monkeypatch):
     made = testing.cell(dataset="tiny(train=80,test=60,size=16)").components()
@@ -156,6 +212,10 @@ def test_a_real_cells_numbers_come_out_of_its_stored_model_again(tmp_path):
     assert record["ca"] == pytest.approx((clean == test.labels).double().mean().item(), abs=1e-12)
     assert record["asr"] == pytest.approx((triggered == 4).double().mean().item(), abs=1e-12)
     assert record["ra"] == pytest.approx((triggered == test.labels[others]).double().mean().item(), abs=1e-12)
+    assert record["clean_asr"] == pytest.approx((clean[others] == 4).double().mean().item(), abs=1e-12)
+    before, after = clean[others] == 4, triggered == 4
+    counts = {"gained": (after & ~before).sum().item(), "lost": (before & ~after).sum().item()}
+    assert record["triggered"] == {"images": 180, "unchanged": 0, **counts}
     assert record["notes"]["triggered_test_images"] == len(stamped) == 180
     assert record["ca"] > 0.15  # it learnt something, so that agreement means something
     assert record["poison"]["count"] == 50

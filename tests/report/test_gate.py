@@ -34,7 +34,11 @@ def measured(make_record, asr, clean_asr, *, seed=0, images=1000, unchanged=0, p
         ({"asr": 0.9, "clean_asr": 0.46}, False, "ASR 90.00, but 46.00 without the trigger"),
         ({"asr": 0.95, "clean_asr": 0.97}, False, "ASR 95.00, but 97.00 without the trigger"),
         # Everything is the target: ASR 1, and 1 without the trigger.
-        ({"asr": 1.0, "clean_asr": 1.0, "per_class": [0.0, 1.0] + [0.0] * 8}, False, "the model of seed 0 is at chance"),
+        (
+            {"asr": 1.0, "clean_asr": 1.0, "per_class": [0.0, 1.0] + [0.0] * 8},
+            False,
+            "the model of seed 0 is at chance",
+        ),
         # A model that knows the trigger and nothing else.
         ({"asr": 1.0, "clean_asr": 0.0, "per_class": [1.0] + [0.0] * 9}, False, "the model of seed 0 is at chance"),
         ({"asr": 1.0, "clean_asr": 1.0, "unchanged": 1000}, False, "the trigger changes no pixel"),
@@ -46,7 +50,11 @@ def measured(make_record, asr, clean_asr, *, seed=0, images=1000, unchanged=0, p
         # A fair coin throws four heads in a row with probability 1/16, five with 1/32.
         ({"asr": 1.0, "clean_asr": 0.0, "images": 2}, False, "the lift may be chance on 2 test images"),
         ({"asr": 1.0, "clean_asr": 0.0, "images": 4}, False, "the lift may be chance on 4 test images"),
-        ({"asr": 1.0, "clean_asr": 0.0, "images": 1, "per_class": [1.0, 1.0]}, False, "the lift may be chance on 1 test "),
+        (
+            {"asr": 1.0, "clean_asr": 0.0, "images": 1, "per_class": [1.0, 1.0]},
+            False,
+            "the lift may be chance on 1 test ",
+        ),
         ({"asr": 1.0, "clean_asr": 0.0, "images": 5}, True, ""),
     ],
 )

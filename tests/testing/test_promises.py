@@ -33,6 +33,10 @@ ATTACKS = {
     "documented: parameter size has no line of help": ("size: int = 3", ""),
     "light: line 7 imports torch": ("", ""),
     "stamps: 100% of the poisoned images are unchanged": ("", "out = images.clone()"),
+    "stamps: 100% of the triggered test images are unchanged": (
+        "",
+        "out = images.clone() if how.split == 'test' else out",
+    ),
     "stamps: stamp changes its input images": ("", "images[:, :, 0, 0] = 9"),
     "stamps: an image's stamp depends on its position": ("", "out[0] = 7"),
     "repeats: two runs give different images": ("", "import random; out[:, :, 9, 9] = random.randrange(256)"),
