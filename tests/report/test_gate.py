@@ -9,6 +9,7 @@ import pytest
 from benchbd.report import board
 from benchbd.report.compare import compare
 from benchbd.report.gate import judge, lift_of, sign_test
+from benchbd.report.wording import UNDEFINED
 
 TEN = [0.9] * 10
 
@@ -152,7 +153,7 @@ def test_the_last_column_is_the_undefended_lift(mixed):
     assert lifts["bn-g"].value == pytest.approx(0.945)
     assert lifts["bn-g"].n == 2
     assert (lifts["blend"].display, lifts["sig"].display) == ("0.00", "unknown")
-    assert (lifts["none"].display, lifts["cl"].display) == ("–", "–")
+    assert lifts["none"].display == lifts["cl"].display == UNDEFINED
     assert [row(table, a).mark for a in ("bn-g", "blend", "sig", "cl", "none")] == ["", "†", "", "‡", ""]
     assert "blend: the trigger changes no pixel." in next(n for n in table.notes if n.startswith("†"))
     assert "the lift is ASR minus clean ASR" in made.notes[-1]
