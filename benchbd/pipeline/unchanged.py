@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-BLOCK = 1024
+BLOCK = 256
 """Images compared at a time, so that no copy of a large set is needed."""
 
 

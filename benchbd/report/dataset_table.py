@@ -81,7 +81,9 @@ class _Builder:
             return TableCell(wording.UNDEFINED)
         if (found := verdict.lift) is not None:
             why = f"not implanted: {verdict.why}" if verdict.why else "undefended"
-            return TableCell(wording.mean_text(found), found.mean, found.half, found.n, note=why)
+            plain = self.group.undefended()
+            ids = self.group.entry(row, plain).ids() if plain else ()
+            return TableCell(wording.mean_text(found), found.mean, found.half, found.n, note=why, records=ids)
         return TableCell("unknown", note="the undefended records are of a version that did not measure it")
 
     def _without_lift(self, cells: list[TableCell]) -> list[TableCell]:
