@@ -23,6 +23,8 @@ ERROR = 1 - stats.LEVEL
 """Error probability of the one-sided tests, as for the intervals of the board. The tests matter for few test images."""
 NORMAL = 1.6448536269514722
 """Quantile of the standard normal distribution at 1 - ERROR."""
+MANY = 10**12
+"""More images than any test set has: a larger number comes from a foreign record and tells nothing."""
 EXACT = 1000
 """Number of discordant images up to which the sign test is exact. Beyond, the normal approximation is as good."""
 
@@ -135,7 +137,7 @@ def _class_accuracies(record: Mapping[str, Any]) -> list[float]:
 
 def _above_chance(chance: float, images: Any) -> float:
     """The share that guessing exceeds with probability ``ERROR`` on a number of images; ``chance`` if it is unknown."""
-    if not isinstance(images, int) or images < 1:
+    if not isinstance(images, int) or not 0 < images < MANY:
         return chance
     return chance + NORMAL * math.sqrt(chance * (1 - chance) / images)
 
@@ -173,7 +175,7 @@ def sign_test(more: int, less: int) -> float:
 def _guessing(records: Iterable[Record]) -> str:
     """A reason if guessing may reach the ASR, for records without a clean ASR."""
     for record in records:
-        classes = len((record.get("notes") or {}).get("ca_per_class") or ())
+        classes = len(_class_accuracies(record))
         images = (record.get("notes") or {}).get("triggered_test_images")
         if classes > 1 and record["asr"] <= _above_chance(1 / classes, images):
             return f"ASR {wording.percent(record['asr'])} may be chance with {classes} classes"

@@ -121,6 +121,15 @@ def test_old_records_are_judged_by_their_asr_and_chance(make_record):
     assert judge([], 0.5) == (None, "", None, False)
 
 
+@pytest.mark.parametrize("notes", [{"ca_per_class": 3}, {"ca_per_class": ["x", None, True]}, {"ca_per_class": {}}, {}])
+@pytest.mark.parametrize("count", [None, "many", -1, 10**400, 1.5, []])
+def test_odd_notes_of_a_foreign_record_decide_nothing(make_record, notes, count):
+    counts = {"test_images": count, "triggered_test_images": count}
+    assert judge([make_record(asr=0.9, notes={**notes, **counts})], 0.5).holds
+    assert judge([make_record(asr=0.9, clean_asr=0.1, notes={**notes, **counts})], 0.5).holds
+    assert judge([old(make_record, 0.9) | {"notes": {"ca_per_class": TEN, **counts}}], 0.5).holds
+
+
 def row(table, label):
     return next(r for r in table.rows if r.label == label)
 

@@ -64,7 +64,7 @@ def _cell(cell: TableCell, columns: list[Column], first: bool) -> str:
     best = '<span class="sr"> (best of the row)</span>' if cell.best else ""
     extra = f'<span class="extra">{_text(cell.extra)}</span>' if cell.extra else ""
     if cell.records:
-        content = f"{column.group} {column.label}: {cell.display}"
+        content = f"{column.group} {column.label}: {cell.display}".lstrip()
         ids, description = " ".join(cell.records), f"{content}, open records"
         given = _attributes(type="button", class_="open", data_ids=ids, aria_label=description)
         shown = f"<button{given}>{shown}</button>"
