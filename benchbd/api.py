@@ -84,7 +84,13 @@ def run_matrix(
     for plugin in plugins:
         registry.add_plugin_file(os.fspath(plugin))
     folder = Path(output).expanduser().resolve()
-    known = {field.name for field in dataclasses.fields(RunSettings)} - {"output", "data_root", "plugins", "stale", "threads"}
+    known = {field.name for field in dataclasses.fields(RunSettings)} - {
+        "output",
+        "data_root",
+        "plugins",
+        "stale",
+        "threads",
+    }
     if unknown := sorted(settings.keys() - known):
         raise UsageError(f"run_matrix: unknown setting {unknown[0]!r}; known: {', '.join(sorted(known))}")
     root = None if data is None else str(Path(data).expanduser().resolve())

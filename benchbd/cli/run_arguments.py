@@ -19,7 +19,7 @@ DEFAULTS = {"executor": "local", "device": "auto", "jobs_per_gpu": 1, "retries":
 
 
 def add_run_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the flags that say how to run cells. None of them changes a result; :func:`add_numerics` has those that do."""
+    """Add the flags that say how to run cells. None of them changes a result."""
     where = parser.add_argument_group("where")
     where.add_argument(
         "--executor",

@@ -49,8 +49,7 @@ class Numerics(NamedTuple):
 
     def spec(self) -> dict[str, Any]:
         """The entries that are not the default, ready for JSON."""
-        usual = Numerics()
-        return {name: value for name, value in self._asdict().items() if value != getattr(usual, name)}
+        return {name: value for name, value in self._asdict().items() if value != getattr(USUAL, name)}
 
     @property
     def text(self) -> str:
@@ -58,9 +57,28 @@ class Numerics(NamedTuple):
         return numerics_text(self.spec())
 
 
+USUAL = Numerics()
+"""The numerics of a cell whose user asks for nothing. They are not in its ID."""
+
+
 def numerics_text(spec: Mapping[str, Any]) -> str:
     """The numerics in a cell's spec as text: ``precision=bf16,threads=2``; empty for the defaults."""
     return ",".join(f"{name}={spec[name]}" for name in NUMERICS if isinstance(spec.get(name), (str, int)))
+
+
+def precision_class(record: Mapping[str, Any]) -> str | None:
+    """The precision class in which a record's cell was measured, such as ``cpu-fp32-t4``; None if it names none.
+
+    Records of earlier releases have a CPU's threads in ``env.threads`` only.
+    """
+    env = record.get("env")
+    name = env.get("precision") if isinstance(env, Mapping) else None
+    if not isinstance(name, str) or not isinstance(env, Mapping):
+        return None
+    threads = env.get("threads")
+    suffix = f"-t{threads}"
+    more = name.startswith("cpu") and isinstance(threads, int) and threads > 1 and not name.endswith(suffix)
+    return f"{name}{suffix}" if more else name
 
 
 def canonical_precision(wish: Any, name: str = "precision") -> str:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from benchbd.core.numerics import canonical_precision
+from benchbd.core.numerics import MODES, canonical_precision
 from benchbd.errors import UsageError
 
 
@@ -64,7 +64,7 @@ def _choose(kind: str, wish: str, threads: int) -> Precision:
         raise UsageError("precision 'bf16': this GPU cannot compute in bf16; use fp32")
     bf16 = "bf16" in words or ("fp32" not in words and fast_bf16)
     # A CPU has only one mode: the rest of the wish has no effect there and stays out of the key.
-    tags = [tag for tag in ("strict", "eager", "compile") if tag in words and cuda]
+    tags = [word for word in words if word in MODES] if cuda else []
     tags += [f"t{threads}"] if threads > 1 and not cuda else []
     return Precision(
         "-".join([kind, "bf16" if bf16 else "fp32", *tags]),

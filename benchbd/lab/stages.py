@@ -16,7 +16,7 @@ import torch
 from benchbd import engine
 from benchbd.core.events import Listener, progress
 from benchbd.core.hashing import canonical, digest, sha_of
-from benchbd.core.numerics import Numerics
+from benchbd.core.numerics import USUAL, Numerics
 from benchbd.core.recipe import Recipe
 from benchbd.core.seeding import seed_for
 from benchbd.deprecated import renamed_keywords
@@ -77,7 +77,7 @@ class Stages:
         on_event: Listener,
         checkpoint_every: float = 180.0,
         owner: Any = None,
-        numerics: Numerics = Numerics(),
+        numerics: Numerics = USUAL,
     ) -> None:
         self._store, self._network, self._seed, self._ledger, self._on_event = store, network, seed, ledger, on_event
         self._checkpoint_every, self._owner, self._numerics = checkpoint_every, owner, numerics
@@ -253,7 +253,16 @@ class Stages:
 
     def _pass(self, kind: str, trained: TrainedModel, data: TrainSet) -> np.ndarray:
         data.check()
-        key = digest([kind, keys.CODE_VERSION, passes.VERSION, trained.key, data.key, keys.pass_device(self.device, self._numerics.threads)])
+        key = digest(
+            [
+                kind,
+                keys.CODE_VERSION,
+                passes.VERSION,
+                trained.key,
+                data.key,
+                keys.pass_device(self.device, self._numerics.threads),
+            ]
+        )
 
         def compute() -> Result:
             net = trained.module()

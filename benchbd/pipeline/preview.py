@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from benchbd.core.events import Listener
-from benchbd.core.numerics import Numerics
+from benchbd.core.numerics import USUAL, Numerics
 from benchbd.core.recipe import Recipe
 from benchbd.errors import UsageError
 from benchbd.pipeline.poison import Poisoner, stamp_seed
@@ -70,7 +70,7 @@ def poisoner_for(
     device: torch.device,
     root: str | None,
     on_event: Listener,
-    numerics: Numerics = Numerics(),
+    numerics: Numerics = USUAL,
 ) -> Poisoner:
     """The poisoner that makes an attack's triggers and poison on a data set.
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from benchbd.core.hashing import canonical, digest
 from benchbd.core.kinds import KINDS
-from benchbd.core.numerics import Numerics
+from benchbd.core.numerics import USUAL, Numerics
 from benchbd.core.recipe import Recipe
 from benchbd.errors import UsageError, shown
 from benchbd.plan.probe import Probe
@@ -40,7 +40,7 @@ class Cell:
     seed: int
     matrix: str = ""
     probe: dict[str, Any] | None = None
-    numerics: Numerics = Numerics()
+    numerics: Numerics = USUAL
 
     def spec(self) -> dict[str, Any]:
         """The fully resolved spec, which the id hashes.

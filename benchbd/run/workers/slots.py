@@ -146,8 +146,8 @@ def check_numbers(settings: RunSettings) -> None:
 def make_slots(settings: RunSettings) -> list[Slot]:
     """The slots of this machine: visible GPUs x jobs_per_gpu, or cores / threads; ``jobs`` overrides the number.
 
-    On the CPU each slot has one thread unless its cells ask for more, whatever the number of slots: two OpenMP threads that share cores with others
-    can be ten times slower than one, and the result of a sum depends on the number of threads.
+    On the CPU each slot has one thread unless its cells ask for more, whatever the number of slots: two OpenMP threads
+    that share cores with others can be ten times slower than one, and the result of a sum depends on their number.
 
     Raises:
         UsageError: a GPU does not exist, or there are more slots than :func:`check_numbers` allows.
