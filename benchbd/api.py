@@ -30,6 +30,8 @@ NESTED = {
 }
 """Columns such as ``poison.count``: values nested in a field of a record."""
 LAST = ("control", "epochs_trained", "peak_memory_bytes")
+ASKED = {"precision": "auto", "threads": 1}
+"""Columns from a cell's spec, with their values where it has none."""
 
 
 def run_matrix(
@@ -167,7 +169,7 @@ def _table(records: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
     import pandas as pd
 
     rows = [_row(record) for record in records]
-    usual = [*KEYS, *(f"{key}.{name}" for key, names in NESTED.items() for name in names), *LAST]
+    usual = [*KEYS, *(f"{key}.{name}" for key, names in NESTED.items() for name in names), *LAST, *ASKED]
     frame: pd.DataFrame = pd.DataFrame(
         rows, columns=[*usual, *sorted({name for row in rows for name in row} - set(usual))]
     )
@@ -180,6 +182,7 @@ def _row(record: Mapping[str, Any]) -> dict[str, Any]:
         inside = record.get(key) or {}
         row |= {f"{key}.{name}": inside.get(name) for name in names}
     row |= {key: record.get(key) for key in LAST}
+    row |= {key: (record.get("spec") or {}).get(key, usual) for key, usual in ASKED.items()}
     given = {**(record.get("params") or {}), "recipe": record.get("recipe") or {}}
     for key, values in given.items():
         row |= {f"{key}.{name}": tuple(v) if isinstance(v, list) else v for name, v in values.items()}
