@@ -60,8 +60,10 @@ def test_threads_of_a_cpu_are_a_class_of_their_own(machine):
 
 def test_the_order_of_words_does_not_matter(machine):
     machine(cuda=True)
-    assert choose_precision(CUDA, "strict-bf16") == choose_precision(CUDA, "bf16-strict") == choose_precision(
-        CUDA, "strict"
+    assert (
+        choose_precision(CUDA, "strict-bf16")
+        == choose_precision(CUDA, "bf16-strict")
+        == choose_precision(CUDA, "strict")
     )
 
 
