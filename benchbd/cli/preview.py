@@ -21,9 +21,20 @@ if TYPE_CHECKING:
     from benchbd.core.events import Event, Listener
 
 
+EPILOG = """\
+  benchbd preview blend --dataset cifar10 -o blend.png
+  benchbd preview tj-sq --dataset cifar10 --precision fp32     the trigger of run --precision fp32
+"""
+
+
 def register(verbs: Any) -> None:
     """Add the verb."""
-    parser = verbs.add_parser("preview", help="draw clean and poisoned images, their difference and its norms")
+    parser = verbs.add_parser(
+        "preview",
+        help="draw clean and poisoned images, their difference and its norms",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument(
         "attacks",
         metavar="ATTACK",

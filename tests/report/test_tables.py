@@ -210,12 +210,6 @@ def test_needs_are_printed(make_record):
     assert [c.display for c in needs] == ["nothing", "clean images", "ground truth (control)"]
 
 
-def test_mixed_precision_is_reported(make_record):
-    env = {"device": "Processor X", "precision": "cpu-bf16"}
-    table = first([make_record(), make_record(seed=1, env=env)])
-    assert any("cpu-bf16, cpu-fp32" in n for n in table.notes)
-
-
 def test_newer_plugin_version_counts_and_the_older_is_reported(make_record):
     result = board([make_record(ca=0.1, version=1), make_record(ca=0.9, version=2)])
     found = cell(result.tables[0], "bn-g", "none", "CA")
