@@ -30,6 +30,8 @@ NESTED = {
 }
 """Columns such as ``poison.count``: values nested in a field of a record."""
 LAST = ("control", "epochs_trained", "peak_memory_bytes", "clean_asr")
+ASKED = {"precision": "auto", "threads": 1}
+"""Columns from a cell's spec, with their values where it has none."""
 
 
 def run_matrix(
@@ -43,6 +45,8 @@ def run_matrix(
     filters: Sequence[str] = (),
     exclude: Sequence[str] = (),
     smoke: bool = False,
+    precision: str | None = None,
+    threads: int | None = None,
     rerun: Literal["failed", "stale", "all"] | None = None,
     display: Literal["auto", "rich", "plain", "none"] = "none",
     **settings: Any,
@@ -59,6 +63,8 @@ def run_matrix(
         filters: run only cells that match: ``["defense=lfd*"]``.
         exclude: leave out cells that match.
         smoke: shrink every cell to seconds.
+        precision: ``fp32``, ``bf16-strict`` and the like instead of the matrix's; part of a cell's ID.
+        threads: CPU threads of a cell instead of the matrix's; part of its ID.
         rerun: also rerun these cells.
         display: how to show progress on standard error.
         **settings: fields of :class:`benchbd.run.RunSettings` (``executor``, ``device``, ``jobs``, ``timeout`` in
@@ -80,17 +86,25 @@ def run_matrix(
     for plugin in plugins:
         registry.add_plugin_file(os.fspath(plugin))
     folder = Path(output).expanduser().resolve()
-    known = {field.name for field in dataclasses.fields(RunSettings)} - {"output", "data_root", "plugins", "stale"}
+    known = {field.name for field in dataclasses.fields(RunSettings)} - {
+        "output",
+        "data_root",
+        "plugins",
+        "stale",
+        "threads",
+    }
     if unknown := sorted(settings.keys() - known):
         raise UsageError(f"run_matrix: unknown setting {unknown[0]!r}; known: {', '.join(sorted(known))}")
     root = None if data is None else str(Path(data).expanduser().resolve())
     with data_given(root):
-        plan = _load_plan(matrix, sets or {}, seeds, smoke, filters, exclude)
+        asked = {"precision": precision, "threads": threads}
+        plan = _load_plan(matrix, sets or {}, filters, exclude, seeds=seeds, smoke=smoke, **asked)
         chosen = RunSettings(
             output=folder,
             data_root=root,
             plugins=tuple(registry.plugin_files()),
             rerun=rerun,
+            threads=threads,
             **settings,
         )
         check_numbers(chosen)
@@ -124,10 +138,11 @@ def load_results(place: str | os.PathLike[str] = "benchbd-out") -> pd.DataFrame:
 def _load_plan(
     matrix: str | os.PathLike[str] | Mapping[str, Any],
     sets: Mapping[str, Any],
-    seeds: Sequence[int] | None,
-    smoke: bool,
     filters: Sequence[str],
     exclude: Sequence[str],
+    *,
+    seeds: Sequence[int] | None,
+    **given: Any,
 ) -> Plan:
     """Resolve a matrix with its settings and seeds, and apply the filters."""
     import json
@@ -136,7 +151,7 @@ def _load_plan(
 
     # JSON is valid YAML, so mappings and settings pass the same checks as files and flags.
     changes = [f"{key}={value if isinstance(value, str) else json.dumps(value)}" for key, value in sets.items()]
-    chosen = None if seeds is None else list(seeds)
+    given |= {"sets": changes, "seeds": None if seeds is None else list(seeds)}
     if isinstance(matrix, Mapping):
         try:
             text = json.dumps(matrix)
@@ -144,9 +159,9 @@ def _load_plan(
             raise UsageError(
                 f"run_matrix: a matrix may hold only text, numbers, lists and mappings ({error})"
             ) from error
-        plan = matrices.resolve(matrices.parse(text, "given"), "given", sets=changes, seeds=chosen, smoke=smoke)
+        plan = matrices.resolve(matrices.parse(text, "given"), "given", **given)
     else:
-        plan = matrices.load(os.fspath(matrix), sets=changes, seeds=chosen, smoke=smoke)
+        plan = matrices.load(os.fspath(matrix), **given)
     return matrices.narrow(plan, list(filters), list(exclude))
 
 
@@ -154,7 +169,7 @@ def _table(records: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
     import pandas as pd
 
     rows = [_row(record) for record in records]
-    usual = [*KEYS, *(f"{key}.{name}" for key, names in NESTED.items() for name in names), *LAST]
+    usual = [*KEYS, *(f"{key}.{name}" for key, names in NESTED.items() for name in names), *LAST, *ASKED]
     frame: pd.DataFrame = pd.DataFrame(
         rows, columns=[*usual, *sorted({name for row in rows for name in row} - set(usual))]
     )
@@ -167,6 +182,7 @@ def _row(record: Mapping[str, Any]) -> dict[str, Any]:
         inside = record.get(key) or {}
         row |= {f"{key}.{name}": inside.get(name) for name in names}
     row |= {key: record.get(key) for key in LAST}
+    row |= {key: (record.get("spec") or {}).get(key, usual) for key, usual in ASKED.items()}
     given = {**(record.get("params") or {}), "recipe": record.get("recipe") or {}}
     for key, values in given.items():
         row |= {f"{key}.{name}": tuple(v) if isinstance(v, list) else v for name, v in values.items()}

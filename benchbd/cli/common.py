@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 DEFAULT_OUTPUT = "benchbd-out"
 FOLDERS = (".", "records", "logs", "store", "running")
 """Places in a results folder that verbs read."""
-OWN_FLAGS = ("seeds", "data", "output", "jobs", "gpus", "threads", "device", "timeout", "retries", "budget", "shard")
+OWN_FLAGS = ("seeds", "data", "output", "jobs", "gpus", "device", "timeout", "retries", "budget", "shard")
 """Flags that users may take for settings of the matrix."""
 
 
@@ -35,6 +35,17 @@ def add_plugins(parser: argparse.ArgumentParser) -> None:
     """Add ``--plugin``."""
     text = "Python file with your own plugins, which is executed; may be repeated"
     parser.add_argument("--plugin", metavar="FILE", action="append", default=[], help=text)
+
+
+def add_numerics(parser: Any, *, default: str = "the matrix's") -> None:
+    """Add ``--precision`` and ``--threads`` to a parser or to a group of arguments."""
+    text = (
+        "auto, fp32 or bf16; on a GPU also strict, eager or compile, as in bf16-strict; part of a cell's ID (default: "
+        f"{default}, auto)"
+    )
+    parser.add_argument("--precision", metavar="CLASS", help=text)
+    text = f"CPU threads of a cell; part of its ID, since sums depend on them (default: {default}, 1)"
+    parser.add_argument("--threads", metavar="N", type=int, help=text)
 
 
 def add_matrix_arguments(parser: argparse.ArgumentParser) -> None:
@@ -54,6 +65,7 @@ def add_matrix_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seeds", metavar="LIST", help="seeds instead of the matrix's: 0-2 or 0,3")
     text = "shrink every cell to seconds, to find mistakes before a long run"
     parser.add_argument("--smoke", action="store_true", help=text)
+    add_numerics(parser)
     add_plugins(parser)
 
 
@@ -61,11 +73,12 @@ def load_plan(args: argparse.Namespace) -> Plan:
     """Load the plan that the arguments select, narrowed by --filter and --exclude."""
     from benchbd.plan import matrix
 
-    refuse_empty(args, "data")
+    refuse_empty(args, "data", "precision")
     refuse_flags(args)
     add_plugin_files(args)
     seeds = None if args.seeds is None else matrix.parse_seeds(args.seeds)
-    plan = matrix.load(args.matrix, sets=args.set, seeds=seeds, smoke=getattr(args, "smoke", False))
+    numerics = {"precision": args.precision, "threads": args.threads}
+    plan = matrix.load(args.matrix, sets=args.set, seeds=seeds, smoke=getattr(args, "smoke", False), **numerics)
     return matrix.narrow(plan, args.filter, args.exclude)
 
 

@@ -11,7 +11,8 @@ if TYPE_CHECKING:
     from benchbd.report.stats import Mean
 
 EPILOG = """\
-Configurations are matched by names, parameters and recipe, so results of two versions of a plugin can be compared.
+Configurations are matched by names, parameters, recipe, precision and threads, so results of two versions of a plugin
+can be compared. A line says so if the results were measured in several precision classes.
 Changes are means over the seeds that both sides have, with the half-width of the 95 % t-interval from two seeds on.
 The lift is the ASR minus the share of the same images that reach the target without the trigger.
 Exit code 1: a --fail limit is exceeded, or (with --fail) B lacks a result that A has.
@@ -52,6 +53,7 @@ def run(args: argparse.Namespace) -> int:
     from benchbd.core.paths import user_path
     from benchbd.plan.cell import identity
     from benchbd.report.compare import compare, failures, parse_limit
+    from benchbd.report.precision_classes import classes_text
     from benchbd.storage import results_file
 
     limits = [parse_limit(text) for text in args.fail]
@@ -67,7 +69,10 @@ def run(args: argparse.Namespace) -> int:
             }
             for line in found.lines
         ]
-        write_json({"cells": lines, "only_a": found.only_a, "only_b": found.only_b, "broken": broken})
+        classes = dict(zip("ab", map(dict, found.classes), strict=True))
+        write_json(
+            {"cells": lines, "only_a": found.only_a, "only_b": found.only_b, "broken": broken, "classes": classes}
+        )
         return 1 if broken else 0
     lifts = any(line.changes["lift"] for line in found.lines)
     rows: list[tuple[str, ...]] = [("", "CA", "ASR", "RA", "time", "seeds", *(["lift"] if lifts else []))]
@@ -91,6 +96,9 @@ def run(args: argparse.Namespace) -> int:
             write(
                 f"only in {name}: {', '.join(labels[:8])}" + (f" and {len(labels) - 8} more" if len(labels) > 8 else "")
             )
+    if found.mixed:
+        a_classes, b_classes = (classes_text(classes) or "unknown" for classes in found.classes)
+        write(f"changes between precision classes, which round differently: A {a_classes}; B {b_classes}")
     for text in broken:
         write(f"FAIL {text}")
     return 1 if broken else 0

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchbd.cli.common import (
+    add_numerics,
     add_output,
     add_plugin_files,
     add_plugins,
@@ -26,6 +27,7 @@ FORMATS = ("md", "csv", "latex", "html", "json", "jsonl")
 EPILOG = """\
   benchbd leaderboard                                   every record in benchbd-out
   benchbd leaderboard table2 --paper --format html --write board.html
+  benchbd leaderboard table2 --precision strict         the cells of run --precision strict
   benchbd leaderboard cifar10-small --format jsonl --write leaderboard/results.jsonl
   benchbd leaderboard --results leaderboard/results.jsonl --write leaderboard/README.md
   benchbd leaderboard --check                           exit 1 if leaderboard/README.md is out of date
@@ -66,6 +68,7 @@ def register(verbs: Any) -> None:
     cells.add_argument("--set", metavar="K=V", action="append", default=[], help="as for benchbd run")
     cells.add_argument("--seeds", metavar="LIST", help="as for benchbd run")
     cells.add_argument("--smoke", action="store_true", help="as for benchbd run")
+    add_numerics(cells)
     add_plugins(parser)
     parser.set_defaults(run=run)
 
@@ -88,8 +91,10 @@ def read(args: argparse.Namespace) -> tuple[list[dict[str, Any]], float | None, 
         )
     found = results_file.load(place, identity)
     if args.matrix is None:
-        if args.filter or args.exclude or args.set or args.seeds or args.smoke:
-            raise UsageError("--filter, --exclude, --set, --seeds and --smoke select cells of a matrix; give a MATRIX")
+        given = (args.filter, args.exclude, args.set, args.seeds, args.smoke, args.precision, args.threads)
+        if any(value not in (None, False, []) for value in given):
+            flags = "--filter, --exclude, --set, --seeds, --smoke, --precision and --threads"
+            raise UsageError(f"{flags} select cells of a matrix; give a MATRIX")
         add_plugin_files(args)
         return found, None, "Leaderboard"
     plan = load_plan(args)

@@ -30,6 +30,7 @@ def register(verbs: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Merge, and report conflicts and refused records."""
     from benchbd.core.paths import user_path
+    from benchbd.errors import one_line
     from benchbd.storage.merge import merge
 
     output = output_folder(args)
@@ -38,9 +39,9 @@ def run(args: argparse.Namespace) -> int:
         sys.stderr.write(f"refused: {line}\n")
     for conflict in merged.conflicts:
         difference = f"{100 * conflict.difference:.2f} points"
-        write(
-            f"conflict: {conflict.label} [{conflict.id}]: differs by up to {difference}; the other is {conflict.kept}"
-        )
+        classes = f" (precision classes {' and '.join(map(one_line, conflict.classes))})" if conflict.classes else ""
+        named = f"{conflict.label} [{conflict.id}]"
+        write(f"conflict: {named}: differs by up to {difference}{classes}; the other is {conflict.kept}")
     counts = f"{merged.added} added, {merged.same} there already, {len(merged.conflicts)} conflicts"
     write(f"{counts}, {len(merged.refused)} refused -> {output}")
     if merged.conflicts:

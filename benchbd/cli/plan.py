@@ -35,6 +35,9 @@ Trainings are counted as plugins declare them. Each counts once, however many ce
 according to the records in the output folder are left out. The counts are upper bounds. A defense may need fewer (if AC
 removes nothing, its last training is the undefended model), and failed cells are counted as if run with --rerun failed.
 Retries of trainings that fail to learn are counted separately.
+
+  benchbd plan table2 --seeds 0
+  benchbd plan table2 --precision fp32 --threads 4
 """
 
 

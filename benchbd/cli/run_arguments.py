@@ -42,9 +42,6 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
         default=1,
         help="cells that share a GPU (default: 1); their times are not comparable",
     )
-    where.add_argument(
-        "--threads", metavar="N", type=int, help="threads per worker (default: 1 on CPU, cores/slots with GPUs)"
-    )
     when = parser.add_argument_group("when to try, when to stop")
     when.add_argument(
         "--timeout",
@@ -135,6 +132,7 @@ def same_command(args: argparse.Namespace, *extra: str) -> str:
         for value in getattr(args, flag):
             words += [f"--{flag}", value]
     words += ["--seeds", args.seeds] if args.seeds else []
+    words += ["--precision", args.precision] if args.precision else []
     words += ["--smoke"] if args.smoke else []
     for flag in (
         "executor",

@@ -48,6 +48,7 @@ def _pairs(facts: dict[str, Any]) -> str:
 
 
 def _rows(record: dict[str, Any]) -> list[tuple[str, str]]:
+    from benchbd.core.numerics import numerics_text
     from benchbd.storage.record_schema import METRICS
 
     rows = [
@@ -74,6 +75,8 @@ def _rows(record: dict[str, Any]) -> list[tuple[str, str]]:
     rows.append(("peak memory", f"{peak / 2**20:.0f} MiB" if peak else "-"))
     rows += [(kind, _pairs(given)) for kind, given in record["params"].items()]
     rows.append(("recipe", _pairs(record["recipe"])))
+    if asked := numerics_text(record["spec"]):
+        rows.append(("numerics", asked))
     rows += [(f"env {k}", _pairs(v) if isinstance(v, dict) else str(v)) for k, v in record["env"].items()]
     rows += [(f"note {k}", str(v)[:100]) for k, v in record["notes"].items()]
     return rows

@@ -18,6 +18,7 @@ from benchbd.cli.common import (
 EPILOG = """\
   benchbd status table2
   benchbd status table2 --filter 'defense=lfd*' --all
+  benchbd status table2 --precision bf16               of the cells of run --precision bf16
 """
 
 

@@ -16,6 +16,7 @@ import torch
 from benchbd import engine
 from benchbd.core.events import Listener, progress
 from benchbd.core.hashing import canonical, digest, sha_of
+from benchbd.core.numerics import USUAL, Numerics
 from benchbd.core.recipe import Recipe
 from benchbd.core.seeding import seed_for
 from benchbd.deprecated import renamed_keywords
@@ -58,6 +59,7 @@ class Stages:
         checkpoint_every: seconds between checkpoints of a running training.
         owner: identifies the plugin at work in the keys of its own stages
             (:func:`benchbd.lab.keys.plugin_fingerprint`).
+        numerics: the precision and threads that the cell asks for.
 
     Attributes:
         traced: intermediate models for the evaluator to measure.
@@ -75,9 +77,10 @@ class Stages:
         on_event: Listener,
         checkpoint_every: float = 180.0,
         owner: Any = None,
+        numerics: Numerics = USUAL,
     ) -> None:
         self._store, self._network, self._seed, self._ledger, self._on_event = store, network, seed, ledger, on_event
-        self._checkpoint_every, self._owner = checkpoint_every, owner
+        self._checkpoint_every, self._owner, self._numerics = checkpoint_every, owner, numerics
         self._costs = StageCosts(ledger)
         self.recipe, self.device = recipe, device
         self.classes, self.size = network.classes, network.size
@@ -96,7 +99,7 @@ class Stages:
 
     def precision_for(self, plan: ModelSpec) -> Precision:
         """Numbers a network computes in on this device; part of every training's key."""
-        return engine.choose_precision(self.device)
+        return engine.choose_precision(self.device, *self._numerics)
 
     def _recipe(self, changes: dict[str, Any], name: str) -> Recipe:
         plain = {k: v.item() if isinstance(v, np.generic) else v for k, v in changes.items()}
@@ -250,7 +253,16 @@ class Stages:
 
     def _pass(self, kind: str, trained: TrainedModel, data: TrainSet) -> np.ndarray:
         data.check()
-        key = digest([kind, keys.CODE_VERSION, passes.VERSION, trained.key, data.key, self.device.type])
+        key = digest(
+            [
+                kind,
+                keys.CODE_VERSION,
+                passes.VERSION,
+                trained.key,
+                data.key,
+                keys.pass_device(self.device, self._numerics.threads),
+            ]
+        )
 
         def compute() -> Result:
             net = trained.module()
@@ -311,7 +323,6 @@ class Stages:
             spelt = canonical(params)
         except (TypeError, ValueError) as error:
             raise UsageError(f"stage {shown(name)}: params must be JSON-serialisable ({one_line(error)})") from error
-        key = digest(
-            ["stage", keys.CODE_VERSION, self._owner, self._around(), name, spelt, self._seed, self.device.type]
-        )
+        device = keys.stage_device(self.precision_for(self._network), self._numerics.threads)
+        key = digest(["stage", keys.CODE_VERSION, self._owner, self._around(), name, spelt, self._seed, device])
         return self._memo("array", name, key, "", lambda: (compute(), {})).arrays

@@ -210,6 +210,7 @@ class Poisoner:
                 cell.seed,
                 trigger.sha256,
                 plugin_fingerprint(attack),
+                *self._threads(),
             ]
         )
 
@@ -238,6 +239,10 @@ class Poisoner:
         if line not in self._warned:
             self._warned.add(line)
             self.on_event({"event": "warning", "warning": line})
+
+    def _threads(self) -> list[str]:
+        """The cell's threads in the keys of what an attack computes on the CPU: nothing for one thread."""
+        return [f"t{self.cell.threads}"] if self.cell.threads > 1 else []
 
     def _wait(self, stage: str) -> Callable[[], None]:
         return lambda: self.on_event({"event": "waiting", "stage": stage})
@@ -284,12 +289,12 @@ class Poisoner:
         if not (attack.prepared_from_poison or attack.prepared_from_budget):
             # The number of poisoned images does not change the trigger, so all budgets share one.
             spec = {**spec, "params": {k: v for k, v in spec["params"].items() if k not in BUDGET}}
-        precision = engine.choose_precision(self.device).name
+        precision = engine.choose_precision(self.device, *self.cell.numerics).name
         trained = [network.spec(), self.cell.recipe, precision] if attack.trainings() else None
         selected = hashlib.sha256(indices.tobytes()).hexdigest() if attack.prepared_from_poison else None
         # The attack's file with its helpers, and prepare itself, which may be inherited from a file in another folder.
         code = [plugin_fingerprint(attack), code_of(type(attack).prepare)]
-        key = digest(["trigger", CODE_VERSION, clean.key, spec, trained, selected, code])
+        key = digest(["trigger", CODE_VERSION, clean.key, spec, trained, selected, code, *self._threads()])
         warned: list[str] = []
 
         def listen(event: Event) -> None:
@@ -311,6 +316,7 @@ class Poisoner:
             ledger=self.ledger,
             on_event=listen,
             owner=plugin_fingerprint(attack),
+            numerics=self.cell.numerics,
         )
 
         def compute() -> tuple[dict[str, np.ndarray], dict[str, Any]]:
@@ -355,6 +361,7 @@ class Poisoner:
             poison.trigger_sha256,
             seed,
             plugin_fingerprint(attack),
+            *self._threads(),
         ]
         key = digest(["triggered", CODE_VERSION, *inputs])
         found, _ = self.store.memo("triggered", key, lambda: ({"images": stamp().numpy()}, {}), self._wait("evaluate"))

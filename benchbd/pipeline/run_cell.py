@@ -19,6 +19,7 @@ from benchbd.core.images import DatasetInfo, Images
 from benchbd.core.kinds import KINDS
 from benchbd.core.paths import data_folder
 from benchbd.core.seeding import seed_for
+from benchbd.engine.threads import cpu_threads
 from benchbd.errors import BenchbdError, Diverged, UsageError, one_line
 from benchbd.lab.costs import CostLedger
 from benchbd.lab.keys import plugin_fingerprint
@@ -77,7 +78,9 @@ def execute(
     began = time.perf_counter()
     with event_proxy(on_event) as events:
         try:
-            _measured_run(cell, results, output, data_root, compute_device(device), events)
+            place = compute_device(device)
+            with cpu_threads(cell.threads, place):
+                _measured_run(cell, results, output, data_root, place, events)
         except (Exception, SystemExit) as error:
             status, reason = status_and_line(error, output)
             if not isinstance(error, BenchbdError):
@@ -184,6 +187,7 @@ def _open_lab(
         ledger=ledger,
         on_event=poisoner.on_event,
         owner=plugin_fingerprint(components.defense),
+        numerics=cell.numerics,
     )
 
 

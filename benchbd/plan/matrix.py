@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from benchbd.core.images import DatasetInfo
+from benchbd.core.numerics import NUMERICS, Numerics
 from benchbd.core.paths import look, user_path
 from benchbd.core.recipe import Recipe
 from benchbd.errors import Impossible, UsageError, shown
@@ -85,6 +86,7 @@ class _Block:
     axes: dict[str, list[ExpandedSpec]]
     recipe: dict[str, Any]
     probe: dict[str, Any] | None
+    numerics: Numerics
     seeds: list[int]
     rules: list[Rule]
 
@@ -110,7 +112,7 @@ class _Block:
                     reason = attack_reason or _impossible(defense, info, attack)
                     for seed in self.seeds:
                         parts = (dataset_part, model_part, attack_part, defense_part)
-                        cell = Cell(*parts, self.recipe, seed, matrix, self.probe)
+                        cell = Cell(*parts, self.recipe, seed, matrix, self.probe, self.numerics)
                         # Every cell is tried against every rule, so that each rule knows whether it matches any cell.
                         excluded = [rule.reason for rule in self.rules if rule.matches(cell)]
                         yield cell, reason or (f"excluded: {excluded[0]}" if excluded else None)
@@ -169,6 +171,8 @@ def resolve(
     sets: list[str] | None = None,
     seeds: list[int] | None = None,
     smoke: bool = False,
+    precision: str | None = None,
+    threads: int | None = None,
 ) -> Plan:
     """Turn a checked mapping into a plan.
 
@@ -178,12 +182,14 @@ def resolve(
         sets: ``--set`` texts; they override the file.
         seeds: ``--seeds``; they override the file.
         smoke: shrink every cell to a few seconds, to find mistakes before a long run.
+        precision: ``--precision``; it overrides the file and ``sets``.
+        threads: ``--threads``; likewise.
 
     Raises:
         UsageError: the matrix or an override has a mistake.
     """
     here = f"matrix {where}"
-    overrides = Overrides(sets or [])
+    overrides = Overrides(sets or [], precision, threads)
     name, description, gate = _head(data, where)
     with _error_prefix(here):
         _add_plugins(data, where)
@@ -272,12 +278,14 @@ def _block(
         if smoke and given_probe.get("features") is not None:
             given_probe["features"] = recipe.epochs
         probe = Probe.parse(given_probe, recipe.epochs).spec() if given_probe else None
+        given_numerics = [(key, v[key]) for v in (data, block, overrides.numerics()) for key in NUMERICS if key in v]
+        numerics = Numerics.parse(dict(given_numerics))
         for kind, key in COMPONENTS.items():
             specs = as_list(overrides.spec(kind) or block.get(key))
             if not specs:
                 raise UsageError(f"{key} is missing")
             axes[kind] = [expand(spec, kind, overrides, smoke) for spec in specs]
-    return _Block(here, axes, recipe.spec(), probe, chosen, rules)
+    return _Block(here, axes, recipe.spec(), probe, numerics, chosen, rules)
 
 
 def _mapping(data: dict[str, Any], key: str) -> dict[str, Any]:
@@ -290,10 +298,19 @@ def _mapping(data: dict[str, Any], key: str) -> dict[str, Any]:
     return value
 
 
-def load(matrix: str, *, sets: list[str] | None = None, seeds: list[int] | None = None, smoke: bool = False) -> Plan:
-    """Read, check and resolve a matrix: a path, a shipped name, or ``-``."""
+def load(
+    matrix: str,
+    *,
+    sets: list[str] | None = None,
+    seeds: list[int] | None = None,
+    smoke: bool = False,
+    precision: str | None = None,
+    threads: int | None = None,
+) -> Plan:
+    """Read, check and resolve a matrix: a path, a shipped name, or ``-``; the rest as for :func:`resolve`."""
     text, where = read(matrix)
-    return resolve(parse(text, where), where, sets=sets, seeds=seeds, smoke=smoke)
+    given = parse(text, where)
+    return resolve(given, where, sets=sets, seeds=seeds, smoke=smoke, precision=precision, threads=threads)
 
 
 def narrow(plan: Plan, filters: list[str], excludes: list[str] | None = None) -> Plan:

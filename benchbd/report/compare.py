@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 from typing import NamedTuple
 
 from benchbd.core.kinds import KINDS
 from benchbd.errors import UsageError, did_you_mean, shown
 from benchbd.report.gate import lift_of
+from benchbd.report.labels import asked_numerics
+from benchbd.report.precision_classes import classes_of
 from benchbd.report.stats import Mean, difference
 from benchbd.storage.record_schema import METRICS, Record
 
@@ -53,11 +55,18 @@ class Comparison(NamedTuple):
         lines: configurations in both sets.
         only_a: labels of configurations that only A has.
         only_b: labels of configurations that only B has.
+        classes: numbers of finished records of the common configurations by precision class, of A and of B.
     """
 
     lines: list[Line]
     only_a: list[str]
     only_b: list[str]
+    classes: tuple[Counter[str], Counter[str]] = (Counter(), Counter())
+
+    @property
+    def mixed(self) -> bool:
+        """Whether the changes are between precision classes, or over several."""
+        return len(self.classes[0] | self.classes[1]) > 1
 
 
 def parse_limit(text: str) -> Limit:
@@ -73,7 +82,7 @@ def parse_limit(text: str) -> Limit:
 def _configuration(record: Record) -> str:
     """The key two records share if they have the same configuration: all but the seed and the plugins' versions."""
     names = [record[kind] for kind in KINDS]
-    return json.dumps([*names, record.get("params"), record.get("recipe")], sort_keys=True)
+    return json.dumps([*names, record.get("params"), record.get("recipe"), asked_numerics(record)], sort_keys=True)
 
 
 def _value(record: Record, metric: str) -> float | None:
@@ -120,7 +129,11 @@ def compare(a: Iterable[Record], b: Iterable[Record]) -> Comparison:
     def only(here: dict[str, dict[int, Record]], there: dict[str, dict[int, Record]]) -> list[str]:
         return [_label(next(iter(seeds.values()))) for key, seeds in here.items() if key not in there]
 
-    return Comparison(lines, only(left, right), only(right, left))
+    def classes(here: dict[str, dict[int, Record]], there: dict[str, dict[int, Record]]) -> Counter[str]:
+        common = (record for key, seeds in here.items() if key in there for record in seeds.values())
+        return classes_of(record for record in common if record["status"] == "done")
+
+    return Comparison(lines, only(left, right), only(right, left), (classes(left, right), classes(right, left)))
 
 
 def failures(comparison: Comparison, limits: Iterable[Limit]) -> list[str]:

@@ -11,6 +11,7 @@ from benchbd.report.averages import average
 from benchbd.report.gate import implant
 from benchbd.report.groups import UNDEFENDED, Group
 from benchbd.report.labels import Labels, Variant
+from benchbd.report.precision_classes import classes_of, mixture
 from benchbd.report.published import PublishedComparison, scale_differences, scale_text
 from benchbd.report.table import Column, Row, Table, TableCell
 from benchbd.report.timing import Clock
@@ -20,6 +21,7 @@ TABLED = METRICS[:2]
 NOT_IMPLANTED = "†"
 UNKNOWN_IMPLANT = "‡"
 LISTED_FAILURES = 8
+LISTED_ROWS = 12
 
 
 def _reasons(records: Iterable[Mapping[str, object]]) -> str:
@@ -232,14 +234,8 @@ class _Builder:
                 f"Wall-clock time is measured on {self.clock.device} only. It is the time the cell would take alone, "
                 "including shared stages."
             )
-        precisions = {
-            p
-            for e in self.group.entries.values()
-            for r in e.done()
-            if isinstance(p := (r.get("env") or {}).get("precision"), str)
-        }
-        if len(precisions) > 1:
-            notes.append(f"This table mixes precision classes: {', '.join(sorted(precisions))}.")
+        if mixed := mixture(self.group.done()):
+            notes.append(f"{mixed} {self._mixed_rows()}")
         return notes
 
     def _not_implanted(self) -> str:
@@ -252,6 +248,19 @@ class _Builder:
             )
         reasons = "; ".join(f"{self.labels(row)}: {found.why}" for row, found in failed.items())
         return f"{NOT_IMPLANTED} not implanted, so the row is not evidence for any defense. {reasons}."
+
+    def _mixed_rows(self) -> str:
+        """The rows whose cells are not comparable with each other, since they are of several precision classes."""
+        group = self.group
+        rows = [
+            self.labels(row)
+            for row in group.rows
+            if len(classes_of(r for column in group.columns for r in group.entry(row, column).done())) > 1
+        ]
+        if not rows:
+            return "Every row is of one class; averages over rows mix them."
+        more = f" and {len(rows) - LISTED_ROWS} more" if len(rows) > LISTED_ROWS else ""
+        return f"Rows that mix them: {', '.join(rows[:LISTED_ROWS])}{more}."
 
     def _failures(self) -> list[str]:
         """Describe the cells without a result. Seeds of one cell with the same outcome share a description."""

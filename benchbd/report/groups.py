@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from benchbd.core.kinds import KINDS
-from benchbd.report.labels import Variant, variant
+from benchbd.report.labels import Variant, asked_numerics, variant
 from benchbd.report.wording import counted
 from benchbd.storage.record_schema import Record
 
@@ -18,11 +18,12 @@ NO_ATTACK = "none"
 
 
 class Scale(NamedTuple):
-    """The data set, model and recipe (as JSON) that all cells of a table share."""
+    """The data set, model, recipe (as JSON) and numerics (``precision=bf16``) that all cells of a table share."""
 
     dataset: Variant
     model: Variant
     recipe: str
+    numerics: str = ""
 
 
 @dataclass(slots=True)
@@ -69,6 +70,10 @@ class Group:
     def entry(self, row: Variant, column: Variant) -> SeedRecords:
         """The entry of a row and column; it is empty if nothing was run."""
         return self.entries.get((row, column)) or SeedRecords()
+
+    def done(self) -> list[Record]:
+        """All finished records."""
+        return [record for entry in self.entries.values() for record in entry.done()]
 
     def attacks(self) -> list[Variant]:
         """The rows with poisoned samples."""
@@ -135,7 +140,7 @@ def group_records(
         recipe = repr(record.get("recipe") or {})
         if recipe not in recipes:
             recipes[recipe] = json.dumps(record.get("recipe") or {}, sort_keys=True)
-        scale = Scale(dataset, model, recipes[recipe])
+        scale = Scale(dataset, model, recipes[recipe], asked_numerics(record))
         group = groups.get(scale)
         if group is None:
             group = groups[scale] = Group(scale)

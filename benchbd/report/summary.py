@@ -6,6 +6,7 @@ from benchbd.report import stats, wording
 from benchbd.report.averages import average
 from benchbd.report.groups import UNDEFENDED, Group
 from benchbd.report.labels import Labels, Variant
+from benchbd.report.precision_classes import mixture
 from benchbd.report.published import scale_text
 from benchbd.report.table import Column, Row, Table, TableCell
 from benchbd.report.timing import Clock, trainings
@@ -110,6 +111,8 @@ def summary_table(group: Group, labels: Labels, clock: Clock) -> Table:
         notes.append(
             f"Time is relative to no defense, over cell pairs (same attack and seed) that finished on {clock.device}."
         )
+    if mixed := mixture(group.done()):
+        notes.append(f"{mixed} Means over cells mix them.")
     tag = group.scale.dataset.name
     title = f"Summary by defense: {scale_text(group.scale, labels)}"
     return Table("", title, "Defense", list(COLUMNS), rows, notes=notes, level=3, tag=tag)

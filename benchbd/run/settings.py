@@ -93,7 +93,9 @@ class RunSettings:
     jobs_per_gpu: int = 1
     """Number of cells that share a GPU. Times of shared runs are not comparable, so the default is 1."""
     threads: int | None = None
-    """Threads per worker; None: 1 on CPU, cores / slots with GPUs."""
+    """CPU threads of a slot; None: the most that a cell asks for, which by default is 1, or cores / slots with GPUs.
+
+    A cell on a CPU computes with the number in its own spec."""
     timeout: float | None = None
     """Time limit of a cell in seconds, excluding waits for shared stages."""
     retries: int = 0

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from benchbd.core.files import write_text
+from benchbd.core.numerics import precision_class
 from benchbd.errors import UsageError, one_line
 from benchbd.plan.cell import identity
 from benchbd.storage import records
@@ -24,12 +25,14 @@ class Conflict(NamedTuple):
         label: the cell's readable name.
         difference: the largest absolute difference of CA, ASR and RA, as a fraction.
         kept: path of the second record.
+        classes: precision classes of the two records, if they differ; else empty.
     """
 
     id: str
     label: str
     difference: float
     kept: Path
+    classes: tuple[str, ...] = ()
 
 
 class Merged(NamedTuple):
@@ -117,4 +120,6 @@ def _keep_both(output: Path, mine: dict[str, Any], record: dict[str, Any]) -> Co
     name = f"{record['id']}-{hashlib.sha256(text.encode()).hexdigest()[:8]}.json"
     path = output / "conflicts" / name
     write_text(path, text)
-    return Conflict(record["id"], str(record.get("label") or record["id"]), _difference(mine, record), path)
+    names = tuple(precision_class(each) or "unknown" for each in (mine, record))
+    classes = names if names[0] != names[1] else ()
+    return Conflict(record["id"], str(record.get("label") or record["id"]), _difference(mine, record), path, classes)

@@ -75,6 +75,17 @@ def test_merge_keeps_both_of_a_contradiction(
     assert merge([lost], tmp_path / "all").conflicts[0].difference == 1.0
 
 
+def test_a_conflict_names_precision_classes_that_differ(
+    fakes: ModuleType, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    a = fill(tmp_path / "a", made(fakes, env={"precision": "cpu-fp32", "threads": 1}))
+    b = fill(tmp_path / "b", made(fakes, asr=0.53, env={"precision": "cuda-bf16", "threads": 8}))
+    assert main(["merge", str(a), str(b), "--output", str(tmp_path / "all")]) == 1
+    assert "3.00 points (precision classes cpu-fp32 and cuda-bf16); the other is" in capfd.readouterr().out
+    same = fill(tmp_path / "c", made(fakes, asr=0.53, env={"precision": "cpu-fp32", "threads": 1}))
+    assert merge([same], tmp_path / "all").conflicts[0].classes == ()
+
+
 def test_merge_refuses_what_is_no_record(fakes: ModuleType, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     good = made(fakes, 1)
     a = fill(tmp_path / "a", good)

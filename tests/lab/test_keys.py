@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
+import itertools
 import sys
 
 import numpy as np
@@ -15,6 +16,7 @@ from lab_inputs import tiny
 
 from benchbd import engine
 from benchbd.core.images import Normalisation
+from benchbd.core.numerics import Numerics
 from benchbd.core.recipe import Recipe
 from benchbd.errors import UsageError
 from benchbd.lab import keys
@@ -122,6 +124,48 @@ def test_precision_and_code_version_are_in_the_key(open_lab, no_training, monkey
     lab.precision_for = lambda plan: engine.Precision("cuda-bf16")
     found.add(lab.train(tiny()).key)
     assert len(found) == 3
+
+
+def _keys_of_all_stages(lab) -> dict[str, str]:
+    """The keys of a training, a pass, a plugin's own stage and a pack."""
+    trained = lab.train(lab.poisoned)
+    lab.features(trained, lab.poisoned)
+    lab.stage("mine", {"a": 1}, lambda: {"a": np.zeros(1)})
+    lab.train_packed(lab.poisoned, repeats=[0], model="resnet-s", augment=())
+    return dict(lab._ledger.artifacts)
+
+
+def test_numerics_are_in_the_key_of_everything_they_change(open_lab, no_training, monkeypatch):
+    monkeypatch.setattr(engine.precision, "cpu_multiplies_bf16", lambda: False)
+    engine.precision._choose.cache_clear()
+    found = {
+        name: _keys_of_all_stages(open_lab(numerics=Numerics(*given)))
+        for name, given in {
+            "auto": (),
+            "fp32": ("fp32",),
+            "strict": ("strict",),
+            "bf16": ("bf16",),
+            "threads": ("auto", 2),
+            "both": ("bf16", 2),
+        }.items()
+    }
+    engine.precision._choose.cache_clear()
+    assert found["fp32"] == found["strict"] == found["auto"], "one class, one key"
+    for one, other in itertools.combinations(("auto", "bf16", "threads", "both"), 2):
+        assert not found[one].items() & found[other].items(), (one, other)
+
+
+def test_plugin_stages_of_one_thread_in_the_usual_class_keep_their_keys():
+    fp32, bf16 = (engine.choose_precision(torch.device("cpu"), wish) for wish in ("fp32", "bf16"))
+    assert [keys.stage_device(p, 1) for p in (fp32, bf16, engine.Precision("cuda-bf16"))] == ["cpu", "cpu-bf16", "cuda"]
+    assert keys.stage_device(engine.Precision("cuda-bf16-strict"), 4) == "cuda-bf16-strict-t4"
+    assert keys.stage_device(engine.choose_precision(torch.device("cpu"), "fp32", 4), 4) == "cpu-fp32-t4"
+    assert [keys.pass_device(torch.device(d), t) for d in ("cpu", "cuda") for t in (1, 4)] == [
+        "cpu",
+        "cpu-t4",
+        "cuda",
+        "cuda",
+    ]
 
 
 def test_what_does_not_matter_is_not_in_the_key(open_lab, no_training):

@@ -66,17 +66,17 @@ def source(records: Iterable[Record], defaults: Defaults = registered) -> Source
     return Source(grouping.groups, Labels(grouping.variants(), defaults))
 
 
-def _by_training(found: Sequence[Curve | Points]) -> dict[tuple[Variant, str], list[Any]]:
-    """Group curves or pictures by data set and recipe; members differ in network and attack."""
-    out: dict[tuple[Variant, str], list[Any]] = {}
+def _by_training(found: Sequence[Curve | Points]) -> dict[tuple[Variant, str, str], list[Any]]:
+    """Group curves or pictures by data set, recipe and numerics; members differ in network and attack."""
+    out: dict[tuple[Variant, str, str], list[Any]] = {}
     for item in found:
-        out.setdefault((item.scale.dataset, item.scale.recipe), []).append(item)
+        out.setdefault((item.scale.dataset, item.scale.recipe, item.scale.numerics), []).append(item)
     return out
 
 
 def _data_text(scale: Scale, labels: Labels) -> str:
-    """The data set and recipe, which all panels of a figure share."""
-    return " · ".join(filter(None, (labels(scale.dataset), recipe_text(scale.recipe))))
+    """The data set, recipe and numerics, which all panels of a figure share."""
+    return " · ".join(filter(None, (labels(scale.dataset), recipe_text(scale.recipe), scale.numerics)))
 
 
 def _loss_panel(curve: Curve, labels: Labels) -> Panel:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from benchbd.core.kinds import KINDS
 from benchbd.report.formats.reproduce import command
 from benchbd.report.gate import lift_of
-from benchbd.report.labels import Labels, variant
+from benchbd.report.labels import Labels, asked_numerics, variant
 from benchbd.report.probes import probe_of
 from benchbd.report.table import Column, Row, Table, TableCell
 from benchbd.storage.results_file import ordered
@@ -204,9 +204,10 @@ def _record(record: Mapping[str, Any], labels: Labels, pool: _Pool) -> dict[str,
         shown[kind] = pool.place(
             {"name": item.name, "label": labels(item), "params": item.values()}, f"{kind}{item.name}{item.params}"
         )
-    for kind in ("recipe", "env"):
-        text = json.dumps(record.get(kind) or {}, sort_keys=True)
-        shown[kind] = pool.place(record.get(kind) or {}, kind + text)
+    asked = asked_numerics(record)
+    recipe = {**(record.get("recipe") or {}), **({"numerics": asked} if asked else {})}
+    for kind, facts in (("recipe", recipe), ("env", record.get("env") or {})):
+        shown[kind] = pool.place(facts, kind + json.dumps(facts, sort_keys=True))
     if shown["detection"]:
         shown["detection"] = {k: v for k, v in shown["detection"].items() if k != "histogram"}
     shown["cost"] = {

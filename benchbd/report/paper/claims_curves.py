@@ -19,10 +19,10 @@ class Match(NamedTuple):
 
 
 def matches(found: list[Curve], large: str) -> list[Match]:
-    """Pair the curves of a network and of its small counterpart on the same data, attack and recipe."""
+    """Pair the curves of a network and of its small counterpart on the same data, attack, recipe and numerics."""
 
-    def key(curve: Curve) -> tuple[Variant, str, Variant]:
-        return (curve.scale.dataset, curve.scale.recipe, curve.attack)
+    def key(curve: Curve) -> tuple[Variant, str, str, Variant]:
+        return (curve.scale.dataset, curve.scale.recipe, curve.scale.numerics, curve.attack)
 
     small = {key(c): c for c in found if c.scale.model.name == SMALLER[large]}
     return [Match(c, small[key(c)]) for c in found if c.scale.model.name == large and key(c) in small]
@@ -92,10 +92,14 @@ def _over_matches(evidence: Evidence, large: str, measure: object, quantity: str
 def _mixes_classes(evidence: Evidence) -> list[Finding]:
     """By neighbours in the t-SNE picture, ResNet-S mixes clean classes more, while poisoned samples stay together."""
     pictures = points(evidence.groups)
-    small = {(p.scale.dataset, p.scale.recipe, p.attack): p for p in pictures if p.scale.model.name == "resnet-s"}
+
+    def key(p: Points) -> tuple[Variant, str, str, Variant]:
+        return (p.scale.dataset, p.scale.recipe, p.scale.numerics, p.attack)
+
+    small = {key(p): p for p in pictures if p.scale.model.name == "resnet-s"}
     findings = []
     for picture in pictures:
-        other = small.get((picture.scale.dataset, picture.scale.recipe, picture.attack))
+        other = small.get(key(picture))
         if picture.scale.model.name == "resnet18" and other is not None:
             findings.append(_clusters(evidence, picture, other))
     return findings

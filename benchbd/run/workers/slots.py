@@ -10,14 +10,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 from benchbd.core.environment import cores
+from benchbd.core.numerics import MOST_THREADS, THREAD_VARIABLES
 from benchbd.errors import UsageError, shown
 from benchbd.run.settings import RunSettings
 
 MOST_SLOTS, MOST_PER_CORE = 256, 16
 """Maximum number of slots on one machine: MOST_SLOTS, or MOST_PER_CORE per core if that is more. A larger number is a
 typo, and the machine would do nothing but start workers."""
-MOST_THREADS = 1024
-"""Maximum number of threads of a worker, about the largest core count of a machine; OpenMP crashes with a million."""
 _PROBE = "import torch; print('gpus', torch.cuda.device_count() if torch.cuda.is_available() else 0)"
 
 
@@ -64,9 +63,8 @@ class Slot(NamedTuple):
             workers: number of slots in use on this machine.
         """
         threads = str(self.threads)
-        names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
         # An idle OpenMP thread that spins occupies a core that another worker needs.
-        variables = {name: threads for name in names} | {"OMP_WAIT_POLICY": "PASSIVE"}
+        variables = dict.fromkeys(THREAD_VARIABLES, threads) | {"OMP_WAIT_POLICY": "PASSIVE"}
         variables |= {name: os.environ.get(name, str(size)) for name, size in KEEP_MEMORY.items()}
         variables["CUDA_VISIBLE_DEVICES"] = "" if self.gpu is None else self.gpu
         if self.gpu is not None and self.gpu.isdigit():
@@ -146,10 +144,10 @@ def check_numbers(settings: RunSettings) -> None:
 
 
 def make_slots(settings: RunSettings) -> list[Slot]:
-    """The slots of this machine: visible GPUs x jobs_per_gpu, or one per core; ``jobs`` overrides the number.
+    """The slots of this machine: visible GPUs x jobs_per_gpu, or cores / threads; ``jobs`` overrides the number.
 
-    On the CPU each slot has one thread, whatever the number of slots: two OpenMP threads that share cores with others
-    can be ten times slower than one, and the result of a sum depends on the number of threads.
+    On the CPU each slot has one thread unless its cells ask for more, whatever the number of slots: two OpenMP threads
+    that share cores with others can be ten times slower than one, and the result of a sum depends on their number.
 
     Raises:
         UsageError: a GPU does not exist, or there are more slots than :func:`check_numbers` allows.
@@ -157,8 +155,9 @@ def make_slots(settings: RunSettings) -> list[Slot]:
     check_numbers(settings)
     gpus = chosen_gpus(settings)
     if not gpus:
-        count = settings.jobs or cores()
-        return [Slot(i, None, 1, settings.threads or 1) for i in range(count)]
+        threads = settings.threads or 1
+        count = settings.jobs or max(1, cores() // threads)
+        return [Slot(i, None, 1, threads) for i in range(count)]
     count = settings.jobs or len(gpus) * settings.jobs_per_gpu
     threads = settings.threads or max(1, cores() // count)
     # Round robin, so that fewer jobs than places still use every GPU.

@@ -1,0 +1,55 @@
+"""The number of CPU threads of one computation. The result of a sum depends on it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+
+import torch
+
+from benchbd.core.numerics import THREAD_VARIABLES
+
+_AT_START = {name: os.environ.get(name) for name in THREAD_VARIABLES}
+"""What libraries that were loaded before have read. A worker starts with the threads of its slot."""
+
+
+@contextlib.contextmanager
+def cpu_threads(count: int, device: torch.device) -> Iterator[None]:
+    """Compute with ``count`` CPU threads in torch and in the libraries under numpy and scikit-learn.
+
+    The former numbers return at the end.
+
+    Args:
+        count: number of threads of a cell. One, the default, leaves a GPU's cells the threads of their slot.
+        device: computes the trainings.
+    """
+    if count == 1 and device.type != "cpu":
+        yield
+        return
+    before = torch.get_num_threads()
+    with contextlib.ExitStack() as stack:
+        # Looking through the loaded libraries takes up to 0.08 s, more than the rest of a cell's overhead.
+        if any(value != str(count) for value in _AT_START.values()):
+            from threadpoolctl import threadpool_limits
+
+            stack.enter_context(_variables(str(count)))
+            stack.enter_context(threadpool_limits(limits=count))
+        stack.callback(torch.set_num_threads, before)
+        torch.set_num_threads(count)
+        yield
+
+
+@contextlib.contextmanager
+def _variables(count: str) -> Iterator[None]:
+    """Set the variables that libraries read which are loaded from here on."""
+    before = {name: os.environ.get(name) for name in THREAD_VARIABLES}
+    os.environ.update(dict.fromkeys(THREAD_VARIABLES, count))
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
