@@ -14,7 +14,7 @@ from benchbd.core.seeding import seed_for
 from benchbd.engine import PerEpochWeights
 from benchbd.errors import Diverged, UsageError, shown
 from benchbd.lab import keys
-from benchbd.plugins.train_set import TrainSet
+from benchbd.plugins.train_set import TrainSet, as_array
 from benchbd.plugins.trained import ModelSpec, TrainedModel
 from benchbd.plugins.training import COUNTED
 
@@ -141,7 +141,7 @@ def check_training(data: TrainSet, kind: str, name: str) -> None:
 
 
 def _checked_weights(given: Any, count: int, name: str) -> np.ndarray:
-    values = np.ascontiguousarray(np.asarray(given, np.float32))
+    values = np.ascontiguousarray(as_array(given, f"{name}: weights", np.float32))
     if values.shape != (count,):
         raise UsageError(f"{name}: {count} samples but weights of shape {values.shape}")
     wrong = count - int(np.isfinite(values).sum())
