@@ -169,7 +169,7 @@ def _in_rgb(image: Picture, tags: dict[int, int], deep: bool) -> Picture:
 
 
 def _on_white(image: Picture) -> Picture:
-    """Compose an RGBA picture on white. Opaque pixels keep their values, and all do if alpha is 0 everywhere: unused."""
+    """Compose an RGBA picture on white. Opaque pixels keep their values. Alpha of 0 everywhere is an unused channel."""
     from PIL import Image
 
     if image.getchannel("A").getextrema()[1] == 0:

@@ -35,7 +35,8 @@ class TrainRequest:
         seed: the cell's seed.
         precision: the numbers that the network computes in.
         owner: fingerprint of the plugin at work; in the key where the plugin's own code makes weights or steps.
-        weights: float32 (N,), one for each sample of ``data``; anything array-like is accepted.
+        weights: float32 (N,), one for each sample of ``data``; anything array-like is accepted, such as a mask
+            (1 and 0).
         scorer: a frozen network that scores each epoch's augmented views.
         weight_fn: turns the scorer's losses into that epoch's weights.
         loss: what is minimised; the weighted mean where not given.

@@ -14,7 +14,6 @@ from benchbd.core.images import Images
 from benchbd.lab.lab import Suspicion
 from benchbd.plugins.trained import CurvePoint, TrainedModel
 
-
 EMBEDDED = (1e-18, 1e18)
 """Standard deviation of the first principal component, and largest distance, between which t-SNE computes in float32:
 their squares and sums of squares are neither 0 nor infinite."""

@@ -138,7 +138,7 @@ class Workbench(Protocol):
 
         Args:
             trained: the network; returned unchanged if ``channels`` is empty.
-            channels: positions (M,) among the D penultimate channels, in any order, or a mask bool (D,).
+            channels: positions (M,) among the D penultimate channels, each once, in any order, or a mask bool (D,).
             at: ``output`` masks the channels to zero and keeps the weights. ``filters`` sets these channels of the last
                 convolution and its batch norm to zero; what a shortcut adds to them stays.
 
@@ -200,7 +200,7 @@ class Lab(Workbench, Protocol):
 
         Args:
             scores: float (N,), higher is more suspicious, in the order of ``poisoned``.
-            flagged: the samples that the defense flags: bool (N,) or positions.
+            flagged: the samples that the defense flags: bool (N,) or positions, each once.
             losses: float (N,), cross-entropies whose means over clean and poisoned samples go into the record. Where
                 not given, the last result of :meth:`losses` for all of ``poisoned``, if there is one.
 
