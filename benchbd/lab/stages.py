@@ -278,7 +278,7 @@ class Stages:
 
     def prune(self, trained: TrainedModel, channels: Any, at: Literal["output", "filters"] = "output") -> TrainedModel:
         """Silence penultimate channels; see :meth:`benchbd.plugins.handles.Workbench.prune`."""
-        where = np.sort(positions(channels, len(trained._state["channel_mask"]), "prune", distinct=True))
+        where = np.unique(positions(channels, len(trained._state["channel_mask"]), "prune"))
         if not len(where):
             return trained
         key = digest(["prune", keys.CODE_VERSION, trained.key, sha_of(where), *([] if at == "output" else [at])])
@@ -296,8 +296,7 @@ class Stages:
         """Have an intermediate model measured; see :meth:`benchbd.plugins.handles.Workbench.trace`."""
         if len(self.traced) == MOST_TRACED:
             raise UsageError(f"trace {shown(name)}: {MOST_TRACED} networks are traced already; choose fewer")
-        count = len(trained._state["channel_mask"])
-        where = np.sort(positions(channels, count, "trace: channels", distinct=True))
+        where = np.unique(positions(channels, len(trained._state["channel_mask"]), "trace: channels"))
         self.traced.append(CurvePoint(str(name), trained, where))
 
     def _around(self) -> str:

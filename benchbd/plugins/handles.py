@@ -138,7 +138,7 @@ class Workbench(Protocol):
 
         Args:
             trained: the network; returned unchanged if ``channels`` is empty.
-            channels: positions (M,) among the D penultimate channels, each once, in any order, or a mask bool (D,).
+            channels: positions (M,) among the D penultimate channels, in any order, or a mask bool (D,).
             at: ``output`` masks the channels to zero and keeps the weights. ``filters`` sets these channels of the last
                 convolution and its batch norm to zero; what a shortcut adds to them stays.
 

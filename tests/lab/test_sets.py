@@ -92,9 +92,9 @@ def test_selections_of_other_kinds_are_refused_in_one_line(given):
 
 
 def test_positions_may_have_to_be_distinct():
-    assert positions([3, 1], 64, "prune", distinct=True).tolist() == [3, 1]
-    with pytest.raises(UsageError, match="prune names a position twice; a mask must be of type bool"):
-        positions([3, 1, 3], 64, "prune", distinct=True)
+    assert positions([3, 1], 64, "flagged", distinct=True).tolist() == [3, 1]
+    with pytest.raises(UsageError, match="flagged names a position twice; a mask must be of type bool"):
+        positions([3, 1, 3], 64, "flagged", distinct=True)
 
 
 @pytest.mark.parametrize("labels", [np.zeros(64, np.int64), [0] * 64, torch.zeros(64), torch.zeros(64, device="meta")])
