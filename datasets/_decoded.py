@@ -1,8 +1,9 @@
 """Decodes image files once: uint8 arrays in the cache folder, mapped into memory and shared by all processes.
 
 Guarantees: an array is complete or absent (it is written to a temporary folder, which is then renamed). Every load
-checks its bytes against a sha256 and rebuilds it if they differ. Its key is a hash of file names, sizes and dates, so
-changed files are decoded again. Nothing is pickled. The folder may be deleted at any time.
+checks its bytes against a sha256 and rebuilds it if they differ. Its key is a hash of the folder, of file names, sizes
+and dates, and of the decoder's version, so changed files are decoded again, as are all files when the decoder changes.
+Nothing is pickled. The folder may be deleted at any time. :mod:`benchbd.datasets._picture` decodes a single file.
 """
 
 from __future__ import annotations
@@ -19,15 +20,18 @@ from typing import IO, TYPE_CHECKING, NamedTuple
 from benchbd import UsageError
 from benchbd.core.environment import cores
 from benchbd.core.locks import locked_if_possible
+from benchbd.datasets._picture import RULES, large_pictures_allowed, not_a_file, open_picture
 from benchbd.datasets._places import cache, reason
 
 if TYPE_CHECKING:
     import numpy as np
 
-FORMAT = 1
-"""Part of every key: raise it when decoding or resizing changes."""
+FORMAT = 2
+"""Part of every key: raise it when the stored array or the resizing changes."""
 CHUNK = 512
 """Images decoded at a time, before they are written."""
+LARGEST = 2**27
+"""Largest allowed number of pixels of an image after resizing its shorter side. Only very long strips exceed it."""
 
 
 class Source(NamedTuple):
@@ -80,13 +84,22 @@ def decoded(source: Source) -> np.ndarray:
 
 
 def _key(source: Source) -> str:
-    digest = hashlib.sha256(json.dumps([FORMAT, source.size, source.crop, len(source.files)]).encode())
+    import PIL
+
+    # Size and date alone may agree in two folders (an archive can give every file the same date), and after a change.
+    rules = [FORMAT, RULES, PIL.__version__, str(source.folder.resolve())]
+    digest = hashlib.sha256(json.dumps([*rules, source.size, source.crop, len(source.files)]).encode())
     for name in source.files:
+        path = source.folder / name
         try:
-            state = (source.folder / name).stat()
+            state = path.stat()
         except OSError as error:
-            raise UsageError(f"{source.dataset}: {source.folder / name} cannot be read: {reason(error)}") from error
-        digest.update(f"{name}\0{state.st_size}\0{state.st_mtime_ns}\n".encode())
+            raise UsageError(f"{source.dataset}: {path} cannot be read: {reason(error)}") from error
+        if what := not_a_file(state.st_mode):
+            raise UsageError(f"{source.dataset}: {path} is {what}, not an image file; take it out")
+        digest.update(
+            f"{name}\0{state.st_size}\0{state.st_mtime_ns}\0{state.st_ctime_ns}\n".encode(errors="surrogateescape")
+        )
     return digest.hexdigest()[:32]
 
 
@@ -133,7 +146,7 @@ def _write(out: IO[bytes], digest: hashlib._Hash, image: np.ndarray) -> None:
 
 def _images(source: Source) -> Iterator[np.ndarray]:
     # Threads help because decoders release the GIL. Each data set is decoded once, before any training.
-    with ThreadPoolExecutor(min(8, cores())) as pool:
+    with large_pictures_allowed(), ThreadPoolExecutor(min(8, cores())) as pool:
         for start in range(0, len(source.files), CHUNK):
             names = source.files[start : start + CHUNK]
             yield from pool.map(lambda name: _decode(source, name), names)
@@ -146,20 +159,17 @@ def _decode(source: Source, name: str) -> np.ndarray:
 
     path = source.folder / name
     size = source.size
-    try:
-        with Image.open(path) as file:
-            image = file.convert("RGB")
-        if source.crop:
-            scale = size / min(image.size)
-            wide, high = (max(size, round(side * scale)) for side in image.size)
-            if (wide, high) != image.size:
-                image = image.resize((wide, high), Image.Resampling.BILINEAR)
-            left, top = (wide - size) // 2, (high - size) // 2
-            image = image.crop((left, top, left + size, top + size))
-        elif image.size != (size, size):
-            image = image.resize((size, size), Image.Resampling.BILINEAR)
-    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
-        raise UsageError(
-            f"{source.dataset}: {path} cannot be decoded ({reason(error)}); the file is damaged, fetch it again"
-        ) from error
+    image = open_picture(path, source.dataset)
+    if source.crop:
+        scale = size / min(image.size)
+        wide, high = (max(size, round(side * scale)) for side in image.size)
+        if wide * high > LARGEST:
+            shape = " by ".join(f"{side:,}" for side in image.size)
+            raise UsageError(f"{source.dataset}: {path} has {shape} pixels, too long a strip to resize; crop it")
+        if (wide, high) != image.size:
+            image = image.resize((wide, high), Image.Resampling.BILINEAR)
+        left, top = (wide - size) // 2, (high - size) // 2
+        image = image.crop((left, top, left + size, top + size))
+    elif image.size != (size, size):
+        image = image.resize((size, size), Image.Resampling.BILINEAR)
     return np.ascontiguousarray(np.asarray(image, dtype=np.uint8).transpose(2, 0, 1))

@@ -20,7 +20,7 @@ from benchbd.lab.keys import plugin_fingerprint
 from benchbd.lab.stages import Stages
 from benchbd.plugins import registry
 from benchbd.plugins.contract import Defense
-from benchbd.plugins.train_set import TrainSet, positions
+from benchbd.plugins.train_set import TrainSet, as_array, positions
 from benchbd.plugins.trained import TrainedModel
 
 
@@ -98,7 +98,7 @@ class Lab(Stages):
     def suspect(self, scores: Any, flagged: Any = None, losses: Any = None) -> None:
         """Say which samples look poisoned; see :meth:`benchbd.plugins.handles.Lab.suspect`."""
         n = len(self.poisoned)
-        values = np.asarray(scores, np.float64).copy()
+        values = as_array(scores, "suspect: scores", np.float64).copy()
         if values.shape != (n,):
             raise UsageError(f"suspect: {n} samples but scores of shape {values.shape}")
         wrong = n - int(np.isfinite(values).sum())
@@ -106,12 +106,9 @@ class Lab(Stages):
             raise Diverged(f"suspect: {wrong} of {n} scores are not finite")
         mask = None
         if flagged is not None:
-            where = positions(flagged, n, "suspect: flagged")
-            if len(np.unique(where)) != len(where):
-                raise UsageError("suspect: flagged names a position twice; a mask must be of type bool")
             mask = np.zeros(n, bool)
-            mask[where] = True
-        reported = self._losses if losses is None else np.asarray(losses, np.float64).copy()
+            mask[positions(flagged, n, "suspect: flagged", distinct=True)] = True
+        reported = self._losses if losses is None else as_array(losses, "suspect: losses", np.float64).copy()
         if reported is not None and reported.shape != (n,):
             raise UsageError(f"suspect: {n} samples but losses of shape {reported.shape}")
         self.suspicion = Suspicion(values, mask, reported)

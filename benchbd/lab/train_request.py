@@ -14,7 +14,7 @@ from benchbd.core.seeding import seed_for
 from benchbd.engine import PerEpochWeights
 from benchbd.errors import Diverged, UsageError, shown
 from benchbd.lab import keys
-from benchbd.plugins.train_set import TrainSet
+from benchbd.plugins.train_set import TrainSet, as_array
 from benchbd.plugins.trained import ModelSpec, TrainedModel
 from benchbd.plugins.training import COUNTED
 
@@ -35,7 +35,8 @@ class TrainRequest:
         seed: the cell's seed.
         precision: the numbers that the network computes in.
         owner: fingerprint of the plugin at work; in the key where the plugin's own code makes weights or steps.
-        weights: float32 (N,), one for each sample of ``data``; anything array-like is accepted.
+        weights: float32 (N,), one for each sample of ``data``; anything array-like is accepted, such as a mask
+            (1 and 0).
         scorer: a frozen network that scores each epoch's augmented views.
         weight_fn: turns the scorer's losses into that epoch's weights.
         loss: what is minimised; the weighted mean where not given.
@@ -141,7 +142,7 @@ def check_training(data: TrainSet, kind: str, name: str) -> None:
 
 
 def _checked_weights(given: Any, count: int, name: str) -> np.ndarray:
-    values = np.ascontiguousarray(np.asarray(given, np.float32))
+    values = np.ascontiguousarray(as_array(given, f"{name}: weights", np.float32))
     if values.shape != (count,):
         raise UsageError(f"{name}: {count} samples but weights of shape {values.shape}")
     wrong = count - int(np.isfinite(values).sum())

@@ -15,6 +15,10 @@ from benchbd.lab.lab import Suspicion
 from benchbd.pipeline.unchanged import unchanged
 from benchbd.plugins.trained import CurvePoint, TrainedModel
 
+EMBEDDED = (1e-18, 1e18)
+"""Standard deviation of the first principal component, and largest distance, between which t-SNE computes in float32:
+their squares and sums of squares are neither 0 nor infinite."""
+
 
 class Accuracy(NamedTuple):
     """Clean accuracy, attack success rate and robust accuracy, fractions in [0, 1].
@@ -203,12 +207,46 @@ def _rounded(value: float | None) -> float | None:
     return None if value is None else float(f"{value:.5g}")
 
 
-def embedding(features: np.ndarray) -> list[list[float]]:
-    """t-SNE of features (n, D): one point in the plane for each sample; deterministic (LfD Figure 7)."""
+def embedding(features: np.ndarray) -> list[list[float]] | str:
+    """t-SNE of features (n, D): one point in the plane for each sample; deterministic (LfD Figure 7).
+
+    Returns:
+        The points (n, 2), or why these features have no such picture.
+    """
+    if reason := no_embedding(features):
+        return reason
     from sklearn.manifold import TSNE
 
     placed = TSNE(init="pca", perplexity=min(30.0, (len(features) - 1) / 3), random_state=0).fit_transform(features)
     return [[float(f"{v:.4g}") for v in pair] for pair in placed]
+
+
+def no_embedding(features: np.ndarray) -> str | None:
+    """Say why features (n, D) have no t-SNE picture; None if they have one.
+
+    scikit-learn 1.9.1 divides the first principal component by its standard deviation. If that is 0, the points are not
+    finite, and its quad tree ends the process without a Python error. Equal features, differences too small for float32
+    and constant features that drown the others in rounding lead there. Squared distances beyond float32 end in one
+    point for all samples.
+    """
+    from sklearn.decomposition import PCA
+
+    if features.ndim != 2 or len(features) < 4 or features.shape[1] < 2:
+        return f"features of shape {features.shape}: t-SNE needs 4 samples and 2 features or more"
+    if not np.isfinite(features).all():
+        return "features are not finite"
+    centred = features.astype(np.float64) - features.mean(0, dtype=np.float64)
+    if np.ptp(features, axis=0).max() == 0:
+        return "features of all samples are equal"
+    furthest = 2 * float(np.sqrt((centred**2).sum(1).max()))
+    if furthest > EMBEDDED[1]:
+        return f"features differ by up to {furthest:.1g}, too much for squares in float32"
+    with np.errstate(all="ignore"):
+        start = PCA(n_components=2, random_state=0).fit_transform(features).astype(np.float32)
+        spread = float(np.std(start[:, 0]))
+    if not (np.isfinite(start).all() and spread > EMBEDDED[0]):
+        return "features differ too little: their first principal component is constant in float32"
+    return None
 
 
 def _mean(values: np.ndarray | None, which: np.ndarray) -> float | None:

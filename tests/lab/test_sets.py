@@ -11,7 +11,7 @@ from lab_inputs import tiny
 
 from benchbd import testing
 from benchbd.errors import UsageError
-from benchbd.plugins.train_set import TrainSet
+from benchbd.plugins.train_set import TrainSet, positions
 
 
 @given(st.lists(st.integers(0, 63), max_size=80), st.lists(st.integers(0, 63), max_size=80))
@@ -44,6 +44,64 @@ def test_subsets_that_name_no_samples_are_refused(indices):
     with pytest.raises(UsageError, match="subset: ") as caught:
         tiny().subset(indices)
     assert "\n" not in str(caught.value)
+
+
+MASK = np.arange(64) % 3 > 0
+
+
+@pytest.mark.parametrize(
+    "mask",
+    [MASK.astype(int), MASK.astype(np.uint8), MASK.astype(float), MASK.astype(int).tolist(), torch.tensor(MASK).int()],
+    ids=lambda mask: str(getattr(mask, "dtype", "list")),
+)
+def test_a_mask_of_numbers_is_refused_with_what_to_write(mask):
+    """As positions it would be sample 0 and sample 1 over and over."""
+    testing.register()
+    with pytest.raises(UsageError, match=r"subset: .*; write mask\.astype\(bool\)$"):
+        tiny().subset(mask)
+
+
+def test_positions_that_look_like_a_mask_are_positions():
+    assert positions([0, 1], 2, "subset").tolist() == [0, 1]
+    assert positions([1], 2, "subset").tolist() == [1]
+    assert positions([0, 1, 1, 0], 64, "subset").tolist() == [0, 1, 1, 0]  # a bootstrap of few samples
+    assert positions([], 3, "subset").tolist() == []
+    assert positions(MASK.tolist(), 64, "subset").tolist() == np.flatnonzero(MASK).tolist()
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        np.array([True, None]),
+        [[1], [2, 3]],
+        None,
+        {1, 2},
+        [2**70],
+        torch.ones(64, dtype=torch.bfloat16),
+        torch.ones(64, dtype=torch.bool, device="meta"),
+        torch.ones(64, 1, dtype=torch.bool),
+        torch.ones(64, requires_grad=True),
+        np.array([2**64 - 1], np.uint64),
+    ],
+    ids=str,
+)
+def test_selections_of_other_kinds_are_refused_in_one_line(given):
+    with pytest.raises(UsageError, match=r"^subset: ") as caught:
+        positions(given, 64, "subset")
+    assert "\n" not in str(caught.value)
+
+
+def test_positions_may_have_to_be_distinct():
+    assert positions([3, 1], 64, "flagged", distinct=True).tolist() == [3, 1]
+    with pytest.raises(UsageError, match="flagged names a position twice; a mask must be of type bool"):
+        positions([3, 1, 3], 64, "flagged", distinct=True)
+
+
+@pytest.mark.parametrize("labels", [np.zeros(64, np.int64), [0] * 64, torch.zeros(64), torch.zeros(64, device="meta")])
+def test_labels_of_other_kinds_are_refused_in_one_line(labels):
+    testing.register()
+    with pytest.raises(UsageError, match="a training set needs"):
+        tiny().replace(labels=labels)
 
 
 @pytest.mark.parametrize(

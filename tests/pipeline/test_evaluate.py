@@ -12,7 +12,7 @@ from sklearn.metrics import precision_score, recall_score, roc_auc_score
 from benchbd import engine, testing
 from benchbd.core.images import Images, Normalisation
 from benchbd.lab.lab import Suspicion
-from benchbd.pipeline.evaluate import accuracy, auroc, curve, detection, histogram
+from benchbd.pipeline.evaluate import accuracy, auroc, curve, detection, embedding, histogram, no_embedding
 from benchbd.pipeline.run_cell import execute
 from benchbd.pipeline.unchanged import unchanged
 from benchbd.plugins import registry
@@ -230,3 +230,44 @@ def test_a_network_is_measured_in_eval_mode_and_left_alone():
     alone = np.concatenate([engine.logits_of(net, x[i : i + 1], device=CPU) for i in range(9)])
     np.testing.assert_allclose(whole, alone, rtol=1e-4, atol=1e-5)
     assert all(torch.equal(before[k], v) for k, v in net.state_dict().items())
+
+
+def features(scale: float = 1.0) -> np.ndarray:
+    return (scale * np.random.RandomState(0).standard_normal((60, 8))).astype(np.float32)
+
+
+@pytest.mark.parametrize("given", [features(), features(1e-12), features(1e12), np.eye(8, dtype=np.float32)[:5]])
+def test_features_that_differ_have_an_embedding(given):
+    placed = embedding(given)
+    assert len(placed) == len(given)
+    assert np.isfinite(placed).all()
+    assert embedding(given) == placed
+
+
+UNEMBEDDED = {
+    "not finite": np.where(np.arange(60)[:, None] == 3, np.float32(np.nan), features()),
+    "are not finite": np.where(np.arange(60)[:, None] == 3, np.float32(np.inf), features()),
+    "of all samples are equal": np.full((60, 8), 0.5, np.float32),
+    "samples are equal": np.zeros((60, 8), np.float32),
+    "too much for squares in float32": features(1e19),
+    "differ too little": features(1e-19),
+    "needs 4 samples": features()[:3],
+    "and 2 features": features()[:, :1],
+}
+
+
+@pytest.mark.parametrize("why", UNEMBEDDED)
+def test_features_without_an_embedding_never_reach_scikit_learn(why, monkeypatch):
+    """It would end the process on some of them, without a Python error."""
+    monkeypatch.setattr("sklearn.manifold.TSNE", None)
+    assert why in embedding(UNEMBEDDED[why])
+    assert embedding(UNEMBEDDED[why]) == no_embedding(UNEMBEDDED[why])
+
+
+def test_constant_features_that_drown_the_others_have_no_embedding(monkeypatch):
+    """The principal component is constant then, though no two samples are equal."""
+    monkeypatch.setattr("sklearn.manifold.TSNE", None)
+    monkeypatch.setattr(
+        "sklearn.decomposition.PCA.fit_transform", lambda self, given: np.full((len(given), 2), 0.25, np.float32)
+    )
+    assert "first principal component is constant" in embedding(features())

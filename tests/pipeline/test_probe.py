@@ -19,6 +19,8 @@ from benchbd.plan import matrix, shipped
 from benchbd.plan.cell import Cell, identity
 from benchbd.plan.probe import Probe
 from benchbd.plugins import registry
+from benchbd.report.groups import group_records
+from benchbd.report.probes import points
 
 DATA = "tiny(train=120,test=40,size=16)"
 EPOCHS = 3
@@ -89,6 +91,14 @@ def test_features_are_placed_in_the_plane_beside_their_labels_and_the_truth(tmp_
     assert 0 < sum(note["poison"]) < 60
     assert {note["label"][i] for i in range(60) if note["poison"][i]} == {record["poison"]["target"]}
     assert "probe" not in record["notes"]
+
+
+def test_where_features_have_no_embedding_the_record_says_why(tmp_path, monkeypatch):
+    monkeypatch.setattr(engine, "features_of", lambda net, images, device: np.ones((len(images), 4), np.float32))
+    record = run(cell({"losses": False, "features": 2, "samples": 60}), tmp_path)
+    assert record["status"] == "done"
+    assert record["notes"]["tsne"] == {"epoch": 2, "no_embedding": "features of all samples are equal"}
+    assert points(group_records([record], {}, {}, {}).groups) == []
 
 
 def test_a_clean_row_has_clean_losses_and_no_poisoned_ones(tmp_path):
