@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchbd.cli.common import (
+    DamagedRecords,
     add_output,
     add_plugin_files,
     add_plugins,
@@ -86,7 +87,11 @@ def read(args: argparse.Namespace) -> tuple[list[dict[str, Any]], float | None, 
         raise UsageError(
             f"no records in {place}; run a matrix first, or name the folder with --output or a file with --results"
         )
-    found = results_file.load(place, identity)
+    # A check must not pass because a record is left out.
+    with DamagedRecords() as damaged:
+        found = results_file.load(place, identity, None if getattr(args, "check", False) else damaged)
+    if damaged.found and not found:
+        raise UsageError(f"{place}: none of its records can be used")
     if args.matrix is None:
         if args.filter or args.exclude or args.set or args.seeds or args.smoke:
             raise UsageError("--filter, --exclude, --set, --seeds and --smoke select cells of a matrix; give a MATRIX")

@@ -73,7 +73,7 @@ def merge(sources: Sequence[Path], output: Path) -> Merged:
     conflicts: list[Conflict] = []
     refused: list[str] = []
     for source in sources:
-        for record in checked.load(source, identity, lambda error: refused.append(one_line(error))):
+        for record in checked.each(source, identity, lambda error: refused.append(one_line(error))):
             mine, problem = records.look_up(output, record["id"])
             if problem is not None and problem.unreadable:
                 refused.append(one_line(f"{problem}; {record['id']} is not merged into it"))

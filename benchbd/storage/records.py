@@ -7,6 +7,7 @@ a result goes to ``failed_reruns/``.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
@@ -111,7 +112,7 @@ def write_record(output: Path, record: Record) -> bool:
     found, problem = look_up(output, record["id"])
     if problem is not None and problem.unreadable:
         raise OSError(errno.EACCES, f"the record in its place is not replaced ({problem.reason})", str(path))
-    failed = output / FAILED_RERUNS / path.name
+    failed = _failed_path(output, record["id"])
     if found is not None and found["status"] == "done" and record["status"] != "done":
         if failed.is_dir():
             set_aside(output, failed)
@@ -155,6 +156,37 @@ def read_record(output: Path, cell_id: str) -> Record | None:
     return look_up(output, cell_id)[0]
 
 
+def _failed_path(output: Path, cell_id: str) -> Path:
+    return output / FAILED_RERUNS / record_path(output, cell_id).name
+
+
+def _time_of(path: Path) -> int:
+    try:
+        return path.stat().st_mtime_ns
+    except OSError:
+        return 0
+
+
+def last_change(output: Path, cell_id: str) -> int:
+    """When a cell's record or that of a failed rerun was last written, in nanoseconds; 0 if there is none."""
+    return max(_time_of(record_path(output, cell_id)), _time_of(_failed_path(output, cell_id)))
+
+
+def last_attempt(output: Path, cell_id: str) -> Record | None:
+    """The record of a cell's last attempt: that of a failed rerun if it is newer than the result that stays."""
+    failed = failed_rerun(output, cell_id)
+    if failed is not None and _time_of(_failed_path(output, cell_id)) >= _time_of(record_path(output, cell_id)):
+        return failed
+    return read_record(output, cell_id)
+
+
+def failed_reruns(output: Path) -> set[str]:
+    """IDs of the cells whose last rerun has no result, while an earlier result stays."""
+    with contextlib.suppress(OSError), os.scandir(output / FAILED_RERUNS) as entries:
+        return {entry.name[:-5] for entry in entries if entry.name.endswith(".json")}
+    return set()
+
+
 def failed_rerun(output: Path, cell_id: str) -> Record | None:
     """The record of a cell's last rerun without a result, if an earlier result stays in its place."""
-    return _read(output / FAILED_RERUNS / record_path(output, cell_id).name, cell_id)[0]
+    return _read(_failed_path(output, cell_id), cell_id)[0]

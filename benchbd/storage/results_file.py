@@ -53,6 +53,14 @@ def load(
         Unusable: a record is not JSON, a field is missing or wrong, an ID does not match its spec or file name, or it is
             a link, a folder or a pipe (records are files; a link may lead anywhere, and a pipe may never end).
     """
+    with _uncollected():
+        return list(each(path, identity, skip))
+
+
+def each(
+    path: str | os.PathLike[str], identity: Identity | None = None, skip: Callable[[Unusable], None] | None = None
+) -> Iterator[Record]:
+    """Like :func:`load`, one record after the other."""
     place = Path(path)
     if place.is_file():
         reads = _lines(place, identity)
@@ -60,18 +68,17 @@ def load(
         reads = _files(place / "records", identity)
     else:
         raise UsageError(f"{place}: no records found (neither a results file nor a folder with records/ in it)")
-    found = []
-    with _uncollected():
-        for read in reads:
-            try:
-                found.append(read())
-            except FileNotFoundError:  # removed since the folder was listed
-                continue
-            except Unusable as error:
-                if skip is None:
-                    raise
-                skip(error)
-    return found
+    for read in reads:
+        try:
+            record = read()
+        except FileNotFoundError:  # removed since the folder was listed
+            continue
+        except Unusable as error:
+            if skip is None:
+                raise
+            skip(error)
+            continue
+        yield record
 
 
 def _lines(file: Path, identity: Identity | None) -> Iterator[Callable[[], Record]]:

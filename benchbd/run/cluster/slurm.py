@@ -176,10 +176,7 @@ class SlurmExecutor:
             self._fresh.append(job)
 
     def _changed(self, cell_id: str) -> int:
-        try:
-            return records.record_path(self._settings.output, cell_id).stat().st_mtime_ns
-        except OSError:
-            return 0
+        return records.last_change(self._settings.output, cell_id)
 
     def poll(self, seconds: float) -> list[JobResult]:
         """Submit new jobs, then check the records and the queue."""
@@ -249,7 +246,7 @@ class SlurmExecutor:
         """The result of a task that has ended, according to its record or else its absence from the queue; or None."""
         job = task.job
         changed = self._changed(job.id) != task.before
-        record = records.read_record(self._settings.output, job.id) if changed else None
+        record = records.last_attempt(self._settings.output, job.id) if changed else None
         status = str(record["status"]) if record else ""
         recorded = JobResult(
             job.id, status, str((record or {}).get("error") or ""), True, False, time.monotonic() - task.began
