@@ -16,8 +16,8 @@ from benchbd.core.paths import look, user_path
 from benchbd.errors import UsageError, one_line, shown
 
 if TYPE_CHECKING:
-    from benchbd.storage.record_file import Unusable
     from benchbd.plan.matrix import Plan
+    from benchbd.storage.record_file import Unusable
 
 DEFAULT_OUTPUT = "benchbd-out"
 FOLDERS = (".", "records", "logs", "store", "running")
@@ -58,15 +58,20 @@ def add_matrix_arguments(parser: argparse.ArgumentParser) -> None:
     add_plugins(parser)
 
 
-def load_plan(args: argparse.Namespace) -> Plan:
-    """Load the plan that the arguments select, narrowed by --filter and --exclude."""
+def load_plan(args: argparse.Namespace, absent: list[str] | None = None) -> Plan:
+    """Load the plan that the arguments select, narrowed by --filter and --exclude.
+
+    Args:
+        args: the arguments.
+        absent: gets the line in which a data set says that its files are missing; without this list, it is raised.
+    """
     from benchbd.plan import matrix
 
     refuse_empty(args, "data")
     refuse_flags(args)
     add_plugin_files(args)
     seeds = None if args.seeds is None else matrix.parse_seeds(args.seeds)
-    plan = matrix.load(args.matrix, sets=args.set, seeds=seeds, smoke=getattr(args, "smoke", False))
+    plan = matrix.load(args.matrix, sets=args.set, seeds=seeds, smoke=getattr(args, "smoke", False), absent=absent)
     return matrix.narrow(plan, args.filter, args.exclude)
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +17,7 @@ from benchbd.cli.common import (
     output_folder,
     write,
 )
-from benchbd.errors import UsageError
+from benchbd.errors import UsageError, one_line
 
 if TYPE_CHECKING:
     from benchbd.report import Board
@@ -66,6 +68,7 @@ def register(verbs: Any) -> None:
     cells.add_argument("--exclude", metavar="K=GLOB", action="append", default=[], help="leave out cells that match")
     cells.add_argument("--set", metavar="K=V", action="append", default=[], help="as for benchbd run")
     cells.add_argument("--seeds", metavar="LIST", help="as for benchbd run")
+    cells.add_argument("--data", metavar="DIR", help="as for benchbd run; not needed to read results")
     cells.add_argument("--smoke", action="store_true", help="as for benchbd run")
     add_plugins(parser)
     parser.set_defaults(run=run)
@@ -97,7 +100,11 @@ def read(args: argparse.Namespace) -> tuple[list[dict[str, Any]], float | None, 
             raise UsageError("--filter, --exclude, --set, --seeds and --smoke select cells of a matrix; give a MATRIX")
         add_plugin_files(args)
         return found, None, "Leaderboard"
-    plan = load_plan(args)
+    # Results are read where the images may not be: records hold what the tables need.
+    absent: list[str] = []
+    plan = load_plan(args, absent)
+    for line in dict.fromkeys(absent):
+        sys.stderr.write(f"benchbd: {one_line(line)}; cells that cannot exist are not listed\n")
     skipped = {s.cell.id: s for s in plan.skipped}
     wanted = {cell.id for cell in plan.cells} | skipped.keys()
     mine = [record for record in found if record["id"] in wanted]
@@ -142,13 +149,14 @@ def run(args: argparse.Namespace) -> int:
 
 def check(args: argparse.Namespace) -> int:
     """Compare the generated text with the committed file. Prints one line and returns 1 if they differ."""
+    from benchbd.core.files import read_plain
     from benchbd.report.formats.markdown import MARKER
 
     target = Path(args.write).expanduser() if args.write else README
     if args.results is None and RESULTS.is_file():
         args.results = str(RESULTS)
     try:
-        committed = target.read_text(encoding="utf-8")
+        committed = read_plain(os.path.realpath(target)).decode().replace("\r\n", "\n")
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(
             f"{target}: cannot be read ({getattr(error, 'strerror', None) or 'not UTF-8 text'})"

@@ -1,8 +1,8 @@
 """Records: one JSON file per cell, written atomically. They are the only source of truth about past runs.
 
-Whatever lies in a record's place, one damaged record costs one record: it is named, moved to ``damaged/`` when its cell
-has run again, and never overwritten. A finished record is replaced only by a finished one: the record of a rerun without
-a result goes to ``failed_reruns/``.
+One damaged record costs one record: it is named, moved to ``damaged/`` when its cell has run again, and never
+overwritten. A finished record is replaced only by a finished one: the record of a rerun without a result goes to
+``failed_reruns/``.
 """
 
 from __future__ import annotations
@@ -23,7 +23,6 @@ from benchbd.plan.cell import Cell, identity
 from benchbd.storage import record_file, record_schema
 from benchbd.storage.record_file import Unusable
 from benchbd.storage.record_schema import Record
-
 
 DAMAGED, FAILED_RERUNS = "damaged", "failed_reruns"
 """Folders, in a results folder, of records that could not be read, and of reruns without a result."""

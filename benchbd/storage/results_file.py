@@ -50,8 +50,8 @@ def load(
 
     Raises:
         UsageError: the path does not exist, or a file in it cannot be read.
-        Unusable: a record is not JSON, a field is missing or wrong, an ID does not match its spec or file name, or it is
-            a link, a folder or a pipe (records are files; a link may lead anywhere, and a pipe may never end).
+        Unusable: a record is not JSON, a field is missing or wrong, an ID does not match its spec or file name, or it
+            is a link, a folder or a pipe (records are files; a link may lead anywhere, and a pipe may never end).
     """
     with _uncollected():
         return list(each(path, identity, skip))

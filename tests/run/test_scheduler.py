@@ -179,7 +179,8 @@ def test_budget_starts_no_cell_that_cannot_end_in_it(fakes: ModuleType, go: Go, 
     )
     same, short = fakes.cell(n=1, seed=1), fakes.cell(n=2)
     records.write_record(
-        tmp_path, {**records.blank(fakes.cell(n=2, seed=1), "done"), "ca": 0.5, "time": {"total": 0.1, "own": 0.1, "stages": {}}}
+        tmp_path,
+        {**records.blank(fakes.cell(n=2, seed=1), "done"), "ca": 0.5, "time": {"total": 0.1, "own": 0.1, "stages": {}}},
     )
     outcome = go([same, short], budget=60.0, jobs=1)
     assert outcome.statuses == {same.id: "pending", short.id: "done"}

@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from benchbd.core.files import atomic_write
+from benchbd.core.files import atomic_write, open_plain, read_plain
 from benchbd.errors import BenchbdError, UsageError, did_you_mean, one_line
 from benchbd.run.cluster.remote import order_of, run_file
 from benchbd.run.executor import Job, JobResult, Notify
@@ -147,7 +147,7 @@ class SlurmExecutor:
 
     def _read_jobs(self) -> dict[str, str]:
         try:
-            found = json.loads((self._folder / "jobs.json").read_text())
+            found = json.loads(read_plain(self._folder / "jobs.json"))
         except (OSError, ValueError):
             return {}
         return {str(k): str(v) for k, v in found.items()} if isinstance(found, dict) else {}
@@ -325,7 +325,7 @@ class SlurmExecutor:
 def last_line(path: Path) -> str:
     """The last line of a log, read from the end as logs may be long; '' if there is none."""
     try:
-        with path.open("rb") as file:
+        with open(open_plain(path), "rb") as file:  # noqa: PTH123 - a descriptor
             file.seek(max(0, file.seek(0, os.SEEK_END) - 2000))
             lines = file.read().decode(errors="replace").splitlines()
     except OSError:
