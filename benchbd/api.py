@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -126,13 +127,20 @@ def load_results(place: str | os.PathLike[str] = "benchbd-out") -> pd.DataFrame:
         ``asr``, ``ra`` and ``clean_asr`` are fractions; the last three are missing without an attack. Other values are
         missing if they do not apply to a cell. Lists become tuples.
 
+    Records that cannot be used are left out, with a warning that names them.
+
     Raises:
-        UsageError: there are no results, or a record is invalid.
+        UsageError: there are no results.
     """
     from benchbd.plan.cell import identity
     from benchbd.storage import results_file
 
-    return _table(results_file.load(place, identity))
+    damaged: list[str] = []
+    found = results_file.load(place, identity, lambda problem: damaged.append(str(problem)))
+    if damaged:
+        shown = [*damaged[:5], *([f"and {len(damaged) - 5} more"] if len(damaged) > 5 else [])]
+        warnings.warn(f"left out: {'; '.join(shown)}", stacklevel=2)
+    return _table(found)
 
 
 def _load_plan(

@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchbd.core.paths import look, user_path
-from benchbd.errors import UsageError, shown
+from benchbd.errors import UsageError, one_line, shown
 
 if TYPE_CHECKING:
     from benchbd.plan.matrix import Plan
+    from benchbd.storage.record_file import Unusable
 
 DEFAULT_OUTPUT = "benchbd-out"
 FOLDERS = (".", "records", "logs", "store", "running")
@@ -69,8 +70,13 @@ def add_matrix_arguments(parser: argparse.ArgumentParser) -> None:
     add_plugins(parser)
 
 
-def load_plan(args: argparse.Namespace) -> Plan:
-    """Load the plan that the arguments select, narrowed by --filter and --exclude."""
+def load_plan(args: argparse.Namespace, absent: list[str] | None = None) -> Plan:
+    """Load the plan that the arguments select, narrowed by --filter and --exclude.
+
+    Args:
+        args: the arguments.
+        absent: gets the line in which a data set says that its files are missing; without this list, it is raised.
+    """
     from benchbd.plan import matrix
 
     refuse_empty(args, "data", "precision")
@@ -78,7 +84,8 @@ def load_plan(args: argparse.Namespace) -> Plan:
     add_plugin_files(args)
     seeds = None if args.seeds is None else matrix.parse_seeds(args.seeds)
     numerics = {"precision": args.precision, "threads": args.threads}
-    plan = matrix.load(args.matrix, sets=args.set, seeds=seeds, smoke=getattr(args, "smoke", False), **numerics)
+    smoke = getattr(args, "smoke", False)
+    plan = matrix.load(args.matrix, sets=args.set, seeds=seeds, smoke=smoke, absent=absent, **numerics)
     return matrix.narrow(plan, args.filter, args.exclude)
 
 
@@ -156,6 +163,41 @@ def columns(rows: Sequence[Sequence[str]], *, indent: str = "") -> str:
     return "\n".join(indent + line for line in lines)
 
 
+class DamagedRecords:
+    """Names records that cannot be used on standard error, each in one line and once; a context manager.
+
+    Args:
+        advice: what happens to them, or what to do.
+    """
+
+    NAMED = 5
+    """Number of records that are named; the rest are counted."""
+
+    def __init__(self, advice: str = "left out; remove it, or run its matrix again") -> None:
+        self._advice = advice
+        self.found: dict[str, Unusable] = {}
+
+    def __call__(self, problem: Unusable) -> None:
+        if problem.where in self.found:
+            return
+        self.found[problem.where] = problem
+        if len(self.found) <= self.NAMED:
+            advice = "check its permissions and the disk" if problem.unreadable else self._advice
+            sys.stderr.write(f"benchbd: {one_line(f'{problem}; {advice}')}\n")
+
+    def __enter__(self) -> DamagedRecords:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.count_rest()
+
+    def count_rest(self) -> None:
+        """Say how many more there are."""
+        rest = len(self.found) - self.NAMED
+        if rest > 0:
+            sys.stderr.write(f"benchbd: and {rest} more records that cannot be used\n")
+
+
 def record_ids(output: Path) -> list[str]:
     """IDs of the records in a results folder, without reading the records."""
     from benchbd.storage.record_schema import is_id
@@ -173,7 +215,7 @@ def find_record(output: Path, wanted: str) -> dict[str, Any]:
     Raises:
         UsageError: no record or several records match.
     """
-    from benchbd.storage.records import read_record
+    from benchbd.storage.records import look_up, read_record
 
     folder = output / "records"
     ids = record_ids(output)
@@ -187,7 +229,10 @@ def find_record(output: Path, wanted: str) -> dict[str, Any]:
     if len(matches) > 1:
         some = ", ".join(matches[:4]) + (", ..." if len(matches) > 4 else "")
         raise UsageError(f"{shown(wanted)} matches {len(matches)} cells ({some}); give more of the ID")
-    record = read_record(output, matches[0])
+    record, problem = look_up(output, matches[0])
+    if problem is not None and problem.unreadable:
+        raise UsageError(f"record {problem}; check its permissions and the disk")
     if record is None:
-        raise UsageError(f"record {folder / matches[0]}.json is damaged; benchbd run computes it again")
+        why = f" ({problem.reason})" if problem else ""
+        raise UsageError(f"record {folder / matches[0]}.json is damaged; benchbd run computes it again{why}")
     return record

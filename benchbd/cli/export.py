@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from benchbd.cli.common import add_output, output_folder, write
+from benchbd.cli.common import DamagedRecords, add_output, output_folder, write
 from benchbd.errors import UsageError
 
 EPILOG = """\
@@ -45,7 +45,10 @@ def run(args: argparse.Namespace) -> int:
     if writer is None:
         raise UsageError(f"export {args.file}: the name must end in .jsonl, .csv or .zip")
     output = output_folder(args)
-    records = results_file.load(output, identity)
+    with DamagedRecords() as damaged:
+        records = results_file.load(output, identity, damaged)
+    if damaged.found and not records:
+        raise UsageError(f"{output}: none of its records can be used")
     if args.matrix:
         records = [record for record in records if record.get("matrix") == args.matrix]
         if not records:

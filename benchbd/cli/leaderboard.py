@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchbd.cli.common import (
+    DamagedRecords,
     add_numerics,
     add_output,
     add_plugin_files,
@@ -15,7 +18,7 @@ from benchbd.cli.common import (
     output_folder,
     write,
 )
-from benchbd.errors import UsageError
+from benchbd.errors import UsageError, one_line
 
 if TYPE_CHECKING:
     from benchbd.report import Board
@@ -67,6 +70,7 @@ def register(verbs: Any) -> None:
     cells.add_argument("--exclude", metavar="K=GLOB", action="append", default=[], help="leave out cells that match")
     cells.add_argument("--set", metavar="K=V", action="append", default=[], help="as for benchbd run")
     cells.add_argument("--seeds", metavar="LIST", help="as for benchbd run")
+    cells.add_argument("--data", metavar="DIR", help="as for benchbd run; not needed to read results")
     cells.add_argument("--smoke", action="store_true", help="as for benchbd run")
     add_numerics(cells)
     add_plugins(parser)
@@ -89,7 +93,11 @@ def read(args: argparse.Namespace) -> tuple[list[dict[str, Any]], float | None, 
         raise UsageError(
             f"no records in {place}; run a matrix first, or name the folder with --output or a file with --results"
         )
-    found = results_file.load(place, identity)
+    # A check must not pass because a record is left out.
+    with DamagedRecords() as damaged:
+        found = results_file.load(place, identity, None if getattr(args, "check", False) else damaged)
+    if damaged.found and not found:
+        raise UsageError(f"{place}: none of its records can be used")
     if args.matrix is None:
         given = (args.filter, args.exclude, args.set, args.seeds, args.smoke, args.precision, args.threads)
         if any(value not in (None, False, []) for value in given):
@@ -97,7 +105,11 @@ def read(args: argparse.Namespace) -> tuple[list[dict[str, Any]], float | None, 
             raise UsageError(f"{flags} select cells of a matrix; give a MATRIX")
         add_plugin_files(args)
         return found, None, "Leaderboard"
-    plan = load_plan(args)
+    # Results are read where the images may not be: records hold what the tables need.
+    absent: list[str] = []
+    plan = load_plan(args, absent)
+    for line in dict.fromkeys(absent):
+        sys.stderr.write(f"benchbd: {one_line(line)}; cells that cannot exist are not listed\n")
     skipped = {s.cell.id: s for s in plan.skipped}
     wanted = {cell.id for cell in plan.cells} | skipped.keys()
     mine = [record for record in found if record["id"] in wanted]
@@ -142,13 +154,14 @@ def run(args: argparse.Namespace) -> int:
 
 def check(args: argparse.Namespace) -> int:
     """Compare the generated text with the committed file. Prints one line and returns 1 if they differ."""
+    from benchbd.core.files import read_plain
     from benchbd.report.formats.markdown import MARKER
 
     target = Path(args.write).expanduser() if args.write else README
     if args.results is None and RESULTS.is_file():
         args.results = str(RESULTS)
     try:
-        committed = target.read_text(encoding="utf-8")
+        committed = read_plain(os.path.realpath(target)).decode().replace("\r\n", "\n")
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(
             f"{target}: cannot be read ({getattr(error, 'strerror', None) or 'not UTF-8 text'})"

@@ -8,6 +8,8 @@ from typing import Any
 
 from benchbd.cli.common import add_output, output_folder, write
 
+NAMED = 5
+"""Number of refused records that are named; the rest are counted."""
 EPILOG = """\
 Records are matched by cell ID. If two finished records of one cell have different numbers, the first one stays, the
 other one goes to OUTPUT/conflicts/, and the largest difference is shown (exit code 1). A record whose ID is not the
@@ -35,8 +37,10 @@ def run(args: argparse.Namespace) -> int:
 
     output = output_folder(args)
     merged = merge([user_path(source, "merge") for source in args.sources], output)
-    for line in merged.refused:
+    for line in merged.refused[:NAMED]:
         sys.stderr.write(f"refused: {line}\n")
+    if len(merged.refused) > NAMED:
+        sys.stderr.write(f"refused: and {len(merged.refused) - NAMED} more\n")
     for conflict in merged.conflicts:
         difference = f"{100 * conflict.difference:.2f} points"
         classes = f" (precision classes {' and '.join(map(one_line, conflict.classes))})" if conflict.classes else ""

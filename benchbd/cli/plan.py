@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchbd.cli.common import (
+    DamagedRecords,
     add_matrix_arguments,
     columns,
     load_plan,
@@ -23,12 +24,14 @@ if TYPE_CHECKING:
     from benchbd.plan.cell import Cell
     from benchbd.plan.matrix import Plan
     from benchbd.plan.trainings import TrainingKey
+    from benchbd.storage.record_file import Unusable
 
 Records = Mapping[str, Mapping[str, Any]]
 
 FIELDS = ("status", "spec", "trainings", "artifacts")
 """Fields of a record that are kept in memory; a folder may hold ten thousand records."""
-SETTLED = ("done", "skipped")
+_BROKEN = {False: "damaged", True: "unreadable"}
+SETTLED = ("done", "skipped", "unreadable")
 """Statuses of cells that neither a plain run nor ``--rerun failed`` runs again."""
 EPILOG = """\
 Trainings are counted as plugins declare them. Each counts once, however many cells share it; trainings that are stored
@@ -66,8 +69,13 @@ def run(args: argparse.Namespace) -> int:
     gpus = [] if args.simulate is None else simulate.parse_gpus(args.simulate)
     plan, output = load_plan(args), output_folder(args)
     recorded = set(record_ids(output))
-    records = _read(output, [cell.id for cell in plan.cells if cell.id in recorded])
-    status = {cell.id: str(records[cell.id]["status"]) if cell.id in records else "missing" for cell in plan.cells}
+    with DamagedRecords("benchbd run runs its cell again") as damaged:
+        records = _read(output, [cell.id for cell in plan.cells if cell.id in recorded], damaged)
+    broken = {Path(place).stem: _BROKEN[problem.unreadable] for place, problem in damaged.found.items()}
+    status = {
+        cell.id: str(records[cell.id]["status"]) if cell.id in records else broken.get(cell.id, "missing")
+        for cell in plan.cells
+    }
     unfinished = [cell for cell in plan.cells if status[cell.id] not in SETTLED]
     wanted = shared_trainings(unfinished)
     artifacts = _artifacts(output / "store")
@@ -120,12 +128,20 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _read(output: Path, ids: Iterable[str]) -> dict[str, dict[str, Any]]:
-    """The FIELDS of the readable records among ``ids``, by ID."""
-    from benchbd.storage.records import read_record
+def _read(
+    output: Path, ids: Iterable[str], damaged: Callable[[Unusable], None] | None = None
+) -> dict[str, dict[str, Any]]:
+    """The FIELDS of the usable records among ``ids``, by ID; ``damaged`` gets the others."""
+    from benchbd.storage import records
 
-    read = ((cell_id, read_record(output, cell_id)) for cell_id in ids)
-    return {cell_id: {field: record[field] for field in FIELDS} for cell_id, record in read if record is not None}
+    found = {}
+    for cell_id in ids:
+        record, problem = records.look_up(output, cell_id)
+        if record is not None:
+            found[cell_id] = {field: record[field] for field in FIELDS}
+        elif problem is not None and damaged is not None:
+            damaged(problem)
+    return found
 
 
 def _related(records: Records, cells: Sequence[Cell]) -> Iterator[Cell]:

@@ -32,6 +32,7 @@ def register(verbs: Any) -> None:
     cells.add_argument("--filter", metavar="K=GLOB", action="append", default=[], help="only cells that match")
     cells.add_argument("--exclude", metavar="K=GLOB", action="append", default=[], help="leave out cells that match")
     cells.add_argument("--set", metavar="K=V", action="append", default=[], help="as for benchbd run")
+    cells.add_argument("--data", metavar="DIR", help="as for benchbd run; not needed to read results")
     cells.add_argument("--seeds", metavar="LIST", help="as for benchbd run")
     add_numerics(cells)
     add_plugins(parser)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchbd.cli.common import add_matrix_arguments, load_plan, output_folder, write
+from benchbd.cli.common import DamagedRecords, add_matrix_arguments, load_plan, output_folder, write
 from benchbd.cli.run_arguments import add_run_arguments, run_settings, same_command
 from benchbd.errors import BenchbdError, UsageError
 
@@ -60,7 +61,9 @@ def run(args: argparse.Namespace) -> int:
     # Check all arguments before writing anything.
     settings = run_settings(args, rerun=args.rerun)
     output = output_folder(args)
-    settings = prepare_output(plan, settings, output)
+    damaged = DamagedRecords("its cell runs again, and the file is kept in damaged/")
+    with damaged:
+        settings = prepare_output(plan, settings, output, damaged)
     outcome = run_cells(plan.cells, settings, make_display(args.display))
     if args.display != "none":
         labels = {cell.id: cell.label for cell in plan.cells}
@@ -76,21 +79,32 @@ def run(args: argparse.Namespace) -> int:
         sys.stderr.write(text)
         sys.stderr.flush()
     try:
-        _show_board(plan, output)
+        _show_board(plan, output, {problem.where for problem in damaged.found.values()})
     except BenchbdError as error:
         # The run itself succeeded; an older record must not change its exit code.
         sys.stderr.write(f"benchbd: no leaderboard: {' '.join(str(error).split())}\n")
     return outcome.exit_code
 
 
-def _show_board(plan: Plan, output: Path) -> None:
-    """Print the leaderboard of the matrix, and write that of the whole results folder."""
+def _show_board(plan: Plan, output: Path, named: Collection[str]) -> None:
+    """Print the leaderboard of the matrix, and write that of the whole results folder.
+
+    Args:
+        plan: the plan that was run.
+        output: the results folder.
+        named: files whose damage the user has been told of.
+    """
     from benchbd.core.files import write_text
     from benchbd.plan.cell import identity
     from benchbd.report import board
     from benchbd.storage import results_file
+    from benchbd.storage.records import record_path
 
-    everything = results_file.load(output, identity)
+    told = {*named, *(str(record_path(output, cell.id)) for cell in plan.cells)}  # the summary names those of the plan
+    with DamagedRecords() as damaged:
+        everything = results_file.load(
+            output, identity, lambda problem: None if problem.where in told else damaged(problem)
+        )
     wanted = {cell.id for cell in plan.cells} | {skipped.cell.id for skipped in plan.skipped}
     mine = [record for record in everything if record["id"] in wanted]
     if not any(record["status"] == "done" for record in mine):

@@ -73,7 +73,10 @@ def read_config(given: str | None) -> dict[str, Any]:
     text = given
     if not given.lstrip().startswith("{"):
         try:
-            text = Path(given).expanduser().read_text(encoding="utf-8")
+            file = Path(given).expanduser()
+            if file.is_fifo() and not given.startswith(("/dev/", "/proc/")):  # <(...) of a shell is one of these
+                raise ValueError("it is a pipe, which may never end")
+            text = file.read_text(encoding="utf-8")
         except (OSError, ValueError) as error:
             raise UsageError(f"--executor-config {one_line(given[:200])}: cannot be read ({error})") from error
     try:

@@ -94,17 +94,23 @@ class _Block:
     def count(self) -> int:
         return len(self.seeds) * math.prod(sum(spec.count for spec in axis) for axis in self.axes.values())
 
-    def cells(self, matrix: str) -> Iterator[tuple[Cell, str | None]]:
-        """Yield every cell, with the reason why it is skipped or None."""
+    def cells(self, matrix: str, absent: list[str] | None = None) -> Iterator[tuple[Cell, str | None]]:
+        """Yield every cell, with the reason why it is skipped or None; for ``absent`` see :func:`resolve`."""
         with _error_prefix(self.where):
-            yield from self._cells(matrix)
+            yield from self._cells(matrix, absent)
 
-    def _cells(self, matrix: str) -> Iterator[tuple[Cell, str | None]]:
+    def _cells(self, matrix: str, absent: list[str] | None) -> Iterator[tuple[Cell, str | None]]:
         plugins = {kind: [plugin for spec in axis for plugin in spec.instances()] for kind, axis in self.axes.items()}
         plugins["defense"] = _settled(plugins["defense"])
         unique = {kind: _distinct(instances) for kind, instances in plugins.items()}
         for (dataset_part, dataset), (model_part, model) in itertools.product(unique["dataset"], unique["model"]):
-            info, dataset_reason = _dataset_info(dataset)
+            try:
+                info, dataset_reason = _dataset_info(dataset)
+            except UsageError as error:
+                if absent is None:
+                    raise
+                absent.append(str(error))
+                info = dataset_reason = None
             model_reason = dataset_reason or _impossible(model, info)
             for attack_part, attack in unique["attack"]:
                 attack_reason = model_reason or _impossible(attack, info)
@@ -155,7 +161,9 @@ def _dataset_info(dataset: Any) -> tuple[DatasetInfo | None, str | None]:
 
 
 def _impossible(component: Any, *arguments: Any) -> str | None:
-    """Why the component's ``check(*arguments)`` refuses, or None."""
+    """Why the component's ``check(*arguments)`` refuses, or None; also None if the data set's info is not known."""
+    if arguments[0] is None:
+        return None
     try:
         with registry.blame(component.kind, component.name):
             component.check(*arguments)
@@ -173,6 +181,7 @@ def resolve(
     smoke: bool = False,
     precision: str | None = None,
     threads: int | None = None,
+    absent: list[str] | None = None,
 ) -> Plan:
     """Turn a checked mapping into a plan.
 
@@ -184,6 +193,8 @@ def resolve(
         smoke: shrink every cell to a few seconds, to find mistakes before a long run.
         precision: ``--precision``; it overrides the file and ``sets``.
         threads: ``--threads``; likewise.
+        absent: gets the line in which a data set says that its files are missing. All its cells then count as possible:
+            their identities do not depend on the files. Without this list, the line is raised.
 
     Raises:
         UsageError: the matrix or an override has a mistake.
@@ -206,7 +217,7 @@ def resolve(
     cells: dict[str, Cell] = {}
     skipped: dict[str, Skipped] = {}
     for block in blocks:
-        for cell, reason in block.cells(name):
+        for cell, reason in block.cells(name, absent):
             if reason is None:
                 cells.setdefault(cell.id, cell)
             else:
@@ -306,11 +317,12 @@ def load(
     smoke: bool = False,
     precision: str | None = None,
     threads: int | None = None,
+    absent: list[str] | None = None,
 ) -> Plan:
     """Read, check and resolve a matrix: a path, a shipped name, or ``-``; the rest as for :func:`resolve`."""
     text, where = read(matrix)
-    given = parse(text, where)
-    return resolve(given, where, sets=sets, seeds=seeds, smoke=smoke, precision=precision, threads=threads)
+    numerics: dict[str, Any] = {"precision": precision, "threads": threads}
+    return resolve(parse(text, where), where, sets=sets, seeds=seeds, smoke=smoke, absent=absent, **numerics)
 
 
 def narrow(plan: Plan, filters: list[str], excludes: list[str] | None = None) -> Plan:

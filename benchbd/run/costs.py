@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from benchbd.core.kinds import KINDS
 from benchbd.core.numerics import numerics_text
+from benchbd.storage import results_file
 
 if TYPE_CHECKING:
     from benchbd.plan.cell import Cell
@@ -18,15 +19,9 @@ Key = tuple[Any, ...]
 
 
 def earlier_records(output: Path) -> Iterator[dict[str, Any]]:
-    """Every readable record of a results folder, for expected times. The records are not checked."""
-    folder = output / "records"
-    for path in sorted(folder.glob("*.json")) if folder.is_dir() else ():
-        try:
-            record = json.loads(path.read_bytes())
-        except (OSError, ValueError, RecursionError):
-            continue
-        if isinstance(record, dict):
-            yield record
+    """Every usable record of a results folder, for expected times. IDs are not compared with specs."""
+    if (output / "records").is_dir():
+        yield from results_file.each(output, skip=lambda error: None)
 
 
 def facts_of(cell: Cell) -> dict[str, Any]:

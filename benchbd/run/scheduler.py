@@ -18,7 +18,7 @@ from benchbd.run.display.base import Display
 from benchbd.run.executor import Executor, Job, JobResult, Notify
 from benchbd.run.interrupts import Signals
 from benchbd.run.order import Sharing, arrange, in_shard, waves
-from benchbd.run.outcome import Outcome
+from benchbd.run.outcome import UNREADABLE, Outcome
 from benchbd.run.rerun_policy import RETRIABLE, attempts_of, needs_run
 from benchbd.run.settings import RunSettings, duration_text
 from benchbd.storage import records
@@ -63,8 +63,10 @@ class Scheduler:
         """Sort the cells into those to run and those to keep."""
         settings, todo = self.settings, []
         for cell in self.cells.values():
-            record = records.read_record(settings.output, cell.id)
-            if self._wanted(cell.id, record):
+            record, problem = records.look_up(settings.output, cell.id)
+            if problem is not None and problem.unreadable:
+                self._settle(cell.id, UNREADABLE, f"its record {problem.reason}; check its permissions and the disk")
+            elif self._wanted(cell.id, record):
                 todo.append(cell)
                 self._before[cell.id] = self._changed(cell.id)
                 self.attempts[cell.id] = 0 if settings.rerun else attempts_of(record)
@@ -245,11 +247,8 @@ class Scheduler:
         return True
 
     def _changed(self, cell_id: str) -> int:
-        """Modification time of a cell's record in nanoseconds; 0 if there is none."""
-        try:
-            return records.record_path(self.settings.output, cell_id).stat().st_mtime_ns
-        except OSError:
-            return 0
+        """When a cell's record or that of a failed rerun was last written, in nanoseconds; 0 if there is none."""
+        return records.last_change(self.settings.output, cell_id)
 
     def _on_event(self, cell_id: str, event: Event) -> None:
         if event.get("event") == "started":
@@ -265,7 +264,9 @@ class Scheduler:
             return
         # A worker may die between writing the record and reporting it; the record is the truth.
         fresh = result.recorded or self._changed(result.id) != self._before[result.id]
-        record = result.record or (records.read_record(self.settings.output, result.id) if fresh else None)
+        record = result.record or (records.last_attempt(self.settings.output, result.id) if fresh else None)
+        if result.recorded and result.status != "done" and record is not None and record["status"] == "done":
+            record = None  # the result of an earlier run
         status = str(record["status"]) if record else result.status
         reason = str(record.get("error") or "") if record else result.reason
         if status == "done" and record is None:
@@ -300,7 +301,9 @@ class Scheduler:
         self._settle(cell.id, status, reason)
         self.ran.append(cell.id)
         try:
-            self._write(cell, job, status, reason, record, result)
+            if not self._write(cell, job, status, reason, record, result):
+                reason = f"{reason}; the earlier result stays"
+                self._settle(cell.id, status, reason)
         except OSError as error:
             if not is_disk_full(error):
                 raise BenchbdError(f"records cannot be written: {error}") from error
@@ -315,18 +318,13 @@ class Scheduler:
 
     def _write(
         self, cell: Cell, job: Job, status: str, reason: str, record: dict[str, Any] | None, result: JobResult
-    ) -> None:
-        """Write the record if the cell's process did not. A record without a result never replaces a finished one."""
+    ) -> bool:
+        """Write the record if the cell's process did not. Returns False if an earlier result stays in its place."""
         output = self.settings.output
         if status == "done":
-            if result.record:
-                records.write_record(output, result.record)
-            return
+            return not result.record or records.write_record(output, result.record)
         if record is None:
-            earlier = records.read_record(output, cell.id)
-            if earlier is not None and earlier["status"] == "done":
-                return  # a result of an earlier run, which this run was to repeat
             record = records.blank(cell, status, reason)
             record["time"]["own"] = result.wall
             record["env"] = environment.basics()
-        records.write_record(output, {**record, "attempts": job.attempt})
+        return records.write_record(output, {**record, "attempts": job.attempt})

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from benchbd.core.files import write_text
 from benchbd.core.numerics import precision_class
-from benchbd.errors import UsageError, one_line
+from benchbd.errors import one_line
 from benchbd.plan.cell import identity
 from benchbd.storage import records
 from benchbd.storage import results_file as checked
@@ -51,25 +51,6 @@ class Merged(NamedTuple):
     refused: list[str]
 
 
-def _texts(source: Path) -> Iterator[tuple[str, str]]:
-    """(where, text) of each record in a results folder or a ``.jsonl`` file. Raises UsageError if there are none."""
-    if source.is_file():
-        for number, line in enumerate(source.read_text(encoding="utf-8", errors="replace").splitlines(), 1):
-            if line.strip():
-                yield f"{source}, line {number}", line
-        return
-    folder = source / "records"
-    if not folder.is_dir():
-        raise UsageError(f"{source}: no records found (neither a results file nor a folder with records/ in it)")
-    for path in sorted(folder.glob("*.json")):
-        if path.name.startswith("."):
-            continue
-        if path.is_symlink() or not path.is_file():
-            yield str(path), ""
-            continue
-        yield str(path), path.read_text(encoding="utf-8", errors="replace")
-
-
 def _difference(one: dict[str, Any], other: dict[str, Any]) -> float:
     """Largest absolute difference of the metrics; 1 if only one of the records has a metric."""
     found = [0.0]
@@ -95,15 +76,10 @@ def merge(sources: Sequence[Path], output: Path) -> Merged:
     conflicts: list[Conflict] = []
     refused: list[str] = []
     for source in sources:
-        for where, text in _texts(source):
-            try:
-                record = checked.parse(text, where, identity)
-                mine = records.read_record(output, record["id"])
-            except UsageError as error:
-                refused.append(one_line(error))
-                continue
-            except (ValueError, ArithmeticError, RecursionError) as error:  # such as a number too large for a float
-                refused.append(one_line(f"{where}: {error}"))
+        for record in checked.each(source, identity, lambda error: refused.append(one_line(error))):
+            mine, problem = records.look_up(output, record["id"])
+            if problem is not None and problem.unreadable:
+                refused.append(one_line(f"{problem}; {record['id']} is not merged into it"))
                 continue
             if mine is None or (mine["status"] != "done" and record["status"] == "done"):
                 records.write_record(output, record)

@@ -175,11 +175,12 @@ def test_budget_stops_cleanly_and_the_next_run_goes_on(
 def test_budget_starts_no_cell_that_cannot_end_in_it(fakes: ModuleType, go: Go, tmp_path: Path) -> None:
     long = fakes.cell(n=1, seed=0)
     records.write_record(
-        tmp_path, {**records.blank(long, "done"), "time": {"total": 500.0, "own": 500.0, "stages": {}}}
+        tmp_path, {**records.blank(long, "done"), "ca": 0.5, "time": {"total": 500.0, "own": 500.0, "stages": {}}}
     )
     same, short = fakes.cell(n=1, seed=1), fakes.cell(n=2)
     records.write_record(
-        tmp_path, {**records.blank(fakes.cell(n=2, seed=1), "done"), "time": {"total": 0.1, "own": 0.1, "stages": {}}}
+        tmp_path,
+        {**records.blank(fakes.cell(n=2, seed=1), "done"), "ca": 0.5, "time": {"total": 0.1, "own": 0.1, "stages": {}}},
     )
     outcome = go([same, short], budget=60.0, jobs=1)
     assert outcome.statuses == {same.id: "pending", short.id: "done"}

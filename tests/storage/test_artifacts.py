@@ -143,7 +143,7 @@ def test_an_unreadable_moment_is_no_damage(store, said, monkeypatch):
         raise OSError(errno.EMFILE, "Too many open files")
 
     with monkeypatch.context() as patch:
-        patch.setattr(module, "_read", out_of_files)
+        patch.setattr(module, "read_plain", out_of_files)
         with pytest.raises(OSError, match="Too many open files"):
             store.get("model", KEY)
     assert said == []

@@ -15,6 +15,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from benchbd.core.kinds import KINDS
+from benchbd.core.plain import json_text
 from benchbd.report.formats.reproduce import command
 from benchbd.report.gate import lift_of
 from benchbd.report.labels import Labels, asked_numerics, variant
@@ -235,7 +236,7 @@ def _record(record: Mapping[str, Any], labels: Labels, pool: _Pool) -> dict[str,
 
 def inert_json(value: Any) -> str:
     """JSON that is safe in a script element: no character can end the element or start a comment."""
-    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    text = json_text(value, ensure_ascii=False, separators=(",", ":"))
     for sign, code in (
         ("&", "\\u0026"),
         ("<", "\\u003c"),
