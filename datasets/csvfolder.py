@@ -45,8 +45,8 @@ class CsvFolder(Dataset):
 
     Read from ``DIR/FOLDER/labels.csv``, where DIR is the folder of ``--data`` or ``BENCHBD_DATA``. File names are
     relative to the CSV. Labels are words or numbers. Classes are numbered in sorted order (numbers by value). Without a
-    split column, a share of each class is drawn for testing. Every plan reads the CSV again: after changing it, use
-    another output folder or run with ``--rerun all``.
+    split column, a share of each class is drawn for testing. Every plan reads the CSV again and compares the CSV and the
+    images with those that records were made from.
     """
 
     source: ClassVar[str] = "your own images"
@@ -98,6 +98,11 @@ class CsvFolder(Dataset):
             if not (folder / row.file).is_file():
                 return f"{self._csv(root)}, line {line}: there is no image {folder / row.file}"
         return None
+
+    def input_files(self, root: str | None) -> list[str]:
+        """The CSV and every image in it."""
+        csv_file = self._csv(root)
+        return [str(csv_file), *(f"{csv_file.parent}/{row.file}" for row in self._table(root).rows)]
 
     def load(self, split: Literal["train", "test"], root: str | None) -> Images:
         """Load one split. Images are decoded once, kept in the cache folder and mapped into memory."""

@@ -48,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
     """Run the cells, print a summary, show the leaderboard."""
     from benchbd.run import run_cells
     from benchbd.run.display.choose import make_display
-    from benchbd.run.prepare import prepare_output
+    from benchbd.run.prepare import kept_on_other_data, prepare_output
     from benchbd.run.summary import summary
 
     plan = load_plan(args)
@@ -60,6 +60,9 @@ def run(args: argparse.Namespace) -> int:
     settings = run_settings(args, rerun=args.rerun)
     output = output_folder(args)
     settings = prepare_output(plan, settings, output)
+    for line in kept_on_other_data(plan, settings, output):
+        sys.stderr.write(f"benchbd: {line}\n")
+    sys.stderr.flush()
     outcome = run_cells(plan.cells, settings, make_display(args.display))
     if args.display != "none":
         labels = {cell.id: cell.label for cell in plan.cells}

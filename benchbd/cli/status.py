@@ -39,16 +39,18 @@ def run(args: argparse.Namespace) -> int:
     """Print how many cells are in each state, and the cells that are not done."""
     from benchbd.storage.cell_locks import running
     from benchbd.storage.records import read_record
-    from benchbd.storage.staleness import changed_sources
+    from benchbd.storage.staleness import InputFiles, changed_inputs_text, changed_sources
 
     plan = load_plan(args)
     output = output_folder(args)
     busy = running(output)
+    files, changed = InputFiles(args.data), []
     rows: list[dict[str, Any]] = []
     for cell in plan.cells:
         record = read_record(output, cell.id)
         status = "running" if cell.id in busy else record["status"] if record else "missing"
-        stale = changed_sources(cell, record) if record else []
+        changed.append(files.changed(cell, record) if record else [])
+        stale = [*(changed_sources(cell, record) if record else []), *changed[-1]]
         error = " ".join(str((record or {}).get("error") or "").split()) if status != "running" else ""
         rows.append({"id": cell.id, "label": cell.label, "status": status, "error": error or None, "stale": stale})
     skipped: list[dict[str, Any]] = [
@@ -74,4 +76,6 @@ def run(args: argparse.Namespace) -> int:
         why += [f"stale: {', '.join(row['stale'])} changed since"] if row["stale"] else []
         table.append((str(row["id"]), str(row["status"]), str(row["label"]), "; ".join(why)))
     write(columns(table, indent="  ")) if table else None
+    for line in changed_inputs_text(changed, "benchbd run with --rerun stale measures them again"):
+        write(line)
     return 0

@@ -214,6 +214,7 @@ def _record(record: Mapping[str, Any], labels: Labels, pool: _Pool) -> dict[str,
     }
     shown["command"] = command(record)
     shown["sources"] = {f"source of {k}": v for k, v in (record.get("sources") or {}).items()}
+    shown["sources"] |= {f"sha256 of {k}": v for k, v in (record.get("data") or {}).items() if v}
     if curves := train_curves(notes):
         shown["curves"] = curves
     if probe := probe_of(record):
