@@ -45,7 +45,7 @@ class CsvFolder(Dataset):
 
     Read from ``DIR/FOLDER/labels.csv``, where DIR is the folder of ``--data`` or ``BENCHBD_DATA``. File names are
     relative to the CSV. Labels are words or numbers. Classes are numbered in sorted order (numbers by value). Without a
-    split column, a share of each class is drawn for testing. Every plan reads the CSV again and compares the CSV and the
+    split column, a share of each class is drawn for testing. Every plan reads the CSV again, and compares it and the
     images with those that records were made from.
     """
 

@@ -12,7 +12,8 @@ EPILOG = """\
 Records are matched by cell ID. If two finished records of one cell have different numbers, the first one stays, the
 other one goes to OUTPUT/conflicts/, and the largest difference is shown (exit code 1). The same happens if they were
 measured on different data or initial weights. If different cells of one data set and model were, they are kept and
-counted (exit code 1). A record whose ID is not the hash of its spec is refused. Nothing is removed from the source folders.
+counted (exit code 1). A record whose ID is not the hash of its spec is refused. Nothing is removed from the source
+folders.
 
   benchbd merge part1 part2 part3 --output all
 """
@@ -39,10 +40,8 @@ def run(args: argparse.Namespace) -> int:
         sys.stderr.write(f"refused: {line}\n")
     for conflict in merged.conflicts:
         difference = f"differs by up to {100 * conflict.difference:.2f} points"
-        kind, how = (
-            ("different data", f"another {conflict.data}, {difference}") if conflict.data else ("conflict", difference)
-        )
-        write(f"{kind}: {conflict.label} [{conflict.id}]: {how}; the other is {conflict.kept}")
+        kind = f"different data: another {conflict.data}" if conflict.data else "conflict"
+        write(f"{kind}: {conflict.label} [{conflict.id}]: {difference}; the other is {conflict.kept}")
     for line in merged.mixed:
         write(f"different data: {line}; tables mark them")
     counts = f"{merged.added} added, {merged.same} there already, {len(merged.conflicts)} conflicts"

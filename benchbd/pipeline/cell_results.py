@@ -143,7 +143,7 @@ def record_of(
         "artifacts": _artifacts(results),
         "notes": _notes(results),
         "sources": results.sources or {},
-        "data": results.inputs.as_json() if results.inputs else None,
+        **({"data": results.inputs.as_json()} if results.inputs else {}),
     }
     return {**record, "trainings_computed": dict(defended.computed)} if defended else record
 

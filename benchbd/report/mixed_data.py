@@ -44,7 +44,7 @@ class MixedData:
         return bool(self.versions(rows, [column]) - {self.usual})
 
     def notes(self, labels: Labels) -> list[str]:
-        """The note on the sign: which cells were measured on what other data. None if all have the usual version."""
+        """The note on the sign: which cells were measured on what other data; empty if there are none."""
         found = []
         for row in self._group.rows:
             for column in self._group.columns:
@@ -54,10 +54,8 @@ class MixedData:
                 if self.usual and others:
                     seeds = f"seed{'s' if len(others) > 1 else ''} {', '.join(map(str, others))}"
                     found.append(f"{named} {seeds} (another {next(iter(others.values())).difference(self.usual)})")
+        if not found:
+            return []
         more = f"; and {len(found) - LISTED} more" if len(found) > LISTED else ""
         text = "; ".join(found[:LISTED]) + more
-        return (
-            [f"{OTHER_DATA} measured on different data than the rest, and not comparable with it: {text}."]
-            if found
-            else []
-        )
+        return [f"{OTHER_DATA} measured on different data than the rest, and not comparable with it: {text}."]

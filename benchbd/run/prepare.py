@@ -61,7 +61,7 @@ def kept_on_other_data(plan: Plan, settings: RunSettings, output: Path) -> list[
         for cell_id, changed in settings.changed_inputs.items()
         if not needs_run(records.read_record(output, cell_id), **policy)
     ]
-    advice = "they are kept, and tables mark them beside new results; --rerun stale measures them again"
+    advice = "old results are kept, and tables mark them beside new ones; --rerun stale measures them again"
     return changed_inputs_text(kept, advice)
 
 

@@ -52,7 +52,7 @@ def summary(
         lines.append(f"continue: {go_on}")
     if stale:
         lines.append(
-            f"{stale} kept results are stale: a plugin's source or its data has changed since; "
+            f"{stale} kept results are stale: a plugin's source or data has changed since; "
             "--rerun stale recomputes them"
         )
     return "\n".join(lines) + "\n"

@@ -1,4 +1,4 @@
-"""The version of the data and initial weights that a record was measured on, to notice that two records differ in it."""
+"""The version of data and initial weights that a record was measured on, to notice that two records differ in it."""
 
 from __future__ import annotations
 

@@ -151,10 +151,5 @@ def _keep_both(output: Path, mine: dict[str, Any], record: dict[str, Any]) -> Co
     name = f"{record['id']}-{hashlib.sha256(text.encode()).hexdigest()[:8]}.json"
     path = output / "conflicts" / name
     write_text(path, text)
-    return Conflict(
-        record["id"],
-        str(record.get("label") or record["id"]),
-        _difference(mine, record),
-        path,
-        _other_data(mine, record),
-    )
+    label = str(record.get("label") or record["id"])
+    return Conflict(record["id"], label, _difference(mine, record), path, _other_data(mine, record))
