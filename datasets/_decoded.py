@@ -1,8 +1,8 @@
 """Decodes image files once: uint8 arrays in the cache folder, mapped into memory and shared by all processes.
 
 Guarantees: an array is complete or absent (it is written to a temporary folder, which is then renamed). Every load
-checks its bytes against a sha256 and rebuilds it if they differ. Its key is a hash of file names, sizes and dates, so
-changed files are decoded again. Nothing is pickled. The folder may be deleted at any time.
+checks its bytes against a sha256 and rebuilds it if they differ. Its key is a hash of file names and contents, so
+changed files are decoded again, and copied ones are not. Nothing is pickled. The folder may be deleted at any time.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, NamedTuple
 
 from benchbd import UsageError
+from benchbd.core.contents import content_hashes
 from benchbd.core.environment import cores
 from benchbd.core.locks import locked_if_possible
 from benchbd.datasets._places import cache, reason
@@ -81,12 +82,12 @@ def decoded(source: Source) -> np.ndarray:
 
 def _key(source: Source) -> str:
     digest = hashlib.sha256(json.dumps([FORMAT, source.size, source.crop, len(source.files)]).encode())
-    for name in source.files:
-        try:
-            state = (source.folder / name).stat()
-        except OSError as error:
-            raise UsageError(f"{source.dataset}: {source.folder / name} cannot be read: {reason(error)}") from error
-        digest.update(f"{name}\0{state.st_size}\0{state.st_mtime_ns}\n".encode())
+    try:
+        contents = content_hashes(source.folder, source.files)
+    except OSError as error:
+        raise UsageError(f"{source.dataset}: {error.filename} cannot be read: {reason(error)}") from error
+    for name, content in zip(source.files, contents, strict=True):
+        digest.update(f"{name}\0{content}\n".encode())
     return digest.hexdigest()[:32]
 
 

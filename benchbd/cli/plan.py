@@ -67,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
     records = _read(output, [cell.id for cell in plan.cells if cell.id in recorded])
     status = {cell.id: str(records[cell.id]["status"]) if cell.id in records else "missing" for cell in plan.cells}
     files = InputFiles(args.data)
-    changed = {c.id: found for c in plan.cells if c.id in records and (found := files.changed(c, records[c.id]))}
+    changed = {c.id: names for c in plan.cells if c.id in records and (names := files.changed(c, records[c.id]))}
     unfinished = [cell for cell in plan.cells if status[cell.id] not in SETTLED]
     wanted = shared_trainings(unfinished)
     artifacts = _artifacts(output / "store")

@@ -25,6 +25,7 @@ HELPERS = sorted({f for plugin in SHIPPED for f in plugin.parent.glob("_[a-z]*.p
 CHECKS = "parameters that mean nothing are refused; these records' are none of those"
 LAST = "a method last_convolution, which no recorded cell calls"
 CHANGED = {
+    ("dataset", "gtsrb", "2f8f622b"): "decoded images are kept by the contents of the files, not by their dates",
     ("dataset", "cifar10", "4c5725a5"): "the message about an unreadable file",
     ("model", "resnet18", "798eea1c"): LAST,
     ("attack", "bn-g", "1815ad02"): f"bn-w's margin, in the same file: {CHECKS}",
