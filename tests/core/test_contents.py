@@ -127,10 +127,8 @@ def test_what_counts_as_just_now() -> None:
     now, second = time.time_ns(), 10**9
 
     def recent(mtime: float, ctime: float) -> bool:
-        status = type(
-            "Status", (), {"st_mtime_ns": now + int(mtime * second), "st_ctime_ns": now + int(ctime * second)}
-        )
-        return contents._recent(status, now)  # type: ignore[arg-type]
+        status: Any = SimpleNamespace(st_mtime_ns=now + int(mtime * second), st_ctime_ns=now + int(ctime * second))
+        return contents._recent(status, now)
 
     assert not recent(-3, -3)
     assert recent(-1, -1)

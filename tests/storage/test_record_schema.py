@@ -25,6 +25,7 @@ def done(cell: Cell) -> dict[str, Any]:
         "poison": {"count": 10, "share_of_set": 0.1, "share_of_target_class": None},
         "time": {"total": 12.5, "own": 1.5, "stages": {"teacher": 3.0}},
         "trainings": {"full": 1},
+        "data": {"train": "0" * 64, "test": "1" * 64, "files": None, "weights": None},
         "needs": ["clean"],
     }
 
@@ -55,6 +56,8 @@ WRONG: list[tuple[str, Any]] = [
     *[(f"detection.{name}", value) for name in ("auroc", "precision", "recall") for value in ("high", 1.2, -1, True)],
     *[("poison.count", value) for value in ([], -1, "ten")],
     *[("poison.share_of_set", value) for value in ("all", True)],
+    *[("data", value) for value in (3, [], "x")],
+    *[(f"data.{name}", value) for name in record_schema.INPUTS for value in (3, "", "F" * 64, "0" * 63, [])],
     *[("trainings.full", value) for value in (None, "one", {"full": 1}, True)],
 ]
 FIELDS = (
