@@ -24,7 +24,7 @@ recipe: {epochs: 1, batch_size: 16, augment: []}
 dataset: csv-folder
 model: lenet-s
 attacks: [bn-g]
-defenses: [none, {name: spectral, features_of: undefended}]
+defenses: [none, {spectral: {features_of: undefended}}]
 """
 WEIGHTS = '''
 import os
@@ -152,10 +152,9 @@ def test_a_change_is_said_and_measured_again_on_request(place: Path, bench: Call
 
     said = bench("run", "m.yaml", "--filter", "defense=spectral")
     said = bench("run", "m.yaml")
-    first, _, rest = said.partition("| Attack")
-    assert "data of csv-folder changed since 1 cell was measured; old results are kept, and tables mark them" in first
+    assert "data of csv-folder changed since 1 cell was measured; old results are kept, and tables mark them" in said
     assert records()["none"] == before
-    assert "§ measured on different data than the rest" in rest
+    assert "§ measured on different data than the rest" in said
     assert records()["spectral"]["data"]["train"] != before["data"]["train"]
 
     said = bench("run", "m.yaml", "--rerun", "stale")
@@ -242,7 +241,7 @@ def test_a_change_in_mid_run_fails_the_cell(place: Path, bench: Callable[..., st
         "        path.write_bytes(path.read_bytes()[:-1] + b'x')\n"
         "        return lab.train(lab.poisoned)\n"
     )
-    edit(place / "m.yaml", "[none, {name: spectral, features_of: undefended}]", "[careless]")
+    edit(place / "m.yaml", "[none, {spectral: {features_of: undefended}}]", "[careless]")
     bench("run", "m.yaml", "--plugin", "mine.py", code=1)
     record = records()["careless"]
     assert record["status"] == "failed"
@@ -254,7 +253,7 @@ def weights(place: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[int], Non
     """Write the file of weights, from a seed; the model ``loaded`` of mine.py reads it."""
     (place / "mine.py").write_text(WEIGHTS.replace("HOOK", HOOK))
     edit(place / "m.yaml", "model: lenet-s", "model: loaded")
-    edit(place / "m.yaml", "[none, {name: spectral, features_of: undefended}]", "[none]")
+    edit(place / "m.yaml", "[none, {spectral: {features_of: undefended}}]", "[none]")
     monkeypatch.setenv("LOADED_WEIGHTS", str(place / "weights.npy"))
     size = next(registry.make("models", "lenet-s").build(2, 32).parameters()).numel()
 

@@ -95,7 +95,7 @@ def test_merge_tells_different_data_from_different_numbers(
 
     old = fill(tmp_path / "old", made(fakes, 1), made(fakes, 3, data=None))
     assert main(["merge", str(one), str(old), "--output", str(tmp_path / "some")]) == 0, "old records say nothing"
-    assert "different" not in capfd.readouterr().out
+    assert "different data" not in capfd.readouterr().out
 
 
 def test_merge_refuses_what_is_no_record(fakes: ModuleType, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

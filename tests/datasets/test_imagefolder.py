@@ -159,7 +159,7 @@ def test_real_imagenette() -> None:
 
 
 def test_input_files_are_the_chosen_images(pictures: Path) -> None:
-    spec = "imagenet-subset(classes=[cat, dog], train=4, test=2, size=8)"
+    spec = "imagenet-subset(classes=['cat', 'dog'], train=4, test=2, size=8)"
     named = make(spec).input_files(str(pictures))
     assert len(set(named)) == 6
     assert {Path(path).parent.name for path in named} == {"cat", "dog"}

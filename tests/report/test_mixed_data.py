@@ -8,6 +8,7 @@ import pytest
 
 from benchbd.report import board
 from benchbd.report.mixed_data import OTHER_DATA
+from benchbd.report.wording import TIMES
 
 
 def data(train="a", test="b", weights=None):
@@ -47,11 +48,11 @@ def test_a_cell_of_other_data_is_marked_and_named(make_record, other, what):
     assert marked(table) == {"bn-g": OTHER_DATA}
     assert sum(OTHER_DATA in cell.display for row in table.rows for cell in row.cells if row.kind == "body") == 2
     (note,) = (note for note in table.notes if note.startswith(OTHER_DATA))
-    assert f"bn-g × ac seeds 0, 1 (another {what})" in note
+    assert f"bn-g {TIMES} ac seeds 0, 1 (another {what})" in note
     rows = {row.label: row for row in table.rows}
     assert not any(cell.best for cell in rows["bn-g"].cells), "nothing wins a row of different data"
     average = next(row for row in table.rows if row.kind == "average")
-    assert [OTHER_DATA in cell.display for cell in average.cells] == [False] * 4 + [True] * 2
+    assert [OTHER_DATA in cell.display for cell in average.cells] == [c.tag == "ac" for c in table.columns]
     assert not any(cell.best for cell in average.cells)
     assert marked(summary) == {"ac": OTHER_DATA}
     assert not any(cell.best for row in summary.rows for cell in row.cells)
@@ -61,7 +62,7 @@ def test_a_mean_over_seeds_of_two_versions_is_marked(make_record):
     records = [make_record(seed=s, data=data(train="c" if s == 2 else "a")) for s in range(3)]
     table = tables(records)[0]
     assert all(cell.display.endswith(OTHER_DATA) for cell in table.rows[0].cells)
-    assert any("bn-g × none seed 2 (another training set)" in note for note in table.notes)
+    assert any(f"bn-g {TIMES} none seed 2 (another training set)" in note for note in table.notes)
 
 
 def test_failed_records_do_not_count(make_record):
