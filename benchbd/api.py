@@ -80,20 +80,15 @@ def run_matrix(
     from benchbd.plugins import registry
     from benchbd.run import RunSettings, run_cells
     from benchbd.run.display.choose import make_display
-    from benchbd.run.prepare import prepare_output
+    from benchbd.run.prepare import kept_on_other_data, prepare_output
     from benchbd.run.workers.slots import check_numbers
     from benchbd.storage.records import read_record
 
     for plugin in plugins:
         registry.add_plugin_file(os.fspath(plugin))
     folder = Path(output).expanduser().resolve()
-    known = {field.name for field in dataclasses.fields(RunSettings)} - {
-        "output",
-        "data_root",
-        "plugins",
-        "stale",
-        "threads",
-    }
+    own = {"output", "data_root", "plugins", "stale", "changed_inputs", "threads"}
+    known = {field.name for field in dataclasses.fields(RunSettings)} - own
     if unknown := sorted(settings.keys() - known):
         raise UsageError(f"run_matrix: unknown setting {unknown[0]!r}; known: {', '.join(sorted(known))}")
     root = None if data is None else str(Path(data).expanduser().resolve())
@@ -110,7 +105,10 @@ def run_matrix(
         )
         check_numbers(chosen)
         shown: Display = make_display(display)
-        run_cells(plan.cells, prepare_output(plan, chosen, folder), shown)
+        chosen = prepare_output(plan, chosen, folder)
+        for line in kept_on_other_data(plan, chosen, folder):
+            warnings.warn(line, stacklevel=2)
+        run_cells(plan.cells, chosen, shown)
     wanted = [cell.id for cell in plan.cells] + [skipped.cell.id for skipped in plan.skipped]
     return _table(record for ident in wanted if (record := read_record(folder, ident)))
 

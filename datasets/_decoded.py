@@ -1,9 +1,9 @@
 """Decodes image files once: uint8 arrays in the cache folder, mapped into memory and shared by all processes.
 
 Guarantees: an array is complete or absent (it is written to a temporary folder, which is then renamed). Every load
-checks its bytes against a sha256 and rebuilds it if they differ. Its key is a hash of the folder, of file names, sizes
-and dates, and of the decoder's version, so changed files are decoded again, as are all files when the decoder changes.
-Nothing is pickled. The folder may be deleted at any time. :mod:`benchbd.datasets._picture` decodes a single file.
+checks its bytes against a sha256 and rebuilds it if they differ. Its key is a hash of file names, of contents and of
+the decoder's version, so changed files are decoded again, as are all files when the decoder changes; copied ones are
+not. Nothing is pickled. The folder may be deleted at any time. :mod:`benchbd.datasets._picture` decodes a single file.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, NamedTuple
 
 from benchbd import UsageError
+from benchbd.core.contents import content_hashes
 from benchbd.core.environment import cores
 from benchbd.core.locks import locked_if_possible
 from benchbd.datasets._picture import RULES, large_pictures_allowed, not_a_file, open_picture
@@ -86,20 +87,17 @@ def decoded(source: Source) -> np.ndarray:
 def _key(source: Source) -> str:
     import PIL
 
-    # Size and date alone may agree in two folders (an archive can give every file the same date), and after a change.
-    rules = [FORMAT, RULES, PIL.__version__, str(source.folder.resolve())]
+    rules = [FORMAT, RULES, PIL.__version__]
     digest = hashlib.sha256(json.dumps([*rules, source.size, source.crop, len(source.files)]).encode())
-    for name in source.files:
-        path = source.folder / name
-        try:
-            state = path.stat()
-        except OSError as error:
-            raise UsageError(f"{source.dataset}: {path} cannot be read: {reason(error)}") from error
-        if what := not_a_file(state.st_mode):
-            raise UsageError(f"{source.dataset}: {path} is {what}, not an image file; take it out")
-        digest.update(
-            f"{name}\0{state.st_size}\0{state.st_mtime_ns}\0{state.st_ctime_ns}\n".encode(errors="surrogateescape")
-        )
+    try:
+        for name in source.files:
+            if what := not_a_file((source.folder / name).stat().st_mode):
+                raise UsageError(f"{source.dataset}: {source.folder / name} is {what}, not an image file; take it out")
+        contents = content_hashes(source.folder, source.files)
+    except OSError as error:
+        raise UsageError(f"{source.dataset}: {error.filename} cannot be read: {reason(error)}") from error
+    for name, content in zip(source.files, contents, strict=True):
+        digest.update(f"{name}\0{content}\n".encode(errors="surrogateescape"))
     return digest.hexdigest()[:32]
 
 

@@ -92,6 +92,19 @@ class Folder(Dataset):
 
         from benchbd.datasets._decoded import Source, decoded
 
+        folder, names, classes = self._chosen(split, root)
+        images = decoded(Source(self.name, folder, names, self.size, crop=True))
+        return Images(torch.from_numpy(images), torch.from_numpy(np.asarray(classes, np.int64)))
+
+    def input_files(self, root: str | None) -> list[str]:
+        """The images of both splits."""
+        chosen = (self._chosen(split, root) for split in PARTS)
+        return [f"{folder}/{name}" for folder, names, _ in chosen for name in names]
+
+    def _chosen(self, split: str, root: str | None) -> tuple[Path, list[str], list[int]]:
+        """The folder of a split, the images chosen from it (names relative to the folder), and their classes."""
+        import numpy as np
+
         where = find(root, self.folders(), "train")
         if where is None:
             raise UsageError(self._absent(root))
@@ -99,8 +112,7 @@ class Folder(Dataset):
         names, counts, shares = self._listed(where, split)
         classes = np.repeat(np.arange(len(counts)), counts)
         keep = choose(classes, shares, self.subset_seed)
-        images = decoded(Source(self.name, where / PARTS[split], [names[i] for i in keep], self.size, crop=True))
-        return Images(torch.from_numpy(images), torch.from_numpy(classes[keep].astype(np.int64)))
+        return where / PARTS[split], [names[i] for i in keep], classes[keep].tolist()
 
     def _absent(self, root: str | None) -> str:
         return f"{self.name} is not in {base(root) / self.folders()[0]}: {self.advice()}{self.hint(root)}"

@@ -78,6 +78,11 @@ class CsvFolder(Dataset):
             return str(error)
         return next(faults(table), None)
 
+    def input_files(self, root: str | None) -> list[str]:
+        """The CSV and every image in it."""
+        csv_file = self._csv(root)
+        return [str(csv_file), *(f"{csv_file.parent}/{row.file}" for row in self._table(root).rows)]
+
     def load(self, split: Literal["train", "test"], root: str | None) -> Images:
         """Load one split. Images are decoded once, kept in the cache folder and mapped into memory."""
         import torch

@@ -12,8 +12,10 @@ NAMED = 5
 """Number of refused records that are named; the rest are counted."""
 EPILOG = """\
 Records are matched by cell ID. If two finished records of one cell have different numbers, the first one stays, the
-other one goes to OUTPUT/conflicts/, and the largest difference is shown (exit code 1). A record whose ID is not the
-hash of its spec is refused. Nothing is removed from the source folders.
+other one goes to OUTPUT/conflicts/, and the largest difference is shown (exit code 1). The same happens if they were
+measured on different data or initial weights. If different cells of one data set and model were, they are kept and
+counted (exit code 1). A record whose ID is not the hash of its spec is refused. Nothing is removed from the source
+folders.
 
   benchbd merge part1 part2 part3 --output all
 """
@@ -42,13 +44,15 @@ def run(args: argparse.Namespace) -> int:
     if len(merged.refused) > NAMED:
         sys.stderr.write(f"refused: and {len(merged.refused) - NAMED} more\n")
     for conflict in merged.conflicts:
-        difference = f"{100 * conflict.difference:.2f} points"
+        difference = f"differs by up to {100 * conflict.difference:.2f} points"
         classes = f" (precision classes {' and '.join(map(one_line, conflict.classes))})" if conflict.classes else ""
-        named = f"{conflict.label} [{conflict.id}]"
-        write(f"conflict: {named}: differs by up to {difference}{classes}; the other is {conflict.kept}")
+        kind = f"different data: another {conflict.data}" if conflict.data else "conflict"
+        write(f"{kind}: {conflict.label} [{conflict.id}]: {difference}{classes}; the other is {conflict.kept}")
+    for line in merged.mixed:
+        write(f"different data: {line}; tables mark them")
     counts = f"{merged.added} added, {merged.same} there already, {len(merged.conflicts)} conflicts"
     write(f"{counts}, {len(merged.refused)} refused -> {output}")
     if merged.conflicts:
         largest = max(conflict.difference for conflict in merged.conflicts)
         write(f"largest difference: {100 * largest:.2f} points")
-    return 1 if merged.conflicts or merged.refused else 0
+    return 1 if merged.conflicts or merged.refused or merged.mixed else 0

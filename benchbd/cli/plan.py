@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 Records = Mapping[str, Mapping[str, Any]]
 
-FIELDS = ("status", "spec", "trainings", "artifacts")
+FIELDS = ("status", "spec", "trainings", "artifacts", "data")
 """Fields of a record that are kept in memory; a folder may hold ten thousand records."""
 _BROKEN = {False: "damaged", True: "unreadable"}
 SETTLED = ("done", "skipped", "unreadable")
@@ -65,6 +65,7 @@ def run(args: argparse.Namespace) -> int:
     from benchbd.plan.trainings import possible_retries, shared_trainings
     from benchbd.run import simulate
     from benchbd.run.costs import earlier_records
+    from benchbd.storage.staleness import InputFiles, changed_inputs_text
 
     gpus = [] if args.simulate is None else simulate.parse_gpus(args.simulate)
     plan, output = load_plan(args), output_folder(args)
@@ -76,16 +77,21 @@ def run(args: argparse.Namespace) -> int:
         cell.id: str(records[cell.id]["status"]) if cell.id in records else broken.get(cell.id, "missing")
         for cell in plan.cells
     }
+    files = InputFiles(args.data)
+    changed = {c.id: names for c in plan.cells if c.id in records and (names := files.changed(c, records[c.id]))}
     unfinished = [cell for cell in plan.cells if status[cell.id] not in SETTLED]
     wanted = shared_trainings(unfinished)
     artifacts = _artifacts(output / "store")
-    stored = _stored(plan.cells, records, artifacts) if artifacts else set()
+    # The trainings of other data, whose keys nothing asks for any more, are not those that a run of today needs.
+    current = [cell for cell in plan.cells if cell.id not in changed]
+    stored = _stored(current, records, artifacts) if artifacts else set()
     if artifacts and not wanted.keys() <= stored:
         # Cells of other matrices, or of this one with other settings, may have stored the needed trainings. Ignore a
         # plugin of theirs that raises: this plan does not use it.
         others = _read(output, recorded - status.keys())
         with suppress(BenchbdError):
-            stored |= _stored(_related(others, unfinished), others, artifacts)
+            related = (cell for cell in _related(others, unfinished) if not files.changed(cell, others[cell.id]))
+            stored |= _stored(related, others, artifacts)
     counts = Counter(training.kind for row, training in wanted if (row, training) not in stored)
     retries: Counter[str] = Counter()
     for key, number in possible_retries(unfinished).items():
@@ -105,6 +111,7 @@ def run(args: argparse.Namespace) -> int:
                 "trainings_without_sharing": dict(alone),
                 "retries": dict(retries),
                 "missing_data": missing,
+                "changed_data": changed,
                 **({"simulation": simulate.as_json(found, simulated)} if found else {}),
             }
         )
@@ -123,6 +130,8 @@ def run(args: argparse.Namespace) -> int:
         write(f"plus up to {number} {kind} retries if trainings fail to learn")
     for line in missing:
         write(f"data: {line}")
+    for line in changed_inputs_text(changed.values(), "benchbd run with --rerun stale measures them again"):
+        write(line)
     if found:
         write("\n".join(simulate.as_lines(found, simulated)))
     return 0
@@ -138,7 +147,7 @@ def _read(
     for cell_id in ids:
         record, problem = records.look_up(output, cell_id)
         if record is not None:
-            found[cell_id] = {field: record[field] for field in FIELDS}
+            found[cell_id] = {field: record.get(field) for field in FIELDS}
         elif problem is not None and damaged is not None:
             damaged(problem)
     return found

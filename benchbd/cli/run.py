@@ -50,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
     """Run the cells, print a summary, show the leaderboard."""
     from benchbd.run import run_cells
     from benchbd.run.display.choose import make_display
-    from benchbd.run.prepare import prepare_output
+    from benchbd.run.prepare import kept_on_other_data, prepare_output
     from benchbd.run.summary import summary
 
     plan = load_plan(args)
@@ -64,6 +64,9 @@ def run(args: argparse.Namespace) -> int:
     damaged = DamagedRecords("its cell runs again, and the file is kept in damaged/")
     with damaged:
         settings = prepare_output(plan, settings, output, damaged)
+    for line in kept_on_other_data(plan, settings, output):
+        sys.stderr.write(f"benchbd: {line}\n")
+    sys.stderr.flush()
     outcome = run_cells(plan.cells, settings, make_display(args.display))
     if args.display != "none":
         labels = {cell.id: cell.label for cell in plan.cells}

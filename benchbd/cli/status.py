@@ -43,11 +43,12 @@ def run(args: argparse.Namespace) -> int:
     from benchbd.report.leaderboard import not_implanted
     from benchbd.storage.cell_locks import running
     from benchbd.storage.records import failed_rerun, failed_reruns, look_up
-    from benchbd.storage.staleness import changed_sources
+    from benchbd.storage.staleness import InputFiles, changed_inputs_text, changed_sources
 
     plan = load_plan(args)
     output = output_folder(args)
     busy = running(output)
+    files, changed = InputFiles(args.data), []
     rows: list[dict[str, Any]] = []
     done: list[dict[str, Any]] = []
     damaged, failed = DamagedRecords("benchbd run runs its cell again"), failed_reruns(output)
@@ -58,7 +59,8 @@ def run(args: argparse.Namespace) -> int:
         missing = "missing" if problem is None else "unreadable" if problem.unreadable else "damaged"
         status = "running" if cell.id in busy else record["status"] if record else missing
         done += [record] if record and status == "done" else []
-        stale = changed_sources(cell, record) if record else []
+        changed.append(files.changed(cell, record) if record else [])
+        stale = [*(changed_sources(cell, record) if record else []), *changed[-1]]
         error = one_line((record or {}).get("error") or "") if status != "running" else ""
         if status == "done" and cell.id in failed and (rerun := failed_rerun(output, cell.id)):
             error = one_line(f"the last rerun ended as {rerun['status']}: {rerun['error']}; the earlier result stays")
@@ -91,4 +93,6 @@ def run(args: argparse.Namespace) -> int:
     write(columns(table, indent="  ")) if table else None
     for line in weak:
         write(f"warning: {line}")
+    for line in changed_inputs_text(changed, "benchbd run with --rerun stale measures them again"):
+        write(line)
     return 0

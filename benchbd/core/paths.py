@@ -67,6 +67,18 @@ def data_folder(given: str | None) -> str | None:
     return str(path)
 
 
+def user_cache() -> Path | None:
+    """The user's cache folder for benchbd (not created); None if there is no home folder."""
+    base = os.environ.get("XDG_CACHE_HOME", "")
+    # The XDG specification says that relative paths must be ignored.
+    if not Path(base).is_absolute():
+        try:
+            return Path.home() / ".cache" / "benchbd"
+        except RuntimeError:
+            return None
+    return Path(base) / "benchbd"
+
+
 @contextlib.contextmanager
 def data_given(folder: str | None) -> Iterator[None]:
     """Set ``BENCHBD_DATA`` to ``folder``, if given, inside the context. Worker processes inherit it."""

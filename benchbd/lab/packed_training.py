@@ -81,7 +81,7 @@ class PackedRequest:
             Diverged: a network of the pack is not finite.
             UsageError: this model cannot be packed.
         """
-        nets = [self.model.build(seed_for("init", self.seed, repeat)) for repeat in self.repeats]
+        nets = [self.model.fresh(seed_for("init", self.seed, repeat)) for repeat in self.repeats]
         try:
             fits = fit_several(
                 nets,

@@ -82,6 +82,7 @@ class Stages:
         self._store, self._network, self._seed, self._ledger, self._on_event = store, network, seed, ledger, on_event
         self._checkpoint_every, self._owner, self._numerics = checkpoint_every, owner, numerics
         self._costs = StageCosts(ledger)
+        self._plans: dict[str, ModelSpec] = {}
         self.recipe, self.device = recipe, device
         self.classes, self.size = network.classes, network.size
         self.traced: list[CurvePoint] = []
@@ -94,8 +95,10 @@ class Stages:
     def _plan_for(self, model: str | None) -> ModelSpec:
         if model is None:
             return self._network
-        network = registry.make("models", model)
-        return dataclasses.replace(self._network, model=network, part=part_of(network))
+        if model not in self._plans:  # kept, since a user's model is built to see what it starts from
+            network = registry.make("models", model)
+            self._plans[model] = dataclasses.replace(self._network, model=network, part=part_of(network))
+        return self._plans[model]
 
     def precision_for(self, plan: ModelSpec) -> Precision:
         """Numbers a network computes in on this device; part of every training's key."""

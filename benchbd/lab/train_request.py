@@ -116,7 +116,8 @@ class TrainRequest:
 
     def network(self) -> Classifier:
         """The network before its first step."""
-        net = self.model.build(seed_for("init", self.seed, self.repeat))
+        seed = seed_for("init", self.seed, self.repeat)
+        net = self.model.fresh(seed) if self.start is None else self.model.build(seed)
         if self.start is not None:
             net.load_state_dict({k: torch.from_numpy(np.array(v)) for k, v in self.start._state.items()})
         return net

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from benchbd.lab.costs import CostLedger
 from benchbd.pipeline.evaluate import Accuracy
+from benchbd.pipeline.inputs import InputPrints
 
 
 class Poisoned(NamedTuple):
@@ -76,6 +77,7 @@ class CellResults:
 
     Attributes:
         sources: digest of each component's code.
+        inputs: fingerprints of data and initial weights.
         ledger: costs of the defense's stages.
         poisoned: the poisoned set.
         env: versions, device, precision.
@@ -93,6 +95,7 @@ class CellResults:
     """
 
     sources: dict[str, str] | None = None
+    inputs: InputPrints | None = None
     ledger: CostLedger | None = None
     poisoned: Poisoned | None = None
     env: dict[str, Any] | None = None
@@ -142,6 +145,7 @@ def record_of(
         "artifacts": _artifacts(results),
         "notes": _notes(results),
         "sources": results.sources or {},
+        **({"data": results.inputs.as_json()} if results.inputs else {}),
     }
     return {**record, "trainings_computed": dict(defended.computed)} if defended else record
 

@@ -133,9 +133,9 @@ def fingerprint(data: Images) -> str:
     return sha.hexdigest()
 
 
-def clean_set(part: Part, data: Images) -> TrainSet:
-    """The clean training set, with a key derived from its content."""
-    return TrainSet(data.images, data.labels, digest(["clean", part.spec(), fingerprint(data)]))
+def clean_set(part: Part, data: Images, sha256: str | None = None) -> TrainSet:
+    """The clean training set, with a key derived from its content, whose fingerprint may be given."""
+    return TrainSet(data.images, data.labels, digest(["clean", part.spec(), sha256 or fingerprint(data)]))
 
 
 def _checked(attack: Attack, out: Any, shape: torch.Size) -> torch.Tensor:
@@ -185,11 +185,25 @@ class Poisoner:
     root: str | None
     ledger: CostLedger = dataclasses.field(default_factory=CostLedger)
     _warned: set[str] = dataclasses.field(default_factory=set, init=False, compare=False)
+    _prints: list[str] = dataclasses.field(default_factory=list, init=False, compare=False)
 
     def train_set(self) -> tuple[TrainSet, DatasetInfo]:
-        """Read the clean training set and the data set's sizes and classes."""
-        data = self.components.dataset.load("train", self.root)
-        return clean_set(self.cell.dataset, data), self.components.dataset.info()
+        """Read the clean training set and the data set's sizes and classes.
+
+        Raises:
+            UsageError: the images or labels differ from those of the call before.
+        """
+        dataset = self.components.dataset
+        data = dataset.load("train", self.root)
+        self._prints.append(fingerprint(data))
+        if self._prints[-1] != self._prints[0]:
+            raise UsageError(f"data set {dataset.name!r}: its images changed while the cell ran; run the cell again")
+        return clean_set(self.cell.dataset, data, self.train_print), dataset.info()
+
+    @property
+    def train_print(self) -> str | None:
+        """Fingerprint of the clean training set; None until it is read."""
+        return self._prints[0] if self._prints else None
 
     def poison(self, clean: TrainSet, info: DatasetInfo) -> Poison:
         """Select the images, prepare the trigger and stamp; or load the stored poison."""

@@ -28,8 +28,9 @@ from benchbd.lab.stages import STAGE_KINDS
 from benchbd.pipeline import evaluate
 from benchbd.pipeline.cell_results import CellResults, Defended, DefenseNotes, Measured, Poisoned, record_of
 from benchbd.pipeline.failure import status_and_line
+from benchbd.pipeline.inputs import InputPrints
 from benchbd.pipeline.peak_memory import peak_memory, reset_peak_memory
-from benchbd.pipeline.poison import Poison, Poisoner, apply
+from benchbd.pipeline.poison import Poison, Poisoner, apply, fingerprint
 from benchbd.pipeline.probe_training import Watched
 from benchbd.pipeline.selection import select_triggered, targets
 from benchbd.pipeline.trigger_image import trigger_png
@@ -118,6 +119,8 @@ def _run(
     poisoner = Poisoner(cell, components, store, device, events, data_folder(data_root), attacker)
     results.sources = {kind: registry.source_digest(f"{kind}s", getattr(cell, kind).name) for kind in KINDS}
     not_charged: dict[str, float] = {}
+    results.inputs = InputPrints()
+    results.inputs.look(components, poisoner.root)
     with restricted_store(Store(store.root, store.say, STAGE_KINDS)) as stages:
         began = time.perf_counter()
         events({"event": "stage", "stage": "poison"})
@@ -175,12 +178,16 @@ def _open_lab(
     results.poisoned = Poisoned(poison.facts, poison.key, poison.prepared.key, poison.trigger_sha256)
     poisoned = apply(clean, poison)
     needs = components.defense.needs
+    network = ModelSpec(components.model, cell.model, info.classes, info.size, components.dataset.normalisation)
+    if results.inputs:
+        results.inputs.train = poisoner.train_print
+        results.inputs.weights = network.initial.fixed if network.initial else None
     return Lab(
         poisoned,
         clean=_clean_part(clean, poison, components, cell.seed) if "clean" in needs else None,
         truth=poison.truth(len(poisoned)) if "truth" in needs else None,
         store=stages,
-        network=ModelSpec(components.model, cell.model, info.classes, info.size, components.dataset.normalisation),
+        network=network,
         recipe=components.recipe,
         seed=cell.seed,
         device=poisoner.device,
@@ -263,6 +270,9 @@ def _evaluate(
     device = poisoner.device
     info, poison = _judge_findings(results, poisoner, lab)
     test = components.dataset.load("test", poisoner.root)
+    if results.inputs:
+        results.inputs.test = fingerprint(test)
+        results.inputs.look(components, poisoner.root)
     triggered = poisoner.triggered(Images(*test), info, poison) if components.attack.poisons else None
     target = 0 if triggered is None else targets(components.attack, info)[triggered[1].numpy()]
     originals = None if triggered is None else select_triggered(components.attack, info, test.labels.numpy())

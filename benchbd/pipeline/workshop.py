@@ -62,7 +62,7 @@ class Workshop(Stages):
 
     def network(self, seed: int) -> Classifier:
         """A fresh network of the row's kind, for an attack's own training loop."""
-        return self._network.build(seed)
+        return self._network.fresh(seed)
 
     def progress(self, stage: str, done: int, total: int, **facts: Any) -> None:
         """Report how far an attack's own loop has got."""

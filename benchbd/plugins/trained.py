@@ -3,19 +3,29 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+import hashlib
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
 
 from benchbd import engine
+from benchbd.core.hashing import digest
 from benchbd.core.images import Normalisation
-from benchbd.errors import Impossible
+from benchbd.errors import Impossible, UsageError
 from benchbd.plugins.part import Part
 
 if TYPE_CHECKING:
     from benchbd.engine import Classifier
     from benchbd.engine.network import Buildable
+
+
+OWN_MODELS = "benchbd.models."
+"""Start of the names of the modules whose networks start from the seed alone, as a test of each of them shows."""
+PROBE_SEEDS = (1, 2)
+"""Seeds with which a network is built to see what its initial weights depend on."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,14 +42,71 @@ class ModelSpec:
         """Build a freshly initialised network."""
         return engine.build(self.model, self.classes, self.size, self.normalisation, seed)
 
+    @functools.cached_property
+    def initial(self) -> InitialWeights | None:
+        """What the network starts from. None for a model of benchbd's own, which starts from the seed alone."""
+        return None if type(self.model).__module__.startswith(OWN_MODELS) else initial_weights(self.build)
+
+    def fresh(self, seed: int) -> Classifier:
+        """Build a network to train.
+
+        Raises:
+            UsageError: the network no longer starts from the weights that :meth:`spec` speaks of.
+        """
+        if self.initial is not None and initial_weights(self.build) != self.initial:
+            raise UsageError(
+                f"model {self.part.text!r}: build() gives other weights than before from the same seed; a file of "
+                "weights changed while the cell ran, or the weights are not drawn with torch's global generator"
+            )
+        return self.build(seed)
+
     def spec(self) -> dict[str, Any]:
-        """The spec's values, ready for JSON, for use in keys."""
+        """The spec's values, ready for JSON, for use in keys. A user's model has a digest of its initial weights."""
         return {
+            **({} if self.initial is None else {"initial": self.initial.drawn}),
             "model": self.part.spec(),
             "classes": self.classes,
             "size": self.size,
             "normalisation": [list(v) for v in self.normalisation],
         }
+
+
+class InitialWeights(NamedTuple):
+    """Digests of what a network starts from.
+
+    Attributes:
+        drawn: of all initial weights with one fixed seed.
+        fixed: of the weights that are the same with every seed, such as pretrained ones; constants such as a bias of
+            zeros are left out. None if there are no such weights: the network starts from the seed alone.
+    """
+
+    drawn: str
+    fixed: str | None
+
+
+def initial_weights(build: Callable[[int], Classifier]) -> InitialWeights:
+    """Build a network with two seeds and compare the weights.
+
+    Args:
+        build: builds the network from a seed.
+    """
+    one, other = (build(seed).net.state_dict() for seed in PROBE_SEEDS)
+    drawn, again = ({name: _sha_of_tensor(tensor) for name, tensor in state.items()} for state in (one, other))
+    kept = {name: sha for name, sha in drawn.items() if again.get(name) == sha and not _is_constant(one[name])}
+    return InitialWeights(digest(drawn), digest(kept) if kept else None)
+
+
+def _sha_of_tensor(tensor: torch.Tensor) -> str:
+    """sha256 of a tensor's type, shape and values, for types that numpy lacks, too."""
+    flat = tensor.detach().cpu().contiguous().reshape(-1)
+    sha = hashlib.sha256(f"{tensor.dtype}{tuple(tensor.shape)}".encode())
+    sha.update(flat.view(torch.uint8).numpy().data)
+    return sha.hexdigest()
+
+
+def _is_constant(tensor: torch.Tensor) -> bool:
+    flat = tensor.detach().reshape(-1)
+    return not len(flat) or bool((flat == flat[0]).all())
 
 
 class TrainedModel:

@@ -11,6 +11,7 @@ from benchbd.report.averages import average
 from benchbd.report.gate import implant
 from benchbd.report.groups import UNDEFENDED, Group
 from benchbd.report.labels import Labels, Variant
+from benchbd.report.mixed_data import OTHER_DATA, MixedData
 from benchbd.report.precision_classes import classes_of, mixture
 from benchbd.report.published import PublishedComparison, scale_differences, scale_text
 from benchbd.report.table import Column, Row, Table, TableCell
@@ -35,6 +36,7 @@ class _Builder:
         self.group, self.labels, self.gate = group, labels, gate
         self.comparison = PublishedComparison(group, labels) if paper else None
         self.clock = clock
+        self.mixed = MixedData(group)
         self.usual_seeds = self._usual_seeds()
         self.competing = [i for i, c in enumerate(group.columns) if c not in group.controls and c.name != UNDEFENDED]
         self.implants = {row: implant(group, row, gate) for row in group.attacks()}
@@ -67,11 +69,12 @@ class _Builder:
         for place, metric in enumerate(TABLED):
             clean = [i for i in self.competing if not group.entry(row, group.columns[i]).failures()]
             values = {i: group.entry(row, group.columns[i]).values(metric) for i in clean}
-            for winner in stats.best(values, higher=metric == "ca"):
+            for winner in [] if self.mixed.mixes([row]) else stats.best(values, higher=metric == "ca"):
                 cells[2 * winner + place].best = True
         mark = ""
         if row not in group.clean:
             mark = {True: "", False: NOT_IMPLANTED, None: UNKNOWN_IMPLANT}[self.implants[row].holds]
+        mark += OTHER_DATA * any(self.mixed.deviates([row], column) for column in group.columns)
         if self.lifts:
             cells.append(self._lift(row))
         return Row(self.labels(row), cells, mark=mark, tag=row.name)
@@ -117,6 +120,7 @@ class _Builder:
             display += f" (n={found.n}; {wording.failures_text(failures)})"
         elif found.n != self.usual_seeds:
             display += f" (n={found.n})"
+        display += f" {OTHER_DATA}" * self.mixed.deviates([row], column)
         extra = (
             f"paper {wording.percent(paper_value)}, {wording.signed(found.mean - paper_value)}"
             if paper_value is not None
@@ -142,14 +146,14 @@ class _Builder:
                     continue
                 interval = stats.mean_of(found.by_seed.values())
                 shown = stats.Mean(found.mean, interval.half if interval else None, found.rows)
-                cell = TableCell(
-                    f"{wording.mean_text(shown)} ({found.rows}/{len(rows)})", found.mean, shown.half, found.rows
-                )
+                sign = f" {OTHER_DATA}" * self.mixed.deviates(rows, column)
+                text = f"{wording.mean_text(shown)} ({found.rows}/{len(rows)}){sign}"
+                cell = TableCell(text, found.mean, shown.half, found.rows)
                 self._add_published(cell, rows, column, metric)
                 cells.append(cell)
                 if place in self.competing and complete:
                     best_in[metric][place] = found.by_seed
-        if len(covered) == 1:
+        if len(covered) == 1 and not self.mixed.mixes(rows):
             for place, metric in enumerate(TABLED):
                 for winner in stats.best(best_in[metric], higher=metric == "ca"):
                     cells[2 * winner + place].best = True
@@ -214,7 +218,7 @@ class _Builder:
         return rows
 
     def notes(self, table: Table) -> list[str]:
-        marks = {row.mark for row in table.rows}
+        marks = "".join(row.mark for row in table.rows)
         notes = []
         if NOT_IMPLANTED in marks:
             notes.append(self._not_implanted())
@@ -222,6 +226,7 @@ class _Builder:
             notes.append(
                 f"{UNKNOWN_IMPLANT} unknown whether the attack was implanted: the row has no undefended result."
             )
+        notes += self.mixed.notes(self.labels)
         failed = self._failures()
         if failed:
             more = f"; and {len(failed) - LISTED_FAILURES} more" if len(failed) > LISTED_FAILURES else ""

@@ -17,7 +17,7 @@ from benchbd.plugins.validate import missing_data
 from benchbd.run.rerun_policy import needs_run
 from benchbd.storage import records
 from benchbd.storage.record_file import Unusable
-from benchbd.storage.staleness import changed_sources
+from benchbd.storage.staleness import InputFiles, changed_inputs_text, changed_sources
 
 if TYPE_CHECKING:
     from benchbd.plan.cell import Cell
@@ -38,7 +38,7 @@ def prepare_output(
             in the record's place is kept in ``damaged/``.
 
     Returns:
-        The settings, with the IDs of cells whose record is stale.
+        The settings, with the IDs of cells whose record is stale, and the changed inputs of each.
 
     Raises:
         UsageError: data is missing, or the folder cannot be written. Nothing has been written then.
@@ -53,14 +53,32 @@ def prepare_output(
             closed.add(cell.id)
         elif problem is not None and damaged is not None:
             damaged(problem)
-    stale = frozenset(
-        cell.id for cell in plan.cells if cell.id in existing and changed_sources(cell, existing[cell.id])
-    )
-    settings = dataclasses.replace(settings, stale=stale)
+    files = InputFiles(settings.data_root)
+    changed = {c.id: found for c in plan.cells if c.id in existing and (found := files.changed(c, existing[c.id]))}
+    stale = {c.id for c in plan.cells if c.id in existing and changed_sources(c, existing[c.id])}
+    settings = dataclasses.replace(settings, stale=frozenset(stale | changed.keys()), changed_inputs=changed)
     _check_data([cell for cell in plan.cells if cell.id not in closed], existing, settings)
     writable(output)
     _record_skipped(plan, output)
     return settings
+
+
+def kept_on_other_data(plan: Plan, settings: RunSettings, output: Path) -> list[str]:
+    """A line for each input that has changed since records were made that the run keeps beside its new ones.
+
+    Args:
+        plan: the plan to run.
+        settings: what :func:`prepare_output` returned.
+        output: the results folder.
+    """
+    policy: Any = {"rerun": settings.rerun, "stale": True, "retries": settings.retries}
+    kept = [
+        changed
+        for cell_id, changed in settings.changed_inputs.items()
+        if not needs_run(records.read_record(output, cell_id), **policy)
+    ]
+    advice = "old results are kept, and tables mark them beside new ones; --rerun stale measures them again"
+    return changed_inputs_text(kept, advice)
 
 
 def writable(output: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -107,7 +108,9 @@ class RunSettings:
     shard: Shard | None = None
     rerun: Literal["failed", "stale", "all"] | None = None
     stale: frozenset[str] = frozenset()
-    """IDs of cells whose plugin source has changed since their record (for ``rerun='stale'``)."""
+    """IDs of cells whose plugin source or data has changed since their record (for ``rerun='stale'``)."""
+    changed_inputs: Mapping[str, list[str]] = dataclasses.field(default_factory=dict)
+    """The changed data and weights of these cells (:meth:`benchbd.storage.staleness.InputFiles.changed`)."""
     gpu_share: int = 1
     """Number of cells on this run's GPU, as set by the cluster executor; only recorded."""
     execute: str = EXECUTE

@@ -61,6 +61,9 @@ _AMOUNT = _Rule(lambda v: v is None or (_is_number(v) and v >= 0), "a number of 
 _SECONDS = _Rule(_AMOUNT.holds, "seconds or null")
 _COUNT = _Rule(lambda v: v is None or (_is_integer(v) and v >= 0), "a count or null")
 
+_SHA = re.compile(r"[0-9a-f]{64}")
+_SHA_OR_NULL = _Rule(lambda v: v is None or (isinstance(v, str) and _SHA.fullmatch(v) is not None), "a sha256 or null")
+
 _FIELDS: dict[str, _Rule] = {
     "id": _Rule(is_id, "16 hex digits"),
     **dict.fromkeys(KINDS, _NAME),
@@ -78,13 +81,18 @@ _FIELDS: dict[str, _Rule] = {
 }
 """Required fields of a record; a record may have others too."""
 
-_OPTIONAL: dict[str, _Rule] = {"clean_asr": _FRACTION, "triggered": _OBJECT_OR_NULL}
+_OPTIONAL: dict[str, _Rule] = {"clean_asr": _FRACTION, "triggered": _OBJECT_OR_NULL, "data": _OBJECT_OR_NULL}
 """Fields that older records lack; null and missing mean the same."""
+
+INPUTS = ("train", "test", "files", "weights", "weight_files")
+"""Entries of the field ``data``: fingerprints of the decoded training and test set, of the files that the data set
+reads, of initial weights that do not come from the seed, and of the files that the model reads."""
 
 _INNER: dict[str, dict[str, _Rule]] = {
     "params": dict.fromkeys(KINDS, _OBJECT),
     "time": {"total": _SECONDS, "own": _SECONDS, "stages": _Rule(_numbers_by_name, "seconds by stage")},
     "detection": dict.fromkeys(("auroc", "precision", "recall"), _FRACTION),
+    "data": dict.fromkeys(INPUTS, _SHA_OR_NULL),
     "poison": dict.fromkeys(("count", "share_of_set", "share_of_target_class"), _AMOUNT),
     "triggered": dict.fromkeys(("images", "unchanged", "gained", "lost"), _COUNT),
 }

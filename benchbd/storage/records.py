@@ -59,6 +59,7 @@ def blank(cell: Cell, status: str, error: str | None = None) -> Record:
         "ra": None,
         "clean_asr": None,
         "triggered": None,
+        "data": None,
         "detection": None,
         "poison": None,
         "time": {"total": None, "own": None, "stages": {}},

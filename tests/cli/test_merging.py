@@ -86,6 +86,29 @@ def test_a_conflict_names_precision_classes_that_differ(
     assert merge([same], tmp_path / "all").conflicts[0].classes == ()
 
 
+def test_merge_tells_different_data_from_different_numbers(
+    fakes: ModuleType, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def data(train: str, weights: str | None = None) -> dict[str, str | None]:
+        return {"train": train * 64, "test": "0" * 64, "files": None, "weights": weights and weights * 64}
+
+    one = fill(tmp_path / "one", made(fakes, 1, data=data("a")))
+    other = fill(tmp_path / "other", made(fakes, 1, data=data("b", "c")), made(fakes, 2, data=data("b", "c")))
+    assert main(["merge", str(one), str(other), "--output", str(tmp_path / "all")]) == 1
+    said = capfd.readouterr().out
+    assert "different data: another training set, initial weights: " in said
+    assert "differs by up to 0.00 points" in said
+    assert "1 conflicts" in said
+    assert contents(tmp_path / "all").keys() == contents(other).keys()
+    (kept,) = (tmp_path / "all" / "conflicts").iterdir()
+    assert json.loads(kept.read_text())["data"]["train"] == "b" * 64
+    assert "different data: 1 of 2 cells such as" in said
+
+    old = fill(tmp_path / "old", made(fakes, 1), made(fakes, 3, data=None))
+    assert main(["merge", str(one), str(old), "--output", str(tmp_path / "some")]) == 0, "old records say nothing"
+    assert "different data" not in capfd.readouterr().out
+
+
 def test_merge_refuses_what_is_no_record(fakes: ModuleType, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     good = made(fakes, 1)
     a = fill(tmp_path / "a", good)

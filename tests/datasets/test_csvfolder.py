@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -259,3 +260,10 @@ def test_it_is_planned_with_data_named_on_the_command_line(data, tmp_path, monke
     )
     assert main(["plan", str(tmp_path / "m.yaml"), "--data", str(tmp_path), "--output", str(tmp_path / "out")]) == 0
     assert "impossible" not in capsys.readouterr().out.lower()
+
+
+def test_input_files_are_the_csv_and_its_images(data):
+    rows = data()
+    named = made().input_files(root())
+    folder = Path(root(), "images")
+    assert sorted(named) == sorted(map(str, [folder / "labels.csv", *(folder / file for file, _ in rows)]))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import threading
 from pathlib import Path
 
@@ -211,3 +212,22 @@ def test_several_at_once_decode_once(cache: Path, source: Source, monkeypatch: p
     assert len(results) == 4
     assert all(np.array_equal(r, expected(source)) for r in results)
     assert sorted(calls) == sorted(source.files)
+
+
+def test_a_change_of_the_same_size_and_date_is_decoded(cache: Path, tmp_path: Path) -> None:
+    write(tmp_path / "p", "a.ppm", noise(8, 8, 1))
+    source = Source("p", tmp_path / "p", ["a.ppm"], 8, crop=False)
+    decoded(source)
+    date = (tmp_path / "p" / "a.ppm").stat().st_mtime_ns
+    pixels = write(tmp_path / "p", "a.ppm", noise(8, 8, 2))
+    os.utime(tmp_path / "p" / "a.ppm", ns=(date, date))
+    assert np.array_equal(decoded(source)[0].transpose(1, 2, 0), pixels)
+
+
+def test_a_copy_is_not_decoded_again(
+    cache: Path, source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decoded(source)
+    monkeypatch.setattr(_decoded, "_decode", None)
+    shutil.copytree(source.folder, tmp_path / "copy")
+    assert np.array_equal(decoded(source._replace(folder=tmp_path / "copy")), expected(source))

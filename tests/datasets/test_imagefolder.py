@@ -13,6 +13,7 @@ from PIL import Image
 
 from benchbd.errors import UsageError
 from benchbd.plugins import registry
+from benchbd.plugins.input_files import input_files_digest
 
 ROOT = os.environ.get("BENCHBD_DATA", "")
 real = pytest.mark.skipif(
@@ -196,3 +197,16 @@ def test_real_imagenette() -> None:
         assert tuple(torch.bincount(read.labels, minlength=10).tolist()) == some.sizes().of(split)
         assert 90 < float(read.images.float().mean()) < 150
         assert float(read.images.float().std()) > 50
+
+
+def test_input_files_are_the_chosen_images(pictures: Path) -> None:
+    spec = "imagenet-subset(classes=['cat', 'dog'], train=4, test=2, size=8)"
+    named = make(spec).input_files(str(pictures))
+    assert len(set(named)) == 6
+    assert {Path(path).parent.name for path in named} == {"cat", "dog"}
+    first = input_files_digest(make(spec), str(pictures))
+    Image.new("RGB", (20, 17), (9, 9, 9)).save(next(path for path in named if path.endswith("PNG")))
+    second = input_files_digest(make(spec), str(pictures))
+    assert second != first
+    Image.new("RGB", (20, 17), (9, 9, 9)).save(pictures / "imagenet" / "train" / "ant" / "0.png")
+    assert input_files_digest(make(spec), str(pictures)) == second, "no image of these classes"

@@ -27,6 +27,7 @@ def done(cell: Cell) -> dict[str, Any]:
         "triggered": {"images": 20, "unchanged": 1, "gained": 16, "lost": 1},
         "time": {"total": 12.5, "own": 1.5, "stages": {"teacher": 3.0}},
         "trainings": {"full": 1},
+        "data": {"train": "0" * 64, "test": "1" * 64, "files": None, "weights": None},
         "needs": ["clean"],
     }
 
@@ -63,6 +64,8 @@ WRONG: list[tuple[str, Any]] = [
     *[(f"detection.{name}", value) for name in ("auroc", "precision", "recall") for value in ("high", 1.2, -1, True)],
     *[("poison.count", value) for value in ([], -1, "ten")],
     *[("poison.share_of_set", value) for value in ("all", True)],
+    *[("data", value) for value in (3, [], "x")],
+    *[(f"data.{name}", value) for name in record_schema.INPUTS for value in (3, "", "F" * 64, "0" * 63, [])],
     *[("trainings.full", value) for value in (None, "one", {"full": 1}, True)],
 ]
 FIELDS = (

@@ -217,7 +217,8 @@ def _record(record: Mapping[str, Any], labels: Labels, pool: _Pool) -> dict[str,
         if record.get(k) not in (None, [])
     }
     shown["command"] = command(record)
-    shown["sources"] = {f"source of {k}": v for k, v in (record.get("sources") or {}).items()}
+    prints = {f"sha256 of {k}": v for k, v in (record.get("data") or {}).items() if v}
+    shown["sources"] = {**{f"source of {k}": v for k, v in (record.get("sources") or {}).items()}, **prints}
     if curves := train_curves(notes):
         shown["curves"] = curves
     if probe := probe_of(record):

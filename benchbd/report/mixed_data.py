@@ -1,0 +1,61 @@
+"""Which cells of a group were measured on other data or from other initial weights than the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from benchbd.report.groups import Group
+from benchbd.report.labels import Labels, Variant
+from benchbd.report.wording import TIMES
+from benchbd.storage.data_version import DataVersion, data_version, usual_version
+
+OTHER_DATA = "§"
+"""Sign of a number that rests on other data than the rest, and of a row with such a number."""
+LISTED = 8
+"""Cells that a note lists; the rest are only counted."""
+
+
+class MixedData:
+    """The data versions of a group's records. Records of earlier releases name none and differ from nobody.
+
+    Args:
+        group: the records of one table.
+    """
+
+    def __init__(self, group: Group) -> None:
+        self._group = group
+        self._found = {
+            place: {record["seed"]: version for record in entry.done() if (version := data_version(record)) is not None}
+            for place, entry in group.entries.items()
+        }
+        self.usual = usual_version(version for by_seed in self._found.values() for version in by_seed.values())
+
+    def versions(self, rows: Iterable[Variant], columns: Iterable[Variant]) -> set[DataVersion]:
+        """The versions behind some rows and columns."""
+        places = [(row, column) for row in rows for column in columns]
+        return {version for place in places for version in self._found.get(place, {}).values()}
+
+    def mixes(self, rows: Iterable[Variant]) -> bool:
+        """Whether the numbers in some rows rest on more than one version, so that they cannot be compared."""
+        return len(self.versions(rows, self._group.columns)) > 1
+
+    def deviates(self, rows: Iterable[Variant], column: Variant) -> bool:
+        """Whether a column's numbers in some rows rest on another version than the usual one of the table."""
+        return bool(self.versions(rows, [column]) - {self.usual})
+
+    def notes(self, labels: Labels) -> list[str]:
+        """The note on the sign: which cells were measured on what other data; empty if there are none."""
+        found = []
+        for row in self._group.rows:
+            for column in self._group.columns:
+                named = f"{labels(row)} {TIMES} {labels(column)}"
+                by_seed = self._found.get((row, column), {}).items()
+                others = {seed: version for seed, version in sorted(by_seed) if version != self.usual}
+                if self.usual and others:
+                    seeds = f"seed{'s' if len(others) > 1 else ''} {', '.join(map(str, others))}"
+                    found.append(f"{named} {seeds} (another {next(iter(others.values())).difference(self.usual)})")
+        if not found:
+            return []
+        more = f"; and {len(found) - LISTED} more" if len(found) > LISTED else ""
+        text = "; ".join(found[:LISTED]) + more
+        return [f"{OTHER_DATA} measured on different data than the rest, and not comparable with it: {text}."]
