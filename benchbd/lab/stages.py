@@ -20,15 +20,16 @@ from benchbd.core.recipe import Recipe
 from benchbd.core.seeding import seed_for
 from benchbd.deprecated import renamed_keywords
 from benchbd.engine import passes
-from benchbd.errors import Diverged, UsageError, one_line, shown
+from benchbd.errors import BenchbdError, Diverged, Misused, UsageError, one_line, shown
 from benchbd.lab import keys
 from benchbd.lab.costs import CostLedger, Result, StageCosts
 from benchbd.lab.packed_training import PackedRequest
+from benchbd.lab.stored_state import proved_state
 from benchbd.lab.train_request import TrainRequest
 from benchbd.plugins import registry
 from benchbd.plugins.identity import part_of
 from benchbd.plugins.train_set import TrainSet, positions
-from benchbd.plugins.trained import CurvePoint, ModelSpec, TrainedModel, last_filters
+from benchbd.plugins.trained import CurvePoint, ModelSpec, Origin, TrainedModel, last_filters
 from benchbd.storage.checkpoint import Checkpoint
 
 if TYPE_CHECKING:
@@ -40,6 +41,8 @@ STAGE_KINDS = ("model", "array", "checkpoint")
 """Kinds of artifacts that stages are kept as; a lab's view of the store holds no others."""
 MOST_TRACED = 24
 """Intermediate models that the evaluator measures for one cell at most."""
+_FIXED = ("poisoned", "clean", "truth", "indices", "info", "target", "seed", "recipe", "device", "classes", "size")
+"""Attributes of a lab or workshop that a plugin must not assign: keys and the evaluation rely on them."""
 
 
 class Stages:
@@ -78,11 +81,35 @@ class Stages:
     ) -> None:
         self._store, self._network, self._seed, self._ledger, self._on_event = store, network, seed, ledger, on_event
         self._checkpoint_every, self._owner = checkpoint_every, owner
-        self._costs = StageCosts(ledger)
+        self._costs, self._origin = StageCosts(ledger), Origin()
         self.recipe, self.device = recipe, device
         self.classes, self.size = network.classes, network.size
         self.traced: list[CurvePoint] = []
         self.broken_off: dict[str, Any] | None = None
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in _FIXED and (name in vars(self) or isinstance(getattr(type(self), name, None), property)):
+            raise Misused(f"{name} cannot be assigned; pass another set, model or recipe entry to train() instead")
+        super().__setattr__(name, value)
+
+    def _intact(self, *sets: TrainSet) -> None:
+        """Raise Misused if a set was changed in place, or is not a training set."""
+        for data in sets:
+            if not isinstance(data, TrainSet):
+                raise Misused(f"{shown(data)} is not a training set; pass lab.poisoned, or its subset() or replace()")
+            data.check()
+
+    def _own(self, trained: Any, what: str) -> TrainedModel:
+        """The model, if it comes from this lab. Another cell's would make the result depend on what ran before.
+
+        Raises:
+            Misused: it does not, or is not a trained model.
+        """
+        if not isinstance(trained, TrainedModel):
+            raise Misused(f"{what} is a {type(trained).__name__}, not what train or prune gave")
+        if trained._origin is not self._origin:
+            raise Misused(f"{what} is a model of another cell or read from a file; train it with this cell's lab")
+        return trained
 
     def seed_for(self, purpose: str) -> int:
         """A seed for a purpose of the plugin's own, stable for this cell's seed."""
@@ -146,6 +173,10 @@ class Stages:
     ) -> TrainedModel:
         """Train a network, or return the stored one; see :meth:`benchbd.plugins.handles.Workbench.train`."""
         # jscpd:ignore-end
+        self._intact(data)
+        for what, given in (("start", start), ("scorer", scorer)):
+            if given is not None:
+                self._own(given, f"{name}: {what}")
         plan = start._plan if start is not None and model is None else self._plan_for(model)
         request = TrainRequest(
             data=data,
@@ -167,7 +198,8 @@ class Stages:
         )
         key = request.key()
         found = self._trained(name, key, kind, lambda: self._fit(request, key))
-        trained = TrainedModel(key, found.arrays, plan, list(found.meta["epoch_losses"]), int(found.meta["epochs"]))
+        losses, epochs = list(found.meta["epoch_losses"]), int(found.meta["epochs"])
+        trained = TrainedModel(key, found.arrays, plan, losses, epochs, self._origin)
         if trace:
             self.trace(name, trained)
         return trained
@@ -184,6 +216,7 @@ class Stages:
         **changes: Any,
     ) -> list[TrainedModel]:
         """Train one model from several seeds at once; see :meth:`benchbd.plugins.handles.Workbench.train_packed`."""
+        self._intact(data)
         plan = self._plan_for(model)
         request = PackedRequest(
             data=data,
@@ -196,13 +229,19 @@ class Stages:
             repeats=tuple(int(number) for number in repeats),
         )
         key = request.key()
-        found = self._trained(name, key, kind, lambda: request.fit(self.device, self._progress(name)))
-        return request.unpacked(key, found)
+
+        def compute() -> Result:
+            return self._checked(plan, lambda: request.fit(self.device, self._progress(name)), lambda: self._intact(data))
+
+        return request.unpacked(key, self._trained(name, key, kind, compute), self._origin)
 
     def _trained(self, name: str, key: str, kind: str, compute: Callable[[], Result]) -> Artifact:
         """The artifact of a training. One that stops being finite is remembered in ``broken_off``."""
         try:
             found = self._memo("model", name, key, kind, compute)
+        except Misused:
+            self._store.drop("checkpoint", key)
+            raise
         except Diverged as error:
             self._store.drop("checkpoint", key)
             self.broken_off = {"stage": name, "epoch_losses": getattr(error, "epoch_losses", [])}
@@ -211,8 +250,36 @@ class Stages:
         self._store.drop("checkpoint", key)
         return found
 
+    def _checked(self, model: ModelSpec, train: Callable[[], Result], check: Callable[[], None]) -> Result:
+        """Train and check that the key still names what was trained on. If the model is to blame, say how."""
+        try:
+            found = train()
+        except Exception as error:
+            if isinstance(error, BenchbdError) and not isinstance(error, Diverged):
+                raise
+            check()
+            if fault := model.fault():
+                raise UsageError(fault) from error
+            raise
+        check()
+        return found
+
     def _fit(self, request: TrainRequest, key: str) -> Result:
-        """Train what a request asks for, from its checkpoint if there is one."""
+        """Train what a request asks for, from its checkpoint if there is one.
+
+        Raises:
+            Misused: the set, or what goes into the key, was changed while the training ran.
+            UsageError: the model cannot be trained, or its state does not describe it.
+        """
+
+        def check() -> None:
+            self._intact(request.data)
+            if request.key() != key:
+                raise Misused(f"{request.name}: the fields of its loss, perturb, weight_fn or loop changed in training")
+
+        return self._checked(request.model, lambda: self._fit_unchecked(request, key, check), check)
+
+    def _fit_unchecked(self, request: TrainRequest, key: str, check: Callable[[], None]) -> Result:
         net = request.network()
         data, recipe = request.data, request.recipe
         how: dict[str, Any] = {
@@ -220,7 +287,7 @@ class Stages:
             "precision": request.precision,
             "seed": request.batch_seed(),
             "on_progress": self._progress(request.name),
-            "checkpoint": Checkpoint(self._store, key, self._checkpoint_every),
+            "checkpoint": Checkpoint(self._store, key, self._checkpoint_every, check),
         }
         if request.training_loop is not None:
             fit = engine.fit_with_loop(request.training_loop, net, data.images, data.labels, recipe, **how)
@@ -237,7 +304,7 @@ class Stages:
                 on_epoch=self._watcher(key),
                 **how,
             )
-        state = {k: v.detach().cpu().numpy() for k, v in net.state_dict().items()}
+        state = proved_state(net, request.model, data.images, self.device)
         facts = {"epoch_losses": fit.epoch_losses, "epochs": recipe.epochs, "seconds": fit.seconds}
         return state, {**facts, "model": canonical(request.model.spec())}
 
@@ -249,7 +316,8 @@ class Stages:
         return None
 
     def _pass(self, kind: str, trained: TrainedModel, data: TrainSet) -> np.ndarray:
-        data.check()
+        self._own(trained, f"{kind}: trained")
+        self._intact(data)
         key = digest([kind, keys.CODE_VERSION, passes.VERSION, trained.key, data.key, self.device.type])
 
         def compute() -> Result:
@@ -260,6 +328,7 @@ class Stages:
                 out = engine.features_of(net, data.images, device=self.device)
             else:
                 out = engine.logits_of(net, data.images, device=self.device)
+            self._intact(data)
             return {kind: out}, {}
 
         return self._memo("array", kind, key, "", compute).arrays[kind]
@@ -278,7 +347,7 @@ class Stages:
 
     def prune(self, trained: TrainedModel, channels: Any, at: Literal["output", "filters"] = "output") -> TrainedModel:
         """Silence penultimate channels; see :meth:`benchbd.plugins.handles.Workbench.prune`."""
-        where = np.unique(positions(channels, len(trained._state["channel_mask"]), "prune"))
+        where = np.unique(positions(channels, len(self._own(trained, "prune: trained")._state["channel_mask"]), "prune"))
         if not len(where):
             return trained
         key = digest(["prune", keys.CODE_VERSION, trained.key, sha_of(where), *([] if at == "output" else [at])])
@@ -290,17 +359,18 @@ class Stages:
             return state, {"epoch_losses": trained.epoch_losses, "epochs": 0}
 
         found = self._memo("model", "prune", key, "", compute)
-        return TrainedModel(key, found.arrays, trained._plan, trained.epoch_losses, 0)
+        return TrainedModel(key, found.arrays, trained._plan, trained.epoch_losses, 0, self._origin)
 
     def trace(self, name: str, trained: TrainedModel, channels: Any = ()) -> None:
         """Have an intermediate model measured; see :meth:`benchbd.plugins.handles.Workbench.trace`."""
         if len(self.traced) == MOST_TRACED:
             raise UsageError(f"trace {shown(name)}: {MOST_TRACED} networks are traced already; choose fewer")
-        where = np.unique(positions(channels, len(trained._state["channel_mask"]), "trace: channels"))
+        width = len(self._own(trained, f"trace {shown(name)}: trained")._state["channel_mask"])
+        where = np.unique(positions(channels, width, "trace: channels"))
         self.traced.append(CurvePoint(str(name), trained, where))
 
     def _around(self) -> str:
-        """Key of the data that the plugin's own stages are about."""
+        """Key of the data that the plugin's own stages are about. Raises Misused if a set was changed in place."""
         raise NotImplementedError
 
     def stage(
@@ -314,4 +384,10 @@ class Stages:
         key = digest(
             ["stage", keys.CODE_VERSION, self._owner, self._around(), name, spelt, self._seed, self.device.type]
         )
-        return self._memo("array", name, key, "", lambda: (compute(), {})).arrays
+
+        def checked() -> Result:
+            found = compute()
+            self._around()  # raises if compute, or something else meanwhile, changed a set
+            return found, {}
+
+        return self._memo("array", name, key, "", checked).arrays

@@ -132,8 +132,7 @@ class TrainRequest:
 
 
 def check_training(data: TrainSet, kind: str, name: str) -> None:
-    """Raise UsageError where a set was changed in place or is empty, or a kind is unknown."""
-    data.check()
+    """Raise UsageError where a set is empty or a kind is unknown."""
     if len(data) == 0:
         raise UsageError(f"{name}: there is no sample to train on")
     if kind not in COUNTED:
@@ -141,7 +140,7 @@ def check_training(data: TrainSet, kind: str, name: str) -> None:
 
 
 def _checked_weights(given: Any, count: int, name: str) -> np.ndarray:
-    values = np.ascontiguousarray(np.asarray(given, np.float32))
+    values = np.asarray(given, np.float32).copy(order="C")  # a copy: the key must still name it while the training runs
     if values.shape != (count,):
         raise UsageError(f"{name}: {count} samples but weights of shape {values.shape}")
     wrong = count - int(np.isfinite(values).sum())
