@@ -231,7 +231,9 @@ class Stages:
         key = request.key()
 
         def compute() -> Result:
-            return self._checked(plan, lambda: request.fit(self.device, self._progress(name)), lambda: self._intact(data))
+            return self._checked(
+                plan, lambda: request.fit(self.device, self._progress(name)), lambda: self._intact(data)
+            )
 
         return request.unpacked(key, self._trained(name, key, kind, compute), self._origin)
 
@@ -347,7 +349,9 @@ class Stages:
 
     def prune(self, trained: TrainedModel, channels: Any, at: Literal["output", "filters"] = "output") -> TrainedModel:
         """Silence penultimate channels; see :meth:`benchbd.plugins.handles.Workbench.prune`."""
-        where = np.unique(positions(channels, len(self._own(trained, "prune: trained")._state["channel_mask"]), "prune"))
+        where = np.unique(
+            positions(channels, len(self._own(trained, "prune: trained")._state["channel_mask"]), "prune")
+        )
         if not len(where):
             return trained
         key = digest(["prune", keys.CODE_VERSION, trained.key, sha_of(where), *([] if at == "output" else [at])])

@@ -41,7 +41,9 @@ def proved_state(net: Classifier, model: ModelSpec, images: Tensor, device: torc
     try:
         rebuilt.load_state_dict({k: torch.from_numpy(np.array(v)) for k, v in state.items()})
     except RuntimeError as error:
-        raise UsageError(f"{model.part.text}: a new network cannot load the trained state: {one_line(error)}") from error
+        raise UsageError(
+            f"{model.part.text}: a new network cannot load the trained state: {one_line(error)}"
+        ) from error
     if gap := state_gap(net, rebuilt, some, device):
         raise UsageError(f"model {model.part.text!r}: {gap}")
     return state

@@ -209,6 +209,13 @@ def test_needs_are_printed(make_record):
     assert [c.display for c in needs] == ["nothing", "clean images", "ground truth (control)"]
 
 
+def test_a_model_of_another_architecture_is_marked(make_record):
+    records = [make_record(), make_record(defense="fine-pruning", needs=["clean"])]
+    records[1]["notes"]["architecture"] = "resnet-s"
+    needs = row(first(records), "Needs beyond the poisoned set").cells
+    assert [c.display for c in needs] == ["nothing", "clean images; returns a resnet-s"]
+
+
 def test_mixed_precision_is_reported(make_record):
     env = {"device": "Processor X", "precision": "cpu-bf16"}
     table = first([make_record(), make_record(seed=1, env=env)])
