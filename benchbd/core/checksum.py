@@ -20,7 +20,8 @@ def _weights() -> np.ndarray:
     """Odd random weights, uint64 (_WORDS,), always the same."""
     import numpy as np
 
-    return np.random.default_rng(20240917).integers(0, 1 << 63, _WORDS, dtype=np.uint64) << np.uint64(1) | np.uint64(1)
+    drawn: np.ndarray = np.random.default_rng(20240917).integers(0, 1 << 63, _WORDS, dtype=np.uint64)
+    return drawn << np.uint64(1) | np.uint64(1)
 
 
 def checksum(array: np.ndarray) -> str:

@@ -49,4 +49,5 @@ def _logits(net: Classifier, images: Tensor, device: torch.device) -> Tensor:
     with arithmetic(device, strict=False, search=False), own_randomness(device) as reseed, eval_mode(net), full:
         reseed(0)
         with torch.inference_mode():
-            return net(unit_range(images.to(device), channels_last=False)).cpu()
+            logits: Tensor = net(unit_range(images.to(device), channels_last=False))
+            return logits.cpu()

@@ -90,7 +90,7 @@ class Lab(Stages):
             raise UsageError(
                 'this defense may not see which samples are poisoned; controls say needs = ("truth",) in their class'
             )
-        return self._truth.copy()
+        return np.array(self._truth)
 
     def losses(self, trained: TrainedModel, data: TrainSet) -> np.ndarray:
         """Cross-entropy of each sample, float32 (N,): eval mode, no augmentation, fp32, in the order of ``data``."""

@@ -23,13 +23,14 @@ from benchbd.engine import passes
 from benchbd.errors import BenchbdError, Diverged, Misused, UsageError, one_line, shown
 from benchbd.lab import keys
 from benchbd.lab.costs import CostLedger, Result, StageCosts
+from benchbd.lab.guarded import Guarded
 from benchbd.lab.packed_training import PackedRequest
 from benchbd.lab.stored_state import proved_state
 from benchbd.lab.train_request import TrainRequest
 from benchbd.plugins import registry
 from benchbd.plugins.identity import part_of
 from benchbd.plugins.train_set import TrainSet, positions
-from benchbd.plugins.trained import CurvePoint, ModelSpec, Origin, TrainedModel, last_filters
+from benchbd.plugins.trained import CurvePoint, ModelSpec, TrainedModel, last_filters
 from benchbd.storage.checkpoint import Checkpoint
 
 if TYPE_CHECKING:
@@ -41,11 +42,9 @@ STAGE_KINDS = ("model", "array", "checkpoint")
 """Kinds of artifacts that stages are kept as; a lab's view of the store holds no others."""
 MOST_TRACED = 24
 """Intermediate models that the evaluator measures for one cell at most."""
-_FIXED = ("poisoned", "clean", "truth", "indices", "info", "target", "seed", "recipe", "device", "classes", "size")
-"""Attributes of a lab or workshop that a plugin must not assign: keys and the evaluation rely on them."""
 
 
-class Stages:
+class Stages(Guarded):
     """Memoised stages over a store; the base of the lab and of the attacks' workshop.
 
     The methods that plugins call are described in :class:`benchbd.plugins.handles.Workbench`.
@@ -79,37 +78,14 @@ class Stages:
         checkpoint_every: float = 180.0,
         owner: Any = None,
     ) -> None:
+        super().__init__()
         self._store, self._network, self._seed, self._ledger, self._on_event = store, network, seed, ledger, on_event
         self._checkpoint_every, self._owner = checkpoint_every, owner
-        self._costs, self._origin = StageCosts(ledger), Origin()
+        self._costs = StageCosts(ledger)
         self.recipe, self.device = recipe, device
         self.classes, self.size = network.classes, network.size
         self.traced: list[CurvePoint] = []
         self.broken_off: dict[str, Any] | None = None
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        if name in _FIXED and (name in vars(self) or isinstance(getattr(type(self), name, None), property)):
-            raise Misused(f"{name} cannot be assigned; pass another set, model or recipe entry to train() instead")
-        super().__setattr__(name, value)
-
-    def _intact(self, *sets: TrainSet) -> None:
-        """Raise Misused if a set was changed in place, or is not a training set."""
-        for data in sets:
-            if not isinstance(data, TrainSet):
-                raise Misused(f"{shown(data)} is not a training set; pass lab.poisoned, or its subset() or replace()")
-            data.check()
-
-    def _own(self, trained: Any, what: str) -> TrainedModel:
-        """The model, if it comes from this lab. Another cell's would make the result depend on what ran before.
-
-        Raises:
-            Misused: it does not, or is not a trained model.
-        """
-        if not isinstance(trained, TrainedModel):
-            raise Misused(f"{what} is a {type(trained).__name__}, not what train or prune gave")
-        if trained._origin is not self._origin:
-            raise Misused(f"{what} is a model of another cell or read from a file; train it with this cell's lab")
-        return trained
 
     def seed_for(self, purpose: str) -> int:
         """A seed for a purpose of the plugin's own, stable for this cell's seed."""

@@ -140,7 +140,8 @@ def check_training(data: TrainSet, kind: str, name: str) -> None:
 
 
 def _checked_weights(given: Any, count: int, name: str) -> np.ndarray:
-    values = np.asarray(given, np.float32).copy(order="C")  # a copy: the key must still name it while the training runs
+    # A copy: the key must name the weights as long as the training runs.
+    values: np.ndarray = np.asarray(given, np.float32).copy(order="C")
     if values.shape != (count,):
         raise UsageError(f"{name}: {count} samples but weights of shape {values.shape}")
     wrong = count - int(np.isfinite(values).sum())

@@ -58,7 +58,7 @@ class Workshop(Stages):
         """int64 (P,), a copy: positions of the images to poison; only for attacks with ``prepared_from_poison``."""
         if self._indices is None:
             raise UsageError("only attacks with prepared_from_poison = True can ask which images are poisoned")
-        return self._indices.copy()
+        return np.array(self._indices)
 
     def surrogate(self) -> TrainedModel:
         """The clean undefended model: the row's network and recipe, trained on the clean set."""

@@ -187,7 +187,7 @@ def test_two_sets_given_one_key_have_two(open_lab, fits):
 
 def test_something_else_than_a_set_is_refused(open_lab):
     lab = open_lab()
-    with pytest.raises(Misused, match="is not a training set; pass lab.poisoned"):
+    with pytest.raises(Misused, match=r"is not a training set; pass lab\.poisoned"):
         lab.train(lab.poisoned.images)
 
 
