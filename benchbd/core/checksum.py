@@ -21,7 +21,8 @@ def _weights() -> np.ndarray:
     import numpy as np
 
     drawn: np.ndarray = np.random.default_rng(20240917).integers(0, 1 << 63, _WORDS, dtype=np.uint64)
-    return drawn << np.uint64(1) | np.uint64(1)
+    weights: np.ndarray = drawn << np.uint64(1) | np.uint64(1)
+    return weights
 
 
 def checksum(array: np.ndarray) -> str:
