@@ -22,6 +22,10 @@ class UsageError(BenchbdError):
     exit_code = 2
 
 
+class Misused(UsageError):
+    """A plugin changed, or mixed up, what the harness had handed it. The harness adds the plugin's name."""
+
+
 class Impossible(BenchbdError):
     """A cell that cannot exist, such as one with a budget larger than a class. Planned as ``skipped``."""
 

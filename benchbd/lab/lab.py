@@ -68,8 +68,12 @@ class Lab(Stages):
         self.suspicion: Suspicion | None = None
         self.notes: dict[str, Any] = {}
 
+    def check_handed_out(self) -> None:
+        """Raise Misused if a set that the defense got was changed in place."""
+        self._intact(self.poisoned, *([] if self._clean is None else [self._clean]))
+
     def _around(self) -> str:
-        self.poisoned.check()
+        self.check_handed_out()
         return digest([self.poisoned.key, self._network.spec(), self.recipe.spec()])
 
     @property
@@ -81,12 +85,12 @@ class Lab(Stages):
 
     @property
     def truth(self) -> np.ndarray:
-        """bool (N,): which samples are poisoned; only for controls that declare ``needs = ("truth",)``."""
+        """bool (N,), a copy: which samples are poisoned; only for controls that declare ``needs = ("truth",)``."""
         if self._truth is None:
             raise UsageError(
                 'this defense may not see which samples are poisoned; controls say needs = ("truth",) in their class'
             )
-        return self._truth
+        return np.array(self._truth)
 
     def losses(self, trained: TrainedModel, data: TrainSet) -> np.ndarray:
         """Cross-entropy of each sample, float32 (N,): eval mode, no augmentation, fp32, in the order of ``data``."""

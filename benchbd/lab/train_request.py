@@ -134,8 +134,7 @@ class TrainRequest:
 
 
 def check_training(data: TrainSet, kind: str, name: str) -> None:
-    """Raise UsageError where a set was changed in place or is empty, or a kind is unknown."""
-    data.check()
+    """Raise UsageError where a set is empty or a kind is unknown."""
     if len(data) == 0:
         raise UsageError(f"{name}: there is no sample to train on")
     if kind not in COUNTED:
@@ -143,7 +142,8 @@ def check_training(data: TrainSet, kind: str, name: str) -> None:
 
 
 def _checked_weights(given: Any, count: int, name: str) -> np.ndarray:
-    values = np.ascontiguousarray(as_array(given, f"{name}: weights", np.float32))
+    # A copy: the key must name the weights as long as the training runs.
+    values: np.ndarray = as_array(given, f"{name}: weights", np.float32).copy(order="C")
     if values.shape != (count,):
         raise UsageError(f"{name}: {count} samples but weights of shape {values.shape}")
     wrong = count - int(np.isfinite(values).sum())

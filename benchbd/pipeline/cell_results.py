@@ -35,12 +35,14 @@ class Defended(NamedTuple):
         own_seconds: wall-clock time of the defense outside all stages.
         charged_seconds: cost of its stages.
         computed: trainings by kind that were not in the store, the attack's and the probe's included.
+        other_architecture: spec of the returned model if it is not the row's; None if it is.
     """
 
     model_key: str
     own_seconds: float
     charged_seconds: float
     computed: Counter[str]
+    other_architecture: str | None = None
 
 
 class DefenseNotes(NamedTuple):
@@ -189,6 +191,8 @@ def _notes(results: CellResults) -> dict[str, Any]:
         notes |= results.defense_notes.notes
         if results.defense_notes.broken_off is not None:
             notes["broken_off"] = results.defense_notes.broken_off
+    if results.defended and results.defended.other_architecture is not None:
+        notes["architecture"] = results.defended.other_architecture
     if results.trigger_facts:
         notes["trigger"] = results.trigger_facts
     if results.trigger_png is not None:

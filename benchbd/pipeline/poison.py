@@ -21,6 +21,7 @@ from benchbd.core.seeding import seed_for
 from benchbd.errors import UsageError
 from benchbd.lab.costs import CostLedger
 from benchbd.lab.keys import code_of, plugin_fingerprint
+from benchbd.pipeline.handed_out import blamed, no_change_in
 from benchbd.pipeline.selection import select_cover, select_poison, select_triggered, targets
 from benchbd.pipeline.unchanged import unchanged
 from benchbd.pipeline.workshop import Workshop
@@ -135,7 +136,7 @@ def fingerprint(data: Images) -> str:
 
 def clean_set(part: Part, data: Images, sha256: str | None = None) -> TrainSet:
     """The clean training set, with a key derived from its content, whose fingerprint may be given."""
-    return TrainSet(data.images, data.labels, digest(["clean", part.spec(), sha256 or fingerprint(data)]))
+    return TrainSet.keyed(data.images, data.labels, digest(["clean", part.spec(), sha256 or fingerprint(data)]))
 
 
 def _checked(attack: Attack, out: Any, shape: torch.Size) -> torch.Tensor:
@@ -229,7 +230,10 @@ class Poisoner:
         )
 
         def compute() -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-            return self._make(clean, info, indices, trigger.arrays), {}
+            with blamed(f"attack {attack.name!r}"):
+                made = self._make(clean, info, indices, trigger.arrays)
+                clean.check()
+            return made, {}
 
         found, _ = self.store.memo("poison", key, compute, self._wait("poison"))
         where, flags = found.arrays["indices"], found.arrays["poison"]
@@ -269,13 +273,15 @@ class Poisoner:
         # Indexing copies the images, so an attack that stamps in place changes only this copy.
         chosen = clean.images[torch.from_numpy(indices)]
         context = StampContext("train", indices, trigger, seed)
-        images = [_checked(attack, attack.stamp(chosen, context), chosen.shape)]
-        labels = _relabelled(attack, clean.labels.numpy()[indices], info, context)
+        with no_change_in({"indices": indices}), no_change_in(trigger):
+            images = [_checked(attack, attack.stamp(chosen, context), chosen.shape)]
+            labels = _relabelled(attack, clean.labels.numpy()[indices], info, context)
         cover, partners = select_cover(attack, info, indices, len(clean), self.cell.seed, self.cell.dataset)
         if len(cover):
             chosen, others = (clean.images[torch.from_numpy(i)] for i in (cover, partners))
             context = StampContext("train", cover, trigger, seed)
-            images.append(_checked(attack, attack.cover(chosen, others, context), chosen.shape))
+            with no_change_in({"indices": cover}), no_change_in(trigger):
+                images.append(_checked(attack, attack.cover(chosen, others, context), chosen.shape))
         where = np.concatenate([indices, cover])
         order = np.argsort(where)
         return {
@@ -335,7 +341,9 @@ class Poisoner:
 
         def compute() -> tuple[dict[str, np.ndarray], dict[str, Any]]:
             self.on_event({"event": "stage", "stage": "trigger"})
-            arrays = attack.prepare(workshop)
+            with blamed(f"attack {attack.name!r}"):
+                arrays = attack.prepare(workshop)
+                workshop.check_handed_out()
             if not isinstance(arrays, dict):
                 got = type(arrays).__name__
                 raise UsageError(f"attack {attack.name!r}: prepare returned {got}, not a dict of arrays by name")
@@ -363,7 +371,10 @@ class Poisoner:
         def stamp() -> torch.Tensor:
             images = data.images[index]
             context = StampContext("test", where, poison.trigger, seed)
-            return _checked(attack, attack.stamp(images, context), images.shape) if len(where) else images
+            if not len(where):
+                return images
+            with blamed(f"attack {attack.name!r}"), no_change_in({"indices": where}), no_change_in(poison.trigger):
+                return _checked(attack, attack.stamp(images, context), images.shape)
 
         if poison.pace * len(where) < KEEP_FROM:
             return stamp(), data.labels[index]
@@ -390,4 +401,4 @@ def apply(clean: TrainSet, poison: Poison) -> TrainSet:
     images, labels = clean.images.clone(), clean.labels.clone()
     images[where] = torch.from_numpy(poison.images)
     labels[where] = torch.from_numpy(poison.labels)
-    return TrainSet(images, labels, poison.data_key)
+    return TrainSet.keyed(images, labels, poison.data_key)

@@ -28,6 +28,7 @@ from benchbd.lab.stages import STAGE_KINDS
 from benchbd.pipeline import evaluate
 from benchbd.pipeline.cell_results import CellResults, Defended, DefenseNotes, Measured, Poisoned, record_of
 from benchbd.pipeline.failure import status_and_line
+from benchbd.pipeline.handed_out import blamed
 from benchbd.pipeline.inputs import InputPrints
 from benchbd.pipeline.peak_memory import peak_memory, reset_peak_memory
 from benchbd.pipeline.poison import Poison, Poisoner, apply, fingerprint
@@ -142,7 +143,8 @@ def _run(
             raise
         own = max(0.0, time.perf_counter() - began - ledger.inside)
     computed = Counter(ledger.computed) + Counter(attacker.computed) + Counter(unseen.computed)
-    results.defended = Defended(trained.key, own, sum(ledger.stages.values()), computed)
+    other = trained._plan.part.text if trained._plan.spec() != lab._network.spec() else None
+    results.defended = Defended(trained.key, own, sum(ledger.stages.values()), computed, other)
 
     began = time.perf_counter()
     events({"event": "stage", "stage": "evaluate"})
@@ -218,13 +220,20 @@ def _clean_part(clean: TrainSet, poison: Poison, components: Components, seed: i
 
 
 def _defend(components: Components, lab: Lab) -> TrainedModel:
-    """Let the defense work, and validate what it returns."""
-    handed = lab.poisoned
-    trained = components.defense.train(lab)
-    handed.check()
-    if not isinstance(trained, TrainedModel):
-        got = type(trained).__name__
-        raise UsageError(f"defense {components.defense.name!r} returned {got}, not what lab.train or lab.prune gave")
+    """Let the defense work, and validate what it was handed and what it returns."""
+    who = f"defense {components.defense.name!r}"
+    with blamed(who):
+        trained = components.defense.train(lab)
+        lab.check_handed_out()
+        if not isinstance(trained, TrainedModel):
+            got = type(trained).__name__
+            raise UsageError(f"{who} returned {got}, not what lab.train or lab.prune gave")
+        lab._own(trained, "the returned model")
+    if trained._plan.spec() != lab._network.spec() and not components.defense.other_architecture:
+        raise UsageError(
+            f"{who} returned a {trained._plan.part.text} in a row of {lab._network.part.text}; return the row's model, "
+            "or say other_architecture = True in the class, so that record and tables name it"
+        )
     return trained
 
 

@@ -125,6 +125,7 @@ class Defense(Component):
         clean_share: share of the clean training set that ``needs = ("clean",)`` provides. Default: 0.05.
         clean_fraction(): the same share, if it depends on a parameter. Default: ``clean_share``.
         control: whether the defense is a control, shown below the line in the leaderboard. Default: False.
+        other_architecture: whether the returned model may be another than the row's. Default: False.
         among(defenses): this defense, completed with what it takes from its matrix block. Default: itself.
         smoke: parameters with which the defense runs in seconds. Default: no changes.
     """
@@ -139,6 +140,11 @@ class Defense(Component):
     """Whether the defense is a control, which sees the truth or imitates a defense at random.
 
     The leaderboard shows controls below the line.
+    """
+    other_architecture: ClassVar[bool] = False
+    """Whether :meth:`train` may return a model of another architecture than the row's, as a distillation does.
+
+    The record's notes name that architecture, and the tables show it.
     """
     clean_share: ClassVar[float] = 0.05
     """Share of the clean training set that the lab provides if ``needs`` includes ``clean``."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -14,7 +15,7 @@ import torch
 from benchbd import engine
 from benchbd.core.hashing import digest
 from benchbd.core.images import Normalisation
-from benchbd.errors import Impossible, UsageError
+from benchbd.errors import Impossible, Misused, UsageError
 from benchbd.plugins.part import Part
 
 if TYPE_CHECKING:
@@ -59,6 +60,11 @@ class ModelSpec:
                 "weights changed while the cell ran, or the weights are not drawn with torch's global generator"
             )
         return self.build(seed)
+
+    def fault(self) -> str | None:
+        """Say in one line, with the model's name, why it cannot be trained; None if it can. Builds a network."""
+        found = engine.trial_fault(self.build(0), self.size)
+        return f"model {self.part.text!r}: {found}" if found else None
 
     def spec(self) -> dict[str, Any]:
         """The spec's values, ready for JSON, for use in keys. A user's model has a digest of its initial weights."""
@@ -109,20 +115,62 @@ def _is_constant(tensor: torch.Tensor) -> bool:
     return not len(flat) or bool((flat == flat[0]).all())
 
 
+class Origin:
+    """Marks the trained models of one lab or workshop. A pickled or deep-copied mark is another mark."""
+
+
 class TrainedModel:
-    """A trained (or pruned) network.
+    """A trained (or pruned) network. It cannot be changed: results are stored under its key.
 
     Attributes:
         key: artifact key of the weights.
-        epoch_losses: mean cross-entropy of each training epoch, on augmented images, computed before each step.
         epochs: epochs of this training, not counting those of the network that it started from.
     """
 
+    key: str
+    epochs: int
+    _state: Mapping[str, np.ndarray]
+    _plan: ModelSpec
+    _origin: Origin | None
+    _losses: tuple[float, ...]
+
     def __init__(
-        self, key: str, state: dict[str, np.ndarray], network: ModelSpec, epoch_losses: list[float], epochs: int
+        self,
+        key: str,
+        state: Mapping[str, np.ndarray],
+        network: ModelSpec,
+        epoch_losses: list[float],
+        epochs: int,
+        origin: Origin | None = None,
     ) -> None:
-        self.key, self.epoch_losses, self.epochs = key, epoch_losses, epochs
-        self._state, self._plan = state, network
+        for array in state.values():
+            array.flags.writeable = False
+        vars(self).update(key=key, epochs=epochs, _losses=tuple(epoch_losses))
+        vars(self).update(_state=MappingProxyType(dict(state)), _plan=network, _origin=origin)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        raise Misused(
+            f"a trained model's {name} cannot be assigned; train with start=..., prune, or change the copy that "
+            "module() gives"
+        )
+
+    def __delattr__(self, name: str) -> None:
+        raise Misused(f"a trained model's {name} cannot be deleted")
+
+    def __copy__(self) -> TrainedModel:
+        return self
+
+    def __deepcopy__(self, memo: Any) -> TrainedModel:
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Without an origin: a lab takes no model that a file or another process may have changed.
+        return TrainedModel, (self.key, dict(self._state), self._plan, self.epoch_losses, self.epochs)
+
+    @property
+    def epoch_losses(self) -> list[float]:
+        """Mean cross-entropy of each training epoch, on augmented images, computed before each step; a new list."""
+        return list(self._losses)
 
     def module(self) -> Classifier:
         """A new copy of the network in eval mode on the CPU."""

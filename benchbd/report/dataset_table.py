@@ -203,9 +203,10 @@ class _Builder:
                 if found
                 else TableCell(wording.UNDEFINED, span=2)
             )
-            needs.append(
-                TableCell(wording.needs_text(self.group.needs.get(column, ()), column in self.group.controls), span=2)
+            text = wording.needs_text(
+                self.group.needs.get(column, ()), column in self.group.controls, self.group.returns.get(column)
             )
+            needs.append(TableCell(text, span=2))
         rows = [Row("Needs beyond the poisoned set", self._without_lift(needs), "foot")]
         if device:
             rows.insert(0, Row("Wall-clock time per cell", self._without_lift(clock), "foot"))

@@ -66,6 +66,8 @@ class Group:
     clean: set[Variant] = field(default_factory=set)
     """Rows without poisoned samples."""
     needs: dict[Variant, tuple[str, ...]] = field(default_factory=dict)
+    returns: dict[Variant, str] = field(default_factory=dict)
+    """Architecture of the models that a defense returned, where it is not that of the table."""
 
     def entry(self, row: Variant, column: Variant) -> SeedRecords:
         """The entry of a row and column; it is empty if nothing was run."""
@@ -159,6 +161,8 @@ def group_records(
         if record["attack"] == NO_ATTACK:
             group.clean.add(attack)
         group.needs.setdefault(defense, tuple(record.get("needs") or ()))
+        if other := (record.get("notes") or {}).get("architecture"):
+            group.returns[defense] = str(other)
     for group in groups.values():
         attacks = {attack for attack, _ in group.entries}
         defenses = {defense for _, defense in group.entries}

@@ -100,7 +100,7 @@ def summary_table(group: Group, labels: Labels, clock: Clock) -> Table:
             _auroc(group, column),
             *cost,
             TableCell(f"{relative[0]:.2f}", relative[0], n=relative[1]) if relative else TableCell(wording.UNDEFINED),
-            TableCell(wording.needs_text(needs, control)),
+            TableCell(wording.needs_text(needs, control, group.returns.get(column))),
         ]
         first = control and bool(rows) and group.columns[len(rows) - 1] not in group.controls
         sign = OTHER_DATA * mixed.deviates(group.attacks(), column)

@@ -210,6 +210,13 @@ def test_needs_are_printed(make_record):
     assert [c.display for c in needs] == ["nothing", "clean images", "ground truth (control)"]
 
 
+def test_a_model_of_another_architecture_is_marked(make_record):
+    records = [make_record(), make_record(defense="fine-pruning", needs=["clean"])]
+    records[1]["notes"]["architecture"] = "resnet-s"
+    needs = row(first(records), "Needs beyond the poisoned set").cells
+    assert [c.display for c in needs] == ["nothing", "clean images; returns a resnet-s"]
+
+
 def test_newer_plugin_version_counts_and_the_older_is_reported(make_record):
     result = board([make_record(ca=0.1, version=1), make_record(ca=0.9, version=2)])
     found = cell(result.tables[0], "bn-g", "none", "CA")
