@@ -30,6 +30,10 @@ class Diverged(BenchbdError):
     """A training whose loss exploded or became non-finite; the cell ends as ``diverged``."""
 
 
+class RunStopped(BaseException):
+    """The user or a time limit stops a cell that runs in the run's own process. No plugin catches it as an Exception."""
+
+
 class CorruptArtifact(BenchbdError):
     """A stored file whose bytes no longer match the sha256 stored with them."""
 

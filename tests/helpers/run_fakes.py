@@ -45,6 +45,11 @@ def trace(output: Path, word: str, cell_id: str) -> None:
         file.write(f"{time.time():.6f} {word} {cell_id} {os.getpid()}\n")
 
 
+def parent(output: Path, pid: int) -> int:
+    """The parent of a process that has written to the trace: for a cell, its worker."""
+    return int((output / "parents" / str(pid)).read_text())
+
+
 def read_trace(output: Path) -> list[tuple[float, str, str, int]]:
     """What the fakes did: time, word, cell id, process id."""
     path = output / "trace"
@@ -70,6 +75,8 @@ def execute(
     act = this.defense.params
     record = records.blank(this, "failed")
     output.mkdir(parents=True, exist_ok=True)
+    (output / "parents").mkdir(exist_ok=True)
+    (output / "parents" / str(os.getpid())).write_text(str(os.getppid()))
     trace(output, "start", this.id)
     on_event({"event": "stage", "stage": "acting"})
     _sleep(act["seconds"], on_event)
