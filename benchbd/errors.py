@@ -31,7 +31,7 @@ class Diverged(BenchbdError):
 
 
 class RunStopped(BaseException):
-    """The user or a time limit stops a cell that runs in the run's own process. No plugin catches it as an Exception."""
+    """The user or a time limit stops what runs in this process. Not an Exception, so that no plugin catches it."""
 
 
 class CorruptArtifact(BenchbdError):

@@ -16,8 +16,8 @@ from benchbd.core.files import open_log
 from benchbd.errors import RunStopped
 from benchbd.run.executor import Job, JobResult, Notify
 from benchbd.run.settings import RunSettings, duration_text
-from benchbd.run.workers.slots import Slot
 from benchbd.run.workers.one_cell import clock_time, load_execute, run_one, set_threads
+from benchbd.run.workers.slots import Slot
 
 
 class _TimeUp(RunStopped):

@@ -1,4 +1,4 @@
-"""Runs cells on this machine, with one worker per slot, which forks a process for each cell. A dead worker is replaced."""
+"""Runs cells on this machine. Each slot has a worker, which forks a process for each cell; a dead one is replaced."""
 
 from __future__ import annotations
 

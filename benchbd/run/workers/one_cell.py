@@ -27,17 +27,15 @@ def load_execute(name: str) -> Execute:
 
 
 def set_threads(threads: int) -> None:
-    """Limit torch, and the numerical libraries that are already loaded, to the slot's number of threads."""
+    """Let torch, and the numerical libraries that are already loaded, use the slot's number of threads."""
     if "torch" in sys.modules:
         import torch
 
         torch.set_num_threads(threads)
         with contextlib.suppress(RuntimeError):  # torch accepts this only before the first parallel work
             torch.set_num_interop_threads(1)
-    if "threadpoolctl" in sys.modules:
-        import threadpoolctl
-
-        threadpoolctl.threadpool_limits(threads)
+    if "threadpoolctl" in sys.modules and threads > 1:
+        sys.modules["threadpoolctl"].threadpool_limits(threads)
 
 
 def run_one(
