@@ -6,6 +6,7 @@ import asyncio
 import ctypes
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -155,6 +156,8 @@ def _misbehave(do: str, output: Path) -> None:
         os.wait()
         while not (output / "daemon").exists() or not (output / "daemon").read_text():
             time.sleep(0.01)
+    elif do == "remove-records":
+        shutil.rmtree(output / "records")
     elif do == "fork":
         os.fork()
     elif do == "no-exception":

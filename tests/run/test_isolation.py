@@ -98,6 +98,8 @@ def workers(cells: dict[str, Cell], tmp_path_factory: pytest.TempPathFactory) ->
     alone, after = (Worker(tmp_path_factory.mktemp(name)) for name in ("alone", "after"))
     try:
         after.run(cells["wrecker"])
+        log = after.output / "logs" / f"{cells['wrecker'].id}.log"
+        assert "everything is broken" in log.read_text()
         yield alone, after
     finally:
         alone.local.close()
@@ -212,7 +214,8 @@ threads = [line.split()[1] for line in open("/proc/self/status") if line.startsw
 before = set(sys.modules)
 asked = sorted(set(calls))
 execute(cell.to_json(), output=Path(tempfile.mkdtemp()), device="cpu")
-print(threads, asked, sorted({m.partition(".")[0] for m in set(sys.modules) - before}))
+small = ("importlib.", "sklearn.datasets.d")  # folders of data files
+print(threads, asked, sorted(m for m in set(sys.modules) - before if not m.startswith(small)))
 """
 
 

@@ -21,7 +21,10 @@ from benchbd.core import environment
 from benchbd.core.kinds import KINDS
 from benchbd.plugins import registry
 
-LIBRARIES = ("torch._dynamo", "PIL.PngImagePlugin", "numpy.random", "safetensors.numpy")
+LIBRARIES = (
+    *("torch._dynamo", "torch.profiler._cupti_monitor", "numpy.random", "safetensors.numpy", "importlib.readers"),
+    *(f"PIL.{name}ImagePlugin" for name in ("Bmp", "Gif", "Jpeg", "Ppm", "Png")),
+)
 """Modules that every cell comes to import: an optimizer loads torch._dynamo when it is created."""
 OPTIONAL = ("numpy", "PIL", "scipy", "sklearn", "threadpoolctl", "torch", "benchbd")
 """Packages from which the functions of built-in plugins import more."""
@@ -34,7 +37,8 @@ def warm_up() -> None:
         return
     with _no_cuda():
         for name in LIBRARIES:
-            importlib.import_module(name)
+            with contextlib.suppress(ImportError):  # another release of a library has other modules
+                importlib.import_module(name)
         environment.basics()
         for entry in registry.entries("models"):  # a defense may name models beside the cell's own
             _load(entry.kind, entry.name)
