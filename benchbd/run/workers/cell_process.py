@@ -55,7 +55,7 @@ class CellProcess:
         self.result: Event | None = None
         self.silent = False
         self._buffer = b""
-        self._scratch = _scratch_folder()
+        self._scratch = _scratch_folder(settings.scratch)
         self.pipe, write = os.pipe()
         os.set_blocking(self.pipe, False)
         worker = os.getpid()
@@ -92,12 +92,11 @@ class CellProcess:
             shutil.rmtree(self._scratch, ignore_errors=True)
 
 
-def _scratch_folder() -> str | None:
+def _scratch_folder(parent: str | None) -> str | None:
     """A new folder for a cell's temporary files; None if none can be made."""
-    try:
-        return tempfile.mkdtemp(prefix="benchbd-cell-")
-    except OSError:
-        return None
+    with contextlib.suppress(OSError):
+        return parent and tempfile.mkdtemp(prefix="cell-", dir=parent)
+    return None
 
 
 def _run(

@@ -12,7 +12,9 @@ from __future__ import annotations
 import contextlib
 import os
 import resource
+import shutil
 import signal
+import tempfile
 from typing import NoReturn
 
 from benchbd.run.workers import process_group
@@ -21,31 +23,48 @@ from benchbd.run.workers.wakeup import Wakeup
 ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
-def fork_guarded(run: int, run_pipe: int) -> None:
+def fork_guarded(run: int, run_pipe: int) -> str | None:
     """Fork. The child, which will be the worker, returns; this process guards it and never returns.
 
     Args:
         run: process ID of the run, which is this process's parent.
         run_pipe: read end of a pipe whose write end only the run holds. The run never writes to it.
+
+    Returns:
+        A folder for temporary files that is removed at the end, or None if none can be made.
     """
     process_group.die_with_parent(run, signal.SIGTERM)
     process_group.adopt_orphans()
     guard = os.getpid()
+    scratch = _scratch_folder()
     worker = os.fork()
     if worker:
-        _watch(worker, run_pipe)
+        _watch(worker, run_pipe, scratch)
     os.close(run_pipe)
-    signal.signal(signal.SIGTERM, _end_worker)
+
+    def end_worker(number: int, frame: object) -> None:
+        process_group.kill_descendants()
+        _remove(scratch)
+        _die_of(number)
+
+    signal.signal(signal.SIGTERM, end_worker)
     process_group.die_with_parent(guard, signal.SIGTERM)
     process_group.adopt_orphans()
+    return scratch
 
 
-def _end_worker(number: int, frame: object) -> None:
-    process_group.kill_descendants()
-    _die_of(number)
+def _scratch_folder() -> str | None:
+    with contextlib.suppress(OSError):
+        return tempfile.mkdtemp(prefix="benchbd-")
+    return None
 
 
-def _watch(worker: int, run_pipe: int) -> NoReturn:
+def _remove(scratch: str | None) -> None:
+    if scratch is not None:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _watch(worker: int, run_pipe: int, scratch: str | None) -> NoReturn:
     """Wait for the end of the worker or of the run, kill everything, and end as the worker did."""
     numbers = [n for n in ENDING if signal.getsignal(n) != signal.SIG_IGN]
     # The worker's pipes must not be kept open here.
@@ -57,6 +76,7 @@ def _watch(worker: int, run_pipe: int) -> NoReturn:
         ended |= process_group.reap()
     status = ended.get(worker)
     process_group.kill_descendants()
+    _remove(scratch)
     if status is None:
         _die_of(signal.SIGTERM)
     if os.WIFSIGNALED(status):

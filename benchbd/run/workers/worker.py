@@ -118,7 +118,7 @@ def main() -> None:
     parser.add_argument("--data")
     parser.add_argument("--plugin", action="append", default=[])
     settings = parser.parse_args()
-    fork_guarded(settings.parent, settings.run_pipe)
+    settings.scratch = fork_guarded(settings.parent, settings.run_pipe)
     faulthandler.enable()
     with contextlib.suppress(KeyboardInterrupt):
         Worker(settings).serve()
