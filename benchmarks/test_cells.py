@@ -34,11 +34,12 @@ def _spent(pid: int) -> float:
     return sum(map(int, times)) / os.sysconf("SC_CLK_TCK")
 
 
-def test_cost_of_a_process_for_each_cell(benchmark, tmp_path, one_thread):
+@pytest.mark.parametrize("model", ["lenet-s", "resnet-s"])
+def test_cost_of_a_process_for_each_cell(benchmark, tmp_path, one_thread, model):
     """As workers did before: cells one after another in this process, between cells that workers fork."""
     pytest.importorskip("pytest_benchmark")
     path = tmp_path / "m.yaml"
-    path.write_text(MATRIX)
+    path.write_text(MATRIX.replace("lenet-s", model))
     cells = matrix.load(str(path)).cells
     settings = RunSettings(output=tmp_path / "forked", device="cpu")
     ready: list[int] = []
