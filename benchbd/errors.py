@@ -34,6 +34,10 @@ class Diverged(BenchbdError):
     """A training whose loss exploded or became non-finite; the cell ends as ``diverged``."""
 
 
+class RunStopped(BaseException):
+    """The user or a time limit stops what runs in this process. Not an Exception, so that no plugin catches it."""
+
+
 class CorruptArtifact(BenchbdError):
     """A stored file whose bytes no longer match the sha256 stored with them."""
 

@@ -48,6 +48,7 @@ def register(verbs: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the cells, print a summary, show the leaderboard."""
+    from benchbd.core.standard_streams import discard
     from benchbd.run import run_cells
     from benchbd.run.display.choose import make_display
     from benchbd.run.prepare import kept_on_other_data, prepare_output
@@ -86,6 +87,8 @@ def run(args: argparse.Namespace) -> int:
     except BenchbdError as error:
         # The run itself succeeded; an older record must not change its exit code.
         sys.stderr.write(f"benchbd: no leaderboard: {' '.join(str(error).split())}\n")
+    except BrokenPipeError:
+        discard(sys.stdout)
     return outcome.exit_code
 
 

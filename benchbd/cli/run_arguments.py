@@ -25,7 +25,7 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
         "--executor",
         choices=("inline", "local", "slurm", "ray"),
         default="local",
-        help="default: local, one worker process per slot",
+        help="default: local, each cell in a process of its own; inline: all cells in this process, for debuggers",
     )
     where.add_argument("--executor-config", metavar="YAML", help="settings for slurm or ray: a file, or {key: value}")
     where.add_argument(

@@ -19,7 +19,8 @@ class _OfAKind(TypedDict):
 class Event(_OfAKind, total=False):
     """One event in a cell's run.
 
-    A worker sends ``ready`` (with ``pid``) and ``ended`` (``id``, ``status``, ``reason``, ``recorded``, ``sound``) to
+    A worker sends ``ready`` (with ``pid``) and ``ended`` (``id``; ``status``, ``reason`` and
+    ``recorded``, or ``code``, or ``stopped``) to
     the run. Executors send ``starting`` and ``started`` (``where``, ``slot``) and ``note`` (``text``). The rest comes
     from the cell: ``stage`` and ``waiting`` (``stage``), ``progress`` (``stage``, ``epoch``, ``epochs`` and other
     fields of a training or an attack), ``log`` (``line``) and ``warning`` (``warning``).
@@ -52,8 +53,10 @@ class Event(_OfAKind, total=False):
     reason: str
     recorded: bool
     """Whether the cell's own process has written its record."""
-    sound: bool
-    """Whether the worker can run another cell."""
+    code: int
+    """Exit code of a cell's process that ended without a result; negative for a signal."""
+    stopped: bool
+    """Whether the worker has stopped the cell because the run asked it to."""
 
 
 Listener = Callable[[Event], None]

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import gc
+import os
 import time
 import traceback
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +23,7 @@ from benchbd.core.kinds import KINDS
 from benchbd.core.paths import data_folder
 from benchbd.core.seeding import seed_for
 from benchbd.engine.threads import cpu_threads
-from benchbd.errors import BenchbdError, Diverged, UsageError, one_line
+from benchbd.errors import BenchbdError, Diverged, RunStopped, UsageError, one_line
 from benchbd.lab.costs import CostLedger
 from benchbd.lab.keys import plugin_fingerprint
 from benchbd.lab.lab import Lab
@@ -71,7 +74,30 @@ def execute(
         UsageError: the cell or its plugins are not known here, so that there is nothing to write a record about.
         OSError: the record cannot be written (a full disk).
     """
-    for file in plugins or []:
+    with _only_this_process():
+        return _execute(cell_json, output, data_root, device, plugins or [], on_event)
+
+
+@contextmanager
+def _only_this_process() -> Iterator[None]:
+    """A context that no other process leaves: a copy of this one, forked by a plugin, ends at the end of the block."""
+    pid = os.getpid()
+    try:
+        yield
+    finally:
+        if os.getpid() != pid:
+            os._exit(1)
+
+
+def _execute(
+    cell_json: dict[str, Any],
+    output: Path,
+    data_root: str | None,
+    device: str,
+    plugins: list[str],
+    on_event: Listener | None,
+) -> dict[str, Any]:
+    for file in plugins:
         registry.add_plugin_file(file)
     cell = Cell.from_json(cell_json)
     blank = records.blank(cell, "failed")
@@ -81,9 +107,11 @@ def execute(
     with event_proxy(on_event) as events:
         try:
             place = compute_device(device)
-            with cpu_threads(cell.threads, place):
+            with _only_this_process(), cpu_threads(cell.threads, place):
                 _measured_run(cell, results, output, data_root, place, events)
-        except (Exception, SystemExit) as error:
+        except (KeyboardInterrupt, RunStopped):
+            raise
+        except BaseException as error:  # some libraries raise errors of their own that are not Exceptions
             status, reason = status_and_line(error, output)
             if not isinstance(error, BenchbdError):
                 events.line(traceback.format_exc())
@@ -138,7 +166,9 @@ def _run(
         began = time.perf_counter()
         try:
             trained = _defend(components, lab)
-        except (Exception, SystemExit):
+        except (KeyboardInterrupt, RunStopped):
+            raise
+        except BaseException:
             _judge_failed_defense(results, poisoner, lab, events)
             raise
         own = max(0.0, time.perf_counter() - began - ledger.inside)
@@ -223,7 +253,8 @@ def _defend(components: Components, lab: Lab) -> TrainedModel:
     """Let the defense work, and validate what it was handed and what it returns."""
     who = f"defense {components.defense.name!r}"
     with blamed(who):
-        trained = components.defense.train(lab)
+        with _only_this_process():
+            trained = components.defense.train(lab)
         lab.check_handed_out()
         if not isinstance(trained, TrainedModel):
             got = type(trained).__name__

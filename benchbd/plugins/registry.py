@@ -22,7 +22,7 @@ from typing import Any
 
 from benchbd.core import params
 from benchbd.core.paths import look, user_path
-from benchbd.errors import BenchbdError, UsageError, did_you_mean, shown
+from benchbd.errors import BenchbdError, RunStopped, UsageError, did_you_mean, shown
 from benchbd.plugins.contract import KINDS, Component, Dataset
 from benchbd.plugins.scan import DECORATORS, PluginEntry, describe_error, scan, scan_installed
 from benchbd.plugins.spec import parse_spec
@@ -165,14 +165,14 @@ def find(kind: str, name: str) -> PluginEntry:
 def blame(kind: str, name: str) -> Iterator[None]:
     """Turn an exception from a plugin's own code into a UsageError that names the plugin.
 
-    benchbd's own errors pass through. SystemExit is converted too: it would otherwise end the whole command silently,
-    with the plugin's exit code.
+    benchbd's own errors and Ctrl-C pass through. SystemExit is converted too: it would otherwise end the whole command
+    silently, with the plugin's exit code; and so are errors that are not Exceptions, such as asyncio's CancelledError.
     """
     try:
         yield
-    except BenchbdError:
+    except (BenchbdError, KeyboardInterrupt, RunStopped):
         raise
-    except (Exception, SystemExit) as error:
+    except BaseException as error:
         entry = find(kind, name)
         raise UsageError(
             f"{kind[:-1]} {name!r} in {entry.origin} raised {describe_error(error, entry.file)}"
@@ -208,9 +208,9 @@ def _load(entry: PluginEntry) -> type[Component]:
         if fits:
             params.defaults(cls)
             check_declared(cls)
-    except UsageError:
+    except (UsageError, KeyboardInterrupt, RunStopped):
         raise
-    except (Exception, SystemExit) as error:
+    except BaseException as error:
         raise UsageError(
             f"{kind} {entry.name!r} in {entry.origin} cannot be loaded: {describe_error(error, entry.file)}"
         ) from error

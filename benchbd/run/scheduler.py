@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from benchbd.core import environment
+from benchbd.core.disk_space import disk_is_full
 from benchbd.core.events import Event
 from benchbd.core.files import is_disk_full
 from benchbd.errors import BenchbdError
@@ -149,12 +150,25 @@ class Scheduler:
             finally:
                 self.executor.close()
                 self.locks.close()
+        missing = self._count_missing()
         outcome = Outcome(self.statuses, self.reasons, self.ran, time.monotonic() - self.began, self._why_interrupted())
+        if missing:
+            gone = f"{missing} records are" if missing > 1 else "1 record is"
+            self.display.note(f"{gone} missing from {self.settings.output}: something removed what the run had written")
         if self.total:
             self.display.end(outcome)
         if error:
             raise error
         return outcome
+
+    def _count_missing(self) -> int:
+        """Mark the cells whose records somebody has removed during the run as lost. Returns their number."""
+        missing = 0
+        for cell_id, status in self.statuses.items() if self.total else ():
+            if status in ("done", "skipped") and not records.record_path(self.settings.output, cell_id).exists():
+                self._settle(cell_id, "lost", "the record was removed from the output folder during the run")
+                missing += 1
+        return missing
 
     def _why_interrupted(self) -> str | None:
         unfinished = any(status in ("pending", "cancelled") for status in self.statuses.values())
@@ -163,7 +177,9 @@ class Scheduler:
     def _opening(self) -> str:
         kept = len(self.cells) - self.total
         shard = f" of shard {self.settings.shard.number}/{self.settings.shard.of}" if self.settings.shard else ""
-        return f"{self.total} cells to run{shard}, {kept} kept; {self.executor.places} at once ({self.executor.name})"
+        text = f"{self.total} cells to run{shard}, {kept} kept; {self.executor.places} at once ({self.executor.name})"
+        inline = "; all cells share this process, so what a plugin changes in it reaches later cells"
+        return text + (inline if self.executor.name == "inline" else "")
 
     def _check_stop(self) -> None:
         """Act on signals and on the budget."""
@@ -272,7 +288,8 @@ class Scheduler:
         if status == "done" and record is None:
             status, reason = "lost", "the cell ended but left no readable record"
         self.sharing.ended(cell, status == "done")
-        full = status == "failed" and is_disk_full(reason)
+        # A cell may fill another disk, such as its own folder for temporary files: that is a failure of its own.
+        full = status == "failed" and is_disk_full(reason) and disk_is_full(self.settings.output)
         if full:
             # The cell is not at fault. The next run repeats it without a flag once there is space.
             status, record = "cancelled", None

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import ctypes
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -45,6 +48,11 @@ def trace(output: Path, word: str, cell_id: str) -> None:
         file.write(f"{time.time():.6f} {word} {cell_id} {os.getpid()}\n")
 
 
+def parent(output: Path, pid: int) -> int:
+    """The parent of a process that has written to the trace: for a cell, its worker."""
+    return int((output / "parents" / str(pid)).read_text())
+
+
 def read_trace(output: Path) -> list[tuple[float, str, str, int]]:
     """What the fakes did: time, word, cell id, process id."""
     path = output / "trace"
@@ -70,6 +78,8 @@ def execute(
     act = this.defense.params
     record = records.blank(this, "failed")
     output.mkdir(parents=True, exist_ok=True)
+    (output / "parents").mkdir(exist_ok=True)
+    (output / "parents" / str(os.getpid())).write_text(str(os.getppid()))
     trace(output, "start", this.id)
     on_event({"event": "stage", "stage": "acting"})
     _sleep(act["seconds"], on_event)
@@ -134,6 +144,33 @@ def _misbehave(do: str, output: Path) -> None:
         # A helper in the same group, which would outlive the worker if only the worker were killed.
         child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(3600)"])
         (output / "child").write_text(json.dumps([os.getpid(), child.pid]))
+        time.sleep(3600)
+    elif do == "daemon":
+        # A process that has left the cell's session and group, whose parent is gone.
+        if not os.fork():
+            os.setsid()
+            if os.fork():
+                os._exit(0)
+            (output / "daemon").write_text(str(os.getpid()))
+            time.sleep(3600)
+        os.wait()
+        while not (output / "daemon").exists() or not (output / "daemon").read_text():
+            time.sleep(0.01)
+    elif do == "remove-records":
+        shutil.rmtree(output / "records")
+    elif do == "fork":
+        os.fork()
+    elif do == "no-exception":
+        raise asyncio.CancelledError("stopped")
+    elif do == "keyboard":
+        raise KeyboardInterrupt
+    elif do == "close-files":
+        os.closerange(0, 256)
+    elif do == "streams":
+        Path(tempfile.mkdtemp(), "left").write_text("behind")
+        (output / "streams").write_text(json.dumps([os.read(0, 10).decode(), tempfile.gettempdir(), os.getsid(0)]))
+    elif do == "worker":
+        os.kill(os.getppid(), signal.SIGKILL)
         time.sleep(3600)
     elif do == "talk":
         sys.stdout.write("said on stdout\n")

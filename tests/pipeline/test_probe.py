@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from benchbd import engine, testing
-from benchbd.errors import UsageError
+from benchbd.errors import RunStopped, UsageError
 from benchbd.lab.stages import STAGE_KINDS, Stages
 from benchbd.pipeline.probe_training import KIND, Watched
 from benchbd.pipeline.run_cell import execute
@@ -155,7 +155,7 @@ def test_a_killed_training_leaves_no_gap_in_the_curve(tmp_path, monkeypatch, wat
     monkeypatch.setattr("benchbd.storage.checkpoint.Checkpoint.due", lambda self: True)
     whole = run(cell(), tmp_path / "whole")["notes"]
 
-    class Killed(BaseException):
+    class Killed(RunStopped):
         pass
 
     def kill(event):

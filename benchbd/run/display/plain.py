@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
 from collections.abc import Callable
@@ -25,8 +26,9 @@ class PlainDisplay:
 
     @staticmethod
     def _to_stderr(line: str) -> None:
-        sys.stderr.write(line + "\n")
-        sys.stderr.flush()
+        with contextlib.suppress(OSError):  # whoever read the messages may be gone; the run goes on
+            sys.stderr.write(line + "\n")
+            sys.stderr.flush()
 
     def _line(self, text: str) -> None:
         self._last = time.monotonic()

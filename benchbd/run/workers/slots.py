@@ -62,9 +62,8 @@ class Slot(NamedTuple):
         Args:
             workers: number of slots in use on this machine.
         """
-        threads = str(self.threads)
         # An idle OpenMP thread that spins occupies a core that another worker needs.
-        variables = dict.fromkeys(THREAD_VARIABLES, threads) | {"OMP_WAIT_POLICY": "PASSIVE"}
+        variables = thread_variables(self.threads) | {"OMP_WAIT_POLICY": "PASSIVE"}
         variables |= {name: os.environ.get(name, str(size)) for name, size in KEEP_MEMORY.items()}
         variables["CUDA_VISIBLE_DEVICES"] = "" if self.gpu is None else self.gpu
         if self.gpu is not None and self.gpu.isdigit():
@@ -76,6 +75,11 @@ class Slot(NamedTuple):
         # A file called random.py in the current folder must not shadow the standard library's.
         variables["PYTHONSAFEPATH"] = "1"
         return variables
+
+
+def thread_variables(threads: int) -> dict[str, str]:
+    """Variables that tell numerical libraries their number of threads."""
+    return dict.fromkeys(THREAD_VARIABLES, str(threads))
 
 
 def visible_gpus() -> tuple[str, ...]:
