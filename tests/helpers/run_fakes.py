@@ -21,6 +21,7 @@ from benchbd.core.recipe import Recipe
 from benchbd.plan.cell import Cell
 from benchbd.plugins import registry
 from benchbd.plugins.identity import part_of
+from benchbd.storage import records
 
 PLUGIN = Path(__file__).parents[1] / "zoo" / "acting.py"
 EXECUTE = "run_fakes:execute"
@@ -70,8 +71,6 @@ def execute(
     on_event: Callable[[dict[str, Any]], None],
 ) -> dict[str, Any]:
     """Do what the cell's ``act`` defense says, then write a record as the real one does."""
-    from benchbd.storage import records
-
     for file in plugins:
         registry.add_plugin_file(file)
     this = Cell.from_json(cell_json)

@@ -32,16 +32,16 @@ BUILT_IN = "benchbd."
 
 
 def warm_up() -> None:
-    """Load what every cell needs. Does nothing if cells do not use torch (tests have such cells)."""
-    if "torch" not in sys.modules:
-        return
-    with _no_cuda():
-        for name in LIBRARIES:
-            with contextlib.suppress(ImportError):  # another release of a library has other modules
-                importlib.import_module(name)
-        environment.basics()
-        for entry in registry.entries("models"):  # a defense may name models beside the cell's own
-            _load(entry.kind, entry.name)
+    """Load what every cell needs; libraries only if cells use torch (those of some tests do not)."""
+    environment.basics()
+    models = registry.entries("models")
+    if "torch" in sys.modules:
+        with _no_cuda():
+            for name in LIBRARIES:
+                with contextlib.suppress(ImportError):  # another release of a library has other modules
+                    importlib.import_module(name)
+            for entry in models:  # a defense may name models beside the cell's own
+                _load(entry.kind, entry.name)
     gc.collect()
     gc.freeze()
 
