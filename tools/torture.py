@@ -15,6 +15,7 @@ import contextlib
 import json
 import os
 import random
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -119,7 +120,7 @@ class Torture:
             process = subprocess.Popen(
                 command(matrix, output, plugin),
                 stdin=subprocess.DEVNULL,
-                stdout=file,
+                stdout=subprocess.DEVNULL,
                 stderr=subprocess.PIPE if gone else file,
                 start_new_session=True,
                 env={**os.environ, "TORTURE_BREAKAGES": str(self.breakages)},
@@ -181,7 +182,9 @@ class Torture:
         quiet = {SLOPPY_FAULT, READER_FAULT}
         left_alone = self.inflicted - before == sum(self.faults[kind] for kind in quiet) - self._quiet_before
         self._quiet_before = sum(self.faults[kind] for kind in quiet)
-        assert done or not left_alone, f"a run that nothing disturbed left cells undone:\n{self.last_lines()}"
+        free = shutil.disk_usage(disk).free >> 10
+        message = f"a run that nothing disturbed left cells undone ({free} KiB are free):\n{self.last_lines()}"
+        assert done or not left_alone, message
         return done
 
     _quiet_before = 0

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fuzzing import examples, in_time
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -205,7 +206,7 @@ def test_no_odd_record_is_an_internal_error_of_any_verb(cells: list[Cell], capsy
     usable: list[bool] = []
 
     @settings(
-        max_examples=60,
+        max_examples=examples(60, 0.05),
         deadline=None,
         derandomize=True,
         database=None,
@@ -222,7 +223,8 @@ def test_no_odd_record_is_an_internal_error_of_any_verb(cells: list[Cell], capsy
             _write(cell, json.dumps(record).replace("Infinity", "1e999"))
             usable.append(records.read_record(Path("out"), cell.id) is not None)
         for words in rng.sample(READING, 6):
-            code = main([cells[0].id if word == "CELL" else word for word in words])
+            with in_time():
+                code = main([cells[0].id if word == "CELL" else word for word in words])
             err = capsys.readouterr().err
             assert code in (0, 1, 2), (words, err)
             assert "internal error" not in err, (words, err)

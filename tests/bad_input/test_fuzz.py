@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import yaml
+from fuzzing import examples, in_time
 from good_matrix import Plain
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -113,7 +114,7 @@ def test_a_thousand_mutated_matrices_are_planned_or_refused_and_nothing_is_writt
     planned: list[int] = []
     refusals: set[str] = set()
 
-    @settings(max_examples=1_200, deadline=None, derandomize=True, database=None)
+    @settings(max_examples=examples(1_200), deadline=None, derandomize=True, database=None)
     @given(st.integers(0, 2**64))
     def fuzz(seed: int) -> None:
         rng = random.Random(seed)
@@ -129,12 +130,13 @@ def test_a_thousand_mutated_matrices_are_planned_or_refused_and_nothing_is_writt
                 at = rng.randrange(len(written))
                 written = written[:at] + rng.choice(SNIPPETS) + written[at + rng.randint(0, 8) :]
         try:
-            if written is not None:
-                found = matrix.parse(written, "m")
-            if not isinstance(found, dict):
-                return
-            plan = matrix.resolve(found, "m")
-            shared_trainings(plan.cells)
+            with in_time():
+                if written is not None:
+                    found = matrix.parse(written, "m")
+                if not isinstance(found, dict):
+                    return
+                plan = matrix.resolve(found, "m")
+                shared_trainings(plan.cells)
         except UsageError as error:  # and no other error, of ours or of Python's
             refusals.add(one_line(error))
         else:
