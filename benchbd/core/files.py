@@ -14,7 +14,8 @@ from typing import IO
 from benchbd.errors import UsageError
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
-_FULL_TEXTS = ("No space left on device", "the disk is full", "Disk quota exceeded")
+RESULTS_DISK_FULL = "the disk of the results is full"
+_FULL_TEXTS = ("No space left on device", "the disk is full", RESULTS_DISK_FULL, "Disk quota exceeded")
 
 
 def is_disk_full(error: BaseException | str) -> bool:
@@ -26,6 +27,21 @@ def is_disk_full(error: BaseException | str) -> bool:
     if isinstance(error, str):
         return any(text in error for text in _FULL_TEXTS)
     return isinstance(error, OSError) and error.errno in _FULL
+
+
+class ResultsDiskFull(OSError):
+    """The disk of the results is full. No cell is at fault; a cell's own full disk is another OSError."""
+
+
+@contextlib.contextmanager
+def results_disk(folder: Path) -> Iterator[None]:
+    """A context whose writes go to the results. Raises ResultsDiskFull, with the folder, if their disk is full."""
+    try:
+        yield
+    except OSError as error:
+        if not is_disk_full(error):
+            raise
+        raise ResultsDiskFull(error.errno, RESULTS_DISK_FULL, str(folder)) from error
 
 
 class NotAFile(OSError):

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from benchbd.core.disk_space import disk_is_full
-from benchbd.core.files import is_disk_full
+from benchbd.core.files import RESULTS_DISK_FULL, ResultsDiskFull, is_disk_full
 from benchbd.errors import BenchbdError, Diverged, Impossible, one_line
 
 
@@ -27,6 +27,8 @@ def status_and_line(error: BaseException, output: Path) -> tuple[str, str]:
         return "failed", text
     if _is_out_of_memory(error):
         return "oom", text or "out of memory"
+    if isinstance(error, ResultsDiskFull):
+        return "failed", f"{RESULTS_DISK_FULL} ({error.filename}); free some space and run the same command again"
     if is_disk_full(error):
         place = getattr(error, "filename", None)
         if place is None and not disk_is_full(output):

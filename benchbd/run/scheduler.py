@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from benchbd.core import environment
 from benchbd.core.disk_space import disk_is_full
 from benchbd.core.events import Event
-from benchbd.core.files import is_disk_full
+from benchbd.core.files import RESULTS_DISK_FULL, is_disk_full
 from benchbd.errors import BenchbdError
 from benchbd.plan.shared_work import SharedWork, shared_work_of
 from benchbd.run.costs import Costs, earlier_records, facts_of
@@ -289,8 +289,9 @@ class Scheduler:
             status, reason = "lost", "the cell ended but left no readable record"
         self.sharing.ended(cell, status == "done")
         # A cell may fill another disk, such as its own folder for temporary files: that is a failure of its own.
-        full = status == "failed" and is_disk_full(reason) and disk_is_full(self.settings.output)
-        if full:
+        no_space = status == "failed" and is_disk_full(reason)
+        full = no_space and disk_is_full(self.settings.output)
+        if full or (no_space and RESULTS_DISK_FULL in reason):
             # The cell is not at fault. The next run repeats it without a flag once there is space.
             status, record = "cancelled", None
         if status == "oom" and result.shared and result.id not in self.alone:

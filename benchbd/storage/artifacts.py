@@ -24,7 +24,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from benchbd.core.files import NotAFile, read_plain, sync_folder, write_synced
+from benchbd.core.files import NotAFile, read_plain, results_disk, sync_folder, write_synced
 from benchbd.core.locks import FileLock, lock_state
 from benchbd.errors import CorruptArtifact, UsageError, one_line, shown
 
@@ -169,12 +169,17 @@ class Store:
         sha = hashlib.sha256(body).hexdigest()
         facts = json.loads(json.dumps(facts))
         meta = {"key": key, "sha256": sha, "facts": facts, "seal": _seal(kind, key, sha, facts)}
+        with results_disk(self.root):
+            self._write(final, kind, key, body, json.dumps(meta, sort_keys=True).encode())
+        return sha
+
+    def _write(self, final: Path, kind: str, key: str, body: bytes, meta: bytes) -> None:
         self._make_folder(self._inside(self.root / "tmp"))
         temporary = self.root / "tmp" / f"{kind}-{key[:32]}-{secrets.token_hex(8)}"
         try:
             temporary.mkdir(parents=True)
             write_synced(temporary / "arrays.safetensors", body)
-            write_synced(temporary / "meta.json", json.dumps(meta, sort_keys=True).encode())
+            write_synced(temporary / "meta.json", meta)
             sync_folder(temporary)
             self._make_folder(final.parent)
             for tries_left in reversed(range(20)):
@@ -189,7 +194,6 @@ class Store:
             sync_folder(final.parent)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
-        return sha
 
     def drop(self, kind: str, key: str) -> None:
         """Delete an artifact, whatever state it is in."""
@@ -209,9 +213,10 @@ class Store:
         mine = (threading.get_ident(), key)
         if mine in self._held:
             raise UsageError(f"store: the computation of {key[:40]} requests its own result")
-        self._make_folder(self._inside(self.root / "locks"))
         lock = FileLock(self.root / "locks" / f"{key}.lock")
-        lock.take(waiting)
+        with results_disk(self.root):
+            self._make_folder(self._inside(self.root / "locks"))
+            lock.take(waiting)
         self._held.add(mine)
         try:
             yield

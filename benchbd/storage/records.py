@@ -15,7 +15,7 @@ import secrets
 from pathlib import Path
 from typing import Any
 
-from benchbd.core.files import atomic_write
+from benchbd.core.files import atomic_write, results_disk
 from benchbd.core.kinds import KINDS
 from benchbd.core.plain import plain, printable
 from benchbd.errors import UsageError, shown
@@ -110,6 +110,11 @@ def write_record(output: Path, record: Record) -> bool:
     Raises:
         OSError: the record cannot be written, or the one in its place cannot be read.
     """
+    with results_disk(output):
+        return _write_record(output, record)
+
+
+def _write_record(output: Path, record: Record) -> bool:
     path = record_path(output, record["id"])
     found, problem = look_up(output, record["id"])
     if problem is not None and problem.unreadable:

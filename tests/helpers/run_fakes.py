@@ -98,6 +98,8 @@ def execute(
         record |= {"status": do, "error": f"{do}, as told"}
     elif do == "full":
         record["error"] = f"the disk is full ({output}); free some space and run the same command again"
+    elif do == "results-full":
+        record["error"] = f"the disk of the results is full ({output}); free some space"
     elif do == "environment":
         names = ("OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES", "BENCHBD_GPU_SHARE")
         record |= {

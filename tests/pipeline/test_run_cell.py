@@ -293,7 +293,7 @@ def test_a_full_disk_in_the_middle_is_told_and_what_was_stored_serves_the_next_t
         patch.setattr(artifacts, "write_synced", full)
         record = run(this)
     assert record["status"] == "failed"
-    assert record["error"].startswith("the disk is full (")
+    assert record["error"].startswith("the disk of the results is full (")
     assert record["trainings"] == {"teacher": 1}
     again = run(this)
     assert again["status"] == "done"

@@ -205,6 +205,12 @@ def test_a_disk_that_only_one_cell_fills_fails_that_cell(fakes: ModuleType, go: 
     assert go([broken, fine], jobs=1).statuses == {broken.id: "failed", fine.id: "done"}
 
 
+def test_results_that_did_not_fit_for_a_moment_blame_no_cell(fakes: ModuleType, go: Go) -> None:
+    unlucky, fine = fakes.cell("until-1-results-full"), fakes.cell(n=1, seconds=0.1)
+    assert go([unlucky, fine], jobs=1).statuses == {unlucky.id: "cancelled", fine.id: "done"}
+    assert go([unlucky, fine]).counts == {"done": 2}, "no flag is needed"
+
+
 def test_a_record_that_somebody_removes_is_missed_at_the_end(
     fakes: ModuleType, go: Go, told: Told, tmp_path: Path
 ) -> None:
