@@ -140,7 +140,7 @@ class Scene(NamedTuple):
         output: its results folder.
         disk: the small disk that holds the folder.
         random: draws the details.
-        damaged: IDs of records that faults have damaged; their cells must be done again.
+        damaged: what faults have written in the place of finished records, by cell ID; their cells must be done again.
         junk: names of the junk that was added.
     """
 
@@ -148,7 +148,7 @@ class Scene(NamedTuple):
     output: Path
     disk: Path
     random: random.Random
-    damaged: set[str]
+    damaged: dict[str, list[bytes]]
     junk: set[str]
 
 
@@ -282,18 +282,21 @@ def damage_record(scene: Scene) -> bool:
         return False
     path = scene.random.choice(records)
     how = scene.random.choice(("bytes", "other kind", "impossible", "impossible"))
+    junk = b""
     try:
         before = path.read_bytes()
-        if how == "bytes":
-            path.write_bytes(scene.random.choice((b"", before[: len(before) // 2], b"[]", b"\xff\xfe", b"[" * 9_000)))
-        elif how == "other kind":
+        if how == "other kind":
             replace_by_other_kind(path, scene.random)
+        elif how == "bytes":
+            junk = scene.random.choice((b"", before[: len(before) // 2], b"[]", b"\xff\xfe", b"[" * 9_000))
+            path.write_bytes(junk)
         else:
             field, value = scene.random.choice(IMPOSSIBLE)
-            path.write_text(json.dumps({**json.loads(before), field: value}))
+            junk = json.dumps({**json.loads(before), field: value}).encode()
+            path.write_bytes(junk)
     except OSError:
         return False
-    scene.damaged.add(path.stem)
+    scene.damaged.setdefault(path.stem, []).append(junk)
     return True
 
 

@@ -111,6 +111,7 @@ class Torture:
         self.seen: dict[str, bytes] = {}
         self.wanted: dict[str, bytes] = {}
         self.junk: set[str] = set()
+        self.damaged: dict[str, list[bytes]] = {}
         self.log = folder / "log"
 
     def start(self, matrix: Path, output: Path, plugin: Path | None = None) -> subprocess.Popen[bytes]:
@@ -165,7 +166,7 @@ class Torture:
         """Give the command once; True when it ended with every innocent cell done."""
         before = self.inflicted
         process = self.start(self.matrix, output, self.plugin)
-        scene = Scene(process, output, disk, self.random, set(), self.junk)
+        scene = Scene(process, output, disk, self.random, self.damaged, self.junk)
         self.counts["runs"] += 1
         deadline = time.monotonic() + LONGEST
         while process.poll() is None:
@@ -177,7 +178,7 @@ class Torture:
                     self.inflict(scene, faults, fillable)
             self.nothing_lost(output)
         self.no_orphans(process.pid)
-        done = self.wanted.keys() <= records(output).keys()
+        done = self.wanted.keys() == self.finished(output).keys()
         assert done or process.returncode != 0, f"exit code 0, but cells are not done:\n{self.last_lines()}"
         quiet = {SLOPPY_FAULT, READER_FAULT}
         left_alone = self.inflicted - before == sum(self.faults[kind] for kind in quiet) - self._quiet_before
@@ -198,18 +199,27 @@ class Torture:
         kinds = [kind for kind in FAULTS if fillable or kind != "disk filled"]
         never = [kind for kind in kinds if not self.faults[kind]] if self.inflicted >= faults // 2 else []
         kind = self.random.choices(never or kinds, [FAULTS[kind].weight for kind in never or kinds])[0]
+        before = {cell_id: len(found) for cell_id, found in self.damaged.items()}
         if not FAULTS[kind].inflict(scene):
             return
+        fresh = {cell_id for cell_id, found in self.damaged.items() if len(found) != before.get(cell_id)}
         self.faults[kind] += 1
         if kind == "output folder deleted":
             self.seen = {}
-        for cell_id in scene.damaged:
-            self.seen.pop(cell_id, None)
-        scene.damaged.clear()
+        self.seen = {cell_id: data for cell_id, data in self.seen.items() if cell_id not in fresh}
+
+    def finished(self, output: Path) -> dict[str, bytes]:
+        """The finished records of the innocent cells, without what faults have put in their place."""
+        found = records(output)
+        return {
+            cell_id: data
+            for cell_id, data in found.items()
+            if cell_id in self.wanted and data not in self.damaged.get(cell_id, ())
+        }
 
     def nothing_lost(self, output: Path) -> None:
         """A finished record stays as it is for ever."""
-        now = {cell_id: data for cell_id, data in records(output).items() if cell_id in self.wanted}
+        now = self.finished(output)
         for cell_id, data in self.seen.items():
             assert now.get(cell_id) == data, f"the finished record {cell_id} changed"
         self.seen = now
@@ -223,7 +233,7 @@ class Torture:
 
     def check(self, output: Path) -> None:
         """All done, with the numbers of the undisturbed run; no lock is held, nothing is left lying about."""
-        found = records(output)
+        found = self.finished(output)
         for cell_id, calm_bytes in self.wanted.items():
             mine, calm = essence(found[cell_id]), essence(calm_bytes)
             other = {k: (mine.get(k), calm.get(k)) for k in mine.keys() | calm.keys() if mine.get(k) != calm.get(k)}
