@@ -42,7 +42,7 @@ blocks:
 """
 SLOPPY_LINE = "    defenses: [{sloppy: {number: [0, 1, 2, 3]}}, "
 GAP = 0.2
-BURST = 3
+BURST = 4
 """Most faults at one moment."""
 READER_GONE = 0.2
 """Share of the runs whose reader of messages goes away after the first line."""
