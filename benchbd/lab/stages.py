@@ -20,7 +20,7 @@ from benchbd.core.numerics import USUAL, Numerics
 from benchbd.core.recipe import Recipe
 from benchbd.core.seeding import seed_for
 from benchbd.deprecated import renamed_keywords
-from benchbd.engine import passes
+from benchbd.engine import global_state, passes
 from benchbd.errors import BenchbdError, Diverged, Misused, UsageError, one_line, shown
 from benchbd.lab import keys
 from benchbd.lab.costs import CostLedger, Result, StageCosts
@@ -112,6 +112,22 @@ class Stages(Guarded):
         if "augment" in plain:
             plain["augment"] = plain["augment"] or ()
         return Recipe.parse({**self.recipe.spec(), **plain}, f"{name}: the recipe") if plain else self.recipe
+
+    def _unaffected(self, compute: Callable[[], Result]) -> Callable[[], Result]:
+        """A computation of the harness, which other cells share, free of what plugins changed for the whole process.
+
+        Raises:
+            Misused: a plugin replaced a function, or registered a hook for all modules; nothing is stored then.
+        """
+
+        def computed() -> Result:
+            global_state.check()
+            with global_state.usual_settings(self._numerics.threads if self.device.type == "cpu" else None):
+                found = compute()
+            global_state.check()
+            return found
+
+        return computed
 
     def _memo(self, kind: str, name: str, key: str, counted_as: str, compute: Callable[[], Result]) -> Artifact:
         """Look a stage up or compute it, and charge it (:class:`benchbd.lab.costs.StageClock`)."""
@@ -222,7 +238,7 @@ class Stages(Guarded):
     def _trained(self, name: str, key: str, kind: str, compute: Callable[[], Result]) -> Artifact:
         """The artifact of a training. One that stops being finite is remembered in ``broken_off``."""
         try:
-            found = self._memo("model", name, key, kind, compute)
+            found = self._memo("model", name, key, kind, self._unaffected(compute))
         except Misused:
             self._store.drop("checkpoint", key)
             raise
@@ -316,7 +332,7 @@ class Stages(Guarded):
             self._intact(data)
             return {kind: out}, {}
 
-        return self._memo("array", kind, key, "", compute).arrays[kind]
+        return self._memo("array", kind, key, "", self._unaffected(compute)).arrays[kind]
 
     def losses(self, trained: TrainedModel, data: TrainSet) -> np.ndarray:
         """Cross-entropy of each sample, float32 (N,): eval mode, no augmentation, fp32, in the order of ``data``."""
@@ -345,7 +361,7 @@ class Stages(Guarded):
                 state[name][where] = 0
             return state, {"epoch_losses": trained.epoch_losses, "epochs": 0}
 
-        found = self._memo("model", "prune", key, "", compute)
+        found = self._memo("model", "prune", key, "", self._unaffected(compute))
         return TrainedModel(key, found.arrays, trained._plan, trained.epoch_losses, 0, self._origin)
 
     def trace(self, name: str, trained: TrainedModel, channels: Any = ()) -> None:

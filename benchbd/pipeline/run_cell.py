@@ -22,6 +22,7 @@ from benchbd.core.images import DatasetInfo, Images
 from benchbd.core.kinds import KINDS
 from benchbd.core.paths import data_folder
 from benchbd.core.seeding import seed_for
+from benchbd.engine import global_state
 from benchbd.engine.threads import cpu_threads
 from benchbd.errors import BenchbdError, Diverged, RunStopped, UsageError, one_line
 from benchbd.lab.costs import CostLedger
@@ -74,7 +75,7 @@ def execute(
         UsageError: the cell or its plugins are not known here, so that there is nothing to write a record about.
         OSError: the record cannot be written (a full disk).
     """
-    with _only_this_process():
+    with _only_this_process(), global_state.watched():  # from before the plugins are imported
         return _execute(cell_json, output, data_root, device, plugins or [], on_event)
 
 
@@ -178,7 +179,8 @@ def _run(
 
     began = time.perf_counter()
     events({"event": "stage", "stage": "evaluate"})
-    _evaluate(results, components, poisoner, trained, lab, watched)
+    with global_state.usual_settings(cell.threads if device.type == "cpu" else None):
+        _evaluate(results, components, poisoner, trained, lab, watched)
     not_charged["evaluate"] = time.perf_counter() - began
     results.seconds_not_charged = not_charged
 
@@ -260,6 +262,7 @@ def _defend(components: Components, lab: Lab) -> TrainedModel:
             got = type(trained).__name__
             raise UsageError(f"{who} returned {got}, not what lab.train or lab.prune gave")
         lab._own(trained, "the returned model")
+        global_state.check()
     if trained._plan.spec() != lab._network.spec() and not components.defense.other_architecture:
         raise UsageError(
             f"{who} returned a {trained._plan.part.text} in a row of {lab._network.part.text}; return the row's model, "
