@@ -33,6 +33,8 @@ NESTED = {
 LAST = ("control", "epochs_trained", "peak_memory_bytes", "clean_asr")
 ASKED = {"precision": "auto", "threads": 1}
 """Columns from a cell's spec, with their values where it has none."""
+DATA = ("train", "test")
+"""Last columns: the fingerprints ``data.train`` and ``data.test`` of what the cell was measured on."""
 
 
 def run_matrix(
@@ -176,8 +178,9 @@ def _table(records: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
 
     rows = [_row(record) for record in records]
     usual = [*KEYS, *(f"{key}.{name}" for key, names in NESTED.items() for name in names), *LAST, *ASKED]
+    last = [f"data.{name}" for name in DATA]
     frame: pd.DataFrame = pd.DataFrame(
-        rows, columns=[*usual, *sorted({name for row in rows for name in row} - set(usual))]
+        rows, columns=[*usual, *sorted({name for row in rows for name in row} - {*usual, *last}), *last]
     )
     return frame
 
@@ -189,6 +192,7 @@ def _row(record: Mapping[str, Any]) -> dict[str, Any]:
         row |= {f"{key}.{name}": inside.get(name) for name in names}
     row |= {key: record.get(key) for key in LAST}
     row |= {key: (record.get("spec") or {}).get(key, usual) for key, usual in ASKED.items()}
+    row |= {f"data.{name}": (record.get("data") or {}).get(name) for name in DATA}
     given = {**(record.get("params") or {}), "recipe": record.get("recipe") or {}}
     for key, values in given.items():
         row |= {f"{key}.{name}": tuple(v) if isinstance(v, list) else v for name, v in values.items()}

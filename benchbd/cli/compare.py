@@ -12,10 +12,11 @@ if TYPE_CHECKING:
 
 EPILOG = """\
 Configurations are matched by names, parameters, recipe, precision and threads, so results of two versions of a plugin
-can be compared. A line says so if the results were measured in several precision classes.
+can be compared. A line names the configurations whose results were measured in different precision classes, and one
+those that were measured on different data or initial weights.
 Changes are means over the seeds that both sides have, with the half-width of the 95 % t-interval from two seeds on.
 The lift is the ASR minus the share of the same images that reach the target without the trigger.
-Exit code 1: a --fail limit is exceeded, or (with --fail) B lacks a result that A has.
+Exit code 1: a --fail limit is exceeded, or (with --fail) B lacks a result that A has, or the data differ.
 
   benchbd compare before after --fail asr:+2 --fail ca:-1 --fail time:+20
 """
@@ -48,6 +49,10 @@ def _text(change: Mean | None, unit: str = "") -> str:
     return f"{change.mean:+.2f}{unit}" + ("" if change.half is None else f" ± {change.half:.2f}")
 
 
+def _listed(labels: list[str]) -> str:
+    return ", ".join(labels[:8]) + (f" and {len(labels) - 8} more" if len(labels) > 8 else "")
+
+
 def run(args: argparse.Namespace) -> int:
     """Compare, print the changes and check the limits."""
     from benchbd.core.paths import user_path
@@ -68,13 +73,15 @@ def run(args: argparse.Namespace) -> int:
             {
                 "label": line.label,
                 "lost": line.lost,
+                "data": line.data or None,
+                "classes": line.classes and dict(zip("ab", map(dict, line.classes), strict=True)),
                 **{metric: change and change._asdict() for metric, change in line.changes.items()},
             }
             for line in found.lines
         ]
-        classes = dict(zip("ab", map(dict, found.classes), strict=True))
+        classes_json = dict(zip("ab", map(dict, found.classes), strict=True))
         write_json(
-            {"cells": lines, "only_a": found.only_a, "only_b": found.only_b, "broken": broken, "classes": classes}
+            {"cells": lines, "only_a": found.only_a, "only_b": found.only_b, "broken": broken, "classes": classes_json}
         )
         return 1 if broken else 0
     lifts = any(line.changes["lift"] for line in found.lines)
@@ -96,12 +103,13 @@ def run(args: argparse.Namespace) -> int:
     write(columns(rows) if found.lines else "nothing in common")
     for name, labels in (("A", found.only_a), ("B", found.only_b)):
         if labels:
-            write(
-                f"only in {name}: {', '.join(labels[:8])}" + (f" and {len(labels) - 8} more" if len(labels) > 8 else "")
-            )
-    if found.mixed:
-        a_classes, b_classes = (classes_text(classes) or "unknown" for classes in found.classes)
-        write(f"changes between precision classes, which round differently: A {a_classes}; B {b_classes}")
+            write(f"only in {name}: {_listed(labels)}")
+    if mixed := [line.label for line in found.lines if line.classes]:
+        a_classes, b_classes = map(classes_text, found.mixed)
+        classes = f"A {a_classes}; B {b_classes}"
+        write(f"changes between precision classes, which round differently: {classes}: {_listed(mixed)}")
+    if other := [f"{line.label} (another {line.data})" for line in found.lines if line.data]:
+        write(f"changes between different data, which are not comparable: {_listed(other)}")
     for text in broken:
         write(f"FAIL {text}")
     return 1 if broken else 0

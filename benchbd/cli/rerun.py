@@ -54,6 +54,7 @@ def run(args: argparse.Namespace) -> int:
     from benchbd.run.display.choose import make_display
     from benchbd.run.prepare import writable
     from benchbd.run.summary import summary
+    from benchbd.storage.staleness import InputFiles, changed_inputs_text
 
     refuse_empty(args, "precision")
     asked = Numerics.parse({"precision": args.precision, "threads": args.threads}, "--")
@@ -66,6 +67,10 @@ def run(args: argparse.Namespace) -> int:
     cell = dataclasses.replace(cell, numerics=Numerics(precision, threads))
     writable(output)
     settings = run_settings(args, rerun="all")
+    changed = InputFiles(settings.data_root).changed(cell, record)
+    for line in changed_inputs_text([changed], "the rerun reads what is there now, and tables mark different data"):
+        sys.stderr.write(f"benchbd: {line}\n")
+    sys.stderr.flush()
     outcome = run_cells([cell], settings, make_display(args.display))
     if args.display != "none":
         sys.stderr.write(summary(outcome, {cell.id: cell.label}, settings))

@@ -8,6 +8,8 @@ from typing import Any
 from benchbd.cli.common import add_output, columns, find_record, output_folder, write, write_json
 from benchbd.errors import one_line
 
+SHORT = 16
+"""Digits of a fingerprint that the command prints; --json has all of them."""
 EPILOG = """\
   benchbd show 3f9a
   benchbd show cifar10/resnet18/bn-g/lfd/s0 --json
@@ -30,12 +32,18 @@ def register(verbs: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print the record."""
-    record = find_record(output_folder(args), args.cell)
+    from benchbd.storage.records import failed_rerun
+
+    output = output_folder(args)
+    record = find_record(output, args.cell)
     if args.json:
         write_json(record)
     else:
+        rows = _rows(record)
+        if record["status"] == "done" and (last := failed_rerun(output, record["id"])):
+            rows.insert(2, ("last rerun", f"{last['status']}: {last['error']}; the earlier result stays"))
         # A record may come from an untrusted source: print its values as plain text, without control characters.
-        write(columns([(one_line(name), one_line(value)) for name, value in _rows(record)]))
+        write(columns([(one_line(name), one_line(value)) for name, value in rows]))
     return 0
 
 
@@ -77,6 +85,7 @@ def _rows(record: dict[str, Any]) -> list[tuple[str, str]]:
     rows.append(("recipe", _pairs(record["recipe"])))
     if asked := numerics_text(record["spec"]):
         rows.append(("numerics", asked))
+    rows += [(f"data {k}", str(v)[:SHORT]) for k, v in (record.get("data") or {}).items() if v is not None]
     rows += [(f"env {k}", _pairs(v) if isinstance(v, dict) else str(v)) for k, v in record["env"].items()]
     rows += [(f"note {k}", str(v)[:100]) for k, v in record["notes"].items()]
     return rows

@@ -9,11 +9,13 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from benchbd.core.kinds import KINDS
+from benchbd.core.numerics import precision_class
 from benchbd.errors import UsageError, did_you_mean, shown
 from benchbd.report.gate import lift_of
 from benchbd.report.labels import asked_numerics
 from benchbd.report.precision_classes import classes_of
 from benchbd.report.stats import Mean, difference
+from benchbd.storage.data_version import all_differences, data_version
 from benchbd.storage.record_schema import METRICS, Record
 
 COMPARED = (*METRICS, "time", "lift")
@@ -41,11 +43,16 @@ class Line(NamedTuple):
         label: data set, model, attack, defense.
         changes: B - A by metric, in points for fractions and in percent for time; None if either side has no value.
         lost: seeds that finished in A and ran without a result in B.
+        data: what differs in data and initial weights at some seed, such as ``training set``; empty if nothing is known
+            to differ.
+        classes: numbers of compared records by precision class, of A and of B, if the class differs at some seed.
     """
 
     label: str
     changes: dict[str, Mean | None]
     lost: list[int]
+    data: str = ""
+    classes: tuple[Counter[str], Counter[str]] | None = None
 
 
 class Comparison(NamedTuple):
@@ -64,9 +71,10 @@ class Comparison(NamedTuple):
     classes: tuple[Counter[str], Counter[str]] = (Counter(), Counter())
 
     @property
-    def mixed(self) -> bool:
-        """Whether the changes are between precision classes, or over several."""
-        return len(self.classes[0] | self.classes[1]) > 1
+    def mixed(self) -> tuple[Counter[str], Counter[str]]:
+        """As ``classes``, of the configurations whose changes are between precision classes."""
+        found = [line.classes for line in self.lines if line.classes]
+        return sum((a for a, _ in found), Counter()), sum((b for _, b in found), Counter())
 
 
 def parse_limit(text: str) -> Limit:
@@ -117,6 +125,17 @@ def _change(a: dict[int, Record], b: dict[int, Record], metric: str) -> Mean | N
     return found and Mean(100 * found.mean, None if found.half is None else 100 * found.half, found.n)
 
 
+def _differences(a: dict[int, Record], b: dict[int, Record]) -> tuple[str, tuple[Counter[str], Counter[str]] | None]:
+    """What differs between the two sides of a configuration: ``Line.data`` and ``Line.classes``."""
+    both = [(a[s], b[s]) for s in sorted(a.keys() & b.keys()) if a[s]["status"] == b[s]["status"] == "done"]
+    versions = [(x, y) for one, other in both if (x := data_version(one)) and (y := data_version(other))]
+    data = all_differences(versions)
+    names = [(precision_class(one), precision_class(other)) for one, other in both]
+    if not any(x and y and x != y for x, y in names):
+        return data, None
+    return data, (classes_of(one for one, _ in both), classes_of(other for _, other in both))
+
+
 def compare(a: Iterable[Record], b: Iterable[Record]) -> Comparison:
     """Compare two sets of checked records, seed by seed."""
     left, right = _grouped(a), _grouped(b)
@@ -124,7 +143,8 @@ def compare(a: Iterable[Record], b: Iterable[Record]) -> Comparison:
     for key in (k for k in left if k in right):
         lost = [s for s, r in left[key].items() if r["status"] == "done" and right[key].get(s, r)["status"] != "done"]
         changes = {metric: _change(left[key], right[key], metric) for metric in COMPARED}
-        lines.append(Line(_label(next(iter(left[key].values()))), changes, sorted(lost)))
+        label = _label(next(iter(left[key].values())))
+        lines.append(Line(label, changes, sorted(lost), *_differences(left[key], right[key])))
 
     def only(here: dict[str, dict[int, Record]], there: dict[str, dict[int, Record]]) -> list[str]:
         return [_label(next(iter(seeds.values()))) for key, seeds in here.items() if key not in there]
@@ -137,7 +157,7 @@ def compare(a: Iterable[Record], b: Iterable[Record]) -> Comparison:
 
 
 def failures(comparison: Comparison, limits: Iterable[Limit]) -> list[str]:
-    """One line for each exceeded limit and for each configuration with lost results."""
+    """One line for each exceeded limit and for each configuration with lost results or results of different data."""
     found = []
     for line in comparison.lines:
         for limit in limits:
@@ -146,4 +166,6 @@ def failures(comparison: Comparison, limits: Iterable[Limit]) -> list[str]:
                 found.append(f"{line.label}: {limit.metric} {change.mean:+.2f} (limit {limit.change:+g})")
         if line.lost:
             found.append(f"{line.label}: results lost for seeds {', '.join(map(str, line.lost))}")
+        if line.data:
+            found.append(f"{line.label}: measured on different data (another {line.data})")
     return found

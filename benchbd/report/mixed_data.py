@@ -2,17 +2,36 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable
 
 from benchbd.report.groups import Group
 from benchbd.report.labels import Labels, Variant
 from benchbd.report.wording import TIMES
-from benchbd.storage.data_version import DataVersion, data_version, usual_version
+from benchbd.storage.data_version import DataVersion, all_differences, data_version, usual_version
 
 OTHER_DATA = "§"
 """Sign of a number that rests on other data than the rest, and of a row with such a number."""
+Measured = frozenset[tuple[Variant, DataVersion]]
+"""Networks, and versions that they were measured on."""
 LISTED = 8
 """Cells that a note lists; the rest are only counted."""
+
+
+def measured(group: Group, rows: Iterable[Variant], columns: Iterable[Variant]) -> Measured:
+    """The data versions behind some rows and columns, each with the network of the group."""
+    columns = list(columns)
+    records = (record for row in rows for column in columns for record in group.entry(row, column).done())
+    return frozenset((group.scale.model, version) for record in records if (version := data_version(record)))
+
+
+def other_data_text(found: Measured) -> str:
+    """``§ mixes different data (training set)``; empty for one version. Each network has initial weights of its own."""
+    pairs: list[tuple[DataVersion, DataVersion]] = []
+    for (model, one), (other_model, other) in itertools.pairwise(sorted(found, key=str)):
+        pairs.append((one, other if model == other_model else other._replace(weights=one.weights)))
+    names = all_differences(pairs)
+    return f"{OTHER_DATA} mixes different data ({names})" if names else ""
 
 
 class MixedData:

@@ -14,7 +14,7 @@ from benchbd.core.paths import data_folder
 from benchbd.errors import UsageError, shown
 from benchbd.plugins import registry
 from benchbd.plugins.validate import missing_data
-from benchbd.run.rerun_policy import needs_run
+from benchbd.run.rerun_policy import run_works_on
 from benchbd.storage import records
 from benchbd.storage.record_file import Unusable
 from benchbd.storage.staleness import InputFiles, changed_inputs_text, changed_sources
@@ -71,11 +71,10 @@ def kept_on_other_data(plan: Plan, settings: RunSettings, output: Path) -> list[
         settings: what :func:`prepare_output` returned.
         output: the results folder.
     """
-    policy: Any = {"rerun": settings.rerun, "stale": True, "retries": settings.retries}
     kept = [
         changed
         for cell_id, changed in settings.changed_inputs.items()
-        if not needs_run(records.read_record(output, cell_id), **policy)
+        if not run_works_on(cell_id, records.read_record(output, cell_id), settings)
     ]
     advice = "old results are kept, and tables mark them beside new ones; --rerun stale measures them again"
     return changed_inputs_text(kept, advice)
@@ -107,9 +106,7 @@ def _check_data(cells: Iterable[Cell], existing: Mapping[str, dict[str, Any]], s
     folder = data_folder(settings.data_root)
     needed: dict[str, Cell] = {}
     for cell in cells:
-        if needs_run(
-            existing.get(cell.id), rerun=settings.rerun, stale=cell.id in settings.stale, retries=settings.retries
-        ):
+        if run_works_on(cell.id, existing.get(cell.id), settings):
             needed.setdefault(cell.dataset.text, cell)
     for cell in needed.values():
         data = cell.components().dataset

@@ -20,7 +20,7 @@ from benchbd.run.executor import Executor, Job, JobResult, Notify
 from benchbd.run.interrupts import Signals
 from benchbd.run.order import Sharing, arrange, in_shard, waves
 from benchbd.run.outcome import UNREADABLE, Outcome
-from benchbd.run.rerun_policy import RETRIABLE, attempts_of, needs_run
+from benchbd.run.rerun_policy import RETRIABLE, attempts_of, needs_run, run_works_on
 from benchbd.run.settings import RunSettings, duration_text
 from benchbd.storage import records
 from benchbd.storage.cell_locks import CellLocks
@@ -67,7 +67,7 @@ class Scheduler:
             record, problem = records.look_up(settings.output, cell.id)
             if problem is not None and problem.unreadable:
                 self._settle(cell.id, UNREADABLE, f"its record {problem.reason}; check its permissions and the disk")
-            elif self._wanted(cell.id, record):
+            elif run_works_on(cell.id, record, settings):
                 todo.append(cell)
                 self._before[cell.id] = self._changed(cell.id)
                 self.attempts[cell.id] = 0 if settings.rerun else attempts_of(record)
@@ -83,10 +83,6 @@ class Scheduler:
         levels = enumerate(waves(self.waiting, self.shared_work))
         self.wave_of = {cell.id: level for level, wave in levels for cell in wave}
         self.total = len(self.waiting)
-
-    def _wanted(self, cell_id: str, record: dict[str, Any] | None) -> bool:
-        settings = self.settings
-        return needs_run(record, rerun=settings.rerun, stale=cell_id in settings.stale, retries=settings.retries)
 
     def _settle(self, cell_id: str, status: str, reason: str | None) -> None:
         self.statuses[cell_id] = status

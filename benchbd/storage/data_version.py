@@ -34,6 +34,12 @@ def data_version(record: Mapping[str, Any]) -> DataVersion | None:
     return DataVersion(train, test, data.get("weights"))
 
 
+def all_differences(pairs: Iterable[tuple[DataVersion, DataVersion]]) -> str:
+    """What differs within some pairs, such as ``training set, initial weights``; empty if nothing does."""
+    found = [one.difference(other).split(", ") for one, other in pairs]
+    return ", ".join(dict.fromkeys(text for names in found for text in names if text))
+
+
 def usual_version(versions: Iterable[DataVersion | None]) -> DataVersion | None:
     """The most frequent version, of equally frequent ones the first in order; None if no record names its version."""
     counts: dict[DataVersion, int] = {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,7 +12,7 @@ from typing import Any, NamedTuple
 from benchbd.core.files import write_text
 from benchbd.core.hashing import canonical
 from benchbd.core.numerics import precision_class
-from benchbd.errors import one_line
+from benchbd.errors import UsageError, one_line
 from benchbd.plan.cell import identity
 from benchbd.storage import records
 from benchbd.storage import results_file as checked
@@ -73,10 +74,12 @@ def merge(sources: Sequence[Path], output: Path) -> Merged:
     """Copy the records of ``sources`` into ``output``.
 
     A finished record is never replaced. If both sides have finished records with different metrics or of different
-    data, the second is written to ``conflicts/``. A finished record replaces one without a result.
+    data, the second is written to ``conflicts/``. A finished record replaces one without a result. A record that cannot
+    be written is refused, and the others are merged.
 
     Raises:
-        UsageError: a source holds no records, or the output cannot be written.
+        UsageError: a source holds no records.
+        OSError: the output's folder of records cannot be written.
     """
     added = same = 0
     conflicts: list[Conflict] = []
@@ -87,13 +90,18 @@ def merge(sources: Sequence[Path], output: Path) -> Merged:
             if problem is not None and problem.unreadable:
                 refused.append(one_line(f"{problem}; {record['id']} is not merged into it"))
                 continue
-            if mine is None or (mine["status"] != "done" and record["status"] == "done"):
-                records.write_record(output, record)
-                added += 1
-            elif record["status"] != "done" or not (_difference(mine, record) or _other_data(mine, record)):
-                same += 1
-            else:
-                conflicts.append(_keep_both(output, mine, record))
+            try:
+                if mine is None or (mine["status"] != "done" and record["status"] == "done"):
+                    records.write_record(output, record)
+                    added += 1
+                elif record["status"] != "done" or not (_difference(mine, record) or _other_data(mine, record)):
+                    same += 1
+                else:
+                    conflicts.append(_keep_both(output, mine, record))
+            except (OSError, UsageError) as error:
+                if not os.access(output / "records", os.W_OK):
+                    raise
+                refused.append(one_line(f"{record['id']} is not merged: {error}"))
     return Merged(added, same, conflicts, refused, _mixed(output))
 
 

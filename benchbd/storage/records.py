@@ -129,7 +129,9 @@ def _write_record(output: Path, record: Record) -> bool:
         set_aside(output, path)
     atomic_write(path, _text(record))
     if record["status"] == "done" and os.path.lexists(failed):
-        failed.unlink(missing_ok=True)
+        # The record is in its place: what cannot be cleared away must not look like a failed write.
+        with contextlib.suppress(OSError):
+            set_aside(output, failed) if failed.is_dir() else failed.unlink()
     return True
 
 

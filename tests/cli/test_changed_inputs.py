@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -164,6 +165,21 @@ def test_a_change_is_said_and_measured_again_on_request(place: Path, bench: Call
     assert after["none"]["artifacts"]["model"] != before["artifacts"]["model"], "no training of the old data"
     assert "§" not in said
     assert "changed since" not in said + bench("plan", "m.yaml")
+
+
+def test_rerun_and_show_name_the_data(place: Path, bench: Callable[..., str]) -> None:
+    bench("run", "m.yaml", "--filter", "defense=none")
+    before = records()["none"]
+    words = ("rerun", before["id"], "--data", "data", "--executor", "inline", "--device", "cpu", "--display", "plain")
+    assert "changed since" not in bench(*words)
+    change(place / "data" / "images", "label")
+    assert "data of csv-folder changed since 1 cell was measured; " in bench(*words)
+    after = records()["none"]
+    assert after["data"]["train"] != before["data"]["train"]
+    said = bench("show", after["id"])
+    for name in ("train", "test", "files"):
+        assert re.search(rf"data {name} +{after['data'][name][:16]}\n", said)
+    assert "data weights" not in said
 
 
 def test_a_changed_test_image_is_said_and_trains_nothing_again(place: Path, bench: Callable[..., str]) -> None:

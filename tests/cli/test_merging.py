@@ -126,6 +126,33 @@ def test_merge_refuses_what_is_no_record(fakes: ModuleType, tmp_path: Path, capf
     assert not (tmp_path / "evil.json").exists()
 
 
+def test_one_record_that_cannot_be_written_stops_no_merge(
+    fakes: ModuleType, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    found = [made(fakes, n) for n in range(1, 6)]
+    source, target = fill(tmp_path / "a", *found), fill(tmp_path / "all", made(fakes, 9), made(fakes, 4, asr=0.1))
+    (target / "records" / f"{found[1]['id']}.json").write_text("{junk")
+    for name in ("damaged", "conflicts"):
+        (target / name).write_text("a file")
+    (target / "failed_reruns" / f"{found[2]['id']}.json").mkdir(parents=True)
+    assert main(["merge", str(source), "--output", str(target)]) == 1
+    told = capfd.readouterr()
+    assert "3 added, 0 there already, 0 conflicts, 2 refused" in told.out
+    for n in (1, 3):
+        assert f"refused: {found[n]['id']} is not merged: " in told.err
+    assert told.err.count("\n") == 2
+    assert (target / "records" / f"{found[1]['id']}.json").read_text() == "{junk"
+
+
+def test_merge_into_what_is_no_folder_ends_with_one_line(
+    fakes: ModuleType, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    source = fill(tmp_path / "a", made(fakes, 1), made(fakes, 2))
+    (tmp_path / "all").write_text("a file")
+    assert main(["merge", str(source), "--output", str(tmp_path / "all")]) != 0
+    assert capfd.readouterr().err.count("\n") == 1
+
+
 def test_merge_reads_result_files_and_says_where_nothing_is(fakes: ModuleType, tmp_path: Path) -> None:
     checked.write([made(fakes, 1), made(fakes, 2)], tmp_path / "r.jsonl")
     assert merge([tmp_path / "r.jsonl"], tmp_path / "all").added == 2

@@ -6,9 +6,13 @@ import json
 
 import pytest
 
+from benchbd import load_results
+from benchbd.cli import main
 from benchbd.report import board
+from benchbd.report.figures import panels
 from benchbd.report.mixed_data import OTHER_DATA
 from benchbd.report.wording import TIMES
+from benchbd.storage import results_file
 
 
 def data(train="a", test="b", weights=None):
@@ -85,3 +89,110 @@ def test_every_format_shows_the_sign_and_the_note(make_record, fmt, sign):
     assert text.count(sign) > 2
     if fmt != "csv":
         assert "measured on different data than the rest" in text
+
+
+@pytest.fixture
+def sides(make_record, tmp_path):
+    """Two files of results, A and B: in B, the training set of bn-g and the test set of one seed of wanet differ."""
+    a = [make_record(attack, seed=s, data=data()) for attack in ("bn-g", "wanet", "blend") for s in (0, 1)]
+    b = [dict(record) for record in a]
+    for record in b:
+        if record["attack"] == "bn-g":
+            record["data"] = data(train="c")
+        elif (record["attack"], record["seed"]) == ("wanet", 1):
+            record["data"] = data(test="c")
+    for name, records in (("a", a), ("b", b)):
+        results_file.write(records, tmp_path / f"{name}.jsonl")
+    return [str(tmp_path / f"{name}.jsonl") for name in "ab"]
+
+
+def test_compare_names_the_configurations_of_different_data(sides, capsys):
+    bn_g, wanet = (f"cifar10/resnet18/{attack}/none" for attack in ("bn-g", "wanet"))
+    assert main(["compare", *sides]) == 0
+    said = capsys.readouterr().out
+    assert f"not comparable: {bn_g} (another training set), {wanet} (another test set)\n" in said
+    assert main(["compare", sides[0], sides[0], "--fail", "asr:+2"]) == 0
+    assert "data" not in capsys.readouterr().out
+
+
+def test_compare_with_a_limit_refuses_different_data(sides, capsys):
+    assert main(["compare", *sides, "--fail", "asr:+2"]) == 1
+    said = capsys.readouterr().out
+    assert "FAIL cifar10/resnet18/bn-g/none: measured on different data (another training set)\n" in said
+    assert said.count("FAIL") == 2
+    assert main(["compare", *sides, "--fail", "asr:+2", "--json"]) == 1
+    told = json.loads(capsys.readouterr().out)
+    found = {line["label"].split("/")[2]: line["data"] for line in told["cells"]}
+    assert found == {"bn-g": "training set", "wanet": "test set", "blend": None}
+    assert len(told["broken"]) == 2
+
+
+def test_compare_says_nothing_of_earlier_releases_nor_within_one_side(make_record, tmp_path, capsys):
+    new = [make_record(seed=s, data=data(train="ac"[s])) for s in (0, 1)]
+    results_file.write(new, tmp_path / "a.jsonl")
+    results_file.write([make_record(seed=s) for s in (0, 1)], tmp_path / "b.jsonl")
+    for other in "ab":
+        place = str(tmp_path / f"{other}.jsonl")
+        assert main(["compare", str(tmp_path / "a.jsonl"), place, "--fail", "asr:+2"]) == 0
+        assert "data" not in capsys.readouterr().out
+
+
+def test_a_frame_ends_with_the_fingerprints(sides):
+    found = load_results(sides[1])
+    assert list(found.columns)[-2:] == ["data.train", "data.test"]
+    assert set(found["data.train"]) == {"a" * 64, "c" * 64}
+    assert set(found["data.test"]) == {"b" * 64, "c" * 64}
+
+
+def sweep_records(make_record, other):
+    """LfD at two alphas and undefended networks with probes; ``other`` is the data of one cell of each."""
+    probe = {"epochs": [1, 5], "clean_mean": [2, 1], "poison_mean": [1, 0.5], "poison_over_clean_mean": [9, 5]}
+    found = []
+    for number, network in enumerate(("resnet18", "resnet-s")):
+        version = other if number else data(weights="d")
+        found.append(make_record(model=network, notes={"probe": probe}, data=version))
+    for number, alpha in enumerate((0.01, 0.5)):
+        version = other if number else data()
+        found.append(make_record(defense="lfd", given={"defense": {"alpha": alpha}}, data=version))
+    return found
+
+
+@pytest.mark.parametrize("name", ["fig1", "fig2", "fig4b"])
+def test_a_figure_of_different_data_says_so(make_record, name):
+    def note(other):
+        return panels.figures(name, panels.source(sweep_records(make_record, other)))[0].note
+
+    assert note(data(train="c")).endswith("; § mixes different data (training set)")
+    assert OTHER_DATA not in note(data()), "each network has weights of its own"
+
+
+def test_the_overview_of_different_data_says_so(make_record):
+    for other, sign in ((data(), False), (data(weights="c"), True)):
+        found = panels.source([make_record(data=data()), make_record(defense="lfd", data=other)])
+        note = panels.figures("overview", found)[0].note
+        assert note.endswith("; § mixes different data (initial weights)") is sign
+
+
+def verdicts(records):
+    table = board(records, paper=True).tables[-1]
+    return {row.label: [cell.display for cell in row.cells] for row in table.rows if row.cells[1].display[0] != "n"}, [
+        note for note in table.notes if note.startswith(OTHER_DATA)
+    ]
+
+
+def test_a_verdict_on_different_data_says_so(make_record):
+    other = data(train="c")
+    found, notes = verdicts([make_record(data=data()), make_record(defense="lfd", asr=0.01, data=data())])
+    assert OTHER_DATA not in str(found)
+    assert found
+    assert notes == []
+    found, notes = verdicts([make_record(data=data()), make_record(defense="lfd", asr=0.01, data=other)])
+    cost = next(cells for label, cells in found.items() if "costs less than" in label)
+    assert cost[1] == f"holds {OTHER_DATA}"
+    assert "§ mixes different data (training set)" in cost[3]
+    level = next(cells for label, cells in found.items() if "to the published level" in label)
+    assert OTHER_DATA not in str(level), "one version behind the number"
+    assert len(notes) == 1
+    found, _ = verdicts(sweep_records(make_record, other))
+    for text in ("ResNet-S separates", "higher alpha costs CA"):
+        assert OTHER_DATA in next(cells for label, cells in found.items() if text in label)[1]

@@ -335,5 +335,14 @@ def test_compare_says_that_the_classes_differ(make_record, tmp_path, capsys):
     assert line in capsys.readouterr().out
     assert main(["compare", names["a"], names["a"]]) == 0
     assert "precision" not in capsys.readouterr().out
+    # Two configurations in two classes on both sides: each change is within a class.
+    both = [make_record(), measured_in(make_record("wanet"), "cuda-bf16")]
+    results_file.write(both, tmp_path / "d.jsonl")
+    assert main(["compare", str(tmp_path / "d.jsonl"), str(tmp_path / "d.jsonl")]) == 0
+    assert "precision" not in capsys.readouterr().out
+    results_file.write([both[0], measured_in(both[1], "cpu-fp32")], tmp_path / "e.jsonl")
+    assert main(["compare", str(tmp_path / "d.jsonl"), str(tmp_path / "e.jsonl")]) == 0
+    line = "A cuda-bf16 (1 cell); B cpu-fp32 (1 cell): cifar10/resnet18/wanet/none\n"
+    assert line in capsys.readouterr().out
     assert main(["compare", names["a"], names["c"]]) == 0
     assert "nothing in common" in capsys.readouterr().out

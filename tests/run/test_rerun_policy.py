@@ -29,6 +29,8 @@ def test_no_record_runs() -> None:
 
 def test_stale_needs_asking_for() -> None:
     assert not needs_run({"status": "done"}, stale=True)
+    assert not needs_run({"status": "done"}, failed_rerun=True)
+    assert needs_run({"status": "done"}, failed_rerun=True, rerun="failed")
     assert not needs_run({"status": "done"}, stale=True, rerun="failed")
     assert not needs_run({"status": "done"}, rerun="stale")
 

@@ -40,6 +40,9 @@ def test_a_failed_rerun_leaves_the_result_and_says_so(
     assert last is not None
     assert (last["status"], last["attempts"]) == (status, 1)
     assert go([cell, other], executor=executor).exit_code == 0, "the result counts"
+    again = go([cell, other], executor=executor, rerun="failed")
+    assert again.ran == [cell.id]
+    assert again.statuses[cell.id] == status
 
 
 @pytest.mark.parametrize(("do", "status"), [("kill", "killed"), ("hang", "timeout")])
@@ -111,6 +114,8 @@ def test_status_and_plan_tell_a_failed_rerun_and_a_damaged_record(
         "the last rerun ended as timeout: no result after 1h; the earlier result stays"
     )
     assert err == ""
+    assert main(["show", cell.id, "--output", "out"]) == 0
+    assert "timeout: no result after 1h; the earlier result stays" in capsys.readouterr().out
     path = records.record_path(output, cell.id)
     path.unlink()
     os.mkfifo(path)

@@ -131,6 +131,17 @@ def test_a_rerun_without_a_result_never_replaces_one(cell: Cell, tmp_path: Path)
     assert records.failed_reruns(tmp_path) == set()
 
 
+@pytest.mark.parametrize("closed", [False, True])
+def test_a_folder_in_place_of_a_failed_rerun_costs_no_result(cell: Cell, tmp_path: Path, closed: bool) -> None:
+    (tmp_path / "failed_reruns" / f"{cell.id}.json" / "inside").mkdir(parents=True)
+    if closed:
+        (tmp_path / "damaged").write_text("a file")
+    assert records.write_record(tmp_path, finished(cell))
+    assert records.read_record(tmp_path, cell.id) == finished(cell)
+    assert records.failed_reruns(tmp_path) == ({cell.id} if closed else set())
+    assert records.failed_rerun(tmp_path, cell.id) is None
+
+
 def test_a_record_that_cannot_be_read_is_not_replaced(
     cell: Cell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
