@@ -158,9 +158,10 @@ def test_status_names_attacks_that_are_not_implanted(toy_matrix: Path, told: Cal
         counts = {"images": 100, "unchanged": 100, "gained": 0, "lost": 0}
         found = {"ca": 0.9, "asr": 1.0, "clean_asr": 1.0, "triggered": counts}
         records.write_record(Path("benchbd-out"), records.blank(cell, "done") | found)
-    line = "toy-attack on toy-images is not implanted: the trigger changes no pixel"
+    (line,) = json.loads(told("status", "toys.yaml", "--json"))["not_implanted"]
+    assert line.startswith("toy-attack")  # its label may name parameters
+    assert line.endswith(" on toy-images is not implanted: the trigger changes no pixel")
     assert f"warning: {line}" in told("status", "toys.yaml").splitlines()
-    assert json.loads(told("status", "toys.yaml", "--json"))["not_implanted"] == [line]
 
 
 def test_env_names_no_host_and_no_user(told: Callable[..., str]) -> None:

@@ -12,7 +12,7 @@ from benchbd.storage.record_schema import STATUSES
 
 def test_every_status_has_a_meaning() -> None:
     assert {"done", "skipped"} | FAILURES | INTERRUPTIONS == set(STATUSES)
-    assert set(OUTCOMES) == {*STATUSES, "pending"}
+    assert set(OUTCOMES) == {*STATUSES, "pending", "unreadable"}
 
 
 @pytest.mark.parametrize("status", STATUSES)
