@@ -70,7 +70,7 @@ class ModelSpec:
         return f"model {self.part.text!r}: {found}" if found else None
 
     def spec(self) -> dict[str, Any]:
-        """The spec's values, ready for JSON, for use in keys. A user's model has digests of its initial weights and code."""
+        """The spec's values, ready for JSON, for use in keys. A user's model has its weights and code in it."""
         return {
             **({} if self.initial is None else {"initial": self.initial.drawn, "source": _source(type(self.model))}),
             "model": self.part.spec(),
