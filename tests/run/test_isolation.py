@@ -161,9 +161,9 @@ def test_a_plugin_file_that_a_cell_does_not_name_does_nothing_to_it(tmp_path: Pa
         weights[name] = {path.parent.name: json.loads(path.read_text())["sha256"] for path in found}
         for path in (tmp_path / name / "records").glob("*.json"):
             seen = json.loads(path.read_text())["notes"].get("seen", seen)
-    assert seen == [None, None]
     assert weights["both"] == weights["alone"]
     assert weights["used"] != weights["alone"], "the meddler does meddle"
+    assert seen == [None, None]
 
 
 def test_daemons_and_forked_copies_of_a_cell_end_with_it(fakes: ModuleType, go: Go, told: Told, tmp_path: Path) -> None:
