@@ -88,6 +88,16 @@ def cache_key_form(thing: Any, what: str) -> Any:
     return {"class": type(thing).__qualname__, "code": code_of(type(thing)), "fields": fields}
 
 
+def is_outside(thing: Any) -> bool:
+    """Whether a loss or a perturbation, or an object in its fields, is of a class that benchbd does not ship."""
+    if isinstance(thing, (list, tuple)):
+        return any(map(is_outside, thing))
+    if not dataclasses.is_dataclass(thing):
+        return False
+    fields = (getattr(thing, field.name) for field in dataclasses.fields(thing))
+    return not type(thing).__module__.startswith("benchbd.") or any(map(is_outside, fields))
+
+
 def plugin_fingerprint(plugin: Component) -> list[Any]:
     """What identifies a plugin in the keys of stages that its own code computes: kind, name, version, source digest."""
     return [plugin.kind, plugin.name, plugin.version, registry.source_digest(plugin.kind, plugin.name)]

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from benchbd.core.hashing import digest
+from benchbd.core.hashing import digest, sha_of
 from benchbd.errors import Diverged, UsageError, one_line, shown
 from benchbd.lab.keys import plugin_fingerprint
 from benchbd.lab.stages import Stages
@@ -74,7 +74,12 @@ class Lab(Stages):
 
     def _around(self) -> str:
         self.check_handed_out()
-        return digest([self.poisoned.key, self._network.spec(), self.recipe.spec()])
+        declared: list[Any] = []
+        if self._clean is not None:
+            declared.append(["clean", self._clean.key])
+        if self._truth is not None:
+            declared.append(["truth", sha_of(self._truth)])
+        return digest([self.poisoned.key, self._network.spec(), self.recipe.spec(), *declared])
 
     @property
     def clean(self) -> TrainSet:

@@ -34,7 +34,7 @@ class TrainRequest:
         recipe: the recipe, changes applied.
         seed: the cell's seed.
         precision: the numbers that the network computes in.
-        owner: fingerprint of the plugin at work; in the key where the plugin's own code makes weights or steps.
+        owner: fingerprint of the plugin at work; in the key where code of its own takes part in the training.
         weights: float32 (N,), one for each sample of ``data``; anything array-like is accepted, such as a mask
             (1 and 0).
         scorer: a frozen network that scores each epoch's augmented views.
@@ -94,6 +94,8 @@ class TrainRequest:
             code.append([self.scorer.key, self._form("weight_fn"), self.owner])
         if self.training_loop is not None:
             code.append(["routine", self._form("training_loop"), self.owner])
+        # The source of a class does not tell what it takes from its module.
+        code += [[field, self.owner] for field in ("loss", "perturb") if keys.is_outside(getattr(self, field))]
         return digest(
             [
                 "train",

@@ -65,7 +65,8 @@ def execute(
         output: results folder, which holds ``records/``, ``store/`` and ``logs/``.
         data_root: folder of the data sets, or None for ``BENCHBD_DATA`` or the user's cache.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
-        plugins: plugin files to make known first.
+        plugins: plugin files to make known first. Only those that the cell names are imported: an import may change the
+            process, and with it numbers that are stored under keys that other cells share.
         on_event: called with progress, log lines and other events.
 
     Returns:
@@ -99,7 +100,7 @@ def _execute(
     on_event: Listener | None,
 ) -> dict[str, Any]:
     for file in plugins:
-        registry.add_plugin_file(file)
+        registry.add_plugin_file(file, load=False)
     cell = Cell.from_json(cell_json)
     blank = records.blank(cell, "failed")
     results = CellResults()

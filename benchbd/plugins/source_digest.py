@@ -21,11 +21,12 @@ import json
 import re
 import warnings
 from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 from benchbd.plugins.component import KINDS
 
-__all__ = ["CODE", "code_digest", "helper_names", "with_helpers"]
+__all__ = ["CODE", "code_digest", "file_digest", "helper_names", "with_helpers"]
 
 CODE = "code:"
 """Start of a digest of code in a record. The digests of earlier releases are over the bytes of files and lack it."""
@@ -101,6 +102,18 @@ def with_helpers(name: str, read: Callable[[str], bytes | None]) -> list[bytes]:
                 found[file] = source
                 unvisited.append(file)
     return [found.pop(name), *(found[file] for file in sorted(found))]
+
+
+def file_digest(file: Path) -> str:
+    """CODE and the digest of a plugin's file with its helpers; '' if it is not a file."""
+    if not file.is_file():
+        return ""
+
+    def read(name: str) -> bytes | None:
+        neighbor = file.with_name(name)
+        return neighbor.read_bytes() if neighbor.is_file() else None
+
+    return CODE + code_digest(with_helpers(file.name, read))
 
 
 def _parse(source: bytes) -> ast.Module:

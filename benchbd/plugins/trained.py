@@ -5,7 +5,9 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
+import sys
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -17,6 +19,7 @@ from benchbd.core.hashing import digest
 from benchbd.core.images import Normalisation
 from benchbd.errors import Impossible, Misused, UsageError
 from benchbd.plugins.part import Part
+from benchbd.plugins.source_digest import file_digest
 
 if TYPE_CHECKING:
     from benchbd.engine import Classifier
@@ -67,14 +70,21 @@ class ModelSpec:
         return f"model {self.part.text!r}: {found}" if found else None
 
     def spec(self) -> dict[str, Any]:
-        """The spec's values, ready for JSON, for use in keys. A user's model has a digest of its initial weights."""
+        """The spec's values, ready for JSON, for use in keys. A user's model has its weights and code in it."""
         return {
-            **({} if self.initial is None else {"initial": self.initial.drawn}),
+            **({} if self.initial is None else {"initial": self.initial.drawn, "source": _source(type(self.model))}),
             "model": self.part.spec(),
             "classes": self.classes,
             "size": self.size,
             "normalisation": [list(v) for v in self.normalisation],
         }
+
+
+@functools.lru_cache(maxsize=256)
+def _source(model: type) -> str:
+    """A digest of the code in a class's file and its helpers; '' where there is no file. Computed once for a class."""
+    file = getattr(sys.modules.get(model.__module__), "__file__", None)
+    return "" if file is None else file_digest(Path(file))
 
 
 class InitialWeights(NamedTuple):

@@ -233,3 +233,42 @@ def test_changed_code_of_a_loss_is_another_loss(tmp_path):
 def test_seeds_of_purposes_differ_and_are_stable(open_lab):
     assert open_lab().seed_for("a") == open_lab().seed_for("a")
     assert len({open_lab(seed=s).seed_for(p) for s in range(3) for p in "abc"}) == 9
+
+
+@dataclasses.dataclass(frozen=True)
+class Holds:
+    """A loss or a perturbation with another in its fields."""
+
+    inner: tuple = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Shipped(Holds):
+    """Stands for one of a built-in plugin."""
+
+    __module__ = "benchbd.defenses.mine"
+
+
+@pytest.mark.parametrize("field", ["loss", "perturb"])
+def test_code_around_a_users_loss_is_in_the_key(open_lab, no_training, field):
+    """A helper or a constant of the plugin's module is not in the source of the class."""
+    one, other = (open_lab(owner=["defenses", "mine", 1, code]) for code in ("code:1", "code:2"))
+
+    def differ(given) -> bool:
+        return len({lab.train(lab.poisoned, **{field: given}).key for lab in (one, other)}) > 1
+
+    assert differ(Holds())
+    assert differ(Shipped((Holds(),)))
+    assert not differ(Shipped())
+    assert not differ(None)
+
+
+def test_what_a_defense_declares_to_need_is_in_the_key_of_its_own_stages(open_lab):
+    truth = np.arange(64) < 9
+    labs = [
+        open_lab(),
+        *(open_lab(clean=tiny().subset(np.arange(count))) for count in (10, 20)),
+        *(open_lab(truth=mask) for mask in (truth, ~truth)),
+    ]
+    found = [lab.stage("mine", {}, lambda i=i: {"n": np.array([i])})["n"].item() for i, lab in enumerate(labs)]
+    assert found == [0, 1, 2, 3, 4]

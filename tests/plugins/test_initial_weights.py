@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,6 +12,8 @@ from torch import nn
 
 from benchbd.core.images import Normalisation
 from benchbd.errors import UsageError
+from benchbd.plugins import registry
+from benchbd.plugins.identity import part_of
 from benchbd.plugins.part import Part
 from benchbd.plugins.trained import InitialWeights, ModelSpec
 
@@ -82,3 +86,39 @@ def test_weights_that_change_under_a_cell_are_refused() -> None:
     model.loaded = 2.0
     with pytest.raises(UsageError, match="model 'mine': build\\(\\) gives other weights than before"):
         network.fresh(0)
+
+
+MODEL = """
+import torch
+class Net(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.head = torch.nn.Linear(4, 2)
+    def forward(self, x):
+        return self.head(x) * SCALE
+@model("mine", version=1)
+class Mine(Model):
+    def build(self, classes, size):
+        return Net()
+"""
+
+
+def test_a_users_models_code_is_in_the_key(plugin_file: Callable[[str], Path], fresh_registry: None) -> None:
+    def spec(text: str) -> dict[str, Any]:
+        file = str(plugin_file(text))
+        registry.add_plugin_file(file)
+        made = registry.make("models", "mine")
+        found = ModelSpec(made, part_of(made), 2, 8, Normalisation((0.5,) * 3, (0.5,) * 3)).spec()
+        registry.forget_plugin_file(file)
+        return found
+
+    one, other = spec(MODEL.replace("SCALE", "1.0")), spec(MODEL.replace("SCALE", "3.0"))
+    assert one["initial"] == other["initial"], "the weights do not tell"
+    assert one != other
+    assert spec("# a comment" + MODEL.replace("SCALE", "1.0")) == one
+
+
+def test_shipped_models_are_in_keys_by_name_and_version() -> None:
+    made = registry.make("models", "lenet-s")
+    spec = ModelSpec(made, part_of(made), 10, 32, Normalisation((0.5,) * 3, (0.5,) * 3)).spec()
+    assert spec.keys() == {"model", "classes", "size", "normalisation"}

@@ -121,6 +121,51 @@ def test_the_same_numbers_and_weights_after_a_plugin_that_breaks_everything(
     assert {key: theirs.get(key) for key in ours} == ours
 
 
+MEDDLER = """
+import os
+import torch
+from benchbd import Defense, defense
+os.environ["ATEN_CPU_CAPABILITY"] = os.environ["MEDDLED"] = "default"
+torch.nn.modules.module.register_module_forward_hook(lambda module, given, out: out + 0.5 if out.ndim > 1 else None)
+@defense("meddles", version=1)
+class Meddles(Defense):
+    def train(self, lab):
+        return lab.train(lab.poisoned)
+"""
+LOOKS = """
+import os
+from benchbd import Defense, defense
+@defense("looks", version=1)
+class Looks(Defense):
+    def train(self, lab):
+        lab.note("seen", [os.environ.get(name) for name in ("ATEN_CPU_CAPABILITY", "MEDDLED")])
+        return lab.train(lab.poisoned)
+"""
+
+
+@pytest.mark.timeout(600)
+def test_a_plugin_file_that_a_cell_does_not_name_does_nothing_to_it(tmp_path: Path) -> None:
+    """Both files are given; the run imports both, and so does only the cell that names the meddler."""
+    for name, text in (("meddler", MEDDLER), ("looks", LOOKS)):
+        (tmp_path / f"{name}.py").write_text(text)
+    plugins = f"plugins: [{tmp_path}/meddler.py, {tmp_path}/looks.py]\n"
+    runs = {"alone": ("", "none"), "both": (plugins, "none, looks"), "used": (plugins, "meddles")}
+    weights, seen = {}, None
+    for name, (files, names) in runs.items():
+        (tmp_path / f"{name}.yaml").write_text(f"{MATRIX}{files}defenses: [{names}]\n")
+        command = [sys.executable, "-m", "benchbd", "run", str(tmp_path / f"{name}.yaml"), "--device", "cpu"]
+        command += ["--jobs", "1", "--output", str(tmp_path / name)]
+        variables = {k: v for k, v in os.environ.items() if k != "ATEN_CPU_CAPABILITY"}
+        subprocess.run(command, check=True, stdin=subprocess.DEVNULL, capture_output=True, env=variables)
+        found = (tmp_path / name / "store" / "model").rglob("meta.json")
+        weights[name] = {path.parent.name: json.loads(path.read_text())["sha256"] for path in found}
+        for path in (tmp_path / name / "records").glob("*.json"):
+            seen = json.loads(path.read_text())["notes"].get("seen", seen)
+    assert weights["both"] == weights["alone"]
+    assert weights["used"] != weights["alone"], "the meddler does meddle"
+    assert seen == [None, None]
+
+
 def test_daemons_and_forked_copies_of_a_cell_end_with_it(fakes: ModuleType, go: Go, told: Told, tmp_path: Path) -> None:
     daemon, forks, after = fakes.cell("daemon"), fakes.cell("fork"), fakes.cell(n=1)
     outcome = go([daemon, forks, after], jobs=1)

@@ -75,7 +75,7 @@ def _run(order: Order, plugins: list[str]) -> dict[str, Any]:
     from benchbd.storage import records
 
     for path in plugins:
-        registry.add_plugin_file(path)
+        registry.add_plugin_file(path, load=False)
     cell = Cell.from_json(order["cell"])
     settings = RunSettings(
         output=Path(order["output"]),

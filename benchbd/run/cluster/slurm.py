@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from benchbd.core.files import atomic_write, open_plain, read_plain
+from benchbd.core.user_variables import only_user_variables
 from benchbd.errors import BenchbdError, UsageError, did_you_mean, one_line
 from benchbd.run.cluster.remote import order_of, run_file
 from benchbd.run.executor import Job, JobResult, Notify
@@ -222,7 +223,8 @@ class SlurmExecutor:
         self._submitit.update_parameters(additional_parameters=more)
         befores = [self._changed(job.id) for job in jobs]
         try:
-            submitted = self._submitit.map_array(run_file, paths)
+            with only_user_variables():
+                submitted = self._submitit.map_array(run_file, paths)
         except Exception as error:  # submitit has one error class but lets others through
             raise BenchbdError(f"sbatch refused the jobs: {one_line(error)}") from error
         for job, handle, changed in zip(jobs, submitted, befores, strict=True):

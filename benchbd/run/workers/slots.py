@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 import sys
@@ -11,6 +10,7 @@ from typing import NamedTuple
 
 from benchbd.core.environment import cores
 from benchbd.core.numerics import MOST_THREADS, THREAD_VARIABLES
+from benchbd.core.user_variables import user_variables
 from benchbd.errors import UsageError, shown
 from benchbd.run.settings import RunSettings
 
@@ -64,11 +64,12 @@ class Slot(NamedTuple):
         """
         # An idle OpenMP thread that spins occupies a core that another worker needs.
         variables = thread_variables(self.threads) | {"OMP_WAIT_POLICY": "PASSIVE"}
-        variables |= {name: os.environ.get(name, str(size)) for name, size in KEEP_MEMORY.items()}
+        given = user_variables()
+        variables |= {name: given.get(name, str(size)) for name, size in KEEP_MEMORY.items()}
         variables["CUDA_VISIBLE_DEVICES"] = "" if self.gpu is None else self.gpu
         if self.gpu is not None and self.gpu.isdigit():
             # Use the numbers of nvidia-smi, not CUDA's own fastest-first order.
-            variables["CUDA_DEVICE_ORDER"] = os.environ.get("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
+            variables["CUDA_DEVICE_ORDER"] = given.get("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
         # The next two are only recorded: times on shared devices and busy machines are not comparable.
         variables["BENCHBD_GPU_SHARE"] = "" if self.gpu is None else str(self.share)
         variables["BENCHBD_WORKERS"] = str(workers)
@@ -88,14 +89,15 @@ def visible_gpus() -> tuple[str, ...]:
     Torch counts them in a separate process, because a process that has initialised CUDA cannot undo that. Without any
     sign of a GPU, torch is not imported at all: the import takes seconds.
     """
-    inherited = os.environ.get("CUDA_VISIBLE_DEVICES")
+    given = user_variables()
+    inherited = given.get("CUDA_VISIBLE_DEVICES")
     if inherited is not None and inherited.strip() in ("", "-1", "NoDevFiles"):
         return ()
     if not (shutil.which("nvidia-smi") or any(Path("/dev").glob("nvidia[0-9]*")) or Path("/dev/dxg").exists()):
         return ()
     try:
         answer = subprocess.run(
-            [sys.executable, "-c", _PROBE], capture_output=True, text=True, timeout=120, check=False
+            [sys.executable, "-c", _PROBE], capture_output=True, text=True, timeout=120, check=False, env=given
         )
     except (OSError, subprocess.TimeoutExpired):
         return ()

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from benchbd.core.events import Event, decode
+from benchbd.core.user_variables import user_variables
 from benchbd.run.executor import Job
 from benchbd.run.settings import RunSettings
 from benchbd.run.workers import process_group
@@ -101,7 +102,7 @@ class WorkerProcess:
                     stdout=log,
                     stderr=log,
                     # The worker itself has one thread, since it forks; each cell's process sets the slot's number.
-                    env={**_HASHES, **os.environ, **slot.environment(workers), **thread_variables(1)},
+                    env={**_HASHES, **user_variables(), **slot.environment(workers), **thread_variables(1)},
                     pass_fds=worker_ends,
                     start_new_session=True,
                 )
