@@ -16,7 +16,7 @@ from benchbd.core.events import Event, decode
 from benchbd.run.executor import Job
 from benchbd.run.settings import RunSettings
 from benchbd.run.workers import process_group
-from benchbd.run.workers.slots import Slot, thread_variables
+from benchbd.run.workers.slots import WORKER_THREADS, Slot, thread_variables
 
 _HASHES = {"PYTHONHASHSEED": "0"}
 """A plugin that depends on the order of a set gives the same numbers in every worker. The user's value stays."""
@@ -100,8 +100,7 @@ class WorkerProcess:
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=log,
-                    # The worker itself has one thread, since it forks; each cell's process sets the slot's number.
-                    env={**_HASHES, **os.environ, **slot.environment(workers), **thread_variables(1)},
+                    env={**_HASHES, **os.environ, **slot.environment(workers), **thread_variables(WORKER_THREADS)},
                     pass_fds=worker_ends,
                     start_new_session=True,
                 )
