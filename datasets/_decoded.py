@@ -140,9 +140,9 @@ def _build(source: Source, place: Path, final: Path) -> None:
             for image in _images(source):
                 _write(out, digest, image)
         (built / "facts.json").write_text(json.dumps({"sha256": digest.hexdigest(), "dataset": source.dataset}))
-        shutil.rmtree(final, ignore_errors=True)
         if final.is_symlink() or not final.is_dir():
-            final.unlink(missing_ok=True)  # a file, link or pipe in the folder's place
+            final.unlink(missing_ok=True)  # shutil.rmtree would open a pipe and wait
+        shutil.rmtree(final, ignore_errors=True)
         built.replace(final)
 
 

@@ -113,12 +113,16 @@ def _is_usable(name: str, value: Any) -> bool:
     if name in ("recorded", "stopped"):
         return isinstance(value, bool)
     if name in ("slot", "pid", "code"):
-        return type(value) is int and abs(value) < _LARGEST
+        return type(value) is int and _is_moderate(value)
     if name in _AMOUNTS and value is not None:
-        return isinstance(value, Real) and bool(abs(value) < _LARGEST)
+        return isinstance(value, Real) and _is_moderate(value)
     if name in _MEASURED and value is not None:
-        return isinstance(value, Real) and (isinstance(value, float) or bool(abs(value) < _LARGEST))
+        return isinstance(value, Real) and (isinstance(value, float) or _is_moderate(value))
     return value is None or isinstance(value, (str, Real))
+
+
+def _is_moderate(number: Any) -> bool:
+    return bool(abs(number) < _LARGEST)
 
 
 def is_waiting(event: Event) -> bool:
