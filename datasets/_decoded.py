@@ -20,6 +20,7 @@ from typing import IO, TYPE_CHECKING, NamedTuple
 from benchbd import UsageError
 from benchbd.core.contents import content_hashes
 from benchbd.core.environment import cores
+from benchbd.core.files import NotAFile, open_plain, read_plain
 from benchbd.core.locks import locked_if_possible
 from benchbd.datasets._picture import RULES, large_pictures_allowed, not_a_file, open_picture
 from benchbd.datasets._places import cache, reason
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 
 FORMAT = 2
 """Part of every key: raise it when the stored array or the resizing changes."""
+LARGEST_FACTS = 1 << 16
+"""Bytes from which on a file is not the facts of an array."""
 CHUNK = 512
 """Images decoded at a time, before they are written."""
 LARGEST = 2**27
@@ -105,16 +108,21 @@ def _load(final: Path, source: Source) -> np.ndarray | None:
     """The stored array, or None if it is absent or damaged."""
     import numpy as np
 
-    shape = (len(source.files), 3, source.size, source.size)
+    layout = ((len(source.files), 3, source.size, source.size), False, np.dtype(np.uint8))
     try:
-        images: np.ndarray = np.lib.format.open_memmap(final / "images.npy", mode="c")
-        facts = json.loads((final / "facts.json").read_bytes())
-        sha256 = facts["sha256"]
-    except (FileNotFoundError, NotADirectoryError, ValueError, KeyError, TypeError, EOFError):
+        # Whatever somebody has put there, such as a pipe, must not be waited for.
+        with open(open_plain(final / "images.npy"), "rb") as file:  # noqa: PTH123 - a descriptor
+            if np.lib.format.read_magic(file) != (1, 0) or np.lib.format.read_array_header_1_0(file) != layout:
+                return None
+            images: np.ndarray = np.memmap(file, np.uint8, "c", file.tell(), layout[0])
+        facts = json.loads(read_plain(final / "facts.json", LARGEST_FACTS))
+        return images if hashlib.sha256(images.data).hexdigest() == facts["sha256"] else None
+    except (FileNotFoundError, NotADirectoryError, NotAFile):
         return None
-    if images.shape != shape or images.dtype != np.uint8 or hashlib.sha256(images.data).hexdigest() != sha256:
+    except OSError:
+        raise
+    except Exception:  # numpy and json raise nearly anything on a damaged header: TokenError, RecursionError ...
         return None
-    return images
 
 
 def _build(source: Source, place: Path, final: Path) -> None:
@@ -132,6 +140,8 @@ def _build(source: Source, place: Path, final: Path) -> None:
             for image in _images(source):
                 _write(out, digest, image)
         (built / "facts.json").write_text(json.dumps({"sha256": digest.hexdigest(), "dataset": source.dataset}))
+        if final.is_symlink() or not final.is_dir():
+            final.unlink(missing_ok=True)  # shutil.rmtree would open a pipe and wait
         shutil.rmtree(final, ignore_errors=True)
         built.replace(final)
 

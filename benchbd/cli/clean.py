@@ -80,7 +80,7 @@ def run(args: argparse.Namespace) -> int:
     remove_stale_files(output, older_than=0.0)
     for _, paths in removals:
         for path in paths:
-            if path.is_symlink() or path.is_file():
+            if path.is_symlink() or not path.is_dir():  # shutil.rmtree would open a pipe and wait
                 path.unlink(missing_ok=True)
             else:
                 shutil.rmtree(path)

@@ -10,8 +10,18 @@ import torch
 
 from benchbd.core.numerics import THREAD_VARIABLES
 
-_AT_START = {name: os.environ.get(name) for name in THREAD_VARIABLES}
-"""What libraries that were loaded before have read. A worker starts with the threads of its slot."""
+_in_libraries: int | None = None
+"""Threads that every numeric library of this process is known to have; None: unknown."""
+
+
+def libraries_have(count: int | None) -> None:
+    """Tell :func:`cpu_threads` that every numeric library of this process has ``count`` threads; None: unknown.
+
+    Only a cell's own process knows: its worker has started with that number and has never run a user's code. Elsewhere
+    a library may have been loaded under another number, and stays at it.
+    """
+    global _in_libraries
+    _in_libraries = count
 
 
 @contextlib.contextmanager
@@ -30,7 +40,7 @@ def cpu_threads(count: int, device: torch.device) -> Iterator[None]:
     before = torch.get_num_threads()
     with contextlib.ExitStack() as stack:
         # Looking through the loaded libraries takes up to 0.08 s, more than the rest of a cell's overhead.
-        if any(value != str(count) for value in _AT_START.values()):
+        if count != _in_libraries:
             from threadpoolctl import threadpool_limits
 
             stack.enter_context(_variables(str(count)))

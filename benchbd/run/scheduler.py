@@ -4,6 +4,7 @@ the others.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -265,7 +266,8 @@ class Scheduler:
     def _on_event(self, cell_id: str, event: Event) -> None:
         if event.get("event") == "started":
             self._started_at[cell_id] = time.monotonic()
-        self.display.event(cell_id, self.cells[cell_id].label, event)
+        with contextlib.suppress(Exception):  # what a plugin reports may not be shown; that must not end the run
+            self.display.event(cell_id, self.cells[cell_id].label, event)
 
     def _ended(self, result: JobResult) -> None:
         """Handle the end of a job: record it or try again."""

@@ -228,7 +228,8 @@ class Store:
         """Remove the half-written files of a key's killed writers. Only the holder of the key's lock may call this."""
         with contextlib.suppress(FileNotFoundError, NotADirectoryError), os.scandir(self.root / "tmp") as entries:
             for entry in entries:
-                if f"-{key[:32]}-" in entry.name:
+                # shutil.rmtree would open a pipe and wait.
+                if f"-{key[:32]}-" in entry.name and entry.is_dir(follow_symlinks=False):
                     shutil.rmtree(entry.path, ignore_errors=True)
 
     def memo(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import stat
 import threading
 from pathlib import Path
 
@@ -117,6 +118,65 @@ def _flip(path: Path, at: int) -> None:
     body = bytearray(path.read_bytes())
     body[at] ^= 1
     path.write_bytes(body)
+
+
+FILES_IN_THE_WAY = ("pipe", "folder", "link", "socket")
+
+
+@pytest.mark.timeout(60)  # opening a pipe waits for a writer that never comes
+@pytest.mark.parametrize("kind", FILES_IN_THE_WAY)
+@pytest.mark.parametrize("name", ["images.npy", "facts.json"])
+def test_what_is_not_a_file_is_not_waited_for_and_makes_room(
+    cache: Path, source: Source, tmp_path: Path, name: str, kind: str
+) -> None:
+    decoded(source)
+    (entry,) = (p for p in cache.iterdir() if p.is_dir())
+    before = (entry / name).read_bytes()
+    (entry / name).unlink()
+    _put(entry / name, kind)
+    assert np.array_equal(decoded(source), expected(source))
+    assert (entry / name).read_bytes() == before
+
+
+@pytest.mark.parametrize("kind", ["file", "pipe", "link", "dangling", "full"])
+def test_whatever_lies_in_the_place_of_an_entry_makes_room(cache: Path, source: Source, kind: str) -> None:
+    decoded(source)
+    (entry,) = (p for p in cache.iterdir() if p.is_dir())
+    shutil.rmtree(entry)
+    _put(entry, kind)
+    assert np.array_equal(decoded(source), expected(source))
+    assert sorted(p.name for p in entry.iterdir()) == ["facts.json", "images.npy"]
+    assert not entry.is_symlink()
+
+
+def _put(path: Path, kind: str) -> None:
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "link":
+        path.symlink_to(path.name)
+    elif kind == "dangling":
+        path.symlink_to("nowhere")
+    elif kind == "socket":
+        os.mknod(path, stat.S_IFSOCK | 0o600)
+    elif kind == "file":
+        path.write_text("in the way")
+    else:
+        path.mkdir()
+        (path / "in the way").mkdir()
+
+
+HEADER = np.lib.format.magic(1, 0) + b"\x76\0"
+
+
+@pytest.mark.parametrize(
+    "head", [b"(" * 118, b"-" * 118, b"'" + b" " * 117, b"{'descr': '|O', 'fortran_order': 1}" + b" " * 83]
+)
+def test_an_odd_header_is_damage(cache: Path, source: Source, head: bytes) -> None:
+    decoded(source)
+    (entry,) = (p for p in cache.iterdir() if p.is_dir())
+    body = (entry / "images.npy").read_bytes()
+    (entry / "images.npy").write_bytes(HEADER + head + body[128:])
+    assert np.array_equal(decoded(source), expected(source))
 
 
 @pytest.mark.parametrize("damage", ["flipped", "truncated", "header", "empty", "facts", "no facts", "facts list"])

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 
 import pytest
 import torch
-from threadpoolctl import threadpool_info
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from benchbd.core.numerics import THREAD_VARIABLES
 from benchbd.engine import threads
@@ -45,10 +46,19 @@ def test_one_thread_is_a_cpu_s_default_and_on_a_gpu_the_slot_s_number_stays(one_
     assert torch.get_num_threads() == 2
 
 
-def test_a_worker_whose_libraries_have_the_number_already_does_not_look_for_them(
+def test_the_environment_does_not_tell_what_libraries_have(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in THREAD_VARIABLES:
+        monkeypatch.setenv(name, "3")
+    importlib.reload(threads)
+    with threadpool_limits(2), threads.cpu_threads(3, CPU):
+        assert in_force() == (3, {3}, ["3"] * len(THREAD_VARIABLES))
+
+
+def test_a_cell_s_process_whose_libraries_have_the_number_already_does_not_look_for_them(
     one_thread: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(threads, "_AT_START", dict.fromkeys(THREAD_VARIABLES, "1"))
+    monkeypatch.setattr(threads, "_in_libraries", None)
+    threads.libraries_have(1)
     monkeypatch.setattr("threadpoolctl.threadpool_limits", lambda **given: pytest.fail("looked for libraries"))
     with cpu_threads(1, CPU):
         assert torch.get_num_threads() == 1

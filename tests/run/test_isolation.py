@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import subprocess
@@ -23,6 +24,7 @@ from benchbd.plugins import registry
 from benchbd.run import Outcome
 from benchbd.run.executor import Job
 from benchbd.run.settings import RunSettings
+from benchbd.run.workers import warm
 from benchbd.run.workers.local import LocalExecutor
 from benchbd.run.workers.slots import Slot
 from benchbd.storage import records
@@ -221,6 +223,17 @@ def test_a_cell_that_closes_every_file_has_its_record_all_the_same(fakes: Module
     assert go([fakes.cell("close-files"), fakes.cell(n=1)], jobs=1).counts == {"done": 2}
 
 
+def test_what_a_cell_writes_to_its_pipe_ends_neither_the_run_nor_its_worker(
+    fakes: ModuleType, go: Go, tmp_path: Path
+) -> None:
+    forgers, after = [fakes.cell(f"forge-{name}") for name in fakes.FORGED], fakes.cell(n=1)
+    outcome = go([*forgers, after], jobs=1)
+    assert outcome.counts == {"done": 1, "failed": len(forgers)}
+    exited = "the cell's process exited with code 3 in the middle of the cell"
+    assert {outcome.reasons[cell.id] for cell in forgers} == {exited}
+    assert len({fakes.parent(tmp_path, row[3]) for row in fakes.read_trace(tmp_path)}) == 1
+
+
 def test_a_cell_has_a_session_no_input_and_its_own_folder_for_temporary_files(
     fakes: ModuleType, go: Go, tmp_path: Path
 ) -> None:
@@ -262,6 +275,18 @@ execute(cell.to_json(), output=Path(tempfile.mkdtemp()), device="cpu")
 small = ("importlib.", "sklearn.datasets.d")  # folders of data files
 print(threads, asked, sorted(m for m in set(sys.modules) - before if not m.startswith(small)))
 """
+
+
+def test_a_plugin_is_loaded_once_and_the_memory_is_frozen_only_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    frozen: list[bool] = []
+    monkeypatch.setattr(warm, "_seen", set())
+    monkeypatch.setattr(gc, "freeze", lambda: frozen.append(True))
+    cell = {"spec": {kind: {"name": name} for kind, name in (("dataset", "digits"), ("defense", "none"))}}
+    assert [warm.warm_for(cell) or len(frozen) for _ in range(3)] == [1, 1, 1]
+    warm.warm_for({"spec": {**cell["spec"], "model": {"name": "a user's own"}}})
+    assert len(frozen) == 1
+    warm.warm_for({"spec": {**cell["spec"], "model": {"name": "lenet-s"}}})
+    assert len(frozen) == 2
 
 
 def test_a_warm_worker_has_one_thread_asks_for_no_gpu_and_has_loaded_what_cells_import(tmp_path: Path) -> None:

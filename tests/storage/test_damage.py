@@ -244,6 +244,13 @@ def test_what_is_no_folder_in_the_store_is_replaced(store: Store, name: str) -> 
     assert (store.root / name).is_dir()
 
 
+@pytest.mark.timeout(60)
+def test_a_pipe_among_half_written_artifacts_is_not_waited_for(store: Store) -> None:
+    (store.root / "tmp").mkdir(parents=True)
+    os.mkfifo(store.root / "tmp" / f"model-{KEY[:32]}-1")
+    assert store.memo("model", KEY, lambda: ({"x": np.arange(3)}, {}))[1]
+
+
 def test_a_pipe_in_place_of_a_lock_is_replaced(store: Store) -> None:
     (store.root / "locks").mkdir(parents=True)
     os.mkfifo(store.root / "locks" / f"model-{KEY}.lock")

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from benchbd.core.events import Event, remark
+from benchbd.core.events import Event, remark, sound
 from benchbd.run.display.base import Facts, numbers
 from benchbd.run.outcome import Outcome
 from benchbd.run.settings import duration_text
@@ -41,6 +41,7 @@ class PlainDisplay:
 
     def event(self, cell_id: str, label: str, event: Event) -> None:
         """Write a line for a start; remember stages and epochs for the heartbeat."""
+        event = sound(event)
         kind = event.get("event")
         if kind == "started":
             self._now[cell_id] = label

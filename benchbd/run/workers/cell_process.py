@@ -26,10 +26,13 @@ from benchbd.core.files import open_log
 from benchbd.errors import RunStopped
 from benchbd.run.workers import process_group
 from benchbd.run.workers.one_cell import Execute, clock_time, run_one, set_threads
-from benchbd.run.workers.slots import thread_variables
+from benchbd.run.workers.slots import WORKER_THREADS, thread_variables
+from benchbd.storage.record_schema import STATUSES
 
 SEED = 0
 """Seed of the global random numbers of every cell. The harness does not use them; a plugin may."""
+FROM_CELLS = ("stage", "progress", "waiting", "log", "warning", "note")
+"""Kinds of events that a cell sends to the run. Its result goes to its worker."""
 LONGEST_LINE = 1 << 24
 """Bytes after which a line in a cell's pipe cannot be an event."""
 
@@ -77,9 +80,9 @@ class CellProcess:
             self._buffer = b""
         events = [event for line in lines if (event := decode(line)) is not None]
         for event in events:
-            if event["event"] == "ended":
+            if _is_result(event):
                 self.result = event
-        return [event for event in events if event["event"] not in ("ended", "ready")]
+        return [event for event in events if event["event"] in FROM_CELLS]
 
     def end(self) -> bool:
         """Kill the process and everything it has started. Returns False if a process does not end."""
@@ -90,6 +93,12 @@ class CellProcess:
         os.close(self.pipe)
         if self._scratch is not None:
             shutil.rmtree(self._scratch, ignore_errors=True)
+
+
+def _is_result(event: Event) -> bool:
+    """Whether an event is a result as :func:`_run` sends it; a plugin may write anything to the pipe."""
+    fields = event.keys() == {"event", "status", "reason", "recorded"}
+    return fields and event["event"] == "ended" and event["status"] in STATUSES
 
 
 def _scratch_folder(parent: str | None) -> str | None:
@@ -144,6 +153,8 @@ def _fresh_state(order: dict[str, Any], settings: argparse.Namespace, scratch: s
     if settings.device != "cpu":  # on a CPU the cell says how many, since sums depend on it
         os.environ.update(thread_variables(settings.threads))
         set_threads(settings.threads)
+    elif "benchbd.engine.threads" in sys.modules:
+        sys.modules["benchbd.engine.threads"].libraries_have(WORKER_THREADS)
     os.environ["BENCHBD_GPU_SHARE"] = str(order.get("share") or "")
     if scratch is not None:
         # Compiled code is for all cells. torch keeps it in the folder for temporary files unless told otherwise.

@@ -12,6 +12,7 @@ from benchbd.run.executor import Job, JobResult, Notify
 from benchbd.run.settings import RunSettings, duration_text
 from benchbd.run.workers.slots import Slot
 from benchbd.run.workers.worker_process import WorkerProcess, cause_of_death
+from benchbd.storage.record_schema import STATUSES
 
 START_LIMIT = 300.0
 """Seconds a worker may take to import torch; a cold network disk can need a minute."""
@@ -132,11 +133,15 @@ class LocalExecutor:
             self._clock(worker, message)
             self._notify(job.id, message)
             return []
-        status, reason = str(message.get("status")), str(message.get("reason", ""))
+        if message.get("id") != job.id:
+            return []
+        status, reason = message.get("status", ""), message.get("reason", "")
         if worker.stopping is not None and message.get("stopped"):
             status, reason = worker.stopping
         elif "code" in message:
-            status, reason = cause_of_death(int(message["code"]), worker.oom_before)
+            status, reason = cause_of_death(message["code"], worker.oom_before)
+        elif status not in STATUSES:
+            status, reason = "failed", "the cell ended without a result"
         return [self._result(worker, job, status, reason, recorded=bool(message.get("recorded")))]
 
     @staticmethod

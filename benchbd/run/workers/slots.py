@@ -27,6 +27,10 @@ back to the kernel: their holes would make a full ResNet-18 at batch 128 take 1,
 pages cost little in a step of that size. Values that the user has set stay."""
 
 
+WORKER_THREADS = 1
+"""Threads of a worker, and of every library that it loads: it forks. Each cell's process sets its own number."""
+
+
 class Slot(NamedTuple):
     """A place where one cell at a time runs.
 

@@ -79,16 +79,25 @@ def _no_cuda() -> Any:
             os.environ[name] = before
 
 
-@functools.cache
+_seen: set[tuple[str, str]] = set()
+"""Kinds and names of the plugins that :func:`_load` has been called with."""
+
+
 def _load(kind: str, name: str) -> bool:
-    """Load a built-in plugin and what its functions import; the first call returns True, later ones do nothing."""
+    """Load a built-in plugin and what its functions import. Returns whether this call has loaded anything."""
+    if (kind, name) in _seen:
+        return False
+    _seen.add((kind, name))
     with contextlib.suppress(Exception):
         entry = registry.find(kind, name)
         if entry.module.startswith(BUILT_IN) and entry.file:
-            registry.load(kind, name)
-            registry.source_digest(kind, name)
-            _import_lazy(Path(entry.file))
-    return True
+            # An error in the middle leaves the rest to the cell.
+            with contextlib.suppress(Exception):
+                registry.load(kind, name)
+                registry.source_digest(kind, name)
+                _import_lazy(Path(entry.file))
+            return True
+    return False
 
 
 @functools.cache

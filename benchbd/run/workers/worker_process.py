@@ -17,7 +17,7 @@ from benchbd.core.user_variables import user_variables
 from benchbd.run.executor import Job
 from benchbd.run.settings import RunSettings
 from benchbd.run.workers import process_group
-from benchbd.run.workers.slots import Slot, thread_variables
+from benchbd.run.workers.slots import WORKER_THREADS, Slot, thread_variables
 
 _HASHES = {"PYTHONHASHSEED": "0"}
 """A plugin that depends on the order of a set gives the same numbers in every worker. The user's value stays."""
@@ -101,8 +101,12 @@ class WorkerProcess:
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=log,
-                    # The worker itself has one thread, since it forks; each cell's process sets the slot's number.
-                    env={**_HASHES, **user_variables(), **slot.environment(workers), **thread_variables(1)},
+                    env={
+                        **_HASHES,
+                        **user_variables(),
+                        **slot.environment(workers),
+                        **thread_variables(WORKER_THREADS),
+                    },
                     pass_fds=worker_ends,
                     start_new_session=True,
                 )
