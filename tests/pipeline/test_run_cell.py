@@ -273,7 +273,7 @@ def test_a_record_that_cannot_be_written_raises_and_loses_nothing(run, tmp_path,
 
     with monkeypatch.context() as patch:
         patch.setattr(records, "atomic_write", full)
-        with pytest.raises(OSError, match="No space left"):
+        with pytest.raises(OSError, match="the disk of the results is full"):
             execute(this.to_json(), output=tmp_path / "out", device="cpu")
     assert records.read_record(tmp_path / "out", this.id) == first
 
