@@ -256,7 +256,8 @@ def _finished(scene: Scene) -> list[Path]:
     found = []
     for path in sorted((scene.output / "records").glob("[0-9a-f]*.json")):
         with contextlib.suppress(OSError, ValueError):
-            if path.is_file() and json.loads(path.read_bytes()).get("status") == "done":
+            record = json.loads(path.read_bytes()) if path.is_file() else None
+            if isinstance(record, dict) and record.get("status") == "done":
                 found.append(path)
     return found
 

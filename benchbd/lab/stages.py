@@ -121,10 +121,10 @@ class Stages(Guarded):
         """
 
         def computed() -> Result:
-            global_state.check()
             with global_state.usual_settings(self._numerics.threads if self.device.type == "cpu" else None):
+                global_state.check()
                 found = compute()
-            global_state.check()
+                global_state.check()
             return found
 
         return computed

@@ -168,6 +168,84 @@ def test_a_plugin_file_that_a_cell_does_not_name_does_nothing_to_it(tmp_path: Pa
     assert seen == [None, None]
 
 
+EARLY = """
+import numpy as np
+import torch
+import torch.nn.functional as F
+from benchbd import Defense, defense
+
+def hook(lab):
+    torch.nn.modules.module.register_module_forward_hook(lambda m, given, out: out + 0.5 if out.ndim > 1 else None)
+
+def optimizers(lab):
+    from torch.optim.optimizer import register_optimizer_step_post_hook
+    register_optimizer_step_post_hook(lambda opt, *more: [p.data.mul_(0.9) for p in opt.param_groups[0]["params"]])
+
+def replaced(lab):
+    old = F.cross_entropy
+    F.cross_entropy = lambda *given, **more: old(*given, **more) * 1.1
+
+def method(lab):
+    torch.nn.Linear.forward = lambda self, x: F.linear(x, self.weight)
+
+def device_mode(lab):
+    torch.set_default_device("meta")
+
+def settings(lab):
+    torch.set_num_threads(3)
+    torch.backends.mkldnn.enabled = False
+    torch.set_default_dtype(torch.float64)
+    torch.set_grad_enabled(False)
+    torch.use_deterministic_algorithms(True)
+    torch.set_flush_denormal(True)
+    np.seterr(all="raise")
+    torch.manual_seed(5)
+
+@defense("early", version=1)
+class Early(Defense):
+    what: str = "hook"
+    def train(self, lab):
+        if self.what == "autocast":
+            with torch.autocast("cpu", dtype=torch.bfloat16), torch.inference_mode():
+                return lab.train(lab.poisoned)
+        globals()[self.what](lab)
+        return lab.train(lab.poisoned)
+"""
+REFUSED = {
+    "hook": "a hook for all modules is registered",
+    "optimizers": "a hook for all optimizers is registered",
+    "replaced": "torch.nn.functional.cross_entropy was replaced",
+    "method": "torch.nn.modules.linear.Linear.forward was replaced",
+    "device_mode": "a mode that changes all torch functions is active",
+}
+
+
+@pytest.mark.timeout(600)
+def test_what_a_plugin_changes_before_it_trains_reaches_no_model_that_others_share(tmp_path: Path) -> None:
+    """Settings are put right for the training. What cannot be put right is refused, and nothing is stored."""
+    (tmp_path / "early.py").write_text(EARLY)
+    weights, records_of = {}, {}
+    for what in (*REFUSED, "settings", "autocast", "none"):
+        chosen = what if what == "none" else f"{{early: {{what: {what}}}}}"
+        (tmp_path / "m.yaml").write_text(f"{MATRIX}plugins: [{tmp_path}/early.py]\ndefenses: [{chosen}]\n")
+        command = [sys.executable, "-m", "benchbd", "run", str(tmp_path / "m.yaml"), "--device", "cpu", "--jobs", "1"]
+        subprocess.run([*command, "--output", str(tmp_path / what)], stdin=subprocess.DEVNULL, capture_output=True)
+        (record,) = (json.loads(path.read_text()) for path in (tmp_path / what / "records").glob("*.json"))
+        found = (tmp_path / what / "store" / "model").rglob("meta.json")
+        weights[what] = {path.parent.name: json.loads(path.read_text())["sha256"] for path in found}
+        records_of[what] = record
+    for what, line in REFUSED.items():
+        assert records_of[what]["status"] == "failed"
+        assert records_of[what]["error"].startswith(f"defense 'early': {line}"), what
+        assert weights[what] == {}, what
+    for what in ("settings", "autocast"):
+        assert records_of[what]["status"] == "done", records_of[what]["error"]
+        assert weights[what] == weights["none"]
+        assert [records_of[what][name] for name in ("ca", "asr", "ra")] == [
+            records_of["none"][name] for name in ("ca", "asr", "ra")
+        ]
+
+
 def test_daemons_and_forked_copies_of_a_cell_end_with_it(fakes: ModuleType, go: Go, told: Told, tmp_path: Path) -> None:
     daemon, forks, after = fakes.cell("daemon"), fakes.cell("fork"), fakes.cell(n=1)
     outcome = go([daemon, forks, after], jobs=1)
