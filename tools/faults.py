@@ -255,7 +255,7 @@ def replace_artifact(scene: Scene) -> bool:
 def _finished(scene: Scene) -> list[Path]:
     found = []
     for path in sorted((scene.output / "records").glob("[0-9a-f]*.json")):
-        with contextlib.suppress(OSError, ValueError):
+        with contextlib.suppress(OSError, ValueError, RecursionError):
             record = json.loads(path.read_bytes()) if path.is_file() else None
             if isinstance(record, dict) and record.get("status") == "done":
                 found.append(path)

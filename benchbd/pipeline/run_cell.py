@@ -263,7 +263,8 @@ def _defend(components: Components, lab: Lab) -> TrainedModel:
             got = type(trained).__name__
             raise UsageError(f"{who} returned {got}, not what lab.train or lab.prune gave")
         lab._own(trained, "the returned model")
-        global_state.check()
+        with global_state.usual_settings(None):  # the default type, for one, replaces functions
+            global_state.check()
     if trained._plan.spec() != lab._network.spec() and not components.defense.other_architecture:
         raise UsageError(
             f"{who} returned a {trained._plan.part.text} in a row of {lab._network.part.text}; return the row's model, "

@@ -224,26 +224,26 @@ REFUSED = {
 def test_what_a_plugin_changes_before_it_trains_reaches_no_model_that_others_share(tmp_path: Path) -> None:
     """Settings are put right for the training. What cannot be put right is refused, and nothing is stored."""
     (tmp_path / "early.py").write_text(EARLY)
-    weights, records_of = {}, {}
-    for what in (*REFUSED, "settings", "autocast", "none"):
-        chosen = what if what == "none" else f"{{early: {{what: {what}}}}}"
+    weights, found = {}, {}
+    changes = {"many": [*REFUSED, "settings"], "few": ["autocast"]}
+    for name in ("many", "few", "none"):
+        chosen = "none" if name == "none" else f"{{early: {{what: [{', '.join(changes[name])}]}}}}"
         (tmp_path / "m.yaml").write_text(f"{MATRIX}plugins: [{tmp_path}/early.py]\ndefenses: [{chosen}]\n")
         command = [sys.executable, "-m", "benchbd", "run", str(tmp_path / "m.yaml"), "--device", "cpu", "--jobs", "1"]
-        subprocess.run([*command, "--output", str(tmp_path / what)], stdin=subprocess.DEVNULL, capture_output=True)
-        (record,) = (json.loads(path.read_text()) for path in (tmp_path / what / "records").glob("*.json"))
-        found = (tmp_path / what / "store" / "model").rglob("meta.json")
-        weights[what] = {path.parent.name: json.loads(path.read_text())["sha256"] for path in found}
-        records_of[what] = record
+        subprocess.run([*command, "--output", str(tmp_path / name)], stdin=subprocess.DEVNULL, capture_output=True)
+        for path in (tmp_path / name / "records").glob("*.json"):
+            record = json.loads(path.read_text())
+            found[record["params"]["defense"].get("what", "none")] = record
+        metas = (tmp_path / name / "store" / "model").rglob("meta.json")
+        weights[name] = {path.parent.name: json.loads(path.read_text())["sha256"] for path in metas}
     for what, line in REFUSED.items():
-        assert records_of[what]["status"] == "failed"
-        assert records_of[what]["error"].startswith(f"defense 'early': {line}"), what
-        assert weights[what] == {}, what
+        assert found[what]["status"] == "failed"
+        assert found[what]["error"].startswith(f"defense 'early': {line}"), what
+        assert found[what]["artifacts"].get("model") is None
     for what in ("settings", "autocast"):
-        assert records_of[what]["status"] == "done", records_of[what]["error"]
-        assert weights[what] == weights["none"]
-        assert [records_of[what][name] for name in ("ca", "asr", "ra")] == [
-            records_of["none"][name] for name in ("ca", "asr", "ra")
-        ]
+        assert found[what]["status"] == "done", found[what]["error"]
+        assert [found[what][name] for name in ("ca", "asr", "ra")] == [found["none"][n] for n in ("ca", "asr", "ra")]
+    assert weights["many"] == weights["few"] == weights["none"]
 
 
 def test_daemons_and_forked_copies_of_a_cell_end_with_it(fakes: ModuleType, go: Go, told: Told, tmp_path: Path) -> None:
