@@ -260,9 +260,11 @@ def test_records_that_cannot_be_written_end_the_run_with_one_line(
 
 
 def launch(output: Path, jobs: int, *cells: str, under: tuple[str, ...] = ()) -> subprocess.Popen[str]:
-    arguments = [*under, sys.executable, str(HELPERS / "run_fakes.py"), str(output), str(jobs), *cells]
+    # The tests themselves may run under nohup.
+    hangup = ["-c", "import os, signal, sys; signal.signal(1, signal.SIG_DFL); os.execvp(sys.argv[1], sys.argv[1:])"]
+    arguments = [sys.executable, *hangup, *under, sys.executable, str(HELPERS / "run_fakes.py"), str(output), str(jobs)]
     return subprocess.Popen(
-        arguments, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True
+        [*arguments, *cells], stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True
     )
 
 
