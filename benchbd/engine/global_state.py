@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import operator
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -44,8 +45,8 @@ _PACKAGES = (
     "benchbd.storage.",
 )
 
-Table = list[tuple[Any, str, Any]]
-"""(module or class, name, function or class) of everything that a plugin could replace."""
+Table = list[tuple[Any, tuple[str, ...], tuple[Any, ...]]]
+"""(module or class, names, functions and classes of these names) of everything that a plugin could replace."""
 
 _warm: Table | None = None
 _current: Table | None = None
@@ -73,17 +74,15 @@ def _take() -> Table:
     for name, module in list(sys.modules.items()):
         if not isinstance(module, ModuleType) or not (name in _MODULES or name.startswith(_PACKAGES)):
             continue
-        table += _entries(module)
-        for cls in list(vars(module).values()):
-            if isinstance(cls, type) and cls.__module__ == name:
-                table += _entries(cls)
-    for owner in (torch.Tensor, np, np.linalg, math):
-        table += _entries(owner)
-    return table
+        table.append(_entries(module))
+        classes = (cls for cls in list(vars(module).values()) if isinstance(cls, type) and cls.__module__ == name)
+        table += map(_entries, classes)
+    return [*table, *map(_entries, (torch.Tensor, np, np.linalg, math))]
 
 
-def _entries(owner: Any) -> Table:
-    return [(owner, name, value) for name, value in list(vars(owner).items()) if _counts(value)]
+def _entries(owner: Any) -> tuple[Any, tuple[str, ...], tuple[Any, ...]]:
+    found = {name: value for name, value in list(vars(owner).items()) if _counts(value)}
+    return owner, tuple(found), tuple(found.values())
 
 
 def _counts(value: Any) -> bool:
@@ -97,13 +96,16 @@ def check() -> None:
     """
     if _current is None:
         return
-    for owner, name, value in _current:
-        now = vars(owner).get(name)
-        if now is not value and not _wrapped_by_torch(now, value):
-            raise Misused(
-                f"{_name_of(owner)}.{name} was replaced for the whole process, so other trainings would differ too; "
-                "change a copy of your own, or pass loss=, perturb= or training_loop= to lab.train"
-            )
+    for owner, names, values in _current:
+        now = vars(owner).get
+        if all(map(operator.is_, map(now, names), values)):
+            continue
+        for name, value in zip(names, values, strict=True):
+            if now(name) is not value and not _wrapped_by_torch(now(name), value):
+                raise Misused(
+                    f"{_name_of(owner)}.{name} was replaced for the whole process, so other trainings would differ "
+                    "too; change a copy of your own, or pass loss=, perturb= or training_loop= to lab.train"
+                )
     hooks = [(torch.nn.modules.module, name) for name in _HOOKS]
     hooks += [(sys.modules["torch.optim.optimizer"], name) for name in _OPTIMIZER_HOOKS]
     if found := next((name for owner, name in hooks if getattr(owner, name, None)), None):

@@ -255,7 +255,7 @@ def test_a_full_disk_loses_nothing_that_was_there(store, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(module, "write_synced", full)
         for key in (KEY, "cd" * 32):
-            with pytest.raises(OSError, match="No space left"):
+            with pytest.raises(OSError, match="the disk of the results is full"):
                 store.put("model", key, {"a": np.zeros(3)}, {})
     assert store.get("model", KEY).meta["seconds"] == 1.0
     assert store.get("model", "cd" * 32) is None

@@ -188,7 +188,7 @@ def alive() -> list[Any]:
     seen: dict[int, Any] = {}
     for thing in gc.get_objects():
         for candidate in (thing, *gc.get_referents(thing)):
-            if getattr(candidate, "is_meta", False) is True:  # without data
+            if issubclass(type(candidate), torch.Tensor) and candidate.is_meta:  # without data
                 continue
             if issubclass(type(candidate), (np.ndarray, torch.Tensor)):
                 seen[id(candidate)] = candidate
