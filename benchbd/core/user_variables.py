@@ -13,6 +13,11 @@ _changed: dict[str, tuple[str | None, str | None]] = {}
 _at_work = False
 
 
+def _raw() -> dict[bytes, bytes]:
+    """A copy of the environment. To decode it takes fifty times as long, and plugins' code runs many times a cell."""
+    return dict(os.environ._data)  # type: ignore[attr-defined]
+
+
 @contextlib.contextmanager
 def plugin_at_work() -> Iterator[None]:
     """A context in which a plugin's code runs. What it does to ``os.environ`` stays, and is remembered as its own."""
@@ -20,18 +25,24 @@ def plugin_at_work() -> Iterator[None]:
     if _at_work:  # a plugin loads another
         yield
         return
-    before = dict(os.environ)
+    raw = _raw()
     _at_work = True
     try:
         yield
     finally:
         _at_work = False
-        after = dict(os.environ)
-        for name in before.keys() | after.keys():
-            old, new = before.get(name), after.get(name)
-            if old != new:
-                users, plugins = _changed.get(name, (old, old))
-                _changed[name] = (users if plugins == old else old, new)
+        if raw != _raw():
+            _remember({os.fsdecode(name): os.fsdecode(value) for name, value in raw.items()})
+
+
+def _remember(before: dict[str, str]) -> None:
+    """Note which variables a plugin's code has changed."""
+    after = dict(os.environ)
+    for name in before.keys() | after.keys():
+        old, new = before.get(name), after.get(name)
+        if old != new:
+            users, plugins = _changed.get(name, (old, old))
+            _changed[name] = (users if plugins == old else old, new)
 
 
 def user_variables() -> dict[str, str]:

@@ -55,6 +55,8 @@ def warm_for(cell: dict[str, Any]) -> None:
         cell: ``Cell.to_json()``. Errors are left to the cell's own process.
     """
     if "torch" not in sys.modules:
+        gc.collect()
+        gc.freeze()
         return
     parts = cell.get("spec", {})
     with _no_cuda():
