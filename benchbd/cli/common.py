@@ -198,6 +198,26 @@ class DamagedRecords:
             sys.stderr.write(f"benchbd: and {rest} more records that cannot be used\n")
 
 
+def usable_records(place: Path, *, strict: bool = False) -> list[dict[str, Any]]:
+    """The records of a results folder or file. Those that cannot be used are named and left out.
+
+    Args:
+        place: the folder or file.
+        strict: refuse the first record that cannot be used instead.
+
+    Raises:
+        UsageError: there are no records, or none of them can be used.
+    """
+    from benchbd.plan.cell import identity
+    from benchbd.storage import results_file
+
+    with DamagedRecords() as damaged:
+        found = results_file.load(place, identity, None if strict else damaged)
+    if damaged.found and not found:
+        raise UsageError(f"{place}: none of its records can be used")
+    return found
+
+
 def record_ids(output: Path) -> list[str]:
     """IDs of the records in a results folder, without reading the records."""
     from benchbd.storage.record_schema import is_id

@@ -10,6 +10,8 @@ from benchbd.cli.common import DamagedRecords, columns, write, write_json
 if TYPE_CHECKING:
     from benchbd.report.stats import Mean
 
+NAMED = 8
+"""Number of configurations that a line names; the rest are counted."""
 EPILOG = """\
 Configurations are matched by names, parameters, recipe, precision and threads, so results of two versions of a plugin
 can be compared. A line names the configurations whose results were measured in different precision classes, and one
@@ -49,16 +51,13 @@ def _text(change: Mean | None, unit: str = "") -> str:
     return f"{change.mean:+.2f}{unit}" + ("" if change.half is None else f" ± {change.half:.2f}")
 
 
-def _listed(labels: list[str]) -> str:
-    return ", ".join(labels[:8]) + (f" and {len(labels) - 8} more" if len(labels) > 8 else "")
-
-
 def run(args: argparse.Namespace) -> int:
     """Compare, print the changes and check the limits."""
     from benchbd.core.paths import user_path
     from benchbd.plan.cell import identity
     from benchbd.report.compare import compare, failures, parse_limit
     from benchbd.report.precision_classes import classes_text
+    from benchbd.report.wording import listed
     from benchbd.storage import results_file
 
     limits = [parse_limit(text) for text in args.fail]
@@ -103,13 +102,13 @@ def run(args: argparse.Namespace) -> int:
     write(columns(rows) if found.lines else "nothing in common")
     for name, labels in (("A", found.only_a), ("B", found.only_b)):
         if labels:
-            write(f"only in {name}: {_listed(labels)}")
+            write(f"only in {name}: {listed(labels, NAMED)}")
     if mixed := [line.label for line in found.lines if line.classes]:
         a_classes, b_classes = map(classes_text, found.mixed)
         classes = f"A {a_classes}; B {b_classes}"
-        write(f"changes between precision classes, which round differently: {classes}: {_listed(mixed)}")
+        write(f"changes between precision classes, which round differently: {classes}: {listed(mixed, NAMED)}")
     if other := [f"{line.label} (another {line.data})" for line in found.lines if line.data]:
-        write(f"changes between different data, which are not comparable: {_listed(other)}")
+        write(f"changes between different data, which are not comparable: {listed(other, NAMED)}")
     for text in broken:
         write(f"FAIL {text}")
     return 1 if broken else 0

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchbd.cli.common import (
-    DamagedRecords,
     add_numerics,
     add_output,
     add_plugin_files,
     add_plugins,
     load_plan,
     output_folder,
+    usable_records,
     write,
 )
 from benchbd.errors import UsageError, one_line
@@ -83,8 +83,6 @@ def read(args: argparse.Namespace) -> tuple[list[dict[str, Any]], float | None, 
     Raises:
         UsageError: there are no records, or a record is invalid.
     """
-    from benchbd.plan.cell import identity
-    from benchbd.storage import results_file
 
     place = Path(args.results).expanduser() if args.results else output_folder(args)
     if args.results and not place.is_file():
@@ -94,10 +92,7 @@ def read(args: argparse.Namespace) -> tuple[list[dict[str, Any]], float | None, 
             f"no records in {place}; run a matrix first, or name the folder with --output or a file with --results"
         )
     # A check must not pass because a record is left out.
-    with DamagedRecords() as damaged:
-        found = results_file.load(place, identity, None if getattr(args, "check", False) else damaged)
-    if damaged.found and not found:
-        raise UsageError(f"{place}: none of its records can be used")
+    found = usable_records(place, strict=getattr(args, "check", False))
     if args.matrix is None:
         given = (args.filter, args.exclude, args.set, args.seeds, args.smoke, args.precision, args.threads)
         if any(value not in (None, False, []) for value in given):

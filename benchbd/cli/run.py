@@ -98,7 +98,7 @@ def _show_board(plan: Plan, output: Path, named: Collection[str]) -> None:
     Args:
         plan: the plan that was run.
         output: the results folder.
-        named: files whose damage the user has been told of.
+        named: files whose damage has been reported already.
     """
     from benchbd.core.files import write_text
     from benchbd.plan.cell import identity

@@ -23,7 +23,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from benchbd.core.environment import cores
-from benchbd.core.files import atomic_write
+from benchbd.core.files import atomic_write, read_plain
 from benchbd.core.paths import user_cache
 
 FORMAT = 1
@@ -133,11 +133,7 @@ def _read_list(kept: Path | None) -> dict[str, str]:
     if kept is None:
         return {}
     try:
-        handle = os.open(kept, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW)
-        with os.fdopen(handle, "rb") as file:
-            if not stat.S_ISREG(os.fstat(handle).st_mode):
-                return {}
-            check, _, body = file.read().partition(b"\n")
+        check, _, body = read_plain(kept).partition(b"\n")
         if check.decode() != hashlib.sha256(body).hexdigest():
             return {}
         return json.loads(body)  # type: ignore[no-any-return]

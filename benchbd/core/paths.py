@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
+from benchbd.core.variables import variables
 from benchbd.errors import UsageError, shown
 
 VARIABLE = "BENCHBD_DATA"
@@ -82,13 +83,6 @@ def user_cache() -> Path | None:
 @contextlib.contextmanager
 def data_given(folder: str | None) -> Iterator[None]:
     """Set ``BENCHBD_DATA`` to ``folder``, if given, inside the context. Worker processes inherit it."""
-    before = os.environ.get(VARIABLE)
-    if folder and "\0" not in folder:
-        os.environ[VARIABLE] = folder
-    try:
+    given = folder if folder and "\0" not in folder else os.environ.get(VARIABLE)
+    with variables({VARIABLE: given}):
         yield
-    finally:
-        if before is None:
-            os.environ.pop(VARIABLE, None)
-        else:
-            os.environ[VARIABLE] = before

@@ -67,7 +67,7 @@ class _Lasting:
 
 @contextlib.contextmanager
 def lasting_stderr() -> Iterator[None]:
-    """A context in which messages are lost, rather than end the command, once nobody can read them.
+    """A context that drops messages once nobody can read them. The command goes on.
 
     The reader of a pipe may have ended, the terminal may be closed, the disk of a log file may be full.
     """

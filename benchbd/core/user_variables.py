@@ -6,6 +6,8 @@ import contextlib
 import os
 from collections.abc import Iterator
 
+from benchbd.core.variables import variables
+
 _changed: dict[str, tuple[str | None, str | None]] = {}
 """The variables that plugins' code has changed: the user's value, and the plugin's. None: not set."""
 
@@ -60,16 +62,5 @@ def user_variables() -> dict[str, str]:
 def only_user_variables() -> Iterator[None]:
     """A context with :func:`user_variables` in ``os.environ``, for libraries that start processes themselves."""
     own, users = dict(os.environ), user_variables()
-    names = [name for name in own.keys() | users.keys() if own.get(name) != users.get(name)]
-    _put(names, users)
-    try:
+    with variables({name: users.get(name) for name in own.keys() | users.keys() if own.get(name) != users.get(name)}):
         yield
-    finally:
-        _put(names, own)
-
-
-def _put(names: list[str], values: dict[str, str]) -> None:
-    for name in names:
-        os.environ.pop(name, None)
-        if name in values:
-            os.environ[name] = values[name]

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Iterator
 
 import torch
 
 from benchbd.core.numerics import THREAD_VARIABLES
+from benchbd.core.variables import variables
 
 _in_libraries: int | None = None
 """Threads that every numeric library of this process is known to have; None: unknown."""
@@ -43,23 +43,9 @@ def cpu_threads(count: int, device: torch.device) -> Iterator[None]:
         if count != _in_libraries:
             from threadpoolctl import threadpool_limits
 
-            stack.enter_context(_variables(str(count)))
+            # Libraries that are loaded from here on read these.
+            stack.enter_context(variables(dict.fromkeys(THREAD_VARIABLES, str(count))))
             stack.enter_context(threadpool_limits(limits=count))
         stack.callback(torch.set_num_threads, before)
         torch.set_num_threads(count)
         yield
-
-
-@contextlib.contextmanager
-def _variables(count: str) -> Iterator[None]:
-    """Set the variables that libraries read which are loaded from here on."""
-    before = {name: os.environ.get(name) for name in THREAD_VARIABLES}
-    os.environ.update(dict.fromkeys(THREAD_VARIABLES, count))
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value

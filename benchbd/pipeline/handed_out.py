@@ -1,4 +1,4 @@
-"""What plugins were handed stays as it was: a change is found before anything made from it is stored."""
+"""Checks that a plugin leaves unchanged what it was handed, before anything made from it is stored."""
 
 from __future__ import annotations
 

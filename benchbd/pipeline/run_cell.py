@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import gc
-import os
 import time
 import traceback
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +15,7 @@ import torch
 from benchbd.core import environment
 from benchbd.core.devices import compute_device
 from benchbd.core.events import Listener
+from benchbd.core.forks import only_this_process
 from benchbd.core.images import DatasetInfo, Images
 from benchbd.core.kinds import KINDS
 from benchbd.core.paths import data_folder
@@ -76,19 +74,8 @@ def execute(
         UsageError: the cell or its plugins are not known here, so that there is nothing to write a record about.
         OSError: the record cannot be written (a full disk).
     """
-    with _only_this_process(), global_state.watched():  # from before the plugins are imported
+    with only_this_process(), global_state.watched():  # from before the plugins are imported
         return _execute(cell_json, output, data_root, device, plugins or [], on_event)
-
-
-@contextmanager
-def _only_this_process() -> Iterator[None]:
-    """A context that no other process leaves: a copy of this one, forked by a plugin, ends at the end of the block."""
-    pid = os.getpid()
-    try:
-        yield
-    finally:
-        if os.getpid() != pid:
-            os._exit(1)
 
 
 def _execute(
@@ -109,7 +96,7 @@ def _execute(
     with event_proxy(on_event) as events:
         try:
             place = compute_device(device)
-            with _only_this_process(), cpu_threads(cell.threads, place):
+            with only_this_process(), cpu_threads(cell.threads, place):
                 _measured_run(cell, results, output, data_root, place, events)
         except (KeyboardInterrupt, RunStopped):
             raise
@@ -175,8 +162,8 @@ def _run(
             raise
         own = max(0.0, time.perf_counter() - began - ledger.inside)
     computed = Counter(ledger.computed) + Counter(attacker.computed) + Counter(unseen.computed)
-    other = trained._plan.part.text if trained._plan.spec() != lab._network.spec() else None
-    results.defended = Defended(trained.key, own, sum(ledger.stages.values()), computed, other)
+    charged = sum(ledger.stages.values())
+    results.defended = Defended(trained.key, own, charged, computed, _other_architecture(trained, lab))
 
     began = time.perf_counter()
     events({"event": "stage", "stage": "evaluate"})
@@ -256,7 +243,7 @@ def _defend(components: Components, lab: Lab) -> TrainedModel:
     """Let the defense work, and validate what it was handed and what it returns."""
     who = f"defense {components.defense.name!r}"
     with blamed(who):
-        with _only_this_process():
+        with only_this_process():
             trained = components.defense.train(lab)
         lab.check_handed_out()
         if not isinstance(trained, TrainedModel):
@@ -265,12 +252,18 @@ def _defend(components: Components, lab: Lab) -> TrainedModel:
         lab._own(trained, "the returned model")
         with global_state.usual_settings(None):  # the default type, for one, replaces functions
             global_state.check()
-    if trained._plan.spec() != lab._network.spec() and not components.defense.other_architecture:
+    other = _other_architecture(trained, lab)
+    if other and not components.defense.other_architecture:
         raise UsageError(
-            f"{who} returned a {trained._plan.part.text} in a row of {lab._network.part.text}; return the row's model, "
+            f"{who} returned a {other} in a row of {lab._network.part.text}; return the row's model, "
             "or say other_architecture = True in the class, so that record and tables name it"
         )
     return trained
+
+
+def _other_architecture(trained: TrainedModel, lab: Lab) -> str | None:
+    """The spec of a returned model if it is not the row's; None if it is."""
+    return None if trained._plan.spec() == lab._network.spec() else trained._plan.part.text
 
 
 def _judge_findings(results: CellResults, poisoner: Poisoner, lab: Lab) -> tuple[DatasetInfo, Poison]:

@@ -157,7 +157,7 @@ class TrainSet:
             return self
         index = torch.from_numpy(selected)
         images, labels = self.images[index], self.labels[index]
-        self.check()  # only now: the key says that the copies are those of the set as it was
+        self.check()  # after the copy: the key promises the content of the unchanged set
         return TrainSet.keyed(images, labels, digest(["subset", self.key, sha_of(selected)]))
 
     def replace(self, *, images: torch.Tensor | None = None, labels: torch.Tensor | None = None) -> TrainSet:

@@ -230,8 +230,7 @@ class _Builder:
         notes += self.mixed.notes(self.labels)
         failed = self._failures()
         if failed:
-            more = f"; and {len(failed) - LISTED_FAILURES} more" if len(failed) > LISTED_FAILURES else ""
-            notes.append("Cells without a result: " + "; ".join(failed[:LISTED_FAILURES]) + more + ".")
+            notes.append(f"Cells without a result: {wording.listed(failed, LISTED_FAILURES, '; ', '; and ')}.")
         short = self.labels.abbreviations(self.group.columns)
         if short:
             notes.append(f"In this table, {'; '.join(short)}.")
@@ -265,8 +264,7 @@ class _Builder:
         ]
         if not rows:
             return "Every row is of one class; averages over rows mix them."
-        more = f" and {len(rows) - LISTED_ROWS} more" if len(rows) > LISTED_ROWS else ""
-        return f"Rows that mix them: {', '.join(rows[:LISTED_ROWS])}{more}."
+        return f"Rows that mix them: {wording.listed(rows, LISTED_ROWS)}."
 
     def _failures(self) -> list[str]:
         """Describe the cells without a result. Seeds of one cell with the same outcome share a description."""

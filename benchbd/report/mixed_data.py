@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from benchbd.report.groups import Group
 from benchbd.report.labels import Labels, Variant
-from benchbd.report.wording import TIMES
+from benchbd.report.wording import TIMES, listed
 from benchbd.storage.data_version import DataVersion, all_differences, data_version, usual_version
 
 OTHER_DATA = "§"
@@ -35,7 +35,7 @@ def other_data_text(found: Measured) -> str:
 
 
 class MixedData:
-    """The data versions of a group's records. Records of earlier releases name none and differ from nobody.
+    """The data versions of a group's records. Records of earlier releases name no version and match every other.
 
     Args:
         group: the records of one table.
@@ -75,6 +75,5 @@ class MixedData:
                     found.append(f"{named} {seeds} (another {next(iter(others.values())).difference(self.usual)})")
         if not found:
             return []
-        more = f"; and {len(found) - LISTED} more" if len(found) > LISTED else ""
-        text = "; ".join(found[:LISTED]) + more
+        text = listed(found, LISTED, "; ", "; and ")
         return [f"{OTHER_DATA} measured on different data than the rest, and not comparable with it: {text}."]

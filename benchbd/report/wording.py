@@ -64,6 +64,12 @@ def counted(count: int, noun: str) -> str:
     return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
+def listed(texts: Sequence[str], most: int, separator: str = ", ", last: str = " and ") -> str:
+    """``a, b and 3 more``: the first ``most`` texts, and the number of the others."""
+    more = f"{last}{len(texts) - most} more" if len(texts) > most else ""
+    return separator.join(texts[:most]) + more
+
+
 def seeds_text(counts: Iterable[int]) -> str:
     """``3 seeds``, ``1 seed`` or ``2 to 5 seeds``."""
     found = sorted(set(counts))

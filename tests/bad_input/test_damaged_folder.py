@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import math
 import os
@@ -11,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import fuzzing
 import pytest
 from fuzzing import examples, in_time
 from hypothesis import HealthCheck, given, settings
@@ -188,18 +188,18 @@ FREE = ("notes", "env", "time", "detection", "poison", "artifacts", "sources", "
 
 def _mutate(value: Any, rng: random.Random) -> Any:
     """Replace, remove or rename something at a random place."""
-    if not (isinstance(value, (dict, list)) and value) or rng.random() < 0.25:
-        return rng.choice(ODD)
-    value = copy.copy(value)
-    key = rng.choice(list(value)) if isinstance(value, dict) else rng.randrange(len(value))
-    how = rng.randrange(8)
-    if how == 0:
-        del value[key]
-    elif how == 1 and isinstance(value, dict):
-        value[rng.choice(["", "x", "\0", "\ud800", "<b>", "probe", "curve", "omitted"])] = rng.choice(ODD)
-    else:
-        value[key] = _mutate(value[key], rng)
-    return value
+
+    def change(value: Any, key: Any) -> bool:
+        how = rng.randrange(8)
+        if how == 0:
+            del value[key]
+        elif how == 1 and isinstance(value, dict):
+            value[rng.choice(["", "x", "\0", "\ud800", "<b>", "probe", "curve", "omitted"])] = rng.choice(ODD)
+        else:
+            return False
+        return True
+
+    return fuzzing.mutate(value, rng, ODD, change, 0.25)
 
 
 def test_no_odd_record_is_an_internal_error_of_any_verb(cells: list[Cell], capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
+import fuzzing
 import pytest
 import yaml
 from fuzzing import examples, in_time
@@ -83,20 +84,20 @@ SNIPPETS = [
 
 def mutate(value: Any, rng: random.Random) -> Any:
     """Replace, remove, rename, double or wrap something at a random place."""
-    if not (isinstance(value, (dict, list)) and value) or rng.random() < 0.1:
-        return rng.choice(ODD)
-    value = copy.copy(value)
-    key = rng.choice(list(value)) if isinstance(value, dict) else rng.randrange(len(value))
-    how = rng.randrange(12)
-    if how == 0:
-        del value[key]
-    elif how == 1 and isinstance(value, dict):
-        value[rng.choice([*matrix_file.TOP, *matrix_file.BLOCK, "reason", "", "none", None, 3])] = value.pop(key)
-    elif how == 2:
-        value[key] = [value[key], value[key]]
-    else:
-        value[key] = mutate(value[key], rng)
-    return value
+
+    def change(value: Any, key: Any) -> bool:
+        how = rng.randrange(12)
+        if how == 0:
+            del value[key]
+        elif how == 1 and isinstance(value, dict):
+            value[rng.choice([*matrix_file.TOP, *matrix_file.BLOCK, "reason", "", "none", None, 3])] = value.pop(key)
+        elif how == 2:
+            value[key] = [value[key], value[key]]
+        else:
+            return False
+        return True
+
+    return fuzzing.mutate(value, rng, ODD, change)
 
 
 def test_a_thousand_mutated_matrices_are_planned_or_refused_and_nothing_is_written(

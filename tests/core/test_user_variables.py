@@ -1,4 +1,4 @@
-"""What plugins' code does to the environment is told apart from what the user gave."""
+"""The user's variables are kept apart from what plugins' code sets."""
 
 from __future__ import annotations
 

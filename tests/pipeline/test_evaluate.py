@@ -103,7 +103,7 @@ def test_accuracies_are_shares_of_the_right_images():
 
 
 def test_clean_originals_are_measured_against_the_same_targets():
-    # The originals at places 0, 2, 3 and 4 are told to be 0, 1, 3 and 2; their target is 2.
+    # The originals at places 0, 2, 3 and 4 are predicted as 0, 1, 3 and 2; their target is 2.
     test = Images(images(0, 2, 1, 3, 2), torch.tensor([0, 2, 1, 1, 3]))
     triggered = (images(2, 1, 2, 1), torch.tensor([0, 1, 1, 3]))
     found = accuracy(_Told(), test, triggered, 2, CPU, np.array([0, 2, 3, 4]))

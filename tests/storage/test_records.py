@@ -12,6 +12,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
+import fuzzing
 import numpy as np
 import pytest
 from fuzzing import examples, in_time
@@ -223,18 +224,18 @@ ODD: list[Any] = [
 
 def mutate(value: Any, rng: random.Random) -> Any:
     """Replace, remove or rename something at a random place."""
-    if not (isinstance(value, (dict, list)) and value) or rng.random() < 0.1:
-        return rng.choice(ODD)
-    value = copy.copy(value)
-    key = rng.choice(list(value)) if isinstance(value, dict) else rng.randrange(len(value))
-    how = rng.randrange(8)
-    if how == 0:
-        del value[key]
-    elif how == 1 and isinstance(value, dict):
-        value[rng.choice(["", "x", "id", "name", "\0", "__class__", "../x"])] = value.pop(key)
-    else:
-        value[key] = mutate(value[key], rng)
-    return value
+
+    def change(value: Any, key: Any) -> bool:
+        how = rng.randrange(8)
+        if how == 0:
+            del value[key]
+        elif how == 1 and isinstance(value, dict):
+            value[rng.choice(["", "x", "id", "name", "\0", "__class__", "../x"])] = value.pop(key)
+        else:
+            return False
+        return True
+
+    return fuzzing.mutate(value, rng, ODD, change)
 
 
 def test_a_thousand_mutated_records_are_read_or_refused_and_nothing_is_written(

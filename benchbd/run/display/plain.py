@@ -26,7 +26,7 @@ class PlainDisplay:
 
     @staticmethod
     def _to_stderr(line: str) -> None:
-        with contextlib.suppress(OSError):  # whoever read the messages may be gone; the run goes on
+        with contextlib.suppress(OSError):  # the reader of the messages may be gone; the run goes on
             sys.stderr.write(line + "\n")
             sys.stderr.flush()
 

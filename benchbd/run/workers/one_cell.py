@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import importlib
-import os
 import sys
 import time
 import traceback
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from benchbd.core.events import Listener
+from benchbd.core.forks import only_this_process
 from benchbd.errors import RunStopped
 
 Execute = Callable[..., dict[str, Any]]
@@ -49,16 +49,16 @@ def run_one(
     Raises:
         RunStopped, KeyboardInterrupt: the user, or the time limit, stops the cell.
     """
-    pid = os.getpid()
     try:
-        record = execute(
-            order["cell"],
-            output=Path(settings.output),
-            data_root=settings.data,
-            device=settings.device,
-            plugins=settings.plugin,
-            on_event=on_event,
-        )
+        with only_this_process():
+            record = execute(
+                order["cell"],
+                output=Path(settings.output),
+                data_root=settings.data,
+                device=settings.device,
+                plugins=settings.plugin,
+                on_event=on_event,
+            )
     except (KeyboardInterrupt, RunStopped):
         raise
     except BaseException as error:
@@ -67,9 +67,6 @@ def run_one(
         with contextlib.suppress(OSError, ValueError):
             traceback.print_exc()
         return "failed", " ".join(f"{type(error).__name__}: {error}".split()), False
-    finally:
-        if os.getpid() != pid:  # a copy that a plugin forked, and that came back from the plugin's code
-            os._exit(1)
     return str(record.get("status", "failed")), str(record.get("error") or ""), True
 
 

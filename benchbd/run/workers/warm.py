@@ -12,13 +12,13 @@ import contextlib
 import functools
 import gc
 import importlib
-import os
 import sys
 from pathlib import Path
 from typing import Any
 
 from benchbd.core import environment
 from benchbd.core.kinds import KINDS
+from benchbd.core.variables import variables
 from benchbd.plugins import registry
 
 LIBRARIES = (
@@ -67,18 +67,9 @@ def warm_for(cell: dict[str, Any]) -> None:
         gc.freeze()
 
 
-@contextlib.contextmanager
-def _no_cuda() -> Any:
+def _no_cuda() -> contextlib.AbstractContextManager[None]:
     """A context in which ``torch.cuda.is_available`` asks the driver's NVML, which forks survive, and not CUDA."""
-    name = "PYTORCH_NVML_BASED_CUDA_CHECK"
-    before = os.environ.get(name)
-    os.environ[name] = "1"
-    try:
-        yield
-    finally:
-        del os.environ[name]
-        if before is not None:
-            os.environ[name] = before
+    return variables({"PYTORCH_NVML_BASED_CUDA_CHECK": "1"})
 
 
 _seen: set[tuple[str, str]] = set()
