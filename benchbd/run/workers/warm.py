@@ -42,8 +42,7 @@ def warm_up() -> None:
                     importlib.import_module(name)
             for entry in models:  # a defense may name models beside the cell's own
                 _load(entry.kind, entry.name)
-    global_state = importlib.import_module("benchbd.engine.global_state")
-    global_state.remember()
+        importlib.import_module("benchbd.engine.global_state").remember()
     gc.collect()
     gc.freeze()
 
