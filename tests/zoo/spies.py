@@ -152,7 +152,8 @@ def as_array(thing: Any) -> np.ndarray | None:
     if issubclass(type(thing), np.ndarray):
         return thing
     if issubclass(type(thing), torch.Tensor):
-        return thing.detach().cpu().numpy()
+        values = thing.detach().cpu()
+        return (values.float() if values.dtype == torch.bfloat16 else values).numpy()  # numpy has no bfloat16
     return None
 
 
