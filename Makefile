@@ -7,7 +7,7 @@ export OMP_NUM_THREADS ?= 1
 JOBS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart test test-isa test-cluster test-browser torture bench bench-gpu lint check-leaderboard clean
+.PHONY: help install quickstart test test-isa test-cluster test-browser torture fuzz bench bench-gpu lint check-leaderboard clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /|/' | awk -F'|' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -39,8 +39,12 @@ test-cluster: install  ## the executors on a real one-node Slurm and a local Ray
 test-browser: install  ## the HTML page in a headless Chromium (Debian, as root: installs it)
 	PATH="$(abspath $(BIN)):$$PATH" bash tests/report/browser.sh
 
-torture: install  ## kill, fill and damage a run a hundred times; nothing may be lost
+torture: install  ## kill, fill and damage a run a hundred times, beside cells that break their process; nothing may be lost
 	$(BIN)/python tools/torture.py --faults 100
+
+fuzz: install  ## ten thousand mutated matrices, ten thousand mutated records; none may end in a traceback or hang
+	BENCHBD_FUZZ=10000 $(BIN)/python -m pytest --timeout 3600 tests/bad_input/test_fuzz.py tests/bad_input/test_damaged_folder.py \
+		tests/storage/test_records.py -k 'mutated or odd_record'
 
 bench: install  ## benchmarks of the engine and the harness, ratios printed last
 	env $$($(BIN)/python -c "from benchbd.run.workers.slots import KEEP_MEMORY as k; print(*(f'{n}={v}' for n, v in k.items()))") \

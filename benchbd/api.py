@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -29,7 +30,11 @@ NESTED = {
     "env": ("device", "precision"),
 }
 """Columns such as ``poison.count``: values nested in a field of a record."""
-LAST = ("control", "epochs_trained", "peak_memory_bytes")
+LAST = ("control", "epochs_trained", "peak_memory_bytes", "clean_asr")
+ASKED = {"precision": "auto", "threads": 1}
+"""Columns from a cell's spec, with their values where it has none."""
+DATA = ("train", "test")
+"""Last columns: the fingerprints ``data.train`` and ``data.test`` of what the cell was measured on."""
 
 
 def run_matrix(
@@ -43,6 +48,8 @@ def run_matrix(
     filters: Sequence[str] = (),
     exclude: Sequence[str] = (),
     smoke: bool = False,
+    precision: str | None = None,
+    threads: int | None = None,
     rerun: Literal["failed", "stale", "all"] | None = None,
     display: Literal["auto", "rich", "plain", "none"] = "none",
     **settings: Any,
@@ -59,6 +66,8 @@ def run_matrix(
         filters: run only cells that match: ``["defense=lfd*"]``.
         exclude: leave out cells that match.
         smoke: shrink every cell to seconds.
+        precision: ``fp32``, ``bf16-strict`` and the like instead of the matrix's; part of a cell's ID.
+        threads: CPU threads of a cell instead of the matrix's; part of its ID.
         rerun: also rerun these cells.
         display: how to show progress on standard error.
         **settings: fields of :class:`benchbd.run.RunSettings` (``executor``, ``device``, ``jobs``, ``timeout`` in
@@ -73,29 +82,35 @@ def run_matrix(
     from benchbd.plugins import registry
     from benchbd.run import RunSettings, run_cells
     from benchbd.run.display.choose import make_display
-    from benchbd.run.prepare import prepare_output
+    from benchbd.run.prepare import kept_on_other_data, prepare_output
     from benchbd.run.workers.slots import check_numbers
     from benchbd.storage.records import read_record
 
     for plugin in plugins:
         registry.add_plugin_file(os.fspath(plugin))
     folder = Path(output).expanduser().resolve()
-    known = {field.name for field in dataclasses.fields(RunSettings)} - {"output", "data_root", "plugins", "stale"}
+    own = {"output", "data_root", "plugins", "stale", "changed_inputs", "threads"}
+    known = {field.name for field in dataclasses.fields(RunSettings)} - own
     if unknown := sorted(settings.keys() - known):
         raise UsageError(f"run_matrix: unknown setting {unknown[0]!r}; known: {', '.join(sorted(known))}")
     root = None if data is None else str(Path(data).expanduser().resolve())
     with data_given(root):
-        plan = _load_plan(matrix, sets or {}, seeds, smoke, filters, exclude)
+        asked = {"precision": precision, "threads": threads}
+        plan = _load_plan(matrix, sets or {}, filters, exclude, seeds=seeds, smoke=smoke, **asked)
         chosen = RunSettings(
             output=folder,
             data_root=root,
             plugins=tuple(registry.plugin_files()),
             rerun=rerun,
+            threads=threads,
             **settings,
         )
         check_numbers(chosen)
         shown: Display = make_display(display)
-        run_cells(plan.cells, prepare_output(plan, chosen, folder), shown)
+        chosen = prepare_output(plan, chosen, folder)
+        for line in kept_on_other_data(plan, chosen, folder):
+            warnings.warn(line, stacklevel=2)
+        run_cells(plan.cells, chosen, shown)
     wanted = [cell.id for cell in plan.cells] + [skipped.cell.id for skipped in plan.skipped]
     return _table(record for ident in wanted if (record := read_record(folder, ident)))
 
@@ -109,25 +124,33 @@ def load_results(place: str | os.PathLike[str] = "benchbd-out") -> pd.DataFrame:
     Returns:
         A frame with the columns of ``KEYS``, then ``detection.auroc`` and the like, ``poison.count``, ``time.total`` in
         seconds, and one column for every parameter: ``attack.rate``, ``defense.alpha``, ``recipe.epochs``. ``ca``,
-        ``asr`` and ``ra`` are fractions; ``asr`` and ``ra`` are missing without an attack. Other values are missing if
-        they do not apply to a cell. Lists become tuples.
+        ``asr``, ``ra`` and ``clean_asr`` are fractions; the last three are missing without an attack. Other values are
+        missing if they do not apply to a cell. Lists become tuples.
+
+    Records that cannot be used are left out, with a warning that names them.
 
     Raises:
-        UsageError: there are no results, or a record is invalid.
+        UsageError: there are no results.
     """
     from benchbd.plan.cell import identity
     from benchbd.storage import results_file
 
-    return _table(results_file.load(place, identity))
+    damaged: list[str] = []
+    found = results_file.load(place, identity, lambda problem: damaged.append(str(problem)))
+    if damaged:
+        shown = [*damaged[:5], *([f"and {len(damaged) - 5} more"] if len(damaged) > 5 else [])]
+        warnings.warn(f"left out: {'; '.join(shown)}", stacklevel=2)
+    return _table(found)
 
 
 def _load_plan(
     matrix: str | os.PathLike[str] | Mapping[str, Any],
     sets: Mapping[str, Any],
-    seeds: Sequence[int] | None,
-    smoke: bool,
     filters: Sequence[str],
     exclude: Sequence[str],
+    *,
+    seeds: Sequence[int] | None,
+    **given: Any,
 ) -> Plan:
     """Resolve a matrix with its settings and seeds, and apply the filters."""
     import json
@@ -136,7 +159,7 @@ def _load_plan(
 
     # JSON is valid YAML, so mappings and settings pass the same checks as files and flags.
     changes = [f"{key}={value if isinstance(value, str) else json.dumps(value)}" for key, value in sets.items()]
-    chosen = None if seeds is None else list(seeds)
+    given |= {"sets": changes, "seeds": None if seeds is None else list(seeds)}
     if isinstance(matrix, Mapping):
         try:
             text = json.dumps(matrix)
@@ -144,9 +167,9 @@ def _load_plan(
             raise UsageError(
                 f"run_matrix: a matrix may hold only text, numbers, lists and mappings ({error})"
             ) from error
-        plan = matrices.resolve(matrices.parse(text, "given"), "given", sets=changes, seeds=chosen, smoke=smoke)
+        plan = matrices.resolve(matrices.parse(text, "given"), "given", **given)
     else:
-        plan = matrices.load(os.fspath(matrix), sets=changes, seeds=chosen, smoke=smoke)
+        plan = matrices.load(os.fspath(matrix), **given)
     return matrices.narrow(plan, list(filters), list(exclude))
 
 
@@ -154,9 +177,10 @@ def _table(records: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
     import pandas as pd
 
     rows = [_row(record) for record in records]
-    usual = [*KEYS, *(f"{key}.{name}" for key, names in NESTED.items() for name in names), *LAST]
+    usual = [*KEYS, *(f"{key}.{name}" for key, names in NESTED.items() for name in names), *LAST, *ASKED]
+    last = [f"data.{name}" for name in DATA]
     frame: pd.DataFrame = pd.DataFrame(
-        rows, columns=[*usual, *sorted({name for row in rows for name in row} - set(usual))]
+        rows, columns=[*usual, *sorted({name for row in rows for name in row} - {*usual, *last}), *last]
     )
     return frame
 
@@ -167,6 +191,8 @@ def _row(record: Mapping[str, Any]) -> dict[str, Any]:
         inside = record.get(key) or {}
         row |= {f"{key}.{name}": inside.get(name) for name in names}
     row |= {key: record.get(key) for key in LAST}
+    row |= {key: (record.get("spec") or {}).get(key, usual) for key, usual in ASKED.items()}
+    row |= {f"data.{name}": (record.get("data") or {}).get(name) for name in DATA}
     given = {**(record.get("params") or {}), "recipe": record.get("recipe") or {}}
     for key, values in given.items():
         row |= {f"{key}.{name}": tuple(v) if isinstance(v, list) else v for name, v in values.items()}

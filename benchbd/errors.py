@@ -22,12 +22,20 @@ class UsageError(BenchbdError):
     exit_code = 2
 
 
+class Misused(UsageError):
+    """A plugin changed, or mixed up, what the harness had handed it. The harness adds the plugin's name."""
+
+
 class Impossible(BenchbdError):
     """A cell that cannot exist, such as one with a budget larger than a class. Planned as ``skipped``."""
 
 
 class Diverged(BenchbdError):
     """A training whose loss exploded or became non-finite; the cell ends as ``diverged``."""
+
+
+class RunStopped(BaseException):
+    """The user or a time limit stops what runs in this process. Not an Exception, so that no plugin catches it."""
 
 
 class CorruptArtifact(BenchbdError):

@@ -1,8 +1,9 @@
 """Decodes image files once: uint8 arrays in the cache folder, mapped into memory and shared by all processes.
 
 Guarantees: an array is complete or absent (it is written to a temporary folder, which is then renamed). Every load
-checks its bytes against a sha256 and rebuilds it if they differ. Its key is a hash of file names, sizes and dates, so
-changed files are decoded again. Nothing is pickled. The folder may be deleted at any time.
+checks its bytes against a sha256 and rebuilds it if they differ. Its key is a hash of file names, of contents and of
+the decoder's version, so changed files are decoded again, as are all files when the decoder changes; copied ones are
+not. Nothing is pickled. The folder may be deleted at any time. :mod:`benchbd.datasets._picture` decodes a single file.
 """
 
 from __future__ import annotations
@@ -17,17 +18,24 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, NamedTuple
 
 from benchbd import UsageError
+from benchbd.core.contents import content_hashes
 from benchbd.core.environment import cores
+from benchbd.core.files import NotAFile, open_plain, read_plain
 from benchbd.core.locks import locked_if_possible
+from benchbd.datasets._picture import RULES, large_pictures_allowed, not_a_file, open_picture
 from benchbd.datasets._places import cache, reason
 
 if TYPE_CHECKING:
     import numpy as np
 
-FORMAT = 1
-"""Part of every key: raise it when decoding or resizing changes."""
+FORMAT = 2
+"""Part of every key: raise it when the stored array or the resizing changes."""
+LARGEST_FACTS = 1 << 16
+"""Bytes from which on a file is not the facts of an array."""
 CHUNK = 512
 """Images decoded at a time, before they are written."""
+LARGEST = 2**27
+"""Largest allowed number of pixels of an image after resizing its shorter side. Only very long strips exceed it."""
 
 
 class Source(NamedTuple):
@@ -80,13 +88,19 @@ def decoded(source: Source) -> np.ndarray:
 
 
 def _key(source: Source) -> str:
-    digest = hashlib.sha256(json.dumps([FORMAT, source.size, source.crop, len(source.files)]).encode())
-    for name in source.files:
-        try:
-            state = (source.folder / name).stat()
-        except OSError as error:
-            raise UsageError(f"{source.dataset}: {source.folder / name} cannot be read: {reason(error)}") from error
-        digest.update(f"{name}\0{state.st_size}\0{state.st_mtime_ns}\n".encode())
+    import PIL
+
+    rules = [FORMAT, RULES, PIL.__version__]
+    digest = hashlib.sha256(json.dumps([*rules, source.size, source.crop, len(source.files)]).encode())
+    try:
+        for name in source.files:
+            if what := not_a_file((source.folder / name).stat().st_mode):
+                raise UsageError(f"{source.dataset}: {source.folder / name} is {what}, not an image file; take it out")
+        contents = content_hashes(source.folder, source.files)
+    except OSError as error:
+        raise UsageError(f"{source.dataset}: {error.filename} cannot be read: {reason(error)}") from error
+    for name, content in zip(source.files, contents, strict=True):
+        digest.update(f"{name}\0{content}\n".encode(errors="surrogateescape"))
     return digest.hexdigest()[:32]
 
 
@@ -94,16 +108,21 @@ def _load(final: Path, source: Source) -> np.ndarray | None:
     """The stored array, or None if it is absent or damaged."""
     import numpy as np
 
-    shape = (len(source.files), 3, source.size, source.size)
+    layout = ((len(source.files), 3, source.size, source.size), False, np.dtype(np.uint8))
     try:
-        images: np.ndarray = np.lib.format.open_memmap(final / "images.npy", mode="c")
-        facts = json.loads((final / "facts.json").read_bytes())
-        sha256 = facts["sha256"]
-    except (FileNotFoundError, NotADirectoryError, ValueError, KeyError, TypeError, EOFError):
+        # Whatever somebody has put there, such as a pipe, must not be waited for.
+        with open(open_plain(final / "images.npy"), "rb") as file:  # noqa: PTH123 - a descriptor
+            if np.lib.format.read_magic(file) != (1, 0) or np.lib.format.read_array_header_1_0(file) != layout:
+                return None
+            images: np.ndarray = np.memmap(file, np.uint8, "c", file.tell(), layout[0])
+        facts = json.loads(read_plain(final / "facts.json", LARGEST_FACTS))
+        return images if hashlib.sha256(images.data).hexdigest() == facts["sha256"] else None
+    except (FileNotFoundError, NotADirectoryError, NotAFile):
         return None
-    if images.shape != shape or images.dtype != np.uint8 or hashlib.sha256(images.data).hexdigest() != sha256:
+    except OSError:
+        raise
+    except Exception:  # numpy and json raise nearly anything on a damaged header: TokenError, RecursionError ...
         return None
-    return images
 
 
 def _build(source: Source, place: Path, final: Path) -> None:
@@ -121,6 +140,8 @@ def _build(source: Source, place: Path, final: Path) -> None:
             for image in _images(source):
                 _write(out, digest, image)
         (built / "facts.json").write_text(json.dumps({"sha256": digest.hexdigest(), "dataset": source.dataset}))
+        if final.is_symlink() or not final.is_dir():
+            final.unlink(missing_ok=True)  # shutil.rmtree would open a pipe and wait
         shutil.rmtree(final, ignore_errors=True)
         built.replace(final)
 
@@ -133,7 +154,7 @@ def _write(out: IO[bytes], digest: hashlib._Hash, image: np.ndarray) -> None:
 
 def _images(source: Source) -> Iterator[np.ndarray]:
     # Threads help because decoders release the GIL. Each data set is decoded once, before any training.
-    with ThreadPoolExecutor(min(8, cores())) as pool:
+    with large_pictures_allowed(), ThreadPoolExecutor(min(8, cores())) as pool:
         for start in range(0, len(source.files), CHUNK):
             names = source.files[start : start + CHUNK]
             yield from pool.map(lambda name: _decode(source, name), names)
@@ -146,20 +167,17 @@ def _decode(source: Source, name: str) -> np.ndarray:
 
     path = source.folder / name
     size = source.size
-    try:
-        with Image.open(path) as file:
-            image = file.convert("RGB")
-        if source.crop:
-            scale = size / min(image.size)
-            wide, high = (max(size, round(side * scale)) for side in image.size)
-            if (wide, high) != image.size:
-                image = image.resize((wide, high), Image.Resampling.BILINEAR)
-            left, top = (wide - size) // 2, (high - size) // 2
-            image = image.crop((left, top, left + size, top + size))
-        elif image.size != (size, size):
-            image = image.resize((size, size), Image.Resampling.BILINEAR)
-    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
-        raise UsageError(
-            f"{source.dataset}: {path} cannot be decoded ({reason(error)}); the file is damaged, fetch it again"
-        ) from error
+    image = open_picture(path, source.dataset)
+    if source.crop:
+        scale = size / min(image.size)
+        wide, high = (max(size, round(side * scale)) for side in image.size)
+        if wide * high > LARGEST:
+            shape = " by ".join(f"{side:,}" for side in image.size)
+            raise UsageError(f"{source.dataset}: {path} has {shape} pixels, too long a strip to resize; crop it")
+        if (wide, high) != image.size:
+            image = image.resize((wide, high), Image.Resampling.BILINEAR)
+        left, top = (wide - size) // 2, (high - size) // 2
+        image = image.crop((left, top, left + size, top + size))
+    elif image.size != (size, size):
+        image = image.resize((size, size), Image.Resampling.BILINEAR)
     return np.ascontiguousarray(np.asarray(image, dtype=np.uint8).transpose(2, 0, 1))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -76,6 +77,12 @@ class Folder(Dataset):
             for label in self.labels():
                 if not (where / part / label).is_dir():
                     return f"{self.name}: {where / part / label} is missing; {self.advice()}"
+        try:
+            for split in PARTS:
+                self._listed(where, split)
+            self._each_once(where)
+        except UsageError as error:
+            return str(error)
         return None
 
     def load(self, split: Literal["train", "test"], root: str | None) -> Images:
@@ -85,34 +92,84 @@ class Folder(Dataset):
 
         from benchbd.datasets._decoded import Source, decoded
 
+        folder, names, classes = self._chosen(split, root)
+        images = decoded(Source(self.name, folder, names, self.size, crop=True))
+        return Images(torch.from_numpy(images), torch.from_numpy(np.asarray(classes, np.int64)))
+
+    def input_files(self, root: str | None) -> list[str]:
+        """The images of both splits."""
+        chosen = (self._chosen(split, root) for split in PARTS)
+        return [f"{folder}/{name}" for folder, names, _ in chosen for name in names]
+
+    def _chosen(self, split: str, root: str | None) -> tuple[Path, list[str], list[int]]:
+        """The folder of a split, the images chosen from it (names relative to the folder), and their classes."""
+        import numpy as np
+
         where = find(root, self.folders(), "train")
         if where is None:
             raise UsageError(self._absent(root))
-        folder = where / PARTS[split]
+        self._each_once(where)
+        names, counts, shares = self._listed(where, split)
+        classes = np.repeat(np.arange(len(counts)), counts)
+        keep = choose(classes, shares, self.subset_seed)
+        return where / PARTS[split], [names[i] for i in keep], classes[keep].tolist()
+
+    def _absent(self, root: str | None) -> str:
+        return f"{self.name} is not in {base(root) / self.folders()[0]}: {self.advice()}{self.hint(root)}"
+
+    def _listed(self, where: Path, split: str) -> tuple[list[str], list[int], tuple[int, ...]]:
+        """The image files of one split, sorted by class and name, how many each class has, and how many are wanted.
+
+        Raises:
+            UsageError: a folder cannot be read, a class has too few images, or an image is not a regular file.
+        """
+        folder, shares = where / PARTS[split], self.sizes().of(split)
         names: list[str] = []
         counts: list[int] = []
         for label in self.labels():
             own = self._images(folder, label)
             names += own
             counts.append(len(own))
-        shares = self.sizes().of(split)
         self._enough(folder, counts, shares, split)
-        classes = np.repeat(np.arange(len(counts)), counts)
-        keep = choose(classes, shares, self.subset_seed)
-        images = decoded(Source(self.name, folder, [names[i] for i in keep], self.size, crop=True))
-        return Images(torch.from_numpy(images), torch.from_numpy(classes[keep].astype(np.int64)))
-
-    def _absent(self, root: str | None) -> str:
-        return f"{self.name} is not in {base(root) / self.folders()[0]}: {self.advice()}{self.hint(root)}"
+        return names, counts, shares
 
     def _images(self, folder: Path, label: str) -> list[str]:
         """Image files of one class, sorted by name."""
+        return [f"{label}/{entry.name}" for entry in self._entries(folder / label)]
+
+    def _entries(self, folder: Path) -> list[os.DirEntry[str]]:
+        """The image files in a class folder, sorted by name. Hidden files and folders are left out."""
         try:
-            found = sorted(p.name for p in (folder / label).iterdir() if p.suffix.lower() in SUFFIXES)
+            with os.scandir(folder) as found:
+                entries = [entry for entry in found if Path(entry.name).suffix.lower() in SUFFIXES]
+            entries = [entry for entry in entries if not entry.name.startswith(".") and not entry.is_dir()]
+            special = next((entry for entry in entries if not entry.is_file()), None)
         except OSError as error:
-            where = folder / label
-            raise UsageError(f"{self.name}: {where} cannot be read: {reason(error)}; {self.advice()}") from error
-        return [f"{label}/{name}" for name in found if not name.startswith(".")]
+            raise UsageError(f"{self.name}: {folder} cannot be read: {reason(error)}; {self.advice()}") from error
+        if special is not None:
+            raise UsageError(f"{self.name}: {special.path} is {_kind(special)}, not an image file; take it out")
+        return sorted(entries, key=lambda entry: entry.name)
+
+    def _each_once(self, where: Path) -> None:
+        """Raise UsageError if a file is there twice, through a link, in one class or two, in one split or both."""
+        if self.exact:
+            return
+        seen: dict[tuple[int, int], str] = {}
+        for part in PARTS.values():
+            for label in self.labels():
+                folder = where / part / label
+                entries = self._entries(folder)
+                try:
+                    device = folder.stat().st_dev
+                    for entry in entries:
+                        state = entry.stat() if entry.is_symlink() else None
+                        number = (state.st_dev, state.st_ino) if state else (device, entry.inode())
+                        first = seen.setdefault(number, entry.path)
+                        # Layered file systems can list two files under one number; their states tell them apart.
+                        if first != entry.path and os.path.samefile(first, entry.path):  # noqa: PTH121
+                            raise UsageError(f"{self.name}: {first} and {entry.path} are the same file; take one out")
+                except OSError as error:
+                    raise UsageError(f"{self.name}: {folder} cannot be read: {reason(error)}") from error
 
     def _enough(self, folder: Path, counts: list[int], shares: tuple[int, ...], split: str) -> None:
         expected = self._whole().of(split) if self.exact else shares
@@ -124,9 +181,19 @@ class Folder(Dataset):
             if count < wanted:
                 raise UsageError(
                     f"{self.name}: {folder / label} holds {count} images but {wanted} are wanted of each class; "
-                    f"lower {split} or add images"
+                    f"lower {split} or add images ({', '.join(sorted(SUFFIXES))})"
                 )
 
     def _whole(self) -> Sizes:
         """Images per class in the complete data set."""
         raise NotImplementedError
+
+
+def _kind(entry: os.DirEntry[str]) -> str:
+    """What a folder's entry is instead of a file."""
+    from benchbd.datasets._picture import not_a_file
+
+    try:
+        return not_a_file(entry.stat().st_mode) or "a file"
+    except OSError:
+        return "a link to a file that does not exist"

@@ -64,6 +64,11 @@ class Cifar10(Dataset):
             return str(error)
         return None if reachable(URL) else _absent(root, "and there is no network to download it")
 
+    def input_files(self, root: str | None) -> list[str]:
+        """The batch files; none before the download."""
+        where = find(root, ("", "cifar10"), FOLDER)
+        return [] if where is None else [str(where / FOLDER / name) for name in FILES]
+
     def load(self, split: Literal["train", "test"], root: str | None) -> Images:
         """Load one split; download the data set first if it is missing."""
         import numpy as np

@@ -2,34 +2,14 @@
 
 from __future__ import annotations
 
-import csv
-import functools
-from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 from typing import ClassVar, Literal, NamedTuple
 
 from benchbd import Dataset, DatasetInfo, Images, UsageError, dataset
 from benchbd.core.paths import data_folder
-from benchbd.datasets._places import base, reason
+from benchbd.datasets._labels import SPLITS, Table, faults, read_table
+from benchbd.datasets._places import base
 from benchbd.datasets._subset import choose
-from benchbd.errors import shown
-
-COLUMNS = ("file", "label", "split")
-SPLITS = ("train", "test")
-MOST_CLASSES = 10_000
-
-
-class _Row(NamedTuple):
-    file: str
-    label: str
-    split: str
-
-
-class _Table(NamedTuple):
-    """The content of a CSV: rows in file order, and class names by class number."""
-
-    rows: tuple[_Row, ...]
-    classes: tuple[str, ...]
 
 
 class _Part(NamedTuple):
@@ -44,9 +24,12 @@ class CsvFolder(Dataset):
     """A folder of images and a CSV with the columns file, label and optionally split (train or test).
 
     Read from ``DIR/FOLDER/labels.csv``, where DIR is the folder of ``--data`` or ``BENCHBD_DATA``. File names are
-    relative to the CSV. Labels are words or numbers. Classes are numbered in sorted order (numbers by value). Without a
-    split column, a share of each class is drawn for testing. Every plan reads the CSV again: after changing it, use
-    another output folder or run with ``--rerun all``.
+    relative to the CSV; a file that is there twice, under whatever names, is refused. Classes are numbered in sorted
+    order: by value if all labels are numbers such as 2, -1, 10.0 or 1e3, else as text. Without a split column, a share
+    of each class is drawn for testing. Every plan reads the CSV again; a changed file makes its cells stale.
+
+    Images are read upright, as 8-bit RGB: EXIF orientation is applied, transparency is composed on white, 16-bit grey
+    and floats in [0, 1] are scaled, and colour profiles are ignored. Animations and other kinds are refused by name.
     """
 
     source: ClassVar[str] = "your own images"
@@ -93,11 +76,12 @@ class CsvFolder(Dataset):
             table = self._table(root)
         except UsageError as error:
             return str(error)
-        folder = self._csv(root).parent
-        for line, row in enumerate(table.rows, 2):
-            if not (folder / row.file).is_file():
-                return f"{self._csv(root)}, line {line}: there is no image {folder / row.file}"
-        return None
+        return next(faults(table), None)
+
+    def input_files(self, root: str | None) -> list[str]:
+        """The CSV and every image in it."""
+        csv_file = self._csv(root)
+        return [str(csv_file), *(f"{csv_file.parent}/{row.file}" for row in self._table(root).rows)]
 
     def load(self, split: Literal["train", "test"], root: str | None) -> Images:
         """Load one split. Images are decoded once, kept in the cache folder and mapped into memory."""
@@ -105,25 +89,20 @@ class CsvFolder(Dataset):
 
         from benchbd.datasets._decoded import Source, decoded
 
-        part = self._part(self._table(root), split)
-        images = decoded(Source(self.name, self._csv(root).parent, part.files, self.size, crop=True))
+        table = self._table(root)
+        for fault in faults(table):
+            raise UsageError(fault)
+        part = self._part(table, split)
+        images = decoded(Source(self.name, table.path.parent, part.files, self.size, crop=True))
         return Images(torch.from_numpy(images), torch.tensor(part.labels, dtype=torch.int64))
 
     def _csv(self, root: str | None) -> Path:
         return base(root) / self.folder / self.labels
 
-    def _table(self, root: str | None) -> _Table:
-        path = self._csv(root)
-        try:
-            state = path.stat()
-        except OSError as error:
-            raise UsageError(
-                f"csv-folder: {path} cannot be read: {reason(error)}; put the images there with a CSV of the columns "
-                "file and label, and name the folder above it with --data or BENCHBD_DATA"
-            ) from error
-        return _read(path, state.st_mtime_ns, state.st_size)
+    def _table(self, root: str | None) -> Table:
+        return read_table(self._csv(root))
 
-    def _part(self, table: _Table, split: str) -> _Part:
+    def _part(self, table: Table, split: str) -> _Part:
         number = {name: n for n, name in enumerate(table.classes)}
         labels = [number[row.label] for row in table.rows]
         if table.rows[0].split:
@@ -141,70 +120,3 @@ class CsvFolder(Dataset):
         testing = choose(np.asarray(labels), shares, self.split_seed)
         here = testing if split == "test" else np.setdiff1d(np.arange(len(labels)), testing)
         return [int(n) for n in here]
-
-
-@functools.lru_cache(maxsize=16)
-def _read(path: Path, changed: int, size: int) -> _Table:
-    """Read and check a CSV. The date and size are part of the cache key, so a changed file is read again."""
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.reader(file, strict=True)
-            head = [name.strip().lower() for name in next(reader, [])]
-            _check_head(path, head)
-            rows = tuple(_row(path, reader.line_num, head, values) for values in reader if any(values))
-    except UnicodeDecodeError:
-        raise UsageError(f"{path}: is not UTF-8 text; save it as CSV in UTF-8") from None
-    except csv.Error as error:
-        raise UsageError(f"{path}, line {reader.line_num}: not CSV ({error})") from error
-    except OSError as error:
-        raise UsageError(f"csv-folder: {path} cannot be read: {reason(error)}") from error
-    return _checked(path, rows)
-
-
-def _check_head(path: Path, head: list[str]) -> None:
-    known = ", ".join(COLUMNS)
-    for name in ("file", "label"):
-        if head.count(name) != 1:
-            raise UsageError(f"{path}, line 1: needs one column called {name} (known: {known}), not {shown(head)}")
-    if head.count("split") > 1:
-        raise UsageError(f"{path}, line 1: has the column split twice")
-
-
-def _row(path: Path, line: int, head: list[str], values: list[str]) -> _Row:
-    where = f"{path}, line {line}"
-    if len(values) != len(head):
-        raise UsageError(f"{where}: has {len(values)} values for {len(head)} columns")
-    told = {name: value.strip() for name, value in zip(head, values, strict=True)}
-    file, label, split = told["file"], told["label"], told.get("split", "")
-    inside = PurePosixPath(file)
-    if not file or inside.is_absolute() or ".." in inside.parts or not file.isprintable():
-        raise UsageError(f"{where}: file must be the name of an image below the CSV's folder, not {shown(file)}")
-    if not label:
-        raise UsageError(f"{where}: label is empty")
-    if "split" in told and split not in SPLITS:
-        raise UsageError(f"{where}: split must be train or test, not {shown(split)}")
-    return _Row(file, label, split)
-
-
-def _checked(path: Path, rows: tuple[_Row, ...]) -> _Table:
-    """Check the table as a whole: no file twice, and images of every class in both splits."""
-    seen: set[str] = set()
-    for row in rows:
-        if row.file in seen:
-            raise UsageError(f"{path}: {shown(row.file)} is there twice; an image has one label and one split")
-        seen.add(row.file)
-    classes = _in_order({row.label for row in rows})
-    if not 2 <= len(classes) <= MOST_CLASSES:
-        raise UsageError(f"{path}: has {len(classes)} classes; there must be 2 to {MOST_CLASSES:,}")
-    for label in classes:
-        mine = [row.split for row in rows if row.label == label]
-        lacking = [s for s in SPLITS if s not in mine] if mine[0] else SPLITS if len(mine) < 2 else []
-        if lacking:
-            raise UsageError(f"{path}: class {shown(label)} has too few images, none for {lacking[-1]}")
-    return _Table(rows, classes)
-
-
-def _in_order(labels: Iterable[str]) -> tuple[str, ...]:
-    """Class names in order: by value if all are whole numbers, else alphabetically."""
-    names = sorted(labels)
-    return tuple(sorted(names, key=int) if all(name.isascii() and name.isdigit() for name in names) else names)

@@ -92,6 +92,16 @@ class Gtsrb(Dataset):
             return str(error)
         return None
 
+    def input_files(self, root: str | None) -> list[str]:
+        """The annotations and the images of both splits, whatever subset is drawn from them."""
+        where = find(root, ("gtsrb", ""), "GTSRB")
+        if where is None:
+            raise UsageError(_absent(root))
+        train, test = _training(where, self.release), where / "GTSRB" / "Final_Test" / "Images"
+        names = _train_files(where, self.release)[0], _test_files(_annotations(where))[0]
+        images = [f"{folder}/{name}" for folder, own in zip((train, test), names, strict=True) for name in own]
+        return [str(_annotations(where)), *images]
+
     def load(self, split: Literal["train", "test"], root: str | None) -> Images:
         """Load one split. Its images are decoded once and kept in the cache folder."""
         import numpy as np

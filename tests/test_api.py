@@ -131,3 +131,14 @@ def test_every_public_name_is_there():
     import benchbd
 
     assert [name for name in benchbd.__all__ if not hasattr(benchbd, name)] == []
+
+
+def test_numerics_are_arguments_and_columns(tiny, tmp_path):
+    only = {"output": tmp_path, "executor": "inline", "device": "cpu", "filters": ["defense=none", "attack=none"]}
+    run_matrix(tiny, **only)
+    found = run_matrix(tiny, **only, precision="fp32-strict", threads=2)
+    assert found[["precision", "threads", "env.precision"]].values.tolist() == [["fp32-strict", 2, "cpu-fp32-t2"]]
+    both = load_results(tmp_path)
+    assert sorted(zip(both.precision, both.threads, strict=True)) == [("auto", 1), ("fp32-strict", 2)]
+    with pytest.raises(UsageError, match="--precision 'bf61'"):
+        run_matrix(tiny, **only, precision="bf61")

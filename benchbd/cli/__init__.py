@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from benchbd.core.paths import data_given
+from benchbd.core.standard_streams import discard, lasting_stderr, open_standard_streams
 from benchbd.errors import BenchbdError, UsageError, did_you_mean, one_line, shown
 
 VERBS = (
@@ -69,8 +70,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     With ``BENCHBD_DEBUG=1`` in the environment, errors are shown with their traceback.
     """
+    open_standard_streams()
     # list() does not work here: importing the verb benchbd.cli.list gives this module an attribute of that name.
-    given = sys.argv[1:] if argv is None else [*argv]
+    with lasting_stderr():
+        return _exit_code(sys.argv[1:] if argv is None else [*argv])
+
+
+def _exit_code(given: list[str]) -> int:
+    code = 0
     try:
         code = _main(given)
         sys.stdout.flush()
@@ -79,8 +86,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _complain(str(error), error.exit_code)
     except BrokenPipeError:
         # The reader (head, less) has closed the pipe, which is not an error. Without this the final flush would fail.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        discard(sys.stdout)
+        return code
     except OSError as error:
         # A full disk or a read-only folder, for example: show the system's message and the file.
         about = f"{error.filename}: " if error.filename else ""

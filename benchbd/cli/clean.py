@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from benchbd.cli.common import add_output, output_folder, write
+from benchbd.cli.common import add_output, output_folder, record_ids, write
 from benchbd.errors import UsageError
 
 EPILOG = """\
@@ -47,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
 
     from benchbd.storage.cell_locks import running
     from benchbd.storage.cleanup import remove_stale_files
-    from benchbd.storage.records import read_record
+    from benchbd.storage.records import FAILED_RERUNS, read_record
 
     output = output_folder(args)
     if not any((output / name).is_dir() for name in ("records", "store", "logs")):
@@ -55,13 +55,14 @@ def run(args: argparse.Namespace) -> int:
     busy = running(output)
     if busy:
         raise UsageError(f"{output}: {len(busy)} cells are running in this folder; wait for the run to end")
-    statuses = {p.stem: (read_record(output, p.stem) or {}).get("status") for p in _files(output / "records", "*.json")}
+    statuses = {i: (read_record(output, i) or {}).get("status") for i in record_ids(output)}
     removals: list[tuple[str, list[Path]]] = []
     if args.artifacts:
         removals.append(("stored stages", [output / "store"] if (output / "store").is_dir() else []))
     if args.failed:
         failed = [i for i, status in statuses.items() if status not in ("done", "skipped", None)]
         files = [output / "records" / f"{i}.json" for i in failed] + [output / "logs" / f"{i}.log" for i in failed]
+        files += _files(output / FAILED_RERUNS, "*.json")
         removals.append((f"{len(failed)} records without a result", [f for f in files if f.is_file()]))
     if args.logs:
         logs = [p for p in _files(output / "logs", "*.log") if statuses.get(p.stem) in ("done", "skipped")]
@@ -79,7 +80,7 @@ def run(args: argparse.Namespace) -> int:
     remove_stale_files(output, older_than=0.0)
     for _, paths in removals:
         for path in paths:
-            if path.is_symlink() or path.is_file():
+            if path.is_symlink() or not path.is_dir():  # shutil.rmtree would open a pipe and wait
                 path.unlink(missing_ok=True)
             else:
                 shutil.rmtree(path)

@@ -13,15 +13,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchbd.core.paths import look, user_path
-from benchbd.errors import UsageError, shown
+from benchbd.errors import UsageError, one_line, shown
 
 if TYPE_CHECKING:
     from benchbd.plan.matrix import Plan
+    from benchbd.storage.record_file import Unusable
 
 DEFAULT_OUTPUT = "benchbd-out"
 FOLDERS = (".", "records", "logs", "store", "running")
 """Places in a results folder that verbs read."""
-OWN_FLAGS = ("seeds", "data", "output", "jobs", "gpus", "threads", "device", "timeout", "retries", "budget", "shard")
+OWN_FLAGS = ("seeds", "data", "output", "jobs", "gpus", "device", "timeout", "retries", "budget", "shard")
 """Flags that users may take for settings of the matrix."""
 
 
@@ -35,6 +36,17 @@ def add_plugins(parser: argparse.ArgumentParser) -> None:
     """Add ``--plugin``."""
     text = "Python file with your own plugins, which is executed; may be repeated"
     parser.add_argument("--plugin", metavar="FILE", action="append", default=[], help=text)
+
+
+def add_numerics(parser: Any, *, default: str = "the matrix's") -> None:
+    """Add ``--precision`` and ``--threads`` to a parser or to a group of arguments."""
+    text = (
+        "auto, fp32 or bf16; on a GPU also strict, eager or compile, as in bf16-strict; part of a cell's ID (default: "
+        f"{default}, auto)"
+    )
+    parser.add_argument("--precision", metavar="CLASS", help=text)
+    text = f"CPU threads of a cell; part of its ID, since sums depend on them (default: {default}, 1)"
+    parser.add_argument("--threads", metavar="N", type=int, help=text)
 
 
 def add_matrix_arguments(parser: argparse.ArgumentParser) -> None:
@@ -54,18 +66,26 @@ def add_matrix_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seeds", metavar="LIST", help="seeds instead of the matrix's: 0-2 or 0,3")
     text = "shrink every cell to seconds, to find mistakes before a long run"
     parser.add_argument("--smoke", action="store_true", help=text)
+    add_numerics(parser)
     add_plugins(parser)
 
 
-def load_plan(args: argparse.Namespace) -> Plan:
-    """Load the plan that the arguments select, narrowed by --filter and --exclude."""
+def load_plan(args: argparse.Namespace, absent: list[str] | None = None) -> Plan:
+    """Load the plan that the arguments select, narrowed by --filter and --exclude.
+
+    Args:
+        args: the arguments.
+        absent: gets the line in which a data set says that its files are missing; without this list, it is raised.
+    """
     from benchbd.plan import matrix
 
-    refuse_empty(args, "data")
+    refuse_empty(args, "data", "precision")
     refuse_flags(args)
     add_plugin_files(args)
     seeds = None if args.seeds is None else matrix.parse_seeds(args.seeds)
-    plan = matrix.load(args.matrix, sets=args.set, seeds=seeds, smoke=getattr(args, "smoke", False))
+    numerics = {"precision": args.precision, "threads": args.threads}
+    smoke = getattr(args, "smoke", False)
+    plan = matrix.load(args.matrix, sets=args.set, seeds=seeds, smoke=smoke, absent=absent, **numerics)
     return matrix.narrow(plan, args.filter, args.exclude)
 
 
@@ -143,6 +163,61 @@ def columns(rows: Sequence[Sequence[str]], *, indent: str = "") -> str:
     return "\n".join(indent + line for line in lines)
 
 
+class DamagedRecords:
+    """Names records that cannot be used on standard error, each in one line and once; a context manager.
+
+    Args:
+        advice: what happens to them, or what to do.
+    """
+
+    NAMED = 5
+    """Number of records that are named; the rest are counted."""
+
+    def __init__(self, advice: str = "left out; remove it, or run its matrix again") -> None:
+        self._advice = advice
+        self.found: dict[str, Unusable] = {}
+
+    def __call__(self, problem: Unusable) -> None:
+        if problem.where in self.found:
+            return
+        self.found[problem.where] = problem
+        if len(self.found) <= self.NAMED:
+            advice = "check its permissions and the disk" if problem.unreadable else self._advice
+            sys.stderr.write(f"benchbd: {one_line(f'{problem}; {advice}')}\n")
+
+    def __enter__(self) -> DamagedRecords:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.count_rest()
+
+    def count_rest(self) -> None:
+        """Say how many more there are."""
+        rest = len(self.found) - self.NAMED
+        if rest > 0:
+            sys.stderr.write(f"benchbd: and {rest} more records that cannot be used\n")
+
+
+def usable_records(place: Path, *, strict: bool = False) -> list[dict[str, Any]]:
+    """The records of a results folder or file. Those that cannot be used are named and left out.
+
+    Args:
+        place: the folder or file.
+        strict: refuse the first record that cannot be used instead.
+
+    Raises:
+        UsageError: there are no records, or none of them can be used.
+    """
+    from benchbd.plan.cell import identity
+    from benchbd.storage import results_file
+
+    with DamagedRecords() as damaged:
+        found = results_file.load(place, identity, None if strict else damaged)
+    if damaged.found and not found:
+        raise UsageError(f"{place}: none of its records can be used")
+    return found
+
+
 def record_ids(output: Path) -> list[str]:
     """IDs of the records in a results folder, without reading the records."""
     from benchbd.storage.record_schema import is_id
@@ -160,7 +235,7 @@ def find_record(output: Path, wanted: str) -> dict[str, Any]:
     Raises:
         UsageError: no record or several records match.
     """
-    from benchbd.storage.records import read_record
+    from benchbd.storage.records import look_up, read_record
 
     folder = output / "records"
     ids = record_ids(output)
@@ -174,7 +249,10 @@ def find_record(output: Path, wanted: str) -> dict[str, Any]:
     if len(matches) > 1:
         some = ", ".join(matches[:4]) + (", ..." if len(matches) > 4 else "")
         raise UsageError(f"{shown(wanted)} matches {len(matches)} cells ({some}); give more of the ID")
-    record = read_record(output, matches[0])
+    record, problem = look_up(output, matches[0])
+    if problem is not None and problem.unreadable:
+        raise UsageError(f"record {problem}; check its permissions and the disk")
     if record is None:
-        raise UsageError(f"record {folder / matches[0]}.json is damaged; benchbd run computes it again")
+        why = f" ({problem.reason})" if problem else ""
+        raise UsageError(f"record {folder / matches[0]}.json is damaged; benchbd run computes it again{why}")
     return record

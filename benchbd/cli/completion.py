@@ -145,6 +145,10 @@ def _values(action: argparse.Action, verb: str) -> list[tuple[str, str]]:
 
     if action.choices is not None:
         return [(str(choice), "") for choice in action.choices]
+    if action.dest == "precision":
+        from benchbd.core.numerics import FORMATS, MODES
+
+        return [(word, "") for word in (*FORMATS, *MODES)]
     name = action.metavar if isinstance(action.metavar, str) else action.dest.upper()
     if name in PATHS or action.dest == "out":
         return [(FILES, "")]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from benchbd.cli.common import add_output, output_folder, write
+from benchbd.cli.common import add_output, output_folder, usable_records, write
 from benchbd.errors import UsageError
 
 EPILOG = """\
@@ -36,7 +36,6 @@ def register(verbs: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Write the file."""
     from benchbd.core.paths import user_path
-    from benchbd.plan.cell import identity
     from benchbd.report import export
     from benchbd.storage import results_file
 
@@ -45,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
     if writer is None:
         raise UsageError(f"export {args.file}: the name must end in .jsonl, .csv or .zip")
     output = output_folder(args)
-    records = results_file.load(output, identity)
+    records = usable_records(output)
     if args.matrix:
         records = [record for record in records if record.get("matrix") == args.matrix]
         if not records:

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import argparse
+import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchbd.cli.common import (
+    add_numerics,
     add_output,
     add_plugin_files,
     add_plugins,
     load_plan,
     output_folder,
+    usable_records,
     write,
 )
-from benchbd.errors import UsageError
+from benchbd.errors import UsageError, one_line
 
 if TYPE_CHECKING:
     from benchbd.report import Board
@@ -26,6 +30,7 @@ FORMATS = ("md", "csv", "latex", "html", "json", "jsonl")
 EPILOG = """\
   benchbd leaderboard                                   every record in benchbd-out
   benchbd leaderboard table2 --paper --format html --write board.html
+  benchbd leaderboard table2 --precision strict         the cells of run --precision strict
   benchbd leaderboard cifar10-small --format jsonl --write leaderboard/results.jsonl
   benchbd leaderboard --results leaderboard/results.jsonl --write leaderboard/README.md
   benchbd leaderboard --check                           exit 1 if leaderboard/README.md is out of date
@@ -65,7 +70,9 @@ def register(verbs: Any) -> None:
     cells.add_argument("--exclude", metavar="K=GLOB", action="append", default=[], help="leave out cells that match")
     cells.add_argument("--set", metavar="K=V", action="append", default=[], help="as for benchbd run")
     cells.add_argument("--seeds", metavar="LIST", help="as for benchbd run")
+    cells.add_argument("--data", metavar="DIR", help="as for benchbd run; not needed to read results")
     cells.add_argument("--smoke", action="store_true", help="as for benchbd run")
+    add_numerics(cells)
     add_plugins(parser)
     parser.set_defaults(run=run)
 
@@ -76,8 +83,6 @@ def read(args: argparse.Namespace) -> tuple[list[dict[str, Any]], float | None, 
     Raises:
         UsageError: there are no records, or a record is invalid.
     """
-    from benchbd.plan.cell import identity
-    from benchbd.storage import results_file
 
     place = Path(args.results).expanduser() if args.results else output_folder(args)
     if args.results and not place.is_file():
@@ -86,13 +91,20 @@ def read(args: argparse.Namespace) -> tuple[list[dict[str, Any]], float | None, 
         raise UsageError(
             f"no records in {place}; run a matrix first, or name the folder with --output or a file with --results"
         )
-    found = results_file.load(place, identity)
+    # A check must not pass because a record is left out.
+    found = usable_records(place, strict=getattr(args, "check", False))
     if args.matrix is None:
-        if args.filter or args.exclude or args.set or args.seeds or args.smoke:
-            raise UsageError("--filter, --exclude, --set, --seeds and --smoke select cells of a matrix; give a MATRIX")
+        given = (args.filter, args.exclude, args.set, args.seeds, args.smoke, args.precision, args.threads)
+        if any(value not in (None, False, []) for value in given):
+            flags = "--filter, --exclude, --set, --seeds, --smoke, --precision and --threads"
+            raise UsageError(f"{flags} select cells of a matrix; give a MATRIX")
         add_plugin_files(args)
         return found, None, "Leaderboard"
-    plan = load_plan(args)
+    # Results are read where the images may not be: records hold what the tables need.
+    absent: list[str] = []
+    plan = load_plan(args, absent)
+    for line in dict.fromkeys(absent):
+        sys.stderr.write(f"benchbd: {one_line(line)}; cells that cannot exist are not listed\n")
     skipped = {s.cell.id: s for s in plan.skipped}
     wanted = {cell.id for cell in plan.cells} | skipped.keys()
     mine = [record for record in found if record["id"] in wanted]
@@ -137,13 +149,14 @@ def run(args: argparse.Namespace) -> int:
 
 def check(args: argparse.Namespace) -> int:
     """Compare the generated text with the committed file. Prints one line and returns 1 if they differ."""
+    from benchbd.core.files import read_plain
     from benchbd.report.formats.markdown import MARKER
 
     target = Path(args.write).expanduser() if args.write else README
     if args.results is None and RESULTS.is_file():
         args.results = str(RESULTS)
     try:
-        committed = target.read_text(encoding="utf-8")
+        committed = read_plain(os.path.realpath(target)).decode().replace("\r\n", "\n")
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(
             f"{target}: cannot be read ({getattr(error, 'strerror', None) or 'not UTF-8 text'})"

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from benchbd.cli.common import add_output, output_folder
+from benchbd.core.files import open_plain
 from benchbd.errors import UsageError
 
 POLL = 0.3
@@ -53,9 +54,12 @@ def find_log(output: Path, wanted: str) -> Path:
 
 
 def _label(path: Path) -> str:
-    """The label in a log's first line."""
-    with path.open(encoding="utf-8", errors="replace") as file:
-        return file.readline().removeprefix("== ").partition("  attempt ")[0]
+    """The label in a log's first line; '' for a log that cannot be read."""
+    try:
+        with open(open_plain(path), encoding="utf-8", errors="replace") as file:  # noqa: PTH123 - a descriptor
+            return file.readline().removeprefix("== ").partition("  attempt ")[0]
+    except OSError:
+        return ""
 
 
 def run(args: argparse.Namespace) -> int:
@@ -64,7 +68,7 @@ def run(args: argparse.Namespace) -> int:
 
     output = output_folder(args)
     path = find_log(output, args.cell)
-    with path.open(encoding="utf-8", errors="replace") as file:
+    with open(open_plain(path), encoding="utf-8", errors="replace") as file:  # noqa: PTH123 - a descriptor
         while True:
             # Check before reading: otherwise the last lines of a cell that ends in between would be missed.
             busy = args.follow and path.stem in running(output)

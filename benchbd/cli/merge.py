@@ -8,10 +8,14 @@ from typing import Any
 
 from benchbd.cli.common import add_output, output_folder, write
 
+NAMED = 5
+"""Number of refused records that are named; the rest are counted."""
 EPILOG = """\
 Records are matched by cell ID. If two finished records of one cell have different numbers, the first one stays, the
-other one goes to OUTPUT/conflicts/, and the largest difference is shown (exit code 1). A record whose ID is not the
-hash of its spec is refused. Nothing is removed from the source folders.
+other one goes to OUTPUT/conflicts/, and the largest difference is shown (exit code 1). The same happens if they were
+measured on different data or initial weights. If different cells of one data set and model were, they are kept and
+counted (exit code 1). A record whose ID is not the hash of its spec is refused. Nothing is removed from the source
+folders.
 
   benchbd merge part1 part2 part3 --output all
 """
@@ -30,20 +34,25 @@ def register(verbs: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Merge, and report conflicts and refused records."""
     from benchbd.core.paths import user_path
+    from benchbd.errors import one_line
     from benchbd.storage.merge import merge
 
     output = output_folder(args)
     merged = merge([user_path(source, "merge") for source in args.sources], output)
-    for line in merged.refused:
+    for line in merged.refused[:NAMED]:
         sys.stderr.write(f"refused: {line}\n")
+    if len(merged.refused) > NAMED:
+        sys.stderr.write(f"refused: and {len(merged.refused) - NAMED} more\n")
     for conflict in merged.conflicts:
-        difference = f"{100 * conflict.difference:.2f} points"
-        write(
-            f"conflict: {conflict.label} [{conflict.id}]: differs by up to {difference}; the other is {conflict.kept}"
-        )
+        difference = f"differs by up to {100 * conflict.difference:.2f} points"
+        classes = f" (precision classes {' and '.join(map(one_line, conflict.classes))})" if conflict.classes else ""
+        kind = f"different data: another {conflict.data}" if conflict.data else "conflict"
+        write(f"{kind}: {conflict.label} [{conflict.id}]: {difference}{classes}; the other is {conflict.kept}")
+    for line in merged.mixed:
+        write(f"different data: {line}; tables mark them")
     counts = f"{merged.added} added, {merged.same} there already, {len(merged.conflicts)} conflicts"
     write(f"{counts}, {len(merged.refused)} refused -> {output}")
     if merged.conflicts:
         largest = max(conflict.difference for conflict in merged.conflicts)
         write(f"largest difference: {100 * largest:.2f} points")
-    return 1 if merged.conflicts or merged.refused else 0
+    return 1 if merged.conflicts or merged.refused or merged.mixed else 0

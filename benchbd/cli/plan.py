@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchbd.cli.common import (
+    DamagedRecords,
     add_matrix_arguments,
     columns,
     load_plan,
@@ -23,18 +24,23 @@ if TYPE_CHECKING:
     from benchbd.plan.cell import Cell
     from benchbd.plan.matrix import Plan
     from benchbd.plan.trainings import TrainingKey
+    from benchbd.storage.record_file import Unusable
 
 Records = Mapping[str, Mapping[str, Any]]
 
-FIELDS = ("status", "spec", "trainings", "artifacts")
+FIELDS = ("status", "spec", "trainings", "artifacts", "data")
 """Fields of a record that are kept in memory; a folder may hold ten thousand records."""
-SETTLED = ("done", "skipped")
+_BROKEN = {False: "damaged", True: "unreadable"}
+SETTLED = ("done", "skipped", "unreadable")
 """Statuses of cells that neither a plain run nor ``--rerun failed`` runs again."""
 EPILOG = """\
 Trainings are counted as plugins declare them. Each counts once, however many cells share it; trainings that are stored
 according to the records in the output folder are left out. The counts are upper bounds. A defense may need fewer (if AC
 removes nothing, its last training is the undefended model), and failed cells are counted as if run with --rerun failed.
 Retries of trainings that fail to learn are counted separately.
+
+  benchbd plan table2 --seeds 0
+  benchbd plan table2 --precision fp32 --threads 4
 """
 
 
@@ -59,22 +65,33 @@ def run(args: argparse.Namespace) -> int:
     from benchbd.plan.trainings import possible_retries, shared_trainings
     from benchbd.run import simulate
     from benchbd.run.costs import earlier_records
+    from benchbd.storage.staleness import InputFiles, changed_inputs_text
 
     gpus = [] if args.simulate is None else simulate.parse_gpus(args.simulate)
     plan, output = load_plan(args), output_folder(args)
     recorded = set(record_ids(output))
-    records = _read(output, [cell.id for cell in plan.cells if cell.id in recorded])
-    status = {cell.id: str(records[cell.id]["status"]) if cell.id in records else "missing" for cell in plan.cells}
+    with DamagedRecords("benchbd run runs its cell again") as damaged:
+        records = _read(output, [cell.id for cell in plan.cells if cell.id in recorded], damaged)
+    broken = {Path(place).stem: _BROKEN[problem.unreadable] for place, problem in damaged.found.items()}
+    status = {
+        cell.id: str(records[cell.id]["status"]) if cell.id in records else broken.get(cell.id, "missing")
+        for cell in plan.cells
+    }
+    files = InputFiles(args.data)
+    changed = {c.id: names for c in plan.cells if c.id in records and (names := files.changed(c, records[c.id]))}
     unfinished = [cell for cell in plan.cells if status[cell.id] not in SETTLED]
     wanted = shared_trainings(unfinished)
     artifacts = _artifacts(output / "store")
-    stored = _stored(plan.cells, records, artifacts) if artifacts else set()
+    # The trainings of other data, whose keys nothing asks for any more, are not those that a run of today needs.
+    current = [cell for cell in plan.cells if cell.id not in changed]
+    stored = _stored(current, records, artifacts) if artifacts else set()
     if artifacts and not wanted.keys() <= stored:
         # Cells of other matrices, or of this one with other settings, may have stored the needed trainings. Ignore a
         # plugin of theirs that raises: this plan does not use it.
         others = _read(output, recorded - status.keys())
         with suppress(BenchbdError):
-            stored |= _stored(_related(others, unfinished), others, artifacts)
+            related = (cell for cell in _related(others, unfinished) if not files.changed(cell, others[cell.id]))
+            stored |= _stored(related, others, artifacts)
     counts = Counter(training.kind for row, training in wanted if (row, training) not in stored)
     retries: Counter[str] = Counter()
     for key, number in possible_retries(unfinished).items():
@@ -94,6 +111,7 @@ def run(args: argparse.Namespace) -> int:
                 "trainings_without_sharing": dict(alone),
                 "retries": dict(retries),
                 "missing_data": missing,
+                "changed_data": changed,
                 **({"simulation": simulate.as_json(found, simulated)} if found else {}),
             }
         )
@@ -112,17 +130,27 @@ def run(args: argparse.Namespace) -> int:
         write(f"plus up to {number} {kind} retries if trainings fail to learn")
     for line in missing:
         write(f"data: {line}")
+    for line in changed_inputs_text(changed.values(), "benchbd run with --rerun stale measures them again"):
+        write(line)
     if found:
         write("\n".join(simulate.as_lines(found, simulated)))
     return 0
 
 
-def _read(output: Path, ids: Iterable[str]) -> dict[str, dict[str, Any]]:
-    """The FIELDS of the readable records among ``ids``, by ID."""
-    from benchbd.storage.records import read_record
+def _read(
+    output: Path, ids: Iterable[str], damaged: Callable[[Unusable], None] | None = None
+) -> dict[str, dict[str, Any]]:
+    """The FIELDS of the usable records among ``ids``, by ID; ``damaged`` gets the others."""
+    from benchbd.storage import records
 
-    read = ((cell_id, read_record(output, cell_id)) for cell_id in ids)
-    return {cell_id: {field: record[field] for field in FIELDS} for cell_id, record in read if record is not None}
+    found = {}
+    for cell_id in ids:
+        record, problem = records.look_up(output, cell_id)
+        if record is not None:
+            found[cell_id] = {field: record.get(field) for field in FIELDS}
+        elif problem is not None and damaged is not None:
+            damaged(problem)
+    return found
 
 
 def _related(records: Records, cells: Sequence[Cell]) -> Iterator[Cell]:

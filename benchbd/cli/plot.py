@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from benchbd.cli.common import add_output, add_plugins, write
+from benchbd.cli.common import add_numerics, add_output, add_plugins, write
 
 FIGURES = ("fig1", "fig2", "fig4a", "fig4b", "fig4c", "fig5", "fig6", "fig7", "overview")
 
@@ -32,9 +32,16 @@ def register(verbs: Any) -> None:
     cells.add_argument("--filter", metavar="K=GLOB", action="append", default=[], help="only cells that match")
     cells.add_argument("--exclude", metavar="K=GLOB", action="append", default=[], help="leave out cells that match")
     cells.add_argument("--set", metavar="K=V", action="append", default=[], help="as for benchbd run")
+    cells.add_argument("--data", metavar="DIR", help="as for benchbd run; not needed to read results")
     cells.add_argument("--seeds", metavar="LIST", help="as for benchbd run")
+    add_numerics(cells)
     add_plugins(parser)
     parser.set_defaults(run=run, smoke=False)
+
+
+def _narrowed(args: argparse.Namespace) -> bool:
+    given = (args.filter, args.exclude, args.set, args.seeds, args.precision, args.threads)
+    return any(value not in (None, []) for value in given)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -43,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
     from benchbd.report.figures import panels
 
     # A figure's matrix may have been run with other settings (--set), so records are selected by their content.
-    by_name = args.figure in FIGURES and not (args.filter or args.exclude or args.set or args.seeds)
+    by_name = args.figure in FIGURES and not _narrowed(args)
     args.matrix = None if by_name else args.figure
     records, _, _ = read(args)
     drawn = panels.figures(args.figure if args.figure in FIGURES else "overview", panels.source(records))

@@ -41,6 +41,7 @@ def run(args: argparse.Namespace) -> int:
     """Prepare every row once. A row that fails does not stop the others."""
     from benchbd.core.devices import compute_device
     from benchbd.core.paths import data_folder
+    from benchbd.engine.threads import cpu_threads
     from benchbd.pipeline.poison import Poisoner
     from benchbd.storage.artifacts import Store
 
@@ -57,7 +58,8 @@ def run(args: argparse.Namespace) -> int:
         try:
             poisoner = Poisoner(cell, cell.components(), store, device, _warned, root)
             clean, info = poisoner.train_set()
-            poison = poisoner.poison(clean, info)
+            with cpu_threads(cell.threads, device):
+                poison = poisoner.poison(clean, info)
         except BenchbdError as error:
             failed += 1
             sys.stderr.write(f"{row}: {one_line(error)}\n")

@@ -7,10 +7,12 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from benchbd.cli.common import (
+    add_numerics,
     add_output,
     add_plugin_files,
     add_plugins,
     output_folder,
+    refuse_empty,
     write,
 )
 from benchbd.errors import Diverged, Impossible, UsageError, one_line
@@ -19,9 +21,20 @@ if TYPE_CHECKING:
     from benchbd.core.events import Event, Listener
 
 
+EPILOG = """\
+  benchbd preview blend --dataset cifar10 -o blend.png
+  benchbd preview tj-sq --dataset cifar10 --precision fp32     the trigger of run --precision fp32
+"""
+
+
 def register(verbs: Any) -> None:
     """Add the verb."""
-    parser = verbs.add_parser("preview", help="draw clean and poisoned images, their difference and its norms")
+    parser = verbs.add_parser(
+        "preview",
+        help="draw clean and poisoned images, their difference and its norms",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument(
         "attacks",
         metavar="ATTACK",
@@ -66,6 +79,7 @@ def register(verbs: Any) -> None:
         "--data", metavar="DIR", help="folder of the data sets (default: $BENCHBD_DATA, then the user's cache)"
     )
     parser.add_argument("--device", default="auto", help="where surrogates and generators are trained (default: auto)")
+    add_numerics(parser, default="that of a run")
     add_output(parser)
     add_plugins(parser)
     parser.set_defaults(run=run)
@@ -108,6 +122,7 @@ def run(args: argparse.Namespace) -> int:
     """Draw the sheet. With ``--all``, an attack that does not apply to this data set is skipped."""
     from pathlib import Path
 
+    refuse_empty(args, "precision")
     add_plugin_files(args)
     specs = _wanted(args.attacks, args.all)
     count = args.images if args.images is not None else 4 if len(specs) == 1 else 2
@@ -115,8 +130,10 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError("preview: --images must be 1 or more, --amplify above 0")
 
     from benchbd.core.devices import compute_device
+    from benchbd.core.numerics import Numerics
     from benchbd.core.paths import data_folder
     from benchbd.core.recipe import Recipe
+    from benchbd.engine.threads import cpu_threads
     from benchbd.pipeline.preview import Shown, draw_sheet, poisoner_for, show
 
     recipe = Recipe() if args.epochs is None else Recipe(epochs=args.epochs)
@@ -126,6 +143,7 @@ def run(args: argparse.Namespace) -> int:
         "device": compute_device(args.device, "--device"),
         "root": data_folder(args.data),
         "on_event": _progress_writer(),
+        "numerics": Numerics.parse({"precision": args.precision, "threads": args.threads}, "--"),
     }
     skipped: list[str] = []
 
@@ -147,7 +165,8 @@ def run(args: argparse.Namespace) -> int:
     shown: list[Shown] = []
     for poisoner in poisoners:
         try:
-            shown.append(show(poisoner, count))
+            with cpu_threads(poisoner.cell.threads, poisoner.device):
+                shown.append(show(poisoner, count))
         except (Impossible, Diverged) as error:
             skip(poisoner.cell.attack.text, error)
     path = Path(args.out).expanduser()

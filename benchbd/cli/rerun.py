@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import sys
 from typing import Any
 
 from benchbd.cli.common import (
+    add_numerics,
     add_output,
     add_plugin_files,
     add_plugins,
     find_record,
     output_folder,
+    refuse_empty,
     write,
 )
 from benchbd.cli.run_arguments import add_run_arguments, run_settings
@@ -19,6 +22,7 @@ from benchbd.cli.run_arguments import add_run_arguments, run_settings
 EPILOG = """\
   benchbd rerun 3f9a
   benchbd rerun cifar10/resnet18/bn-g/lfd/s0 --device cpu --timeout 2h
+  benchbd rerun 3f9a --precision fp32 --threads 2      another cell, recorded beside the first
 """
 
 
@@ -36,25 +40,37 @@ def register(verbs: Any) -> None:
         "--data", metavar="DIR", help="folder with the data sets (default: $BENCHBD_DATA, then the user's cache)"
     )
     add_plugins(parser)
+    add_numerics(parser, default="the cell's")
     add_run_arguments(parser)
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
     """Run the cell described by the spec in its record."""
+    from benchbd.core.numerics import Numerics
     from benchbd.plan.cell import Cell
     from benchbd.run import run_cells
     from benchbd.run.display.base import numbers
     from benchbd.run.display.choose import make_display
     from benchbd.run.prepare import writable
     from benchbd.run.summary import summary
+    from benchbd.storage.staleness import InputFiles, changed_inputs_text
 
+    refuse_empty(args, "precision")
+    asked = Numerics.parse({"precision": args.precision, "threads": args.threads}, "--")
     add_plugin_files(args)
     output = output_folder(args)
     record = find_record(output, args.cell)
     cell = Cell.from_json({"spec": record["spec"], "matrix": record.get("matrix") or ""})
+    precision = cell.precision if args.precision is None else asked.precision
+    threads = cell.threads if args.threads is None else asked.threads
+    cell = dataclasses.replace(cell, numerics=Numerics(precision, threads))
     writable(output)
     settings = run_settings(args, rerun="all")
+    changed = InputFiles(settings.data_root).changed(cell, record)
+    for line in changed_inputs_text([changed], "the rerun reads what is there now, and tables mark different data"):
+        sys.stderr.write(f"benchbd: {line}\n")
+    sys.stderr.flush()
     outcome = run_cells([cell], settings, make_display(args.display))
     if args.display != "none":
         sys.stderr.write(summary(outcome, {cell.id: cell.label}, settings))

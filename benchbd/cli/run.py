@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchbd.cli.common import add_matrix_arguments, load_plan, output_folder, write
+from benchbd.cli.common import DamagedRecords, add_matrix_arguments, load_plan, output_folder, write
 from benchbd.cli.run_arguments import add_run_arguments, run_settings, same_command
 from benchbd.errors import BenchbdError, UsageError
 
@@ -23,6 +24,7 @@ Exit codes: 0 all cells done, 1 some cells have no result, 2 usage error, 130 in
   benchbd run quickstart
   benchbd run table2 --data ~/data --seeds 0-2 --timeout 2h --retries 1
   benchbd run table2 --filter 'defense=lfd*,attack!=none' --set epochs=2
+  benchbd run table2 --precision strict                repeats bit for bit on one kind of GPU; other cell IDs
   benchbd run table2 --shard 2/4 --output part2        then: benchbd merge part1 part2 part3 part4
 """
 
@@ -46,9 +48,10 @@ def register(verbs: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the cells, print a summary, show the leaderboard."""
+    from benchbd.core.standard_streams import discard
     from benchbd.run import run_cells
     from benchbd.run.display.choose import make_display
-    from benchbd.run.prepare import prepare_output
+    from benchbd.run.prepare import kept_on_other_data, prepare_output
     from benchbd.run.summary import summary
 
     plan = load_plan(args)
@@ -59,7 +62,12 @@ def run(args: argparse.Namespace) -> int:
     # Check all arguments before writing anything.
     settings = run_settings(args, rerun=args.rerun)
     output = output_folder(args)
-    settings = prepare_output(plan, settings, output)
+    damaged = DamagedRecords("its cell runs again, and the file is kept in damaged/")
+    with damaged:
+        settings = prepare_output(plan, settings, output, damaged)
+    for line in kept_on_other_data(plan, settings, output):
+        sys.stderr.write(f"benchbd: {line}\n")
+    sys.stderr.flush()
     outcome = run_cells(plan.cells, settings, make_display(args.display))
     if args.display != "none":
         labels = {cell.id: cell.label for cell in plan.cells}
@@ -75,26 +83,42 @@ def run(args: argparse.Namespace) -> int:
         sys.stderr.write(text)
         sys.stderr.flush()
     try:
-        _show_board(plan, output)
+        _show_board(plan, output, {problem.where for problem in damaged.found.values()})
     except BenchbdError as error:
         # The run itself succeeded; an older record must not change its exit code.
         sys.stderr.write(f"benchbd: no leaderboard: {' '.join(str(error).split())}\n")
+    except BrokenPipeError:
+        discard(sys.stdout)
     return outcome.exit_code
 
 
-def _show_board(plan: Plan, output: Path) -> None:
-    """Print the leaderboard of the matrix, and write that of the whole results folder."""
+def _show_board(plan: Plan, output: Path, named: Collection[str]) -> None:
+    """Print the leaderboard of the matrix, and write that of the whole results folder.
+
+    Args:
+        plan: the plan that was run.
+        output: the results folder.
+        named: files whose damage has been reported already.
+    """
     from benchbd.core.files import write_text
     from benchbd.plan.cell import identity
     from benchbd.report import board
     from benchbd.storage import results_file
+    from benchbd.storage.records import record_path
 
-    everything = results_file.load(output, identity)
+    told = {*named, *(str(record_path(output, cell.id)) for cell in plan.cells)}  # the summary names those of the plan
+    with DamagedRecords() as damaged:
+        everything = results_file.load(
+            output, identity, lambda problem: None if problem.where in told else damaged(problem)
+        )
     wanted = {cell.id for cell in plan.cells} | {skipped.cell.id for skipped in plan.skipped}
     mine = [record for record in everything if record["id"] in wanted]
     if not any(record["status"] == "done" for record in mine):
         return
     path = output / "leaderboard.md"
     write_text(path, board(everything, gate=plan.gate).render("md"))
-    write(board(mine, gate=plan.gate, title=plan.name).render("md"))
+    shown = board(mine, gate=plan.gate, title=plan.name)
+    write(shown.render("md"))
     write(f"\nleaderboard: {path}")
+    for line in shown.not_implanted:
+        sys.stderr.write(f"warning: {line}\n")

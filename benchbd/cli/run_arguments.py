@@ -25,7 +25,7 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
         "--executor",
         choices=("inline", "local", "slurm", "ray"),
         default="local",
-        help="default: local, one worker process per slot",
+        help="default: local, each cell in a process of its own; inline: all cells in this process, for debuggers",
     )
     where.add_argument("--executor-config", metavar="YAML", help="settings for slurm or ray: a file, or {key: value}")
     where.add_argument(
@@ -41,9 +41,6 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
         type=int,
         default=1,
         help="cells that share a GPU (default: 1); their times are not comparable",
-    )
-    where.add_argument(
-        "--threads", metavar="N", type=int, help="threads per worker (default: 1 on CPU, cores/slots with GPUs)"
     )
     when = parser.add_argument_group("when to try, when to stop")
     when.add_argument(
@@ -76,7 +73,10 @@ def read_config(given: str | None) -> dict[str, Any]:
     text = given
     if not given.lstrip().startswith("{"):
         try:
-            text = Path(given).expanduser().read_text(encoding="utf-8")
+            file = Path(given).expanduser()
+            if file.is_fifo() and not given.startswith(("/dev/", "/proc/")):  # <(...) of a shell is one of these
+                raise ValueError("it is a pipe, which may never end")
+            text = file.read_text(encoding="utf-8")
         except (OSError, ValueError) as error:
             raise UsageError(f"--executor-config {one_line(given[:200])}: cannot be read ({error})") from error
     try:
@@ -135,6 +135,7 @@ def same_command(args: argparse.Namespace, *extra: str) -> str:
         for value in getattr(args, flag):
             words += [f"--{flag}", value]
     words += ["--seeds", args.seeds] if args.seeds else []
+    words += ["--precision", args.precision] if args.precision else []
     words += ["--smoke"] if args.smoke else []
     for flag in (
         "executor",

@@ -8,6 +8,8 @@ from typing import Any
 from benchbd.cli.common import add_output, columns, find_record, output_folder, write, write_json
 from benchbd.errors import one_line
 
+SHORT = 16
+"""Digits of a fingerprint that the command prints; --json has all of them."""
 EPILOG = """\
   benchbd show 3f9a
   benchbd show cifar10/resnet18/bn-g/lfd/s0 --json
@@ -30,12 +32,18 @@ def register(verbs: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print the record."""
-    record = find_record(output_folder(args), args.cell)
+    from benchbd.storage.records import failed_rerun
+
+    output = output_folder(args)
+    record = find_record(output, args.cell)
     if args.json:
         write_json(record)
     else:
+        rows = _rows(record)
+        if record["status"] == "done" and (last := failed_rerun(output, record["id"])):
+            rows.insert(2, ("last rerun", f"{last['status']}: {last['error']}; the earlier result stays"))
         # A record may come from an untrusted source: print its values as plain text, without control characters.
-        write(columns([(one_line(name), one_line(value)) for name, value in _rows(record)]))
+        write(columns([(one_line(name), one_line(value)) for name, value in rows]))
     return 0
 
 
@@ -48,6 +56,7 @@ def _pairs(facts: dict[str, Any]) -> str:
 
 
 def _rows(record: dict[str, Any]) -> list[tuple[str, str]]:
+    from benchbd.core.numerics import numerics_text
     from benchbd.storage.record_schema import METRICS
 
     rows = [
@@ -55,6 +64,7 @@ def _rows(record: dict[str, Any]) -> list[tuple[str, str]]:
         ("status", record["status"] + (f": {record['error']}" if record["error"] else "")),
         ("CA / ASR / RA", " / ".join(_number(record[k]) for k in METRICS)),
     ]
+    rows += _trigger_rows(record)
     detection = record["detection"]
     if detection:
         values = (f"{name} {_number(detection.get(key))}" for name, key in _DETECTION)
@@ -63,7 +73,8 @@ def _rows(record: dict[str, Any]) -> list[tuple[str, str]]:
     if poison:
         of_set, of_class = (_number(poison.get(f"share_of_{k}"), ".2%") for k in ("set", "target_class"))
         count = _number(poison.get("count"), ",.0f")
-        rows.append(("poison", f"{count} images, {of_set} of the set, {of_class} of the target class"))
+        same = f", {poison['unchanged']} unchanged" if poison.get("unchanged") else ""
+        rows.append(("poison", f"{count} images, {of_set} of the set, {of_class} of the target class{same}"))
     time = record["time"]
     total, own = (_number(time.get(k), ".1f") for k in ("total", "own"))
     rows.append(("time", f"{total} s as if run alone, {own} s spent by this run"))
@@ -72,9 +83,26 @@ def _rows(record: dict[str, Any]) -> list[tuple[str, str]]:
     rows.append(("peak memory", f"{peak / 2**20:.0f} MiB" if peak else "-"))
     rows += [(kind, _pairs(given)) for kind, given in record["params"].items()]
     rows.append(("recipe", _pairs(record["recipe"])))
+    if asked := numerics_text(record["spec"]):
+        rows.append(("numerics", asked))
+    rows += [(f"data {k}", str(v)[:SHORT]) for k, v in (record.get("data") or {}).items() if v is not None]
     rows += [(f"env {k}", _pairs(v) if isinstance(v, dict) else str(v)) for k, v in record["env"].items()]
     rows += [(f"note {k}", str(v)[:100]) for k, v in record["notes"].items()]
     return rows
+
+
+def _trigger_rows(record: dict[str, Any]) -> list[tuple[str, str]]:
+    """How often the images reach the target without the trigger, if the record says it."""
+    from benchbd.report.gate import lift_of
+
+    lift = lift_of(record)
+    if lift is None:
+        return []
+    counts = record.get("triggered") or {}
+    images, same = counts.get("images"), counts.get("unchanged")
+    text = f"{_number(record['clean_asr'])} without the trigger, lift {lift:+.4f}"
+    text += f" on {images:,} images" if images is not None else ""
+    return [("clean ASR", f"{text}, {same:,} of them unchanged by the trigger" if same else text)]
 
 
 _DETECTION = (("AUROC", "auroc"), ("precision", "precision"), ("recall", "recall"))

@@ -7,6 +7,7 @@ from collections import Counter
 from typing import Any
 
 from benchbd.cli.common import (
+    DamagedRecords,
     add_matrix_arguments,
     columns,
     load_plan,
@@ -14,10 +15,12 @@ from benchbd.cli.common import (
     write,
     write_json,
 )
+from benchbd.errors import one_line
 
 EPILOG = """\
   benchbd status table2
   benchbd status table2 --filter 'defense=lfd*' --all
+  benchbd status table2 --precision bf16               of the cells of run --precision bf16
 """
 
 
@@ -37,41 +40,59 @@ def register(verbs: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print how many cells are in each state, and the cells that are not done."""
+    from benchbd.report.leaderboard import not_implanted
     from benchbd.storage.cell_locks import running
-    from benchbd.storage.records import read_record
-    from benchbd.storage.staleness import changed_sources
+    from benchbd.storage.records import failed_rerun, failed_reruns, look_up
+    from benchbd.storage.staleness import InputFiles, changed_inputs_text, changed_sources
 
     plan = load_plan(args)
     output = output_folder(args)
     busy = running(output)
+    files, changed = InputFiles(args.data), []
     rows: list[dict[str, Any]] = []
+    done: list[dict[str, Any]] = []
+    damaged, failed = DamagedRecords("benchbd run runs its cell again"), failed_reruns(output)
     for cell in plan.cells:
-        record = read_record(output, cell.id)
-        status = "running" if cell.id in busy else record["status"] if record else "missing"
-        stale = changed_sources(cell, record) if record else []
-        error = " ".join(str((record or {}).get("error") or "").split()) if status != "running" else ""
+        record, problem = look_up(output, cell.id)
+        if problem is not None:
+            damaged(problem)
+        missing = "missing" if problem is None else "unreadable" if problem.unreadable else "damaged"
+        status = "running" if cell.id in busy else record["status"] if record else missing
+        done += [record] if record and status == "done" else []
+        changed.append(files.changed(cell, record) if record else [])
+        stale = [*(changed_sources(cell, record) if record else []), *changed[-1]]
+        error = one_line((record or {}).get("error") or "") if status != "running" else ""
+        if status == "done" and cell.id in failed and (rerun := failed_rerun(output, cell.id)):
+            error = one_line(f"the last rerun ended as {rerun['status']}: {rerun['error']}; the earlier result stays")
         rows.append({"id": cell.id, "label": cell.label, "status": status, "error": error or None, "stale": stale})
+    damaged.count_rest()
     skipped: list[dict[str, Any]] = [
         {"id": s.cell.id, "label": s.cell.label, "status": "skipped", "error": s.reason, "stale": []}
         for s in plan.skipped
     ]
     counts = Counter(str(row["status"]) for row in [*rows, *skipped])
+    weak = not_implanted(done, plan.gate)
     if args.json:
         write_json(
             {
                 "name": plan.name,
                 "counts": dict(counts),
                 "stale": sum(bool(r["stale"]) for r in rows),
+                "not_implanted": weak,
                 "cells": [*rows, *skipped],
             }
         )
         return 0
     write(f"{plan.name}: " + (", ".join(f"{n} {status}" for status, n in counts.most_common()) or "no cells"))
-    shown = [r for r in [*rows, *skipped] if args.all or r["status"] != "done" or r["stale"]]
+    shown = [r for r in [*rows, *skipped] if args.all or r["status"] != "done" or r["stale"] or r["error"]]
     table = []
     for row in shown:
         why = [str(row["error"])] if row["error"] else []
         why += [f"stale: {', '.join(row['stale'])} changed since"] if row["stale"] else []
         table.append((str(row["id"]), str(row["status"]), str(row["label"]), "; ".join(why)))
     write(columns(table, indent="  ")) if table else None
+    for line in weak:
+        write(f"warning: {line}")
+    for line in changed_inputs_text(changed, "benchbd run with --rerun stale measures them again"):
+        write(line)
     return 0

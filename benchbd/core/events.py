@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, TypedDict, cast
+from numbers import Integral, Real
+from typing import Any, Literal, TypedDict, cast, get_args
 
 Kind = Literal["ready", "starting", "started", "stage", "progress", "waiting", "log", "warning", "note", "ended"]
 
@@ -19,7 +20,8 @@ class _OfAKind(TypedDict):
 class Event(_OfAKind, total=False):
     """One event in a cell's run.
 
-    A worker sends ``ready`` (with ``pid``) and ``ended`` (``id``, ``status``, ``reason``, ``recorded``, ``sound``) to
+    A worker sends ``ready`` (with ``pid``) and ``ended`` (``id``; ``status``, ``reason`` and
+    ``recorded``, or ``code``, or ``stopped``) to
     the run. Executors send ``starting`` and ``started`` (``where``, ``slot``) and ``note`` (``text``). The rest comes
     from the cell: ``stage`` and ``waiting`` (``stage``), ``progress`` (``stage``, ``epoch``, ``epochs`` and other
     fields of a training or an attack), ``log`` (``line``) and ``warning`` (``warning``).
@@ -52,8 +54,10 @@ class Event(_OfAKind, total=False):
     reason: str
     recorded: bool
     """Whether the cell's own process has written its record."""
-    sound: bool
-    """Whether the worker can run another cell."""
+    code: int
+    """Exit code of a cell's process that ended without a result; negative for a signal."""
+    stopped: bool
+    """Whether the worker has stopped the cell because the run asked it to."""
 
 
 Listener = Callable[[Event], None]
@@ -71,17 +75,54 @@ def progress(stage: str, facts: Mapping[str, Any]) -> Event:
 
 
 def encode(event: Event) -> bytes:
-    """An event as a line of JSON. Values that JSON cannot represent become text."""
-    return json.dumps(event, default=str).encode() + b"\n"
+    """An event as a line of JSON. Numbers of other libraries become Python's, and what JSON cannot represent text."""
+    return json.dumps(event, default=_as_json).encode() + b"\n"
+
+
+def _as_json(value: Any) -> int | float | str:
+    return int(value) if isinstance(value, Integral) else float(value) if isinstance(value, Real) else str(value)
 
 
 def decode(line: bytes) -> Event | None:
-    """The event in a line of JSON; None for any other line, as native code may write to any pipe."""
+    """The event in a line of JSON, made :func:`sound`; None for any other line, as any code may write to any pipe."""
     try:
         event = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
-    return cast("Event", event) if isinstance(event, dict) and isinstance(event.get("event"), str) else None
+    return sound(event) if isinstance(event, dict) and event.get("event") in get_args(Kind) else None
+
+
+_TEXTS = ("stage", "line", "warning", "text", "where", "id", "status", "reason")
+_AMOUNTS = ("epoch", "epochs", "step", "steps", "images")
+_MEASURED = ("loss", "norm")
+_LARGEST = 2**63
+
+
+def sound(event: Mapping[str, Any]) -> Event:
+    """An event without the fields that a reader could not use.
+
+    A plugin may report anything as its progress, and may write to its cell's pipe itself. Left out are fields of
+    another type than :class:`Event` declares, numbers too large to compute with, and lists and objects.
+    """
+    return cast("Event", {name: value for name, value in event.items() if _is_usable(name, value)})
+
+
+def _is_usable(name: str, value: Any) -> bool:
+    if name in _TEXTS:
+        return isinstance(value, str)
+    if name in ("recorded", "stopped"):
+        return isinstance(value, bool)
+    if name in ("slot", "pid", "code"):
+        return type(value) is int and _is_moderate(value)
+    if name in _AMOUNTS and value is not None:
+        return isinstance(value, Real) and _is_moderate(value)
+    if name in _MEASURED and value is not None:
+        return isinstance(value, Real) and (isinstance(value, float) or _is_moderate(value))
+    return value is None or isinstance(value, (str, Real))
+
+
+def _is_moderate(number: Any) -> bool:
+    return bool(abs(number) < _LARGEST)
 
 
 def is_waiting(event: Event) -> bool:
@@ -102,8 +143,16 @@ def log_line(event: Event) -> str | None:
         return f"{stage}: waiting, another worker is computing it"
     loss = event.get("loss")
     if kind == "progress" and loss is not None:
-        return f"{stage}: epoch {event.get('epoch')}/{event.get('epochs')} loss {float(loss):.4f}"
+        return f"{stage}: epoch {event.get('epoch')}/{event.get('epochs')} loss {_decimals(loss)}"
     return None
+
+
+def _decimals(value: Any) -> str:
+    """A number with four decimals, and anything else that a plugin reports as text."""
+    try:
+        return f"{float(value):.4f}"
+    except (TypeError, ValueError, OverflowError, RuntimeError):  # the last is torch's, for tensors of many values
+        return " ".join(str(value)[:40].split())
 
 
 def remark(event: Event) -> str | None:
@@ -116,7 +165,8 @@ def remark(event: Event) -> str | None:
 
 def terminal_line(event: Event) -> str:
     """The text of an event during a preview, such as ``surrogate 3/80 loss 0.812``; '' if there is nothing to show."""
-    stage = str(event.get("stage") or "")
+    event = sound(event)
+    stage = event.get("stage", "")
     if event.get("warning"):
         return f"warning: {event['warning']}"
     if event.get("event") == "waiting":

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Literal
 
-from benchbd.core.files import open_own
+from benchbd.core.files import open_own, open_plain
 
 try:
     import fcntl
@@ -130,7 +130,7 @@ def lock_state(path: Path, *, remove: bool = False) -> Literal["held", "free", "
     """
     while True:
         try:
-            handle = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+            handle = open_plain(path, os.O_RDWR)
         except OSError:
             return "none"
         try:

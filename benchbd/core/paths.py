@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
+from benchbd.core.variables import variables
 from benchbd.errors import UsageError, shown
 
 VARIABLE = "BENCHBD_DATA"
@@ -67,16 +68,21 @@ def data_folder(given: str | None) -> str | None:
     return str(path)
 
 
+def user_cache() -> Path | None:
+    """The user's cache folder for benchbd (not created); None if there is no home folder."""
+    base = os.environ.get("XDG_CACHE_HOME", "")
+    # The XDG specification says that relative paths must be ignored.
+    if not Path(base).is_absolute():
+        try:
+            return Path.home() / ".cache" / "benchbd"
+        except RuntimeError:
+            return None
+    return Path(base) / "benchbd"
+
+
 @contextlib.contextmanager
 def data_given(folder: str | None) -> Iterator[None]:
     """Set ``BENCHBD_DATA`` to ``folder``, if given, inside the context. Worker processes inherit it."""
-    before = os.environ.get(VARIABLE)
-    if folder and "\0" not in folder:
-        os.environ[VARIABLE] = folder
-    try:
+    given = folder if folder and "\0" not in folder else os.environ.get(VARIABLE)
+    with variables({VARIABLE: given}):
         yield
-    finally:
-        if before is None:
-            os.environ.pop(VARIABLE, None)
-        else:
-            os.environ[VARIABLE] = before

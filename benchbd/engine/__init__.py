@@ -7,9 +7,10 @@ from benchbd.core.seeding import seed_for
 from benchbd.engine.epoch_weights import PerEpochWeights, WeightFunction
 from benchbd.engine.epochs import Checkpoint, Fit
 from benchbd.engine.fit import fit
-from benchbd.engine.network import Classifier, build
+from benchbd.engine.network import Classifier, build, trial_fault
 from benchbd.engine.passes import features_of, logits_of, losses_of
 from benchbd.engine.precision import Precision, choose_precision
+from benchbd.engine.state_gap import state_gap
 from benchbd.engine.step import Loss, Perturb, weighted_mean
 from benchbd.engine.training_loop import LoopContext, TrainingLoop, fit_with_loop
 
@@ -32,6 +33,8 @@ __all__ = [
     "logits_of",
     "losses_of",
     "seed_for",
+    "state_gap",
+    "trial_fault",
     "weighted_mean",
 ]
 

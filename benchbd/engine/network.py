@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from benchbd.core.images import Normalisation
+from benchbd.errors import UsageError, one_line
 
 DATA_PIXELS = 5000 * 32 * 32
 """Pixels of the training images from which a network may initialise itself."""
@@ -135,11 +136,83 @@ def build(model: Buildable, classes: int, size: int, normalisation: Normalisatio
         size: pixels on a side of an image.
         normalisation: mean and standard deviation of each colour.
         seed: seed of the initial weights.
+
+    Raises:
+        UsageError: the network cannot be trained or stored (:func:`network_fault`); the message names the model.
     """
     # Always on the CPU, so that one seed gives the same initial weights on every device.
     before = torch.get_rng_state()
     try:
         torch.default_generator.manual_seed(seed)
-        return Classifier(model.build(classes, size), normalisation)
+        net = model.build(classes, size)
     finally:
         torch.set_rng_state(before)
+    if fault := network_fault(net, classes):
+        raise UsageError(f"model {getattr(model, 'name', type(model).__name__)!r}: {fault}")
+    return Classifier(net, normalisation)
+
+
+def network_fault(net: Any, classes: int) -> str | None:
+    """Say in one line why the engine cannot work with what a model's ``build`` returned, and what to do; else None.
+
+    Looks at types, layers and parameters only, so it costs microseconds; :func:`trial_fault` computes something.
+    """
+    if not isinstance(net, nn.Module):
+        return f"build returned {_kind_of(net)}, not a network; end it with `return net`, a torch.nn.Module"
+    if isinstance(net, torch.jit.ScriptModule):
+        return "build returned a scripted module, whose layers cannot be read; return the nn.Module it was made from"
+    head = getattr(net, "head", None)
+    if not isinstance(head, nn.Linear):
+        return f"{type(net).__name__} needs a final nn.Linear named 'head', not {_kind_of(head)}"
+    for name, tensor in (*net.named_parameters(), *net.named_buffers()):
+        if nn.parameter.is_lazy(tensor):
+            return f"{name} has no size yet (a lazy layer); give the layer its number of inputs"
+        if tensor.device.type != "cpu":
+            return f"{name} is on {tensor.device}; build the network on the CPU, the harness moves it"
+    for name, parameter in net.named_parameters():
+        if parameter.dtype != torch.float32 and (parameter.is_floating_point() or parameter.is_complex()):
+            return f"parameter {name} is {parameter.dtype}; build the network in float32, as net.float() does"
+    if head.out_features != classes:
+        return f"its head has {head.out_features} outputs for {classes} classes; make it nn.Linear(..., classes)"
+    if not any(parameter.requires_grad for parameter in net.parameters()):
+        return "all its parameters are frozen, so there is nothing to train; leave requires_grad True"
+    return None
+
+
+def trial_fault(net: Classifier, size: int) -> str | None:
+    """Say in one line what is wrong with the features and gradients of a freshly built network; None if nothing is.
+
+    Args:
+        net: is left in training mode, with other batch norm statistics and gradients: throw it away.
+        size: pixels on a side of an image.
+    """
+    x01 = torch.rand(4, 3, size, size, generator=torch.Generator().manual_seed(0))
+    wanted = f"return one float tensor (B, {net.head.in_features}), the inputs of the head"
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(0)
+        for training in (False, True):
+            net.train(training)
+            try:
+                with torch.no_grad():
+                    found: Any = net.net.features(net.normalise(x01))  # type: ignore[operator]
+            except Exception as error:
+                return f"features() fails on images of {size} pixels: {type(error).__name__}: {one_line(error)}"
+            if not isinstance(found, Tensor):
+                return f"features() returns {_kind_of(found)}; {wanted}"
+            if tuple(found.shape) != (len(x01), net.head.in_features) or not found.is_floating_point():
+                return f"features() returns {found.dtype} {tuple(found.shape)} for {len(x01)} images; {wanted}"
+            if not torch.isfinite(found).all():
+                return "a new network's features are not finite; check its initial weights"
+        if not torch.isfinite(net.head(found.float())).all():
+            return "a new network's logits are not finite; check the head's initial weights"
+        for step in (1, 2):
+            try:
+                net(x01).square().mean().backward()
+            except Exception as error:
+                again = "" if step == 1 else ", as it keeps tensors of the step before; detach() what it keeps"
+                return f"a training step fails{again}: {type(error).__name__}: {one_line(error)}"
+    return None
+
+
+def _kind_of(value: Any) -> str:
+    return "None" if value is None else f"a {type(value).__name__}"

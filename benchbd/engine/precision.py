@@ -11,17 +11,16 @@ from typing import Any, NamedTuple
 
 import torch
 
-from benchbd.errors import UsageError, did_you_mean
-
-FORMATS = ("auto", "fp32", "bf16")
-MODES = ("fast", "strict", "eager", "compile")
+from benchbd.core.numerics import MODES, canonical_precision
+from benchbd.errors import UsageError
 
 
 class Precision(NamedTuple):
     """A precision class.
 
     Attributes:
-        name: its name in artifact keys and records, for example ``cpu-fp32`` or ``cuda-bf16-strict``.
+        name: its name in artifact keys and records, for example ``cpu-fp32``, ``cpu-fp32-t4`` (four threads) or
+            ``cuda-bf16-strict``.
         dtype: the autocast type of training steps; None for plain float32. Whole-set passes always use float32.
         channels_last: store images and filters in channels_last layout.
         strict: be bitwise repeatable on the same GPU and versions, at some cost. (A CPU always is.)
@@ -37,7 +36,7 @@ class Precision(NamedTuple):
     compile: bool = False
 
 
-def choose_precision(device: torch.device, wish: str = "auto") -> Precision:
+def choose_precision(device: torch.device, wish: str = "auto", threads: int = 1) -> Precision:
     """Choose the precision class of a device from the capabilities that its hardware reports, and nothing else.
 
     It does not time the hardware: two equal machines must agree, whatever else runs on them.
@@ -47,31 +46,26 @@ def choose_precision(device: torch.device, wish: str = "auto") -> Precision:
         wish: ``auto``, ``fp32`` or ``bf16``; on CUDA also ``fast``, ``strict``, ``eager`` or ``compile``, alone
             (``strict``) or after it (``bf16-strict``). ``auto`` means bf16 if the hardware multiplies it faster, else
             fp32.
+        threads: CPU threads of the training. More than one sum in another order, which is part of a CPU class's name.
 
     Raises:
         UsageError: the wish is unknown or contradicts itself, or the device cannot compute in bf16.
     """
-    return _choose(torch.device(device).type, wish)
+    return _choose(torch.device(device).type, canonical_precision(wish), threads)
 
 
 @functools.cache
-def _choose(kind: str, wish: str) -> Precision:
+def _choose(kind: str, wish: str, threads: int) -> Precision:
     words = wish.split("-")
-    for word in words:
-        if word not in FORMATS + MODES:
-            raise UsageError(f"precision {wish!r}: {word!r} is unknown{did_you_mean(word, FORMATS + MODES)}")
-    formats = [word for word in words if word in FORMATS] or ["auto"]
-    strict, compiled = "strict" in words, "compile" in words
-    if len(formats) > 1 or (strict and ("fast" in words or compiled)):
-        raise UsageError(f"precision {wish!r} contradicts itself")
     cuda = kind == "cuda"
     # NVIDIA GPUs have bf16 units since compute capability 8; on older ones torch emulates them.
     fast_bf16 = torch.cuda.get_device_capability()[0] >= 8 if cuda else cpu_multiplies_bf16()
-    if formats[0] == "bf16" and cuda and not fast_bf16:
+    if "bf16" in words and cuda and not fast_bf16:
         raise UsageError("precision 'bf16': this GPU cannot compute in bf16; use fp32")
-    bf16 = formats[0] == "bf16" or (formats[0] == "auto" and fast_bf16)
+    bf16 = "bf16" in words or ("fp32" not in words and fast_bf16)
     # A CPU has only one mode: the rest of the wish has no effect there and stays out of the key.
-    tags = [tag for tag, on in (("strict", strict), ("eager", "eager" in words), ("compile", compiled)) if on and cuda]
+    tags = [word for word in words if word in MODES] if cuda else []
+    tags += [f"t{threads}"] if threads > 1 and not cuda else []
     return Precision(
         "-".join([kind, "bf16" if bf16 else "fp32", *tags]),
         torch.bfloat16 if bf16 else None,

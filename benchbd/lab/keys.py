@@ -6,7 +6,7 @@ import dataclasses
 import inspect
 import math
 import textwrap
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -17,8 +17,36 @@ from benchbd.plugins import registry
 from benchbd.plugins.contract import Component
 from benchbd.plugins.source_digest import code_digest
 
+if TYPE_CHECKING:
+    from benchbd.engine import Precision
+
 CODE_VERSION = 2
 """Part of every stage's key: raise it when the engine or the lab computes something else than before."""
+
+
+USUAL_CLASSES = {"cpu-fp32": "cpu", "cuda-bf16": "cuda"}
+"""Precision classes that the keys of plugins' own stages name by their device alone."""
+
+
+def pass_device(device: torch.device, threads: int) -> str:
+    """The device in the key of a pass, which computes in fp32 whatever the precision of trainings: cpu, cpu-t4, cuda.
+
+    Args:
+        device: computes the pass.
+        threads: CPU threads of the cell.
+    """
+    return f"{device.type}-t{threads}" if device.type == "cpu" and threads > 1 else device.type
+
+
+def stage_device(precision: Precision, threads: int) -> str:
+    """The device in the key of a plugin's own stage, which may depend on trainings and on the threads of a CPU.
+
+    Args:
+        precision: the class in which the cell trains.
+        threads: CPU threads of the cell. On a GPU too they compute what a plugin does in numpy.
+    """
+    suffix = f"-t{threads}" if threads > 1 and not precision.name.endswith(f"-t{threads}") else ""
+    return USUAL_CLASSES.get(precision.name, precision.name) + suffix
 
 
 def code_of(thing: Any) -> str:
@@ -58,6 +86,16 @@ def cache_key_form(thing: Any, what: str) -> Any:
         raise UsageError(f"{what} must be a frozen dataclass, so that its fields tell all about it, not {shown(thing)}")
     fields = {f.name: cache_key_form(getattr(thing, f.name), f"{what}.{f.name}") for f in dataclasses.fields(thing)}
     return {"class": type(thing).__qualname__, "code": code_of(type(thing)), "fields": fields}
+
+
+def is_outside(thing: Any) -> bool:
+    """Whether a loss or a perturbation, or an object in its fields, is of a class that benchbd does not ship."""
+    if isinstance(thing, (list, tuple)):
+        return any(map(is_outside, thing))
+    if not dataclasses.is_dataclass(thing):
+        return False
+    fields = (getattr(thing, field.name) for field in dataclasses.fields(thing))
+    return not type(thing).__module__.startswith("benchbd.") or any(map(is_outside, fields))
 
 
 def plugin_fingerprint(plugin: Component) -> list[Any]:

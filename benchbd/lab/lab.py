@@ -14,13 +14,13 @@ from typing import Any
 
 import numpy as np
 
-from benchbd.core.hashing import digest
+from benchbd.core.hashing import digest, sha_of
 from benchbd.errors import Diverged, UsageError, one_line, shown
 from benchbd.lab.keys import plugin_fingerprint
 from benchbd.lab.stages import Stages
 from benchbd.plugins import registry
 from benchbd.plugins.contract import Defense
-from benchbd.plugins.train_set import TrainSet, positions
+from benchbd.plugins.train_set import TrainSet, as_array, positions
 from benchbd.plugins.trained import TrainedModel
 
 
@@ -68,9 +68,18 @@ class Lab(Stages):
         self.suspicion: Suspicion | None = None
         self.notes: dict[str, Any] = {}
 
+    def check_handed_out(self) -> None:
+        """Raise Misused if a set that the defense got was changed in place."""
+        self._intact(self.poisoned, *([] if self._clean is None else [self._clean]))
+
     def _around(self) -> str:
-        self.poisoned.check()
-        return digest([self.poisoned.key, self._network.spec(), self.recipe.spec()])
+        self.check_handed_out()
+        declared: list[Any] = []
+        if self._clean is not None:
+            declared.append(["clean", self._clean.key])
+        if self._truth is not None:
+            declared.append(["truth", sha_of(self._truth)])
+        return digest([self.poisoned.key, self._network.spec(), self.recipe.spec(), *declared])
 
     @property
     def clean(self) -> TrainSet:
@@ -81,12 +90,12 @@ class Lab(Stages):
 
     @property
     def truth(self) -> np.ndarray:
-        """bool (N,): which samples are poisoned; only for controls that declare ``needs = ("truth",)``."""
+        """bool (N,), a copy: which samples are poisoned; only for controls that declare ``needs = ("truth",)``."""
         if self._truth is None:
             raise UsageError(
                 'this defense may not see which samples are poisoned; controls say needs = ("truth",) in their class'
             )
-        return self._truth
+        return np.array(self._truth)
 
     def losses(self, trained: TrainedModel, data: TrainSet) -> np.ndarray:
         """Cross-entropy of each sample, float32 (N,): eval mode, no augmentation, fp32, in the order of ``data``."""
@@ -98,7 +107,7 @@ class Lab(Stages):
     def suspect(self, scores: Any, flagged: Any = None, losses: Any = None) -> None:
         """Say which samples look poisoned; see :meth:`benchbd.plugins.handles.Lab.suspect`."""
         n = len(self.poisoned)
-        values = np.asarray(scores, np.float64).copy()
+        values = as_array(scores, "suspect: scores", np.float64).copy()
         if values.shape != (n,):
             raise UsageError(f"suspect: {n} samples but scores of shape {values.shape}")
         wrong = n - int(np.isfinite(values).sum())
@@ -106,12 +115,9 @@ class Lab(Stages):
             raise Diverged(f"suspect: {wrong} of {n} scores are not finite")
         mask = None
         if flagged is not None:
-            where = positions(flagged, n, "suspect: flagged")
-            if len(np.unique(where)) != len(where):
-                raise UsageError("suspect: flagged names a position twice; a mask must be of type bool")
             mask = np.zeros(n, bool)
-            mask[where] = True
-        reported = self._losses if losses is None else np.asarray(losses, np.float64).copy()
+            mask[positions(flagged, n, "suspect: flagged", distinct=True)] = True
+        reported = self._losses if losses is None else as_array(losses, "suspect: losses", np.float64).copy()
         if reported is not None and reported.shape != (n,):
             raise UsageError(f"suspect: {n} samples but losses of shape {reported.shape}")
         self.suspicion = Suspicion(values, mask, reported)

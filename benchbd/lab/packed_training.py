@@ -13,9 +13,10 @@ from benchbd.engine.packed import fit_several
 from benchbd.errors import UsageError
 from benchbd.lab import keys
 from benchbd.lab.costs import Result
+from benchbd.lab.stored_state import proved_state
 from benchbd.lab.train_request import check_training
 from benchbd.plugins.train_set import TrainSet
-from benchbd.plugins.trained import ModelSpec, TrainedModel
+from benchbd.plugins.trained import ModelSpec, Origin, TrainedModel
 
 if TYPE_CHECKING:
     import torch
@@ -81,7 +82,7 @@ class PackedRequest:
             Diverged: a network of the pack is not finite.
             UsageError: this model cannot be packed.
         """
-        nets = [self.model.build(seed_for("init", self.seed, repeat)) for repeat in self.repeats]
+        nets = [self.model.fresh(seed_for("init", self.seed, repeat)) for repeat in self.repeats]
         for net in nets:
             net.initialise_from(self.data.images)
         try:
@@ -98,19 +99,20 @@ class PackedRequest:
         except ValueError as error:
             raise UsageError(f"{self.name}: {self.model.part.text}: {error}") from error
         arrays = {
-            f"{place}.{entry}": tensor.detach().cpu().numpy()
+            f"{place}.{entry}": array
             for place, net in enumerate(nets)
-            for entry, tensor in net.state_dict().items()
+            for entry, array in proved_state(net, self.model, self.data.images, device).items()
         }
         facts = {"epochs": self.recipe.epochs * len(nets), "seconds": sum(fit.seconds for fit in fits)}
         losses = [fit.epoch_losses for fit in fits]
         return arrays, {**facts, "epoch_losses": losses, "model": canonical(self.model.spec())}
 
-    def unpacked(self, key: str, found: Artifact) -> list[TrainedModel]:
+    def unpacked(self, key: str, found: Artifact, origin: Origin) -> list[TrainedModel]:
         """The trained networks of a pack, in the order of ``repeats``."""
         trained = []
         for place, losses in enumerate(found.meta["epoch_losses"]):
             prefix = f"{place}."
             state = {k.removeprefix(prefix): v for k, v in found.arrays.items() if k.startswith(prefix)}
-            trained.append(TrainedModel(digest([key, place]), state, self.model, list(losses), self.recipe.epochs))
+            name = digest([key, place])
+            trained.append(TrainedModel(name, state, self.model, list(losses), self.recipe.epochs, origin))
         return trained

@@ -16,14 +16,17 @@ import torch
 from benchbd import engine
 from benchbd.core.events import Listener, progress
 from benchbd.core.hashing import canonical, digest, sha_of
+from benchbd.core.numerics import USUAL, Numerics
 from benchbd.core.recipe import Recipe
 from benchbd.core.seeding import seed_for
 from benchbd.deprecated import renamed_keywords
-from benchbd.engine import passes
-from benchbd.errors import Diverged, UsageError, one_line, shown
+from benchbd.engine import global_state, passes
+from benchbd.errors import BenchbdError, Diverged, Misused, UsageError, one_line, shown
 from benchbd.lab import keys
 from benchbd.lab.costs import CostLedger, Result, StageCosts
+from benchbd.lab.guarded import Guarded
 from benchbd.lab.packed_training import PackedRequest
+from benchbd.lab.stored_state import proved_state
 from benchbd.lab.train_request import TrainRequest
 from benchbd.plugins import registry
 from benchbd.plugins.identity import part_of
@@ -42,7 +45,7 @@ MOST_TRACED = 24
 """Intermediate models that the evaluator measures for one cell at most."""
 
 
-class Stages:
+class Stages(Guarded):
     """Memoised stages over a store; the base of the lab and of the attacks' workshop.
 
     The methods that plugins call are described in :class:`benchbd.plugins.handles.Workbench`.
@@ -58,6 +61,7 @@ class Stages:
         checkpoint_every: seconds between checkpoints of a running training.
         owner: identifies the plugin at work in the keys of its own stages
             (:func:`benchbd.lab.keys.plugin_fingerprint`).
+        numerics: the precision and threads that the cell asks for.
 
     Attributes:
         traced: intermediate models for the evaluator to measure.
@@ -75,10 +79,13 @@ class Stages:
         on_event: Listener,
         checkpoint_every: float = 180.0,
         owner: Any = None,
+        numerics: Numerics = USUAL,
     ) -> None:
+        super().__init__()
         self._store, self._network, self._seed, self._ledger, self._on_event = store, network, seed, ledger, on_event
-        self._checkpoint_every, self._owner = checkpoint_every, owner
+        self._checkpoint_every, self._owner, self._numerics = checkpoint_every, owner, numerics
         self._costs = StageCosts(ledger)
+        self._plans: dict[str, ModelSpec] = {}
         self.recipe, self.device = recipe, device
         self.classes, self.size = network.classes, network.size
         self.traced: list[CurvePoint] = []
@@ -91,18 +98,36 @@ class Stages:
     def _plan_for(self, model: str | None) -> ModelSpec:
         if model is None:
             return self._network
-        network = registry.make("models", model)
-        return dataclasses.replace(self._network, model=network, part=part_of(network))
+        if model not in self._plans:  # kept, since a user's model is built to see what it starts from
+            network = registry.make("models", model)
+            self._plans[model] = dataclasses.replace(self._network, model=network, part=part_of(network))
+        return self._plans[model]
 
     def precision_for(self, plan: ModelSpec) -> Precision:
         """Numbers a network computes in on this device; part of every training's key."""
-        return engine.choose_precision(self.device)
+        return engine.choose_precision(self.device, *self._numerics)
 
     def _recipe(self, changes: dict[str, Any], name: str, plan: ModelSpec) -> Recipe:
         plain = {k: v.item() if isinstance(v, np.generic) else v for k, v in changes.items()}
         own = plan.part.spec() == self._network.part.spec()
         base = self.recipe if own else self.recipe.for_another_model()
         return base.changed(plain, f"{name}: the recipe") if plain else base
+
+    def _unaffected(self, compute: Callable[[], Result]) -> Callable[[], Result]:
+        """A computation of the harness, which other cells share, free of what plugins changed for the whole process.
+
+        Raises:
+            Misused: a plugin replaced a function, or registered a hook for all modules; nothing is stored then.
+        """
+
+        def computed() -> Result:
+            with global_state.usual_settings(self._numerics.threads if self.device.type == "cpu" else None):
+                global_state.check()
+                found = compute()
+                global_state.check()
+            return found
+
+        return computed
 
     def _memo(self, kind: str, name: str, key: str, counted_as: str, compute: Callable[[], Result]) -> Artifact:
         """Look a stage up or compute it, and charge it (:class:`benchbd.lab.costs.StageClock`)."""
@@ -146,6 +171,10 @@ class Stages:
     ) -> TrainedModel:
         """Train a network, or return the stored one; see :meth:`benchbd.plugins.handles.Workbench.train`."""
         # jscpd:ignore-end
+        self._intact(data)
+        for what, given in (("start", start), ("scorer", scorer)):
+            if given is not None:
+                self._own(given, f"{name}: {what}")
         plan = start._plan if start is not None and model is None else self._plan_for(model)
         request = TrainRequest(
             data=data,
@@ -167,7 +196,8 @@ class Stages:
         )
         key = request.key()
         found = self._trained(name, key, kind, lambda: self._fit(request, key))
-        trained = TrainedModel(key, found.arrays, plan, list(found.meta["epoch_losses"]), int(found.meta["epochs"]))
+        losses, epochs = list(found.meta["epoch_losses"]), int(found.meta["epochs"])
+        trained = TrainedModel(key, found.arrays, plan, losses, epochs, self._origin)
         if trace:
             self.trace(name, trained)
         return trained
@@ -184,6 +214,7 @@ class Stages:
         **changes: Any,
     ) -> list[TrainedModel]:
         """Train one model from several seeds at once; see :meth:`benchbd.plugins.handles.Workbench.train_packed`."""
+        self._intact(data)
         plan = self._plan_for(model)
         request = PackedRequest(
             data=data,
@@ -196,13 +227,21 @@ class Stages:
             repeats=tuple(int(number) for number in repeats),
         )
         key = request.key()
-        found = self._trained(name, key, kind, lambda: request.fit(self.device, self._progress(name)))
-        return request.unpacked(key, found)
+
+        def compute() -> Result:
+            return self._checked(
+                plan, lambda: request.fit(self.device, self._progress(name)), lambda: self._intact(data)
+            )
+
+        return request.unpacked(key, self._trained(name, key, kind, compute), self._origin)
 
     def _trained(self, name: str, key: str, kind: str, compute: Callable[[], Result]) -> Artifact:
         """The artifact of a training. One that stops being finite is remembered in ``broken_off``."""
         try:
-            found = self._memo("model", name, key, kind, compute)
+            found = self._memo("model", name, key, kind, self._unaffected(compute))
+        except Misused:
+            self._store.drop("checkpoint", key)
+            raise
         except Diverged as error:
             self._store.drop("checkpoint", key)
             self.broken_off = {"stage": name, "epoch_losses": getattr(error, "epoch_losses", [])}
@@ -211,8 +250,36 @@ class Stages:
         self._store.drop("checkpoint", key)
         return found
 
+    def _checked(self, model: ModelSpec, train: Callable[[], Result], check: Callable[[], None]) -> Result:
+        """Train and check that the key still names what was trained on. If the model is to blame, say how."""
+        try:
+            found = train()
+        except Exception as error:
+            if isinstance(error, BenchbdError) and not isinstance(error, Diverged):
+                raise
+            check()
+            if fault := model.fault():
+                raise UsageError(fault) from error
+            raise
+        check()
+        return found
+
     def _fit(self, request: TrainRequest, key: str) -> Result:
-        """Train what a request asks for, from its checkpoint if there is one."""
+        """Train what a request asks for, from its checkpoint if there is one.
+
+        Raises:
+            Misused: the set, or what goes into the key, was changed while the training ran.
+            UsageError: the model cannot be trained, or its state does not describe it.
+        """
+
+        def check() -> None:
+            self._intact(request.data)
+            if request.key() != key:
+                raise Misused(f"{request.name}: the fields of its loss, perturb, weight_fn or loop changed in training")
+
+        return self._checked(request.model, lambda: self._fit_unchecked(request, key, check), check)
+
+    def _fit_unchecked(self, request: TrainRequest, key: str, check: Callable[[], None]) -> Result:
         net = request.network()
         data, recipe = request.data, request.recipe
         how: dict[str, Any] = {
@@ -220,7 +287,7 @@ class Stages:
             "precision": request.precision,
             "seed": request.batch_seed(),
             "on_progress": self._progress(request.name),
-            "checkpoint": Checkpoint(self._store, key, self._checkpoint_every),
+            "checkpoint": Checkpoint(self._store, key, self._checkpoint_every, check),
         }
         if request.training_loop is not None:
             fit = engine.fit_with_loop(request.training_loop, net, data.images, data.labels, recipe, **how)
@@ -237,7 +304,7 @@ class Stages:
                 on_epoch=self._watcher(key),
                 **how,
             )
-        state = {k: v.detach().cpu().numpy() for k, v in net.state_dict().items()}
+        state = proved_state(net, request.model, data.images, self.device)
         facts = {"epoch_losses": fit.epoch_losses, "epochs": recipe.epochs, "seconds": fit.seconds}
         return state, {**facts, "model": canonical(request.model.spec())}
 
@@ -249,8 +316,10 @@ class Stages:
         return None
 
     def _pass(self, kind: str, trained: TrainedModel, data: TrainSet) -> np.ndarray:
-        data.check()
-        key = digest([kind, keys.CODE_VERSION, passes.VERSION, trained.key, data.key, self.device.type])
+        self._own(trained, f"{kind}: trained")
+        self._intact(data)
+        device = keys.pass_device(self.device, self._numerics.threads)
+        key = digest([kind, keys.CODE_VERSION, passes.VERSION, trained.key, data.key, device])
 
         def compute() -> Result:
             net = trained.module()
@@ -260,9 +329,10 @@ class Stages:
                 out = engine.features_of(net, data.images, device=self.device)
             else:
                 out = engine.logits_of(net, data.images, device=self.device)
+            self._intact(data)
             return {kind: out}, {}
 
-        return self._memo("array", kind, key, "", compute).arrays[kind]
+        return self._memo("array", kind, key, "", self._unaffected(compute)).arrays[kind]
 
     def losses(self, trained: TrainedModel, data: TrainSet) -> np.ndarray:
         """Cross-entropy of each sample, float32 (N,): eval mode, no augmentation, fp32, in the order of ``data``."""
@@ -278,7 +348,9 @@ class Stages:
 
     def prune(self, trained: TrainedModel, channels: Any, at: Literal["output", "filters"] = "output") -> TrainedModel:
         """Silence penultimate channels; see :meth:`benchbd.plugins.handles.Workbench.prune`."""
-        where = np.unique(positions(channels, len(trained._state["channel_mask"]), "prune"))
+        where = np.unique(
+            positions(channels, len(self._own(trained, "prune: trained")._state["channel_mask"]), "prune")
+        )
         if not len(where):
             return trained
         key = digest(["prune", keys.CODE_VERSION, trained.key, sha_of(where), *([] if at == "output" else [at])])
@@ -289,18 +361,19 @@ class Stages:
                 state[name][where] = 0
             return state, {"epoch_losses": trained.epoch_losses, "epochs": 0}
 
-        found = self._memo("model", "prune", key, "", compute)
-        return TrainedModel(key, found.arrays, trained._plan, trained.epoch_losses, 0)
+        found = self._memo("model", "prune", key, "", self._unaffected(compute))
+        return TrainedModel(key, found.arrays, trained._plan, trained.epoch_losses, 0, self._origin)
 
     def trace(self, name: str, trained: TrainedModel, channels: Any = ()) -> None:
         """Have an intermediate model measured; see :meth:`benchbd.plugins.handles.Workbench.trace`."""
         if len(self.traced) == MOST_TRACED:
             raise UsageError(f"trace {shown(name)}: {MOST_TRACED} networks are traced already; choose fewer")
-        where = np.unique(positions(channels, len(trained._state["channel_mask"]), "trace: channels"))
+        width = len(self._own(trained, f"trace {shown(name)}: trained")._state["channel_mask"])
+        where = np.unique(positions(channels, width, "trace: channels"))
         self.traced.append(CurvePoint(str(name), trained, where))
 
     def _around(self) -> str:
-        """Key of the data that the plugin's own stages are about."""
+        """Key of the data that the plugin's own stages are about. Raises Misused if a set was changed in place."""
         raise NotImplementedError
 
     def stage(
@@ -311,7 +384,12 @@ class Stages:
             spelt = canonical(params)
         except (TypeError, ValueError) as error:
             raise UsageError(f"stage {shown(name)}: params must be JSON-serialisable ({one_line(error)})") from error
-        key = digest(
-            ["stage", keys.CODE_VERSION, self._owner, self._around(), name, spelt, self._seed, self.device.type]
-        )
-        return self._memo("array", name, key, "", lambda: (compute(), {})).arrays
+        device = keys.stage_device(self.precision_for(self._network), self._numerics.threads)
+        key = digest(["stage", keys.CODE_VERSION, self._owner, self._around(), name, spelt, self._seed, device])
+
+        def checked() -> Result:
+            found = compute()
+            self._around()  # raises if compute, or something else meanwhile, changed a set
+            return found, {}
+
+        return self._memo("array", name, key, "", checked).arrays

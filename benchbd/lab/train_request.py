@@ -14,7 +14,7 @@ from benchbd.core.seeding import seed_for
 from benchbd.engine import PerEpochWeights
 from benchbd.errors import Diverged, UsageError, shown
 from benchbd.lab import keys
-from benchbd.plugins.train_set import TrainSet
+from benchbd.plugins.train_set import TrainSet, as_array
 from benchbd.plugins.trained import ModelSpec, TrainedModel
 from benchbd.plugins.training import COUNTED
 
@@ -34,8 +34,9 @@ class TrainRequest:
         recipe: the recipe, changes applied.
         seed: the cell's seed.
         precision: the numbers that the network computes in.
-        owner: fingerprint of the plugin at work; in the key where the plugin's own code makes weights or steps.
-        weights: float32 (N,), one for each sample of ``data``; anything array-like is accepted.
+        owner: fingerprint of the plugin at work; in the key where code of its own takes part in the training.
+        weights: float32 (N,), one for each sample of ``data``; anything array-like is accepted, such as a mask
+            (1 and 0).
         scorer: a frozen network that scores each epoch's augmented views.
         weight_fn: turns the scorer's losses into that epoch's weights.
         loss: what is minimised; the weighted mean where not given.
@@ -93,6 +94,8 @@ class TrainRequest:
             code.append([self.scorer.key, self._form("weight_fn"), self.owner])
         if self.training_loop is not None:
             code.append(["routine", self._form("training_loop"), self.owner])
+        # The source of a class does not tell what it takes from its module.
+        code += [[field, self.owner] for field in ("loss", "perturb") if keys.is_outside(getattr(self, field))]
         return digest(
             [
                 "train",
@@ -115,7 +118,8 @@ class TrainRequest:
 
     def network(self) -> Classifier:
         """The network before its first step."""
-        net = self.model.build(seed_for("init", self.seed, self.repeat))
+        seed = seed_for("init", self.seed, self.repeat)
+        net = self.model.fresh(seed) if self.start is None else self.model.build(seed)
         if self.start is not None:
             net.load_state_dict({k: torch.from_numpy(np.array(v)) for k, v in self.start._state.items()})
         else:
@@ -134,8 +138,7 @@ class TrainRequest:
 
 
 def check_training(data: TrainSet, kind: str, name: str) -> None:
-    """Raise UsageError where a set was changed in place or is empty, or a kind is unknown."""
-    data.check()
+    """Raise UsageError where a set is empty or a kind is unknown."""
     if len(data) == 0:
         raise UsageError(f"{name}: there is no sample to train on")
     if kind not in COUNTED:
@@ -143,7 +146,8 @@ def check_training(data: TrainSet, kind: str, name: str) -> None:
 
 
 def _checked_weights(given: Any, count: int, name: str) -> np.ndarray:
-    values = np.ascontiguousarray(np.asarray(given, np.float32))
+    # A copy: the key must name the weights as long as the training runs.
+    values: np.ndarray = as_array(given, f"{name}: weights", np.float32).copy(order="C")
     if values.shape != (count,):
         raise UsageError(f"{name}: {count} samples but weights of shape {values.shape}")
     wrong = count - int(np.isfinite(values).sum())

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from benchbd.lab.costs import CostLedger
 from benchbd.pipeline.evaluate import Accuracy
+from benchbd.pipeline.inputs import InputPrints
 
 
 class Poisoned(NamedTuple):
@@ -34,12 +35,14 @@ class Defended(NamedTuple):
         own_seconds: wall-clock time of the defense outside all stages.
         charged_seconds: cost of its stages.
         computed: trainings by kind that were not in the store, the attack's and the probe's included.
+        other_architecture: spec of the returned model if it is not the row's; None if it is.
     """
 
     model_key: str
     own_seconds: float
     charged_seconds: float
     computed: Counter[str]
+    other_architecture: str | None = None
 
 
 class DefenseNotes(NamedTuple):
@@ -58,7 +61,7 @@ class Measured(NamedTuple):
     """The model's accuracy on the test images.
 
     Attributes:
-        accuracy: CA, ASR, RA.
+        accuracy: CA, ASR, RA, clean ASR.
         train_losses: the model's mean cross-entropy by epoch of its last training.
         test_images: their number.
         triggered_images: number that carry the trigger; None without an attack.
@@ -76,6 +79,7 @@ class CellResults:
 
     Attributes:
         sources: digest of each component's code.
+        inputs: fingerprints of data and initial weights.
         ledger: costs of the defense's stages.
         poisoned: the poisoned set.
         env: versions, device, precision.
@@ -93,6 +97,7 @@ class CellResults:
     """
 
     sources: dict[str, str] | None = None
+    inputs: InputPrints | None = None
     ledger: CostLedger | None = None
     poisoned: Poisoned | None = None
     env: dict[str, Any] | None = None
@@ -130,6 +135,8 @@ def record_of(
         "ca": accuracy.ca if accuracy else None,
         "asr": accuracy.asr if accuracy else None,
         "ra": accuracy.ra if accuracy else None,
+        "clean_asr": accuracy.clean_asr if accuracy else None,
+        "triggered": accuracy.triggered if accuracy else None,
         "detection": results.detection,
         "poison": (results.poisoned.facts or None) if results.poisoned else None,
         "time": _time(results, seconds),
@@ -140,6 +147,7 @@ def record_of(
         "artifacts": _artifacts(results),
         "notes": _notes(results),
         "sources": results.sources or {},
+        **({"data": results.inputs.as_json()} if results.inputs else {}),
     }
     return {**record, "trainings_computed": dict(defended.computed)} if defended else record
 
@@ -183,6 +191,8 @@ def _notes(results: CellResults) -> dict[str, Any]:
         notes |= results.defense_notes.notes
         if results.defense_notes.broken_off is not None:
             notes["broken_off"] = results.defense_notes.broken_off
+    if results.defended and results.defended.other_architecture is not None:
+        notes["architecture"] = results.defended.other_architecture
     if results.trigger_facts:
         notes["trigger"] = results.trigger_facts
     if results.trigger_png is not None:

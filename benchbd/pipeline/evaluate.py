@@ -12,7 +12,12 @@ import torch
 from benchbd import engine
 from benchbd.core.images import Images
 from benchbd.lab.lab import Suspicion
+from benchbd.pipeline.unchanged import unchanged
 from benchbd.plugins.trained import CurvePoint, TrainedModel
+
+EMBEDDED = (1e-18, 1e18)
+"""Standard deviation of the first principal component, and largest distance, between which t-SNE computes in float32:
+their squares and sums of squares are neither 0 nor infinite."""
 
 
 class Accuracy(NamedTuple):
@@ -24,12 +29,19 @@ class Accuracy(NamedTuple):
             are not among them. None where there is no attack.
         ra: share of the same images that it still classifies correctly. None where there is no attack.
         per_class: clean accuracy of each class; None where the test set has no image of it.
+        clean_asr: share of the clean originals of the triggered images that it takes for the same target classes. None
+            where there is no attack, or if the originals are unknown.
+        triggered: counts over the triggered images: ``images``; ``unchanged``, those that are pixel-identical to their
+            originals; ``gained`` and ``lost``, those that reach the target only with and only without the trigger.
+            ``asr - clean_asr`` is ``(gained - lost) / images``. None where ``clean_asr`` is.
     """
 
     ca: float
     asr: float | None
     ra: float | None
     per_class: list[float | None]
+    clean_asr: float | None = None
+    triggered: dict[str, int] | None = None
 
 
 def accuracy(
@@ -38,8 +50,9 @@ def accuracy(
     triggered: tuple[torch.Tensor, torch.Tensor] | None,
     target: int | np.ndarray,
     device: torch.device,
+    originals: np.ndarray | None = None,
 ) -> Accuracy:
-    """Measure a model.
+    """Measure a model, in one pass over the clean and one over the triggered images.
 
     Args:
         trained: the model.
@@ -48,10 +61,12 @@ def accuracy(
             None where there is no attack.
         target: the class that the attack wants them taken for; one for all, or int64 (M,).
         device: computes the logits.
+        originals: int64 (M,), the place of each triggered image's original in ``test``; None if unknown.
     """
     net = trained.module()
     truth = test.labels.numpy()
-    right = engine.logits_of(net, test.images, device=device).argmax(1) == truth
+    predicted = engine.logits_of(net, test.images, device=device).argmax(1)
+    right = predicted == truth
     counts = np.bincount(truth)
     per_class = [
         float(hits / count) if count else None for hits, count in zip(np.bincount(truth, right), counts, strict=True)
@@ -61,7 +76,18 @@ def accuracy(
         return Accuracy(ca, None, None, per_class)
     images, labels = triggered
     taken_for = engine.logits_of(net, images, device=device).argmax(1)
-    return Accuracy(ca, float((taken_for == target).mean()), float((taken_for == labels.numpy()).mean()), per_class)
+    hit = taken_for == target
+    asr, ra = float(hit.mean()), float((taken_for == labels.numpy()).mean())
+    if originals is None:
+        return Accuracy(ca, asr, ra, per_class)
+    before = predicted[originals] == target
+    counts_by_name = {
+        "images": len(hit),
+        "unchanged": int(unchanged(images, test.images, originals).sum()),
+        "gained": int((hit & ~before).sum()),
+        "lost": int((before & ~hit).sum()),
+    }
+    return Accuracy(ca, asr, ra, per_class, float(before.mean()), counts_by_name)
 
 
 def curve(
@@ -181,12 +207,46 @@ def _rounded(value: float | None) -> float | None:
     return None if value is None else float(f"{value:.5g}")
 
 
-def embedding(features: np.ndarray) -> list[list[float]]:
-    """t-SNE of features (n, D): one point in the plane for each sample; deterministic (LfD Figure 7)."""
+def embedding(features: np.ndarray) -> list[list[float]] | str:
+    """t-SNE of features (n, D): one point in the plane for each sample; deterministic (LfD Figure 7).
+
+    Returns:
+        The points (n, 2), or why these features have no such picture.
+    """
+    if reason := no_embedding(features):
+        return reason
     from sklearn.manifold import TSNE
 
     placed = TSNE(init="pca", perplexity=min(30.0, (len(features) - 1) / 3), random_state=0).fit_transform(features)
     return [[float(f"{v:.4g}") for v in pair] for pair in placed]
+
+
+def no_embedding(features: np.ndarray) -> str | None:
+    """Say why features (n, D) have no t-SNE picture; None if they have one.
+
+    scikit-learn 1.9.1 divides the first principal component by its standard deviation. If that is 0, the points are not
+    finite, and its quad tree ends the process without a Python error. Equal features, differences too small for float32
+    and constant features that drown the others in rounding lead there. Squared distances beyond float32 end in one
+    point for all samples.
+    """
+    from sklearn.decomposition import PCA
+
+    if features.ndim != 2 or len(features) < 4 or features.shape[1] < 2:
+        return f"features of shape {features.shape}: t-SNE needs 4 samples and 2 features or more"
+    if not np.isfinite(features).all():
+        return "features are not finite"
+    centred = features.astype(np.float64) - features.mean(0, dtype=np.float64)
+    if np.ptp(features, axis=0).max() == 0:
+        return "features of all samples are equal"
+    furthest = 2 * float(np.sqrt((centred**2).sum(1).max()))
+    if furthest > EMBEDDED[1]:
+        return f"features differ by up to {furthest:.1g}, too much for squares in float32"
+    with np.errstate(all="ignore"):
+        start = PCA(n_components=2, random_state=0).fit_transform(features).astype(np.float32)
+        spread = float(np.std(start[:, 0]))
+    if not (np.isfinite(start).all() and spread > EMBEDDED[0]):
+        return "features differ too little: their first principal component is constant in float32"
+    return None
 
 
 def _mean(values: np.ndarray | None, which: np.ndarray) -> float | None:

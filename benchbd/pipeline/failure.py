@@ -6,7 +6,8 @@ from pathlib import Path
 
 import torch
 
-from benchbd.core.files import is_disk_full
+from benchbd.core.disk_space import disk_is_full
+from benchbd.core.files import RESULTS_DISK_FULL, ResultsDiskFull, is_disk_full
 from benchbd.errors import BenchbdError, Diverged, Impossible, one_line
 
 
@@ -15,7 +16,7 @@ def status_and_line(error: BaseException, output: Path) -> tuple[str, str]:
 
     Args:
         error: what a phase of the cell raised.
-        output: the results folder, named where the disk is full and the error does not say which.
+        output: the results folder, named where its disk is full and the error does not say which file it is about.
     """
     text = one_line(error)
     if isinstance(error, Diverged):
@@ -26,8 +27,13 @@ def status_and_line(error: BaseException, output: Path) -> tuple[str, str]:
         return "failed", text
     if _is_out_of_memory(error):
         return "oom", text or "out of memory"
+    if isinstance(error, ResultsDiskFull):
+        return "failed", f"{RESULTS_DISK_FULL} ({error.filename}); free some space and run the same command again"
     if is_disk_full(error):
-        place = getattr(error, "filename", None) or output
+        place = getattr(error, "filename", None)
+        if place is None and not disk_is_full(output):
+            return "failed", f"{text}, while the disk of the results has room"
+        place = place or output
         return "failed", f"the disk is full ({place}); free some space and run the same command again"
     return "failed", f"{type(error).__name__}: {text}" if text else type(error).__name__
 

@@ -21,7 +21,9 @@ from benchbd.core.seeding import seed_for
 from benchbd.errors import UsageError
 from benchbd.lab.costs import CostLedger
 from benchbd.lab.keys import code_of, plugin_fingerprint
-from benchbd.pipeline.selection import select_cover, select_poison, targets
+from benchbd.pipeline.handed_out import blamed, no_change_in
+from benchbd.pipeline.selection import select_cover, select_poison, select_triggered, targets
+from benchbd.pipeline.unchanged import unchanged
 from benchbd.pipeline.workshop import Workshop
 from benchbd.plan.cell import Cell, Components
 from benchbd.plugins.contract import BUDGET, Attack, StampContext
@@ -77,8 +79,9 @@ class Poison(NamedTuple):
         images: uint8 (P, 3, H, W), the changed images.
         labels: int64 (P,), their labels in the poisoned set.
         facts: count, share_of_set, share_of_target_class and target. For attacks with several targets the last two are
-            None, and ``targets`` holds the target of each class. If there are any, ``cover`` and ``off_target`` count
-            the covers and the poisoned samples whose label is not their target.
+            None, and ``targets`` holds the target of each class. If there are any, ``cover``, ``off_target`` and
+            ``unchanged`` count the covers, the poisoned samples whose label is not their target, and the poisoned
+            samples that are pixel-identical to their originals.
         prepared: the arrays that the attack prepared.
         key: artifact key of the poison, or the clean set's key if nothing is poisoned.
         flags: bool (P,), False for changed images that are not poison (covers, which keep their true label).
@@ -131,9 +134,9 @@ def fingerprint(data: Images) -> str:
     return sha.hexdigest()
 
 
-def clean_set(part: Part, data: Images) -> TrainSet:
-    """The clean training set, with a key derived from its content."""
-    return TrainSet(data.images, data.labels, digest(["clean", part.spec(), fingerprint(data)]))
+def clean_set(part: Part, data: Images, sha256: str | None = None) -> TrainSet:
+    """The clean training set, with a key derived from its content, whose fingerprint may be given."""
+    return TrainSet.keyed(data.images, data.labels, digest(["clean", part.spec(), sha256 or fingerprint(data)]))
 
 
 def _checked(attack: Attack, out: Any, shape: torch.Size) -> torch.Tensor:
@@ -183,11 +186,25 @@ class Poisoner:
     root: str | None
     ledger: CostLedger = dataclasses.field(default_factory=CostLedger)
     _warned: set[str] = dataclasses.field(default_factory=set, init=False, compare=False)
+    _prints: list[str] = dataclasses.field(default_factory=list, init=False, compare=False)
 
     def train_set(self) -> tuple[TrainSet, DatasetInfo]:
-        """Read the clean training set and the data set's sizes and classes."""
-        data = self.components.dataset.load("train", self.root)
-        return clean_set(self.cell.dataset, data), self.components.dataset.info()
+        """Read the clean training set and the data set's sizes and classes.
+
+        Raises:
+            UsageError: the images or labels differ from those of the call before.
+        """
+        dataset = self.components.dataset
+        data = dataset.load("train", self.root)
+        self._prints.append(fingerprint(data))
+        if self._prints[-1] != self._prints[0]:
+            raise UsageError(f"data set {dataset.name!r}: its images changed while the cell ran; run the cell again")
+        return clean_set(self.cell.dataset, data, self.train_print), dataset.info()
+
+    @property
+    def train_print(self) -> str | None:
+        """Fingerprint of the clean training set; None until it is read."""
+        return self._prints[0] if self._prints else None
 
     def poison(self, clean: TrainSet, info: DatasetInfo) -> Poison:
         """Select the images, prepare the trigger and stamp; or load the stored poison."""
@@ -208,11 +225,15 @@ class Poisoner:
                 cell.seed,
                 trigger.sha256,
                 plugin_fingerprint(attack),
+                *self._threads(),
             ]
         )
 
         def compute() -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-            return self._make(clean, info, indices, trigger.arrays), {}
+            with blamed(f"attack {attack.name!r}"):
+                made = self._make(clean, info, indices, trigger.arrays)
+                clean.check()
+            return made, {}
 
         found, _ = self.store.memo("poison", key, compute, self._wait("poison"))
         where, flags = found.arrays["indices"], found.arrays["poison"]
@@ -222,10 +243,24 @@ class Poisoner:
             facts["cover"] = int((~flags).sum())
         if off_target := int((found.arrays["labels"] != wanted[labels[where]])[flags].sum()):
             facts["off_target"] = off_target
+        if same := int(unchanged(torch.from_numpy(found.arrays["images"]), clean.images, where)[flags].sum()):
+            facts["unchanged"] = same
+            if same == facts["count"]:
+                self._warn(f"attack {attack.name!r} changes no pixel of the {same} images that it poisons")
         data_key = digest(["poisoned", clean.key, found.sha256])
         images, labels = found.arrays["images"], found.arrays["labels"]
         pace = float(found.meta["seconds"]) / max(1, len(where))
         return Poison(where, images, labels, facts, trigger, key, flags, data_key, pace)
+
+    def _warn(self, line: str) -> None:
+        """Emit a warning, once per cell."""
+        if line not in self._warned:
+            self._warned.add(line)
+            self.on_event({"event": "warning", "warning": line})
+
+    def _threads(self) -> list[str]:
+        """The cell's threads in the keys of what an attack computes on the CPU: nothing for one thread."""
+        return [f"t{self.cell.threads}"] if self.cell.threads > 1 else []
 
     def _wait(self, stage: str) -> Callable[[], None]:
         return lambda: self.on_event({"event": "waiting", "stage": stage})
@@ -238,13 +273,15 @@ class Poisoner:
         # Indexing copies the images, so an attack that stamps in place changes only this copy.
         chosen = clean.images[torch.from_numpy(indices)]
         context = StampContext("train", indices, trigger, seed)
-        images = [_checked(attack, attack.stamp(chosen, context), chosen.shape)]
-        labels = _relabelled(attack, clean.labels.numpy()[indices], info, context)
+        with no_change_in({"indices": indices}), no_change_in(trigger):
+            images = [_checked(attack, attack.stamp(chosen, context), chosen.shape)]
+            labels = _relabelled(attack, clean.labels.numpy()[indices], info, context)
         cover, partners = select_cover(attack, info, indices, len(clean), self.cell.seed, self.cell.dataset)
         if len(cover):
             chosen, others = (clean.images[torch.from_numpy(i)] for i in (cover, partners))
             context = StampContext("train", cover, trigger, seed)
-            images.append(_checked(attack, attack.cover(chosen, others, context), chosen.shape))
+            with no_change_in({"indices": cover}), no_change_in(trigger):
+                images.append(_checked(attack, attack.cover(chosen, others, context), chosen.shape))
         where = np.concatenate([indices, cover])
         order = np.argsort(where)
         return {
@@ -272,12 +309,12 @@ class Poisoner:
         if not (attack.prepared_from_poison or attack.prepared_from_budget):
             # The number of poisoned images does not change the trigger, so all budgets share one.
             spec = {**spec, "params": {k: v for k, v in spec["params"].items() if k not in BUDGET}}
-        precision = engine.choose_precision(self.device).name
+        precision = engine.choose_precision(self.device, *self.cell.numerics).name
         trained = [network.spec(), self.cell.recipe, precision] if attack.trainings() else None
         selected = hashlib.sha256(indices.tobytes()).hexdigest() if attack.prepared_from_poison else None
         # The attack's file with its helpers, and prepare itself, which may be inherited from a file in another folder.
         code = [plugin_fingerprint(attack), code_of(type(attack).prepare)]
-        key = digest(["trigger", CODE_VERSION, clean.key, spec, trained, selected, code])
+        key = digest(["trigger", CODE_VERSION, clean.key, spec, trained, selected, code, *self._threads()])
         warned: list[str] = []
 
         def listen(event: Event) -> None:
@@ -299,11 +336,14 @@ class Poisoner:
             ledger=self.ledger,
             on_event=listen,
             owner=plugin_fingerprint(attack),
+            numerics=self.cell.numerics,
         )
 
         def compute() -> tuple[dict[str, np.ndarray], dict[str, Any]]:
             self.on_event({"event": "stage", "stage": "trigger"})
-            arrays = attack.prepare(workshop)
+            with blamed(f"attack {attack.name!r}"):
+                arrays = attack.prepare(workshop)
+                workshop.check_handed_out()
             if not isinstance(arrays, dict):
                 got = type(arrays).__name__
                 raise UsageError(f"attack {attack.name!r}: prepare returned {got}, not a dict of arrays by name")
@@ -312,9 +352,7 @@ class Poisoner:
         found, _ = self.store.memo("trigger", key, compute, self._wait("trigger"))
         warnings = tuple(found.meta.get("warnings", ()))
         for line in warnings:
-            if line not in self._warned:
-                self._warned.add(line)
-                self.on_event({"event": "warning", "warning": line})
+            self._warn(line)
         return Trigger(key, found.arrays, found.sha256, warnings)
 
     def triggered(self, data: Images, info: DatasetInfo, poison: Poison) -> tuple[torch.Tensor, torch.Tensor]:
@@ -325,15 +363,18 @@ class Poisoner:
         Returns:
             The triggered images, uint8 (M, 3, H, W), and their true labels, int64 (M,).
         """
-        attack, labels = self.components.attack, data.labels.numpy()
-        where = np.flatnonzero(labels != targets(attack, info)[labels]).astype(np.int64)
+        attack = self.components.attack
+        where = select_triggered(attack, info, data.labels.numpy())
         index = torch.from_numpy(where)
         seed = stamp_seed(attack, self.cell.dataset)
 
         def stamp() -> torch.Tensor:
             images = data.images[index]
             context = StampContext("test", where, poison.trigger, seed)
-            return _checked(attack, attack.stamp(images, context), images.shape) if len(where) else images
+            if not len(where):
+                return images
+            with blamed(f"attack {attack.name!r}"), no_change_in({"indices": where}), no_change_in(poison.trigger):
+                return _checked(attack, attack.stamp(images, context), images.shape)
 
         if poison.pace * len(where) < KEEP_FROM:
             return stamp(), data.labels[index]
@@ -345,6 +386,7 @@ class Poisoner:
             poison.trigger_sha256,
             seed,
             plugin_fingerprint(attack),
+            *self._threads(),
         ]
         key = digest(["triggered", CODE_VERSION, *inputs])
         found, _ = self.store.memo("triggered", key, lambda: ({"images": stamp().numpy()}, {}), self._wait("evaluate"))
@@ -359,4 +401,4 @@ def apply(clean: TrainSet, poison: Poison) -> TrainSet:
     images, labels = clean.images.clone(), clean.labels.clone()
     images[where] = torch.from_numpy(poison.images)
     labels[where] = torch.from_numpy(poison.labels)
-    return TrainSet(images, labels, poison.data_key)
+    return TrainSet.keyed(images, labels, poison.data_key)

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from benchbd.core.events import Listener
+from benchbd.core.numerics import USUAL, Numerics
 from benchbd.core.recipe import Recipe
 from benchbd.errors import UsageError
 from benchbd.pipeline.poison import Poisoner, stamp_seed
@@ -69,6 +70,7 @@ def poisoner_for(
     device: torch.device,
     root: str | None,
     on_event: Listener,
+    numerics: Numerics = USUAL,
 ) -> Poisoner:
     """The poisoner that makes an attack's triggers and poison on a data set.
 
@@ -82,6 +84,7 @@ def poisoner_for(
         device: trains what the attack must train first.
         root: folder of the data sets.
         on_event: called with progress and other events.
+        numerics: precision and threads of the surrogates' trainings.
     """
     components = Components(
         registry.make("datasets", dataset),
@@ -97,6 +100,7 @@ def poisoner_for(
         part_of(components.defense),
         recipe.spec(),
         seed,
+        numerics=numerics,
     )
     info = components.dataset.info()
     components.model.check(info)

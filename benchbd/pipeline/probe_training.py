@@ -116,11 +116,10 @@ class Watched(Stages):
             chosen = np.sort(rng.permutation(len(truth))[: self._probe.samples])
             some = self._data.subset(chosen)
             net = TrainedModel(self.training, self._seen_at(f"weights {epoch}"), self._network, [], epoch).module()
-            features = engine.features_of(net, some.images, device=self.device)
-            notes["tsne"] = {
-                "epoch": epoch,
-                "xy": evaluate.embedding(features),
-                "poison": truth[chosen].tolist(),
-                "label": some.labels.tolist(),
-            }
+            placed = evaluate.embedding(engine.features_of(net, some.images, device=self.device))
+            if isinstance(placed, str):
+                notes["tsne"] = {"epoch": epoch, "no_embedding": placed}
+            else:
+                poison, label = truth[chosen].tolist(), some.labels.tolist()
+                notes["tsne"] = {"epoch": epoch, "xy": placed, "poison": poison, "label": label}
         return notes

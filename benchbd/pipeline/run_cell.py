@@ -15,11 +15,14 @@ import torch
 from benchbd.core import environment
 from benchbd.core.devices import compute_device
 from benchbd.core.events import Listener
+from benchbd.core.forks import only_this_process
 from benchbd.core.images import DatasetInfo, Images
 from benchbd.core.kinds import KINDS
 from benchbd.core.paths import data_folder
 from benchbd.core.seeding import seed_for
-from benchbd.errors import BenchbdError, Diverged, UsageError, one_line
+from benchbd.engine import global_state
+from benchbd.engine.threads import cpu_threads
+from benchbd.errors import BenchbdError, Diverged, RunStopped, UsageError, one_line
 from benchbd.lab.costs import CostLedger
 from benchbd.lab.keys import plugin_fingerprint
 from benchbd.lab.lab import Lab
@@ -27,10 +30,12 @@ from benchbd.lab.stages import STAGE_KINDS
 from benchbd.pipeline import evaluate
 from benchbd.pipeline.cell_results import CellResults, Defended, DefenseNotes, Measured, Poisoned, record_of
 from benchbd.pipeline.failure import status_and_line
+from benchbd.pipeline.handed_out import blamed
+from benchbd.pipeline.inputs import InputPrints
 from benchbd.pipeline.peak_memory import peak_memory, reset_peak_memory
-from benchbd.pipeline.poison import Poison, Poisoner, apply
+from benchbd.pipeline.poison import Poison, Poisoner, apply, fingerprint
 from benchbd.pipeline.probe_training import Watched
-from benchbd.pipeline.selection import targets
+from benchbd.pipeline.selection import select_triggered, targets
 from benchbd.pipeline.trigger_image import trigger_png
 from benchbd.plan.cell import Cell, Components
 from benchbd.plan.probe import Probe
@@ -58,7 +63,8 @@ def execute(
         output: results folder, which holds ``records/``, ``store/`` and ``logs/``.
         data_root: folder of the data sets, or None for ``BENCHBD_DATA`` or the user's cache.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
-        plugins: plugin files to make known first.
+        plugins: plugin files to make known first. Only those that the cell names are imported: an import may change the
+            process, and with it numbers that are stored under keys that other cells share.
         on_event: called with progress, log lines and other events.
 
     Returns:
@@ -68,8 +74,20 @@ def execute(
         UsageError: the cell or its plugins are not known here, so that there is nothing to write a record about.
         OSError: the record cannot be written (a full disk).
     """
-    for file in plugins or []:
-        registry.add_plugin_file(file)
+    with only_this_process(), global_state.watched():  # from before the plugins are imported
+        return _execute(cell_json, output, data_root, device, plugins or [], on_event)
+
+
+def _execute(
+    cell_json: dict[str, Any],
+    output: Path,
+    data_root: str | None,
+    device: str,
+    plugins: list[str],
+    on_event: Listener | None,
+) -> dict[str, Any]:
+    for file in plugins:
+        registry.add_plugin_file(file, load=False)
     cell = Cell.from_json(cell_json)
     blank = records.blank(cell, "failed")
     results = CellResults()
@@ -77,8 +95,12 @@ def execute(
     began = time.perf_counter()
     with event_proxy(on_event) as events:
         try:
-            _measured_run(cell, results, output, data_root, compute_device(device), events)
-        except (Exception, SystemExit) as error:
+            place = compute_device(device)
+            with only_this_process(), cpu_threads(cell.threads, place):
+                _measured_run(cell, results, output, data_root, place, events)
+        except (KeyboardInterrupt, RunStopped):
+            raise
+        except BaseException as error:  # some libraries raise errors of their own that are not Exceptions
             status, reason = status_and_line(error, output)
             if not isinstance(error, BenchbdError):
                 events.line(traceback.format_exc())
@@ -115,6 +137,8 @@ def _run(
     poisoner = Poisoner(cell, components, store, device, events, data_folder(data_root), attacker)
     results.sources = {kind: registry.source_digest(f"{kind}s", getattr(cell, kind).name) for kind in KINDS}
     not_charged: dict[str, float] = {}
+    results.inputs = InputPrints()
+    results.inputs.look(components, poisoner.root)
     with restricted_store(Store(store.root, store.say, STAGE_KINDS)) as stages:
         began = time.perf_counter()
         events({"event": "stage", "stage": "poison"})
@@ -131,16 +155,20 @@ def _run(
         began = time.perf_counter()
         try:
             trained = _defend(components, lab)
-        except (Exception, SystemExit):
+        except (KeyboardInterrupt, RunStopped):
+            raise
+        except BaseException:
             _judge_failed_defense(results, poisoner, lab, events)
             raise
         own = max(0.0, time.perf_counter() - began - ledger.inside)
     computed = Counter(ledger.computed) + Counter(attacker.computed) + Counter(unseen.computed)
-    results.defended = Defended(trained.key, own, sum(ledger.stages.values()), computed)
+    charged = sum(ledger.stages.values())
+    results.defended = Defended(trained.key, own, charged, computed, _other_architecture(trained, lab))
 
     began = time.perf_counter()
     events({"event": "stage", "stage": "evaluate"})
-    _evaluate(results, components, poisoner, trained, lab, watched)
+    with global_state.usual_settings(cell.threads if device.type == "cpu" else None):
+        _evaluate(results, components, poisoner, trained, lab, watched)
     not_charged["evaluate"] = time.perf_counter() - began
     results.seconds_not_charged = not_charged
 
@@ -172,18 +200,23 @@ def _open_lab(
     results.poisoned = Poisoned(poison.facts, poison.key, poison.prepared.key, poison.trigger_sha256)
     poisoned = apply(clean, poison)
     needs = components.defense.needs
+    network = ModelSpec(components.model, cell.model, info.classes, info.size, components.dataset.normalisation)
+    if results.inputs:
+        results.inputs.train = poisoner.train_print
+        results.inputs.weights = network.initial.fixed if network.initial else None
     return Lab(
         poisoned,
         clean=_clean_part(clean, poison, components, cell.seed) if "clean" in needs else None,
         truth=poison.truth(len(poisoned)) if "truth" in needs else None,
         store=stages,
-        network=ModelSpec(components.model, cell.model, info.classes, info.size, components.dataset.normalisation),
+        network=network,
         recipe=components.recipe,
         seed=cell.seed,
         device=poisoner.device,
         ledger=ledger,
         on_event=poisoner.on_event,
         owner=plugin_fingerprint(components.defense),
+        numerics=cell.numerics,
     )
 
 
@@ -207,14 +240,30 @@ def _clean_part(clean: TrainSet, poison: Poison, components: Components, seed: i
 
 
 def _defend(components: Components, lab: Lab) -> TrainedModel:
-    """Let the defense work, and validate what it returns."""
-    handed = lab.poisoned
-    trained = components.defense.train(lab)
-    handed.check()
-    if not isinstance(trained, TrainedModel):
-        got = type(trained).__name__
-        raise UsageError(f"defense {components.defense.name!r} returned {got}, not what lab.train or lab.prune gave")
+    """Let the defense work, and validate what it was handed and what it returns."""
+    who = f"defense {components.defense.name!r}"
+    with blamed(who):
+        with only_this_process():
+            trained = components.defense.train(lab)
+        lab.check_handed_out()
+        if not isinstance(trained, TrainedModel):
+            got = type(trained).__name__
+            raise UsageError(f"{who} returned {got}, not what lab.train or lab.prune gave")
+        lab._own(trained, "the returned model")
+        with global_state.usual_settings(None):  # the default type, for one, replaces functions
+            global_state.check()
+    other = _other_architecture(trained, lab)
+    if other and not components.defense.other_architecture:
+        raise UsageError(
+            f"{who} returned a {other} in a row of {lab._network.part.text}; return the row's model, "
+            "or say other_architecture = True in the class, so that record and tables name it"
+        )
     return trained
+
+
+def _other_architecture(trained: TrainedModel, lab: Lab) -> str | None:
+    """The spec of a returned model if it is not the row's; None if it is."""
+    return None if trained._plan.spec() == lab._network.spec() else trained._plan.part.text
 
 
 def _judge_findings(results: CellResults, poisoner: Poisoner, lab: Lab) -> tuple[DatasetInfo, Poison]:
@@ -259,9 +308,13 @@ def _evaluate(
     device = poisoner.device
     info, poison = _judge_findings(results, poisoner, lab)
     test = components.dataset.load("test", poisoner.root)
+    if results.inputs:
+        results.inputs.test = fingerprint(test)
+        results.inputs.look(components, poisoner.root)
     triggered = poisoner.triggered(Images(*test), info, poison) if components.attack.poisons else None
     target = 0 if triggered is None else targets(components.attack, info)[triggered[1].numpy()]
-    accuracy = evaluate.accuracy(trained, test, triggered, target, device)
+    originals = None if triggered is None else select_triggered(components.attack, info, test.labels.numpy())
+    accuracy = evaluate.accuracy(trained, test, triggered, target, device, originals)
     count = None if triggered is None else len(triggered[1])
     results.measured = Measured(accuracy, trained.epoch_losses, len(test.labels), count)
     if watched is not None:

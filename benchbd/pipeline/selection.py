@@ -56,6 +56,11 @@ def select_poison(attack: Attack, info: DatasetInfo, labels: np.ndarray, seed: i
     return np.sort(rng.permutation(pool)[: budget.count]).astype(np.int64)
 
 
+def select_triggered(attack: Attack, info: DatasetInfo, labels: np.ndarray) -> np.ndarray:
+    """Places of the test images that get the trigger, int64 (M,), ascending: those whose class is not their target."""
+    return np.flatnonzero(labels != targets(attack, info)[labels]).astype(np.int64)
+
+
 def select_cover(
     attack: Attack, info: DatasetInfo, indices: np.ndarray, count: int, seed: int, dataset: Part
 ) -> tuple[np.ndarray, np.ndarray]:

@@ -45,16 +45,20 @@ class Workshop(Stages):
         self.seed = seed_for("trigger", purpose, trigger_seed)
         self._indices = indices
 
+    def check_handed_out(self) -> None:
+        """Raise Misused if the clean set was changed in place."""
+        self._intact(self.clean)
+
     def _around(self) -> str:
-        self.clean.check()
+        self.check_handed_out()
         return digest([self.clean.key, self.target, None if self._indices is None else sha_of(self._indices)])
 
     @property
     def indices(self) -> np.ndarray:
-        """int64 (P,): positions of the images to poison; only for attacks with ``prepared_from_poison``."""
+        """int64 (P,), a copy: positions of the images to poison; only for attacks with ``prepared_from_poison``."""
         if self._indices is None:
             raise UsageError("only attacks with prepared_from_poison = True can ask which images are poisoned")
-        return self._indices
+        return np.array(self._indices)
 
     def surrogate(self) -> TrainedModel:
         """The clean undefended model: the row's network and recipe, trained on the clean set."""
@@ -62,7 +66,7 @@ class Workshop(Stages):
 
     def network(self, seed: int) -> Classifier:
         """A fresh network of the row's kind, for an attack's own training loop on the clean images."""
-        net = self._network.build(seed)
+        net = self._network.fresh(seed)
         net.initialise_from(self.clean.images)
         return net
 

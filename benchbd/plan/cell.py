@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from benchbd.core.hashing import canonical, digest
 from benchbd.core.kinds import KINDS
+from benchbd.core.numerics import USUAL, Numerics
 from benchbd.core.recipe import Recipe
 from benchbd.errors import UsageError, shown
 from benchbd.plan.probe import Probe
@@ -39,9 +40,14 @@ class Cell:
     seed: int
     matrix: str = ""
     probe: dict[str, Any] | None = None
+    numerics: Numerics = USUAL
 
     def spec(self) -> dict[str, Any]:
-        """The fully resolved spec, which the id hashes. It has a ``probe`` entry only if the cell has a probe."""
+        """The fully resolved spec, which the id hashes.
+
+        It has a ``probe`` entry only if the cell has a probe, and ``precision`` and ``threads`` only if they are not
+        the defaults.
+        """
         return {
             "schema": SCHEMA,
             "dataset": self.dataset.spec(),
@@ -51,6 +57,7 @@ class Cell:
             "recipe": self.recipe,
             "seed": self.seed,
             **self._probe_spec(),
+            **self.numerics.spec(),
         }
 
     def _probe_spec(self) -> dict[str, Any]:
@@ -71,17 +78,28 @@ class Cell:
     @functools.cached_property
     def id(self) -> str:
         """16 hex digits."""
-        return self._hash(*KINDS, **self._probe_spec())
+        return self._hash(*KINDS, **self._probe_spec(), **self.numerics.spec())
 
     @property
     def label(self) -> str:
-        """``cifar10(train=10000)/resnet18(width=16)/bn-g/lfd/s0``."""
-        return f"{self.dataset.text}/{self.model.text}/{self.attack.text}/{self.defense.text}/s{self.seed}"
+        """``cifar10(train=10000)/resnet18(width=16)/bn-g/lfd/s0``, or ``.../lfd/precision=bf16/s0``."""
+        numerics = f"/{self.numerics.text}" if self.numerics.text else ""
+        return f"{self.dataset.text}/{self.model.text}/{self.attack.text}/{self.defense.text}{numerics}/s{self.seed}"
+
+    @property
+    def precision(self) -> str:
+        """The precision that the cell asks for; ``auto`` by default."""
+        return self.numerics.precision
+
+    @property
+    def threads(self) -> int:
+        """The CPU threads that the cell asks for; 1 by default, which on a GPU means those of its slot."""
+        return self.numerics.threads
 
     @functools.cached_property
     def row_key(self) -> str:
-        """A key that is equal for cells with the same poisoned set, model and recipe. Such cells share stages."""
-        return self._hash("dataset", "model", "attack")
+        """A key of the poisoned set, model, recipe and numerics. Cells with an equal key share stages."""
+        return self._hash("dataset", "model", "attack", **self.numerics.spec())
 
     def to_json(self) -> dict[str, Any]:
         """The cell as JSON data, to send to a worker."""
@@ -107,6 +125,7 @@ class Cell:
                 seed=spec["seed"],
                 matrix=str(data.get("matrix") or ""),
                 probe=Probe.parse(spec["probe"], recipe.epochs).spec() if "probe" in spec else None,
+                numerics=Numerics.parse(spec),
             )
             unchanged = type(cell.seed) is int and cell.id == identity(spec)
         except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:

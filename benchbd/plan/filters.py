@@ -8,13 +8,14 @@ import re
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
+from benchbd.core.numerics import NUMERICS
 from benchbd.errors import UsageError, did_you_mean, shown
 from benchbd.plan.cell import Cell
 from benchbd.plan.matrix_file import as_list, known_keys
 from benchbd.plugins.part import Part
 
 AXES = ("dataset", "model", "attack", "defense", "seed")
-KEYS = (*AXES, "label", "id")
+KEYS = (*AXES, *NUMERICS, "label", "id")
 
 
 def matcher(key: str, glob: str) -> Callable[[Cell], bool]:
@@ -85,9 +86,10 @@ def _expression(flag: str, text: str) -> _Expression:
 
 
 def _names(cells: Iterable[Cell], key: str) -> list[str]:
-    if key not in AXES:
+    if key not in AXES + NUMERICS:
         return []
-    values = {getattr(cell, key) if key == "seed" else getattr(cell, key).name for cell in cells}
+    found = (getattr(cell, key) for cell in cells)
+    values = {value.name if isinstance(value, Part) else value for value in found}
     return [str(value) for value in sorted(values)][:20]
 
 

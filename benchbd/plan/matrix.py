@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from benchbd.core.images import DatasetInfo
+from benchbd.core.numerics import NUMERICS, Numerics
 from benchbd.core.paths import look, user_path
 from benchbd.core.recipe import Recipe, merged
 from benchbd.errors import Impossible, UsageError, shown
@@ -85,6 +86,7 @@ class _Block:
     axes: dict[str, list[ExpandedSpec]]
     recipe: dict[str, Any]
     probe: dict[str, Any] | None
+    numerics: Numerics
     seeds: list[int]
     rules: list[Rule]
 
@@ -92,17 +94,23 @@ class _Block:
     def count(self) -> int:
         return len(self.seeds) * math.prod(sum(spec.count for spec in axis) for axis in self.axes.values())
 
-    def cells(self, matrix: str) -> Iterator[tuple[Cell, str | None]]:
-        """Yield every cell, with the reason why it is skipped or None."""
+    def cells(self, matrix: str, absent: list[str] | None = None) -> Iterator[tuple[Cell, str | None]]:
+        """Yield every cell, with the reason why it is skipped or None; for ``absent`` see :func:`resolve`."""
         with _error_prefix(self.where):
-            yield from self._cells(matrix)
+            yield from self._cells(matrix, absent)
 
-    def _cells(self, matrix: str) -> Iterator[tuple[Cell, str | None]]:
+    def _cells(self, matrix: str, absent: list[str] | None) -> Iterator[tuple[Cell, str | None]]:
         plugins = {kind: [plugin for spec in axis for plugin in spec.instances()] for kind, axis in self.axes.items()}
         plugins["defense"] = _settled(plugins["defense"])
         unique = {kind: _distinct(instances) for kind, instances in plugins.items()}
         for (dataset_part, dataset), (model_part, model) in itertools.product(unique["dataset"], unique["model"]):
-            info, dataset_reason = _dataset_info(dataset)
+            try:
+                info, dataset_reason = _dataset_info(dataset)
+            except UsageError as error:
+                if absent is None:
+                    raise
+                absent.append(str(error))
+                info = dataset_reason = None
             model_reason = dataset_reason or _impossible(model, info)
             for attack_part, attack in unique["attack"]:
                 attack_reason = model_reason or _impossible(attack, info)
@@ -110,7 +118,7 @@ class _Block:
                     reason = attack_reason or _impossible(defense, info, attack)
                     for seed in self.seeds:
                         parts = (dataset_part, model_part, attack_part, defense_part)
-                        cell = Cell(*parts, self.recipe, seed, matrix, self.probe)
+                        cell = Cell(*parts, self.recipe, seed, matrix, self.probe, self.numerics)
                         # Every cell is tried against every rule, so that each rule knows whether it matches any cell.
                         excluded = [rule.reason for rule in self.rules if rule.matches(cell)]
                         yield cell, reason or (f"excluded: {excluded[0]}" if excluded else None)
@@ -153,7 +161,9 @@ def _dataset_info(dataset: Any) -> tuple[DatasetInfo | None, str | None]:
 
 
 def _impossible(component: Any, *arguments: Any) -> str | None:
-    """Why the component's ``check(*arguments)`` refuses, or None."""
+    """Why the component's ``check(*arguments)`` refuses, or None; also None if the data set's info is not known."""
+    if arguments[0] is None:
+        return None
     try:
         with registry.blame(component.kind, component.name):
             component.check(*arguments)
@@ -169,6 +179,9 @@ def resolve(
     sets: list[str] | None = None,
     seeds: list[int] | None = None,
     smoke: bool = False,
+    precision: str | None = None,
+    threads: int | None = None,
+    absent: list[str] | None = None,
 ) -> Plan:
     """Turn a checked mapping into a plan.
 
@@ -178,12 +191,16 @@ def resolve(
         sets: ``--set`` texts; they override the file.
         seeds: ``--seeds``; they override the file.
         smoke: shrink every cell to a few seconds, to find mistakes before a long run.
+        precision: ``--precision``; it overrides the file and ``sets``.
+        threads: ``--threads``; likewise.
+        absent: gets the line in which a data set says that its files are missing. All its cells then count as possible:
+            their identities do not depend on the files. Without this list, the line is raised.
 
     Raises:
         UsageError: the matrix or an override has a mistake.
     """
     here = f"matrix {where}"
-    overrides = Overrides(sets or [])
+    overrides = Overrides(sets or [], precision, threads)
     name, description, gate = _head(data, where)
     with _error_prefix(here):
         _add_plugins(data, where)
@@ -200,7 +217,7 @@ def resolve(
     cells: dict[str, Cell] = {}
     skipped: dict[str, Skipped] = {}
     for block in blocks:
-        for cell, reason in block.cells(name):
+        for cell, reason in block.cells(name, absent):
             if reason is None:
                 cells.setdefault(cell.id, cell)
             else:
@@ -273,12 +290,14 @@ def _block(
         if smoke and given_probe.get("features") is not None:
             given_probe["features"] = recipe.epochs
         probe = Probe.parse(given_probe, recipe.epochs).spec() if given_probe else None
+        given_numerics = [(key, v[key]) for v in (data, block, overrides.numerics()) for key in NUMERICS if key in v]
+        numerics = Numerics.parse(dict(given_numerics))
         for kind, key in COMPONENTS.items():
             specs = as_list(overrides.spec(kind) or block.get(key))
             if not specs:
                 raise UsageError(f"{key} is missing")
             axes[kind] = [expand(spec, kind, overrides, smoke) for spec in specs]
-    return _Block(here, axes, recipe.spec(), probe, chosen, rules)
+    return _Block(here, axes, recipe.spec(), probe, numerics, chosen, rules)
 
 
 def _mapping(data: dict[str, Any], key: str) -> dict[str, Any]:
@@ -293,10 +312,20 @@ def _mapping(data: dict[str, Any], key: str) -> dict[str, Any]:
     return value
 
 
-def load(matrix: str, *, sets: list[str] | None = None, seeds: list[int] | None = None, smoke: bool = False) -> Plan:
-    """Read, check and resolve a matrix: a path, a shipped name, or ``-``."""
+def load(
+    matrix: str,
+    *,
+    sets: list[str] | None = None,
+    seeds: list[int] | None = None,
+    smoke: bool = False,
+    precision: str | None = None,
+    threads: int | None = None,
+    absent: list[str] | None = None,
+) -> Plan:
+    """Read, check and resolve a matrix: a path, a shipped name, or ``-``; the rest as for :func:`resolve`."""
     text, where = read(matrix)
-    return resolve(parse(text, where), where, sets=sets, seeds=seeds, smoke=smoke)
+    numerics: dict[str, Any] = {"precision": precision, "threads": threads}
+    return resolve(parse(text, where), where, sets=sets, seeds=seeds, smoke=smoke, absent=absent, **numerics)
 
 
 def narrow(plan: Plan, filters: list[str], excludes: list[str] | None = None) -> Plan:

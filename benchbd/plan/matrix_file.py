@@ -13,6 +13,7 @@ from typing import Any, BinaryIO
 
 import yaml
 
+from benchbd.core.numerics import NUMERICS
 from benchbd.core.paths import look, user_path
 from benchbd.errors import UsageError, did_you_mean, shown
 from benchbd.plan.shipped import shipped, text_of
@@ -20,8 +21,8 @@ from benchbd.plan.shipped import shipped, text_of
 MAX_BYTES = 200_000
 STDIN = "-"
 """The matrix argument that stands for standard input."""
-TOP = ("name", "description", "seeds", "recipe", "probe", "gate", "plugins", "blocks", "exclude")
-BLOCK = ("dataset", "model", "attacks", "defenses", "seeds", "recipe", "probe", "exclude")
+TOP = ("name", "description", "seeds", "recipe", "probe", *NUMERICS, "gate", "plugins", "blocks", "exclude")
+BLOCK = ("dataset", "model", "attacks", "defenses", "seeds", "recipe", "probe", *NUMERICS, "exclude")
 
 
 class _Loader(yaml.SafeLoader):

@@ -6,6 +6,7 @@ import re
 from typing import Any, NamedTuple
 
 from benchbd.core import params
+from benchbd.core.numerics import NUMERICS, Numerics
 from benchbd.errors import UsageError, did_you_mean, shown
 from benchbd.plan.matrix_file import as_list, parse_yaml
 from benchbd.plugins import registry
@@ -45,7 +46,10 @@ def parse_seeds(text: str) -> list[int]:
 
 
 class Override(NamedTuple):
-    """One ``--set``: the owner of the parameter (a component kind, a name, or recipe), its key, and the value."""
+    """One ``--set``: the owner of the parameter (a component kind, a name, or recipe), its key, and the value.
+
+    The key is empty if the value replaces the owner itself.
+    """
 
     owner: str
     key: str
@@ -67,16 +71,26 @@ def parse_set(text: str) -> Override:
         if not isinstance(value, (str, dict, list)) or not value:
             raise UsageError(f"--set {shown(text)}: name a {left}, such as {left}=NAME")
         return Override(left, "", value)
+    if not dot and left in NUMERICS:
+        if value is None:
+            raise UsageError(f"--set {shown(text)}: give a value, such as precision=fp32 or threads=2")
+        return Override(left, "", value)
     return Override(owner or "recipe", key, value)
 
 
 class Overrides:
-    """All ``--set`` options of one command.
+    """All ``--set`` options of one command, and its ``--precision`` and ``--threads``, which win over them.
 
     It remembers which options applied, so that a typo is an error and not silently ignored.
+
+    Raises:
+        UsageError: an option cannot be read.
     """
 
-    def __init__(self, texts: list[str]) -> None:
+    def __init__(self, texts: list[str], precision: str | None = None, threads: int | None = None) -> None:
+        flags = {"precision": precision, "threads": threads}
+        Numerics.parse(flags, "--")
+        self._flags = {key: value for key, value in flags.items() if value is not None}
         self.texts = texts
         self.items = [parse_set(t) for t in texts]
         self.used = [False] * len(texts)
@@ -92,12 +106,16 @@ class Overrides:
         return self._of("probe", None)
 
     def spec(self, kind: str) -> Any | None:
-        """The data set or model that replaces the matrix's, or None."""
+        """What replaces the matrix's data set, model, precision or threads, or None."""
         found = None
         for i, item in enumerate(self.items):
             if item.owner == kind and not item.key:
                 found, self.used[i] = item.value, True
         return found
+
+    def numerics(self) -> dict[str, Any]:
+        """The precision and the threads that replace the matrix's."""
+        return {key: value for key in NUMERICS if (value := self.spec(key)) is not None} | self._flags
 
     def params(self, kind: str, name: str) -> dict[str, Any]:
         """The overrides of one component: those of its kind (``attack.rate``), then those of its name (``cl.rate``)."""

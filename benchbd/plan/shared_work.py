@@ -70,7 +70,7 @@ def _made_first(cell: Cell) -> Iterator[Key]:
     shared = () if attack.prepared_from_budget else BUDGET
     params = {key: value for key, value in cell.attack.params.items() if key not in shared}
     what = cell.row_key if attack.prepared_from_poison else canonical([cell.attack.name, cell.attack.version, params])
-    yield ("trigger", cell.dataset.json, cell.model.json, canonical(cell.recipe), what)
+    yield ("trigger", cell.dataset.json, cell.model.json, canonical(cell.recipe), cell.numerics, what)
     for training in trainings:
         if training.kind == "loop" and training.shared:
-            yield ("loop", *training.shared, cell.dataset.json, cell.attack.name, attack.trigger_seed)
+            yield ("loop", *training.shared, cell.dataset.json, cell.attack.name, attack.trigger_seed, cell.numerics)

@@ -19,6 +19,8 @@ from benchbd.plugins.component import KINDS, Component
 from benchbd.plugins.training import UNDEFENDED, Training
 
 if TYPE_CHECKING:
+    import os
+
     from torch import nn
 
     from benchbd.plugins.handles import Lab
@@ -68,6 +70,7 @@ class Dataset(Component):
 
     Optional:
         missing(root): one line that says which files to put where, or None. Default: None.
+        input_files(root): the files that load reads, to notice that they changed. Default: unknown.
         normalisation: mean and standard deviation of each channel. Default: 0.5 and 0.5.
         class_names: names of the classes. Default: their numbers.
         source: origin, licence and citation. Default: empty.
@@ -89,6 +92,14 @@ class Dataset(Component):
     def missing(self, root: str | None) -> str | None:
         """One line that says which files to put where, or None if the data is there or :meth:`load` can get it."""
         return None
+
+    def input_files(self, root: str | None) -> Sequence[str | os.PathLike[str]]:
+        """Paths of all files that decide what :meth:`load` returns for both parts; empty if they are unknown.
+
+        A record keeps a digest of their contents. Plans compare it with the files without reading images, so this must
+        not import torch. May raise :class:`UsageError` if files are missing.
+        """
+        return ()
 
     def load(self, split: Literal["train", "test"], root: str | None) -> Images:
         """Read one part. ``root`` is the folder from ``--data`` or ``BENCHBD_DATA`` (None: the user's cache).
@@ -114,6 +125,7 @@ class Defense(Component):
         clean_share: share of the clean training set that ``needs = ("clean",)`` provides. Default: 0.05.
         clean_fraction(): the same share, if it depends on a parameter. Default: ``clean_share``.
         control: whether the defense is a control, shown below the line in the leaderboard. Default: False.
+        other_architecture: whether the returned model may be another than the row's. Default: False.
         among(defenses): this defense, completed with what it takes from its matrix block. Default: itself.
         smoke: parameters with which the defense runs in seconds. Default: no changes.
     """
@@ -128,6 +140,11 @@ class Defense(Component):
     """Whether the defense is a control, which sees the truth or imitates a defense at random.
 
     The leaderboard shows controls below the line.
+    """
+    other_architecture: ClassVar[bool] = False
+    """Whether :meth:`train` may return a model of another architecture than the row's, as a distillation does.
+
+    The record's notes name that architecture, and the tables show it.
     """
     clean_share: ClassVar[float] = 0.05
     """Share of the clean training set that the lab provides if ``needs`` includes ``clean``."""
@@ -177,6 +194,7 @@ class Model(Component):
 
     Optional:
         check(info): raise ``Impossible`` if the network does not fit the images. Default: it fits all.
+        input_files(): the files of weights that build reads, to notice that they changed. Default: unknown.
         smoke: parameters with which the model runs in seconds. Default: no changes.
 
     Required of the network that ``build`` returns:
@@ -195,6 +213,13 @@ class Model(Component):
 
     def check(self, info: DatasetInfo) -> None:
         """Raise :class:`Impossible` if the network does not fit the images of this data set."""
+
+    def input_files(self) -> Sequence[str | os.PathLike[str]]:
+        """Paths of all files, such as pretrained weights, that :meth:`build` reads; empty if there are none.
+
+        A record keeps a digest of their contents, which plans compare with the files. This must not import torch.
+        """
+        return ()
 
     def build(self, classes: int, size: int) -> nn.Module:
         """Build a freshly initialised network. The caller has seeded torch's global generator.

@@ -200,7 +200,7 @@ class Lab(Workbench, Protocol):
 
         Args:
             scores: float (N,), higher is more suspicious, in the order of ``poisoned``.
-            flagged: the samples that the defense flags: bool (N,) or positions.
+            flagged: the samples that the defense flags: bool (N,) or positions, each once.
             losses: float (N,), cross-entropies whose means over clean and poisoned samples go into the record. Where
                 not given, the last result of :meth:`losses` for all of ``poisoned``, if there is one.
 

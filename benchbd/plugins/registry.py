@@ -22,7 +22,8 @@ from typing import Any
 
 from benchbd.core import params
 from benchbd.core.paths import look, user_path
-from benchbd.errors import BenchbdError, UsageError, did_you_mean, shown
+from benchbd.core.user_variables import plugin_at_work
+from benchbd.errors import BenchbdError, RunStopped, UsageError, did_you_mean, shown
 from benchbd.plugins.contract import KINDS, Component, Dataset
 from benchbd.plugins.scan import DECORATORS, PluginEntry, describe_error, scan, scan_installed
 from benchbd.plugins.spec import parse_spec
@@ -165,18 +166,25 @@ def find(kind: str, name: str) -> PluginEntry:
 def blame(kind: str, name: str) -> Iterator[None]:
     """Turn an exception from a plugin's own code into a UsageError that names the plugin.
 
-    benchbd's own errors pass through. SystemExit is converted too: it would otherwise end the whole command silently,
-    with the plugin's exit code.
+    benchbd's own errors and Ctrl-C pass through. SystemExit is converted too: it would otherwise end the whole command
+    silently, with the plugin's exit code; and so are errors that are not Exceptions, such as asyncio's CancelledError.
     """
     try:
-        yield
-    except BenchbdError:
+        with _at_work(*_by_name().get((kind, name), ())):
+            yield
+    except (BenchbdError, KeyboardInterrupt, RunStopped):
         raise
-    except (Exception, SystemExit) as error:
+    except BaseException as error:
         entry = find(kind, name)
         raise UsageError(
             f"{kind[:-1]} {name!r} in {entry.origin} raised {describe_error(error, entry.file)}"
         ) from error
+
+
+def _at_work(*entries: PluginEntry) -> contextlib.AbstractContextManager[None]:
+    """A context that remembers what users' plugins do to the environment."""
+    shipped = all(entry.module.startswith("benchbd.") for entry in entries)
+    return contextlib.nullcontext() if shipped else plugin_at_work()
 
 
 def _module(entry: PluginEntry) -> Any:
@@ -203,14 +211,15 @@ def _load(entry: PluginEntry) -> type[Component]:
     if entry.error:
         raise UsageError(f"{kind} {entry.name!r} in {entry.origin} cannot be loaded: {entry.error}")
     try:
-        cls = getattr(_module(entry), entry.attr)
+        with _at_work(entry):
+            cls = getattr(_module(entry), entry.attr)
         fits = isinstance(cls, type) and issubclass(cls, Component) and (cls.kind, cls.name) == (entry.kind, entry.name)
         if fits:
             params.defaults(cls)
             check_declared(cls)
-    except UsageError:
+    except (UsageError, KeyboardInterrupt, RunStopped):
         raise
-    except (Exception, SystemExit) as error:
+    except BaseException as error:
         raise UsageError(
             f"{kind} {entry.name!r} in {entry.origin} cannot be loaded: {describe_error(error, entry.file)}"
         ) from error
@@ -249,16 +258,8 @@ def source_digest(kind: str, name: str) -> str:
     Comments, docstrings, annotations and formatting do not affect it (:mod:`benchbd.plugins.source_digest`).
     It begins with ``CODE`` and is '' if the plugin has no file.
     """
-    from benchbd.plugins.source_digest import CODE, code_digest, with_helpers
+    from benchbd.plugins.source_digest import file_digest
 
     entry = find(kind, name)
     path = entry.file or getattr(sys.modules.get(entry.module), "__file__", None)
-    if path is None or not Path(path).is_file():
-        return ""
-    file = Path(path)
-
-    def read(name: str) -> bytes | None:
-        neighbor = file.with_name(name)
-        return neighbor.read_bytes() if neighbor.is_file() else None
-
-    return CODE + code_digest(with_helpers(file.name, read))
+    return "" if path is None else file_digest(Path(path))

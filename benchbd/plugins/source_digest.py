@@ -7,6 +7,7 @@ digest is the hash of that form. The form leaves out everything that cannot affe
 - annotations, except that a class keeps which of its names are fields, since these make a dataclass;
 - imports from ``__future__``, ``if TYPE_CHECKING:`` blocks, and imports of names that the remaining code never uses;
 - a class's ``smoke`` attribute, since ``--smoke`` turns its values into parameters, which a cell's identity includes;
+- a method ``input_files`` that no other code names, since it only tells the harness which files to compare;
 - the order of imports, and the module that a harness name comes from. If that module is a helper file (``_name``), the
   helper's name stays.
 """
@@ -20,16 +21,20 @@ import json
 import re
 import warnings
 from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 from benchbd.plugins.component import KINDS
 
-__all__ = ["CODE", "code_digest", "helper_names", "with_helpers"]
+__all__ = ["CODE", "code_digest", "file_digest", "helper_names", "with_helpers"]
 
 CODE = "code:"
 """Start of a digest of code in a record. The digests of earlier releases are over the bytes of files and lack it."""
 HARNESS = "benchbd"
 """The package whose modules may move without changing the digests of plugins that import from them."""
+
+FILE_HOOK = "input_files"
+"""The method that names a plugin's files. It cannot affect a result unless the plugin itself calls it."""
 
 _HELPER = re.compile(r"_[a-z]\w*")
 _PATH = re.compile(r"[\w.]+")
@@ -46,7 +51,9 @@ def code_digest(sources: Iterable[bytes]) -> str:
 
     A source that does not parse (a fragment, say, or a later Python's syntax) enters with its bytes.
     """
-    return hashlib.sha256(f"[{', '.join(_canonical(source) for source in sources)}]".encode()).hexdigest()
+    given = list(sources)
+    whole = any(_uses_file_hook(source) for source in given)
+    return hashlib.sha256(f"[{', '.join(_canonical(source, whole) for source in given)}]".encode()).hexdigest()
 
 
 @functools.lru_cache(maxsize=512)
@@ -97,17 +104,53 @@ def with_helpers(name: str, read: Callable[[str], bytes | None]) -> list[bytes]:
     return [found.pop(name), *(found[file] for file in sorted(found))]
 
 
+def file_digest(file: Path) -> str:
+    """CODE and the digest of a plugin's file with its helpers; '' if it is not a file."""
+    if not file.is_file():
+        return ""
+
+    def read(name: str) -> bytes | None:
+        neighbor = file.with_name(name)
+        return neighbor.read_bytes() if neighbor.is_file() else None
+
+    return CODE + code_digest(with_helpers(file.name, read))
+
+
 def _parse(source: bytes) -> ast.Module:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return ast.parse(source)
 
 
+def _without_file_hook(tree: ast.Module) -> ast.Module:
+    """The tree without the methods called FILE_HOOK."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ClassDef):
+            node.body = [item for item in node.body if not (_is_function(item) and item.name == FILE_HOOK)]  # type: ignore[attr-defined]
+    return tree
+
+
+def _is_function(node: ast.AST) -> bool:
+    return isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))
+
+
 @functools.lru_cache(maxsize=512)
-def _canonical(source: bytes) -> str:
-    """The canonical form of one source: nested lists of text, as JSON."""
+def _uses_file_hook(source: bytes) -> bool:
+    """Whether code outside of the methods called FILE_HOOK names them."""
+    if FILE_HOOK.encode() not in source:
+        return False
     try:
-        tree = _parse(source)
+        nodes = list(ast.walk(_without_file_hook(_parse(source))))
+    except _UNREADABLE:
+        return True
+    return any(FILE_HOOK in (getattr(node, field, None) for field in ("attr", "id", "value", "name")) for node in nodes)
+
+
+@functools.lru_cache(maxsize=512)
+def _canonical(source: bytes, whole: bool) -> str:
+    """The canonical form of one source: nested lists of text, as JSON. If not ``whole``, without FILE_HOOK."""
+    try:
+        tree = _parse(source) if whole else _without_file_hook(_parse(source))
         return json.dumps(_Canonicalizer(_used_names(tree)).body(tree.body))
     except _UNREADABLE:
         return json.dumps(["unreadable", hashlib.sha256(source).hexdigest()])

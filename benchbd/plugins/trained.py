@@ -3,19 +3,33 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+import hashlib
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
 
 from benchbd import engine
+from benchbd.core.hashing import digest
 from benchbd.core.images import Normalisation
-from benchbd.errors import Impossible
+from benchbd.errors import Impossible, Misused, UsageError
 from benchbd.plugins.part import Part
+from benchbd.plugins.source_digest import file_digest
 
 if TYPE_CHECKING:
     from benchbd.engine import Classifier
     from benchbd.engine.network import Buildable
+
+
+OWN_MODELS = "benchbd.models."
+"""Start of the names of the modules whose networks start from the seed alone, as a test of each of them shows."""
+PROBE_SEEDS = (1, 2)
+"""Seeds with which a network is built to see what its initial weights depend on."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,9 +46,33 @@ class ModelSpec:
         """Build a freshly initialised network."""
         return engine.build(self.model, self.classes, self.size, self.normalisation, seed)
 
+    @functools.cached_property
+    def initial(self) -> InitialWeights | None:
+        """What the network starts from. None for a model of benchbd's own, which starts from the seed alone."""
+        return None if type(self.model).__module__.startswith(OWN_MODELS) else initial_weights(self.build)
+
+    def fresh(self, seed: int) -> Classifier:
+        """Build a network to train.
+
+        Raises:
+            UsageError: the network no longer starts from the weights that :meth:`spec` speaks of.
+        """
+        if self.initial is not None and initial_weights(self.build) != self.initial:
+            raise UsageError(
+                f"model {self.part.text!r}: build() gives other weights than before from the same seed; a file of "
+                "weights changed while the cell ran, or the weights are not drawn with torch's global generator"
+            )
+        return self.build(seed)
+
+    def fault(self) -> str | None:
+        """Say in one line, with the model's name, why it cannot be trained; None if it can. Builds a network."""
+        found = engine.trial_fault(self.build(0), self.size)
+        return f"model {self.part.text!r}: {found}" if found else None
+
     def spec(self) -> dict[str, Any]:
-        """The spec's values, ready for JSON, for use in keys."""
+        """The spec's values, ready for JSON, for use in keys. A user's model has its weights and code in it."""
         return {
+            **({} if self.initial is None else {"initial": self.initial.drawn, "source": _source(type(self.model))}),
             "model": self.part.spec(),
             "classes": self.classes,
             "size": self.size,
@@ -42,20 +80,107 @@ class ModelSpec:
         }
 
 
+@functools.lru_cache(maxsize=256)
+def _source(model: type) -> str:
+    """A digest of the code in a class's file and its helpers; '' where there is no file. Computed once for a class."""
+    file = getattr(sys.modules.get(model.__module__), "__file__", None)
+    return "" if file is None else file_digest(Path(file))
+
+
+class InitialWeights(NamedTuple):
+    """Digests of what a network starts from.
+
+    Attributes:
+        drawn: of all initial weights with one fixed seed.
+        fixed: of the weights that are the same with every seed, such as pretrained ones; constants such as a bias of
+            zeros are left out. None if there are no such weights: the network starts from the seed alone.
+    """
+
+    drawn: str
+    fixed: str | None
+
+
+def initial_weights(build: Callable[[int], Classifier]) -> InitialWeights:
+    """Build a network with two seeds and compare the weights.
+
+    Args:
+        build: builds the network from a seed.
+    """
+    one, other = (build(seed).net.state_dict() for seed in PROBE_SEEDS)
+    drawn, again = ({name: _sha_of_tensor(tensor) for name, tensor in state.items()} for state in (one, other))
+    kept = {name: sha for name, sha in drawn.items() if again.get(name) == sha and not _is_constant(one[name])}
+    return InitialWeights(digest(drawn), digest(kept) if kept else None)
+
+
+def _sha_of_tensor(tensor: torch.Tensor) -> str:
+    """sha256 of a tensor's type, shape and values, for types that numpy lacks, too."""
+    flat = tensor.detach().cpu().contiguous().reshape(-1)
+    sha = hashlib.sha256(f"{tensor.dtype}{tuple(tensor.shape)}".encode())
+    sha.update(flat.view(torch.uint8).numpy().data)
+    return sha.hexdigest()
+
+
+def _is_constant(tensor: torch.Tensor) -> bool:
+    flat = tensor.detach().reshape(-1)
+    return not len(flat) or bool((flat == flat[0]).all())
+
+
+class Origin:
+    """Marks the trained models of one lab or workshop. A pickled or deep-copied mark is another mark."""
+
+
 class TrainedModel:
-    """A trained (or pruned) network.
+    """A trained (or pruned) network. It cannot be changed: results are stored under its key.
 
     Attributes:
         key: artifact key of the weights.
-        epoch_losses: mean cross-entropy of each training epoch, on augmented images, computed before each step.
         epochs: epochs of this training, not counting those of the network that it started from.
     """
 
+    key: str
+    epochs: int
+    _state: Mapping[str, np.ndarray]
+    _plan: ModelSpec
+    _origin: Origin | None
+    _losses: tuple[float, ...]
+
     def __init__(
-        self, key: str, state: dict[str, np.ndarray], network: ModelSpec, epoch_losses: list[float], epochs: int
+        self,
+        key: str,
+        state: Mapping[str, np.ndarray],
+        network: ModelSpec,
+        epoch_losses: list[float],
+        epochs: int,
+        origin: Origin | None = None,
     ) -> None:
-        self.key, self.epoch_losses, self.epochs = key, epoch_losses, epochs
-        self._state, self._plan = state, network
+        for array in state.values():
+            array.flags.writeable = False
+        vars(self).update(key=key, epochs=epochs, _losses=tuple(epoch_losses))
+        vars(self).update(_state=MappingProxyType(dict(state)), _plan=network, _origin=origin)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        raise Misused(
+            f"a trained model's {name} cannot be assigned; train with start=..., prune, or change the copy that "
+            "module() gives"
+        )
+
+    def __delattr__(self, name: str) -> None:
+        raise Misused(f"a trained model's {name} cannot be deleted")
+
+    def __copy__(self) -> TrainedModel:
+        return self
+
+    def __deepcopy__(self, memo: Any) -> TrainedModel:
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Without an origin: a lab takes no model that a file or another process may have changed.
+        return TrainedModel, (self.key, dict(self._state), self._plan, self.epoch_losses, self.epochs)
+
+    @property
+    def epoch_losses(self) -> list[float]:
+        """Mean cross-entropy of each training epoch, on augmented images, computed before each step; a new list."""
+        return list(self._losses)
 
     def module(self) -> Classifier:
         """A new copy of the network in eval mode on the CPU."""

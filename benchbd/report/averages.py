@@ -6,7 +6,6 @@ import math
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from benchbd.report import stats
 from benchbd.report.groups import Group
 from benchbd.report.labels import Variant
 
@@ -35,10 +34,3 @@ def average(group: Group, column: Variant, rows: Iterable[Variant], metric: str)
     same = all(set(v) == seeds for v in found)
     by_seed = {s: math.fsum(v[s] for v in found) / len(found) for s in sorted(seeds)} if same else {}
     return Average(mean, by_seed, len(found))
-
-
-def implanted(group: Group, row: Variant, gate: float) -> bool | None:
-    """Whether the undefended ASR reaches the gate. Return None if it was not measured."""
-    plain = group.undefended()
-    found = stats.mean_of(group.entry(row, plain).values("asr").values()) if plain else None
-    return None if found is None else found.mean >= gate

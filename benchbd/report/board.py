@@ -48,6 +48,8 @@ class Board:
     title: str = "Leaderboard"
     reading: tuple[str, ...] = LEGEND
     notes: list[str] = field(default_factory=list)
+    not_implanted: list[str] = field(default_factory=list)
+    """One line for each attack row that is not implanted, with the reason."""
 
     def render(self, fmt: str) -> str:
         """Render the board as md, csv, json, latex, html, or jsonl (the records themselves).

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import json
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 from typing import NamedTuple
 
 from benchbd.core.kinds import KINDS
+from benchbd.core.numerics import precision_class
 from benchbd.errors import UsageError, did_you_mean, shown
+from benchbd.report.gate import lift_of
+from benchbd.report.labels import asked_numerics
+from benchbd.report.precision_classes import classes_of
 from benchbd.report.stats import Mean, difference
+from benchbd.storage.data_version import all_differences, data_version
 from benchbd.storage.record_schema import METRICS, Record
 
-COMPARED = (*METRICS, "time")
+COMPARED = (*METRICS, "time", "lift")
 
 
 class Limit(NamedTuple):
@@ -38,11 +43,16 @@ class Line(NamedTuple):
         label: data set, model, attack, defense.
         changes: B - A by metric, in points for fractions and in percent for time; None if either side has no value.
         lost: seeds that finished in A and ran without a result in B.
+        data: what differs in data and initial weights at some seed, such as ``training set``; empty if nothing is known
+            to differ.
+        classes: numbers of compared records by precision class, of A and of B, if the class differs at some seed.
     """
 
     label: str
     changes: dict[str, Mean | None]
     lost: list[int]
+    data: str = ""
+    classes: tuple[Counter[str], Counter[str]] | None = None
 
 
 class Comparison(NamedTuple):
@@ -52,11 +62,19 @@ class Comparison(NamedTuple):
         lines: configurations in both sets.
         only_a: labels of configurations that only A has.
         only_b: labels of configurations that only B has.
+        classes: numbers of finished records of the common configurations by precision class, of A and of B.
     """
 
     lines: list[Line]
     only_a: list[str]
     only_b: list[str]
+    classes: tuple[Counter[str], Counter[str]] = (Counter(), Counter())
+
+    @property
+    def mixed(self) -> tuple[Counter[str], Counter[str]]:
+        """As ``classes``, of the configurations whose changes are between precision classes."""
+        found = [line.classes for line in self.lines if line.classes]
+        return sum((a for a, _ in found), Counter()), sum((b for _, b in found), Counter())
 
 
 def parse_limit(text: str) -> Limit:
@@ -72,10 +90,12 @@ def parse_limit(text: str) -> Limit:
 def _configuration(record: Record) -> str:
     """The key two records share if they have the same configuration: all but the seed and the plugins' versions."""
     names = [record[kind] for kind in KINDS]
-    return json.dumps([*names, record.get("params"), record.get("recipe")], sort_keys=True)
+    return json.dumps([*names, record.get("params"), record.get("recipe"), asked_numerics(record)], sort_keys=True)
 
 
 def _value(record: Record, metric: str) -> float | None:
+    if metric == "lift":
+        return lift_of(record)
     found = (record.get("time") or {}).get("total") if metric == "time" else record.get(metric)
     return float(found) if isinstance(found, (int, float)) and not isinstance(found, bool) else None
 
@@ -105,6 +125,17 @@ def _change(a: dict[int, Record], b: dict[int, Record], metric: str) -> Mean | N
     return found and Mean(100 * found.mean, None if found.half is None else 100 * found.half, found.n)
 
 
+def _differences(a: dict[int, Record], b: dict[int, Record]) -> tuple[str, tuple[Counter[str], Counter[str]] | None]:
+    """What differs between the two sides of a configuration: ``Line.data`` and ``Line.classes``."""
+    both = [(a[s], b[s]) for s in sorted(a.keys() & b.keys()) if a[s]["status"] == b[s]["status"] == "done"]
+    versions = [(x, y) for one, other in both if (x := data_version(one)) and (y := data_version(other))]
+    data = all_differences(versions)
+    names = [(precision_class(one), precision_class(other)) for one, other in both]
+    if not any(x and y and x != y for x, y in names):
+        return data, None
+    return data, (classes_of(one for one, _ in both), classes_of(other for _, other in both))
+
+
 def compare(a: Iterable[Record], b: Iterable[Record]) -> Comparison:
     """Compare two sets of checked records, seed by seed."""
     left, right = _grouped(a), _grouped(b)
@@ -112,16 +143,21 @@ def compare(a: Iterable[Record], b: Iterable[Record]) -> Comparison:
     for key in (k for k in left if k in right):
         lost = [s for s, r in left[key].items() if r["status"] == "done" and right[key].get(s, r)["status"] != "done"]
         changes = {metric: _change(left[key], right[key], metric) for metric in COMPARED}
-        lines.append(Line(_label(next(iter(left[key].values()))), changes, sorted(lost)))
+        label = _label(next(iter(left[key].values())))
+        lines.append(Line(label, changes, sorted(lost), *_differences(left[key], right[key])))
 
     def only(here: dict[str, dict[int, Record]], there: dict[str, dict[int, Record]]) -> list[str]:
         return [_label(next(iter(seeds.values()))) for key, seeds in here.items() if key not in there]
 
-    return Comparison(lines, only(left, right), only(right, left))
+    def classes(here: dict[str, dict[int, Record]], there: dict[str, dict[int, Record]]) -> Counter[str]:
+        common = (record for key, seeds in here.items() if key in there for record in seeds.values())
+        return classes_of(record for record in common if record["status"] == "done")
+
+    return Comparison(lines, only(left, right), only(right, left), (classes(left, right), classes(right, left)))
 
 
 def failures(comparison: Comparison, limits: Iterable[Limit]) -> list[str]:
-    """One line for each exceeded limit and for each configuration with lost results."""
+    """One line for each exceeded limit and for each configuration with lost results or results of different data."""
     found = []
     for line in comparison.lines:
         for limit in limits:
@@ -130,4 +166,6 @@ def failures(comparison: Comparison, limits: Iterable[Limit]) -> list[str]:
                 found.append(f"{line.label}: {limit.metric} {change.mean:+.2f} (limit {limit.change:+g})")
         if line.lost:
             found.append(f"{line.label}: results lost for seeds {', '.join(map(str, line.lost))}")
+        if line.data:
+            found.append(f"{line.label}: measured on different data (another {line.data})")
     return found

@@ -7,9 +7,12 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
 from benchbd.report import stats, wording
-from benchbd.report.averages import average, implanted
+from benchbd.report.averages import average
+from benchbd.report.gate import implant
 from benchbd.report.groups import UNDEFENDED, Group
 from benchbd.report.labels import Labels, Variant
+from benchbd.report.mixed_data import OTHER_DATA, MixedData
+from benchbd.report.precision_classes import classes_of, mixture
 from benchbd.report.published import PublishedComparison, scale_differences, scale_text
 from benchbd.report.table import Column, Row, Table, TableCell
 from benchbd.report.timing import Clock
@@ -19,6 +22,7 @@ TABLED = METRICS[:2]
 NOT_IMPLANTED = "†"
 UNKNOWN_IMPLANT = "‡"
 LISTED_FAILURES = 8
+LISTED_ROWS = 12
 
 
 def _reasons(records: Iterable[Mapping[str, object]]) -> str:
@@ -32,9 +36,12 @@ class _Builder:
         self.group, self.labels, self.gate = group, labels, gate
         self.comparison = PublishedComparison(group, labels) if paper else None
         self.clock = clock
+        self.mixed = MixedData(group)
         self.usual_seeds = self._usual_seeds()
         self.competing = [i for i, c in enumerate(group.columns) if c not in group.controls and c.name != UNDEFENDED]
-        self.implanted = {row: None if row in group.clean else implanted(group, row, gate) for row in group.rows}
+        self.implants = {row: implant(group, row, gate) for row in group.attacks()}
+        self.lifts = any(found.lift for found in self.implants.values())
+        """Whether the table has a column for the lift; records of older versions have none."""
 
     def _usual_seeds(self) -> int:
         counts = Counter(len(e.values("ca")) for e in self.group.entries.values())
@@ -49,6 +56,8 @@ class _Builder:
             group, tag = self.labels.heading(item, self.group.columns), item.name
             columns.append(Column("CA", group, "up", "fraction", control, first, tag))
             columns.append(Column("ASR", group, "down", "fraction", control, False, tag))
+        if self.lifts:
+            columns.append(Column("Lift", unit="fraction", rule=bool(self.group.controls)))
         return columns
 
     def body(self, row: Variant) -> Row:
@@ -60,12 +69,31 @@ class _Builder:
         for place, metric in enumerate(TABLED):
             clean = [i for i in self.competing if not group.entry(row, group.columns[i]).failures()]
             values = {i: group.entry(row, group.columns[i]).values(metric) for i in clean}
-            for winner in stats.best(values, higher=metric == "ca"):
+            for winner in [] if self.mixed.mixes([row]) else stats.best(values, higher=metric == "ca"):
                 cells[2 * winner + place].best = True
         mark = ""
         if row not in group.clean:
-            mark = {True: "", False: NOT_IMPLANTED, None: UNKNOWN_IMPLANT}[self.implanted[row]]
+            mark = {True: "", False: NOT_IMPLANTED, None: UNKNOWN_IMPLANT}[self.implants[row].holds]
+        mark += OTHER_DATA * any(self.mixed.deviates([row], column) for column in group.columns)
+        if self.lifts:
+            cells.append(self._lift(row))
         return Row(self.labels(row), cells, mark=mark, tag=row.name)
+
+    def _lift(self, row: Variant) -> TableCell:
+        """The undefended lift of a row; if the attack is not implanted, its note says why."""
+        verdict = self.implants.get(row)
+        if verdict is None or verdict.holds is None:
+            return TableCell(wording.UNDEFINED)
+        if (found := verdict.lift) is not None:
+            why = f"not implanted: {verdict.why}" if verdict.why else "undefended"
+            plain = self.group.undefended()
+            ids = self.group.entry(row, plain).ids() if plain else ()
+            return TableCell(wording.mean_text(found), found.mean, found.half, found.n, note=why, records=ids)
+        return TableCell("unknown", note="the undefended records are of a version that did not measure it")
+
+    def _without_lift(self, cells: list[TableCell]) -> list[TableCell]:
+        """The cells of a row without a lift."""
+        return [*cells, TableCell()] if self.lifts else cells
 
     def _cell(self, row: Variant, column: Variant, metric: str) -> TableCell:
         entry = self.group.entry(row, column)
@@ -92,6 +120,7 @@ class _Builder:
             display += f" (n={found.n}; {wording.failures_text(failures)})"
         elif found.n != self.usual_seeds:
             display += f" (n={found.n})"
+        display += f" {OTHER_DATA}" * self.mixed.deviates([row], column)
         extra = (
             f"paper {wording.percent(paper_value)}, {wording.signed(found.mean - paper_value)}"
             if paper_value is not None
@@ -117,18 +146,18 @@ class _Builder:
                     continue
                 interval = stats.mean_of(found.by_seed.values())
                 shown = stats.Mean(found.mean, interval.half if interval else None, found.rows)
-                cell = TableCell(
-                    f"{wording.mean_text(shown)} ({found.rows}/{len(rows)})", found.mean, shown.half, found.rows
-                )
+                sign = f" {OTHER_DATA}" * self.mixed.deviates(rows, column)
+                text = f"{wording.mean_text(shown)} ({found.rows}/{len(rows)}){sign}"
+                cell = TableCell(text, found.mean, shown.half, found.rows)
                 self._add_published(cell, rows, column, metric)
                 cells.append(cell)
                 if place in self.competing and complete:
                     best_in[metric][place] = found.by_seed
-        if len(covered) == 1:
+        if len(covered) == 1 and not self.mixed.mixes(rows):
             for place, metric in enumerate(TABLED):
                 for winner in stats.best(best_in[metric], higher=metric == "ca"):
                     cells[2 * winner + place].best = True
-        return Row(label, cells, "average", rule=rule)
+        return Row(label, self._without_lift(cells), "average", rule=rule)
 
     def _add_published(self, cell: TableCell, rows: Sequence[Variant], column: Variant, metric: str) -> None:
         if self.comparison is None or cell.value is None:
@@ -144,7 +173,7 @@ class _Builder:
         if len(rows) < 2:
             return []
         averages = [self.average_row("Average over attacks", rows, rule=True)]
-        working = [r for r in rows if self.implanted[r]]
+        working = [r for r in rows if self.implants[r].holds]
         if working and len(working) < len(rows):
             averages.append(self.average_row("Average, implanted attacks", working))
         covers = [
@@ -174,37 +203,34 @@ class _Builder:
                 if found
                 else TableCell(wording.UNDEFINED, span=2)
             )
-            needs.append(
-                TableCell(wording.needs_text(self.group.needs.get(column, ()), column in self.group.controls), span=2)
+            text = wording.needs_text(
+                self.group.needs.get(column, ()), column in self.group.controls, self.group.returns.get(column)
             )
-        rows = [Row("Needs beyond the poisoned set", needs, "foot")]
+            needs.append(TableCell(text, span=2))
+        rows = [Row("Needs beyond the poisoned set", self._without_lift(needs), "foot")]
         if device:
-            rows.insert(0, Row("Wall-clock time per cell", clock, "foot"))
+            rows.insert(0, Row("Wall-clock time per cell", self._without_lift(clock), "foot"))
         if self.comparison is not None:
             differs = scale_differences(self.group.scale, self.labels)
             text = "; ".join(differs) or "none"
-            rows.append(
-                Row("Scale differences from the paper", [TableCell(text, span=2 * len(self.group.columns))], "foot")
-            )
+            span = 2 * len(self.group.columns) + self.lifts
+            rows.append(Row("Scale differences from the paper", [TableCell(text, span=span)], "foot"))
         rows[0].rule = True
         return rows
 
     def notes(self, table: Table) -> list[str]:
-        marks = {row.mark for row in table.rows}
+        marks = "".join(row.mark for row in table.rows)
         notes = []
         if NOT_IMPLANTED in marks:
-            notes.append(
-                f"{NOT_IMPLANTED} not implanted: the undefended ASR is below {wording.percent(self.gate, 0)} %, "
-                "so the row is not evidence for any defense."
-            )
+            notes.append(self._not_implanted())
         if UNKNOWN_IMPLANT in marks:
             notes.append(
                 f"{UNKNOWN_IMPLANT} unknown whether the attack was implanted: the row has no undefended result."
             )
+        notes += self.mixed.notes(self.labels)
         failed = self._failures()
         if failed:
-            more = f"; and {len(failed) - LISTED_FAILURES} more" if len(failed) > LISTED_FAILURES else ""
-            notes.append("Cells without a result: " + "; ".join(failed[:LISTED_FAILURES]) + more + ".")
+            notes.append(f"Cells without a result: {wording.listed(failed, LISTED_FAILURES, '; ', '; and ')}.")
         short = self.labels.abbreviations(self.group.columns)
         if short:
             notes.append(f"In this table, {'; '.join(short)}.")
@@ -213,15 +239,32 @@ class _Builder:
                 f"Wall-clock time is measured on {self.clock.device} only. It is the time the cell would take alone, "
                 "including shared stages."
             )
-        precisions = {
-            p
-            for e in self.group.entries.values()
-            for r in e.done()
-            if isinstance(p := (r.get("env") or {}).get("precision"), str)
-        }
-        if len(precisions) > 1:
-            notes.append(f"This table mixes precision classes: {', '.join(sorted(precisions))}.")
+        if mixed := mixture(self.group.done()):
+            notes.append(f"{mixed} {self._mixed_rows()}")
         return notes
+
+    def _not_implanted(self) -> str:
+        """The note on the rows that are not implanted. It gives each row's reason, unless all lie below the gate."""
+        failed = {row: found for row, found in self.implants.items() if found.holds is False}
+        if not self.lifts and all(found.below for found in failed.values()):
+            return (
+                f"{NOT_IMPLANTED} not implanted: the undefended ASR is below {wording.percent(self.gate, 0)} %, "
+                "so the row is not evidence for any defense."
+            )
+        reasons = "; ".join(f"{self.labels(row)}: {found.why}" for row, found in failed.items())
+        return f"{NOT_IMPLANTED} not implanted, so the row is not evidence for any defense. {reasons}."
+
+    def _mixed_rows(self) -> str:
+        """The rows whose cells are not comparable with each other, since they are of several precision classes."""
+        group = self.group
+        rows = [
+            self.labels(row)
+            for row in group.rows
+            if len(classes_of(r for column in group.columns for r in group.entry(row, column).done())) > 1
+        ]
+        if not rows:
+            return "Every row is of one class; averages over rows mix them."
+        return f"Rows that mix them: {wording.listed(rows, LISTED_ROWS)}."
 
     def _failures(self) -> list[str]:
         """Describe the cells without a result. Seeds of one cell with the same outcome share a description."""

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchbd.core.files import atomic_file, write_text
+from benchbd.core.files import atomic_file, encoded, read_plain, write_text
 from benchbd.report import board
 from benchbd.storage import results_file as checked
 from benchbd.storage.record_schema import Record
@@ -57,9 +57,12 @@ def as_csv(records: Sequence[Record], target: Path, output: Path) -> None:
 def as_zip(records: Sequence[Record], target: Path, output: Path) -> None:
     """Write the records, their logs and the leaderboard."""
     with atomic_file(target) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("results.jsonl", checked.lines(records))
-        archive.writestr("leaderboard.md", board(records).render("md"))
+        archive.writestr("results.jsonl", encoded(checked.lines(records)))
+        archive.writestr("leaderboard.md", encoded(board(records).render("md")))
         for record in records:
-            log = output / "logs" / f"{record['id']}.log"
-            if log.is_file() and not log.is_symlink():
-                archive.write(log, f"logs/{log.name}")
+            name = f"{record['id']}.log"
+            try:
+                log = read_plain(output / "logs" / name)
+            except OSError:  # no log, or not a file
+                continue
+            archive.writestr(f"logs/{name}", log)

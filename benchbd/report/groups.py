@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from benchbd.core.kinds import KINDS
-from benchbd.report.labels import Variant, variant
+from benchbd.report.labels import Variant, asked_numerics, variant
 from benchbd.report.wording import counted
 from benchbd.storage.record_schema import Record
 
@@ -18,11 +18,12 @@ NO_ATTACK = "none"
 
 
 class Scale(NamedTuple):
-    """The data set, model and recipe (as JSON) that all cells of a table share."""
+    """The data set, model, recipe (as JSON) and numerics (``precision=bf16``) that all cells of a table share."""
 
     dataset: Variant
     model: Variant
     recipe: str
+    numerics: str = ""
 
 
 @dataclass(slots=True)
@@ -65,10 +66,16 @@ class Group:
     clean: set[Variant] = field(default_factory=set)
     """Rows without poisoned samples."""
     needs: dict[Variant, tuple[str, ...]] = field(default_factory=dict)
+    returns: dict[Variant, str] = field(default_factory=dict)
+    """Architecture of the models that a defense returned, where it is not that of the table."""
 
     def entry(self, row: Variant, column: Variant) -> SeedRecords:
         """The entry of a row and column; it is empty if nothing was run."""
         return self.entries.get((row, column)) or SeedRecords()
+
+    def done(self) -> list[Record]:
+        """All finished records."""
+        return [record for entry in self.entries.values() for record in entry.done()]
 
     def attacks(self) -> list[Variant]:
         """The rows with poisoned samples."""
@@ -135,7 +142,7 @@ def group_records(
         recipe = repr(record.get("recipe") or {})
         if recipe not in recipes:
             recipes[recipe] = json.dumps(record.get("recipe") or {}, sort_keys=True)
-        scale = Scale(dataset, model, recipes[recipe])
+        scale = Scale(dataset, model, recipes[recipe], asked_numerics(record))
         group = groups.get(scale)
         if group is None:
             group = groups[scale] = Group(scale)
@@ -154,6 +161,8 @@ def group_records(
         if record["attack"] == NO_ATTACK:
             group.clean.add(attack)
         group.needs.setdefault(defense, tuple(record.get("needs") or ()))
+        if other := (record.get("notes") or {}).get("architecture"):
+            group.returns[defense] = str(other)
     for group in groups.values():
         attacks = {attack for attack, _ in group.entries}
         defenses = {defense for _, defense in group.entries}

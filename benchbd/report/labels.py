@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
+from benchbd.core.numerics import numerics_text
 from benchbd.core.presets import PRESETS
 from benchbd.core.recipe import YOUNGER, preset_spec
 from benchbd.errors import BenchbdError
@@ -40,6 +41,12 @@ def variant(record: Mapping[str, Any], kind: str) -> Variant:
     if found is None:
         found = _variants[key] = Variant(kind, record[kind], json.dumps(params, sort_keys=True))
     return found
+
+
+def asked_numerics(record: Mapping[str, Any]) -> str:
+    """The precision and threads that a record's cell asked for: ``precision=bf16``; empty for the defaults."""
+    spec = record.get("spec")
+    return numerics_text(spec) if isinstance(spec, Mapping) else ""
 
 
 @functools.cache

@@ -7,11 +7,18 @@ from collections.abc import Iterable
 from benchbd.report import published
 from benchbd.report.board import GATE, Board
 from benchbd.report.dataset_table import dataset_table
+from benchbd.report.gate import lift_of, lines, rule
 from benchbd.report.groups import group_records
 from benchbd.report.labels import Defaults, Labels, registered
 from benchbd.report.summary import summary_table
 from benchbd.report.timing import Clock
 from benchbd.storage.record_schema import Record
+
+
+def not_implanted(records: Iterable[Record], gate: float) -> list[str]:
+    """One line for each attack of the records that is not implanted, with the reason."""
+    grouping = group_records(records, published.order(1), published.order(2), published.order(0))
+    return lines(grouping.groups, Labels(grouping.variants()), gate)
 
 
 def board(
@@ -26,7 +33,8 @@ def board(
 
     Args:
         records: checked records (see :mod:`benchbd.storage.results_file`).
-        gate: rows with an undefended ASR below this are marked as not implanted.
+        gate: smallest undefended ASR of an implanted attack (see :func:`benchbd.report.gate.judge`). Other rows are
+            marked.
         paper: add the paper's value and the difference to each cell, and verdicts on the paper's claims.
         title: heading of the whole board.
         defaults: a plugin's default parameters, by kind and name; labels leave out parameters equal to them.
@@ -47,5 +55,9 @@ def board(
         table.key = f"table-{number}"
         table.check()
     notes = list(grouping.left_out)
-    notes.append(f"An attack counts as implanted if its undefended ASR is at least {100 * gate:.0f} %.")
-    return Board(tables, found, labels, gate, paper, title, notes=notes)
+    if any(lift_of(record) is not None for record in found):
+        notes.append(rule(gate))
+    else:
+        notes.append(f"An attack counts as implanted if its undefended ASR is at least {100 * gate:.0f} %.")
+    weak = lines(grouping.groups, labels, gate)
+    return Board(tables, found, labels, gate, paper, title, notes=notes, not_implanted=weak)

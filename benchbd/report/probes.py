@@ -13,6 +13,8 @@ from typing import Any, NamedTuple
 
 from benchbd.report.groups import UNDEFENDED, Group, Scale
 from benchbd.report.labels import Variant
+from benchbd.report.mixed_data import Measured
+from benchbd.storage.data_version import data_version
 
 SCORED_EPOCH = 5
 """The epoch at which the paper counts poisoned samples (LfD Figure 2)."""
@@ -30,6 +32,8 @@ class Curve(NamedTuple):
     """Share of poisoned samples above the clean mean; NaN if the number of poisoned samples is unknown."""
     over_count: list[float]
     seeds: int
+    measured: Measured = frozenset()
+    """What the records were measured on."""
 
     def at(self, epoch: int) -> int | None:
         """Index of an epoch, or of the last epoch before it; None if all are later."""
@@ -98,7 +102,8 @@ def _curve(scale: Scale, attack: Variant, probed: list[tuple[dict[str, Any], dic
         count = (record.get("poison") or {}).get("count") or math.nan
         picked["share"].append([v / count for v in picked["poison_over_clean_mean"][-1]])
     clean, poison, over, share = (_mean(rows) for rows in picked.values())
-    return Curve(scale, attack, [int(e) for e in shared], clean, poison, share, over, len(probed))
+    versions = frozenset((scale.model, version) for record, _ in probed if (version := data_version(record)))
+    return Curve(scale, attack, [int(e) for e in shared], clean, poison, share, over, len(probed), versions)
 
 
 class Points(NamedTuple):
@@ -111,6 +116,8 @@ class Points(NamedTuple):
     label: list[int]
     seed: int
     epoch: int | None
+    measured: Measured = frozenset()
+    """What the record was measured on."""
 
 
 def points(groups: Iterable[Group]) -> list[Points]:
@@ -124,7 +131,10 @@ def points(groups: Iterable[Group]) -> list[Points]:
                     if isinstance(note, Mapping) and _fits(note):
                         poison = [bool(v) for v in note["poison"]]
                         epoch = note.get("epoch") if isinstance(note.get("epoch"), int) else None
-                        found.append(Points(group.scale, row, note["xy"], poison, note["label"], record["seed"], epoch))
+                        version = data_version(record)
+                        versions = frozenset([(group.scale.model, version)] if version else [])
+                        xy, label, seed = note["xy"], note["label"], record["seed"]
+                        found.append(Points(group.scale, row, xy, poison, label, seed, epoch, versions))
                         break
     return found
 

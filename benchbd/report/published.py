@@ -125,5 +125,6 @@ def _recipe_differences(recipe: str) -> list[str]:
 
 
 def scale_text(scale: Scale, labels: Labels) -> str:
-    """``cifar10(train=10000) · resnet18(width=16) · 20 epochs``."""
-    return " · ".join(filter(None, (labels(scale.dataset), labels(scale.model), recipe_text(scale.recipe))))
+    """``cifar10(train=10000) · resnet18(width=16) · 20 epochs · precision=bf16``."""
+    parts = (labels(scale.dataset), labels(scale.model), recipe_text(scale.recipe), scale.numerics)
+    return " · ".join(filter(None, parts))

@@ -6,6 +6,8 @@ from benchbd.report import stats, wording
 from benchbd.report.averages import average
 from benchbd.report.groups import UNDEFENDED, Group
 from benchbd.report.labels import Labels, Variant
+from benchbd.report.mixed_data import OTHER_DATA, MixedData
+from benchbd.report.precision_classes import mixture
 from benchbd.report.published import scale_text
 from benchbd.report.table import Column, Row, Table, TableCell
 from benchbd.report.timing import Clock, trainings
@@ -84,6 +86,7 @@ def _trainings(group: Group, column: Variant) -> tuple[TableCell, TableCell]:
 def summary_table(group: Group, labels: Labels, clock: Clock) -> Table:
     """The summary of one data set's table, with averages over its attacks and their coverage."""
     rows: list[Row] = []
+    mixed = MixedData(group)
     for column in group.columns:
         control = column in group.controls
         relative = clock.relative(column)
@@ -97,19 +100,25 @@ def summary_table(group: Group, labels: Labels, clock: Clock) -> Table:
             _auroc(group, column),
             *cost,
             TableCell(f"{relative[0]:.2f}", relative[0], n=relative[1]) if relative else TableCell(wording.UNDEFINED),
-            TableCell(wording.needs_text(needs, control)),
+            TableCell(wording.needs_text(needs, control, group.returns.get(column))),
         ]
         first = control and bool(rows) and group.columns[len(rows) - 1] not in group.controls
-        rows.append(Row(labels.heading(column, group.columns), cells, rule=first, tag=column.name))
-    _bold(group, rows)
+        sign = OTHER_DATA * mixed.deviates(group.attacks(), column)
+        rows.append(Row(labels.heading(column, group.columns), cells, mark=sign, rule=first, tag=column.name))
+    if not mixed.mixes(group.attacks()):
+        _bold(group, rows)
     notes = [
         "Averages over different attacks (see Attacks) are not comparable. Controls stand below the line.",
         "Full trainings include feature models, which also run the whole recipe, but not teachers or fine-tuning.",
     ]
+    if any(row.mark for row in rows):
+        notes.append(f"{OTHER_DATA} some attacks were measured on different data; the note above says which.")
     if clock.device:
         notes.append(
             f"Time is relative to no defense, over cell pairs (same attack and seed) that finished on {clock.device}."
         )
+    if classes := mixture(group.done()):
+        notes.append(f"{classes} Means over cells mix them.")
     tag = group.scale.dataset.name
     title = f"Summary by defense: {scale_text(group.scale, labels)}"
     return Table("", title, "Defense", list(COLUMNS), rows, notes=notes, level=3, tag=tag)

@@ -45,11 +45,12 @@ def failures_text(failures: Mapping[str, int]) -> str:
     return ", ".join(f"{n} {name}" if n > 1 else name for name, n in sorted(failures.items()))
 
 
-def needs_text(needs: Sequence[str], control: bool) -> str:
-    """The inputs a defense needs beyond the poisoned set."""
+def needs_text(needs: Sequence[str], control: bool, returns: str | None = None) -> str:
+    """The inputs a defense needs beyond the poisoned set, and ``returns``, the other architecture of its models."""
     words = {"clean": "clean images", "truth": "ground truth"}
     text = ", ".join(words.get(need, need) for need in needs) or "nothing"
-    return f"{text} (control)" if control else text
+    text = f"{text} (control)" if control else text
+    return f"{text}; returns a {returns}" if returns else text
 
 
 def first_line(text: Any, limit: int = 110) -> str:
@@ -61,6 +62,12 @@ def first_line(text: Any, limit: int = 110) -> str:
 def counted(count: int, noun: str) -> str:
     """``1 attack``, ``9 attacks``."""
     return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
+def listed(texts: Sequence[str], most: int, separator: str = ", ", last: str = " and ") -> str:
+    """``a, b and 3 more``: the first ``most`` texts, and the number of the others."""
+    more = f"{last}{len(texts) - most} more" if len(texts) > most else ""
+    return separator.join(texts[:most]) + more
 
 
 def seeds_text(counts: Iterable[int]) -> str:

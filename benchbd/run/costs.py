@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchbd.core.kinds import KINDS
+from benchbd.core.numerics import numerics_text
+from benchbd.storage import results_file
 
 if TYPE_CHECKING:
     from benchbd.plan.cell import Cell
@@ -17,29 +19,24 @@ Key = tuple[Any, ...]
 
 
 def earlier_records(output: Path) -> Iterator[dict[str, Any]]:
-    """Every readable record of a results folder, for expected times. The records are not checked."""
-    folder = output / "records"
-    for path in sorted(folder.glob("*.json")) if folder.is_dir() else ():
-        try:
-            record = json.loads(path.read_bytes())
-        except (OSError, ValueError, RecursionError):
-            continue
-        if isinstance(record, dict):
-            yield record
+    """Every usable record of a results folder, for expected times. IDs are not compared with specs."""
+    if (output / "records").is_dir():
+        yield from results_file.each(output, skip=lambda error: None)
 
 
 def facts_of(cell: Cell) -> dict[str, Any]:
     """A cell's names and parameters, in the form of its record."""
     names = {kind: getattr(cell, kind).name for kind in KINDS}
-    return {**names, "params": {kind: getattr(cell, kind).params for kind in KINDS}, "recipe": cell.recipe}
+    params = {kind: getattr(cell, kind).params for kind in KINDS}
+    return {**names, "params": params, "recipe": cell.recipe, "spec": cell.numerics.spec()}
 
 
 class Costs:
     """Expected seconds of cells, estimated from records.
 
     The estimate is the mean over records of the nearest kind: the same data set, attack, defense and model (another
-    seed); else the same data set, defense and model; else the same data set and model. Parameters and recipe must match
-    too.
+    seed); else the same data set, defense and model; else the same data set and model. Parameters,
+    recipe, precision and threads must match too.
     """
 
     def __init__(self, records: Iterable[Mapping[str, Any]] = ()) -> None:
@@ -53,7 +50,9 @@ class Costs:
         """The kinds of a record, or of a cell's :func:`facts_of`; the nearest kind comes first."""
         params = facts.get("params") or {}
         names = {kind: json.dumps([facts.get(kind), params.get(kind)], sort_keys=True) for kind in KINDS}
-        recipe = json.dumps(facts.get("recipe"), sort_keys=True)
+        spec = facts.get("spec")
+        numerics = numerics_text(spec) if isinstance(spec, Mapping) else ""
+        recipe = json.dumps([facts.get("recipe"), numerics], sort_keys=True)
         near = (names["dataset"], names["attack"], names["defense"], names["model"], recipe)
         return [
             near,

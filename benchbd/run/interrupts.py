@@ -1,4 +1,7 @@
-"""Signal handling. Ctrl-C once finishes the running cells; twice stops at once, as do SIGTERM and a closed terminal."""
+"""Signal handling. Ctrl-C once finishes the running cells; twice stops at once, as do SIGTERM and a closed terminal.
+
+Under ``nohup``, a closed terminal stops nothing.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +41,9 @@ class Signals:
     def __enter__(self) -> Signals:
         # Only the main thread may set handlers. In another thread, the handlers stay as they are.
         if threading.current_thread() is threading.main_thread():
-            handlers = {signal.SIGINT: self._polite, signal.SIGTERM: self._firm, signal.SIGHUP: self._firm}
+            handlers = {signal.SIGINT: self._polite, signal.SIGTERM: self._firm}
+            if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # nohup wants the run to outlive its terminal
+                handlers[signal.SIGHUP] = self._firm
             self._before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
         return self
 

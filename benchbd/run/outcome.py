@@ -7,7 +7,9 @@ from collections import Counter
 
 from benchbd.storage.record_schema import STATUSES as RECORDED
 
-STATUSES = (*RECORDED, "pending")
+UNREADABLE = "unreadable"
+"""Status of a cell whose record the system refuses to read. It may be a finished one, so the cell is left alone."""
+STATUSES = (*RECORDED, UNREADABLE, "pending")
 """Every status of a planned cell; ``pending`` cells were not reached."""
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
+import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,9 +14,10 @@ from benchbd.core.paths import data_folder
 from benchbd.errors import UsageError, shown
 from benchbd.plugins import registry
 from benchbd.plugins.validate import missing_data
-from benchbd.run.rerun_policy import needs_run
+from benchbd.run.rerun_policy import run_works_on
 from benchbd.storage import records
-from benchbd.storage.staleness import changed_sources
+from benchbd.storage.record_file import Unusable
+from benchbd.storage.staleness import InputFiles, changed_inputs_text, changed_sources
 
 if TYPE_CHECKING:
     from benchbd.plan.cell import Cell
@@ -22,29 +25,59 @@ if TYPE_CHECKING:
     from benchbd.run.settings import RunSettings
 
 
-def prepare_output(plan: Plan, settings: RunSettings, output: Path) -> RunSettings:
+def prepare_output(
+    plan: Plan, settings: RunSettings, output: Path, damaged: Callable[[Unusable], None] | None = None
+) -> RunSettings:
     """Prepare the results folder for a plan.
 
     Args:
         plan: the plan to run.
         settings: settings of the run.
         output: the results folder, as the user wrote it.
+        damaged: called with each record of the plan's cells that cannot be used. Such a cell runs again, and what lies
+            in the record's place is kept in ``damaged/``.
 
     Returns:
-        The settings, with the IDs of cells whose record is stale.
+        The settings, with the IDs of cells whose record is stale, and the changed inputs of each.
 
     Raises:
         UsageError: data is missing, or the folder cannot be written. Nothing has been written then.
     """
-    existing = {cell.id: record for cell in plan.cells if (record := records.read_record(output, cell.id))}
-    stale = frozenset(
-        cell.id for cell in plan.cells if cell.id in existing and changed_sources(cell, existing[cell.id])
-    )
-    settings = dataclasses.replace(settings, stale=stale)
-    _check_data(plan, existing, settings)
+    existing: dict[str, dict[str, Any]] = {}
+    closed: set[str] = set()
+    for cell in plan.cells:
+        record, problem = records.look_up(output, cell.id)
+        if record is not None:
+            existing[cell.id] = record
+        elif problem is not None and problem.unreadable:
+            closed.add(cell.id)
+        elif problem is not None and damaged is not None:
+            damaged(problem)
+    files = InputFiles(settings.data_root)
+    changed = {c.id: found for c in plan.cells if c.id in existing and (found := files.changed(c, existing[c.id]))}
+    stale = {c.id for c in plan.cells if c.id in existing and changed_sources(c, existing[c.id])}
+    settings = dataclasses.replace(settings, stale=frozenset(stale | changed.keys()), changed_inputs=changed)
+    _check_data([cell for cell in plan.cells if cell.id not in closed], existing, settings)
     writable(output)
     _record_skipped(plan, output)
     return settings
+
+
+def kept_on_other_data(plan: Plan, settings: RunSettings, output: Path) -> list[str]:
+    """A line for each input that has changed since records were made that the run keeps beside its new ones.
+
+    Args:
+        plan: the plan to run.
+        settings: what :func:`prepare_output` returned.
+        output: the results folder.
+    """
+    kept = [
+        changed
+        for cell_id, changed in settings.changed_inputs.items()
+        if not run_works_on(cell_id, records.read_record(output, cell_id), settings)
+    ]
+    advice = "old results are kept, and tables mark them beside new ones; --rerun stale measures them again"
+    return changed_inputs_text(kept, advice)
 
 
 def writable(output: Path) -> None:
@@ -52,24 +85,28 @@ def writable(output: Path) -> None:
     try:
         for folder in (output, output / "records", output / "logs"):
             folder.mkdir(parents=True, exist_ok=True)
+        for name in ("running", "store", records.DAMAGED, records.FAILED_RERUNS):
+            if os.path.lexists(output / name) and not (output / name).is_dir():
+                raise NotADirectoryError(errno.ENOTDIR, f"{name} is not a folder")
         with tempfile.NamedTemporaryFile(dir=output / "records", prefix=".probe-", suffix=".tmp"):
             pass
     except OSError as error:
         why = error.strerror or error
         hint = "check its permissions and the disk, or name another folder"
+        if isinstance(error, (NotADirectoryError, FileExistsError)):
+            hint = "remove it, or name another folder"
+            why = why if not error.filename else f"{Path(error.filename).name} is not a folder"
         raise UsageError(f"--output {shown(str(output), 200)}: cannot be written ({why}); {hint}") from error
 
 
-def _check_data(plan: Plan, existing: Mapping[str, dict[str, Any]], settings: RunSettings) -> None:
+def _check_data(cells: Iterable[Cell], existing: Mapping[str, dict[str, Any]], settings: RunSettings) -> None:
     """Raise UsageError for missing data before any worker starts. Ray's machines have their own data folders."""
     if settings.executor == "ray":
         return
     folder = data_folder(settings.data_root)
     needed: dict[str, Cell] = {}
-    for cell in plan.cells:
-        if needs_run(
-            existing.get(cell.id), rerun=settings.rerun, stale=cell.id in settings.stale, retries=settings.retries
-        ):
+    for cell in cells:
+        if run_works_on(cell.id, existing.get(cell.id), settings):
             needed.setdefault(cell.dataset.text, cell)
     for cell in needed.values():
         data = cell.components().dataset
@@ -82,6 +119,11 @@ def _check_data(plan: Plan, existing: Mapping[str, dict[str, Any]], settings: Ru
 def _record_skipped(plan: Plan, output: Path) -> None:
     """Write a record, with the reason, for each cell that cannot exist."""
     for skipped in plan.skipped:
-        earlier = records.read_record(output, skipped.cell.id)
-        if earlier is None or (earlier["status"], earlier["error"]) != ("skipped", skipped.reason):
+        earlier, problem = records.look_up(output, skipped.cell.id)
+        if problem is not None and problem.unreadable:
+            continue
+        # An earlier result of a cell that is impossible by now stays.
+        if earlier is None or (
+            earlier["status"] != "done" and (earlier["status"], earlier["error"]) != ("skipped", skipped.reason)
+        ):
             records.write_record(output, records.blank(skipped.cell, "skipped", skipped.reason))

@@ -4,13 +4,15 @@ the others.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from benchbd.core import environment
+from benchbd.core.disk_space import disk_is_full
 from benchbd.core.events import Event
-from benchbd.core.files import is_disk_full
+from benchbd.core.files import RESULTS_DISK_FULL, is_disk_full
 from benchbd.errors import BenchbdError
 from benchbd.plan.shared_work import SharedWork, shared_work_of
 from benchbd.run.costs import Costs, earlier_records, facts_of
@@ -18,8 +20,8 @@ from benchbd.run.display.base import Display
 from benchbd.run.executor import Executor, Job, JobResult, Notify
 from benchbd.run.interrupts import Signals
 from benchbd.run.order import Sharing, arrange, in_shard, waves
-from benchbd.run.outcome import Outcome
-from benchbd.run.rerun_policy import RETRIABLE, attempts_of, needs_run
+from benchbd.run.outcome import UNREADABLE, Outcome
+from benchbd.run.rerun_policy import RETRIABLE, attempts_of, needs_run, run_works_on
 from benchbd.run.settings import RunSettings, duration_text
 from benchbd.storage import records
 from benchbd.storage.cell_locks import CellLocks
@@ -63,8 +65,10 @@ class Scheduler:
         """Sort the cells into those to run and those to keep."""
         settings, todo = self.settings, []
         for cell in self.cells.values():
-            record = records.read_record(settings.output, cell.id)
-            if self._wanted(cell.id, record):
+            record, problem = records.look_up(settings.output, cell.id)
+            if problem is not None and problem.unreadable:
+                self._settle(cell.id, UNREADABLE, f"its record {problem.reason}; check its permissions and the disk")
+            elif run_works_on(cell.id, record, settings):
                 todo.append(cell)
                 self._before[cell.id] = self._changed(cell.id)
                 self.attempts[cell.id] = 0 if settings.rerun else attempts_of(record)
@@ -80,10 +84,6 @@ class Scheduler:
         levels = enumerate(waves(self.waiting, self.shared_work))
         self.wave_of = {cell.id: level for level, wave in levels for cell in wave}
         self.total = len(self.waiting)
-
-    def _wanted(self, cell_id: str, record: dict[str, Any] | None) -> bool:
-        settings = self.settings
-        return needs_run(record, rerun=settings.rerun, stale=cell_id in settings.stale, retries=settings.retries)
 
     def _settle(self, cell_id: str, status: str, reason: str | None) -> None:
         self.statuses[cell_id] = status
@@ -147,12 +147,25 @@ class Scheduler:
             finally:
                 self.executor.close()
                 self.locks.close()
+        missing = self._count_missing()
         outcome = Outcome(self.statuses, self.reasons, self.ran, time.monotonic() - self.began, self._why_interrupted())
+        if missing:
+            gone = f"{missing} records are" if missing > 1 else "1 record is"
+            self.display.note(f"{gone} missing from {self.settings.output}: something removed what the run had written")
         if self.total:
             self.display.end(outcome)
         if error:
             raise error
         return outcome
+
+    def _count_missing(self) -> int:
+        """Mark the cells whose records somebody has removed during the run as lost. Returns their number."""
+        missing = 0
+        for cell_id, status in self.statuses.items() if self.total else ():
+            if status in ("done", "skipped") and not records.record_path(self.settings.output, cell_id).exists():
+                self._settle(cell_id, "lost", "the record was removed from the output folder during the run")
+                missing += 1
+        return missing
 
     def _why_interrupted(self) -> str | None:
         unfinished = any(status in ("pending", "cancelled") for status in self.statuses.values())
@@ -161,7 +174,9 @@ class Scheduler:
     def _opening(self) -> str:
         kept = len(self.cells) - self.total
         shard = f" of shard {self.settings.shard.number}/{self.settings.shard.of}" if self.settings.shard else ""
-        return f"{self.total} cells to run{shard}, {kept} kept; {self.executor.places} at once ({self.executor.name})"
+        text = f"{self.total} cells to run{shard}, {kept} kept; {self.executor.places} at once ({self.executor.name})"
+        inline = "; all cells share this process, so what a plugin changes in it reaches later cells"
+        return text + (inline if self.executor.name == "inline" else "")
 
     def _check_stop(self) -> None:
         """Act on signals and on the budget."""
@@ -245,16 +260,14 @@ class Scheduler:
         return True
 
     def _changed(self, cell_id: str) -> int:
-        """Modification time of a cell's record in nanoseconds; 0 if there is none."""
-        try:
-            return records.record_path(self.settings.output, cell_id).stat().st_mtime_ns
-        except OSError:
-            return 0
+        """When a cell's record or that of a failed rerun was last written, in nanoseconds; 0 if there is none."""
+        return records.last_change(self.settings.output, cell_id)
 
     def _on_event(self, cell_id: str, event: Event) -> None:
         if event.get("event") == "started":
             self._started_at[cell_id] = time.monotonic()
-        self.display.event(cell_id, self.cells[cell_id].label, event)
+        with contextlib.suppress(Exception):  # what a plugin reports may not be shown; that must not end the run
+            self.display.event(cell_id, self.cells[cell_id].label, event)
 
     def _ended(self, result: JobResult) -> None:
         """Handle the end of a job: record it or try again."""
@@ -265,14 +278,18 @@ class Scheduler:
             return
         # A worker may die between writing the record and reporting it; the record is the truth.
         fresh = result.recorded or self._changed(result.id) != self._before[result.id]
-        record = result.record or (records.read_record(self.settings.output, result.id) if fresh else None)
+        record = result.record or (records.last_attempt(self.settings.output, result.id) if fresh else None)
+        if result.recorded and result.status != "done" and record is not None and record["status"] == "done":
+            record = None  # the result of an earlier run
         status = str(record["status"]) if record else result.status
         reason = str(record.get("error") or "") if record else result.reason
         if status == "done" and record is None:
             status, reason = "lost", "the cell ended but left no readable record"
         self.sharing.ended(cell, status == "done")
-        full = status == "failed" and is_disk_full(reason)
-        if full:
+        # A cell may fill another disk, such as its own folder for temporary files: that is a failure of its own.
+        no_space = status == "failed" and is_disk_full(reason)
+        full = no_space and disk_is_full(self.settings.output)
+        if full or (no_space and RESULTS_DISK_FULL in reason):
             # The cell is not at fault. The next run repeats it without a flag once there is space.
             status, record = "cancelled", None
         if status == "oom" and result.shared and result.id not in self.alone:
@@ -300,7 +317,9 @@ class Scheduler:
         self._settle(cell.id, status, reason)
         self.ran.append(cell.id)
         try:
-            self._write(cell, job, status, reason, record, result)
+            if not self._write(cell, job, status, reason, record, result):
+                reason = f"{reason}; the earlier result stays"
+                self._settle(cell.id, status, reason)
         except OSError as error:
             if not is_disk_full(error):
                 raise BenchbdError(f"records cannot be written: {error}") from error
@@ -315,18 +334,13 @@ class Scheduler:
 
     def _write(
         self, cell: Cell, job: Job, status: str, reason: str, record: dict[str, Any] | None, result: JobResult
-    ) -> None:
-        """Write the record if the cell's process did not. A record without a result never replaces a finished one."""
+    ) -> bool:
+        """Write the record if the cell's process did not. Returns False if an earlier result stays in its place."""
         output = self.settings.output
         if status == "done":
-            if result.record:
-                records.write_record(output, result.record)
-            return
+            return not result.record or records.write_record(output, result.record)
         if record is None:
-            earlier = records.read_record(output, cell.id)
-            if earlier is not None and earlier["status"] == "done":
-                return  # a result of an earlier run, which this run was to repeat
             record = records.blank(cell, status, reason)
             record["time"]["own"] = result.wall
             record["env"] = environment.basics()
-        records.write_record(output, {**record, "attempts": job.attempt})
+        return records.write_record(output, {**record, "attempts": job.attempt})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -93,7 +94,9 @@ class RunSettings:
     jobs_per_gpu: int = 1
     """Number of cells that share a GPU. Times of shared runs are not comparable, so the default is 1."""
     threads: int | None = None
-    """Threads per worker; None: 1 on CPU, cores / slots with GPUs."""
+    """CPU threads of a slot; None: the most that a cell asks for, which by default is 1, or cores / slots with GPUs.
+
+    A cell on a CPU computes with the number in its own spec."""
     timeout: float | None = None
     """Time limit of a cell in seconds, excluding waits for shared stages."""
     retries: int = 0
@@ -105,7 +108,9 @@ class RunSettings:
     shard: Shard | None = None
     rerun: Literal["failed", "stale", "all"] | None = None
     stale: frozenset[str] = frozenset()
-    """IDs of cells whose plugin source has changed since their record (for ``rerun='stale'``)."""
+    """IDs of cells whose plugin source or data has changed since their record (for ``rerun='stale'``)."""
+    changed_inputs: Mapping[str, list[str]] = dataclasses.field(default_factory=dict)
+    """The changed data and weights of these cells (:meth:`benchbd.storage.staleness.InputFiles.changed`)."""
     gpu_share: int = 1
     """Number of cells on this run's GPU, as set by the cluster executor; only recorded."""
     execute: str = EXECUTE

@@ -28,7 +28,7 @@ def summary(
         settings: settings of the run, for the paths of logs.
         again: command that runs the failed cells again.
         go_on: command that continues with the unreached cells.
-        stale: number of kept records whose plugin source has changed since.
+        stale: number of kept records whose plugin source or data has changed since.
     """
     counts = ", ".join(f"{count} {status}" for status, count in outcome.counts.items()) or "no cells"
     lines = [
@@ -52,6 +52,7 @@ def summary(
         lines.append(f"continue: {go_on}")
     if stale:
         lines.append(
-            f"{stale} kept results are stale: a plugin's source has changed since; --rerun stale recomputes them"
+            f"{stale} kept results are stale: a plugin's source or data has changed since; "
+            "--rerun stale recomputes them"
         )
     return "\n".join(lines) + "\n"

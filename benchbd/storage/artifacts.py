@@ -17,13 +17,14 @@ import os
 import re
 import secrets
 import shutil
+import stat
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from benchbd.core.files import sync_folder, write_synced
+from benchbd.core.files import NotAFile, read_plain, results_disk, sync_folder, write_synced
 from benchbd.core.locks import FileLock, lock_state
 from benchbd.errors import CorruptArtifact, UsageError, one_line, shown
 
@@ -49,11 +50,6 @@ class Artifact(NamedTuple):
     arrays: dict[str, np.ndarray]
     meta: dict[str, Any]
     sha256: str = ""
-
-
-def _read(path: Path) -> bytes:
-    with os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW), "rb") as file:
-        return file.read()
 
 
 def _seal(kind: str, key: str, sha: str, facts: Any) -> str:
@@ -114,6 +110,19 @@ class Store:
             raise UsageError(f"store: {folder} leads out of {self.root} by a symbolic link; remove the link")
         return folder
 
+    def _make_folder(self, folder: Path) -> None:
+        """Create a folder of the store. Whatever lies in its place below the root is removed: the store is a cache."""
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except (FileExistsError, NotADirectoryError):
+            below = folder.relative_to(self.root).parts
+            for number in range(1, len(below) + 1):
+                place = self.root.joinpath(*below[:number])
+                if os.path.lexists(place) and not place.is_dir():
+                    place.unlink(missing_ok=True)
+                    self.say(f"{place} was not a folder; removed, will be rebuilt")
+            folder.mkdir(parents=True, exist_ok=True)
+
     def _load(self, kind: str, key: str) -> Artifact | None:
         """The artifact, or None if it does not exist. Raises CorruptArtifact with the reason if it is damaged."""
         from safetensors import SafetensorError
@@ -125,8 +134,8 @@ class Store:
         if folder.is_symlink():
             raise CorruptArtifact("it is a symbolic link")
         try:
-            meta = json.loads(_read(folder / "meta.json"))
-            body = _read(folder / "arrays.safetensors")
+            meta = json.loads(read_plain(folder / "meta.json"))
+            body = read_plain(folder / "arrays.safetensors")
             sha, facts = meta["sha256"], meta["facts"]
             if hashlib.sha256(body).hexdigest() != sha or _seal(kind, key, sha, facts) != meta["seal"]:
                 raise CorruptArtifact("its bytes do not match the sha256 stored with them")
@@ -134,7 +143,7 @@ class Store:
         except (ValueError, KeyError, TypeError, RecursionError, SafetensorError) as error:
             raise CorruptArtifact(one_line(error)[:120]) from error
         except OSError as error:
-            if error.errno not in _GONE_OR_BAD:
+            if error.errno not in _GONE_OR_BAD and not isinstance(error, NotAFile):
                 raise
             raise CorruptArtifact(f"{error.strerror}: {Path(str(error.filename)).name}") from error
 
@@ -160,13 +169,19 @@ class Store:
         sha = hashlib.sha256(body).hexdigest()
         facts = json.loads(json.dumps(facts))
         meta = {"key": key, "sha256": sha, "facts": facts, "seal": _seal(kind, key, sha, facts)}
-        temporary = self._inside(self.root / "tmp") / f"{kind}-{key[:32]}-{secrets.token_hex(8)}"
+        with results_disk(self.root):
+            self._write(final, kind, key, body, json.dumps(meta, sort_keys=True).encode())
+        return sha
+
+    def _write(self, final: Path, kind: str, key: str, body: bytes, meta: bytes) -> None:
+        self._make_folder(self._inside(self.root / "tmp"))
+        temporary = self.root / "tmp" / f"{kind}-{key[:32]}-{secrets.token_hex(8)}"
         try:
             temporary.mkdir(parents=True)
             write_synced(temporary / "arrays.safetensors", body)
-            write_synced(temporary / "meta.json", json.dumps(meta, sort_keys=True).encode())
+            write_synced(temporary / "meta.json", meta)
             sync_folder(temporary)
-            final.parent.mkdir(parents=True, exist_ok=True)
+            self._make_folder(final.parent)
             for tries_left in reversed(range(20)):
                 try:
                     temporary.rename(final)
@@ -179,16 +194,16 @@ class Store:
             sync_folder(final.parent)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
-        return sha
 
     def drop(self, kind: str, key: str) -> None:
         """Delete an artifact, whatever state it is in."""
         folder = self._place(kind, key)
-        if folder.is_symlink() or folder.is_file():
-            folder.unlink(missing_ok=True)
-        elif folder.exists():
-            with contextlib.suppress(FileNotFoundError):  # another process deletes it too
+        # Another process deletes it too, or there is no folder for it.
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            if stat.S_ISDIR(folder.lstat().st_mode):
                 shutil.rmtree(folder)
+            else:
+                folder.unlink()
 
     @contextlib.contextmanager
     def lock(self, key: str, waiting: Callable[[], None] | None = None) -> Iterator[None]:
@@ -198,8 +213,10 @@ class Store:
         mine = (threading.get_ident(), key)
         if mine in self._held:
             raise UsageError(f"store: the computation of {key[:40]} requests its own result")
-        lock = FileLock(self._inside(self.root / "locks") / f"{key}.lock")
-        lock.take(waiting)
+        lock = FileLock(self.root / "locks" / f"{key}.lock")
+        with results_disk(self.root):
+            self._make_folder(self._inside(self.root / "locks"))
+            lock.take(waiting)
         self._held.add(mine)
         try:
             yield
@@ -209,9 +226,10 @@ class Store:
 
     def _remove_partial(self, key: str) -> None:
         """Remove the half-written files of a key's killed writers. Only the holder of the key's lock may call this."""
-        with contextlib.suppress(FileNotFoundError), os.scandir(self.root / "tmp") as entries:
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError), os.scandir(self.root / "tmp") as entries:
             for entry in entries:
-                if f"-{key[:32]}-" in entry.name:
+                # shutil.rmtree would open a pipe and wait.
+                if f"-{key[:32]}-" in entry.name and entry.is_dir(follow_symlinks=False):
                     shutil.rmtree(entry.path, ignore_errors=True)
 
     def memo(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -18,10 +19,18 @@ class Checkpoint:
     """Saves a running training at intervals, so that a killed training resumes from its last save.
 
     The state includes the seconds spent so far. The cost of a resumed training is therefore the sum of its parts.
+
+    Args:
+        store: where to save.
+        key: the training's key.
+        every: seconds between two saves.
+        check: called before each save; raises if the key no longer names what is trained on.
     """
 
-    def __init__(self, store: Store | RestrictedStore, key: str, every: float) -> None:
-        self._store, self._key, self._every = store, key, every
+    def __init__(
+        self, store: Store | RestrictedStore, key: str, every: float, check: Callable[[], None] = lambda: None
+    ) -> None:
+        self._store, self._key, self._every, self._check = store, key, every, check
         self._last = time.perf_counter()
 
     def due(self) -> bool:
@@ -30,6 +39,7 @@ class Checkpoint:
 
     def save(self, state: dict[str, Any]) -> None:
         """Save tensors and plain numbers. A full disk is only reported: the training's result may still fit later."""
+        self._check()
         arrays = {k: v.detach().cpu().numpy() for k, v in state.items() if isinstance(v, torch.Tensor)}
         plain = {k: v for k, v in state.items() if not isinstance(v, torch.Tensor)}
         try:

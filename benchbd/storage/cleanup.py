@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from benchbd.core.locks import lock_state
 from benchbd.storage.cell_locks import running
+from benchbd.storage.records import DAMAGED, FAILED_RERUNS
 
 OLD = 3600.0
 """Age in seconds beyond which no living process still writes a temporary file."""
@@ -38,7 +39,7 @@ def remove_stale_files(output: Path, *, older_than: float = OLD, remove: bool = 
     temporary = 0
     places = (
         (output / "store" / "tmp", "*"),
-        (output / "records", ".*.tmp"),
+        *((output / name, ".*.tmp") for name in ("records", DAMAGED, FAILED_RERUNS, "conflicts")),
         (output, ".writing-*"),
         (output / "logs", "worker-*.log"),
     )

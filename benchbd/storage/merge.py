@@ -4,32 +4,40 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from benchbd.core.files import write_text
+from benchbd.core.hashing import canonical
+from benchbd.core.numerics import precision_class
 from benchbd.errors import UsageError, one_line
 from benchbd.plan.cell import identity
 from benchbd.storage import records
 from benchbd.storage import results_file as checked
-from benchbd.storage.record_schema import METRICS
+from benchbd.storage.data_version import DataVersion, data_version, usual_version
+from benchbd.storage.record_schema import METRICS, is_id
 
 
 class Conflict(NamedTuple):
-    """Two finished records of one cell with different metrics.
+    """Two finished records of one cell with different metrics, or measured on different data.
 
     Attributes:
         id: the cell's ID.
         label: the cell's readable name.
         difference: the largest absolute difference of CA, ASR and RA, as a fraction.
         kept: path of the second record.
+        classes: precision classes of the two records, if they differ; else empty.
+        data: what differs in data and initial weights, such as ``test set``; empty if nothing is known to differ.
     """
 
     id: str
     label: str
     difference: float
     kept: Path
+    classes: tuple[str, ...] = ()
+    data: str = ""
 
 
 class Merged(NamedTuple):
@@ -40,31 +48,14 @@ class Merged(NamedTuple):
         same: number of cells whose metrics agree on both sides.
         conflicts: cells whose metrics differ; both records are kept.
         refused: one line for each rejected record.
+        mixed: one line for each data set and model whose merged records were measured on different data.
     """
 
     added: int
     same: int
     conflicts: list[Conflict]
     refused: list[str]
-
-
-def _texts(source: Path) -> Iterator[tuple[str, str]]:
-    """(where, text) of each record in a results folder or a ``.jsonl`` file. Raises UsageError if there are none."""
-    if source.is_file():
-        for number, line in enumerate(source.read_text(encoding="utf-8", errors="replace").splitlines(), 1):
-            if line.strip():
-                yield f"{source}, line {number}", line
-        return
-    folder = source / "records"
-    if not folder.is_dir():
-        raise UsageError(f"{source}: no records found (neither a results file nor a folder with records/ in it)")
-    for path in sorted(folder.glob("*.json")):
-        if path.name.startswith("."):
-            continue
-        if path.is_symlink() or not path.is_file():
-            yield str(path), ""
-            continue
-        yield str(path), path.read_text(encoding="utf-8", errors="replace")
+    mixed: list[str]
 
 
 def _difference(one: dict[str, Any], other: dict[str, Any]) -> float:
@@ -82,34 +73,64 @@ def _difference(one: dict[str, Any], other: dict[str, Any]) -> float:
 def merge(sources: Sequence[Path], output: Path) -> Merged:
     """Copy the records of ``sources`` into ``output``.
 
-    A finished record is never replaced. If both sides have finished records with different metrics, the second is
-    written to ``conflicts/``. A finished record replaces one without a result.
+    A finished record is never replaced. If both sides have finished records with different metrics or of different
+    data, the second is written to ``conflicts/``. A finished record replaces one without a result. A record that cannot
+    be written is refused, and the others are merged.
 
     Raises:
-        UsageError: a source holds no records, or the output cannot be written.
+        UsageError: a source holds no records.
+        OSError: the output's folder of records cannot be written.
     """
     added = same = 0
     conflicts: list[Conflict] = []
     refused: list[str] = []
     for source in sources:
-        for where, text in _texts(source):
+        for record in checked.each(source, identity, lambda error: refused.append(one_line(error))):
+            mine, problem = records.look_up(output, record["id"])
+            if problem is not None and problem.unreadable:
+                refused.append(one_line(f"{problem}; {record['id']} is not merged into it"))
+                continue
             try:
-                record = checked.parse(text, where, identity)
-                mine = records.read_record(output, record["id"])
-            except UsageError as error:
-                refused.append(one_line(error))
-                continue
-            except (ValueError, ArithmeticError, RecursionError) as error:  # such as a number too large for a float
-                refused.append(one_line(f"{where}: {error}"))
-                continue
-            if mine is None or (mine["status"] != "done" and record["status"] == "done"):
-                records.write_record(output, record)
-                added += 1
-            elif record["status"] != "done" or _difference(mine, record) == 0.0:
-                same += 1
-            else:
-                conflicts.append(_keep_both(output, mine, record))
-    return Merged(added, same, conflicts, refused)
+                if mine is None or (mine["status"] != "done" and record["status"] == "done"):
+                    records.write_record(output, record)
+                    added += 1
+                elif record["status"] != "done" or not (_difference(mine, record) or _other_data(mine, record)):
+                    same += 1
+                else:
+                    conflicts.append(_keep_both(output, mine, record))
+            except (OSError, UsageError) as error:
+                if not os.access(output / "records", os.W_OK):
+                    raise
+                refused.append(one_line(f"{record['id']} is not merged: {error}"))
+    return Merged(added, same, conflicts, refused, _mixed(output))
+
+
+def _other_data(one: dict[str, Any], other: dict[str, Any]) -> str:
+    """What is known to differ in the data and initial weights of two records."""
+    here, there = data_version(one), data_version(other)
+    return here.difference(there) if here is not None and there is not None else ""
+
+
+def _mixed(output: Path) -> list[str]:
+    """A line for each data set and model whose records were measured on different data."""
+    found: dict[str, list[tuple[DataVersion, str]]] = {}
+    for path in sorted((output / "records").glob("*.json")):
+        record = records.read_record(output, path.stem) if is_id(path.stem) else None
+        version = data_version(record) if record else None
+        if record and version:
+            key = canonical([record["spec"]["dataset"], record["spec"]["model"]])
+            found.setdefault(key, []).append((version, str(record["label"])))
+    lines = []
+    for measured in found.values():
+        usual = usual_version(version for version, _ in measured)
+        others = [(version, label) for version, label in measured if usual and version != usual]
+        if usual and others:
+            version, label = others[0]
+            lines.append(
+                f"{len(others)} of {len(measured)} cells such as {label} were measured on another "
+                f"{usual.difference(version)} than the rest"
+            )
+    return lines
 
 
 def _keep_both(output: Path, mine: dict[str, Any], record: dict[str, Any]) -> Conflict:
@@ -117,4 +138,12 @@ def _keep_both(output: Path, mine: dict[str, Any], record: dict[str, Any]) -> Co
     name = f"{record['id']}-{hashlib.sha256(text.encode()).hexdigest()[:8]}.json"
     path = output / "conflicts" / name
     write_text(path, text)
-    return Conflict(record["id"], str(record.get("label") or record["id"]), _difference(mine, record), path)
+    names = tuple(precision_class(each) or "unknown" for each in (mine, record))
+    return Conflict(
+        record["id"],
+        str(record.get("label") or record["id"]),
+        _difference(mine, record),
+        path,
+        classes=names if names[0] != names[1] else (),
+        data=_other_data(mine, record),
+    )

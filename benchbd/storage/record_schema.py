@@ -59,6 +59,10 @@ _TEXT_OR_NULL = _Rule(lambda v: v is None or isinstance(v, str), "text or null")
 _FRACTION = _Rule(lambda v: v is None or (_is_number(v) and 0 <= v <= 1), "a fraction in [0, 1] or null")
 _AMOUNT = _Rule(lambda v: v is None or (_is_number(v) and v >= 0), "a number of 0 or more, or null")
 _SECONDS = _Rule(_AMOUNT.holds, "seconds or null")
+_COUNT = _Rule(lambda v: v is None or (_is_integer(v) and v >= 0), "a count or null")
+
+_SHA = re.compile(r"[0-9a-f]{64}")
+_SHA_OR_NULL = _Rule(lambda v: v is None or (isinstance(v, str) and _SHA.fullmatch(v) is not None), "a sha256 or null")
 
 _FIELDS: dict[str, _Rule] = {
     "id": _Rule(is_id, "16 hex digits"),
@@ -77,11 +81,20 @@ _FIELDS: dict[str, _Rule] = {
 }
 """Required fields of a record; a record may have others too."""
 
+_OPTIONAL: dict[str, _Rule] = {"clean_asr": _FRACTION, "triggered": _OBJECT_OR_NULL, "data": _OBJECT_OR_NULL}
+"""Fields that older records lack; null and missing mean the same."""
+
+INPUTS = ("train", "test", "files", "weights", "weight_files")
+"""Entries of the field ``data``: fingerprints of the decoded training and test set, of the files that the data set
+reads, of initial weights that do not come from the seed, and of the files that the model reads."""
+
 _INNER: dict[str, dict[str, _Rule]] = {
     "params": dict.fromkeys(KINDS, _OBJECT),
     "time": {"total": _SECONDS, "own": _SECONDS, "stages": _Rule(_numbers_by_name, "seconds by stage")},
     "detection": dict.fromkeys(("auroc", "precision", "recall"), _FRACTION),
+    "data": dict.fromkeys(INPUTS, _SHA_OR_NULL),
     "poison": dict.fromkeys(("count", "share_of_set", "share_of_target_class"), _AMOUNT),
+    "triggered": dict.fromkeys(("images", "unchanged", "gained", "lost"), _COUNT),
 }
 """Fields inside a field that is not null. A missing inner field counts as null."""
 
@@ -113,14 +126,35 @@ def fault(record: Any, identity: Identity | None = None) -> str | None:
             return f"has no {name}"
         if not rule.holds(record[name]):
             return f"{name} must be {rule.what}, not {shown(record[name], 40)}"
+    for name, rule in _OPTIONAL.items():
+        if not rule.holds(record.get(name)):
+            return f"{name} must be {rule.what}, not {shown(record[name], 40)}"
     for name, rules in _INNER.items():
-        for key, rule in rules.items() if record[name] is not None else ():
+        for key, rule in rules.items() if record.get(name) is not None else ():
             value = record[name].get(key)
             if not rule.holds(value):
                 return f"{name}.{key} must be {rule.what}, not {shown(value, 40)}"
+    if (reason := _odd_counts(record)) is not None:
+        return reason
     if record["status"] == "done" and record["ca"] is None:
         return "is done but has no ca"
     return None if identity is None else _contradiction(record, identity)
+
+
+def _odd_counts(record: Mapping[str, Any]) -> str | None:
+    """The contradiction between a record's counts of triggered test images and its rates; None if there is none."""
+    counts = record.get("triggered") or {}
+    images, unchanged, gained, lost = (counts.get(name) for name in ("images", "unchanged", "gained", "lost"))
+    if images is None:
+        return None
+    if max(unchanged or 0, (gained or 0) + (lost or 0)) > images:
+        return f"counts more unchanged, gained or lost triggered images than there are ({images})"
+    asr, clean_asr = record["asr"], record.get("clean_asr")
+    if not images or asr is None or clean_asr is None or gained is None or lost is None:
+        return None
+    if abs((asr - clean_asr) - (gained - lost) / images) > 1e-6:
+        return "has an asr and a clean_asr that its counts of triggered images contradict"
+    return None
 
 
 def _contradiction(record: Mapping[str, Any], identity: Identity) -> str | None:

@@ -6,50 +6,24 @@ invalid file of either form, the error names the file and the fault in one line.
 
 from __future__ import annotations
 
+import functools
 import gc
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from benchbd.core.files import write_text
+from benchbd.core.files import encoded, read_plain, write_text
+from benchbd.core.plain import json_text
 from benchbd.errors import UsageError
-from benchbd.storage.record_schema import Identity, Record, decode, fault
+from benchbd.storage import record_file
+from benchbd.storage.record_file import Unusable, parse
+from benchbd.storage.record_schema import Identity, Record
 
 LONGEST_NOTE = 6_000
 """Characters of JSON beyond which a note, such as t-SNE points, is left out of a committed results file."""
-
-
-def parse(text: str, where: str, identity: Identity | None = None) -> Record:
-    """Parse and check a record.
-
-    Args:
-        text: one JSON object. NaN and infinities are rejected: they are not JSON.
-        where: the file, and the line in a file of several records, for the message.
-        identity: maps a spec to a cell ID. If given, the record must belong to the cell that its spec describes.
-
-    Raises:
-        UsageError: one line that names ``where`` and the fault.
-    """
-    try:
-        record = decode(text)
-    except (ValueError, RecursionError) as error:
-        raise UsageError(f"{where}: not JSON ({str(error).splitlines()[0]})") from None
-    wrong = fault(record, identity)
-    if wrong:
-        raise UsageError(f"{where}: {wrong}")
-    return record  # type: ignore[no-any-return]
-
-
-def _read(path: str | os.PathLike[str]) -> str:
-    try:
-        with open(path, encoding="utf-8") as file:  # noqa: PTH123 - ten thousand Path objects would take as long
-            return file.read()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
-        raise UsageError(f"{path}: cannot be read ({reason})") from None
 
 
 @contextmanager
@@ -64,31 +38,73 @@ def _uncollected() -> Iterator[None]:
             gc.enable()
 
 
-def load(path: str | os.PathLike[str], identity: Identity | None = None) -> list[Record]:
+def load(
+    path: str | os.PathLike[str], identity: Identity | None = None, skip: Callable[[Unusable], None] | None = None
+) -> list[Record]:
     """Load every record of a results folder (``<folder>/records/*.json``, by file name) or of a ``.jsonl`` file.
 
+    Args:
+        path: the folder or file.
+        identity: maps a spec to a cell ID. If given, each record must belong to the cell that its spec describes.
+        skip: called with each record that cannot be used, which is then left out. Without it, the first one is raised.
+
     Raises:
-        UsageError: the path does not exist, a file cannot be read or is not JSON, a field is missing or wrong, an ID
-            does not match its spec, or the folder contains a link (records are files; a link may lead anywhere).
+        UsageError: the path does not exist, or a file in it cannot be read.
+        Unusable: a record is not JSON, a field is missing or wrong, an ID does not match its spec or file name, or it
+            is a link, a folder or a pipe (records are files; a link may lead anywhere, and a pipe may never end).
     """
+    with _uncollected():
+        return list(each(path, identity, skip))
+
+
+def each(
+    path: str | os.PathLike[str], identity: Identity | None = None, skip: Callable[[Unusable], None] | None = None
+) -> Iterator[Record]:
+    """Like :func:`load`, one record after the other."""
     place = Path(path)
     if place.is_file():
-        lines = _read(place).splitlines()
-        with _uncollected():
-            return [parse(s, f"{place}, line {i}", identity) for i, s in enumerate(lines, 1) if s.strip()]
-    folder = place / "records"
-    if not folder.is_dir():
+        reads = _lines(place, identity)
+    elif (place / "records").is_dir():
+        reads = _files(place / "records", identity)
+    else:
         raise UsageError(f"{place}: no records found (neither a results file nor a folder with records/ in it)")
-    found = []
-    with os.scandir(folder) as entries, _uncollected():
-        files = sorted(
-            (e for e in entries if e.name.endswith(".json") and not e.name.startswith(".")), key=lambda e: e.name
-        )
-        for entry in files:
-            if entry.is_symlink() or not entry.is_file():
-                raise UsageError(f"{entry.path}: a record must be a plain file")
-            found.append(parse(_read(entry.path), entry.path, identity))
-    return found
+    for read in reads:
+        try:
+            record = read()
+        except FileNotFoundError:  # removed since the folder was listed
+            continue
+        except Unusable as error:
+            if skip is None:
+                raise
+            skip(error)
+            continue
+        yield record
+
+
+def _lines(file: Path, identity: Identity | None) -> Iterator[Callable[[], Record]]:
+    try:
+        data = read_plain(file.resolve())
+    except OSError as error:
+        raise UsageError(f"{file}: cannot be read ({error.strerror})") from None
+
+    def parsed(line: bytes, where: str) -> Record:
+        try:
+            return parse(line.decode(), where, identity)
+        except UnicodeDecodeError:
+            raise Unusable(where, "cannot be read (not UTF-8 text)") from None
+
+    # Only \n ends a line of JSON: a note may hold characters at which str.splitlines would cut it.
+    for number, line in enumerate(data.split(b"\n"), 1):
+        if line.strip():
+            yield functools.partial(parsed, line, f"{file}, line {number}")
+
+
+def _files(folder: Path, identity: Identity | None) -> Iterator[Callable[[], Record]]:
+    with os.scandir(folder) as entries:
+        names = sorted(e.name for e in entries if e.name.endswith(".json") and not e.name.startswith("."))
+    for name in names:
+        # Joined by hand: ten thousand Path objects would take as long as the reading.
+        yield functools.partial(record_file.read, f"{folder}{os.sep}{name}", identity, name[:-5])
 
 
 def ordered(records: Iterable[Record]) -> list[Record]:
@@ -121,8 +137,8 @@ def slim(record: Mapping[str, Any]) -> Record:
 
 def lines(records: Iterable[Record]) -> str:
     """The text of a results file: one record per line, records and keys sorted, so equal records give equal text."""
-    rows = (json.dumps(slim(r), sort_keys=True, allow_nan=False, ensure_ascii=False) for r in ordered(records))
-    return "".join(row + "\n" for row in rows)
+    rows = (json_text(slim(r), sort_keys=True, ensure_ascii=False) for r in ordered(records))
+    return "".join(encoded(row).decode() + "\n" for row in rows)
 
 
 def write(records: Iterable[Record], path: str | os.PathLike[str]) -> None:

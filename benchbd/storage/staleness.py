@@ -1,20 +1,27 @@
-"""Stale records: the code of a plugin has changed since. They are reported and never recomputed without a request.
+"""Stale records: a plugin's code or the files that it reads have changed since.
 
-A record of an earlier release holds digests of another kind. It cannot be compared, so it does not count as stale.
+They are reported and never recomputed without a request. A record of an earlier release holds digests of another kind,
+or none. It cannot be compared, so it does not count as stale.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from benchbd.core.kinds import KINDS
-from benchbd.errors import UsageError
+from benchbd.core.paths import data_folder
+from benchbd.errors import BenchbdError, UsageError
 from benchbd.plugins import registry
+from benchbd.plugins.input_files import input_files_digest
 from benchbd.plugins.source_digest import CODE
 
 if TYPE_CHECKING:
     from benchbd.plan.cell import Cell
+
+INPUTS = {"dataset": ("files", "data"), "model": ("weight_files", "weights")}
+"""By kind of plugin: the entry of a record's ``data`` that holds the digest of its files, and what these are called."""
 
 
 def changed_sources(cell: Cell, record: Mapping[str, Any]) -> list[str]:
@@ -34,3 +41,52 @@ def changed_sources(cell: Cell, record: Mapping[str, Any]) -> list[str]:
         if now and then != now:
             found.append(f"{kind} {name}")
     return found
+
+
+class InputFiles:
+    """What the files of data sets and models hold now. Each plugin's files are looked at once, and only if needed.
+
+    Args:
+        root: folder of the data sets as the user gave it; None is ``BENCHBD_DATA`` or the user's cache.
+    """
+
+    def __init__(self, root: str | None) -> None:
+        self._root = root
+        self._digests: dict[tuple[str, str], str | None] = {}
+
+    def changed(self, cell: Cell, record: Mapping[str, Any]) -> list[str]:
+        """The inputs of a cell, such as ``data of csv-folder``, that have changed since its record was written.
+
+        There is no verdict on files that are missing or cannot be read, or that the plugin or the record does not name.
+        """
+        data = record.get("data") or {}
+        found = []
+        for kind, (entry, noun) in INPUTS.items():
+            then = data.get(entry)
+            if isinstance(then, str) and self._now(kind, cell) not in (None, then):
+                found.append(f"{noun} of {getattr(cell, kind).text}")
+        return found
+
+    def _now(self, kind: str, cell: Cell) -> str | None:
+        key = (kind, getattr(cell, kind).json)
+        if key not in self._digests:
+            try:
+                self._digests[key] = input_files_digest(getattr(cell.components(), kind), data_folder(self._root))
+            except BenchbdError:
+                self._digests[key] = None
+        return self._digests[key]
+
+
+def changed_inputs_text(changed: Iterable[Iterable[str]], advice: str) -> list[str]:
+    """One line for each changed input, with the number of cells.
+
+    Args:
+        changed: the changed inputs (:meth:`InputFiles.changed`) of each cell.
+        advice: what to do, for the end of the line.
+    """
+    counts = Counter(name for names in changed for name in names)
+    return [
+        f"{name} changed since {number} cell{'' if number == 1 else 's'} {'was' if number == 1 else 'were'} measured; "
+        f"{advice}"
+        for name, number in sorted(counts.items())
+    ]

@@ -12,7 +12,7 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
-from benchbd.errors import BenchbdError, one_line
+from benchbd.errors import BenchbdError, RunStopped, one_line
 from benchbd.plugins import registry
 from benchbd.plugins.scan import describe_error
 from benchbd.testing.plugin_under_test import PluginUnderTest, register
@@ -22,7 +22,7 @@ LIMIT = 120.0
 """Time limit for one check, in seconds. Checks are short, since their data and networks are tiny."""
 
 
-class TimeLimitReached(BaseException):
+class TimeLimitReached(RunStopped):
     """A check took too long. Not an Exception, so that a plugin does not catch it."""
 
 
@@ -58,7 +58,9 @@ def faults(bench: PluginUnderTest, check: Check, limit: float = LIMIT) -> list[s
         return [f"did not finish on the tiny set within {limit:g} seconds"]
     except BenchbdError as error:
         return [one_line(error)]
-    except (Exception, SystemExit) as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
         return [describe_error(error, bench.entry.file)]
 
 

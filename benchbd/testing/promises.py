@@ -11,7 +11,7 @@ from benchbd.core import params
 from benchbd.core.hashing import canonical
 from benchbd.core.images import DatasetInfo, Normalisation
 from benchbd.errors import Impossible, one_line
-from benchbd.pipeline.selection import targets
+from benchbd.pipeline.selection import select_triggered, targets
 from benchbd.plugins import registry
 from benchbd.plugins.contract import Attack, Budget, StampContext
 from benchbd.testing import source
@@ -120,6 +120,7 @@ def stamps(bench: PluginUnderTest) -> Iterator[str]:
         same = (poison.images == before).all((1, 2, 3)).mean()
         if same > 0.1:
             yield f"{same:.0%} of the poisoned images are unchanged"
+        yield from _without_trigger(bench)
     test = bench.triggered[0]
     where = np.arange(len(test.labels), dtype=np.int64)
 
@@ -135,6 +136,16 @@ def stamps(bench: PluginUnderTest) -> Iterator[str]:
     order = np.random.RandomState(0).permutation(len(where))[: len(where) // 2]
     if not torch.equal(stamp(order), out[torch.from_numpy(order)]):
         yield "an image's stamp depends on its position in the batch; draw random numbers by context.indices"
+
+
+def _without_trigger(bench: PluginUnderTest) -> Iterator[str]:
+    """A line if the trigger leaves many test images as they are: what the model does with them is not its success."""
+    from benchbd.pipeline.unchanged import unchanged
+
+    test, images, left = bench.triggered
+    where = select_triggered(bench.made, bench.clean[1], test.labels.numpy())
+    if len(where) == len(left) and len(where) and (same := unchanged(images, test.images, where).mean()) > 0.1:
+        yield f"{same:.0%} of the triggered test images are unchanged, so the ASR does not measure the trigger there"
 
 
 def tested(bench: PluginUnderTest) -> Iterator[str]:
@@ -211,7 +222,7 @@ def fits(bench: PluginUnderTest) -> Iterator[str]:
     """For every image size the model either refuses or builds a network that works."""
     import torch
 
-    from benchbd.engine import build
+    from benchbd.engine import build, trial_fault
 
     accepted = 0
     for size in SIZES:
@@ -220,6 +231,9 @@ def fits(bench: PluginUnderTest) -> Iterator[str]:
         except Impossible:
             continue
         accepted += 1
+        if accepted == 1 and (fault := trial_fault(build(bench.made, 5, size, GREY, 0), size)):
+            yield fault
+            return
         net = build(bench.made, 5, size, GREY, 0).eval()
         x = torch.rand(3, 3, size, size, generator=torch.Generator().manual_seed(0))
         with torch.no_grad():
@@ -254,6 +268,26 @@ def learns(bench: PluginUnderTest) -> Iterator[str]:
         yield f"no gradient reaches {', '.join(dead[:5])}"
     if odd := [k for k, v in states[0].items() if v.dtype not in (torch.float32, torch.int64, torch.bool)]:
         yield f"its state has other types than float32, int64 and bool: {', '.join(odd[:5])}"
+
+
+def keeps_its_state(bench: PluginUnderTest) -> Iterator[str]:
+    """After some training steps, a network rebuilt from the stored state gives the same logits."""
+    import torch
+
+    from benchbd.engine import build, state_gap
+
+    size = 32
+    images = torch.randint(0, 256, (16, 3, size, size), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    net = build(bench.made, 5, size, GREY, 0).train()
+    steps = torch.optim.SGD(net.parameters(), 0.01)
+    for _ in range(3):
+        steps.zero_grad()
+        net(images.float() / 255).square().mean().backward()
+        steps.step()
+    rebuilt = build(bench.made, 5, size, GREY, 1)
+    rebuilt.load_state_dict(net.state_dict())
+    if gap := state_gap(net, rebuilt, images, torch.device("cpu")):
+        yield gap
 
 
 # Data sets ------------------------------------------------------------------------------------------------------------
@@ -291,6 +325,6 @@ COMMON: tuple[Check, ...] = (documented, light, round_trips)
 CHECKS: dict[str, tuple[Check, ...]] = {
     "attacks": (*COMMON, budget, labels, stamps, tested, repeats, trains_as_declared),
     "defenses": (*COMMON, runs, reproducible, trains_what_it_says, keeps_barrier),
-    "models": (*COMMON, fits, learns),
+    "models": (*COMMON, fits, learns, keeps_its_state),
     "datasets": (*COMMON, reads_as_declared),
 }

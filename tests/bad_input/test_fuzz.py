@@ -9,8 +9,10 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
+import fuzzing
 import pytest
 import yaml
+from fuzzing import examples, in_time
 from good_matrix import Plain
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -82,20 +84,20 @@ SNIPPETS = [
 
 def mutate(value: Any, rng: random.Random) -> Any:
     """Replace, remove, rename, double or wrap something at a random place."""
-    if not (isinstance(value, (dict, list)) and value) or rng.random() < 0.1:
-        return rng.choice(ODD)
-    value = copy.copy(value)
-    key = rng.choice(list(value)) if isinstance(value, dict) else rng.randrange(len(value))
-    how = rng.randrange(12)
-    if how == 0:
-        del value[key]
-    elif how == 1 and isinstance(value, dict):
-        value[rng.choice([*matrix_file.TOP, *matrix_file.BLOCK, "reason", "", "none", None, 3])] = value.pop(key)
-    elif how == 2:
-        value[key] = [value[key], value[key]]
-    else:
-        value[key] = mutate(value[key], rng)
-    return value
+
+    def change(value: Any, key: Any) -> bool:
+        how = rng.randrange(12)
+        if how == 0:
+            del value[key]
+        elif how == 1 and isinstance(value, dict):
+            value[rng.choice([*matrix_file.TOP, *matrix_file.BLOCK, "reason", "", "none", None, 3])] = value.pop(key)
+        elif how == 2:
+            value[key] = [value[key], value[key]]
+        else:
+            return False
+        return True
+
+    return fuzzing.mutate(value, rng, ODD, change)
 
 
 def test_a_thousand_mutated_matrices_are_planned_or_refused_and_nothing_is_written(
@@ -113,7 +115,7 @@ def test_a_thousand_mutated_matrices_are_planned_or_refused_and_nothing_is_writt
     planned: list[int] = []
     refusals: set[str] = set()
 
-    @settings(max_examples=1_200, deadline=None, derandomize=True, database=None)
+    @settings(max_examples=examples(1_200), deadline=None, derandomize=True, database=None)
     @given(st.integers(0, 2**64))
     def fuzz(seed: int) -> None:
         rng = random.Random(seed)
@@ -129,12 +131,13 @@ def test_a_thousand_mutated_matrices_are_planned_or_refused_and_nothing_is_writt
                 at = rng.randrange(len(written))
                 written = written[:at] + rng.choice(SNIPPETS) + written[at + rng.randint(0, 8) :]
         try:
-            if written is not None:
-                found = matrix.parse(written, "m")
-            if not isinstance(found, dict):
-                return
-            plan = matrix.resolve(found, "m")
-            shared_trainings(plan.cells)
+            with in_time():
+                if written is not None:
+                    found = matrix.parse(written, "m")
+                if not isinstance(found, dict):
+                    return
+                plan = matrix.resolve(found, "m")
+                shared_trainings(plan.cells)
         except UsageError as error:  # and no other error, of ours or of Python's
             refusals.add(one_line(error))
         else:

@@ -75,6 +75,40 @@ def test_merge_keeps_both_of_a_contradiction(
     assert merge([lost], tmp_path / "all").conflicts[0].difference == 1.0
 
 
+def test_a_conflict_names_precision_classes_that_differ(
+    fakes: ModuleType, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    a = fill(tmp_path / "a", made(fakes, env={"precision": "cpu-fp32", "threads": 1}))
+    b = fill(tmp_path / "b", made(fakes, asr=0.53, env={"precision": "cuda-bf16", "threads": 8}))
+    assert main(["merge", str(a), str(b), "--output", str(tmp_path / "all")]) == 1
+    assert "3.00 points (precision classes cpu-fp32 and cuda-bf16); the other is" in capfd.readouterr().out
+    same = fill(tmp_path / "c", made(fakes, asr=0.53, env={"precision": "cpu-fp32", "threads": 1}))
+    assert merge([same], tmp_path / "all").conflicts[0].classes == ()
+
+
+def test_merge_tells_different_data_from_different_numbers(
+    fakes: ModuleType, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def data(train: str, weights: str | None = None) -> dict[str, str | None]:
+        return {"train": train * 64, "test": "0" * 64, "files": None, "weights": weights and weights * 64}
+
+    one = fill(tmp_path / "one", made(fakes, 1, data=data("a")))
+    other = fill(tmp_path / "other", made(fakes, 1, data=data("b", "c")), made(fakes, 2, data=data("b", "c")))
+    assert main(["merge", str(one), str(other), "--output", str(tmp_path / "all")]) == 1
+    said = capfd.readouterr().out
+    assert "different data: another training set, initial weights: " in said
+    assert "differs by up to 0.00 points" in said
+    assert "1 conflicts" in said
+    assert contents(tmp_path / "all").keys() == contents(other).keys()
+    (kept,) = (tmp_path / "all" / "conflicts").iterdir()
+    assert json.loads(kept.read_text())["data"]["train"] == "b" * 64
+    assert "different data: 1 of 2 cells such as" in said
+
+    old = fill(tmp_path / "old", made(fakes, 1), made(fakes, 3, data=None))
+    assert main(["merge", str(one), str(old), "--output", str(tmp_path / "some")]) == 0, "old records say nothing"
+    assert "different data" not in capfd.readouterr().out
+
+
 def test_merge_refuses_what_is_no_record(fakes: ModuleType, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     good = made(fakes, 1)
     a = fill(tmp_path / "a", good)
@@ -90,6 +124,33 @@ def test_merge_refuses_what_is_no_record(fakes: ModuleType, tmp_path: Path, capf
     assert "1 added, 0 there already, 0 conflicts, 4 refused" in told.out
     assert [p.name for p in (tmp_path / "all" / "records").iterdir()] == [f"{good['id']}.json"]
     assert not (tmp_path / "evil.json").exists()
+
+
+def test_one_record_that_cannot_be_written_stops_no_merge(
+    fakes: ModuleType, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    found = [made(fakes, n) for n in range(1, 6)]
+    source, target = fill(tmp_path / "a", *found), fill(tmp_path / "all", made(fakes, 9), made(fakes, 4, asr=0.1))
+    (target / "records" / f"{found[1]['id']}.json").write_text("{junk")
+    for name in ("damaged", "conflicts"):
+        (target / name).write_text("a file")
+    (target / "failed_reruns" / f"{found[2]['id']}.json").mkdir(parents=True)
+    assert main(["merge", str(source), "--output", str(target)]) == 1
+    told = capfd.readouterr()
+    assert "3 added, 0 there already, 0 conflicts, 2 refused" in told.out
+    for n in (1, 3):
+        assert f"refused: {found[n]['id']} is not merged: " in told.err
+    assert told.err.count("\n") == 2
+    assert (target / "records" / f"{found[1]['id']}.json").read_text() == "{junk"
+
+
+def test_merge_into_what_is_no_folder_ends_with_one_line(
+    fakes: ModuleType, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    source = fill(tmp_path / "a", made(fakes, 1), made(fakes, 2))
+    (tmp_path / "all").write_text("a file")
+    assert main(["merge", str(source), "--output", str(tmp_path / "all")]) != 0
+    assert capfd.readouterr().err.count("\n") == 1
 
 
 def test_merge_reads_result_files_and_says_where_nothing_is(fakes: ModuleType, tmp_path: Path) -> None:

@@ -111,7 +111,7 @@ def test_check_takes_parameters_and_says_when_all_is_well(inside, capsys):
     assert main(["check", "resnet-s(stem=3)"]) == 0
     told = capsys.readouterr().out
     assert told.startswith("model 'resnet-s' (models/resnet.py:")
-    assert told.endswith("): passes all 5 checks\n")
+    assert told.endswith("): passes all 6 checks\n")
 
 
 @pytest.mark.parametrize(

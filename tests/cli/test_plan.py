@@ -179,7 +179,7 @@ def test_ten_thousand_cells_are_counted_against_their_records_in_time(
     toy_matrix.write_text(MATRIX + "seeds: 0-2499\n")
     one = done(matrix.load("toys.yaml", seeds=[0]).cells[1])
     monkeypatch.setattr(plan_verb, "record_ids", lambda output: ids)
-    monkeypatch.setattr(records, "read_record", lambda output, cell_id: {**one, "id": cell_id})
+    monkeypatch.setattr(records, "look_up", lambda output, cell_id: ({**one, "id": cell_id}, None))
     ids = [cell.id for cell in matrix.load("toys.yaml").cells][:-1]
     assert len(ids) == 9_999
     best = 9.0

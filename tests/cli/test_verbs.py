@@ -35,8 +35,7 @@ def test_every_verb_has_help(capsys: pytest.CaptureFixture[str]) -> None:
         assert f"benchbd {verb}" in capsys.readouterr().out
 
 
-# plan and preview have no example yet.
-@pytest.mark.parametrize("verb", sorted({*benchbd.cli.VERBS} - {"plan", "preview"}))
+@pytest.mark.parametrize("verb", sorted(benchbd.cli.VERBS))
 def test_the_help_of_a_verb_has_an_example(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main([verb, "--help"])
@@ -141,6 +140,28 @@ def test_show(toy_matrix: Path, told: Callable[..., str]) -> None:
     assert shown["time"] == "12.5 s as if run alone, 1.5 s spent by this run"
     assert shown["note hostile"] == "\\x1b[2J second line"
     assert json.loads(told("show", cell.label, "--json"))["id"] == cell.id
+
+
+def test_show_has_the_rate_without_the_trigger(toy_matrix: Path, told: Callable[..., str]) -> None:
+    cell = matrix.load(str(toy_matrix)).cells[0]
+    counts = {"images": 1000, "unchanged": 20, "gained": 900, "lost": 10}
+    found = {"ca": 0.9, "asr": 0.95, "clean_asr": 0.06, "triggered": counts}
+    found |= {"poison": {"count": 10, "share_of_set": 0.1, "share_of_target_class": 0.5, "unchanged": 3}}
+    records.write_record(Path("benchbd-out"), records.blank(cell, "done") | found)
+    text = told("show", cell.id)
+    assert "0.0600 without the trigger, lift +0.8900 on 1,000 images, 20 of them unchanged by the trigger" in text
+    assert "50.00% of the target class, 3 unchanged" in text
+
+
+def test_status_names_attacks_that_are_not_implanted(toy_matrix: Path, told: Callable[..., str]) -> None:
+    for cell in matrix.load(str(toy_matrix)).cells:
+        counts = {"images": 100, "unchanged": 100, "gained": 0, "lost": 0}
+        found = {"ca": 0.9, "asr": 1.0, "clean_asr": 1.0, "triggered": counts}
+        records.write_record(Path("benchbd-out"), records.blank(cell, "done") | found)
+    (line,) = json.loads(told("status", "toys.yaml", "--json"))["not_implanted"]
+    assert line.startswith("toy-attack")  # its label may name parameters
+    assert line.endswith(" on toy-images is not implanted: the trigger changes no pixel")
+    assert f"warning: {line}" in told("status", "toys.yaml").splitlines()
 
 
 def test_env_names_no_host_and_no_user(told: Callable[..., str]) -> None:

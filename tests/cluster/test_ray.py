@@ -38,7 +38,7 @@ def test_every_end_comes_back(fakes: ModuleType, go: Go, tmp_path: Path) -> None
     good, bad, crash = fakes.cell(n=1), fakes.cell("raise"), fakes.cell("segfault")
     outcome = go([good, bad, crash])
     assert outcome.statuses == {good.id: "done", bad.id: "failed", crash.id: "failed"}
-    assert outcome.reasons[crash.id] == "the worker crashed with SIGSEGV"
+    assert outcome.reasons[crash.id] == "the cell's process crashed with SIGSEGV"
     assert "Segmentation fault" in (tmp_path / "logs" / f"{crash.id}.log").read_text()
     assert go([good, bad, crash]).ran == []
 

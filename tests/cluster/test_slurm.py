@@ -73,7 +73,7 @@ def test_every_end_is_noticed_and_a_second_run_is_complete(fakes: ModuleType, go
         killed.id: "killed",
         cancelled.id: "cancelled",
     }
-    assert outcome.reasons[crash.id] == "the worker crashed with SIGSEGV"
+    assert outcome.reasons[crash.id] == "the cell's process crashed with SIGSEGV"
     assert "signal 9" in outcome.reasons[killed.id]
     assert records.read_record(tmp_path, killed.id)["status"] == "killed"
     again = go([good, bad, crash, killed, cancelled])

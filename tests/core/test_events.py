@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 from typing import Any, get_args, get_type_hints
 
+import numpy as np
 import pytest
 
 from benchbd.core import events
-from benchbd.core.events import Event, decode, encode, is_waiting, log_line, progress, remark, terminal_line
+from benchbd.core.events import Event, decode, encode, is_waiting, log_line, progress, remark, sound, terminal_line
 
 READERS = (log_line, remark, terminal_line, is_waiting)
 
@@ -19,11 +20,38 @@ def test_an_event_crosses_as_one_line_of_json() -> None:
     line = encode(event)
     assert line == json.dumps(event).encode() + b"\n"
     assert decode(line) == event
-    odd: Any = {"event": "progress", "norm": {1}}
-    assert decode(encode(odd)) == {"event": "progress", "norm": "{1}"}
+    odd: Any = {"event": "progress", "parts": {1}, "images": np.int64(3), "norm": np.float32(0.5)}
+    assert decode(encode(odd)) == {"event": "progress", "parts": "{1}", "images": 3, "norm": 0.5}
 
 
-@pytest.mark.parametrize("line", [b"", b"{", b"3", b"[]", b"null", b"\xff", b"{}", b'{"event": []}', b'{"event": 3}'])
+def test_an_event_loses_the_fields_that_no_reader_can_use() -> None:
+    odd: dict[str, Any] = {
+        "event": "progress",
+        "stage": ["a"],
+        "epoch": 10**400,
+        "epochs": float("inf"),
+        "images": "n/a",
+    }
+    odd |= {"step": float("nan"), "loss": "q", "norm": -(10**400), "code": "abc", "pid": 1.5, "recorded": "yes"}
+    odd |= {"parts": [[]], "status": 3, "reason": {"a": 1}, "stopped": 1, "slot": True}
+    good = {"steps": 9, "text": "t", "rate": 0.5}
+    assert sound({**odd, **good}) == {"event": "progress", **good}
+    assert decode(json.dumps({**odd, **good}).encode()) == {"event": "progress", **good}
+    kept: Event = {"event": "progress", "loss": None, "norm": float("inf"), "epoch": 3, "code": -9, "recorded": False}
+    assert sound(kept) == kept
+
+
+@pytest.mark.parametrize(
+    ("loss", "text"), [(0.5, "0.5000"), ("q\nr", "q r"), (10**400, "1" + 39 * "0"), ([1], "[1]"), (float("nan"), "nan")]
+)
+def test_a_log_takes_whatever_a_plugin_calls_a_loss(loss: Any, text: str) -> None:
+    assert log_line(progress("train", {"epoch": 1, "epochs": 2, "loss": loss})) == f"train: epoch 1/2 loss {text}"
+
+
+LINES = [b"", b"{", b"3", b"[]", b"null", b"\xff", b"{}", b'{"event": []}', b'{"event": 3}', b'{"event": "unknown"}']
+
+
+@pytest.mark.parametrize("line", [*LINES, b'{"event": "note", "a": ' + b"[" * 100_000], ids=range(len(LINES) + 1))
 def test_a_line_that_is_no_event_is_none(line: bytes) -> None:
     assert decode(line) is None
 

@@ -200,3 +200,9 @@ def test_real_subset_is_balanced_seeded_and_part_of_the_whole() -> None:
         for read in (some, more, whole)
     )
     assert small < middle < large
+
+
+def test_input_files_are_the_batches(tmp_path: Path) -> None:
+    assert make().input_files(str(tmp_path)) == [], "they may be downloaded"
+    folder = fake(tmp_path)
+    assert sorted(make().input_files(str(tmp_path))) == sorted(str(folder / name) for name in cifar10.FILES)

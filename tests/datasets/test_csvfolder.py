@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from benchbd import UsageError, testing
+from benchbd.datasets._labels import SPLITS
 from benchbd.datasets.csvfolder import CsvFolder
 from benchbd.plugins import registry
 
@@ -85,6 +87,93 @@ def test_numbers_are_classes_in_their_order(data):
     assert set(train.labels.tolist()) == {0, 1, 2}
 
 
+@pytest.mark.parametrize(
+    ("labels", "classes"),
+    [
+        (["10.0", "2.0", "1.0"], ["1.0", "2.0", "10.0"]),
+        (["1e1", "+3", "-1", ".5"], ["-1", ".5", "+3", "1e1"]),
+        (["10", "9", "x"], ["10", "9", "x"]),
+        (["010", "9"], ["9", "010"]),
+        (["٣", "10"], ["10", "٣"]),
+        (["nan", "b", "1"], ["1", "b", "nan"]),
+        (["1e999999999999999999", "2"], ["2", "1e999999999999999999"]),
+        (["1e9999999999999999999999", "3"], ["1e9999999999999999999999", "3"]),
+    ],
+)
+def test_numbers_are_sorted_by_value_and_words_as_text(data, labels, classes):
+    rows = [f"{n}.png,{label},{split}" for n, (label, split) in enumerate((x, s) for x in labels for s in SPLITS)]
+    data("\n".join(["file,label,split", *rows]))
+    assert list(made()._table(root()).classes) == classes
+
+
+@pytest.mark.parametrize(("head", "end"), [("\ufeffFile, LABEL ,notes", "\n"), ("file,label,notes", "\r\n")])
+def test_heads_of_other_programs_are_read(data, tmp_path, head, end):
+    rows = [f"{n}.png,{'ab'[n % 4 // 2]},{n}" for n in range(0, 24, 2)]
+    (tmp_path / "images" / "labels.csv").write_bytes(end.join([head, "", *rows, "", ",,", ""]).encode())
+    assert made().missing(root()) is None
+    assert made().info().classes == 2
+    assert [row.line for row in made()._table(root()).rows] == list(range(3, 15))
+
+
+def faulty(data, tmp_path, file):
+    """What plan, a load and check say of a CSV whose fourth line names a certain file."""
+    data(f"file,label,split\n0.png,a,train\n\n{file},a,test\n2.png,b,train\n4.png,b,test\n")
+    said = made().missing(root())
+    for split in SPLITS:
+        with pytest.raises(UsageError) as told:
+            made().load(split, root())
+        assert str(told.value) == said
+    (line,) = testing.check("datasets", "csv-folder")
+    assert line.endswith(f"not checked: {said}")
+    return said.removeprefix(f"{tmp_path}/images/labels.csv, ")
+
+
+@pytest.mark.parametrize("link", ["hard", "symbolic"])
+def test_a_file_under_two_names_is_refused_with_both_lines(data, tmp_path, link):
+    folder = tmp_path / "images"
+    if link == "hard":
+        os.link(folder / "0.png", folder / "same.png")
+    else:
+        (folder / "same.png").symlink_to("0.png")
+    said = faulty(data, tmp_path, "same.png")
+    assert said == "lines 2 and 4: '0.png' and 'same.png' are the same file; an image has one label and one split"
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("fifo.png", "fifo.png is a FIFO, not an image file"),
+        ("folder.png", "folder.png is a folder, not an image file"),
+        ("dangling.png", "dangling.png is a link to a file that does not exist"),
+        ("more\\1.png", "1.png; write / between folders"),
+        ("no/where.png", "there is no image"),
+        ("0.png/x.png", "there is no image"),
+    ],
+)
+def test_what_is_no_image_file_is_named_with_its_line(data, tmp_path, name, expected):
+    folder = tmp_path / "images"
+    os.mkfifo(folder / "fifo.png")
+    (folder / "folder.png").mkdir()
+    (folder / "dangling.png").symlink_to("nothing")
+    said = faulty(data, tmp_path, name)
+    assert said.startswith("line 4: ")
+    assert expected in said
+
+
+def test_a_csv_that_is_a_fifo_is_not_waited_for(data, tmp_path):
+    os.mkfifo(tmp_path / "images" / "labels.csv")
+    assert "labels.csv is a FIFO; put a CSV" in made().missing(root())
+
+
+def test_pictures_are_read_as_they_look(data, tmp_path):
+    data("file,label,split\n0.png,a,train\n2.png,a,test\n4.png,b,train\n6.png,b,test\n")
+    Image.fromarray(np.full((8, 8), 30 * 257, np.uint16)).save(tmp_path / "images" / "0.png")
+    assert (made().load("train", root()).images[0] == 30).all()
+    Image.fromarray(np.full((8, 8), 7.5, np.float32)).save(tmp_path / "images" / "4.png", "TIFF")
+    with pytest.raises(UsageError, match=r"csv-folder: .*4\.png holds floats from 7.5 to 7.5"):
+        made().load("train", root())
+
+
 def test_a_changed_csv_is_read_anew(data):
     data()
     assert made().info().train == 15
@@ -100,7 +189,20 @@ WRONG = {
     "line 2: file must be the name of an image": "file,label\n../secret.png,a\n",
     "line 2: label is empty": "file,label\n0.png,\n",
     "line 2: split must be train or test, not 'val'": "file,label,split\n0.png,a,val\n",
-    "'0.png' is there twice": "file,label\n0.png,a\n0.png,b\n",
+    "lines 2 and 3: '0.png' is there twice": "file,label\n0.png,a\n0.png,b\n",
+    "lines 2 and 4: '0.png' is there twice": "file,label,split\n0.png,a,train\n2.png,b,test\n./0.png,b,test\n",
+    "lines 2 and 3: 'more/1.png' is there twice": "file,label\nmore/1.png,a\nmore//./1.png,b\n",
+    "line 2: file must be the name": "file,label\nmore/../0.png,a\n",
+    "line 3: file must be the name": "file,label\n0.png,a\n.,a\n",
+    "line 5: label is empty": "file,label\n\n0.png,a\n,\n2.png, \n",
+    "line 4: needs one column called label": "\n  ,\n\nfile,class\n",
+    "line 5: has 1 values for 2 columns": 'file,label\n0.png,"a\n\nb"\n2.png\n',
+    "line 1: separates the columns by semicolons; save it with commas": "file;label\n0.png;a\n",
+    "line 1: separates the columns by tabs; save it with commas": "file\tlabel\n0.png\ta\n",
+    "lines 2 and 4: labels '1' and '01' are the same number": "file,label\n0.png,1\n2.png,2\n4.png,01\n",
+    "lines 2 and 3: labels '10' and '1e1' are the same number": "file,label\n0.png,10\n2.png,1e1\n",
+    "lines 2 and 3: labels '0' and '-0.0' are the same number": "file,label\n0.png,0\n2.png,-0.0\n",
+    "line 3: label 'NaN' is not a number, but the others are": "file,label\n0.png,1\n2.png,NaN\n4.png,2\n",
     "has 1 classes; there must be 2": "file,label\n0.png,a\n2.png,a\n",
     "class 'b' has too few images, none for test": "file,label\n0.png,a\n2.png,a\n4.png,b\n",
     "class 'a' has too few images, none for train": "file,label,split\n0.png,a,test\n2.png,b,test\n4.png,b,train\n",
@@ -158,3 +260,10 @@ def test_it_is_planned_with_data_named_on_the_command_line(data, tmp_path, monke
     )
     assert main(["plan", str(tmp_path / "m.yaml"), "--data", str(tmp_path), "--output", str(tmp_path / "out")]) == 0
     assert "impossible" not in capsys.readouterr().out.lower()
+
+
+def test_input_files_are_the_csv_and_its_images(data):
+    rows = data()
+    named = made().input_files(root())
+    folder = Path(root(), "images")
+    assert sorted(named) == sorted(map(str, [folder / "labels.csv", *(folder / file for file, _ in rows)]))

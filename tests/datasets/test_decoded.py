@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+import stat
 import threading
 from pathlib import Path
 
@@ -118,6 +120,65 @@ def _flip(path: Path, at: int) -> None:
     path.write_bytes(body)
 
 
+FILES_IN_THE_WAY = ("pipe", "folder", "link", "socket")
+
+
+@pytest.mark.timeout(60)  # opening a pipe waits for a writer that never comes
+@pytest.mark.parametrize("kind", FILES_IN_THE_WAY)
+@pytest.mark.parametrize("name", ["images.npy", "facts.json"])
+def test_what_is_not_a_file_is_not_waited_for_and_makes_room(
+    cache: Path, source: Source, tmp_path: Path, name: str, kind: str
+) -> None:
+    decoded(source)
+    (entry,) = (p for p in cache.iterdir() if p.is_dir())
+    before = (entry / name).read_bytes()
+    (entry / name).unlink()
+    _put(entry / name, kind)
+    assert np.array_equal(decoded(source), expected(source))
+    assert (entry / name).read_bytes() == before
+
+
+@pytest.mark.parametrize("kind", ["file", "pipe", "link", "dangling", "full"])
+def test_whatever_lies_in_the_place_of_an_entry_makes_room(cache: Path, source: Source, kind: str) -> None:
+    decoded(source)
+    (entry,) = (p for p in cache.iterdir() if p.is_dir())
+    shutil.rmtree(entry)
+    _put(entry, kind)
+    assert np.array_equal(decoded(source), expected(source))
+    assert sorted(p.name for p in entry.iterdir()) == ["facts.json", "images.npy"]
+    assert not entry.is_symlink()
+
+
+def _put(path: Path, kind: str) -> None:
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "link":
+        path.symlink_to(path.name)
+    elif kind == "dangling":
+        path.symlink_to("nowhere")
+    elif kind == "socket":
+        os.mknod(path, stat.S_IFSOCK | 0o600)
+    elif kind == "file":
+        path.write_text("in the way")
+    else:
+        path.mkdir()
+        (path / "in the way").mkdir()
+
+
+HEADER = np.lib.format.magic(1, 0) + b"\x76\0"
+
+
+@pytest.mark.parametrize(
+    "head", [b"(" * 118, b"-" * 118, b"'" + b" " * 117, b"{'descr': '|O', 'fortran_order': 1}" + b" " * 83]
+)
+def test_an_odd_header_is_damage(cache: Path, source: Source, head: bytes) -> None:
+    decoded(source)
+    (entry,) = (p for p in cache.iterdir() if p.is_dir())
+    body = (entry / "images.npy").read_bytes()
+    (entry / "images.npy").write_bytes(HEADER + head + body[128:])
+    assert np.array_equal(decoded(source), expected(source))
+
+
 @pytest.mark.parametrize("damage", ["flipped", "truncated", "header", "empty", "facts", "no facts", "facts list"])
 def test_damage_is_found_and_repaired(cache: Path, source: Source, damage: str) -> None:
     decoded(source)
@@ -211,3 +272,22 @@ def test_several_at_once_decode_once(cache: Path, source: Source, monkeypatch: p
     assert len(results) == 4
     assert all(np.array_equal(r, expected(source)) for r in results)
     assert sorted(calls) == sorted(source.files)
+
+
+def test_a_change_of_the_same_size_and_date_is_decoded(cache: Path, tmp_path: Path) -> None:
+    write(tmp_path / "p", "a.ppm", noise(8, 8, 1))
+    source = Source("p", tmp_path / "p", ["a.ppm"], 8, crop=False)
+    decoded(source)
+    date = (tmp_path / "p" / "a.ppm").stat().st_mtime_ns
+    pixels = write(tmp_path / "p", "a.ppm", noise(8, 8, 2))
+    os.utime(tmp_path / "p" / "a.ppm", ns=(date, date))
+    assert np.array_equal(decoded(source)[0].transpose(1, 2, 0), pixels)
+
+
+def test_a_copy_is_not_decoded_again(
+    cache: Path, source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decoded(source)
+    monkeypatch.setattr(_decoded, "_decode", None)
+    shutil.copytree(source.folder, tmp_path / "copy")
+    assert np.array_equal(decoded(source._replace(folder=tmp_path / "copy")), expected(source))

@@ -16,6 +16,7 @@ from benchbd.datasets._decoded import Source, decoded
 from benchbd.errors import Impossible, UsageError
 from benchbd.plugins import registry
 from benchbd.plugins.contract import Attack
+from benchbd.plugins.input_files import input_files_digest
 
 ROOT = os.environ.get("BENCHBD_DATA", "")
 real = pytest.mark.skipif(
@@ -212,3 +213,24 @@ def test_real_files_are_the_full_set_and_equal_torchvisions_reading(
             assert label == labels[i]
             resized = picture.resize((32, 32), Image.Resampling.BILINEAR)
             assert np.array_equal(np.asarray(resized).transpose(2, 0, 1), image)
+
+
+def test_input_files_are_all_that_is_read(small: Path) -> None:
+    root = str(small)
+    named = {Path(path).relative_to(small / "gtsrb").as_posix() for path in make().input_files(root)}
+    images = {p.relative_to(small / "gtsrb").as_posix() for p in (small / "gtsrb").rglob("0*.ppm")}
+    assert named == {"GT-final_test.csv", *images}
+    first = input_files_digest(make(), root)
+    assert first is not None
+    image = small / "gtsrb" / "GTSRB" / "Training" / "00001" / "00000_00002.ppm"
+    body = image.read_bytes()
+    image.write_bytes(body[:-1] + b"x")
+    assert input_files_digest(make(), root) != first
+    image.write_bytes(body)
+    assert input_files_digest(make(), root) == first
+    table = small / "gtsrb" / "GT-final_test.csv"
+    table.write_text(table.read_text() + "\n")
+    assert input_files_digest(make(), root) != first
+    shutil.rmtree(small / "gtsrb")
+    with pytest.raises(UsageError, match="is not in"):
+        input_files_digest(make(), root)

@@ -13,6 +13,7 @@ from PIL import Image
 
 from benchbd.errors import UsageError
 from benchbd.plugins import registry
+from benchbd.plugins.input_files import input_files_digest
 
 ROOT = os.environ.get("BENCHBD_DATA", "")
 real = pytest.mark.skipif(
@@ -108,7 +109,8 @@ def test_bad_parameters_are_refused(arguments: str, expected: str) -> None:
 
 def test_too_few_images_are_counted(pictures: Path) -> None:
     text = message(SUBSET.replace("train=9", "train=18"), pictures)
-    assert text.endswith("train/dog holds 5 images but 6 are wanted of each class; lower train or add images")
+    assert "train/dog holds 5 images but 6 are wanted of each class; lower train or add images (.bmp, .jpeg," in text
+    assert make(SUBSET.replace("train=9", "train=18")).missing(str(pictures)) == text
     with pytest.raises(UsageError, match="imagenet-subset: train must be at least 3"):
         make(SUBSET.replace("train=9", "train=2")).info()
 
@@ -123,6 +125,46 @@ def test_missing_folders_are_named(pictures: Path, tmp_path: Path) -> None:
     shutil.rmtree(pictures / "imagenet" / "val" / "cat")
     assert "val/cat cannot be read: No such file" in message(SUBSET, pictures, "test")
     assert f"{pictures}/imagenet/val/cat is missing" in make(SUBSET).missing(str(pictures))
+
+
+def test_folders_and_hidden_files_are_no_pictures(pictures: Path) -> None:
+    before = make(SUBSET).load("train", str(pictures)).images
+    for label in ("ant", "dog"):
+        folder = pictures / "imagenet" / "train" / label
+        (folder / "crops.jpg").mkdir()
+        for name in ("._0.png", ".hidden.jpg", "Thumbs.db", "desktop.ini"):
+            (folder / name).write_text("no picture")
+    (pictures / "imagenet" / "train" / "__MACOSX").mkdir()
+    assert make(SUBSET).missing(str(pictures)) is None
+    assert torch.equal(make(SUBSET).load("train", str(pictures)).images, before)
+
+
+@pytest.mark.parametrize("kind", ["a FIFO", "a device", "a link to a file that does not exist"])
+def test_what_is_no_file_is_named(pictures: Path, kind: str) -> None:
+    path = pictures / "imagenet" / "train" / "ant" / "x.JPG"
+    if kind == "a FIFO":
+        os.mkfifo(path)
+    else:
+        path.symlink_to("/dev/zero" if kind == "a device" else "nothing")
+    assert message(SUBSET, pictures) == f"imagenet-subset: {path} is {kind}, not an image file; take it out"
+    assert make(SUBSET).missing(str(pictures)) == message(SUBSET, pictures)
+
+
+@pytest.mark.parametrize("link", ["hard", "symbolic", "symbolic folder"])
+def test_a_file_that_is_there_twice_is_named(pictures: Path, link: str) -> None:
+    train, val = (pictures / "imagenet" / part / "dog" for part in ("train", "val"))
+    if link == "symbolic folder":
+        shutil.rmtree(val)
+        val.symlink_to(train)
+    elif link == "hard":
+        os.link(train / "2.PNG", val / "9.png")
+    else:
+        (val / "9.png").symlink_to(train / "2.PNG")
+    text = message(SUBSET, pictures)
+    assert text.startswith(f"imagenet-subset: {train}/")
+    assert text.endswith("are the same file; take one out")
+    assert str(val) in text
+    assert make(SUBSET).missing(str(pictures)) == message(SUBSET, pictures, "test") == text
 
 
 def test_a_damaged_picture_is_named(pictures: Path) -> None:
@@ -141,7 +183,7 @@ def test_imagenette_with_other_counts_is_refused(tmp_path: Path) -> None:
         for label in make("imagenette").labels():
             (tmp_path / "imagenette2-160" / part / label).mkdir(parents=True)
     assert "edition 160 is there: say imagenette(edition=160)" in message("imagenette", tmp_path)
-    assert make("imagenette(edition=160)").missing(str(tmp_path)) is None
+    assert make("imagenette(edition=160)").missing(str(tmp_path)) == message("imagenette(edition=160)", tmp_path)
     assert "train/n01440764 holds 0 images instead of 963" in message("imagenette(edition=160)", tmp_path)
     assert "say imagenette(edition" not in message("imagenette", None)
 
@@ -155,3 +197,16 @@ def test_real_imagenette() -> None:
         assert tuple(torch.bincount(read.labels, minlength=10).tolist()) == some.sizes().of(split)
         assert 90 < float(read.images.float().mean()) < 150
         assert float(read.images.float().std()) > 50
+
+
+def test_input_files_are_the_chosen_images(pictures: Path) -> None:
+    spec = "imagenet-subset(classes=['cat', 'dog'], train=4, test=2, size=8)"
+    named = make(spec).input_files(str(pictures))
+    assert len(set(named)) == 6
+    assert {Path(path).parent.name for path in named} == {"cat", "dog"}
+    first = input_files_digest(make(spec), str(pictures))
+    Image.new("RGB", (20, 17), (9, 9, 9)).save(next(path for path in named if path.endswith("PNG")))
+    second = input_files_digest(make(spec), str(pictures))
+    assert second != first
+    Image.new("RGB", (20, 17), (9, 9, 9)).save(pictures / "imagenet" / "train" / "ant" / "0.png")
+    assert input_files_digest(make(spec), str(pictures)) == second, "no image of these classes"

@@ -50,6 +50,23 @@ def test_every_class_that_rounds_otherwise_has_its_own_name(machine):
     assert choose_precision(CUDA, "fast") == choose_precision(CUDA, "auto")
 
 
+def test_threads_of_a_cpu_are_a_class_of_their_own(machine):
+    machine(cpu=True, cuda=True)
+    names = [choose_precision(CPU, wish, threads).name for wish, threads in (("auto", 1), ("fp32", 4), ("bf16", 2))]
+    assert names == ["cpu-bf16", "cpu-fp32-t4", "cpu-bf16-t2"]
+    assert choose_precision(CUDA, "fp32", 4) == choose_precision(CUDA, "fp32")
+    assert choose_precision(CPU, "strict", 4)[1:] == choose_precision(CPU)[1:]
+
+
+def test_the_order_of_words_does_not_matter(machine):
+    machine(cuda=True)
+    assert (
+        choose_precision(CUDA, "strict-bf16")
+        == choose_precision(CUDA, "bf16-strict")
+        == choose_precision(CUDA, "strict")
+    )
+
+
 def test_gpu_wishes_leave_no_trace_on_a_cpu(machine):
     machine(cpu=False)
     assert choose_precision(CPU, "fp32-strict") == choose_precision(CPU, "auto")

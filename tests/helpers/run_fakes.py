@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import ctypes
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +22,7 @@ from benchbd.core.recipe import Recipe
 from benchbd.plan.cell import Cell
 from benchbd.plugins import registry
 from benchbd.plugins.identity import part_of
+from benchbd.storage import records
 
 PLUGIN = Path(__file__).parents[1] / "zoo" / "acting.py"
 EXECUTE = "run_fakes:execute"
@@ -45,6 +50,11 @@ def trace(output: Path, word: str, cell_id: str) -> None:
         file.write(f"{time.time():.6f} {word} {cell_id} {os.getpid()}\n")
 
 
+def parent(output: Path, pid: int) -> int:
+    """The parent of a process that has written to the trace: for a cell, its worker."""
+    return int((output / "parents" / str(pid)).read_text())
+
+
 def read_trace(output: Path) -> list[tuple[float, str, str, int]]:
     """What the fakes did: time, word, cell id, process id."""
     path = output / "trace"
@@ -62,14 +72,14 @@ def execute(
     on_event: Callable[[dict[str, Any]], None],
 ) -> dict[str, Any]:
     """Do what the cell's ``act`` defense says, then write a record as the real one does."""
-    from benchbd.storage import records
-
     for file in plugins:
         registry.add_plugin_file(file)
     this = Cell.from_json(cell_json)
     act = this.defense.params
     record = records.blank(this, "failed")
     output.mkdir(parents=True, exist_ok=True)
+    (output / "parents").mkdir(exist_ok=True)
+    (output / "parents" / str(os.getpid())).write_text(str(os.getppid()))
     trace(output, "start", this.id)
     on_event({"event": "stage", "stage": "acting"})
     _sleep(act["seconds"], on_event)
@@ -89,6 +99,8 @@ def execute(
         record |= {"status": do, "error": f"{do}, as told"}
     elif do == "full":
         record["error"] = f"the disk is full ({output}); free some space and run the same command again"
+    elif do == "results-full":
+        record["error"] = f"the disk of the results is full ({output}); free some space"
     elif do == "environment":
         names = ("OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES", "BENCHBD_GPU_SHARE")
         record |= {
@@ -135,6 +147,36 @@ def _misbehave(do: str, output: Path) -> None:
         child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(3600)"])
         (output / "child").write_text(json.dumps([os.getpid(), child.pid]))
         time.sleep(3600)
+    elif do == "daemon":
+        # A process that has left the cell's session and group, whose parent is gone.
+        if not os.fork():
+            os.setsid()
+            if os.fork():
+                os._exit(0)
+            (output / "daemon").write_text(str(os.getpid()))
+            time.sleep(3600)
+        os.wait()
+        while not (output / "daemon").exists() or not (output / "daemon").read_text():
+            time.sleep(0.01)
+    elif do == "remove-records":
+        shutil.rmtree(output / "records")
+    elif do == "fork":
+        os.fork()
+    elif do == "no-exception":
+        raise asyncio.CancelledError("stopped")
+    elif do == "keyboard":
+        raise KeyboardInterrupt
+    elif do == "close-files":
+        os.closerange(0, 256)
+    elif do.startswith("forge-"):
+        _write_to_pipes(FORGED[do.removeprefix("forge-")])
+        os._exit(3)
+    elif do == "streams":
+        Path(tempfile.mkdtemp(), "left").write_text("behind")
+        (output / "streams").write_text(json.dumps([os.read(0, 10).decode(), tempfile.gettempdir(), os.getsid(0)]))
+    elif do == "worker":
+        os.kill(os.getppid(), signal.SIGKILL)
+        time.sleep(3600)
     elif do == "talk":
         sys.stdout.write("said on stdout\n")
         os.write(2, b"said on stderr by native code\n")
@@ -144,6 +186,27 @@ def _misbehave(do: str, output: Path) -> None:
         raise OSError(28, "No space left on device")
     elif do == "raise-outside":
         raise RuntimeError("broken before any record")
+
+
+FORGED = {
+    "code": {"event": "ended", "code": "abc"},
+    "number": {"event": "ended", "code": 0, "status": "done", "reason": "", "recorded": False},
+    "stopped": {"event": "ended", "stopped": True},
+    "status": {"event": "ended", "status": "weird", "reason": "", "recorded": False},
+    "types": {"event": "ended", "status": ["done"], "reason": {"a": 1}, "recorded": "yes"},
+    "ready": {"event": "ready", "pid": "x"},
+    "deep": b'{"event": "note", "text": ' + b"[" * 100_000,
+    "progress": {"event": "progress", "stage": {}, "epoch": 10**400, "epochs": [], "images": "n/a", "x": [[]]},
+}
+"""What a cell writes to its pipe, past the code that sends its events."""
+
+
+def _write_to_pipes(message: dict[str, Any] | bytes) -> None:
+    data = message if isinstance(message, bytes) else json.dumps(message).encode()
+    for handle in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(OSError):
+            if str(handle.readlink()).startswith("pipe:"):
+                os.write(int(handle.name), data + b"\n")
 
 
 def _break_the_device() -> None:

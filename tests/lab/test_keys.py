@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
+import itertools
 import sys
 
 import numpy as np
@@ -15,6 +16,7 @@ from lab_inputs import tiny
 
 from benchbd import engine
 from benchbd.core.images import Normalisation
+from benchbd.core.numerics import Numerics
 from benchbd.core.recipe import Recipe
 from benchbd.errors import UsageError
 from benchbd.lab import keys
@@ -125,6 +127,48 @@ def test_precision_and_code_version_are_in_the_key(open_lab, no_training, monkey
     assert len(found) == 3
 
 
+def _keys_of_all_stages(lab) -> dict[str, str]:
+    """The keys of a training, a pass, a plugin's own stage and a pack."""
+    trained = lab.train(lab.poisoned)
+    lab.features(trained, lab.poisoned)
+    lab.stage("mine", {"a": 1}, lambda: {"a": np.zeros(1)})
+    lab.train_packed(lab.poisoned, repeats=[0], model="resnet-s", augment=())
+    return dict(lab._ledger.artifacts)
+
+
+def test_numerics_are_in_the_key_of_everything_they_change(open_lab, no_training, monkeypatch):
+    monkeypatch.setattr(engine.precision, "cpu_multiplies_bf16", lambda: False)
+    engine.precision._choose.cache_clear()
+    found = {
+        name: _keys_of_all_stages(open_lab(numerics=Numerics(*given)))
+        for name, given in {
+            "auto": (),
+            "fp32": ("fp32",),
+            "strict": ("strict",),
+            "bf16": ("bf16",),
+            "threads": ("auto", 2),
+            "both": ("bf16", 2),
+        }.items()
+    }
+    engine.precision._choose.cache_clear()
+    assert found["fp32"] == found["strict"] == found["auto"], "one class, one key"
+    for one, other in itertools.combinations(("auto", "bf16", "threads", "both"), 2):
+        assert not found[one].items() & found[other].items(), (one, other)
+
+
+def test_plugin_stages_of_one_thread_in_the_usual_class_keep_their_keys():
+    fp32, bf16 = (engine.choose_precision(torch.device("cpu"), wish) for wish in ("fp32", "bf16"))
+    assert [keys.stage_device(p, 1) for p in (fp32, bf16, engine.Precision("cuda-bf16"))] == ["cpu", "cpu-bf16", "cuda"]
+    assert keys.stage_device(engine.Precision("cuda-bf16-strict"), 4) == "cuda-bf16-strict-t4"
+    assert keys.stage_device(engine.choose_precision(torch.device("cpu"), "fp32", 4), 4) == "cpu-fp32-t4"
+    assert [keys.pass_device(torch.device(d), t) for d in ("cpu", "cuda") for t in (1, 4)] == [
+        "cpu",
+        "cpu-t4",
+        "cuda",
+        "cuda",
+    ]
+
+
 def test_what_does_not_matter_is_not_in_the_key(open_lab, no_training):
     lab = open_lab()
     key = lab.train(lab.poisoned).key
@@ -190,3 +234,42 @@ def test_changed_code_of_a_loss_is_another_loss(tmp_path):
 def test_seeds_of_purposes_differ_and_are_stable(open_lab):
     assert open_lab().seed_for("a") == open_lab().seed_for("a")
     assert len({open_lab(seed=s).seed_for(p) for s in range(3) for p in "abc"}) == 9
+
+
+@dataclasses.dataclass(frozen=True)
+class Holds:
+    """A loss or a perturbation with another in its fields."""
+
+    inner: tuple = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Shipped(Holds):
+    """Stands for one of a built-in plugin."""
+
+    __module__ = "benchbd.defenses.mine"
+
+
+@pytest.mark.parametrize("field", ["loss", "perturb"])
+def test_code_around_a_users_loss_is_in_the_key(open_lab, no_training, field):
+    """A helper or a constant of the plugin's module is not in the source of the class."""
+    one, other = (open_lab(owner=["defenses", "mine", 1, code]) for code in ("code:1", "code:2"))
+
+    def differ(given) -> bool:
+        return len({lab.train(lab.poisoned, **{field: given}).key for lab in (one, other)}) > 1
+
+    assert differ(Holds())
+    assert differ(Shipped((Holds(),)))
+    assert not differ(Shipped())
+    assert not differ(None)
+
+
+def test_what_a_defense_declares_to_need_is_in_the_key_of_its_own_stages(open_lab):
+    truth = np.arange(64) < 9
+    labs = [
+        open_lab(),
+        *(open_lab(clean=tiny().subset(np.arange(count))) for count in (10, 20)),
+        *(open_lab(truth=mask) for mask in (truth, ~truth)),
+    ]
+    found = [lab.stage("mine", {}, lambda i=i: {"n": np.array([i])})["n"].item() for i, lab in enumerate(labs)]
+    assert found == [0, 1, 2, 3, 4]

@@ -12,10 +12,12 @@ import torch
 from torch import nn
 
 from benchbd.core import params
-from benchbd.core.images import DatasetInfo
+from benchbd.core.images import DatasetInfo, Normalisation
 from benchbd.datasets._torchvision import torchvision
 from benchbd.errors import Impossible, UsageError
 from benchbd.plugins import registry
+from benchbd.plugins.identity import part_of
+from benchbd.plugins.trained import ModelSpec, initial_weights
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 ALL = ["resnet18", "resnet34", "resnet-s", "resnet-s1", "resnet-s2", "vgg11", "vgg-s", "lenet", "lenet-s"]
@@ -265,3 +267,13 @@ def test_plugin_files_import_nothing_heavy() -> None:
 
 def test_the_registry_knows_all_of_them() -> None:
     assert {e.name for e in registry.entries("models")} >= set(ALL)
+
+
+@pytest.mark.parametrize("spec", THIN)
+def test_shipped_networks_start_from_the_seed_alone(spec: str) -> None:
+    """The keys of their trainings hold the model's spec, and no digest of the initial weights."""
+    component = registry.make("models", spec)
+    plan = ModelSpec(component, part_of(component), 10, 32, Normalisation((0.5,) * 3, (0.5,) * 3))
+    assert plan.initial is None
+    assert "initial" not in plan.spec()
+    assert initial_weights(plan.build).fixed is None

@@ -111,7 +111,9 @@ def test_the_truth_is_found_by_controls_and_nothing_else(spy):
 
 @pytest.mark.parametrize(("name", "found"), [("spy", []), ("spy-truth", ["mask"]), ("spy-clean", ["clean part"])])
 def test_nothing_of_it_is_in_memory_while_a_defense_runs(spy, name, found):
+    in_bf16 = torch.ones(3, dtype=torch.bfloat16)  # as a training on a CPU with bf16 units leaves them behind
     notes = spy(name, everywhere=True)
+    assert in_bf16.sum() == 3  # it lived until here
     assert notes["memory"]["knows the poisoned set"]  # so the search sees what is there
     assert notes["memory"]["found"] == found
 

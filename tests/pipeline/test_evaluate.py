@@ -12,8 +12,9 @@ from sklearn.metrics import precision_score, recall_score, roc_auc_score
 from benchbd import engine, testing
 from benchbd.core.images import Images, Normalisation
 from benchbd.lab.lab import Suspicion
-from benchbd.pipeline.evaluate import accuracy, auroc, curve, detection, histogram
+from benchbd.pipeline.evaluate import accuracy, auroc, curve, detection, embedding, histogram, no_embedding
 from benchbd.pipeline.run_cell import execute
+from benchbd.pipeline.unchanged import unchanged
 from benchbd.plugins import registry
 from benchbd.plugins.train_set import TrainSet
 
@@ -101,6 +102,61 @@ def test_accuracies_are_shares_of_the_right_images():
         assert (found.ca, found.asr, found.ra) == (pytest.approx(3 / 5), None, None)
 
 
+def test_clean_originals_are_measured_against_the_same_targets():
+    # The originals at places 0, 2, 3 and 4 are predicted as 0, 1, 3 and 2; their target is 2.
+    test = Images(images(0, 2, 1, 3, 2), torch.tensor([0, 2, 1, 1, 3]))
+    triggered = (images(2, 1, 2, 1), torch.tensor([0, 1, 1, 3]))
+    found = accuracy(_Told(), test, triggered, 2, CPU, np.array([0, 2, 3, 4]))
+    assert (found.asr, found.clean_asr) == (2 / 4, 1 / 4)
+    assert found.triggered == {"images": 4, "unchanged": 1, "gained": 2, "lost": 1}
+    own = accuracy(_Told(), test, triggered, np.array([2, 1, 3, 0]), CPU, np.array([0, 2, 3, 4]))
+    assert (own.asr, own.clean_asr) == (2 / 4, 2 / 4)  # each image has its own target
+    assert own.triggered == {"images": 4, "unchanged": 1, "gained": 1, "lost": 1}
+    unknown = accuracy(_Told(), test, triggered, 2, CPU)
+    assert unknown == (found.ca, found.asr, found.ra, found.per_class, None, None)
+    nothing = accuracy(_Told(), test, (images(), torch.zeros(0, dtype=torch.int64)), 2, CPU, np.zeros(0, np.int64))
+    assert (nothing.asr, nothing.clean_asr, nothing.triggered) == (None, None, None)
+
+
+@pytest.mark.parametrize("said", [0, 2])
+def test_a_collapsed_model_has_no_lift(said):
+    test = Images(images(*[said] * 5), torch.tensor([0, 2, 1, 1, 3]))
+    found = accuracy(_Told(), test, (images(*[said] * 4), torch.tensor([0, 1, 1, 3])), 2, CPU, np.array([0, 2, 3, 4]))
+    assert found.asr == found.clean_asr == float(said == 2)
+    assert found.triggered == {"images": 4, "unchanged": 4, "gained": 0, "lost": 0}
+
+
+def test_one_pixel_of_one_channel_is_a_change(monkeypatch):
+    monkeypatch.setattr("benchbd.pipeline.unchanged.BLOCK", 2)
+    originals = images(0, 1, 2, 3, 4)
+    where = np.array([4, 0, 3, 1, 2])
+    marked = originals[torch.from_numpy(where)].clone()
+    marked[1, 2, 3, 3] ^= 1
+    marked[4, 0, 0, 0] ^= 1
+    assert unchanged(marked, originals, where).tolist() == [True, False, True, True, False]
+
+
+def test_a_record_has_the_clean_asr_without_another_pass(tmp_path, monkeypatch):
+    passes, real = [], engine.logits_of
+
+    def counted(net, given, **options):
+        passes.append(real(net, given, **options))
+        return passes[-1]
+
+    monkeypatch.setattr(engine, "logits_of", counted)
+    this = testing.cell(dataset="tiny(train=80,test=60,size=16)", attack="bn-a2a", epochs=3)
+    record = execute(this.to_json(), output=tmp_path, device="cpu")
+    assert [len(logits) for logits in passes] == [60, 60]  # no image is of its own target class
+    target = (this.components().dataset.load("test", None).labels.numpy() + 1) % 4
+    before, after = (logits.argmax(1) == target for logits in passes)
+    assert (record["asr"], record["clean_asr"]) == (after.mean(), before.mean())
+    counts = {"images": 60, "unchanged": 0, "gained": (after & ~before).sum(), "lost": (before & ~after).sum()}
+    assert record["triggered"] == counts
+
+    record = execute(testing.cell(attack="none", epochs=1).to_json(), output=tmp_path, device="cpu")
+    assert (record["clean_asr"], record["triggered"]) == (None, None)
+
+
 @pytest.mark.learning
 def test_a_curve_is_what_each_network_would_score_alone_and_prunings_share_a_pass(lab_over, monkeypatch):
     made = testing.cell(dataset="tiny(train=80,test=60,size=16)").components()
@@ -156,6 +212,10 @@ def test_a_real_cells_numbers_come_out_of_its_stored_model_again(tmp_path):
     assert record["ca"] == pytest.approx((clean == test.labels).double().mean().item(), abs=1e-12)
     assert record["asr"] == pytest.approx((triggered == 4).double().mean().item(), abs=1e-12)
     assert record["ra"] == pytest.approx((triggered == test.labels[others]).double().mean().item(), abs=1e-12)
+    assert record["clean_asr"] == pytest.approx((clean[others] == 4).double().mean().item(), abs=1e-12)
+    before, after = clean[others] == 4, triggered == 4
+    counts = {"gained": (after & ~before).sum().item(), "lost": (before & ~after).sum().item()}
+    assert record["triggered"] == {"images": 180, "unchanged": 0, **counts}
     assert record["notes"]["triggered_test_images"] == len(stamped) == 180
     assert record["ca"] > 0.15  # it learnt something, so that agreement means something
     assert record["poison"]["count"] == 50
@@ -170,3 +230,44 @@ def test_a_network_is_measured_in_eval_mode_and_left_alone():
     alone = np.concatenate([engine.logits_of(net, x[i : i + 1], device=CPU) for i in range(9)])
     np.testing.assert_allclose(whole, alone, rtol=1e-4, atol=1e-5)
     assert all(torch.equal(before[k], v) for k, v in net.state_dict().items())
+
+
+def features(scale: float = 1.0) -> np.ndarray:
+    return (scale * np.random.RandomState(0).standard_normal((60, 8))).astype(np.float32)
+
+
+@pytest.mark.parametrize("given", [features(), features(1e-12), features(1e12), np.eye(8, dtype=np.float32)[:5]])
+def test_features_that_differ_have_an_embedding(given):
+    placed = embedding(given)
+    assert len(placed) == len(given)
+    assert np.isfinite(placed).all()
+    assert embedding(given) == placed
+
+
+UNEMBEDDED = {
+    "not finite": np.where(np.arange(60)[:, None] == 3, np.float32(np.nan), features()),
+    "are not finite": np.where(np.arange(60)[:, None] == 3, np.float32(np.inf), features()),
+    "of all samples are equal": np.full((60, 8), 0.5, np.float32),
+    "samples are equal": np.zeros((60, 8), np.float32),
+    "too much for squares in float32": features(1e19),
+    "differ too little": features(1e-19),
+    "needs 4 samples": features()[:3],
+    "and 2 features": features()[:, :1],
+}
+
+
+@pytest.mark.parametrize("why", UNEMBEDDED)
+def test_features_without_an_embedding_never_reach_scikit_learn(why, monkeypatch):
+    """It would end the process on some of them, without a Python error."""
+    monkeypatch.setattr("sklearn.manifold.TSNE", None)
+    assert why in embedding(UNEMBEDDED[why])
+    assert embedding(UNEMBEDDED[why]) == no_embedding(UNEMBEDDED[why])
+
+
+def test_constant_features_that_drown_the_others_have_no_embedding(monkeypatch):
+    """The principal component is constant then, though no two samples are equal."""
+    monkeypatch.setattr("sklearn.manifold.TSNE", None)
+    monkeypatch.setattr(
+        "sklearn.decomposition.PCA.fit_transform", lambda self, given: np.full((len(given), 2), 0.25, np.float32)
+    )
+    assert "first principal component is constant" in embedding(features())

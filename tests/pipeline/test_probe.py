@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from benchbd import engine, testing
-from benchbd.errors import UsageError
+from benchbd.errors import RunStopped, UsageError
 from benchbd.lab.stages import STAGE_KINDS, Stages
 from benchbd.pipeline.probe_training import KIND, Watched
 from benchbd.pipeline.run_cell import execute
@@ -19,6 +19,8 @@ from benchbd.plan import matrix, shipped
 from benchbd.plan.cell import Cell, identity
 from benchbd.plan.probe import Probe
 from benchbd.plugins import registry
+from benchbd.report.groups import group_records
+from benchbd.report.probes import points
 
 DATA = "tiny(train=120,test=40,size=16)"
 EPOCHS = 3
@@ -91,6 +93,14 @@ def test_features_are_placed_in_the_plane_beside_their_labels_and_the_truth(tmp_
     assert "probe" not in record["notes"]
 
 
+def test_where_features_have_no_embedding_the_record_says_why(tmp_path, monkeypatch):
+    monkeypatch.setattr(engine, "features_of", lambda net, images, device: np.ones((len(images), 4), np.float32))
+    record = run(cell({"losses": False, "features": 2, "samples": 60}), tmp_path)
+    assert record["status"] == "done"
+    assert record["notes"]["tsne"] == {"epoch": 2, "no_embedding": "features of all samples are equal"}
+    assert points(group_records([record], {}, {}, {}).groups) == []
+
+
 def test_a_clean_row_has_clean_losses_and_no_poisoned_ones(tmp_path):
     note = run(dataclasses.replace(cell(), attack=testing.cell().attack), tmp_path)["notes"]["probe"]
     assert all(note["clean_mean"])
@@ -145,7 +155,7 @@ def test_a_killed_training_leaves_no_gap_in_the_curve(tmp_path, monkeypatch, wat
     monkeypatch.setattr("benchbd.storage.checkpoint.Checkpoint.due", lambda self: True)
     whole = run(cell(), tmp_path / "whole")["notes"]
 
-    class Killed(BaseException):
+    class Killed(RunStopped):
         pass
 
     def kill(event):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import getpass
 import json
@@ -14,6 +15,7 @@ import pytest
 import torch
 
 from benchbd import testing
+from benchbd.core.numerics import Numerics
 from benchbd.errors import UsageError
 from benchbd.pipeline.run_cell import execute
 from benchbd.plan.cell import Cell, identity
@@ -271,7 +273,7 @@ def test_a_record_that_cannot_be_written_raises_and_loses_nothing(run, tmp_path,
 
     with monkeypatch.context() as patch:
         patch.setattr(records, "atomic_write", full)
-        with pytest.raises(OSError, match="No space left"):
+        with pytest.raises(OSError, match="the disk of the results is full"):
             execute(this.to_json(), output=tmp_path / "out", device="cpu")
     assert records.read_record(tmp_path / "out", this.id) == first
 
@@ -291,7 +293,7 @@ def test_a_full_disk_in_the_middle_is_told_and_what_was_stored_serves_the_next_t
         patch.setattr(artifacts, "write_synced", full)
         record = run(this)
     assert record["status"] == "failed"
-    assert record["error"].startswith("the disk is full (")
+    assert record["error"].startswith("the disk of the results is full (")
     assert record["trainings"] == {"teacher": 1}
     again = run(this)
     assert again["status"] == "done"
@@ -390,3 +392,26 @@ def test_a_cell_does_not_depend_on_what_ran_before_it_in_the_process(run):
     for field in ("ca", "asr", "ra", "detection", "poison", "trainings"):
         assert first[field] == second[field]
     assert first["artifacts"] == second["artifacts"]
+
+
+def test_a_cell_computes_with_its_own_threads_whatever_the_process_has(run, one_thread):
+    torch.set_num_threads(2)
+    alone, several = (run(dataclasses.replace(cell(), numerics=Numerics(threads=n))) for n in (1, 3))
+    assert torch.get_num_threads() == 2
+    assert [r["env"]["threads"] for r in (alone, several)] == [1, 3]
+    assert several["env"]["precision"] == f"{alone['env']['precision']}-t3"
+    assert several["spec"] == {**alone["spec"], "threads": 3}
+    for key in ("model", "poisoned_set"):
+        assert several["artifacts"][key] != alone["artifacts"][key], key
+
+
+def test_the_precision_that_a_cell_asks_for_is_the_one_it_trains_in(run):
+    records = {wish: run(dataclasses.replace(cell(), numerics=Numerics(wish))) for wish in ("auto", "fp32", "bf16")}
+    assert len({r["id"] for r in records.values()}) == 3
+    assert [records[wish]["env"]["precision"] for wish in ("fp32", "bf16")] == ["cpu-fp32", "cpu-bf16"]
+    assert records["fp32"]["artifacts"]["model"] != records["bf16"]["artifacts"]["model"]
+    # auto is one of the two, and shares its trainings.
+    same = records[records["auto"]["env"]["precision"].removeprefix("cpu-")]
+    assert same["artifacts"] == records["auto"]["artifacts"]
+    assert [same[k] for k in ("ca", "asr", "ra")] == [records["auto"][k] for k in ("ca", "asr", "ra")]
+    assert same["trainings_computed"] == {}

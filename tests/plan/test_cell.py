@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from json_edits import ABSENT, set_at
 
 from benchbd.core.hashing import canonical
+from benchbd.core.numerics import Numerics
 from benchbd.core.recipe import Recipe
 from benchbd.errors import UsageError
 from benchbd.plan.cell import Cell, identity
@@ -139,6 +140,31 @@ def test_the_matrix_is_no_part_of_the_identity_and_the_defense_none_of_the_row(t
         assert toy_cell(**change).row_key != cell.row_key
 
 
+NUMERICS = {
+    (): "30050b5784803268",
+    ("precision", "bf16"): "d73aff8bab5c5716",
+    ("precision", "fp32-strict"): "15f9f1eefa06ab8b",
+    ("threads", 2): "b0b460c49fb5fc65",
+}
+
+
+@pytest.mark.parametrize("given", NUMERICS, ids=str)
+def test_golden_ids_of_numerics(toys: Path, given: tuple[Any, ...]) -> None:
+    asked = dict([given] if given else [])
+    cell = toy_cell(numerics=Numerics(**asked))
+    assert cell.id == identity(cell.spec()) == NUMERICS[given]
+    assert cell.spec().keys() - toy_cell().spec().keys() == asked.keys()
+    assert (cell.row_key == toy_cell().row_key) is not bool(asked), "stages of other numerics are others"
+
+
+def test_numerics_are_in_the_label_and_cross_as_json(toys: Path) -> None:
+    cell = toy_cell(numerics=Numerics("bf16-strict", 4))
+    assert cell.label == "toy-images/toy-net/toy-attack/toy-defense/precision=bf16-strict,threads=4/s0"
+    back = Cell.from_json(json.loads(json.dumps(cell.to_json())))
+    assert (back.id, back.row_key, back.label) == (cell.id, cell.row_key, cell.label)
+    assert (back.precision, back.threads) == ("bf16-strict", 4)
+
+
 # -- labels
 
 
@@ -185,6 +211,11 @@ def change(path: str, value: Any) -> Any:
         (change("spec.seed", "0"), "plan again"),
         (change("spec.seed", True), "plan again"),
         (change("spec.extra", 1), "plan again"),
+        (change("spec.precision", "auto"), "plan again"),
+        (change("spec.precision", "strict-bf16"), "plan again"),
+        (change("spec.precision", "bf61"), "did you mean 'bf16'"),
+        (change("spec.threads", 1), "plan again"),
+        (change("spec.threads", "2"), "must be a whole number"),
         (change("spec.model", ABSENT), "not a cell"),
         (change("spec", None), "not a cell"),
         (change("spec", ABSENT), "not a cell"),

@@ -35,6 +35,55 @@ def test_set_changes_what_it_names(text: str, check: Callable[[Any], bool]) -> N
     assert all(check(cell) for cell in cells)
 
 
+BLOCKS = """
+precision: fp32
+threads: 2
+blocks:
+  - {dataset: toy-images, model: toy-net, attacks: none, defenses: none}
+  - {dataset: toy-images, model: toy-net, attacks: none, defenses: none, precision: strict-bf16}
+  - {dataset: toy-images, model: toy-net, attacks: none, defenses: none, precision: null, threads: 1}
+"""
+
+
+def numerics(found: matrix.Plan) -> list[tuple[str, int]]:
+    return [(cell.precision, cell.threads) for cell in found.cells]
+
+
+def test_numerics_of_a_matrix_and_its_blocks_and_what_overrides_them() -> None:
+    assert numerics(plan(BLOCKS)) == [("fp32", 2), ("bf16-strict", 2), ("auto", 1)]
+    assert numerics(plan(BLOCKS, sets=["threads=3"])) == [("fp32", 3), ("bf16-strict", 3), ("auto", 3)]
+    assert numerics(plan(BLOCKS, sets=["precision=compile", "threads=1"])) == [("compile", 1)]
+    given = {"precision": "fast", "threads": 1}
+    assert numerics(plan(BLOCKS, sets=["precision=bf16", "threads=3"], **given)) == [("auto", 1)]
+    assert [cell.id for cell in plan(BLOCKS, **given).cells] == [plan(BASE).cells[0].id]
+
+
+def test_numerics_can_be_filtered() -> None:
+    found = plan(BLOCKS)
+    assert numerics(matrix.narrow(found, ["precision=*bf16*"])) == [("bf16-strict", 2)]
+    assert numerics(matrix.narrow(found, ["threads=2"], ["precision=fp32"])) == [("bf16-strict", 2)]
+    with pytest.raises(UsageError, match="no cell has precision 'fp23'; did you mean 'fp32'"):
+        matrix.narrow(found, ["precision=fp23"])
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "words"),
+    [
+        ("precision: bf61", {}, "matrix m: precision 'bf61': 'bf61' is unknown; did you mean 'bf16'?"),
+        ("precision: [fp32, bf16]", {}, "matrix m: precision must be a word"),
+        ("threads: 0", {}, "matrix m: threads must be more than 0"),
+        ("threads: 2000", {}, "matrix m: threads 2000: at most 1,024 are allowed"),
+        ("presision: fp32", {}, "unknown key 'presision'; did you mean 'precision'?"),
+        ("", {"sets": ["precision=fp32-bf16"]}, "precision 'fp32-bf16' contradicts itself"),
+        ("", {"sets": ["precision="]}, "--set 'precision=': give a value"),
+        ("", {"precision": "fp23"}, "--precision 'fp23': 'fp23' is unknown; did you mean 'fp32'?"),
+        ("", {"threads": -1}, "--threads must be more than 0, not -1"),
+    ],
+)
+def test_numerics_with_a_mistake(text: str, options: dict[str, Any], words: str) -> None:
+    assert words in refused(BASE + text, **options)
+
+
 def test_set_wins_over_the_matrix_a_name_over_its_kind_and_a_list_expands() -> None:
     text = BASE.replace("toy-defense", "toy-defense(beta=7)") + "recipe: {epochs: 9}"
     found = plan(text, sets=["toy-defense.beta=[1, 2]", "defense.beta=3", "epochs=1", "epochs=4"])

@@ -140,17 +140,17 @@ def test_mistakes_are_one_line_and_exit_2(ran, capsys, words, message):
     assert error.count("\n") == 1
 
 
-def test_a_bad_record_is_named(ran, capsys):
+def test_a_bad_record_is_named_and_left_out(ran, capsys):
     path = next((ran / "out" / "records").iterdir())
     record = json.loads(path.read_text())
     path.write_text(json.dumps(record | {"seed": 77}))
     code, _, error = out(capsys, "leaderboard", "--output", "out")
-    assert code == 2
+    assert code == 0
     assert f"{path.name}: seed is 77, but its spec says" in error
     record["spec"]["seed"] = 77
     path.write_text(json.dumps(record))
     code, _, error = out(capsys, "leaderboard", "--output", "out")
-    assert code == 2
+    assert code == 0
     assert path.name in error
     assert "but its spec has the id" in error
 

@@ -41,6 +41,7 @@ def test_every_shipped_cell_is_described_by_a_matrix_of_one(name):
         ["epochs=2", "lr=1e-5", "augment=[]", "dataset=imagenet-subset", "dataset.size=64"],
         ["augment=[hflip]", "schedule=steps", "milestones=[1, 2]", "dataset=cifar10(train=5000)"],
         ["model=resnet18(width=8)", "probe.features=7", "horizon=90", "nesterov=true"],
+        ["precision=strict-bf16", "threads=4"],
     ],
 )
 def test_what_was_set_on_the_command_line_is_in_it(sets):

@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 
 from benchbd.errors import UsageError
+from benchbd.plan.cell import identity
 from benchbd.report import board
 from benchbd.report.table import Column, Row, Table, TableCell, grid
 from benchbd.report.wording import DASH, TIMES
@@ -209,10 +210,11 @@ def test_needs_are_printed(make_record):
     assert [c.display for c in needs] == ["nothing", "clean images", "ground truth (control)"]
 
 
-def test_mixed_precision_is_reported(make_record):
-    env = {"device": "Processor X", "precision": "cpu-bf16"}
-    table = first([make_record(), make_record(seed=1, env=env)])
-    assert any("cpu-bf16, cpu-fp32" in n for n in table.notes)
+def test_a_model_of_another_architecture_is_marked(make_record):
+    records = [make_record(), make_record(defense="fine-pruning", needs=["clean"])]
+    records[1]["notes"]["architecture"] = "resnet-s"
+    needs = row(first(records), "Needs beyond the poisoned set").cells
+    assert [c.display for c in needs] == ["nothing", "clean images; returns a resnet-s"]
 
 
 def test_newer_plugin_version_counts_and_the_older_is_reported(make_record):
@@ -279,3 +281,68 @@ def test_a_row_that_does_not_fill_its_columns_is_a_fault():
 def test_unknown_format():
     with pytest.raises(UsageError, match="did you mean 'html'"):
         board([]).render("htm")
+
+
+def measured_in(record, name, threads=1):
+    return {**record, "env": {**record["env"], "precision": name, "threads": threads}}
+
+
+def asked_for(record, **numerics):
+    spec = {**record["spec"], **numerics}
+    return {**record, "spec": spec, "id": identity(spec)}
+
+
+def test_a_table_says_where_it_mixes_precision_classes(make_record):
+    records = [make_record(), make_record(defense="lfd"), make_record("blend"), make_record("sig")]
+    assert not any("precision" in note for table in board(records).tables for note in table.notes)
+    records[1] = measured_in(records[1], "cuda-bf16", 8)
+    records[3] = measured_in(records[3], "cuda-bf16", 8)
+    table, means = board(records).tables
+    said = "Measured in two precision classes, which round differently: cpu-fp32 (2 cells), cuda-bf16 (2 cells)."
+    assert f"{said} Rows that mix them: bn-g." in table.notes
+    assert f"{said} Means over cells mix them." in means.notes
+    records[1] = measured_in(records[1], "cpu-fp32", 4)  # of an earlier release
+    text = board(records).render("md")
+    assert text.count("three precision classes") == 2
+    assert "cpu-fp32 (2 cells), cpu-fp32-t4 (1 cell), cuda-bf16 (1 cell)." in text
+    only = [records[0], records[3]]
+    assert "Every row is of one class; averages over rows mix them." in first(only).notes[-1]
+
+
+def test_cells_that_ask_for_other_numerics_have_a_table_of_their_own(make_record):
+    plain = [make_record(seed=s) for s in (0, 1)]
+    others = [asked_for(r, precision="bf16", threads=2) for r in plain]
+    found = board([*plain, *others])
+    titles = [t.title for t in found.tables if not t.title.startswith("Summary")]
+    assert titles == ["cifar10 · resnet18 · 80 epochs", "cifar10 · resnet18 · 80 epochs · precision=bf16,threads=2"]
+    assert found.notes[0].startswith("An attack counts"), "nothing is left out as a duplicate"
+    assert cell(found.tables[2], "bn-g", "none", "CA").records == tuple(r["id"] for r in others)
+    page = found.render("html")
+    assert "precision=bf16,threads=2" in page
+
+
+def test_compare_says_that_the_classes_differ(make_record, tmp_path, capsys):
+    from benchbd.cli import main
+    from benchbd.storage import results_file
+
+    records = [make_record(seed=s) for s in (0, 1)]
+    results_file.write(records, tmp_path / "a.jsonl")
+    results_file.write([measured_in(r, "cuda-bf16") for r in records], tmp_path / "b.jsonl")
+    results_file.write([asked_for(r, precision="bf16") for r in records], tmp_path / "c.jsonl")
+    names = {name: str(tmp_path / f"{name}.jsonl") for name in "abc"}
+    assert main(["compare", names["a"], names["b"]]) == 0
+    line = "changes between precision classes, which round differently: A cpu-fp32 (2 cells); B cuda-bf16 (2 cells)"
+    assert line in capsys.readouterr().out
+    assert main(["compare", names["a"], names["a"]]) == 0
+    assert "precision" not in capsys.readouterr().out
+    # Two configurations in two classes on both sides: each change is within a class.
+    both = [make_record(), measured_in(make_record("wanet"), "cuda-bf16")]
+    results_file.write(both, tmp_path / "d.jsonl")
+    assert main(["compare", str(tmp_path / "d.jsonl"), str(tmp_path / "d.jsonl")]) == 0
+    assert "precision" not in capsys.readouterr().out
+    results_file.write([both[0], measured_in(both[1], "cpu-fp32")], tmp_path / "e.jsonl")
+    assert main(["compare", str(tmp_path / "d.jsonl"), str(tmp_path / "e.jsonl")]) == 0
+    line = "A cuda-bf16 (1 cell); B cpu-fp32 (1 cell): cifar10/resnet18/wanet/none\n"
+    assert line in capsys.readouterr().out
+    assert main(["compare", names["a"], names["c"]]) == 0
+    assert "nothing in common" in capsys.readouterr().out

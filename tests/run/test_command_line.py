@@ -265,13 +265,40 @@ def test_rerun_one_cell(cli: Cli, fakes: ModuleType, tmp_path: Path, capfd: pyte
     assert cli("rerun", matrix="ffff") == 2
 
 
+def test_numerics_of_run_status_and_rerun(cli: Cli, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    good = ("--filter", "defense=act*n=1*", "--seeds", "0")
+    assert cli("run", *good) == cli("run", *good, "--precision", "bf16-strict", "--threads", "2") == 0
+    usual, other = sorted(only(tmp_path / "out", "done"), key=lambda record: len(str(record["label"])))
+    assert other["spec"] == {**dict(usual["spec"]), "precision": "bf16-strict", "threads": 2}
+    capfd.readouterr()
+    assert cli("status", *good, "--set", "precision=strict-bf16", "--set", "threads=2") == 0
+    assert ": 1 done" in capfd.readouterr().out
+    assert cli("status", *good, "--precision", "fp32") == 0
+    assert ": 1 missing" in capfd.readouterr().out
+    assert cli("rerun", "--precision", "auto", matrix=str(other["id"])) == 0
+    assert "/threads=2/s0" in capfd.readouterr().out
+    assert len(only(tmp_path / "out", "done")) == 3, "a cell of other numerics is recorded beside the first"
+    for words in (("--precision", "bf61"), ("--threads", "0")):
+        assert cli("rerun", *words, matrix=str(other["id"])) == cli("run", *words) == 2
+        assert capfd.readouterr().err.count(f"benchbd: {words[0]} ") == 2
+
+
+def test_the_command_to_type_next_has_the_numerics(cli: Cli, capfd: pytest.CaptureFixture[str]) -> None:
+    assert cli("run", "--seeds", "0", "--precision", "fp32", "--threads", "2") == 1
+    (line,) = [line for line in capfd.readouterr().err.splitlines() if "--rerun failed" in line]
+    assert "--precision fp32" in line
+    assert "--threads 2" in line
+
+
 def test_a_record_that_the_report_refuses_does_not_turn_the_exit_code(
     cli: Cli, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "out" / "records").mkdir(parents=True)
     (tmp_path / "out" / "records" / f"{'b' * 16}.json").write_text("{}")
     assert cli("run", "--filter", "defense=act*n=1*") == 0
-    assert "benchbd: no leaderboard: " in capfd.readouterr().err
+    out, err = capfd.readouterr()
+    assert f"{'b' * 16}.json: has no id; left out" in err
+    assert "| toy-attack" in out
 
 
 def test_help_of_the_runner_verbs_needs_nothing_heavy() -> None:

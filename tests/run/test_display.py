@@ -125,7 +125,7 @@ def test_a_new_stage_starts_from_nothing(screen: Console) -> None:
 
 
 def test_odd_events_break_nothing(screen: Console) -> None:
-    display = RichDisplay(screen)
+    display, plain = RichDisplay(screen), PlainDisplay(lambda line: None, heartbeat=0.0)
     display.begin(facts(eta=lambda: None), "x")
     display.event("nobody", "", {"event": "progress", "epoch": "x"})
     display.event("a", "l", {"event": "started"})
@@ -134,10 +134,18 @@ def test_odd_events_break_nothing(screen: Console) -> None:
         {"event": "progress", "epochs": 0, "epoch": 0},
         {"event": "progress", "stage": None, "loss": "nan"},
         {"event": "log", "line": "[/bold]"},
+        {"event": "progress", "epoch": 10**400, "epochs": 3, "loss": 10**400, "images": "n/a"},
+        {"event": "progress", "epoch": float("nan"), "epochs": float("inf"), "images": 1e308},
+        {"event": "progress", "epoch": -5, "epochs": 1e-300, "step": 1, "steps": 1e-300, "images": [1]},
+        {"event": "stage", "stage": "[/red] stage"},
+        {"event": "progress", "stage": {"a": 1}, "epoch": True, "epochs": "x"},
     ):
         display.event("a", "l", odd)
+        plain.event("a", "l", odd)
+        frame(display, screen)
     display.note("[/red] brackets are text")
-    frame(display, screen)
+    assert "[/red] stage" in frame(display, screen)
+    plain.tick()
     display.end(Outcome({}, {}, [], 1.0))
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -37,6 +40,53 @@ def test_inline_runs_here_and_logs(fakes: ModuleType, go: Go, tmp_path: Path) ->
     assert {row[3] for row in fakes.read_trace(tmp_path)} == {os.getpid()}
     assert "acting" in (tmp_path / "logs" / f"{good.id}.log").read_text()
     assert records.read_record(tmp_path, bad.id)["error"] == "RuntimeError: broken before any record"
+
+
+def test_an_event_that_cannot_be_shown_ends_neither_the_run_nor_its_cell(
+    fakes: ModuleType, go: Go, told: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(told, "event", lambda *given: 1 / 0)
+    for executor in ("local", "inline"):
+        assert go([fakes.cell(n=1)], executor=executor, rerun="all").counts == {"done": 1}
+
+
+THREADS = """
+import numpy
+import sklearn.cluster
+import torch
+from threadpoolctl import threadpool_info
+
+from benchbd import Defense, defense
+
+
+@defense("threads-in-force", version=1)
+class ThreadsInForce(Defense):
+    \"""Notes the threads that libraries use.\"""
+
+    def train(self, lab):
+        pools = {pool["num_threads"] for pool in threadpool_info()}
+        lab.note("threads", sorted(pools | {torch.get_num_threads()}))
+        return lab.train(lab.poisoned)
+"""
+BLOCK = "{dataset: {digits: {train: 60, test: 40}}, model: lenet-s, attacks: [bn-g], defenses: [threads-in-force]"
+
+
+@pytest.mark.parametrize("order", [(1, 4), (4, 1)])
+@pytest.mark.parametrize("executor", ["inline", "local"])
+def test_every_library_has_the_threads_of_the_cell_in_any_order(
+    tmp_path: Path, executor: str, order: tuple[int, int]
+) -> None:
+    (tmp_path / "p.py").write_text(THREADS)
+    blocks = "".join(f"  - {BLOCK}, threads: {threads}}}\n" for threads in order)
+    recipe = "recipe: {epochs: 1, batch_size: 32, augment: []}"
+    (tmp_path / "m.yaml").write_text(f"name: m\nseeds: 0\n{recipe}\nblocks:\n{blocks}")
+    command = [sys.executable, "-m", "benchbd", "run", "m.yaml", "--plugin", "p.py", "--output", "out", "--jobs", "1"]
+    environment = {name: value for name, value in os.environ.items() if not name.endswith("_NUM_THREADS")}
+    command += ["--executor", executor, "--device", "cpu"]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    found = [json.loads(path.read_text()) for path in (tmp_path / "out" / "records").glob("*.json")]
+    assert {record["env"]["threads"]: record["notes"]["threads"] for record in found} == {1: [1], 4: [4]}
 
 
 def test_inline_timeout(fakes: ModuleType, go: Go, tmp_path: Path) -> None:

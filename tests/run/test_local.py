@@ -36,9 +36,9 @@ def alive(pid: int) -> bool:
     ("do", "status", "reason"),
     [
         ("raise", "failed", "ValueError: told to"),
-        ("segfault", "failed", "the worker crashed with SIGSEGV"),
+        ("segfault", "failed", "the cell's process crashed with SIGSEGV"),
         ("kill", "killed", "killed by signal 9 (SIGKILL), often a memory limit"),
-        ("exit", "failed", "the worker exited with code 7 in the middle of the cell"),
+        ("exit", "failed", "the cell's process exited with code 7 in the middle of the cell"),
         ("oom", "oom", "oom, as told"),
         ("diverged", "diverged", "diverged, as told"),
         ("raise-outside", "failed", "RuntimeError: broken before any record"),
@@ -70,17 +70,18 @@ def test_workers_are_fed_many_cells(fakes: ModuleType, go: Go, tmp_path: Path) -
     go([fakes.cell(n=n) for n in range(20)], jobs=2)
     trace = fakes.read_trace(tmp_path)
     assert len([row for row in trace if row[1] == "end"]) == 20
-    assert len({row[3] for row in trace}) <= 2
+    assert len({row[3] for row in trace}) == 20, "each in a process of its own"
+    assert len({fakes.parent(tmp_path, pid) for pid in {row[3] for row in trace}}) <= 2
     assert not any(alive(row[3]) for row in trace)
 
 
-def test_after_a_cuda_error_the_next_cell_gets_a_new_worker(fakes: ModuleType, go: Go, tmp_path: Path) -> None:
+def test_a_cuda_error_ends_with_its_cell(fakes: ModuleType, go: Go, tmp_path: Path) -> None:
     before, broken, after = fakes.cell(n=1), fakes.cell("cuda"), fakes.cell(n=2)
     outcome = go([before, broken, after], jobs=1)
     assert outcome.statuses == {before.id: "done", broken.id: "failed", after.id: "done"}
     assert "CUDA error: an illegal memory access" in outcome.reasons[broken.id]
-    pid = {row[2]: row[3] for row in fakes.read_trace(tmp_path) if row[1] == "start"}
-    assert pid[before.id] == pid[broken.id] != pid[after.id]
+    pids = {row[3] for row in fakes.read_trace(tmp_path)}
+    assert len({fakes.parent(tmp_path, pid) for pid in pids}) == 1, "the worker stays"
 
 
 def test_no_more_cells_at_once_than_slots(fakes: ModuleType, go: Go, tmp_path: Path) -> None:
@@ -150,8 +151,9 @@ def test_killed_by_the_kernel_for_want_of_memory(monkeypatch: pytest.MonkeyPatch
     assert cause_of_death(-9, 3)[0] == "oom"
     assert cause_of_death(-9, 4)[0] == "killed"
     assert cause_of_death(-15, 3)[0] == "killed"
-    assert cause_of_death(-11, 3) == ("failed", "the worker crashed with SIGSEGV")
-    assert cause_of_death(-6, 3) == ("failed", "the worker crashed with SIGABRT")
+    assert cause_of_death(-11, 3, "the worker") == ("failed", "the worker crashed with SIGSEGV")
+    assert cause_of_death(-11, 3) == ("failed", "the cell's process crashed with SIGSEGV")
+    assert cause_of_death(-6, 3) == ("failed", "the cell's process crashed with SIGABRT")
 
 
 def executor(

@@ -12,7 +12,7 @@ from benchbd.storage.record_schema import STATUSES
 
 def test_every_status_has_a_meaning() -> None:
     assert {"done", "skipped"} | FAILURES | INTERRUPTIONS == set(STATUSES)
-    assert set(OUTCOMES) == {*STATUSES, "pending"}
+    assert set(OUTCOMES) == {*STATUSES, "pending", "unreadable"}
 
 
 @pytest.mark.parametrize("status", STATUSES)
@@ -29,6 +29,8 @@ def test_no_record_runs() -> None:
 
 def test_stale_needs_asking_for() -> None:
     assert not needs_run({"status": "done"}, stale=True)
+    assert not needs_run({"status": "done"}, failed_rerun=True)
+    assert needs_run({"status": "done"}, failed_rerun=True, rerun="failed")
     assert not needs_run({"status": "done"}, stale=True, rerun="failed")
     assert not needs_run({"status": "done"}, rerun="stale")
 

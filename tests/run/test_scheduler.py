@@ -24,6 +24,7 @@ from benchbd.run import Outcome
 from benchbd.run.settings import Shard
 from benchbd.storage import records
 from benchbd.storage.cell_locks import CellLocks, running
+from benchbd.storage.cleanup import remove_stale_files
 
 if TYPE_CHECKING:
     from conftest import Told
@@ -175,11 +176,12 @@ def test_budget_stops_cleanly_and_the_next_run_goes_on(
 def test_budget_starts_no_cell_that_cannot_end_in_it(fakes: ModuleType, go: Go, tmp_path: Path) -> None:
     long = fakes.cell(n=1, seed=0)
     records.write_record(
-        tmp_path, {**records.blank(long, "done"), "time": {"total": 500.0, "own": 500.0, "stages": {}}}
+        tmp_path, {**records.blank(long, "done"), "ca": 0.5, "time": {"total": 500.0, "own": 500.0, "stages": {}}}
     )
     same, short = fakes.cell(n=1, seed=1), fakes.cell(n=2)
     records.write_record(
-        tmp_path, {**records.blank(fakes.cell(n=2, seed=1), "done"), "time": {"total": 0.1, "own": 0.1, "stages": {}}}
+        tmp_path,
+        {**records.blank(fakes.cell(n=2, seed=1), "done"), "ca": 0.5, "time": {"total": 0.1, "own": 0.1, "stages": {}}},
     )
     outcome = go([same, short], budget=60.0, jobs=1)
     assert outcome.statuses == {same.id: "pending", short.id: "done"}
@@ -187,13 +189,39 @@ def test_budget_starts_no_cell_that_cannot_end_in_it(fakes: ModuleType, go: Go, 
     assert go([same], budget=60.0).counts == {"done": 1}, "alone it gets its turn all the same"
 
 
-def test_a_full_disk_stops_the_run_and_blames_no_cell(fakes: ModuleType, go: Go, told: Told) -> None:
+def test_a_full_disk_stops_the_run_and_blames_no_cell(
+    fakes: ModuleType, go: Go, told: Told, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("benchbd.run.scheduler.disk_is_full", lambda folder: True)
     cells = [fakes.cell("until-1-full"), fakes.cell(n=1, seconds=0.1), fakes.cell(n=2)]
     outcome = go(cells, jobs=1)
     assert outcome.statuses[cells[0].id] == "cancelled"
     assert outcome.exit_code == 1
     assert any("the disk is full; free some space" in note for note in told.notes)
     assert go(cells).counts == {"done": 3}
+
+
+def test_a_disk_that_only_one_cell_fills_fails_that_cell(fakes: ModuleType, go: Go) -> None:
+    broken, fine = fakes.cell("full"), fakes.cell(n=1, seconds=0.1)
+    assert go([broken, fine], jobs=1).statuses == {broken.id: "failed", fine.id: "done"}
+
+
+def test_results_that_did_not_fit_for_a_moment_blame_no_cell(fakes: ModuleType, go: Go) -> None:
+    unlucky, fine = fakes.cell("until-1-results-full"), fakes.cell(n=1, seconds=0.1)
+    assert go([unlucky, fine], jobs=1).statuses == {unlucky.id: "cancelled", fine.id: "done"}
+    assert go([unlucky, fine]).counts == {"done": 2}, "no flag is needed"
+
+
+def test_a_record_that_somebody_removes_is_missed_at_the_end(
+    fakes: ModuleType, go: Go, told: Told, tmp_path: Path
+) -> None:
+    kept, removed, last = fakes.cell(n=1), fakes.cell(n=2), fakes.cell("remove-records", n=3)
+    go([kept])
+    go([removed])
+    outcome = go([kept, removed, last], jobs=1)
+    assert outcome.statuses == {kept.id: "lost", removed.id: "lost", last.id: "done"}
+    assert outcome.exit_code == 1
+    assert any("2 records are missing" in note for note in told.notes)
 
 
 def test_a_cell_that_another_run_has_is_left_to_it(
@@ -231,10 +259,12 @@ def test_records_that_cannot_be_written_end_the_run_with_one_line(
 # A run in a process of its own, to be interrupted and killed.
 
 
-def launch(output: Path, jobs: int, *cells: str) -> subprocess.Popen[str]:
-    arguments = [sys.executable, str(HELPERS / "run_fakes.py"), str(output), str(jobs), *cells]
+def launch(output: Path, jobs: int, *cells: str, under: tuple[str, ...] = ()) -> subprocess.Popen[str]:
+    # The tests themselves may run under nohup.
+    hangup = ["-c", "import os, signal, sys; signal.signal(1, signal.SIG_DFL); os.execvp(sys.argv[1], sys.argv[1:])"]
+    arguments = [sys.executable, *hangup, *under, sys.executable, str(HELPERS / "run_fakes.py"), str(output), str(jobs)]
     return subprocess.Popen(
-        arguments, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True
+        [*arguments, *cells], stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True
     )
 
 
@@ -280,6 +310,22 @@ def test_second_interrupt_kills(fakes: ModuleType, tmp_path: Path, numbers: tupl
     assert not running(tmp_path)
 
 
+def test_nohup_protects_a_run_from_the_end_of_its_terminal(fakes: ModuleType, tmp_path: Path) -> None:
+    process = launch(tmp_path, 1, "done:1:1.5", "done:2:0", under=("nohup",))
+    wait_for(lambda: started(fakes, tmp_path))
+    process.send_signal(signal.SIGHUP)
+    process.communicate(timeout=120)
+    assert process.returncode == 0
+    assert records.read_record(tmp_path, fakes.cell(n=2).id)["status"] == "done"
+
+
+def test_a_run_goes_on_when_nobody_reads_its_messages(fakes: ModuleType, tmp_path: Path) -> None:
+    process = launch(tmp_path, 1, "done:1:0.5", "raise:2:0")
+    process.stderr.close()
+    assert process.wait(120) == 1
+    assert records.read_record(tmp_path, fakes.cell(n=1, seconds=0.5).id)["status"] == "done"
+
+
 def test_no_orphans_after_the_run_is_killed(fakes: ModuleType, tmp_path: Path) -> None:
     process = launch(tmp_path, 3, "children:1:0", "hang:2:0", "done:3:60")
     wait_for(lambda: len(started(fakes, tmp_path)) == 3 and (tmp_path / "child").exists())
@@ -318,4 +364,5 @@ def test_a_killed_run_goes_on(fakes: ModuleType, tmp_path: Path) -> None:
     again = started(fakes, tmp_path)
     assert all(again.count(i) == 1 for i in ready), "what was done was not done again"
     assert all((tmp_path / "records" / name).read_bytes() == data for name, data in before.items())
+    remove_stale_files(tmp_path, older_than=0.0)  # the killed cell may have left a half-written file
     assert len(list((tmp_path / "records").iterdir())) == 8

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
 
+from benchbd.core.numerics import Numerics
 from benchbd.errors import UsageError
+from benchbd.run import Outcome
 from benchbd.run.settings import RunSettings
 from benchbd.run.workers import slots
 
@@ -110,3 +115,39 @@ def test_an_inherited_list_is_kept_by_name(monkeypatch: pytest.MonkeyPatch) -> N
     assert slots.visible_gpus() == ("0", "1")
     answer.stdout = "some warning\n"
     assert slots.visible_gpus() == ()
+
+
+def test_threads_of_a_cell_take_cores_from_the_number_of_slots(gpus: Any) -> None:
+    gpus(cores=8)
+    assert made(threads=4) == [slots.Slot(i, None, 1, 4) for i in range(2)]
+    assert [s.threads for s in made(threads=16)] == [16]
+
+
+def test_slots_have_the_threads_of_the_cell_that_asks_for_the_most(
+    go: Callable[..., Outcome], fakes: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[RunSettings] = []
+
+    def stop(settings: RunSettings, notify: Any) -> None:
+        seen.append(settings)
+        raise UsageError("enough")
+
+    monkeypatch.setattr("benchbd.run.start.make_executor", stop)
+    cells = [dataclasses.replace(fakes.cell(n=n), numerics=Numerics(threads=n)) for n in (1, 3, 2)]
+    for chosen, given in ((cells, {}), (cells[:1], {}), (cells[:1], {"threads": 5})):
+        with pytest.raises(UsageError, match="enough"):
+            go(chosen, **given)
+    assert [settings.threads for settings in seen] == [3, None, 5]
+
+
+def test_a_precision_without_effect_is_said_once(go: Callable[..., Outcome], fakes: ModuleType, told: Any) -> None:
+    asked = ("fp32-strict", "compile", "compile", "bf16")
+    cells = [dataclasses.replace(fakes.cell(n=n), numerics=Numerics(wish)) for n, wish in enumerate(asked)]
+    assert go(cells, executor="inline").exit_code == 0
+    said = [note for note in told.notes if "no effect" in note]
+    assert said == [
+        "compile and strict have no effect on a CPU: the cells of precision compile, fp32-strict have IDs of their own "
+        "but compute as without"
+    ]
+    assert go([dataclasses.replace(fakes.cell(n=9), numerics=Numerics("bf16"))], executor="inline").exit_code == 0
+    assert len([note for note in told.notes if "no effect" in note]) == 1

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from benchbd.run.workers.worker import run_one
+from benchbd.run.workers.one_cell import run_one
 
 SETTINGS = argparse.Namespace(output="out", data=None, device="cpu", plugin=[])
 

@@ -23,8 +23,11 @@ def done(cell: Cell) -> dict[str, Any]:
         "asr": 1,
         "detection": {"auroc": 0.7, "precision": 0.5, "recall": None},
         "poison": {"count": 10, "share_of_set": 0.1, "share_of_target_class": None},
+        "clean_asr": 0.25,
+        "triggered": {"images": 20, "unchanged": 1, "gained": 16, "lost": 1},
         "time": {"total": 12.5, "own": 1.5, "stages": {"teacher": 3.0}},
         "trainings": {"full": 1},
+        "data": {"train": "0" * 64, "test": "1" * 64, "files": None, "weights": None},
         "needs": ["clean"],
     }
 
@@ -36,11 +39,17 @@ WRONG: list[tuple[str, Any]] = [
     *[("status", value) for value in (None, 3, [], "finished", "pending")],
     *[("error", value) for value in (3, [], {})],
     *[(name, value) for name in ("label", "matrix") for value in (None, 3, {})],
-    *[(name, value) for name in ("ca", "asr", "ra") for value in (True, "0.9", -0.1, 1.5, 10**400, math.inf, [])],
+    *[
+        (name, value)
+        for name in ("ca", "asr", "ra", "clean_asr")
+        for value in (True, "0.9", -0.1, 1.5, 10**400, math.inf, [])
+    ],
     ("ca", None),
     *[(name, value) for name in ("params", "recipe", "spec", "time", "env", "notes") for value in (None, 3, [], "x")],
     *[(name, value) for name in ("artifacts", "sources", "trainings") for value in (None, 3, [])],
-    *[(name, value) for name in ("detection", "poison") for value in (3, [], "x")],
+    *[(name, value) for name in ("detection", "poison", "triggered") for value in (3, [], "x")],
+    *[(f"triggered.{name}", value) for name in ("images", "gained") for value in (1.5, -1, True, "many")],
+    *[("triggered.unchanged", 21), ("triggered.gained", 20), ("triggered.lost", 2), ("clean_asr", 0.5)],
     *[(name, value) for name in ("peak_memory_bytes", "epochs_trained") for value in ("many", -1, True, math.inf)],
     *[("needs", value) for value in (None, "clean", [3], {})],
     *[("control", value) for value in (None, 1, "yes")],
@@ -55,6 +64,8 @@ WRONG: list[tuple[str, Any]] = [
     *[(f"detection.{name}", value) for name in ("auroc", "precision", "recall") for value in ("high", 1.2, -1, True)],
     *[("poison.count", value) for value in ([], -1, "ten")],
     *[("poison.share_of_set", value) for value in ("all", True)],
+    *[("data", value) for value in (3, [], "x")],
+    *[(f"data.{name}", value) for name in record_schema.INPUTS for value in (3, "", "F" * 64, "0" * 63, [])],
     *[("trainings.full", value) for value in (None, "one", {"full": 1}, True)],
 ]
 FIELDS = (
@@ -63,6 +74,10 @@ FIELDS = (
     *("artifacts", "notes", "needs", "control", "spec", "sources"),
 )
 WRONG += [(name, ABSENT) for name in FIELDS]
+FREE = (
+    *[(name, value) for name in ("clean_asr", "triggered") for value in (ABSENT, None)],
+    *[("triggered", {}), ("triggered", {"images": 0}), ("triggered.gained", ABSENT), ("triggered.unchanged", 20)],
+)
 
 
 def changed(record: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
@@ -88,6 +103,11 @@ def test_a_wrong_record_is_refused_by_both_readers_alike(cell: Cell, tmp_path: P
         assert path.split(".")[0] in message
         assert "\n" not in message
         assert len(message) < len(str(place)) + 300
+
+
+@pytest.mark.parametrize(("path", "value"), FREE)
+def test_fields_that_older_records_lack_are_optional(cell: Cell, path: str, value: Any) -> None:
+    assert record_schema.fault(changed(done(cell), path, value), identity) is None
 
 
 @pytest.mark.parametrize("text", ['{"id": NaN}', "{", "", "[1]", "3", "null", "[" * 100_000])
@@ -117,7 +137,7 @@ def test_a_right_record_of_every_status_is_read_by_both(cell: Cell, tmp_path: Pa
 
 
 def test_the_fields_are_those_of_a_blank_record(cell: Cell) -> None:
-    assert set(FIELDS) == set(records.blank(cell, "failed"))
+    assert set(FIELDS) | set(record_schema._OPTIONAL) == set(records.blank(cell, "failed"))
     assert set(FIELDS) == set(record_schema._FIELDS)
 
 

@@ -33,6 +33,10 @@ ATTACKS = {
     "documented: parameter size has no line of help": ("size: int = 3", ""),
     "light: line 7 imports torch": ("", ""),
     "stamps: 100% of the poisoned images are unchanged": ("", "out = images.clone()"),
+    "stamps: 100% of the triggered test images are unchanged": (
+        "",
+        "out = images.clone() if how.split == 'test' else out",
+    ),
     "stamps: stamp changes its input images": ("", "images[:, :, 0, 0] = 9"),
     "stamps: an image's stamp depends on its position": ("", "out[0] = 7"),
     "repeats: two runs give different images": ("", "import random; out[:, :, 9, 9] = random.randrange(256)"),
@@ -41,6 +45,15 @@ ATTACKS = {
         "def prepare(self, workshop): return {'w': workshop.train(workshop.clean, epochs=0).head()[0]}",
         "",
     ),
+    "budget: attack 'mine': a training set was changed in place (its images)": (
+        "def prepare(self, workshop):\n        workshop.clean.images[5] = 0\n        return {}",
+        "",
+    ),
+    "budget: attack 'mine': x of its context was changed in place": (
+        "def prepare(self, workshop): return {'x': [0.5]}",
+        "how.trigger['x'] += 1",
+    ),
+    "budget: attack 'mine': indices of its context was changed in place": ("", "how.indices[:] = 0"),
     "repeats: two runs prepare different triggers": (
         "def prepare(self, workshop):\n        import random\n        return {'x': [random.random()]}",
         "",
@@ -77,7 +90,22 @@ DEFENSES = {
         "",
         "if (lab.poisoned.images == 255).sum() < 9: lab.suspect([float('nan')] * len(lab.poisoned))",
     ),
-    "runs: the tiny-patch cell ended as failed: a training set was changed": ("", "lab.poisoned.labels[:9] = 0"),
+    "runs: the tiny-patch cell ended as failed: defense 'mine': a training set was changed in place (its labels)": (
+        "",
+        "lab.poisoned.labels[:9] = 0",
+    ),
+    "runs: the tiny-patch cell ended as failed: defense 'mine': a training set was changed in place (its images)": (
+        "",
+        "lab.poisoned.images.numpy()[3, 0, 0, 0] ^= 1",
+    ),
+    "runs: the tiny-patch cell ended as failed: defense 'mine': a training set's labels cannot be assigned": (
+        "",
+        "lab.poisoned.labels = lab.poisoned.labels.flip(0)",
+    ),
+    "runs: the tiny-patch cell ended as failed: defense 'mine' returned a resnet-s in a row of tiny-net": (
+        "",
+        "return lab.train(lab.poisoned, model='resnet-s', epochs=0)",
+    ),
     "reproducible: two runs give different models": (
         "",
         "import random\n        return lab.train(lab.poisoned, repeat=random.randrange(10**9))",
@@ -117,21 +145,38 @@ class Mine(Model):
                 super().__init__()
                 self.first = nn.Linear(3, 6)
                 self.unused = {unused}
+                {init}
                 self.head = nn.Linear(6, classes)
             def features(self, x):
                 x = self.first(x.mean((2, 3)))
                 return {features}
+            def count(self, x):
+                self.seen += self.training
+                return x / (1 + self.seen)
         {build}
         return Net()
 '''
 MODELS = {
     "fits: at size 8 an image's logits depend on the rest of its batch": {"features": "x - x.mean(0)"},
-    "fits: at size 8 a new network gives non-finite logits": {"features": "x / 0"},
-    "fits: RuntimeError: The size of tensor a (5) must match": {"features": "x[:, :5]"},
+    "fits: a new network's features are not finite": {"features": "x / 0"},
+    "fits: features() returns torch.float32 (4, 5) for 4 images; return one float tensor (B, 6)": {
+        "features": "x[:, :5]"
+    },
+    "fits: features() returns a tuple": {"features": "(x, x)"},
+    "fits: model 'mine': build returned None": {"build": "return"},
+    "fits: model 'mine': parameter first.weight is torch.float64": {"build": "return Net().double()"},
+    "keeps_its_state: the trained network and the one rebuilt from its state_dict": {
+        "init": "self.register_buffer('mask', torch.rand(6), persistent=False)",
+        "features": "x * self.mask",
+    },
+    "keeps_its_state: the trained network and the one rebuilt": {
+        "init": "self.seen = 0.0",
+        "features": "self.count(x)",
+    },
     "learns: no gradient reaches net.unused.weight": {"unused": "nn.Linear(2, 2)"},
     "learns: another seed gives the same initial weights": {"build": "torch.manual_seed(0)"},
     "learns: the same seed gives different initial weights": {"build": "torch.seed()"},
-    "learns: its state has other types": {"unused": "nn.BatchNorm1d(2).double()"},
+    "learns: its state has other types": {"unused": "nn.BatchNorm1d(2, affine=False).double()"},
     "fits: it refuses every image size": {
         "extra": "def check(self, info):\n        from benchbd.errors import Impossible\n        raise Impossible('no')"
     },
@@ -140,7 +185,7 @@ MODELS = {
 
 @pytest.mark.parametrize("line", MODELS)
 def test_broken_models(plugin_file, line):
-    parts = {"extra": "pass", "unused": "None", "features": "x", "build": "pass", **MODELS[line]}
+    parts = {"extra": "pass", "unused": "None", "features": "x", "build": "pass", "init": "pass", **MODELS[line]}
     registry.add_plugin_file(str(plugin_file(MODEL.format(**parts))))
     assert any(f.startswith(line) and "\n" not in f for f in said("models", line)), said("models", line)
 
@@ -193,7 +238,7 @@ def test_broken_datasets(plugin_file, line):
     [
         ("attacks", ATTACK.format(extra="pass", stamp="pass")),
         ("defenses", DEFENSE.format(extra="pass", train="pass")),
-        ("models", MODEL.format(extra="pass", unused="None", features="x", build="pass")),
+        ("models", MODEL.format(extra="pass", unused="None", features="x", build="pass", init="pass")),
         ("datasets", DATASET.format(extra="pass", info="4, 8, 8, 4, None, 1", load="pass")),
     ],
 )

@@ -152,7 +152,8 @@ def as_array(thing: Any) -> np.ndarray | None:
     if issubclass(type(thing), np.ndarray):
         return thing
     if issubclass(type(thing), torch.Tensor):
-        return thing.detach().cpu().numpy()
+        values = thing.detach().cpu()
+        return (values.float() if values.dtype == torch.bfloat16 else values).numpy()  # numpy has no bfloat16
     return None
 
 
@@ -188,6 +189,8 @@ def alive() -> list[Any]:
     seen: dict[int, Any] = {}
     for thing in gc.get_objects():
         for candidate in (thing, *gc.get_referents(thing)):
+            if issubclass(type(candidate), torch.Tensor) and candidate.is_meta:  # without data
+                continue
             if issubclass(type(candidate), (np.ndarray, torch.Tensor)):
                 seen[id(candidate)] = candidate
     return list(seen.values())

@@ -11,6 +11,7 @@ from benchbd.report import published, stats
 from benchbd.report.averages import average
 from benchbd.report.groups import Group, Scale, group_records
 from benchbd.report.labels import Defaults, Labels, Variant, recipe_text, registered, value_text
+from benchbd.report.mixed_data import Measured, measured, other_data_text
 from benchbd.report.paper.sweeps import MODES, TEACHERS, Sweep, sweep
 from benchbd.report.probes import SCORED_EPOCH, SMALLER, Curve, Points, curves, points
 from benchbd.report.published import scale_text
@@ -66,17 +67,26 @@ def source(records: Iterable[Record], defaults: Defaults = registered) -> Source
     return Source(grouping.groups, Labels(grouping.variants(), defaults))
 
 
-def _by_training(found: Sequence[Curve | Points]) -> dict[tuple[Variant, str], list[Any]]:
-    """Group curves or pictures by data set and recipe; members differ in network and attack."""
-    out: dict[tuple[Variant, str], list[Any]] = {}
+def _by_training(found: Sequence[Curve | Points]) -> dict[tuple[Variant, str, str], list[Any]]:
+    """Group curves or pictures by data set, recipe and numerics; members differ in network and attack."""
+    out: dict[tuple[Variant, str, str], list[Any]] = {}
     for item in found:
-        out.setdefault((item.scale.dataset, item.scale.recipe), []).append(item)
+        out.setdefault((item.scale.dataset, item.scale.recipe, item.scale.numerics), []).append(item)
     return out
 
 
+def _noted(note: str, found: Measured) -> str:
+    """A figure's note, which says so if the figure mixes different data."""
+    return "; ".join(filter(None, (note, other_data_text(found))))
+
+
+def _measured(found: Iterable[Curve | Points]) -> Measured:
+    return frozenset[Any]().union(*(item.measured for item in found))
+
+
 def _data_text(scale: Scale, labels: Labels) -> str:
-    """The data set and recipe, which all panels of a figure share."""
-    return " · ".join(filter(None, (labels(scale.dataset), recipe_text(scale.recipe))))
+    """The data set, recipe and numerics, which all panels of a figure share."""
+    return " · ".join(filter(None, (labels(scale.dataset), recipe_text(scale.recipe), scale.numerics)))
 
 
 def _loss_panel(curve: Curve, labels: Labels) -> Panel:
@@ -105,6 +115,7 @@ def _loss_figures(name: str, title: str, larges: tuple[str, ...], data: Source) 
             scale = _data_text(found[0].scale, data.labels)
             seeds = counted(max(c.seeds for c in found), "seed")
             note = f"{scale}; undefended training, mean of {seeds}, eval mode, no augmentation"
+            note = _noted(note, _measured((*upper, *lower)))
             result.append(Figure(name, title, panels, max(len(upper), len(lower)), note, scale, shared=True))
     return result
 
@@ -142,6 +153,7 @@ def fig2(data: Source) -> list[Figure]:
             panel = Panel("", "attack", "poisoned samples", "bar", [s for s in series if s.x])
             title = f"Poisoned samples above the clean mean loss at epoch {SCORED_EPOCH}"
             note = f"{scale}; undefended training, mean of {counted(max(c.seeds for c in found), 'seed')}"
+            note = _noted(note, _measured(found))
             result.append(Figure("fig2", title, [panel], 1, note, scale))
     return result
 
@@ -171,6 +183,7 @@ def _sweeps(name: str, title: str, parameter: str, order: tuple[str, ...], x_lab
         scale = scale_text(group.scale, data.labels)
         seeds = max(len(group.entry(r, c).values("ca")) for r in found.rows for c in found.columns)
         note = f"{scale}; mean of {counted(seeds, 'seed')}" + (", bars: 95 % t-interval" if seeds > 1 else "")
+        note = _noted(note, measured(group, found.rows, found.columns))
         panels = [_sweep_panel(found, data.labels, metric, x_label) for metric in ("ca", "asr")]
         result.append(Figure(name, title, panels, 2, note, scale))
     return result
@@ -218,6 +231,7 @@ def fig5(data: Source) -> list[Figure]:
         scale = scale_text(group.scale, data.labels)
         seeds = max(len(group.entry(r, c).values("ca")) for r in found.rows for c in found.columns)
         note = f"{scale}; mean of {counted(seeds, 'seed')}" + (", bars: 95 % t-interval" if seeds > 1 else "")
+        note = _noted(note, measured(group, found.rows, found.columns))
         result.append(Figure("fig5", "LfD without ascent, with plain and with weighted ascent", panels, 2, note, scale))
     return result
 
@@ -243,7 +257,7 @@ def fig7(data: Source) -> list[Figure]:
         scale = _data_text(found[0].scale, data.labels)
         epochs = sorted({p.epoch for p in found if p.epoch is not None})
         after = f", after epoch {' and '.join(map(str, epochs))}" if epochs else ""
-        note = f"{scale}; undefended training, seed {found[0].seed}{after}"
+        note = _noted(f"{scale}; undefended training, seed {found[0].seed}{after}", _measured(found))
         result.append(Figure("fig7", "t-SNE of penultimate features", panels, min(2, len(panels)), note, scale))
     return result
 
@@ -271,9 +285,8 @@ def overview(data: Source) -> list[Figure]:
                 panels.append(Panel(metric.upper(), "attack", f"{metric.upper()} in %", "dot", series))
         if panels:
             scale = scale_text(group.scale, data.labels)
-            result.append(
-                Figure("overview", "Defenses by attack", panels, 1, f"{scale}; bars: 95 % t-interval over seeds", scale)
-            )
+            note = _noted(f"{scale}; bars: 95 % t-interval over seeds", measured(group, group.rows, group.columns))
+            result.append(Figure("overview", "Defenses by attack", panels, 1, note, scale))
     return result
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import csv
 import dataclasses
 import io
-import json
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from benchbd.core.plain import json_text
 from benchbd.report.table import Column, Row, Table
 
 if TYPE_CHECKING:
@@ -84,4 +84,4 @@ def render_json(board: Board) -> str:
     tables = [dataclasses.asdict(table) for table in board.tables]
     data = {"title": board.title, "gate": board.gate, "paper": board.paper, "records": len(board.records)}
     data |= {"reading": [*board.reading, *board.notes], "tables": tables}
-    return json.dumps(data, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    return json_text(data, indent=1, ensure_ascii=False) + "\n"

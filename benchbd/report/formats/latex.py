@@ -16,6 +16,7 @@ _SIGNS = {
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "|": r"\textbar{}",
     "<": r"\textless{}", ">": r"\textgreater{}", '"': "''",
     "±": r"$\pm$", "↑": r"$\uparrow$", "↓": r"$\downarrow$", "†": r"$\dagger$", "‡": r"$\ddagger$", "·": r"$\cdot$",
+    "§": r"\S{}",
     "…": r"\dots{}", "‖": r"$\Vert$", "“": "``", "”": "''", "—": "---",
     wording.MINUS: r"$-$", wording.DASH: "--", wording.TIMES: r"$\times$",
 }  # fmt: skip

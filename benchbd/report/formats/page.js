@@ -203,11 +203,12 @@
     const parameters = ["dataset", "model", "attack", "defense"].map((kind) => block(`Parameters: ${kind} ${part(record, kind).name}`, objects(part(record, kind).params)));
     const probe = record.probe;
     detail.replaceChildren(...[
-      block("Result", pairs([["status", record.status], ["CA", fraction(record.ca)], ["ASR", fraction(record.asr)], ["RA", fraction(record.ra)]]),
+      block("Result", pairs([["status", record.status], ["CA", fraction(record.ca)], ["ASR", fraction(record.asr)], ["RA", fraction(record.ra)], ...(record.lift === undefined ? [] : [["Clean ASR", fraction(record.clean_asr)], ["Lift", fraction(record.lift)]])]),
         record.error ? el("pre", {}, record.error) : null),
       el("div", { class: "columns" },
         block("Detection", record.detection ? objects(record.detection) : el("p", {}, "This defense suspects no samples.")),
         block("Poison", objects(record.poison)),
+        block("Triggered test images", objects(record.triggered)),
         block("Time", record.time ? stages(record.time) : null),
         block("Cost", objects(record.cost))),
       block("Train loss", record.curves ? lines("Train loss", [...Array(Math.max(...record.curves.map(([, ys]) => ys.length))).keys()].map((i) => i + 1), record.curves) : null),

@@ -15,8 +15,10 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from benchbd.core.kinds import KINDS
+from benchbd.core.plain import json_text
 from benchbd.report.formats.reproduce import command
-from benchbd.report.labels import Labels, variant
+from benchbd.report.gate import lift_of
+from benchbd.report.labels import Labels, asked_numerics, variant
 from benchbd.report.probes import probe_of
 from benchbd.report.table import Column, Row, Table, TableCell
 from benchbd.storage.results_file import ordered
@@ -63,7 +65,7 @@ def _cell(cell: TableCell, columns: list[Column], first: bool) -> str:
     best = '<span class="sr"> (best of the row)</span>' if cell.best else ""
     extra = f'<span class="extra">{_text(cell.extra)}</span>' if cell.extra else ""
     if cell.records:
-        content = f"{column.group} {column.label}: {cell.display}"
+        content = f"{column.group} {column.label}: {cell.display}".lstrip()
         ids, description = " ".join(cell.records), f"{content}, open records"
         given = _attributes(type="button", class_="open", data_ids=ids, aria_label=description)
         shown = f"<button{given}>{shown}</button>"
@@ -197,14 +199,16 @@ def _record(record: Mapping[str, Any], labels: Labels, pool: _Pool) -> dict[str,
         k: record.get(k)
         for k in ("id", "seed", "status", "error", "ca", "asr", "ra", "detection", "poison", "time", "matrix")
     }
+    shown |= {"clean_asr": record.get("clean_asr"), "triggered": record.get("triggered"), "lift": lift_of(record)}
     for kind in KINDS:
         item = variant(record, kind)
         shown[kind] = pool.place(
             {"name": item.name, "label": labels(item), "params": item.values()}, f"{kind}{item.name}{item.params}"
         )
-    for kind in ("recipe", "env"):
-        text = json.dumps(record.get(kind) or {}, sort_keys=True)
-        shown[kind] = pool.place(record.get(kind) or {}, kind + text)
+    asked = asked_numerics(record)
+    recipe = {**(record.get("recipe") or {}), **({"numerics": asked} if asked else {})}
+    for kind, facts in (("recipe", recipe), ("env", record.get("env") or {})):
+        shown[kind] = pool.place(facts, kind + json.dumps(facts, sort_keys=True))
     if shown["detection"]:
         shown["detection"] = {k: v for k, v in shown["detection"].items() if k != "histogram"}
     shown["cost"] = {
@@ -213,7 +217,8 @@ def _record(record: Mapping[str, Any], labels: Labels, pool: _Pool) -> dict[str,
         if record.get(k) not in (None, [])
     }
     shown["command"] = command(record)
-    shown["sources"] = {f"source of {k}": v for k, v in (record.get("sources") or {}).items()}
+    prints = {f"sha256 of {k}": v for k, v in (record.get("data") or {}).items() if v}
+    shown["sources"] = {**{f"source of {k}": v for k, v in (record.get("sources") or {}).items()}, **prints}
     if curves := train_curves(notes):
         shown["curves"] = curves
     if probe := probe_of(record):
@@ -232,7 +237,7 @@ def _record(record: Mapping[str, Any], labels: Labels, pool: _Pool) -> dict[str,
 
 def inert_json(value: Any) -> str:
     """JSON that is safe in a script element: no character can end the element or start a comment."""
-    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    text = json_text(value, ensure_ascii=False, separators=(",", ":"))
     for sign, code in (
         ("&", "\\u0026"),
         ("<", "\\u003c"),

@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from benchbd.core.numerics import NUMERICS
 from benchbd.plan.matrix import COMPONENTS, NAME
 
 LONGEST_KEY = 1000
@@ -29,8 +30,8 @@ def matrix_of(record: Mapping[str, Any]) -> str:
     if NAME.fullmatch(str(record.get("matrix"))):
         keys["name"] = record["matrix"]
     keys |= {"seeds": record["seed"], "recipe": record.get("recipe")}
-    if probe := (record.get("spec") or {}).get("probe"):
-        keys["probe"] = probe
+    spec = record.get("spec") or {}
+    keys |= {key: spec[key] for key in ("probe", *NUMERICS) if spec.get(key)}
     for kind, key in COMPONENTS.items():
         given = (record.get("params") or {}).get(kind) or {}
         # A bare list would expand into one cell per entry.

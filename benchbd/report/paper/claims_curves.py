@@ -7,7 +7,7 @@ from functools import partial
 from typing import NamedTuple
 
 from benchbd.report.labels import Variant
-from benchbd.report.paper.evidence import Claim, Evidence, Finding, number
+from benchbd.report.paper.evidence import Claim, Evidence, Finding, noted, number
 from benchbd.report.probes import SCORED_EPOCH, SMALLER, Curve, Points, curves, points, purity
 
 
@@ -19,10 +19,10 @@ class Match(NamedTuple):
 
 
 def matches(found: list[Curve], large: str) -> list[Match]:
-    """Pair the curves of a network and of its small counterpart on the same data, attack and recipe."""
+    """Pair the curves of a network and of its small counterpart on the same data, attack, recipe and numerics."""
 
-    def key(curve: Curve) -> tuple[Variant, str, Variant]:
-        return (curve.scale.dataset, curve.scale.recipe, curve.attack)
+    def key(curve: Curve) -> tuple[Variant, str, str, Variant]:
+        return (curve.scale.dataset, curve.scale.recipe, curve.scale.numerics, curve.attack)
 
     small = {key(c): c for c in found if c.scale.model.name == SMALLER[large]}
     return [Match(c, small[key(c)]) for c in found if c.scale.model.name == large and key(c) in small]
@@ -55,7 +55,8 @@ def _lower_loss(evidence: Evidence) -> list[Finding]:
                 f"poisoned {number(curve.poison[place])} at epoch {curve.epochs[place]}"
             )
         if held:
-            findings.append(Finding(all(held), "; ".join(shown), found[0].scale))
+            text = noted("; ".join(shown), *(curve.measured for curve in found))
+            findings.append(Finding(all(held), text, found[0].scale))
     return findings
 
 
@@ -84,6 +85,7 @@ def _over_matches(evidence: Evidence, large: str, measure: object, quantity: str
         shown = "; ".join(f"{evidence.labels(m.large.attack)} {number(b)} and {number(s)}" for m, b, s in rows)
         match = rows[0][0]
         text = f"{quantity} at epoch {SCORED_EPOCH} on {large} and {SMALLER[large]}: {shown}"
+        text = noted(text, *(curve.measured for pair, _, _ in rows for curve in pair))
         held = all(rule(b, s) for _, b, s in rows)  # type: ignore[operator]
         findings.append(Finding(held, text, match.large.scale, large))
     return findings
@@ -92,10 +94,14 @@ def _over_matches(evidence: Evidence, large: str, measure: object, quantity: str
 def _mixes_classes(evidence: Evidence) -> list[Finding]:
     """By neighbours in the t-SNE picture, ResNet-S mixes clean classes more, while poisoned samples stay together."""
     pictures = points(evidence.groups)
-    small = {(p.scale.dataset, p.scale.recipe, p.attack): p for p in pictures if p.scale.model.name == "resnet-s"}
+
+    def key(p: Points) -> tuple[Variant, str, str, Variant]:
+        return (p.scale.dataset, p.scale.recipe, p.scale.numerics, p.attack)
+
+    small = {key(p): p for p in pictures if p.scale.model.name == "resnet-s"}
     findings = []
     for picture in pictures:
-        other = small.get((picture.scale.dataset, picture.scale.recipe, picture.attack))
+        other = small.get(key(picture))
         if picture.scale.model.name == "resnet18" and other is not None:
             findings.append(_clusters(evidence, picture, other))
     return findings
@@ -107,6 +113,7 @@ def _clusters(evidence: Evidence, large: Points, small: Points) -> Finding:
         f"{evidence.labels(large.attack)}: like samples among 10 neighbours, clean {number(clean_l)} on resnet18 and "
         f"{number(clean_s)} on resnet-s, poisoned {number(poison_l)} and {number(poison_s)}"
     )
+    text = noted(text, large.measured, small.measured)
     return Finding(clean_s < clean_l and poison_s > 0.5, text, large.scale)
 
 

@@ -10,7 +10,8 @@ from benchbd.report import wording
 from benchbd.report.averages import average
 from benchbd.report.groups import Group
 from benchbd.report.labels import Variant
-from benchbd.report.paper.evidence import Claim, Evidence, Finding, Pair, pair
+from benchbd.report.mixed_data import measured
+from benchbd.report.paper.evidence import Claim, Evidence, Finding, Pair, noted, pair
 from benchbd.report.published import table2
 
 RIVALS = ("fine-pruning", "ac", "abl")
@@ -36,8 +37,9 @@ def _at_published_level(dataset: str, evidence: Evidence) -> list[Finding]:
     for group in evidence.groups_of(dataset):
         column = evidence.columns(group).get("lfd")
         here = average(group, column, evidence.working_attacks(group), "asr") if column else None
-        if here:
+        if here and column:
             text = f"lfd {wording.percent(here.mean)} ({wording.counted(here.rows, 'attack')})"
+            text = noted(text, measured(group, evidence.working_attacks(group), [column]))
             found.append(Finding(here.mean <= limit, text, group.scale))
     return found
 
@@ -76,7 +78,7 @@ def _by_attack(
     found = []
     for group in evidence.groups_of(dataset):
         columns = evidence.columns(group)
-        rows = []
+        rows, versions = [], []
         for row in evidence.working_attacks(group):
             means = {
                 name: {m: v for m in ("ca", "asr") if (v := _mean(group, row, columns[name], m)) is not None}
@@ -86,9 +88,11 @@ def _by_attack(
             full = {name: values for name, values in means.items() if len(values) == 2}
             if "lfd" in full and len(full) > 1:
                 rows.append((row.name, full))
+                versions.append(measured(group, [row], [columns[name] for name in full]))
         verdict = judge(rows) if rows else None
         if verdict:
-            found.append(Finding(*verdict, group.scale))
+            holds, text = verdict
+            found.append(Finding(holds, noted(text, *versions), group.scale))
     return found
 
 

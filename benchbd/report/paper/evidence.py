@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from benchbd.report import stats, wording
-from benchbd.report.averages import average, implanted
+from benchbd.report.averages import average
+from benchbd.report.gate import implanted
 from benchbd.report.groups import Group, Scale
 from benchbd.report.labels import Labels, Variant
+from benchbd.report.mixed_data import Measured, measured, other_data_text
 from benchbd.report.published import STUDENTS, PublishedComparison, scale_differences, scale_text
 
 
@@ -41,10 +43,15 @@ class Pair(NamedTuple):
     b: float
     gap: stats.Mean | None
     rows: int
+    other_data: str = ""
+    """A text if the averages mix different data."""
 
     @property
     def gap_text(self) -> str:
-        """The difference in words; it says so if 0 is in the interval."""
+        """The difference in words; it says so if 0 is in the interval, or if the averages mix different data."""
+        return "; ".join(filter(None, (self._interval_text(), self.other_data)))
+
+    def _interval_text(self) -> str:
         if self.gap is None or self.gap.half is None:
             return "fewer than two common seeds: no interval"
         apart = abs(self.gap.mean) > max(self.gap.half, stats.RESOLUTION)
@@ -66,7 +73,7 @@ def pair(group: Group, a: Variant, b: Variant, rows: Iterable[Variant], metric: 
     values = [(group.entry(r, a).values(metric), group.entry(r, b).values(metric)) for r in both]
     seeds = set.intersection(*(set(x) & set(y) for x, y in values))
     gaps = [math.fsum(x[s] - y[s] for x, y in values) / len(both) for s in sorted(seeds)]
-    return Pair(left.mean, right.mean, stats.mean_of(gaps), len(both))
+    return Pair(left.mean, right.mean, stats.mean_of(gaps), len(both), other_data_text(measured(group, both, (a, b))))
 
 
 class Evidence:
@@ -87,7 +94,7 @@ class Evidence:
         return found
 
     def working_attacks(self, group: Group) -> list[Variant]:
-        """The attack rows except those whose undefended ASR is below the gate."""
+        """The attack rows except those that are not implanted."""
         return [row for row in group.attacks() if implanted(group, row, self.gate) is not False]
 
     def compare(
@@ -110,6 +117,11 @@ class Evidence:
     def differences(self, found: Finding) -> str:
         """How the scale of a finding differs from the paper's."""
         return "; ".join(scale_differences(found.scale, self.labels, found.network)) or "as in the paper"
+
+
+def noted(figures: str, *found: Measured) -> str:
+    """The figures of a finding, which say so if they mix different data."""
+    return "; ".join(filter(None, (figures, other_data_text(frozenset[Any]().union(*found)))))
 
 
 def number(value: float) -> str:

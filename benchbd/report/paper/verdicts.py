@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from benchbd.report.groups import Group
 from benchbd.report.labels import Labels
+from benchbd.report.mixed_data import OTHER_DATA
 from benchbd.report.paper import claims_ablations, claims_curves, claims_table2
 from benchbd.report.paper.evidence import Claim, Evidence
 from benchbd.report.table import Column, Row, Table, TableCell
@@ -38,7 +39,7 @@ def verdict_table(groups: Sequence[Group], labels: Labels, gate: float) -> Table
             counts[verdict] += 1
             texts = (
                 claim.where,
-                verdict,
+                f"{verdict} {OTHER_DATA}" if OTHER_DATA in finding.figures else verdict,
                 claim.published,
                 finding.figures,
                 evidence.scale(finding.scale),
@@ -48,6 +49,7 @@ def verdict_table(groups: Sequence[Group], labels: Labels, gate: float) -> Table
         if not findings:
             counts[OPEN] += 1
             rows.append(Row(claim.text, [TableCell(text) for text in (claim.where, OPEN, claim.published, "", "", "")]))
+    mixed = any(OTHER_DATA in cell.display for row in rows for cell in row.cells)
     return Table(
         "",
         "The paper's claims",
@@ -57,7 +59,8 @@ def verdict_table(groups: Sequence[Group], labels: Labels, gate: float) -> Table
         lead=[f"{counts[HOLDS]} hold, {counts[FAILS]} fail, {counts[OPEN]} not measured."],
         notes=[
             "A verdict compares means in percent; “not separable” means that the 95 % t-interval of the paired "
-            "difference contains 0. ASR claims leave out attacks whose undefended ASR is below the gate.",
+            "difference contains 0. ASR claims leave out attacks that are not implanted.",
             "A verdict at a smaller scale than the paper's may not hold at the paper's scale.",
+            *([f"{OTHER_DATA} the verdict compares numbers of different data."] if mixed else []),
         ],
     )

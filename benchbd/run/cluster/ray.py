@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from benchbd.core.files import open_log
+from benchbd.core.user_variables import only_user_variables
 from benchbd.errors import UsageError, did_you_mean, one_line
 from benchbd.run.cluster.remote import order_of, run_order
 from benchbd.run.executor import Job, JobResult, Notify
@@ -74,7 +75,8 @@ class RayExecutor:
         if config.get("runtime_env"):
             given["runtime_env"] = config["runtime_env"]
         try:
-            self._ray.init(log_to_driver=False, logging_level=logging.ERROR, **given)
+            with only_user_variables():
+                self._ray.init(log_to_driver=False, logging_level=logging.ERROR, **given)
         except Exception as error:  # Ray raises plain exceptions if a node does not start in time
             hint = "start one with ray start --head, or name it: {address: ...}"
             if config.get("address"):  # Ray requests a token on its own only if it finds the cluster on its own

@@ -75,7 +75,7 @@ def _run(order: Order, plugins: list[str]) -> dict[str, Any]:
     from benchbd.storage import records
 
     for path in plugins:
-        registry.add_plugin_file(path)
+        registry.add_plugin_file(path, load=False)
     cell = Cell.from_json(order["cell"])
     settings = RunSettings(
         output=Path(order["output"]),
@@ -94,7 +94,7 @@ def _run(order: Order, plugins: list[str]) -> dict[str, Any]:
     outcome = scheduler.run(lambda given, notify: LocalExecutor(make_slots(given), given, notify))
     log = settings.log_path(cell.id)
     text = log.read_text(encoding="utf-8", errors="replace")[-LOG_TAIL:] if log.is_file() else ""
-    record = records.read_record(settings.output, cell.id)
+    record = records.last_attempt(settings.output, cell.id)
     status = outcome.statuses[cell.id]
     if record is not None and record["status"] != status:
         record = None  # an earlier record, which a run without a result does not replace

@@ -15,7 +15,8 @@ import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from benchbd.core.files import atomic_write
+from benchbd.core.files import atomic_write, open_plain, read_plain
+from benchbd.core.user_variables import only_user_variables
 from benchbd.errors import BenchbdError, UsageError, did_you_mean, one_line
 from benchbd.run.cluster.remote import order_of, run_file
 from benchbd.run.executor import Job, JobResult, Notify
@@ -147,7 +148,7 @@ class SlurmExecutor:
 
     def _read_jobs(self) -> dict[str, str]:
         try:
-            found = json.loads((self._folder / "jobs.json").read_text())
+            found = json.loads(read_plain(self._folder / "jobs.json"))
         except (OSError, ValueError):
             return {}
         return {str(k): str(v) for k, v in found.items()} if isinstance(found, dict) else {}
@@ -176,10 +177,7 @@ class SlurmExecutor:
             self._fresh.append(job)
 
     def _changed(self, cell_id: str) -> int:
-        try:
-            return records.record_path(self._settings.output, cell_id).stat().st_mtime_ns
-        except OSError:
-            return 0
+        return records.last_change(self._settings.output, cell_id)
 
     def poll(self, seconds: float) -> list[JobResult]:
         """Submit new jobs, then check the records and the queue."""
@@ -225,7 +223,8 @@ class SlurmExecutor:
         self._submitit.update_parameters(additional_parameters=more)
         befores = [self._changed(job.id) for job in jobs]
         try:
-            submitted = self._submitit.map_array(run_file, paths)
+            with only_user_variables():
+                submitted = self._submitit.map_array(run_file, paths)
         except Exception as error:  # submitit has one error class but lets others through
             raise BenchbdError(f"sbatch refused the jobs: {one_line(error)}") from error
         for job, handle, changed in zip(jobs, submitted, befores, strict=True):
@@ -249,7 +248,7 @@ class SlurmExecutor:
         """The result of a task that has ended, according to its record or else its absence from the queue; or None."""
         job = task.job
         changed = self._changed(job.id) != task.before
-        record = records.read_record(self._settings.output, job.id) if changed else None
+        record = records.last_attempt(self._settings.output, job.id) if changed else None
         status = str(record["status"]) if record else ""
         recorded = JobResult(
             job.id, status, str((record or {}).get("error") or ""), True, False, time.monotonic() - task.began
@@ -328,7 +327,7 @@ class SlurmExecutor:
 def last_line(path: Path) -> str:
     """The last line of a log, read from the end as logs may be long; '' if there is none."""
     try:
-        with path.open("rb") as file:
+        with open(open_plain(path), "rb") as file:  # noqa: PTH123 - a descriptor
             file.seek(max(0, file.seek(0, os.SEEK_END) - 2000))
             lines = file.read().decode(errors="replace").splitlines()
     except OSError:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
 from collections.abc import Callable
 from typing import Any
 
-from benchbd.core.events import Event, remark
+from benchbd.core.events import Event, remark, sound
 from benchbd.run.display.base import Facts, numbers
 from benchbd.run.outcome import Outcome
 from benchbd.run.settings import duration_text
@@ -25,8 +26,9 @@ class PlainDisplay:
 
     @staticmethod
     def _to_stderr(line: str) -> None:
-        sys.stderr.write(line + "\n")
-        sys.stderr.flush()
+        with contextlib.suppress(OSError):  # the reader of the messages may be gone; the run goes on
+            sys.stderr.write(line + "\n")
+            sys.stderr.flush()
 
     def _line(self, text: str) -> None:
         self._last = time.monotonic()
@@ -39,6 +41,7 @@ class PlainDisplay:
 
     def event(self, cell_id: str, label: str, event: Event) -> None:
         """Write a line for a start; remember stages and epochs for the heartbeat."""
+        event = sound(event)
         kind = event.get("event")
         if kind == "started":
             self._now[cell_id] = label

@@ -11,7 +11,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from benchbd.core.events import Event, remark
+from benchbd.core.events import Event, remark, sound
 from benchbd.run.display.base import Facts, numbers
 from benchbd.run.outcome import Outcome
 from benchbd.run.settings import duration_text
@@ -52,7 +52,7 @@ class _Row:
                 step / steps if isinstance(step, (int, float)) and isinstance(steps, (int, float)) and steps else 0.0
             )
             # Steps count within the current epoch; without a step count, the epoch has just ended.
-            self.share = min(1.0, (max(0, epoch - 1) + inside if inside else epoch) / epochs)
+            self.share = max(0.0, min(1.0, (max(0, epoch - 1) + inside if inside else epoch) / epochs))
             self.epoch = f"{epoch}/{epochs}"
         if isinstance(event.get("loss"), (int, float)):
             self.loss = f"{event['loss']:.3f}"
@@ -99,9 +99,9 @@ class RichDisplay:
         for row in sorted(list(self._rows.values()), key=lambda r: r.where):
             bar = ProgressBar(total=1.0, completed=row.share, width=12)
             table.add_row(
-                row.where,
-                row.label,
-                row.stage,
+                Text(row.where),
+                Text(row.label),
+                Text(row.stage),  # names that a plugin gives are no markup
                 bar,
                 row.epoch,
                 row.loss,
@@ -132,6 +132,7 @@ class RichDisplay:
 
     def event(self, cell_id: str, label: str, event: Event) -> None:
         """Update a cell's row, or print a remark above the table."""
+        event = sound(event)
         if event.get("event") in ("starting", "started"):
             self._rows[cell_id] = _Row(label, str(event.get("where", "")))
         elif (text := remark(event)) is not None:

@@ -13,14 +13,15 @@ from typing import Any
 
 from benchbd.core.events import Event, log_line
 from benchbd.core.files import open_log
+from benchbd.errors import RunStopped
 from benchbd.run.executor import Job, JobResult, Notify
 from benchbd.run.settings import RunSettings, duration_text
+from benchbd.run.workers.one_cell import clock_time, load_execute, run_one, set_threads
 from benchbd.run.workers.slots import Slot
-from benchbd.run.workers.worker import clock_time, load_execute, run_one, set_threads
 
 
-class _TimeUp(BaseException):
-    """Raised inside a cell that exceeds its time limit. It is not an Exception, so that no plugin catches it."""
+class _TimeUp(RunStopped):
+    """Raised inside a cell that exceeds its time limit."""
 
 
 class InlineExecutor:

@@ -1,4 +1,4 @@
-"""Runs cells on this machine, with one worker process per slot. A worker that dies is replaced."""
+"""Runs cells on this machine. Each slot has a worker, which forks a process for each cell; a dead one is replaced."""
 
 from __future__ import annotations
 
@@ -10,18 +10,20 @@ from benchbd.core.events import Event, is_waiting
 from benchbd.errors import BenchbdError
 from benchbd.run.executor import Job, JobResult, Notify
 from benchbd.run.settings import RunSettings, duration_text
-from benchbd.run.workers import process_group
 from benchbd.run.workers.slots import Slot
 from benchbd.run.workers.worker_process import WorkerProcess, cause_of_death
+from benchbd.storage.record_schema import STATUSES
 
 START_LIMIT = 300.0
 """Seconds a worker may take to import torch; a cold network disk can need a minute."""
+STOP_LIMIT = 12.0
+"""Seconds a worker may take to kill its cell with everything the cell has started; then the worker is killed too."""
 START_TRIES = 3
 """Number of workers that may die in a row before they are ready; the run then gives up."""
 
 
 class LocalExecutor:
-    """Keeps one worker per slot. A worker starts when it is first needed and runs jobs until it dies."""
+    """Keeps one worker per slot. A worker starts when it is first needed and runs jobs until the run ends."""
 
     name = "local"
     remote = False
@@ -38,7 +40,6 @@ class LocalExecutor:
         self._quiet: str | None = None
         """GPU that accepts no new jobs, because a job that needs a GPU alone waits for it or runs on it."""
         self._failed_starts = 0
-        self._cancelled: dict[str, str] = {}
         self._early: list[JobResult] = []
 
     @property
@@ -89,10 +90,6 @@ class LocalExecutor:
             self._quiet = min(load, key=lambda gpu: load[gpu])
         mine = [s for s in self.slots if s.gpu == self._quiet]
         if not any(self._busy(s) for s in mine):
-            # Idle neighbours hold a CUDA context and cached memory each.
-            for slot in mine[1:]:
-                if slot.number in self._workers:
-                    self._workers.pop(slot.number).end()
             self._give(self._alone.popleft(), mine[0])
 
     def poll(self, seconds: float) -> list[JobResult]:
@@ -136,15 +133,23 @@ class LocalExecutor:
             self._clock(worker, message)
             self._notify(job.id, message)
             return []
+        if message.get("id") != job.id:
+            return []
+        status, reason = message.get("status", ""), message.get("reason", "")
+        if worker.stopping is not None and message.get("stopped"):
+            status, reason = worker.stopping
+        elif "code" in message:
+            status, reason = cause_of_death(message["code"], worker.oom_before)
+        elif status not in STATUSES:
+            status, reason = "failed", "the cell ended without a result"
+        return [self._result(worker, job, status, reason, recorded=bool(message.get("recorded")))]
+
+    @staticmethod
+    def _result(worker: WorkerProcess, job: Job, status: str, reason: str, *, recorded: bool = False) -> JobResult:
+        """The result of a worker's job; the worker is then free."""
         worker.job = None
-        status = str(message.get("status"))
-        if not message.get("sound", True) or status == "oom":
-            self._notify(job.id, {"event": "note", "text": f"{worker.slot.name}: worker replaced after {status}"})
-            del self._workers[worker.slot.number]
-            worker.end()
         shared = worker.slot.share > 1 and not job.alone
-        wall = time.monotonic() - worker.began
-        return [JobResult(job.id, status, str(message.get("reason", "")), bool(message.get("recorded")), shared, wall)]
+        return JobResult(job.id, status, reason, recorded, shared, time.monotonic() - worker.began)
 
     @staticmethod
     def _clock(worker: WorkerProcess, message: Event) -> None:
@@ -159,23 +164,14 @@ class LocalExecutor:
     def _died(self, worker: WorkerProcess) -> list[JobResult]:
         del self._workers[worker.slot.number]
         log = worker.start_log.read_text(errors="replace").strip() if worker.start_log.exists() else ""
-        status, reason = cause_of_death(worker.end(), worker.oom_before)
+        status, reason = cause_of_death(worker.end(), worker.oom_before, "the worker")
         job = worker.job
         if job is not None:
-            if job.id in self._cancelled:
-                status, reason = "cancelled", self._cancelled.pop(job.id)
+            if worker.stopping is not None:
+                status, reason = worker.stopping
             else:
                 self._notify(job.id, {"event": "note", "text": f"{worker.slot.name}: worker replaced: {reason}"})
-            return [
-                JobResult(
-                    job.id,
-                    status,
-                    reason,
-                    False,
-                    worker.slot.share > 1 and not job.alone,
-                    time.monotonic() - worker.began,
-                )
-            ]
+            return [self._result(worker, job, status, reason)]
         if not worker.ready:
             self._failed_starts += 1
             if self._failed_starts >= START_TRIES:
@@ -190,17 +186,20 @@ class LocalExecutor:
         now = time.monotonic()
         if not worker.ready:
             if now - worker.began > START_LIMIT:
-                process_group.kill_group(worker.process.pid)
+                worker.leave()
             return []
         job, limit = worker.job, self._settings.timeout
-        if job is None or limit is None or worker.waiting_since is not None or now - worker.began <= limit:
+        if job is None:
             return []
-        del self._workers[worker.slot.number]
-        worker.end()
-        reason = f"no result after {duration_text(limit)} (--timeout)"
-        return [
-            JobResult(job.id, "timeout", reason, False, worker.slot.share > 1 and not job.alone, now - worker.began)
-        ]
+        if worker.stopping is not None:
+            if now - worker.stopping_since <= STOP_LIMIT:
+                return []
+            del self._workers[worker.slot.number]
+            worker.end()
+            return [self._result(worker, job, *worker.stopping)]
+        if limit is not None and worker.waiting_since is None and now - worker.began > limit:
+            worker.stop_cell("timeout", f"no result after {duration_text(limit)} (--timeout)")
+        return []
 
     def drain(self) -> None:
         """Withdraw the jobs whose worker is still starting."""
@@ -208,7 +207,7 @@ class LocalExecutor:
             self.cancel(job.id)
 
     def cancel(self, job_id: str) -> None:
-        """Kill the worker that runs a job, or withdraw a job that has not started."""
+        """Kill the process that runs a job, or withdraw a job that has not started."""
         for job in [j for j in self._alone if j.id == job_id]:
             self._alone.remove(job)
             self._early.append(JobResult(job_id, "pending"))
@@ -218,11 +217,12 @@ class LocalExecutor:
                 self._early.append(JobResult(job_id, "pending"))
         for worker in self._workers.values():
             if worker.job is not None and worker.job.id == job_id:
-                self._cancelled[job_id] = "stopped while running"
-                process_group.kill_group(worker.process.pid)
+                worker.stop_cell("cancelled", "stopped while running")
 
     def close(self) -> None:
         """Kill every worker and all processes it started."""
+        for worker in self._workers.values():
+            worker.leave()
         for worker in self._workers.values():
             worker.end()
         self._workers.clear()

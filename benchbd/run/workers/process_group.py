@@ -1,9 +1,4 @@
-"""Prevents orphans: a worker's whole process group dies with its run, even if the run dies by SIGKILL.
-
-There are three mechanisms, because each has a gap. The kernel kills the worker itself when its parent dies (Linux), but
-not the processes that the worker started. A watchdog, forked before any heavy import, blocks on a pipe whose other end
-only the run holds, and kills the group when the pipe closes. The worker reads end-of-file on its command pipe.
-"""
+"""Ends processes and everything they have started, whatever sessions and groups these have moved to (Linux)."""
 
 from __future__ import annotations
 
@@ -12,44 +7,84 @@ import ctypes
 import os
 import signal
 import sys
+import time
+from pathlib import Path
 
 _PR_SET_PDEATHSIG = 1
+_PR_SET_CHILD_SUBREAPER = 36
+PATIENCE = 10.0
+"""Seconds after which a killed process that does not end (it waits for a dead network disk) is given up."""
 
 
-def die_with_parent(parent: int) -> None:
-    """Ask the kernel to SIGKILL this process when its parent dies. Exit at once if the parent is already dead.
+def _prctl(option: int, value: int) -> None:
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(option, value, 0, 0, 0)
+
+
+def die_with_parent(parent: int, number: int = signal.SIGKILL) -> None:
+    """Ask the kernel for a signal when the parent dies. Exit at once if the parent is already dead.
 
     Args:
-        parent: process ID of the run, as passed by the run.
+        parent: process ID of the parent.
+        number: the signal.
     """
-    if sys.platform == "linux":
-        libc = ctypes.CDLL(None, use_errno=True)
-        libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    _prctl(_PR_SET_PDEATHSIG, number)
     if os.getppid() != parent:
         os._exit(1)
 
 
-def start_watchdog(run_pipe: int) -> None:
-    """Fork a process that SIGKILLs this process group once ``run_pipe`` reads end-of-file.
+def adopt_orphans() -> None:
+    """Become the parent of every descendant whose own parent dies, so that :func:`kill_descendants` finds it."""
+    _prctl(_PR_SET_CHILD_SUBREAPER, 1)
 
-    The group's leader must call this while it has one thread.
 
-    Args:
-        run_pipe: read end of a pipe whose write end only the run holds. The run never writes to it.
+def reap() -> dict[int, int]:
+    """Collect the children that have ended: wait status by process ID."""
+    ended: dict[int, int] = {}
+    with contextlib.suppress(ChildProcessError):
+        while True:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+            if pid == 0:
+                break
+            ended[pid] = status
+    return ended
+
+
+def _has_children() -> bool:
+    try:
+        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return False
+    return True
+
+
+def descendants() -> list[int]:
+    """IDs of this process's children, their children and so on; empty where there is no ``/proc``."""
+    parents: dict[int, int] = {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError, ValueError, IndexError):
+            parents[int(folder.name)] = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+    found = {os.getpid()}
+    while more := {pid for pid, parent in parents.items() if parent in found} - found:
+        found |= more
+    return sorted(found - {os.getpid()})
+
+
+def kill_descendants() -> bool:
+    """SIGKILL every descendant and reap it, daemons included if this process adopts orphans.
+
+    Returns:
+        False if some do not end within ``PATIENCE``.
     """
-    if os.fork():
-        os.close(run_pipe)
-        return
-    # Close everything but ``run_pipe``, so that the watchdog does not keep the worker's other pipes open.
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)
-    os.dup2(run_pipe, 3)
-    os.closerange(0, 3)
-    os.closerange(4, 4096)
-    with contextlib.suppress(OSError):
-        while os.read(3, 1):
-            pass
-    os.killpg(os.getpgid(0), signal.SIGKILL)
+    deadline = time.monotonic() + PATIENCE
+    while reap() or _has_children():
+        for pid in descendants():
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, signal.SIGKILL)
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.001)
+    return True
 
 
 def kill_group(leader: int) -> None:

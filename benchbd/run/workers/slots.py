@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 import sys
@@ -10,14 +9,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 from benchbd.core.environment import cores
+from benchbd.core.numerics import MOST_THREADS, THREAD_VARIABLES
+from benchbd.core.user_variables import user_variables
 from benchbd.errors import UsageError, shown
 from benchbd.run.settings import RunSettings
 
 MOST_SLOTS, MOST_PER_CORE = 256, 16
 """Maximum number of slots on one machine: MOST_SLOTS, or MOST_PER_CORE per core if that is more. A larger number is a
 typo, and the machine would do nothing but start workers."""
-MOST_THREADS = 1024
-"""Maximum number of threads of a worker, about the largest core count of a machine; OpenMP crashes with a million."""
 _PROBE = "import torch; print('gpus', torch.cuda.device_count() if torch.cuda.is_available() else 0)"
 
 
@@ -26,6 +25,10 @@ KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": (1 << 22) + 1, "MALLOC_TRIM_THRESHOLD_"
 and faulting it in again takes a tenth of the training time of a thin ResNet-18 on a CPU. Tensors above 4 MiB still go
 back to the kernel: their holes would make a full ResNet-18 at batch 128 take 1,690 MiB instead of 1,370, and fresh
 pages cost little in a step of that size. Values that the user has set stay."""
+
+
+WORKER_THREADS = 1
+"""Threads of a worker, and of every library that it loads: it forks. Each cell's process sets its own number."""
 
 
 class Slot(NamedTuple):
@@ -63,15 +66,14 @@ class Slot(NamedTuple):
         Args:
             workers: number of slots in use on this machine.
         """
-        threads = str(self.threads)
-        names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
         # An idle OpenMP thread that spins occupies a core that another worker needs.
-        variables = {name: threads for name in names} | {"OMP_WAIT_POLICY": "PASSIVE"}
-        variables |= {name: os.environ.get(name, str(size)) for name, size in KEEP_MEMORY.items()}
+        variables = thread_variables(self.threads) | {"OMP_WAIT_POLICY": "PASSIVE"}
+        given = user_variables()
+        variables |= {name: given.get(name, str(size)) for name, size in KEEP_MEMORY.items()}
         variables["CUDA_VISIBLE_DEVICES"] = "" if self.gpu is None else self.gpu
         if self.gpu is not None and self.gpu.isdigit():
             # Use the numbers of nvidia-smi, not CUDA's own fastest-first order.
-            variables["CUDA_DEVICE_ORDER"] = os.environ.get("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
+            variables["CUDA_DEVICE_ORDER"] = given.get("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
         # The next two are only recorded: times on shared devices and busy machines are not comparable.
         variables["BENCHBD_GPU_SHARE"] = "" if self.gpu is None else str(self.share)
         variables["BENCHBD_WORKERS"] = str(workers)
@@ -80,20 +82,26 @@ class Slot(NamedTuple):
         return variables
 
 
+def thread_variables(threads: int) -> dict[str, str]:
+    """Variables that tell numerical libraries their number of threads."""
+    return dict.fromkeys(THREAD_VARIABLES, str(threads))
+
+
 def visible_gpus() -> tuple[str, ...]:
     """IDs of the GPUs that torch can use. An inherited CUDA_VISIBLE_DEVICES is respected.
 
     Torch counts them in a separate process, because a process that has initialised CUDA cannot undo that. Without any
     sign of a GPU, torch is not imported at all: the import takes seconds.
     """
-    inherited = os.environ.get("CUDA_VISIBLE_DEVICES")
+    given = user_variables()
+    inherited = given.get("CUDA_VISIBLE_DEVICES")
     if inherited is not None and inherited.strip() in ("", "-1", "NoDevFiles"):
         return ()
     if not (shutil.which("nvidia-smi") or any(Path("/dev").glob("nvidia[0-9]*")) or Path("/dev/dxg").exists()):
         return ()
     try:
         answer = subprocess.run(
-            [sys.executable, "-c", _PROBE], capture_output=True, text=True, timeout=120, check=False
+            [sys.executable, "-c", _PROBE], capture_output=True, text=True, timeout=120, check=False, env=given
         )
     except (OSError, subprocess.TimeoutExpired):
         return ()
@@ -146,10 +154,10 @@ def check_numbers(settings: RunSettings) -> None:
 
 
 def make_slots(settings: RunSettings) -> list[Slot]:
-    """The slots of this machine: visible GPUs x jobs_per_gpu, or one per core; ``jobs`` overrides the number.
+    """The slots of this machine: visible GPUs x jobs_per_gpu, or cores / threads; ``jobs`` overrides the number.
 
-    On the CPU each slot has one thread, whatever the number of slots: two OpenMP threads that share cores with others
-    can be ten times slower than one, and the result of a sum depends on the number of threads.
+    On the CPU each slot has one thread unless its cells ask for more, whatever the number of slots: two OpenMP threads
+    that share cores with others can be ten times slower than one, and the result of a sum depends on their number.
 
     Raises:
         UsageError: a GPU does not exist, or there are more slots than :func:`check_numbers` allows.
@@ -157,8 +165,9 @@ def make_slots(settings: RunSettings) -> list[Slot]:
     check_numbers(settings)
     gpus = chosen_gpus(settings)
     if not gpus:
-        count = settings.jobs or cores()
-        return [Slot(i, None, 1, settings.threads or 1) for i in range(count)]
+        threads = settings.threads or 1
+        count = settings.jobs or max(1, cores() // threads)
+        return [Slot(i, None, 1, threads) for i in range(count)]
     count = settings.jobs or len(gpus) * settings.jobs_per_gpu
     threads = settings.threads or max(1, cores() // count)
     # Round robin, so that fewer jobs than places still use every GPU.

@@ -1,8 +1,9 @@
 """A worker process, which runs the cells of one slot one after another: ``python -m benchbd.run.workers.worker``.
 
-The run and the worker exchange JSON lines over two dedicated pipes. Stdout and stderr, including native crash reports,
-go to the running cell's log. Torch is imported only once. The worker leads its own process group, which dies with the
-run (:mod:`benchbd.run.workers.process_group`).
+The worker imports torch and everything that cells need only once, and forks a process for each cell
+(:mod:`benchbd.run.workers.cell_process`). It has one thread, no CUDA context, and never runs a user's code. The run and
+the worker exchange JSON lines over two dedicated pipes. A guard keeps everything from outliving the run
+(:mod:`benchbd.run.workers.guard`).
 """
 
 from __future__ import annotations
@@ -10,86 +11,17 @@ from __future__ import annotations
 import argparse
 import contextlib
 import faulthandler
-import gc
-import importlib
 import json
 import os
-import sys
-import threading
-import time
-import traceback
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
+import signal
 
-from benchbd.core.events import Event, Listener, encode, log_line
-from benchbd.core.files import open_log
+from benchbd.core.events import Event, encode
 from benchbd.run.workers import process_group
-
-Execute = Callable[..., dict[str, Any]]
-
-
-def load_execute(name: str) -> Execute:
-    """The function ``module:function`` that runs one cell."""
-    module, _, function = name.partition(":")
-    found: Execute = getattr(importlib.import_module(module), function)
-    return found
-
-
-def set_threads(threads: int) -> None:
-    """Limit torch to the slot's number of threads."""
-    if "torch" in sys.modules:
-        import torch
-
-        torch.set_num_threads(threads)
-        with contextlib.suppress(RuntimeError):  # torch accepts this only before the first parallel work
-            torch.set_num_interop_threads(1)
-
-
-def device_is_sound() -> bool:
-    """False if CUDA has failed in this process. Such errors persist: every later call fails too."""
-    torch = sys.modules.get("torch")
-    if torch is None or not torch.cuda.is_available() or not torch.cuda.is_initialized():
-        return True
-    try:
-        torch.cuda.synchronize()
-        torch.zeros(8, device="cuda").sum().item()
-        torch.cuda.empty_cache()
-        torch.cuda.reset_peak_memory_stats()
-    except RuntimeError:
-        return False
-    return True
-
-
-def run_one(
-    execute: Execute, order: dict[str, Any], settings: argparse.Namespace, on_event: Listener
-) -> tuple[str, str, bool]:
-    """Run one cell.
-
-    Returns:
-        The status, the reason in one line (empty if done), and whether the record was written.
-    """
-    try:
-        record = execute(
-            order["cell"],
-            output=Path(settings.output),
-            data_root=settings.data,
-            device=settings.device,
-            plugins=settings.plugin,
-            on_event=on_event,
-        )
-    except Exception as error:
-        # ``execute`` records errors inside a cell. This handles errors around it, such as a full disk. The log may be
-        # on that disk too, and a failed print must not end the worker: the cell would be blamed for it.
-        with contextlib.suppress(OSError, ValueError):
-            traceback.print_exc()
-        return "failed", " ".join(f"{type(error).__name__}: {error}".split()), False
-    return str(record.get("status", "failed")), str(record.get("error") or ""), True
-
-
-def clock_time() -> str:
-    """Local time of day for log lines."""
-    return time.strftime("%H:%M:%S")
+from benchbd.run.workers.cell_process import CellProcess
+from benchbd.run.workers.guard import fork_guarded
+from benchbd.run.workers.one_cell import Execute, load_execute
+from benchbd.run.workers.wakeup import Wakeup
+from benchbd.run.workers.warm import warm_for, warm_up
 
 
 class Worker:
@@ -97,71 +29,81 @@ class Worker:
 
     def __init__(self, settings: argparse.Namespace) -> None:
         self.settings = settings
-        self.commands = os.fdopen(settings.commands, "rb")
-        self.events = settings.events
-        self.lock = threading.Lock()
-        self.execute: Execute | None = None
+        self.execute: Execute = load_execute(settings.execute)
+        self.wakeup = Wakeup([signal.SIGCHLD])
+        self.cell: CellProcess | None = None
+        self._commands = b""
 
     def say(self, event: Event) -> None:
-        """Send an event to the run. If the run is gone, kill the process group."""
+        """Send an event to the run. If the run is gone, end."""
         data = encode(event)
-        with self.lock:
+        while data:
             try:
-                while data:
-                    data = data[os.write(self.events, data) :]
+                data = data[os.write(self.settings.events, data) :]
             except BrokenPipeError:
-                process_group.kill_group(os.getpgid(0))
+                self.leave()
 
-    def open_log(self, order: dict[str, Any]) -> None:
-        """Redirect stdout and stderr to the cell's log."""
-        handle = open_log(Path(self.settings.output) / "logs" / f"{order['id']}.log")
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os.dup2(handle, 1)
-        os.dup2(handle, 2)
-        os.close(handle)
-        self.write(f"== {order['label']}  attempt {order['attempt']}  {time.strftime('%Y-%m-%d %H:%M:%S')} ==")
-
-    def write(self, line: str) -> None:
-        """Write a line to the open log. A full disk must not end a cell that could still succeed."""
-        with contextlib.suppress(OSError, ValueError):
-            sys.stdout.write(line + "\n")
-            sys.stdout.flush()
+    def leave(self) -> None:
+        """End with everything that was started."""
+        process_group.kill_descendants()
+        os._exit(0)
 
     def serve(self) -> None:
         """Run cells until the command pipe closes."""
-        self.execute = load_execute(self.settings.execute)
-        set_threads(self.settings.threads)
+        warm_up()
         self.say({"event": "ready", "pid": os.getpid()})
-        for line in self.commands:
+        while True:
+            pipes = [self.cell.pipe] if self.cell is not None and not self.cell.silent else []
+            ready = self.wakeup.wait(self.settings.commands, *pipes)
+            if self.cell is not None:
+                self.relay(self.cell)
+                status = process_group.reap().get(self.cell.pid)
+                if status is not None:
+                    self.ended(self.cell, os.waitstatus_to_exitcode(status))
+            if self.settings.commands in ready:
+                self.obey()
+
+    def obey(self) -> None:
+        """Read commands: a cell to run, or ``stop`` with the ID of the cell to stop."""
+        chunk = os.read(self.settings.commands, 1 << 16)
+        if not chunk:
+            self.leave()
+        *lines, self._commands = (self._commands + chunk).split(b"\n")
+        for line in lines:
             order = json.loads(line)
-            try:
-                self.open_log(order)
-            except OSError as error:
-                self.say({"event": "note", "text": f"no log for {order['id']}: {error}"})
+            if "stop" not in order:
+                warm_for(order["cell"])
+                ours = (self.settings.commands, self.settings.events, *self.wakeup.handles)
+                self.cell = CellProcess(self.execute, order, self.settings, close=ours)
+            elif self.cell is not None and self.cell.id == order["stop"]:
+                self.ended(self.cell, None)
 
-            def on_event(event: Event, last: list[str] = [""]) -> None:  # noqa: B006 - a new list for each cell
-                text = log_line(event)
-                if text is not None and text != last[0]:
-                    last[0] = text
-                    self.write(f"{clock_time()} {text}")
-                self.say(event)
+    def relay(self, cell: CellProcess) -> None:
+        """Pass on the cell's events."""
+        for event in cell.read():
+            self.say(event)
 
-            os.environ["BENCHBD_GPU_SHARE"] = str(order.get("share") or "")
-            status, reason, recorded = run_one(self.execute, order, self.settings, on_event)
-            self.write(f"{clock_time()} {status}{': ' if reason else ''}{reason}")
-            sound = status == "done" or device_is_sound()
-            gc.collect()
-            self.say(
-                {
-                    "event": "ended",
-                    "id": order["id"],
-                    "status": status,
-                    "reason": reason,
-                    "recorded": recorded,
-                    "sound": sound,
-                }
-            )
+    def ended(self, cell: CellProcess, code: int | None) -> None:
+        """Clean up after a cell, then report its end.
+
+        Args:
+            cell: the cell.
+            code: exit code of its process, negative for a signal; None to stop the cell.
+        """
+        gone = cell.end()
+        self.relay(cell)
+        cell.close()
+        self.cell = None
+        event: Event = {"event": "ended", "id": cell.id}
+        if code is None:
+            event["stopped"] = True
+        elif cell.result is None:
+            event["code"] = code
+        else:
+            event |= cell.result
+        self.say(event)
+        if not gone:  # the run replaces this worker, and its guard tries once more
+            self.leave()
 
 
 def main() -> None:
@@ -176,10 +118,10 @@ def main() -> None:
     parser.add_argument("--data")
     parser.add_argument("--plugin", action="append", default=[])
     settings = parser.parse_args()
-    process_group.die_with_parent(settings.parent)
-    process_group.start_watchdog(settings.run_pipe)
+    settings.scratch = fork_guarded(settings.parent, settings.run_pipe)
     faulthandler.enable()
-    Worker(settings).serve()
+    with contextlib.suppress(KeyboardInterrupt):
+        Worker(settings).serve()
 
 
 if __name__ == "__main__":

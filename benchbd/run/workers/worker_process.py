@@ -10,13 +10,19 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 from benchbd.core.events import Event, decode
+from benchbd.core.user_variables import user_variables
 from benchbd.run.executor import Job
 from benchbd.run.settings import RunSettings
 from benchbd.run.workers import process_group
-from benchbd.run.workers.slots import Slot
+from benchbd.run.workers.slots import WORKER_THREADS, Slot, thread_variables
 
+_HASHES = {"PYTHONHASHSEED": "0"}
+"""A plugin that depends on the order of a set gives the same numbers in every worker. The user's value stays."""
+END_LIMIT = 15.0
+"""Seconds that a worker has to kill what its cell has started, before it is killed itself."""
 OUTSIDE = {signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
 """Signals from outside. Any other signal is a crash of the cell itself."""
 
@@ -32,15 +38,16 @@ def oom_kills() -> int:
     return 0
 
 
-def cause_of_death(returncode: int, oom_before: int) -> tuple[str, str]:
-    """Status and reason for a cell whose worker died.
+def cause_of_death(returncode: int, oom_before: int, what: str = "the cell's process") -> tuple[str, str]:
+    """Status and reason for a cell whose process, or whose worker, died.
 
     Args:
-        returncode: exit code of the worker; negative for a signal.
+        returncode: exit code; negative for a signal.
         oom_before: :func:`oom_kills` at the start of the cell.
+        what: what died.
     """
     if returncode >= 0:
-        return "failed", f"the worker exited with code {returncode} in the middle of the cell"
+        return "failed", f"{what} exited with code {returncode} in the middle of the cell"
     number = signal.Signals(-returncode) if -returncode in set(signal.Signals) else None
     name = number.name if number else f"signal {-returncode}"
     if number == signal.SIGKILL and oom_kills() > oom_before:
@@ -49,7 +56,7 @@ def cause_of_death(returncode: int, oom_before: int) -> tuple[str, str]:
         return "killed", "killed by signal 9 (SIGKILL), often a memory limit"
     if number in OUTSIDE:
         return "killed", f"killed by signal {-returncode} ({name})"
-    return "failed", f"the worker crashed with {name}"
+    return "failed", f"{what} crashed with {name}"
 
 
 class WorkerProcess:
@@ -61,6 +68,9 @@ class WorkerProcess:
         self.ready = False
         self.began = time.monotonic()
         self.waiting_since: float | None = None
+        self.stopping: tuple[str, str] | None = None
+        """Status and reason of the cell that the worker has been asked to stop."""
+        self.stopping_since = 0.0
         self.oom_before = oom_kills()
         self.buffer = b""
         self.start_log = settings.output / "logs" / f"worker-{os.getpid()}-{slot.number}.log"
@@ -91,7 +101,12 @@ class WorkerProcess:
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=log,
-                    env={**os.environ, **slot.environment(workers)},
+                    env={
+                        **_HASHES,
+                        **user_variables(),
+                        **slot.environment(workers),
+                        **thread_variables(WORKER_THREADS),
+                    },
                     pass_fds=worker_ends,
                     start_new_session=True,
                 )
@@ -103,10 +118,20 @@ class WorkerProcess:
     def send(self, job: Job) -> None:
         """Send a cell to the worker. The next poll detects a worker that has died in the meantime."""
         self.job, self.began, self.waiting_since, self.oom_before = job, time.monotonic(), None, oom_kills()
+        self.stopping = None
         share = None if self.slot.gpu is None else 1 if job.alone else self.slot.share
         order = {"id": job.id, "label": job.label, "cell": job.cell, "attempt": job.attempt, "share": share}
+        self._command(order)
+
+    def stop_cell(self, status: str, reason: str) -> None:
+        """Ask the worker to kill the cell's process. The cell then ends with this status and reason."""
+        if self.job is not None and self.stopping is None:
+            self.stopping, self.stopping_since = (status, reason), time.monotonic()
+            self._command({"stop": self.job.id})
+
+    def _command(self, command: dict[str, Any]) -> None:
         with contextlib.suppress(BrokenPipeError):
-            data = json.dumps(order).encode() + b"\n"
+            data = json.dumps(command).encode() + b"\n"
             while data:
                 data = data[os.write(self.commands, data) :]
 
@@ -118,14 +143,23 @@ class WorkerProcess:
         *lines, self.buffer = self.buffer.split(b"\n")
         return [event for line in lines if (event := decode(line)) is not None]
 
+    def leave(self) -> None:
+        """Tell the worker's guard to kill the worker and everything it has started, without waiting for that."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+
     def end(self) -> int:
-        """Kill the whole process group and close the pipes. Returns the exit code of the worker itself."""
+        """Kill the worker and everything it has started, and close the pipes. Returns the worker's exit code."""
         with contextlib.suppress(subprocess.TimeoutExpired):
             # If the worker is already dying (a core dump may take a moment), its own exit code is the useful one.
             if self.process.poll() is None and not self.ready:
                 self.process.wait(0.05)
-        process_group.kill_group(self.process.pid)
-        status = self.process.wait()
+        self.leave()
+        try:
+            status = self.process.wait(END_LIMIT)
+        except subprocess.TimeoutExpired:
+            process_group.kill_group(self.process.pid)
+            status = self.process.wait()
         for handle in (self.commands, self.events, self.run_pipe):
             os.close(handle)
         self.start_log.unlink(missing_ok=True)

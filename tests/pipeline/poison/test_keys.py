@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +11,7 @@ from poison_steps import calls, make
 
 from benchbd import testing
 from benchbd.core.images import Images
+from benchbd.core.numerics import Numerics
 from benchbd.lab.costs import CostLedger
 from benchbd.pipeline.poison import clean_set, fingerprint
 from benchbd.plugins import registry
@@ -123,3 +126,15 @@ def test_copies_of_a_data_set_that_differ_in_one_value_have_other_keys(change):
     assert clean_set(part_of(registry.make("datasets", "digits")), data).key != clean_set(part, data).key
     turned = Images(data.images.contiguous(memory_format=torch.channels_last), data.labels)
     assert fingerprint(turned) == fingerprint(data)
+
+
+def test_threads_are_in_the_keys_of_what_an_attack_computes_on_the_cpu(poisoner):
+    """A generator that stamps, or a trigger that is optimised, rounds differently on two threads."""
+    one, two = poisoner("watch-chosen"), poisoner("watch-chosen")
+    two = dataclasses.replace(two, cell=dataclasses.replace(two.cell, numerics=Numerics(threads=2)))
+    first, second = make(one)[2], make(two)[2]
+    assert first.prepared.key != second.prepared.key
+    assert first.key != second.key
+    assert first.data_key == second.data_key, "equal content is one training set"
+    strict = dataclasses.replace(one, cell=dataclasses.replace(one.cell, numerics=Numerics("strict")))
+    assert make(strict)[2].key == first.key
