@@ -177,6 +177,9 @@ class Torture:
                 if process.poll() is None and self.inflicted < faults:
                     self.inflict(scene, faults, fillable)
             self.nothing_lost(output)
+        sys.stderr.write(
+            f"round {self.counts['rounds']}, run {self.counts['runs']}: {self.inflicted} of {faults} faults\n"
+        )
         self.no_orphans(process.pid)
         done = self.wanted.keys() == self.finished(output).keys()
         assert done or process.returncode != 0, f"exit code 0, but cells are not done:\n{self.last_lines()}"

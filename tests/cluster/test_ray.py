@@ -12,6 +12,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from ancestors import ancestor
 
 from benchbd.errors import UsageError
 from benchbd.plan.cell import Cell
@@ -60,10 +61,7 @@ def test_a_killed_ray_worker_costs_its_cell_only(fakes: ModuleType, go: Go, tmp_
         while not (rows := [r for r in fakes.read_trace(tmp_path) if r[1:3] == ("start", hung.id)]):
             assert time.monotonic() < deadline
             time.sleep(0.1)
-        # The Ray worker is the parent of ours.
-        parent = int(Path(f"/proc/{rows[0][3]}/stat").read_text().rpartition(")")[2].split()[1])
-        assert Path(f"/proc/{parent}/cmdline").read_bytes().startswith(b"ray::")
-        os.kill(parent, signal.SIGKILL)
+        os.kill(ancestor(rows[0][3], "ray::"), signal.SIGKILL)
 
     thread = threading.Thread(target=kill)
     thread.start()

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ancestors import parent
 from waiting import wait_for
 
 MATRIX = """
@@ -148,11 +149,4 @@ def test_ray_with_a_worker_killed(inline: dict[str, dict[str, Any]], ray: Any, t
 
 
 def _children(pid: int) -> list[int]:
-    return [p for p in processes("benchbd.run.workers.worker") if _parent(p) == pid]
-
-
-def _parent(pid: int) -> int:
-    try:
-        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
-    except OSError:
-        return 0
+    return [p for p in processes("benchbd.run.workers.worker") if parent(p) == pid]

@@ -15,6 +15,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from ancestors import ancestor
 from waiting import wait_for
 
 from benchbd.errors import BenchbdError, UsageError
@@ -57,7 +58,7 @@ def test_every_end_is_noticed_and_a_second_run_is_complete(fakes: ModuleType, go
     def interfere() -> None:
         # The whole task is killed, not just the worker in it: nobody is left there to write a record.
         (worker,) = wait_for(lambda: started(fakes, tmp_path, killed))
-        os.kill(_parent(worker), signal.SIGKILL)
+        os.kill(ancestor(worker, "submitit.core._submit"), signal.SIGKILL)
         wait_for(lambda: started(fakes, tmp_path, cancelled))
         tasks = json.loads((tmp_path / "slurm" / "jobs.json").read_text())
         subprocess.run(["scancel", tasks[cancelled.id]], check=True)
@@ -80,10 +81,6 @@ def test_every_end_is_noticed_and_a_second_run_is_complete(fakes: ModuleType, go
     assert sorted(again.ran) == sorted([killed.id, cancelled.id])
     assert again.counts == {"done": 3, "failed": 2}
     assert wait_for(lambda: not queue())
-
-
-def _parent(pid: int) -> int:
-    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
 
 
 def test_timeout_is_kept_by_the_task(fakes: ModuleType, go: Go, tmp_path: Path) -> None:
