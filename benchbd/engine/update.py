@@ -132,7 +132,7 @@ def clip(params: list[nn.Parameter], longest: float, models: int = 1) -> None:
     gradients = [g.unsqueeze(0) if models == 1 else torch.unflatten(g, 0, (models, -1)) for g in found]
     if not gradients:
         return
-    norms = torch.stack([g.square().flatten(1).sum(1) for g in gradients]).sum(0).sqrt()
+    norms = torch.stack([g.square().reshape(models, -1).sum(1) for g in gradients]).sum(0).sqrt()
     factors = (longest / (norms + 1e-6)).clamp(max=1.0)
     for gradient in gradients:
         gradient.mul_(factors.view(-1, *[1] * (gradient.ndim - 1)))

@@ -64,7 +64,7 @@ class Watch(TorchDispatchMode):
 
 @pytest.fixture
 def rates_in_tensors(monkeypatch):
-    """Give an optimiser rates as on CUDA. Torch's fused CPU steps read them, those for CUDA do not: they are left out."""
+    """Rates as on CUDA. Torch's own steps are left out: the fused ones read such rates on a CPU, but not on CUDA."""
 
     def prepare(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
         for group in optimizer.param_groups:

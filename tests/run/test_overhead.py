@@ -90,7 +90,7 @@ def test_peak_memory_of_a_cifar10_worker() -> None:
 
     The libraries of a CUDA build of torch weigh some 0.4 GB more, also where there is no GPU.
     """
-    from benchbd.run.workers.slots import KEEP_MEMORY
+    from benchbd.core.allocator import KEEP_MEMORY
 
     environment = {**os.environ, **{name: str(size) for name, size in KEEP_MEMORY.items()}, "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-c", MEMORY]
