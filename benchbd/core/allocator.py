@@ -25,8 +25,8 @@ KEEP_MEMORY = {
 
 Returning each to the kernel and faulting it in again takes a tenth of the training time of a thin ResNet-18 on a CPU.
 Tensors above 4 MiB still go back to the kernel: their holes would make a full ResNet-18 at batch 128 take 1,530 MiB
-instead of 1,370. Torch asks for huge pages for them, which costs 35 MiB there and three quarters of the page faults
-less: a step takes 5 % less time. Values that the user has set stay."""
+instead of 1,370. Torch asks for huge pages for them, which costs 35 MiB there and saves three quarters of the
+page faults. Values that the user has set stay."""
 
 
 @contextlib.contextmanager
