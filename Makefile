@@ -47,7 +47,7 @@ fuzz: install  ## ten thousand mutated matrices, ten thousand mutated records; n
 		tests/storage/test_records.py -k 'mutated or odd_record'
 
 bench: install  ## benchmarks of the engine and the harness, ratios printed last
-	env $$($(BIN)/python -c "from benchbd.run.workers.slots import KEEP_MEMORY as k; print(*(f'{n}={v}' for n, v in k.items()))") \
+	env $$($(BIN)/python -c "from benchbd.core.allocator import KEEP_MEMORY as k; print(*(f'{n}={v}' for n, v in k.items()))") \
 		$(BIN)/python -m pytest benchmarks --benchmark-only -s  # with the memory settings of a run's workers
 
 bench-gpu:  ## everything about a GPU in one script of under nine minutes; needs no installation

@@ -36,28 +36,6 @@ pytestmark = [pytest.mark.timeout(1800), pytest.mark.usefixtures("one_thread")]
 NORMALISATION = Normalisation((0.4914, 0.4822, 0.4465), (0.247, 0.2435, 0.2616))
 
 
-@pytest.fixture(scope="session")
-def report(request):
-    """Lines to print last, after pytest-benchmark's table."""
-    lines: list[str] = []
-    measuring = request.config.getoption("benchmark_only", False)
-
-    def write() -> None:
-        reporter = request.config.pluginmanager.get_plugin("terminalreporter")
-        if measuring and reporter is not None and lines:
-            reporter.write_line("\n".join(["", "processor time, medians of rounds in turns, 1 thread", *lines]))
-
-    request.config.add_cleanup(write)
-    return lines
-
-
-@pytest.fixture
-def full(request) -> bool:
-    """Whether to measure, or only to run through."""
-    pytest.importorskip("pytest_benchmark")
-    return bool(request.config.getoption("benchmark_only", False))
-
-
 def in_turns(benchmark: Any, theirs: Callable[[], object], ours: Callable[[], object], rounds: int) -> list[float]:
     """Time both alternately. Returns the medians (theirs, ours) in seconds of processor time."""
     spent: list[list[float]] = [[], []]

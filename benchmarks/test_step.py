@@ -9,6 +9,7 @@ from collections.abc import Callable
 import pytest
 import torch
 
+from benchbd.core.allocator import kept_if_little
 from benchbd.core.images import Normalisation
 from benchbd.core.recipe import Recipe
 from benchbd.engine import build, choose_precision
@@ -29,9 +30,9 @@ def _seconds(work: Callable[[], object]) -> float:
     return time.process_time() - started
 
 
-@pytest.mark.parametrize("spec", ["airbench", "airbench(width=16)"])
-def test_share_of_the_cores_matrix_products(request, benchmark, spec):
-    """Bars: half of the rate of a product of 2048 x 2048 in the same precision, and 5 % of a step for the data."""
+@pytest.mark.parametrize(("spec", "bar"), [("airbench", 0.65), ("airbench(width=16)", 0.55)])
+def test_share_of_the_cores_matrix_products(request, benchmark, spec, bar):
+    """Bars: a share of the rate of a product of 2048 x 2048 in the same precision, and 5 % of a step for the data."""
     from torch.utils.flop_counter import FlopCounterMode
 
     full = bool(request.config.getoption("benchmark_only", False))
@@ -57,7 +58,7 @@ def test_share_of_the_cores_matrix_products(request, benchmark, spec):
         step(rows)
     works = {"step": lambda: step(rows), "product": lambda: square @ square, "data": data}
     times: dict[str, list[float]] = {name: [] for name in works}
-    with arithmetic(CPU, strict=False, search=False):
+    with arithmetic(CPU, strict=False, search=False), kept_if_little():
         for _ in range(rounds):
             for name, work in works.items():
                 times[name].append(_seconds(work))
@@ -72,5 +73,5 @@ def test_share_of_the_cores_matrix_products(request, benchmark, spec):
     reporter = request.config.pluginmanager.get_plugin("terminalreporter")
     if full:
         reporter.write_line(f"\n{line}")
-        assert rate / possible >= 0.5, line
+        assert rate / possible >= bar, line
         assert share <= 0.05, line

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from benchbd.core.allocator import kept_if_little
 from benchbd.core.recipe import Recipe
 from benchbd.core.seeding import seed_for
 from benchbd.engine.augment import draw_epoch, resident
@@ -101,7 +103,8 @@ def fit(
             own_state=step.saved_sums,
             average=step.update.average,
         )
-        result = _loop(epochs, step, count, seed, reseed, epoch_weights)
+        with contextlib.ExitStack() as allocator:
+            result = _loop(epochs, step, count, seed, reseed, epoch_weights, allocator)
     net.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     net.eval()
     return result
@@ -114,6 +117,7 @@ def _loop(
     seed: int,
     reseed: Callable[[int], None],
     epoch_weights: PerEpochWeights | None,
+    allocator: contextlib.ExitStack,
 ) -> Fit:
     recipe, device = step.recipe, step.device
     bounds = batch_bounds(count, recipe.batch_size)
@@ -122,6 +126,7 @@ def _loop(
         step.restore_sums(saved)
     training_mode(step.net, recipe.bn)
     run = fast_step(step, draw_epoch(seed, 0, count, recipe.augment)[: recipe.batch_size].to(device))
+    measure_memory = device.type == "cpu"
     for epoch, first_batch in epochs:
         drawn = draw_epoch(seed, epoch, count, recipe.augment)
         rows = drawn.to(device)
@@ -136,6 +141,9 @@ def _loop(
                 step.buffer.load(drawn[start:end, 0])
             epochs.set_rate(epoch, batch, steps)
             run(rows[start:end])
+            if measure_memory:  # a step is over: the process has taken what all take
+                measure_memory = False
+                allocator.enter_context(kept_if_little())
             if batch + 1 < steps:
                 epochs.between_batches(epoch, batch + 1, step=batch + 1, steps=steps, images=epoch * count + end)
         mean, non_finite = torch.stack([step.loss_sum / count, step.non_finite.double()]).tolist()

@@ -124,14 +124,15 @@ def clip(params: list[nn.Parameter], longest: float, models: int = 1) -> None:
     """Shorten each model's gradients to a norm of ``longest`` together, as ``torch.nn.utils.clip_grad_norm_`` does.
 
     Args:
-        params: parameters, whose first axis holds those of ``models`` models one after another.
+        params: parameters; with several models, their first axis holds those of one model after another.
         longest: the norm.
         models: number of models.
     """
-    gradients = [torch.unflatten(p.grad, 0, (models, -1)) for p in params if p.grad is not None]
+    found = [p.grad for p in params if p.grad is not None]
+    gradients = [g.unsqueeze(0) if models == 1 else torch.unflatten(g, 0, (models, -1)) for g in found]
     if not gradients:
         return
-    norms = torch.stack([g.square().flatten(1).sum(1) for g in gradients]).sum(0).sqrt()
+    norms = torch.stack([g.square().reshape(models, -1).sum(1) for g in gradients]).sum(0).sqrt()
     factors = (longest / (norms + 1e-6)).clamp(max=1.0)
     for gradient in gradients:
         gradient.mul_(factors.view(-1, *[1] * (gradient.ndim - 1)))

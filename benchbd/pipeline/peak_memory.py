@@ -8,6 +8,8 @@ from pathlib import Path
 
 import torch
 
+from benchbd.core import allocator
+
 
 def reset_peak_memory(device: torch.device) -> None:
     """Start measuring: :func:`peak_memory` forgets what cells before this one took."""
@@ -22,8 +24,4 @@ def peak_memory(device: torch.device) -> int:
     """Peak memory in bytes: of the device on CUDA, of the process otherwise."""
     if device.type == "cuda":
         return int(torch.cuda.max_memory_allocated(device))
-    with contextlib.suppress(OSError, ValueError, IndexError):
-        for line in Path("/proc/self/status").read_text().splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) * 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return allocator.peak() or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

@@ -92,6 +92,7 @@ def test_environment_of_a_worker(monkeypatch: pytest.MonkeyPatch) -> None:
     cpu = slots.Slot(0, None, 1, 1).environment()
     assert cpu["MALLOC_TOP_PAD_"] == "1234", "what the user has set stays"
     assert int(cpu["MALLOC_MMAP_THRESHOLD_"]) == (1 << 22) + 1
+    assert cpu["THP_MEM_ALLOC_ENABLE"] == "1"
     assert cpu["OMP_NUM_THREADS"] == cpu["MKL_NUM_THREADS"] == "1"
     assert cpu["CUDA_VISIBLE_DEVICES"] == ""
     named, numbered = slots.Slot(0, "GPU-ab", 2, 4).environment(), slots.Slot(0, "1", 1, 4).environment()

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
+from benchbd.core.allocator import KEEP_MEMORY
 from benchbd.core.environment import cores
 from benchbd.core.numerics import MOST_THREADS, THREAD_VARIABLES
 from benchbd.core.user_variables import user_variables
@@ -18,13 +19,6 @@ MOST_SLOTS, MOST_PER_CORE = 256, 16
 """Maximum number of slots on one machine: MOST_SLOTS, or MOST_PER_CORE per core if that is more. A larger number is a
 typo, and the machine would do nothing but start workers."""
 _PROBE = "import torch; print('gpus', torch.cuda.device_count() if torch.cuda.is_available() else 0)"
-
-
-KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": (1 << 22) + 1, "MALLOC_TRIM_THRESHOLD_": 1 << 31, "MALLOC_TOP_PAD_": 1 << 26}
-"""Settings of glibc's allocator, in bytes. It keeps freed activations for the next step. Returning each to the kernel
-and faulting it in again takes a tenth of the training time of a thin ResNet-18 on a CPU. Tensors above 4 MiB still go
-back to the kernel: their holes would make a full ResNet-18 at batch 128 take 1,690 MiB instead of 1,370, and fresh
-pages cost little in a step of that size. Values that the user has set stay."""
 
 
 WORKER_THREADS = 1

@@ -1,0 +1,75 @@
+"""A worker's settings of glibc's allocator, which a small training changes while it lasts."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import sys
+
+import pytest
+
+from benchbd.core import allocator
+from benchbd.core.allocator import KEEP_MEMORY, MOST, THRESHOLD, kept_if_little
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The thresholds that were set, of a worker that has taken 700 MB."""
+    thresholds: list[int] = []
+    monkeypatch.setenv("MALLOC_MMAP_THRESHOLD_", str(THRESHOLD))
+    monkeypatch.setattr(allocator, "peak", lambda: 700_000_000)
+    monkeypatch.setattr(allocator, "_set", lambda threshold: thresholds.append(threshold) or True)
+    return thresholds
+
+
+def test_a_small_training_keeps_more_while_it_lasts(asked: list[int]) -> None:
+    with kept_if_little():
+        assert asked == [MOST]
+    with pytest.raises(KeyError), kept_if_little():
+        raise KeyError
+    assert asked == [MOST, THRESHOLD] * 2
+
+
+@pytest.mark.parametrize("peak", [0, 1 << 30, 1_500_000_000], ids=["unknown", "the limit", "large"])
+def test_a_large_training_keeps_no_more(asked: list[int], monkeypatch: pytest.MonkeyPatch, peak: int) -> None:
+    monkeypatch.setattr(allocator, "peak", lambda: peak)
+    with kept_if_little():
+        pass
+    assert asked == []
+
+
+@pytest.mark.parametrize("given", [None, "1000000"], ids=["not a worker", "set by the user"])
+def test_settings_of_others_stay(asked: list[int], monkeypatch: pytest.MonkeyPatch, given: str | None) -> None:
+    if given is None:
+        monkeypatch.delenv("MALLOC_MMAP_THRESHOLD_")
+    else:
+        monkeypatch.setenv("MALLOC_MMAP_THRESHOLD_", given)
+    with kept_if_little():
+        pass
+    assert asked == []
+
+
+FAULTS = """
+import resource, torch
+from benchbd.core.allocator import kept_if_little
+def faults():
+    torch.empty(6_000_000).fill_(1.0)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(5):
+        torch.empty(6_000_000).fill_(1.0)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+print(faults())
+with kept_if_little():
+    print(faults())
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="needs glibc")
+def test_kept_tensors_cost_no_page_faults() -> None:
+    """A tensor of 24 MB has 5,860 pages."""
+    settings = {**KEEP_MEMORY, "THP_MEM_ALLOC_ENABLE": 0}  # huge pages have few faults anyway
+    environment = {**os.environ, **{name: str(value) for name, value in settings.items()}}
+    done = subprocess.run([sys.executable, "-c", FAULTS], env=environment, capture_output=True, text=True, check=True)
+    before, kept = map(int, done.stdout.split())
+    assert kept < 10_000 < 20_000 < before  # the heap grows once
