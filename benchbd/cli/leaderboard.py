@@ -139,9 +139,9 @@ def run(args: argparse.Namespace) -> int:
         return check(args)
     text = make(args).render(args.format)
     if args.write:
-        from benchbd.core.files import write_text
+        from benchbd.core.files import write_named
 
-        write_text(Path(args.write).expanduser(), text)
+        write_named(Path(args.write).expanduser(), text)
     else:
         write(text)
     return 0

@@ -79,6 +79,7 @@ def run(args: argparse.Namespace) -> int:
     }
     files = InputFiles(args.data)
     changed = {c.id: names for c in plan.cells if c.id in records and (names := files.changed(c, records[c.id]))}
+    unknown = files.unknown()
     unfinished = [cell for cell in plan.cells if status[cell.id] not in SETTLED]
     wanted = shared_trainings(unfinished)
     artifacts = _artifacts(output / "store")
@@ -112,6 +113,7 @@ def run(args: argparse.Namespace) -> int:
                 "retries": dict(retries),
                 "missing_data": missing,
                 "changed_data": changed,
+                "unknown_data": unknown,
                 **({"simulation": simulate.as_json(found, simulated)} if found else {}),
             }
         )
@@ -131,6 +133,8 @@ def run(args: argparse.Namespace) -> int:
     for line in missing:
         write(f"data: {line}")
     for line in changed_inputs_text(changed.values(), "benchbd run with --rerun stale measures them again"):
+        write(line)
+    for line in unknown:
         write(line)
     if found:
         write("\n".join(simulate.as_lines(found, simulated)))

@@ -78,6 +78,7 @@ def run(args: argparse.Namespace) -> int:
                 "name": plan.name,
                 "counts": dict(counts),
                 "stale": sum(bool(r["stale"]) for r in rows),
+                "unknown_data": files.unknown(),
                 "not_implanted": weak,
                 "cells": [*rows, *skipped],
             }
@@ -94,5 +95,7 @@ def run(args: argparse.Namespace) -> int:
     for line in weak:
         write(f"warning: {line}")
     for line in changed_inputs_text(changed, "benchbd run with --rerun stale measures them again"):
+        write(line)
+    for line in files.unknown():
         write(line)
     return 0

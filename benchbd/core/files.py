@@ -199,6 +199,22 @@ def atomic_write(path: Path, data: bytes) -> None:
         file.write(data)
 
 
+@contextlib.contextmanager
+def named_file(path: Path) -> Iterator[IO[bytes]]:
+    """A binary file to write to at a place that the user has named.
+
+    A file, or the file that a symbolic link leads to, is replaced when the block ends without an error (see
+    :func:`atomic_file`). A device, a pipe or a terminal stays what it is and is written to.
+    """
+    target = Path(os.path.realpath(path))
+    if target.exists() and not target.is_file():
+        with target.open("wb") as file:
+            yield file
+    else:
+        with atomic_file(target) as file:
+            yield file
+
+
 def encoded(text: str) -> bytes:
     """UTF-8 bytes of any text; a lone surrogate becomes its escape, such as ``\\udce9``."""
     return text.encode("utf-8", "backslashreplace")
@@ -214,5 +230,18 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
     """
     try:
         atomic_write(Path(path), encoded(text))
+    except OSError as error:
+        raise UsageError(f"{Path(path)}: cannot be written ({error.strerror})") from None
+
+
+def write_named(path: str | os.PathLike[str], text: str) -> None:
+    """Write a UTF-8 text to a place that the user has named (see :func:`named_file`).
+
+    Raises:
+        UsageError: it cannot be written.
+    """
+    try:
+        with named_file(Path(path)) as file:
+            file.write(encoded(text))
     except OSError as error:
         raise UsageError(f"{Path(path)}: cannot be written ({error.strerror})") from None

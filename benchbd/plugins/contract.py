@@ -238,6 +238,12 @@ def _decorator(base: type[Component], name: str, version: int) -> Callable[[T], 
         if version < 1:
             raise TypeError(f"{name!r}: version must be 1 or more")
         plugin: Any = dataclasses.dataclass(frozen=True, kw_only=True)(cls)
+        theirs = {field.name for field in dataclasses.fields(base)}
+        taken = [f.name for f in dataclasses.fields(plugin) if hasattr(base, f.name) and f.name not in theirs]
+        if taken:
+            raise TypeError(
+                f"{name!r}: {taken[0]!r} cannot be a parameter: it is an attribute of every plugin; rename it"
+            )
         plugin.name, plugin.version = name, version
         if base is Attack and plugin.trainings is Attack.trainings:
             deprecated.adapt_attack(plugin, Training)

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchbd.core.files import atomic_file, encoded, read_plain, write_text
+from benchbd.core.files import encoded, named_file, read_plain, write_named
 from benchbd.report import board
 from benchbd.storage import results_file as checked
 from benchbd.storage.record_schema import Record
@@ -51,12 +51,12 @@ def as_csv(records: Sequence[Record], target: Path, output: Path) -> None:
     writer.writeheader()
     for row in rows:
         writer.writerow({name: _inert(value) for name, value in row.items()})
-    write_text(target, text.getvalue())
+    write_named(target, text.getvalue())
 
 
 def as_zip(records: Sequence[Record], target: Path, output: Path) -> None:
     """Write the records, their logs and the leaderboard."""
-    with atomic_file(target) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+    with named_file(target) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("results.jsonl", encoded(checked.lines(records)))
         archive.writestr("leaderboard.md", encoded(board(records).render("md")))
         for record in records:

@@ -41,7 +41,8 @@ def prepare_output(
         The settings, with the IDs of cells whose record is stale, and the changed inputs of each.
 
     Raises:
-        UsageError: data is missing, or the folder cannot be written. Nothing has been written then.
+        UsageError: data is missing, the folder cannot be written, or stale cells are to run again and data or weights
+            cannot be compared with the records. Nothing has been written then.
     """
     existing: dict[str, dict[str, Any]] = {}
     closed: set[str] = set()
@@ -55,8 +56,15 @@ def prepare_output(
             damaged(problem)
     files = InputFiles(settings.data_root)
     changed = {c.id: found for c in plan.cells if c.id in existing and (found := files.changed(c, existing[c.id]))}
+    if settings.rerun == "stale" and (lines := files.unknown()):
+        raise UsageError(f"--rerun stale: {lines[0]}; mend that, or run without --rerun stale")
     stale = {c.id for c in plan.cells if c.id in existing and changed_sources(c, existing[c.id])}
-    settings = dataclasses.replace(settings, stale=frozenset(stale | changed.keys()), changed_inputs=changed)
+    settings = dataclasses.replace(
+        settings,
+        stale=frozenset(stale | changed.keys()),
+        changed_inputs=changed,
+        unknown_inputs=tuple(files.unknown()),
+    )
     _check_data([cell for cell in plan.cells if cell.id not in closed], existing, settings)
     writable(output)
     _record_skipped(plan, output)
@@ -64,7 +72,7 @@ def prepare_output(
 
 
 def kept_on_other_data(plan: Plan, settings: RunSettings, output: Path) -> list[str]:
-    """A line for each input that has changed since records were made that the run keeps beside its new ones.
+    """A line for each input that has changed, or may have, since records were made that the run keeps.
 
     Args:
         plan: the plan to run.
@@ -77,7 +85,7 @@ def kept_on_other_data(plan: Plan, settings: RunSettings, output: Path) -> list[
         if not run_works_on(cell_id, records.read_record(output, cell_id), settings)
     ]
     advice = "old results are kept, and tables mark them beside new ones; --rerun stale measures them again"
-    return changed_inputs_text(kept, advice)
+    return [*changed_inputs_text(kept, advice), *settings.unknown_inputs]
 
 
 def writable(output: Path) -> None:

@@ -111,6 +111,8 @@ class RunSettings:
     """IDs of cells whose plugin source or data has changed since their record (for ``rerun='stale'``)."""
     changed_inputs: Mapping[str, list[str]] = dataclasses.field(default_factory=dict)
     """The changed data and weights of these cells (:meth:`benchbd.storage.staleness.InputFiles.changed`)."""
+    unknown_inputs: tuple[str, ...] = ()
+    """A line for each data set or model whose files could not be compared with the records."""
     gpu_share: int = 1
     """Number of cells on this run's GPU, as set by the cluster executor; only recorded."""
     execute: str = EXECUTE

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from benchbd.core.files import encoded, read_plain, write_text
+from benchbd.core.files import encoded, read_plain, write_named
 from benchbd.core.plain import json_text
 from benchbd.errors import UsageError
 from benchbd.storage import record_file
@@ -143,4 +143,4 @@ def lines(records: Iterable[Record]) -> str:
 
 def write(records: Iterable[Record], path: str | os.PathLike[str]) -> None:
     """Write a results file: sorted, one line per cell, so that diffs are readable."""
-    write_text(path, lines(records))
+    write_named(path, lines(records))

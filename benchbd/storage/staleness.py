@@ -53,27 +53,43 @@ class InputFiles:
     def __init__(self, root: str | None) -> None:
         self._root = root
         self._digests: dict[tuple[str, str], str | None] = {}
+        self._errors: dict[tuple[str, str], str] = {}
+        self._unknown: Counter[tuple[str, str]] = Counter()
 
     def changed(self, cell: Cell, record: Mapping[str, Any]) -> list[str]:
         """The inputs of a cell, such as ``data of csv-folder``, that have changed since its record was written.
 
-        There is no verdict on files that are missing or cannot be read, or that the plugin or the record does not name.
+        There is no verdict on files that the plugin or the record does not name, or that are missing or cannot be read;
+        :meth:`unknown` names the latter.
         """
         data = record.get("data") or {}
         found = []
         for kind, (entry, noun) in INPUTS.items():
             then = data.get(entry)
-            if isinstance(then, str) and self._now(kind, cell) not in (None, then):
-                found.append(f"{noun} of {getattr(cell, kind).text}")
+            if not isinstance(then, str):
+                continue
+            text = f"{noun} of {getattr(cell, kind).text}"
+            if self._now(kind, cell) not in (None, then):
+                found.append(text)
+            elif error := self._errors.get((kind, getattr(cell, kind).json)):
+                self._unknown[text, error] += 1
         return found
+
+    def unknown(self) -> list[str]:
+        """One line for each input that could not be compared with the records of :meth:`changed`, with the reason."""
+        return [
+            f"{text} cannot be compared with the record{'' if number == 1 else 's'} of "
+            f"{number} cell{'' if number == 1 else 's'}: {error}"
+            for (text, error), number in sorted(self._unknown.items())
+        ]
 
     def _now(self, kind: str, cell: Cell) -> str | None:
         key = (kind, getattr(cell, kind).json)
         if key not in self._digests:
             try:
                 self._digests[key] = input_files_digest(getattr(cell.components(), kind), data_folder(self._root))
-            except BenchbdError:
-                self._digests[key] = None
+            except BenchbdError as error:
+                self._digests[key], self._errors[key] = None, str(error)
         return self._digests[key]
 
 

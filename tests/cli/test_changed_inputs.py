@@ -167,6 +167,21 @@ def test_a_change_is_said_and_measured_again_on_request(place: Path, bench: Call
     assert "changed since" not in said + bench("plan", "m.yaml")
 
 
+def test_a_missing_image_hides_no_change(place: Path, bench: Callable[..., str]) -> None:
+    bench("run", "m.yaml", "--filter", "defense=none")
+    change(place / "data" / "images", "label")
+    (place / "data" / "images" / "3.bmp").unlink()
+    line = "data of csv-folder cannot be compared with the record of 1 cell: "
+    for words in (("plan", "m.yaml"), ("status", "m.yaml"), ("run", "m.yaml", "--filter", "defense=none")):
+        said = bench(*words)
+        assert line in said
+        assert "3.bmp" in said
+    for verb in ("plan", "status"):
+        assert line in json.loads(bench(verb, "m.yaml", "--json"))["unknown_data"][0]
+    said = bench("run", "m.yaml", "--filter", "defense=none", "--rerun", "stale", code=2)
+    assert f"--rerun stale: {line}" in said
+
+
 def test_rerun_and_show_name_the_data(place: Path, bench: Callable[..., str]) -> None:
     bench("run", "m.yaml", "--filter", "defense=none")
     before = records()["none"]

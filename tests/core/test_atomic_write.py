@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from benchbd.core.files import atomic_file, atomic_write, is_disk_full, write_text
+from benchbd.core.files import atomic_file, atomic_write, is_disk_full, write_named, write_text
 from benchbd.errors import UsageError
 from benchbd.report import export
 from benchbd.storage.cleanup import remove_stale_files
@@ -26,7 +26,7 @@ def as_stream(path: Path, text: str) -> None:
             file.write(letter.encode())
 
 
-WRITERS = [as_bytes, as_stream, write_text]
+WRITERS = [as_bytes, as_stream, write_text, write_named]
 Write = Callable[[Path, str], None]
 
 
@@ -78,7 +78,7 @@ def test_the_bytes_are_on_the_disk_before_the_name_is(tmp_path: Path, monkeypatc
     assert steps == ["fsync", "rename", "fsync"], "the file, then its name, then the folder"
 
 
-@pytest.mark.parametrize("write", WRITERS)
+@pytest.mark.parametrize("write", WRITERS[:3])
 def test_a_link_is_replaced_and_not_followed(tmp_path: Path, write: Write) -> None:
     outside, link = tmp_path / "outside", tmp_path / "link"
     outside.write_text("theirs")
@@ -140,3 +140,38 @@ def test_an_archive_that_fails_in_the_middle_leaves_the_old_one(
 )
 def test_a_full_disk_is_known_by_its_error_and_by_its_reason(error: BaseException | str, full: bool) -> None:
     assert is_disk_full(error) is full
+
+
+def test_a_place_that_the_user_names_keeps_its_kind(tmp_path: Path) -> None:
+    """A link's target gets the text, and a pipe's reader too."""
+    (tmp_path / "there").mkdir()
+    target, link, pipe = tmp_path / "there" / "real.md", tmp_path / "link.md", tmp_path / "pipe"
+    link.symlink_to(target)
+    for text in ("new", "replaced"):
+        write_named(link, text)
+        assert link.is_symlink()
+        assert target.read_text() == text
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    write_named(pipe, "through")
+    assert os.read(reader, 100) == b"through"
+    os.close(reader)
+    assert pipe.is_fifo()
+    with pytest.raises(UsageError, match="cannot be written \\(Is a directory"):
+        write_named(tmp_path / "there", "text")
+
+
+@pytest.mark.skipif(not Path("/dev/null").is_char_device(), reason="no /dev/null here")
+def test_a_device_stays_a_device(tmp_path: Path) -> None:
+    (tmp_path / "null").symlink_to("/dev/null")
+    write_named(tmp_path / "null", "text")
+    assert Path("/dev/null").is_char_device()
+
+
+@pytest.mark.parametrize("suffix", ["csv", "jsonl", "zip"])
+def test_an_export_through_a_link_keeps_the_link(tmp_path: Path, suffix: str) -> None:
+    link, target = tmp_path / f"link.{suffix}", tmp_path / f"real.{suffix}"
+    link.symlink_to(target)
+    getattr(export, f"as_{suffix}")([], link, tmp_path)
+    assert link.is_symlink()
+    assert target.is_file()

@@ -394,3 +394,9 @@ def test_an_info_that_refuses_on_purpose_is_asked_again(plugin_file: Callable[..
 
 def test_a_source_is_text(plugin_file: Callable[..., Path]) -> None:
     assert "source must be text, not 3" in refused(plugin_file(DATA.replace("SOURCE", "3")))
+
+
+@pytest.mark.parametrize("taken", ["kind", "params", "trainings"])
+def test_a_parameter_must_not_hide_what_the_harness_uses(plugin_file: Callable[..., Path], taken: str) -> None:
+    file = plugin_file(PLAIN.replace("power: float = 0.5", f"{taken}: int = 0"))
+    assert f"{taken!r} cannot be a parameter: it is an attribute of every plugin; rename it" in refused(file)
