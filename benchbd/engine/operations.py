@@ -2,28 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode, conv_flop_count
 
+from benchbd.core.operations import Operations
 from benchbd.engine.network import Classifier
 
 IMAGES = 2
 """Images to count with; batch norm cannot be trained on a single value."""
-
-
-class Operations(NamedTuple):
-    """Operations for one image. A multiply-add counts as two; element-wise work is left out.
-
-    Attributes:
-        step: forward and backward pass of a training step. The images themselves need no gradient.
-        forward: forward pass.
-    """
-
-    step: float
-    forward: float
 
 
 def count_operations(net: Classifier, size: int) -> Operations:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import statistics
 import time
 
@@ -70,4 +71,4 @@ def _median_epoch(
 
     with contextlib.suppress(_EnoughError):
         fit(net, images, labels, recipe, device=device, precision=precision, seed=0, on_epoch=note)
-    return statistics.median(after - before for before, after in zip(times, times[1:], strict=False))
+    return statistics.median(after - before for before, after in itertools.pairwise(times))

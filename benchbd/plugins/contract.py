@@ -121,8 +121,8 @@ class Defense(Component):
 
     Optional:
         trainings(attack): trainings of one cell, for the plan. Default: one full training of its own.
-        training_work(attack, recipe, info): how much each of the trainings computes, for estimates of time. Default: the
-            recipe on the whole set for full trainings and feature models, unknown for others.
+        training_work(attack, recipe, info): how much each of the trainings computes, for estimates of time.
+            Default: the recipe on the whole set for full trainings and feature models, unknown for others.
         retries(): how often a training may be repeated, by kind, for the plan. Default: never.
         check(info, attack): raise ``Impossible`` if the defense does not apply. Default: it always applies.
         needs: what the lab provides besides the poisoned set, ``clean`` or ``truth``. Default: nothing.
