@@ -22,7 +22,6 @@ def count_operations(net: Classifier, size: int) -> Operations:
     that device costs torch more than the two images, and not every layer of a plugin's supports it.
     """
     net.train()
-    net.requires_grad_(True)
     with FlopCounterMode(display=False, custom_mapping=_BACKWARD) as counter:
         loss = F.cross_entropy(net(torch.rand(IMAGES, 3, size, size)), torch.zeros(IMAGES, dtype=torch.int64))
         forward = counter.get_total_flops()

@@ -137,9 +137,7 @@ def _checked(given: Any, trainings: Sequence[Training]) -> tuple[Work | None, ..
     """
     works = tuple(given)
     if len(works) != len(trainings):
-        raise TypeError(
-            f"training_work() must return one Work for each of {len(trainings)} trainings, not {len(works)}"
-        )
+        raise TypeError(f"training_work() must return a Work for each of {len(trainings)} trainings, not {len(works)}")
     for work in works:
         if work is None:
             continue

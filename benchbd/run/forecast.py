@@ -163,7 +163,7 @@ def time_as_lines(left: TimeLeft) -> list[str]:
     found, jobs = left.forecast.estimate, "1 job" if left.slots == 1 else f"{left.slots} jobs at once"
     head = f"time left on this machine ({left.forecast.device}; {jobs})"
     if not found.groups:
-        return [f"{head}: unknown", *_unknown(found)]
+        return [f"{head}: {'unknown' if found.unknown else 'nothing is left'}", *_unknown(found)]
     lines = [f"{head}: {duration_text(left.run.makespan)}, {_hours(left.run.work)}"]
     rows = [(duration_text(group.cost), f"{group.number} x {group.label}") for group in found.groups[:GROUPS]]
     if rest := found.groups[GROUPS:]:
@@ -225,4 +225,4 @@ def _unknown(found: Estimate) -> list[str]:
         number = sum(found.unknown.values())
         listed = ", ".join(f"{count} x {label}" for label, count in sorted(found.unknown.items()))
         lines.append(f"  not included: {number} training{'' if number == 1 else 's'} of unknown cost ({listed})")
-    return [*lines, f"  not counted: {LEFT_OUT}"]
+    return [*lines, f"  not counted: {LEFT_OUT}"] if found.groups else lines

@@ -151,8 +151,7 @@ def ask_process(kind: str, requests: Sequence[Request]) -> list[Any]:
         done = subprocess.run(
             command,
             input=json.dumps(given),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            capture_output=True,
             text=True,
             timeout=LIMIT,
             check=False,

@@ -113,7 +113,7 @@ def _timed(record: Mapping[str, Any]) -> Iterator[tuple[Piece, float]]:
     if not isinstance(stages, Mapping) or not isinstance(trainings, Mapping):
         return
     with suppress(BenchbdError):  # a plugin that is not here, or one that raises
-        cell = Cell.from_json({"spec": record["spec"]})
+        cell = Cell.from_json({"spec": record.get("spec")})
         pieces = [piece for _, work in work_of([cell]) for piece in work.defense]
         for kind, stage in STAGE.items():
             here, seconds = [piece for piece in pieces if piece.kind == kind], stages.get(stage)
