@@ -22,7 +22,7 @@ SHORTEST = 0.2
 """Seconds of a stage below which starting it weighs too much."""
 FEW = 4
 """Number of trainings below which their spread says little."""
-WITHIN = {"records": 1.5, "measured": 1.5, "scaled": 3.0, "given": 1.0}
+WITHIN = {"records": 1.5, "measured": 2.0, "scaled": 3.0, "given": 1.0}
 """Factor within which a rate is right, by source; for records, where there are only FEW. Measured on small CPU cells:
 docs/scaling.md has the figures."""
 SIMILAR = 10.0
