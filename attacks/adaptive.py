@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from benchbd import Attack, DatasetInfo, StampContext, Training, UsageError, attack, registry, share_of
+from benchbd import Attack, DatasetInfo, StampContext, Training, UsageError, Work, attack, registry, share_of
 from benchbd.attacks._covers import check_room, covers_of
 from benchbd.core.seeding import seed_for
 
 if TYPE_CHECKING:
     import torch
 
-    from benchbd import TrainSet, Workshop
+    from benchbd import Recipe, TrainSet, Workshop
 
 HORIZON = 80
 """Epochs after which the cosine schedule of the surrogate teacher would reach zero, as for LfD's own teacher."""
@@ -68,6 +68,10 @@ class LfdAdaptive(Attack):
         """One teacher for each share to choose from."""
         shares = () if self.alpha is not None else self.alphas
         return tuple(Training("teacher", ("lfd-adaptive", alpha, repr(self))) for alpha in shares)
+
+    def training_work(self, recipe: Recipe, info: DatasetInfo) -> tuple[Work, ...]:
+        """The epochs of each teacher."""
+        return tuple(Work(self.teacher_epochs * info.train, model=self.teacher) for _ in self.trainings())
 
     def prepare(self, workshop: Workshop) -> dict[str, np.ndarray]:
         """Draw the noise, and choose how strongly to blend it in.

@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 
-from benchbd import UNDEFENDED, Attack, DatasetInfo, Impossible, StampContext, Training, UsageError, attack
+from benchbd import UNDEFENDED, Attack, DatasetInfo, Impossible, StampContext, Training, UsageError, Work, attack
 from benchbd.attacks._grid import cell_for, grid_difference
 
 if TYPE_CHECKING:
     import torch
 
-    from benchbd import TrainedModel, Workshop
+    from benchbd import Recipe, TrainedModel, Workshop
 
 
 @attack("cl", version=1)
@@ -77,6 +77,13 @@ class LabelConsistent(Attack):
             return (UNDEFENDED,)
         shared = ("cl", self.robust_eps, self.robust_step, self.robust_steps)
         return (Training("full", shared, () if self.robust_epochs is None else (("epochs", self.robust_epochs),)),)
+
+    def training_work(self, recipe: Recipe, info: DatasetInfo) -> tuple[Work, ...]:
+        """The surrogate's epochs; adversarial training adds passes to the images and back for each step of PGD."""
+        if self.surrogate == "standard":
+            return (Work(recipe.epochs * info.train),)
+        images = (recipe.epochs if self.robust_epochs is None else self.robust_epochs) * info.train
+        return (Work(images, 2 * self.robust_steps * images),)
 
     def _surrogate(self, workshop: Workshop) -> TrainedModel:
         if self.surrogate == "standard":

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 
-from benchbd import Attack, DatasetInfo, Defense, Diverged, Impossible, Training, UsageError, defense
+from benchbd import Attack, DatasetInfo, Defense, Diverged, Impossible, Training, UsageError, Work, defense
 
 if TYPE_CHECKING:
     import torch
 
-    from benchbd import Lab, TrainedModel
+    from benchbd import Lab, Recipe, TrainedModel
     from benchbd.engine import Loss
 
 EXPLODED = 1e4
@@ -129,6 +129,11 @@ class Abl(Defense):
             *([Training("full", second)] if self.finetune_epochs else []),
             *([Training("fine-tune", third)] if self.unlearn_epochs else []),
         )
+
+    def training_work(self, attack: Attack, recipe: Recipe, info: DatasetInfo) -> tuple[Work, ...]:
+        """Each stage has epochs of its own; the last sees the isolated samples only."""
+        every = (self.turning_epochs, self.finetune_epochs, self.unlearn_epochs * self.ratio)
+        return tuple(Work(epochs * info.train) for epochs in every if epochs)
 
     def train(self, lab: Lab) -> TrainedModel:
         """Isolate, train on, unlearn.

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from benchbd import Attack, DatasetInfo, Defense, Impossible, Training, UsageError, defense
+from benchbd import Attack, DatasetInfo, Defense, Impossible, Training, UsageError, Work, defense
 from benchbd.defenses._mixmatch import MixMatch, train_epoch
 from benchbd.defenses._sce import symmetric_cross_entropy
 
 if TYPE_CHECKING:
     import torch
 
-    from benchbd import Lab, TrainedModel
+    from benchbd import Lab, Recipe, TrainedModel
     from benchbd.engine import Classifier, LoopContext
 
 
@@ -196,6 +196,13 @@ class Asd(Defense):
     def trainings(self, attack: Attack) -> tuple[Training, ...]:
         """One full training, which includes the virtual models of its last phase."""
         return (Training("full", ("asd", *sorted(self.params().items()))),)
+
+    def training_work(self, attack: Attack, recipe: Recipe, info: DatasetInfo) -> tuple[Work, ...]:
+        """MixMatch's steps, a pass over the set in each epoch, and the virtual models."""
+        virtual = max(0, self.epochs - self.third)
+        steps = self.epochs * self.iterations * self.batch
+        trained = 3 * steps + virtual * self.meta_epochs * info.train
+        return (Work(trained, 2 * steps + (self.epochs + virtual) * info.train),)
 
     def train(self, lab: Lab) -> TrainedModel:
         """Add the seeds to the set and train on its pools; suspicion scores are the final model's losses.

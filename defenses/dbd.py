@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from benchbd import Attack, DatasetInfo, Defense, Impossible, Training, UsageError, defense
+from benchbd import Attack, DatasetInfo, Defense, Impossible, Training, UsageError, Work, defense
 from benchbd.defenses._mixmatch import MixMatch, train_epoch
 from benchbd.defenses._sce import symmetric_cross_entropy
 from benchbd.defenses._views import ViewSettings, random_views
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from benchbd import Lab, TrainedModel
+    from benchbd import Lab, Recipe, TrainedModel
     from benchbd.engine import Classifier, LoopContext
 
 
@@ -194,6 +194,15 @@ class Dbd(Defense):
         second = (*first, self.linear_epochs, self.linear_batch, self.lr, self.alpha, self.beta)
         third = (*second, self.labelled, self.semi_epochs, self.semi_batch, self.iterations, self.unlabelled_weight)
         return (Training("feature-model", first), Training("fine-tune", second), Training("full", third))
+
+    def training_work(self, attack: Attack, recipe: Recipe, info: DatasetInfo) -> tuple[Work, ...]:
+        """Two views of each image, then the head alone, then MixMatch's steps and a pass over the set in each epoch."""
+        steps = self.semi_epochs * self.iterations * self.semi_batch
+        return (
+            Work(2 * self.ssl_epochs * info.train),
+            Work(0, self.linear_epochs * info.train),
+            Work(3 * steps, 2 * steps + self.semi_epochs * info.train),
+        )
 
     def train(self, lab: Lab) -> TrainedModel:
         """Run the three stages; suspicion scores are the losses after the second stage, which first split the set."""

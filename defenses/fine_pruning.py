@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 
-from benchbd import UNDEFENDED, Attack, DatasetInfo, Defense, Impossible, Training, UsageError, defense
+from benchbd import UNDEFENDED, Attack, DatasetInfo, Defense, Impossible, Training, UsageError, Work, defense
 
 if TYPE_CHECKING:
-    from benchbd import Lab, TrainedModel
+    from benchbd import Lab, Recipe, TrainedModel
 
 PROFILES = {"paper": (0.08, 0), "canonical": (0.04, 10)}
 """Largest accuracy drop and fine-tuning epochs, as LfD's table seems to use them and as fine-pruning's authors do."""
@@ -115,6 +115,12 @@ class FinePruning(Defense):
         if not epochs:
             return (UNDEFENDED,)
         return (UNDEFENDED, Training("fine-tune", ("fine-pruning", self.clean_frac, drop, epochs, self.finetune_lr)))
+
+    def training_work(self, attack: Attack, recipe: Recipe, info: DatasetInfo) -> tuple[Work, ...]:
+        """The recipe on the whole set, then fine-tuning on the clean images."""
+        _, epochs = self._settings()
+        tuned = [Work(epochs * self.clean_frac * info.train)] if epochs else []
+        return (Work(recipe.epochs * info.train), *tuned)
 
     def clean_fraction(self) -> float:
         """The parameter ``clean_frac``."""

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 
-from benchbd import Attack, DatasetInfo, Defense, Diverged, Impossible, Training, UsageError, defense, registry
+from benchbd import Attack, DatasetInfo, Defense, Diverged, Impossible, Training, UsageError, Work, defense, registry
 
 if TYPE_CHECKING:
     import torch
 
-    from benchbd import Lab, TrainedModel
+    from benchbd import Lab, Recipe, TrainedModel
 
 
 CHANCE = 0.01
@@ -236,6 +236,10 @@ class Lfd(Defense):
             Training("teacher", teacher),
             Training("full", (*teacher, self.teacher_tries, *split, self.mode, self.recompute, *student[self.mode])),
         )
+
+    def training_work(self, attack: Attack, recipe: Recipe, info: DatasetInfo) -> tuple[Work, ...]:
+        """The teacher's few epochs and the student's."""
+        return (Work(self.teacher_epochs * info.train, model=self.teacher), Work(recipe.epochs * info.train))
 
     def retries(self) -> dict[str, int]:
         """A teacher that stays at chance level is trained again, with another initialisation."""

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from benchbd import Attack, Training, UsageError, defense
+from benchbd import Attack, Training, UsageError, Work, defense
 from benchbd.defenses.lfd import Lfd, at_chance
 
 if TYPE_CHECKING:
-    from benchbd import Lab, TrainedModel
+    from benchbd import DatasetInfo, Lab, Recipe, TrainedModel
 
 
 @defense("lfd-ensemble", version=1)
@@ -36,6 +36,11 @@ class LfdEnsemble(Lfd):
         """The packed teachers, which count as one training, and the student."""
         pack, student = super().trainings(attack)
         return tuple(Training(t.kind, ("lfd-ensemble", self.teachers, *t.shared)) for t in (pack, student))
+
+    def training_work(self, attack: Attack, recipe: Recipe, info: DatasetInfo) -> tuple[Work, ...]:
+        """All teachers of the pack, and the student."""
+        teacher, student = super().training_work(attack, recipe, info)
+        return (teacher._replace(images=self.teachers * teacher.images), student)
 
     def _teach(self, lab: Lab, labels: np.ndarray) -> tuple[TrainedModel, np.ndarray, int]:
         """The best teacher, its losses float64 (N,) on images without augmentation, and the number of teachers."""

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from benchbd import Attack, DatasetInfo, Defense, Impossible, Training, UsageError, defense, registry
+from benchbd import Attack, DatasetInfo, Defense, Impossible, Training, UsageError, Work, defense, registry
 from benchbd.core import params
 
 if TYPE_CHECKING:
-    from benchbd import Lab, TrainedModel
+    from benchbd import Lab, Recipe, TrainedModel
 
 
 def spec_of(made: Defense) -> str:
@@ -75,6 +75,12 @@ class RandomFilter(Defense):
         before = list(imitated.trainings(attack))
         last = max((n for n, training in enumerate(before) if training.kind == "full"), default=len(before))
         return (*before[:last], Training("full", ("random-filter", repr(imitated))))
+
+    def training_work(self, attack: Attack, recipe: Recipe, info: DatasetInfo) -> tuple[Work | None, ...]:
+        """What the imitated defense trains before its model, and one full training."""
+        imitated: Defense = registry.make("defenses", self.of)
+        before = len(self.trainings(attack)) - 1
+        return (*imitated.training_work(attack, recipe, info)[:before], Work(recipe.epochs * info.train))
 
     def retries(self) -> dict[str, int]:
         """The imitated defense's retries."""

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from benchbd.cli.common import (
     DamagedRecords,
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from benchbd.plan.cell import Cell
     from benchbd.plan.matrix import Plan
     from benchbd.plan.trainings import TrainingKey
+    from benchbd.run.settings import RunSettings
+    from benchbd.run.simulate import Wish
     from benchbd.storage.record_file import Unusable
 
 Records = Mapping[str, Mapping[str, Any]]
@@ -39,7 +42,12 @@ according to the records in the output folder are left out. The counts are upper
 removes nothing, its last training is the undefended model), and failed cells are counted as if run with --rerun failed.
 Retries of trainings that fail to learn are counted separately.
 
+Times come from the operations of each model and from the rate at which this machine trains it. Finished cells of the
+output folder hold rates; others are measured for 3 s and kept in the user's cache. The estimate says how sure it is.
+
   benchbd plan table2 --seeds 0
+  benchbd plan quickstart --time --jobs 2
+  benchbd plan table2 --simulate gpus=1,8,64 --rate 40
   benchbd plan table2 --precision fp32 --threads 4
 """
 
@@ -54,8 +62,18 @@ def register(verbs: Any) -> None:
     )
     add_matrix_arguments(parser)
     parser.add_argument("--json", action="store_true", help="print JSON")
-    text = "also estimate the time and idle share of the whole matrix on N GPUs (gpus=1,8,64), from costs in records"
-    parser.add_argument("--simulate", metavar="gpus=N,...", help=text)
+    times = parser.add_argument_group("how long it takes")
+    times.add_argument("--time", action="store_true", help="estimate the time of what is left on this machine")
+    text = "for --time: cells at once (default: one per GPU, or one per core)"
+    times.add_argument("-j", "--jobs", metavar="N", type=int, help=text)
+    text = "for --time; default: the visible GPUs, else the CPU"
+    times.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help=text)
+    text = "for --time: measure the rate of this machine now, even if records or the cache have it"
+    times.add_argument("--measure", action="store_true", help=text)
+    text = "estimate the time and idle share of the whole matrix on N GPUs or N cores of this machine (cores=1,8)"
+    times.add_argument("--simulate", metavar="gpus=N,...", help=text)
+    text = "for --simulate gpus=N: the speed of a training step on such a GPU, for all models"
+    times.add_argument("--rate", metavar="TFLOPS", help=text)
     parser.set_defaults(run=run)
 
 
@@ -63,11 +81,9 @@ def run(args: argparse.Namespace) -> int:
     """Print the plan."""
     from benchbd.errors import BenchbdError
     from benchbd.plan.trainings import possible_retries, shared_trainings
-    from benchbd.run import simulate
-    from benchbd.run.costs import earlier_records
     from benchbd.storage.staleness import InputFiles, changed_inputs_text
 
-    gpus = [] if args.simulate is None else simulate.parse_gpus(args.simulate)
+    wishes = _time_wishes(args)
     plan, output = load_plan(args), output_folder(args)
     recorded = set(record_ids(output))
     with DamagedRecords("benchbd run runs its cell again") as damaged:
@@ -100,8 +116,7 @@ def run(args: argparse.Namespace) -> int:
             retries[key[1].kind] += number
     alone = Counter(training.kind for (_, training), cells in wanted.items() for _ in cells)
     missing = _missing(plan, args.data)
-    found = simulate.estimate(plan.cells, earlier_records(output)) if gpus else None
-    simulated = [] if found is None else [simulate.simulate(found.jobs, number) for number in gpus]
+    times = _times(args, wishes, plan, unfinished, {("training", *key) for key in stored})
     if args.json:
         write_json(
             {
@@ -114,7 +129,7 @@ def run(args: argparse.Namespace) -> int:
                 "missing_data": missing,
                 "changed_data": changed,
                 "unknown_data": unknown,
-                **({"simulation": simulate.as_json(found, simulated)} if found else {}),
+                **{name: facts for name, facts, _ in times},
             }
         )
         return 0
@@ -136,9 +151,76 @@ def run(args: argparse.Namespace) -> int:
         write(line)
     for line in unknown:
         write(line)
-    if found:
-        write("\n".join(simulate.as_lines(found, simulated)))
+    for _, _, lines in times:
+        write("\n".join(lines))
     return 0
+
+
+class _Wishes(NamedTuple):
+    """What to estimate: the settings of a run on this machine for ``--time``, and ``--simulate`` and ``--rate``."""
+
+    here: RunSettings | None
+    simulate: Wish | None
+    rate: float | None
+
+
+def _time_wishes(args: argparse.Namespace) -> _Wishes:
+    """The flags about times. Raises UsageError."""
+    from benchbd.errors import UsageError
+    from benchbd.run.rates import parse_rate
+    from benchbd.run.settings import RunSettings
+    from benchbd.run.simulate import parse_simulate
+    from benchbd.run.workers.slots import check_numbers
+
+    wish = None if args.simulate is None else parse_simulate(args.simulate)
+    if args.rate is not None and (wish is None or wish.what != "gpus"):
+        raise UsageError("--rate is for --simulate gpus=N; give both, or leave it out")
+    if not args.time:
+        for flag, given in (("--jobs", args.jobs), ("--device", args.device != "auto"), ("--measure", args.measure)):
+            if given:
+                raise UsageError(f"{flag} is for --time; give both, or leave it out")
+        return _Wishes(None, wish, None if args.rate is None else parse_rate(args.rate))
+    settings = RunSettings(output=output_folder(args), device=args.device, jobs=args.jobs, threads=args.threads)
+    check_numbers(settings)
+    return _Wishes(settings, wish, None if args.rate is None else parse_rate(args.rate))
+
+
+def _times(
+    args: argparse.Namespace, wishes: _Wishes, plan: Plan, unfinished: Sequence[Cell], stored: Collection[Any]
+) -> list[tuple[str, dict[str, Any], list[str]]]:
+    """The estimates that are asked for: their name in JSON, as JSON types, and as lines."""
+    if wishes.here is None and wishes.simulate is None:
+        return []
+    from benchbd.run import forecast
+    from benchbd.run.measurements import Measurements, this_machine
+    from benchbd.run.simulate import simulate
+    from benchbd.run.workers.slots import make_slots, visible_gpus
+
+    def measurements(gpus: Sequence[str]) -> Measurements:
+        return Measurements(this_machine(gpus), say=_say, remeasure=args.measure)
+
+    output, found = output_folder(args), []
+    if wishes.here is not None:
+        slots = make_slots(wishes.here)
+        here = measurements([slot.gpu for slot in slots if slot.gpu is not None])
+        costs = forecast.forecast_here(unfinished, output, here, stored=stored, from_records=not args.measure)
+        left = forecast.time_left(costs, len(slots))
+        found.append(("time", forecast.time_as_json(left), forecast.time_as_lines(left)))
+    if (wish := wishes.simulate) is not None:
+        if wish.what == "cores":
+            costs = forecast.forecast_here(plan.cells, output, measurements(()))
+        else:
+            gpus = visible_gpus() if wishes.rate is None else ()
+            gpu = measurements(gpus) if gpus else None
+            costs = forecast.forecast_gpus(plan.cells, output, measurements(()), gpu, wishes.rate)
+        runs = [simulate(costs.estimate.jobs, number) for number in wish.numbers]
+        lines = forecast.simulation_as_lines(costs, wish, runs)
+        found.append(("simulation", forecast.simulation_as_json(costs, runs), lines))
+    return found
+
+
+def _say(line: str) -> None:
+    sys.stderr.write(f"benchbd: {line}\n")
 
 
 def _read(

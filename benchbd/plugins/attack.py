@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple
 from benchbd.core.images import DatasetInfo
 from benchbd.errors import Impossible, UsageError
 from benchbd.plugins.component import Component
-from benchbd.plugins.training import Training
+from benchbd.plugins.training import Training, Work, usual_work
 
 if TYPE_CHECKING:
     import numpy as np
     import torch
 
+    from benchbd.core.recipe import Recipe
     from benchbd.plugins.handles import Workshop
 
 
@@ -65,6 +66,8 @@ class Attack(Component):
     Optional:
         prepare(workshop): draw or train the trigger. Default: prepares nothing.
         trainings(): trainings of ``prepare``. Default: none.
+        training_work(recipe, info): how much each of the trainings computes, for estimates of time. Default: the recipe
+            on the whole set for full trainings, unknown for others.
         check(info): raise ``Impossible`` if the attack does not apply. Default: checks :meth:`budget`.
         budget(info, class_counts): numbers of images to poison and to choose from. Default: by rate, rate_of and pool.
         resolved_target(info): the target class. Default: the parameter ``target``, or the data set's target.
@@ -185,6 +188,13 @@ class Attack(Component):
         They use the clean set and ``trigger_seed``, so :data:`UNDEFENDED` is the clean row's undefended model.
         """
         return ()
+
+    def training_work(self, recipe: Recipe, info: DatasetInfo) -> tuple[Work | None, ...]:
+        """The work of each training in :meth:`trainings`, in their order; None where it is unknown.
+
+        Estimates of time use it. It is not part of the attack's source digest.
+        """
+        return tuple(usual_work(training, recipe, info) for training in self.trainings())
 
     def stamp(self, images: torch.Tensor, context: StampContext) -> torch.Tensor:
         """Write the trigger into images.

@@ -16,13 +16,14 @@ from benchbd.core.images import DatasetInfo, Images, Normalisation
 from benchbd.errors import Impossible, UsageError
 from benchbd.plugins.attack import BUDGET, Attack, Budget, StampContext, share_of
 from benchbd.plugins.component import KINDS, Component
-from benchbd.plugins.training import UNDEFENDED, Training
+from benchbd.plugins.training import UNDEFENDED, Training, Work, usual_work
 
 if TYPE_CHECKING:
     import os
 
     from torch import nn
 
+    from benchbd.core.recipe import Recipe
     from benchbd.plugins.handles import Lab
     from benchbd.plugins.trained import TrainedModel
 
@@ -45,6 +46,7 @@ __all__ = [
     "StampContext",
     "Training",
     "UsageError",
+    "Work",
     "attack",
     "dataset",
     "defense",
@@ -119,6 +121,8 @@ class Defense(Component):
 
     Optional:
         trainings(attack): trainings of one cell, for the plan. Default: one full training of its own.
+        training_work(attack, recipe, info): how much each of the trainings computes, for estimates of time.
+            Default: the recipe on the whole set for full trainings and feature models, unknown for others.
         retries(): how often a training may be repeated, by kind, for the plan. Default: never.
         check(info, attack): raise ``Impossible`` if the defense does not apply. Default: it always applies.
         needs: what the lab provides besides the poisoned set, ``clean`` or ``truth``. Default: nothing.
@@ -155,6 +159,13 @@ class Defense(Component):
     def trainings(self, attack: Attack) -> tuple[Training, ...]:
         """The trainings of one cell with this attack, which the plan counts. Default: one full training of its own."""
         return (Training("full", (self.name, *sorted((k, str(v)) for k, v in self.params().items()))),)
+
+    def training_work(self, attack: Attack, recipe: Recipe, info: DatasetInfo) -> tuple[Work | None, ...]:
+        """The work of each training in :meth:`trainings`, in their order; None where it is unknown.
+
+        Estimates of time use it. It is not part of the defense's source digest.
+        """
+        return tuple(usual_work(training, recipe, info) for training in self.trainings(attack))
 
     def retries(self) -> dict[str, int]:
         """Largest number of repeats of each training in :meth:`trainings`, by kind, for the plan.

@@ -7,7 +7,8 @@ digest is the hash of that form. The form leaves out everything that cannot affe
 - annotations, except that a class keeps which of its names are fields, since these make a dataclass;
 - imports from ``__future__``, ``if TYPE_CHECKING:`` blocks, and imports of names that the remaining code never uses;
 - a class's ``smoke`` attribute, since ``--smoke`` turns its values into parameters, which a cell's identity includes;
-- a method ``input_files`` that no other code names, since it only tells the harness which files to compare;
+- a method ``input_files`` that no other code names, since it only tells the harness which files to compare, and
+  likewise ``training_work``, which only serves estimates of time;
 - the order of imports, and the module that a harness name comes from. If that module is a helper file (``_name``), the
   helper's name stays.
 """
@@ -33,8 +34,8 @@ CODE = "code:"
 HARNESS = "benchbd"
 """The package whose modules may move without changing the digests of plugins that import from them."""
 
-FILE_HOOK = "input_files"
-"""The method that names a plugin's files. It cannot affect a result unless the plugin itself calls it."""
+PLAN_HOOKS = ("input_files", "training_work")
+"""Methods that tell a plan a plugin's files and work. They affect a result only if the plugin itself calls them."""
 
 _HELPER = re.compile(r"_[a-z]\w*")
 _PATH = re.compile(r"[\w.]+")
@@ -52,8 +53,8 @@ def code_digest(sources: Iterable[bytes]) -> str:
     A source that does not parse (a fragment, say, or a later Python's syntax) enters with its bytes.
     """
     given = list(sources)
-    whole = any(_uses_file_hook(source) for source in given)
-    return hashlib.sha256(f"[{', '.join(_canonical(source, whole) for source in given)}]".encode()).hexdigest()
+    omitted = frozenset(PLAN_HOOKS).difference(*map(_used_hooks, given))
+    return hashlib.sha256(f"[{', '.join(_canonical(source, omitted) for source in given)}]".encode()).hexdigest()
 
 
 @functools.lru_cache(maxsize=512)
@@ -122,11 +123,11 @@ def _parse(source: bytes) -> ast.Module:
         return ast.parse(source)
 
 
-def _without_file_hook(tree: ast.Module) -> ast.Module:
-    """The tree without the methods called FILE_HOOK."""
+def _without(tree: ast.Module, hooks: Iterable[str]) -> ast.Module:
+    """The tree without the methods that are called like one of the hooks."""
     for node in ast.walk(tree):
         if isinstance(node, ast.ClassDef):
-            node.body = [item for item in node.body if not (_is_function(item) and item.name == FILE_HOOK)]  # type: ignore[attr-defined]
+            node.body = [item for item in node.body if not (_is_function(item) and item.name in hooks)]  # type: ignore[attr-defined]
     return tree
 
 
@@ -135,22 +136,26 @@ def _is_function(node: ast.AST) -> bool:
 
 
 @functools.lru_cache(maxsize=512)
-def _uses_file_hook(source: bytes) -> bool:
-    """Whether code outside of the methods called FILE_HOOK names them."""
-    if FILE_HOOK.encode() not in source:
-        return False
+def _used_hooks(source: bytes) -> frozenset[str]:
+    """The PLAN_HOOKS that code outside of the methods of these names names."""
+    found = {hook for hook in PLAN_HOOKS if hook.encode() in source}
+    if not found:
+        return frozenset()
     try:
-        nodes = list(ast.walk(_without_file_hook(_parse(source))))
+        nodes = list(ast.walk(_without(_parse(source), PLAN_HOOKS)))
     except _UNREADABLE:
-        return True
-    return any(FILE_HOOK in (getattr(node, field, None) for field in ("attr", "id", "value", "name")) for node in nodes)
+        return frozenset(found)
+    fields = ("attr", "id", "value", "name")
+    return frozenset(
+        hook for hook in found if any(hook in (getattr(node, field, None) for field in fields) for node in nodes)
+    )
 
 
 @functools.lru_cache(maxsize=512)
-def _canonical(source: bytes, whole: bool) -> str:
-    """The canonical form of one source: nested lists of text, as JSON. If not ``whole``, without FILE_HOOK."""
+def _canonical(source: bytes, omitted: frozenset[str]) -> str:
+    """The canonical form of one source: nested lists of text, as JSON, without the methods called like ``omitted``."""
     try:
-        tree = _parse(source) if whole else _without_file_hook(_parse(source))
+        tree = _without(_parse(source), omitted)
         return json.dumps(_Canonicalizer(_used_names(tree)).body(tree.body))
     except _UNREADABLE:
         return json.dumps(["unreadable", hashlib.sha256(source).hexdigest()])

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from benchbd import deprecated
+
+if TYPE_CHECKING:
+    from benchbd.core.images import DatasetInfo
+    from benchbd.core.recipe import Recipe
 
 COUNTED = ("full", "feature-model", "teacher", "fine-tune")
 """The kinds of trainings that records count."""
@@ -26,6 +30,27 @@ class Training(NamedTuple):
     kind: Literal["full", "feature-model", "teacher", "fine-tune", "loop"]
     shared: tuple[Any, ...]
     recipe: tuple[tuple[str, Any], ...] = ()
+
+
+class Work(NamedTuple):
+    """How much one training computes, for estimates of its time.
+
+    Attributes:
+        images: images that pass forward and backward, in all epochs together. Count an image once per pass.
+        forward: images that only pass forward. A backward pass to the images alone counts as one more.
+        model: spec of the network (``resnet-s(stem=2)``); the cell's where not given.
+    """
+
+    images: float
+    forward: float = 0.0
+    model: str | None = None
+
+
+def usual_work(training: Training, recipe: Recipe, info: DatasetInfo) -> Work | None:
+    """The work of a training that follows the recipe on the whole training set; None for kinds that do not."""
+    if training.kind not in ("full", "feature-model"):
+        return None
+    return Work(float(dict(training.recipe).get("epochs", recipe.epochs)) * info.train)
 
 
 deprecated.old_attributes(Training, what="kind")

@@ -14,7 +14,7 @@ import pytest
 
 from benchbd.lab import keys as keying
 from benchbd.plugins import registry
-from benchbd.plugins.source_digest import CODE, FILE_HOOK, code_digest, helper_names, with_helpers
+from benchbd.plugins.source_digest import CODE, PLAN_HOOKS, code_digest, helper_names, with_helpers
 from benchbd.storage.staleness import changed_sources
 
 ROOT = Path(__file__).parents[2]
@@ -167,7 +167,7 @@ class One(ast.NodeTransformer):
         return node if isinstance(node.value, ast.Constant) else self.generic_visit(node)
 
     def visit_FunctionDef(self, node: ast.FunctionDef) -> Any:
-        if node.name == FILE_HOOK:  # does not count
+        if node.name in PLAN_HOOKS:  # does not count
             return node
         node.returns = None
         return self.generic_visit(node)

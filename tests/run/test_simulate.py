@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchbd.cli import main
 from benchbd.errors import UsageError
-from benchbd.plan import matrix
 from benchbd.plan.shared_work import SharedWork
-from benchbd.run.simulate import SHARES, SimulatedJob, estimate, lower_bound, parse_gpus, simulate, work
+from benchbd.run.simulate import SimulatedJob, lower_bound, parse_simulate, simulate, work
 
 
 def job(name: str, own: float, **shared: float) -> SimulatedJob:
@@ -76,62 +69,12 @@ def test_no_gpu_idles_while_unrelated_cells_wait(costs: list[float], gpus: int) 
     assert simulate(jobs, gpus).makespan <= (work(jobs) - last) / gpus + max(costs) + 1e-6
 
 
-MATRIX = """
-name: m
-dataset: digits(train=200, test=60)
-model: resnet18(width=4)
-recipe: {epochs: 1, batch_size: 50}
-attacks: [bn-g, blend]
-defenses: [none, fine-pruning, {lfd: {beta: [0.001, 0.01]}}]
-"""
-
-
-def record_of(cell: Any, total: float, stages: Mapping[str, float]) -> dict[str, Any]:
-    from benchbd.run.costs import facts_of
-
-    return {**facts_of(cell), "status": "done", "time": {"total": total, "stages": dict(stages)}}
-
-
-@pytest.fixture
-def plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.chdir(tmp_path)
-    Path("m.yaml").write_text(MATRIX)
-    return matrix.load("m.yaml")
-
-
-def test_without_records_trainings_are_counted(plan: Any) -> None:
-    """A row: the undefended model, a teacher, two students."""
-    found = estimate(plan.cells, [])
-    assert (found.known, found.measured) == (0, False)
-    assert work(found.jobs) == pytest.approx(2 * (3 + SHARES["teacher"]))
-
-
-def test_costs_are_those_of_records_and_shared_stages_are_paid_once(plan: Any) -> None:
-    """Undefended 100 s, fine-pruning 8 s more, a teacher of 30 s, students of 110 s; other rows cost the same."""
-    row = [cell for cell in plan.cells if cell.attack.name == "bn-g"]
-    costs = {"none": (100, {"train": 100}), "fine-pruning": (108, {"train": 100}), "lfd": (140, {"teacher": 30})}
-    records = [record_of(cell, *costs[cell.defense.name]) for cell in row]
-    found = estimate(plan.cells, records)
-    assert (found.known, found.measured) == (8, True)
-    assert work(found.jobs) == pytest.approx(2 * (100 + 8 + 30 + 110 + 110))
-    broken = [{"status": "done", "time": None}, {"status": "done", "time": {"stages": {"train": "x"}}}]
-    assert work(estimate(plan.cells, [*records, *broken]).jobs) == work(found.jobs)
-
-
-def test_the_command_tells_it(plan: Any, capsys: pytest.CaptureFixture[str]) -> None:
-    words = ["plan", "m.yaml", "--output", "out", "--data", "."]
-    assert main([*words, "--simulate", "gpus=1,2"]) == 0
-    out = capsys.readouterr().out
-    assert "1 GPU: 6.2 trainings, 0% idle" in out
-    assert main([*words, "--simulate", "gpus=1,64", "--json"]) == 0
-    told = json.loads(capsys.readouterr().out)["simulation"]
-    assert told["unit"] == "full trainings"
-    assert [run["gpus"] for run in told["runs"]] == [1, 64]
-    assert main([*words, "--json"]) == 0
-    assert "simulation" not in json.loads(capsys.readouterr().out)
-
-
 @pytest.mark.parametrize("text", ["", "gpus", "gpus=", "gpus=0", "gpus=1,x", "cpus=3", "gpus=-1", "gpus=99999"])
 def test_what_cannot_be_simulated_is_a_usage_error(text: str) -> None:
     with pytest.raises(UsageError, match="gpus=1,8,64"):
-        parse_gpus(text)
+        parse_simulate(text)
+
+
+def test_gpus_and_cores_can_be_simulated() -> None:
+    assert parse_simulate("gpus=1,64") == ("gpus", [1, 64])
+    assert parse_simulate("cores=2") == ("cores", [2])
