@@ -97,7 +97,10 @@ def test_what_random_filter_imitates_is_a_column_of_its_row(name: str) -> None:
 
 def test_quickstart_is_shipped() -> None:
     assert "quickstart" in matrix.shipped()
-    assert {c.attack.name for c in matrix.load("quickstart").cells} == {"none", "bn-g", "blend"}
+    cells = matrix.load("quickstart").cells
+    assert {c.attack.name for c in cells} == {"none", "bn-g", "blend"}
+    assert {c.defense.name for c in cells} == {"none", "fine-pruning", "ac", "abl", "lfd", "oracle"}
+    assert len(cells) == 36
 
 
 def test_every_committed_record_is_a_cell_of_the_matrix_that_made_it() -> None:
