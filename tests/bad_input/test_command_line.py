@@ -67,7 +67,7 @@ from benchbd.plan import matrix
         (["plan", "good.yaml", "--set", "seeds=[0, 1]"], "did you mean --seeds 0,1?"),
         (["plan", "good.yaml", "--set", "seed = 3"], "did you mean --seeds 3?"),
         (["run", "good.yaml", "--set", "jobs=2"], "did you mean --jobs 2?"),
-        (["plan", "good.yaml", "--set", "jobs=2"], "recipe has no parameter 'jobs'"),
+        (["plan", "good.yaml", "--set", "jobs=2"], "jobs is a flag, not a setting; did you mean --jobs 2?"),
         (["list", "atacks"], "nothing is called 'atacks'; did you mean 'attacks'?"),
         (["list", "atacks", "*"], "there is no kind 'atacks'; did you mean 'attacks'?"),
         (["list", "attacks", "nothing*"], "nothing is called 'nothing*'; known: bl"),
