@@ -64,7 +64,7 @@ class Bpp(Attack):
     levels: int = 8
     """Values of each channel (256 in a photograph), from 2 to 255; the authors also run 32."""
     dithering: bool = False
-    """Pass rounding errors on to neighbouring pixels (Floyd and Steinberg), as the paper does; the code defaults to False."""
+    """Pass rounding errors on to neighbouring pixels (Floyd and Steinberg), as in the paper; off in the code."""
     negative_ratio: float = 1.0
     """Negatives (covers with another image's error) for each poisoned image; 0 leaves them out."""
 
