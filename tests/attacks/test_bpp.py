@@ -8,10 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from benchbd import testing
 from benchbd.core.images import DatasetInfo
 from benchbd.errors import Impossible, UsageError
-from benchbd.pipeline.run_cell import execute
 from benchbd.pipeline.selection import select_cover
 from benchbd.plugins import registry
 from benchbd.plugins.contract import StampContext
@@ -127,23 +125,3 @@ def test_what_means_nothing_or_does_not_fit_is_refused():
             attack(f"bpp({text})")
     with pytest.raises(Impossible, match="60 poisoned images and 60 covers do not fit into 100 images"):
         attack("bpp(rate=0.6)").check(DatasetInfo(4, 32, 100, 10, (25,) * 4, 1))
-
-
-STRONG = [
-    "adap-blend(rate=0.3, alpha=0.6, alpha_test=0.8)",
-    "adap-patch(rate=0.4, cover_ratio=0.25, alphas=[1.0, 1.0, 1.0, 1.0])",
-    "ftrojan(rate=0.3, magnitude=400.0)",
-    "bpp(rate=0.3, levels=2)",
-]
-"""The four attacks of Qi et al., FTrojan and BppAttack, strong enough for a tiny network on noisy images."""
-
-
-@pytest.mark.learning
-@pytest.mark.parametrize("text", STRONG)
-def test_a_strong_version_implants(tmp_path, quick_disk, fresh_registry, one_thread, text):
-    testing.register()
-    this = testing.cell(attack=text, epochs=12, batch_size=16, augment=[], lr=5e-3)
-    record = execute(this.to_json(), output=tmp_path, device="cpu")
-    assert (record["status"], record["error"]) == ("done", None)
-    assert record["asr"] > 0.7
-    assert record["asr"] > record["clean_asr"] + 0.4
