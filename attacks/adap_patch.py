@@ -38,7 +38,8 @@ def shapes() -> dict[str, np.ndarray]:
 
 def quarters(rank: np.ndarray, count: int, parts: int) -> np.ndarray:
     """The quarter (of ``parts``) of a sorted list of ``count`` in which each rank lies, int64."""
-    return np.minimum(rank, count - 1) * parts // count
+    found: np.ndarray = np.minimum(rank, count - 1) * parts // count
+    return found
 
 
 @attack("adap-patch", version=1)
