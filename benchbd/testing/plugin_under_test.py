@@ -13,6 +13,7 @@ from benchbd.core.paths import data_folder
 from benchbd.core.recipe import Recipe
 from benchbd.plan.cell import Cell
 from benchbd.plugins import registry
+from benchbd.plugins.attack import share_of
 from benchbd.plugins.identity import part_of
 from benchbd.testing.watch import watching
 
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
 
 PLUGINS = Path(__file__).with_name("tiny.py")
+ENOUGH = 8
+"""Images that an attack must poison to be checked; a share of the tiny set below that is raised to a tenth."""
 
 
 def register() -> None:
@@ -48,6 +51,12 @@ def cell(
     return Cell(data, network, attacker, defender, used, seed, "testing")
 
 
+def _poisons_few(attack: Any) -> bool:
+    """Whether an attack poisons fewer than ``ENOUGH`` images of the tiny set because of its rate."""
+    size = registry.make("datasets", "tiny").info().train
+    return bool(attack.poisons and attack.rate_of == "set" and share_of(attack.rate, size) < ENOUGH)
+
+
 class PluginUnderTest:
     """One plugin with its ``smoke`` parameters, and the results it has given so far.
 
@@ -55,7 +64,8 @@ class PluginUnderTest:
         kind: ``attacks``, ``defenses``, ``models`` or ``datasets``.
         name: name of the plugin.
         folder: folder for its output (default: a temporary one).
-        **given: parameters, which override the plugin's ``smoke`` parameters.
+        **given: parameters, which override the plugin's ``smoke`` parameters. An attack whose default rate would
+            poison next to nothing of the tiny set is checked at a rate of a tenth.
     """
 
     def __init__(self, kind: str, name: str, folder: Path | None = None, /, **given: Any) -> None:
@@ -64,6 +74,8 @@ class PluginUnderTest:
         self.entry = registry.find(kind, name)
         self.cls: type[Any] = registry.load(kind, name)
         self.made: Any = registry.make(kind, name, **{**self.cls.smoke, **given})
+        if kind == "attacks" and "rate" not in given and _poisons_few(self.made):
+            self.made = dataclasses.replace(self.made, rate=0.1)
         self._poisoners: dict[tuple[str, int], Poisoner] = {}
         self._temporary = None if folder else tempfile.TemporaryDirectory(prefix="benchbd-check-")
         self.folder = folder or Path(self._temporary.name if self._temporary else "")

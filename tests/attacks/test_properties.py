@@ -43,10 +43,15 @@ ATTACKS = {
     "l2": "l2(steps=2, batch=8)",
     "l2 noise": "l2(mode='noise', nonnegative=False)",
     "wanet": "wanet(cross_ratio=0)",
+    "adap-blend": "adap-blend(rate=0.1, cover_ratio=0)",
+    "adap-patch": "adap-patch(rate=0.1, cover_ratio=0)",
+    "ftrojan": "ftrojan",
+    "bpp": "bpp(negative_ratio=0)",
+    "bpp dithered": "bpp(dithering=True, negative_ratio=0)",
     "lfd-adaptive": "lfd-adaptive(teacher_epochs=1, alphas=[0.2, 0.1])",
     "lfd-adaptive given": "lfd-adaptive(alpha=0.1)",
 }
-FIXED = ["none", "bn-g", "bn-w", "sig", "sig wrapped"]
+FIXED = ["none", "bn-g", "bn-w", "sig", "sig wrapped", "ftrojan", "bpp", "bpp dithered"]
 """Attacks whose trigger is the same whatever trigger_seed is; cl's noise follows it by the surrogate's seed."""
 LARGE = [(name, 128) for name in ATTACKS if name != "sig wrapped"] + [
     (name, 224)
@@ -223,7 +228,20 @@ def test_no_images_are_no_trouble(name):
 
 
 @pytest.mark.parametrize(
-    "name", ["bn-g", "bn-w", "sig", "sig wrapped", "blend", "tj-sq random", "tj-wm random", "l2 noise", "wanet"]
+    "name",
+    [
+        "bn-g",
+        "bn-w",
+        "sig",
+        "sig wrapped",
+        "blend",
+        "tj-sq random",
+        "tj-wm random",
+        "l2 noise",
+        "wanet",
+        "ftrojan",
+        "bpp",
+    ],
 )
 def test_train_and_test_images_are_stamped_alike(name):
     attack, context = how_of(name, np.arange(4))

@@ -81,6 +81,36 @@ DEFAULTS = {
     },
     # WaNet (Nguyen and Tran 2021): rho_a is the rate, rho_n = 2 rho_a.
     "wanet": {**SHARED, "k": 4, "s": 0.5, "grid_rescale": 1.0, "cross_ratio": 2.0},
+    # backdoor-toolbox (Qi et al. 2023): its quick-start commands, and config.py for the opacities of the patches.
+    "adap-blend": {
+        **SHARED,
+        "rate": 0.003,
+        "cover_ratio": 1.0,
+        "alpha": 0.15,
+        "alpha_test": 0.2,
+        "pieces": 16,
+        "mask_rate": 0.5,
+        "cells": 8,
+    },
+    "adap-patch": {
+        **SHARED,
+        "rate": 0.003,
+        "cover_ratio": 2.0,
+        "alphas": [0.5, 0.2, 0.5, 0.3],
+        "alpha_test": 1.0,
+        "tested": "corners+grid",
+    },
+    # BackdoorBench's config/attack: ftrojannn/default.yaml, bpp/default.yaml.
+    "ftrojan": {
+        **SHARED,
+        "magnitude": 30.0,
+        "positions": [15, 15, 31, 31],
+        "window": 32,
+        "channels": [1, 2],
+        "space": "ycrcb",
+        "cast": "round",
+    },
+    "bpp": {**SHARED, "levels": 8, "dithering": False, "negative_ratio": 1.0},
     "bn-a2a": {**SHARED, "cell": None, "smoothing": 0.0, "spread": "uniform"},
     "lfd-adaptive": {
         **SHARED,
