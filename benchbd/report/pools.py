@@ -1,0 +1,38 @@
+"""The pools of a record, such as the samples whose labels a defense trusted, and the poison in them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+
+class PoolCount(NamedTuple):
+    """A pool's number of samples and of poisoned ones. ``epoch`` is None for a pool of no epoch."""
+
+    name: str
+    epoch: int | None
+    size: int
+    poisoned: int
+
+    @property
+    def purity(self) -> float | None:
+        """Share of the samples that are not poisoned; None for an empty pool."""
+        return 1 - self.poisoned / self.size if self.size else None
+
+
+def pools_of(record: Mapping[str, Any]) -> dict[str, list[PoolCount]]:
+    """A record's pools by name, in the order of the reports. Empty if its note of that name is something else."""
+    found: dict[str, list[PoolCount]] = {}
+    given = (record.get("notes") or {}).get("pools")
+    for pool in given if isinstance(given, list) else ():
+        if not isinstance(pool, dict) or not isinstance(pool.get("name"), str):
+            return {}
+        name, epoch, size, poisoned = (pool.get(key) for key in PoolCount._fields)
+        if not (_count(size) and _count(poisoned) and poisoned <= size and (epoch is None or _count(epoch))):
+            return {}
+        found.setdefault(name, []).append(PoolCount(name, epoch, size, poisoned))
+    return found
+
+
+def _count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
