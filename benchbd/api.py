@@ -180,7 +180,7 @@ def _table(records: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
 
     from benchbd.report.der import ratings
 
-    given = list(records)
+    given = [dict(record) for record in records]
     rated = ratings(given)
     rows = [{**_row(record), "der": rated.get(record["id"])} for record in given]
     usual = [*KEYS, *(f"{key}.{name}" for key, names in NESTED.items() for name in names), *LAST, "der", *ASKED]

@@ -22,58 +22,58 @@ class Pool(NamedTuple):
     Attributes:
         name: the pool's name, with the phase of the defense.
         epoch: number of the epoch, from 1; None if the pool does not belong to an epoch.
-        count: number of samples in the set, N.
+        total: number of samples in the set, N.
         bits: the members, packed and compressed.
     """
 
     name: str
     epoch: int | None
-    count: int
+    total: int
     bits: bytes
 
     @classmethod
-    def of(cls, name: str, epoch: int | None, members: Any, count: int) -> Pool:
+    def of(cls, name: str, epoch: int | None, members: Any, total: int) -> Pool:
         """Make a pool.
 
         Args:
             name: its name.
             epoch: number of the epoch, from 1, or None.
             members: bool (N,), or positions int64 (M,).
-            count: N.
+            total: N.
 
         Raises:
             UsageError: the members do not fit the set.
         """
         given = np.asarray(members)
-        mask = np.zeros(count, bool)
-        if given.dtype == bool and given.shape == (count,):
+        mask = np.zeros(total, bool)
+        if given.dtype == bool and given.shape == (total,):
             mask = given
         elif given.ndim == 1 and (not len(given) or given.dtype.kind in "iu"):
             places = given.astype(np.int64)
-            if len(places) and not 0 <= places.min() <= places.max() < count:
-                raise UsageError(f"report_pool {shown(name)}: positions must lie in 0..{count - 1}")
+            if len(places) and not 0 <= places.min() <= places.max() < total:
+                raise UsageError(f"report_pool {shown(name)}: positions must lie in 0..{total - 1}")
             mask[places] = True
         else:
             raise UsageError(
-                f"report_pool {shown(name)}: members must be bool ({count},) or positions, "
+                f"report_pool {shown(name)}: members must be bool ({total},) or positions, "
                 f"not {given.dtype} {given.shape}"
             )
-        return cls(str(name), epoch, count, zlib.compress(np.packbits(mask).tobytes()))
+        return cls(str(name), epoch, total, zlib.compress(np.packbits(mask).tobytes()))
 
     def members(self) -> np.ndarray:
         """Which samples are in the pool, bool (N,)."""
         packed = np.frombuffer(zlib.decompress(self.bits), np.uint8)
-        return np.unpackbits(packed, count=self.count).astype(bool)
+        return np.unpackbits(packed, count=self.total).astype(bool)
 
     def as_json(self) -> list[Any]:
         """The pool as JSON values, for a model's facts and for checkpoints."""
-        return [self.name, self.epoch, self.count, base64.b64encode(self.bits).decode()]
+        return [self.name, self.epoch, self.total, base64.b64encode(self.bits).decode()]
 
     @classmethod
     def from_json(cls, values: Sequence[Any]) -> Pool:
         """Undo :meth:`as_json`."""
-        name, epoch, count, text = values
-        return cls(name, epoch, count, binascii.a2b_base64(text))
+        name, epoch, total, text = values
+        return cls(name, epoch, total, binascii.a2b_base64(text))
 
 
 def check_number(pools: Sequence[Pool], name: str) -> None:

@@ -19,19 +19,3 @@ def rates_of(record: Mapping[str, Any]) -> dict[str, float | None]:
     if "fpr" in detection or (counts := _counts(record, detection)) is None:
         return given
     return {**counts.rates(), "precision": given["precision"], "recall": given["recall"]}
-
-
-def _counts(record: Mapping[str, Any], detection: Mapping[str, Any]) -> Confusion | None:
-    poison = record.get("poison") or {}
-    flagged, precision = detection.get("flagged"), detection.get("precision")
-    poisoned, share = poison.get("count"), poison.get("share_of_set")
-    if not _count(flagged) or not _count(poisoned) or not poisoned or not share or (flagged and precision is None):
-        return None
-    tp = round((precision or 0.0) * flagged)
-    others = round(poisoned / share) - poisoned
-    found = Confusion(tp, flagged - tp, poisoned - tp, others - (flagged - tp))
-    return found if min(found) >= 0 else None
-
-
-def _count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0

@@ -131,9 +131,9 @@ def summary_table(group: Group, labels: Labels, clock: Clock) -> Table:
         _bold(group, rows)
     notes = [
         "Averages over different attacks (see Attacks) are not comparable. Controls stand below the line.",
-        f"DER is (max(0, ASR drop) {wording.MINUS} max(0, CA drop) + 1) / 2 in percent, relative to no defense in the same row "
-        "and seed: 50 is no effect, 100 is perfect. TPR (the recall of the poison), FPR and F1 are those of the flagged "
-        "samples.",
+        f"DER is (max(0, ASR drop) {wording.MINUS} max(0, CA drop) + 1) / 2 in percent, relative to no defense in the "
+        "same row and seed: 50 is no effect, 100 is perfect. TPR (the recall of the poison), FPR and F1 are those of "
+        "the flagged samples.",
         "Full trainings include feature models, which also run the whole recipe, but not teachers or fine-tuning.",
     ]
     if any(row.mark for row in rows):
