@@ -194,10 +194,7 @@ def _odd_rates(record: Mapping[str, Any]) -> str | None:
         return None
     for name, rate in Confusion(*(counts[key] for key in Confusion._fields)).rates().items():
         given = detection.get(name)
-        if rate is None or given is None:
-            agree = rate is given
-        else:
-            agree = abs(rate - given) <= 1e-6
+        agree = rate is given if rate is None or given is None else abs(rate - given) <= 1e-6
         if not agree:
             return f"has a detection.{name} that its counts of flagged samples contradict"
     return None
