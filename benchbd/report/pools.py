@@ -25,14 +25,17 @@ def pools_of(record: Mapping[str, Any]) -> dict[str, list[PoolCount]]:
     found: dict[str, list[PoolCount]] = {}
     given = (record.get("notes") or {}).get("pools")
     for pool in given if isinstance(given, list) else ():
-        if not isinstance(pool, dict) or not isinstance(pool.get("name"), str):
+        count = _pool(pool) if isinstance(pool, dict) else None
+        if count is None:
             return {}
-        name, epoch, size, poisoned = (pool.get(key) for key in PoolCount._fields)
-        if not (_count(size) and _count(poisoned) and poisoned <= size and (epoch is None or _count(epoch))):
-            return {}
-        found.setdefault(name, []).append(PoolCount(name, epoch, size, poisoned))
+        found.setdefault(count.name, []).append(count)
     return found
 
 
-def _count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+def _pool(given: Mapping[str, Any]) -> PoolCount | None:
+    name, epoch, size, poisoned = (given.get(key) for key in PoolCount._fields)
+    if not isinstance(name, str) or not isinstance(size, int) or not isinstance(poisoned, int):
+        return None
+    if not 0 <= poisoned <= size or not (epoch is None or isinstance(epoch, int)):
+        return None
+    return PoolCount(name, epoch, size, poisoned)
