@@ -165,7 +165,10 @@ def test_wrong_labels_stay_unlearnt(small_lab, banded):
     data, poison, true = banded
     clean = clean_part(data, poison)
     lab = small_lab(data, clean=clean)
-    model = Asd(**{**SHORT, "epochs": 8, "second": 4, "third": 6, "every": 1, "iterations": 20, "lr": 0.01}).train(lab)
+    # Not augmented: a class is the height of its band, which crops of such small images change.
+    model = Asd(
+        **{**SHORT, "augment": (), "epochs": 8, "second": 4, "third": 6, "every": 1, "iterations": 20, "lr": 0.01}
+    ).train(lab)
     said = lab.logits(model, data).argmax(1)
     assert (said[~poison] == true[~poison]).mean() > 0.9
     assert (said[poison] == 1).mean() < 0.3

@@ -69,6 +69,7 @@ def test_wrong_labels_are_not_believed_and_the_last_model_has_forgotten_them(sma
     data, poison, true = banded
     lab = small_lab(data)
     short = {**SHORT, "ssl_epochs": 15, "linear_epochs": 12, "lr": 0.01, "blur": 0.0, "crop_min": 0.8, "jitter": 0.0}
+    short |= {"augment": ()}  # a class is the height of its band, which crops of such small images change
     # Not half: the classes here are of unequal ease, and the easiest half would be two of them.
     # A light weight: at 15 the guesses of a few images can pull the labelled ones along, in some CPUs' rounding.
     model = Dbd(**{**short, "semi_epochs": 8, "iterations": 15, "labelled": 0.85, "unlabelled_weight": 1.0}).train(lab)
