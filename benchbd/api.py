@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from benchbd.core.confusion import RATES
 from benchbd.core.paths import data_given
 from benchbd.errors import UsageError
 
@@ -24,13 +25,13 @@ if TYPE_CHECKING:
 KEYS = ("id", "matrix", "dataset", "model", "attack", "defense", "seed", "status", "error", "ca", "asr", "ra")
 """First columns of a table: fields of a record, unchanged."""
 NESTED = {
-    "detection": ("auroc", "precision", "recall"),
+    "detection": ("auroc", *RATES),
     "poison": ("count", "share_of_set", "share_of_target_class"),
     "time": ("total", "own"),
     "env": ("device", "precision"),
 }
 """Columns such as ``poison.count``: values nested in a field of a record."""
-LAST = ("control", "epochs_trained", "peak_memory_bytes", "clean_asr")
+LAST = ("control", "epochs_trained", "peak_memory_bytes", "clean_asr", "asr_all", "ca_non_target")
 ASKED = {"precision": "auto", "threads": 1}
 """Columns from a cell's spec, with their values where it has none."""
 DATA = ("train", "test")
@@ -124,7 +125,8 @@ def load_results(place: str | os.PathLike[str] = "benchbd-out") -> pd.DataFrame:
     Returns:
         A frame with the columns of ``KEYS``, then ``detection.auroc`` and the like, ``poison.count``, ``time.total`` in
         seconds, and one column for every parameter: ``attack.rate``, ``defense.alpha``, ``recipe.epochs``. ``ca``,
-        ``asr``, ``ra`` and ``clean_asr`` are fractions; the last three are missing without an attack. Other values are
+        ``asr``, ``ra``, ``clean_asr``, ``asr_all``, ``ca_non_target`` and ``der`` are fractions; all but the first are
+        missing without an attack. ``der`` is missing if the undefended cell of the row and seed is. Other values are
         missing if they do not apply to a cell. Lists become tuples.
 
     Records that cannot be used are left out, with a warning that names them.
@@ -176,8 +178,12 @@ def _load_plan(
 def _table(records: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
     import pandas as pd
 
-    rows = [_row(record) for record in records]
-    usual = [*KEYS, *(f"{key}.{name}" for key, names in NESTED.items() for name in names), *LAST, *ASKED]
+    from benchbd.report.der import ratings
+
+    given = [dict(record) for record in records]
+    rated = ratings(given)
+    rows = [{**_row(record), "der": rated.get(record["id"])} for record in given]
+    usual = [*KEYS, *(f"{key}.{name}" for key, names in NESTED.items() for name in names), *LAST, "der", *ASKED]
     last = [f"data.{name}" for name in DATA]
     frame: pd.DataFrame = pd.DataFrame(
         rows, columns=[*usual, *sorted({name for row in rows for name in row} - {*usual, *last}), *last]

@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from benchbd.engine import LoopContext
 
 
+OWN_AUGMENT = ("crop4_reflect", "hflip")
+"""The augmentation of DBD's and ASD's code on CIFAR-10: crops from 4 pixels of reflection, then flips."""
+
+
 @dataclasses.dataclass(frozen=True)
 class MixMatch:
     """Settings of MixMatch; the defaults are those of both DBD's and ASD's code."""

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from benchbd import Attack, DatasetInfo, Defense, Impossible, Training, UsageError, Work, defense
-from benchbd.defenses._mixmatch import MixMatch, train_epoch
+from benchbd.core.recipe import Recipe
+from benchbd.defenses._mixmatch import OWN_AUGMENT, MixMatch, train_epoch
 from benchbd.defenses._sce import symmetric_cross_entropy
 
 if TYPE_CHECKING:
@@ -78,7 +79,12 @@ class Adaptive:
     def epoch(self, loop: LoopContext) -> None:
         """Split the set, then train for ``mixmatch.iterations`` steps."""
         clean = self.clean_pool(loop)
+        loop.report_pool(f"clean pool, {self.phase(loop.epoch)}", clean)
         train_epoch(loop, clean.nonzero().squeeze(1), (~clean).nonzero().squeeze(1), self.mixmatch)
+
+    def phase(self, epoch: int) -> str:
+        """Name of the phase of an epoch (from 0)."""
+        return ("growing per class", "lowest losses", "smallest falls")[(epoch >= self.second) + (epoch >= self.third)]
 
     def clean_pool(self, loop: LoopContext) -> torch.Tensor:
         """Which samples are in the clean pool in this epoch, bool (N,)."""
@@ -116,7 +122,7 @@ class Adaptive:
         return net
 
 
-@defense("asd", version=1)
+@defense("asd", version=2)
 class Asd(Defense):
     """ASD (2023): MixMatch on a clean and a polluted pool, split by losses and by how fast a loss falls.
 
@@ -124,7 +130,6 @@ class Asd(Defense):
     their code:
 
     - The seeds are clean images added to the poisoned set (theirs: members of it that are known to be clean).
-    - The augmentation is the base recipe's (theirs: flips, and crops padded by reflection).
     - Splits use losses on images without augmentation (theirs: augmented).
     - For networks other than ResNet-18, the virtual model trains the layers from the middle convolution on.
     """
@@ -162,6 +167,8 @@ class Asd(Defense):
     """Images of the clean pool in a batch; equally many of the polluted pool join in two views each."""
     iterations: int = 1024
     """Steps of each epoch, independent of the size of the set."""
+    augment: tuple[str, ...] = OWN_AUGMENT
+    """Augmentation, in the recipe's words, whatever the base recipe's is; the authors' own on CIFAR-10."""
     lr: float = 0.002
     """Adam's constant learning rate."""
     unlabelled_weight: float = 15.0
@@ -178,6 +185,7 @@ class Asd(Defense):
             raise UsageError(
                 "asd: share must be in (0, 1), learning rates must be positive, alpha and beta not negative"
             )
+        Recipe(augment=self.augment)
         self._mixmatch()
 
     def _mixmatch(self) -> MixMatch:
@@ -223,8 +231,10 @@ class Asd(Defense):
                 self.meta_lr, self.meta_epochs, self.meta_batch, self._mixmatch(),
             ),
             epochs=self.epochs, batch_size=self.batch, optimizer="adam", lr=self.lr, weight_decay=0.0,
-            schedule="constant",
+            schedule="constant", augment=self.augment,
         )  # fmt: skip
+        for pool in model.pools:
+            lab.report_pool(pool.name, pool.members()[: len(lab.poisoned)], pool.epoch)  # without the seeds
         lab.suspect(lab.losses(model, lab.poisoned))
         lab.note("asd", {"seeds": len(seeds), "losses": model.epoch_losses})
         return model

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from benchbd import Attack, DatasetInfo, Defense, Impossible, Training, UsageError, Work, defense
-from benchbd.defenses._mixmatch import MixMatch, train_epoch
+from benchbd.core.recipe import Recipe
+from benchbd.defenses._mixmatch import OWN_AUGMENT, MixMatch, train_epoch
 from benchbd.defenses._sce import symmetric_cross_entropy
 from benchbd.defenses._views import ViewSettings, random_views
 
@@ -106,17 +107,17 @@ class SemiSupervised:
         losses = symmetric_cross_entropy(loop.logits(), loop.labels, self.alpha, self.beta)
         order = losses.argsort(stable=True)
         cut = int(self.share * len(order))
+        loop.report_pool("labelled, semi-supervised stage", order[:cut])
         train_epoch(loop, order[:cut], order[cut:], self.mixmatch, self.before)
 
 
-@defense("dbd", version=1)
+@defense("dbd", version=2)
 class Dbd(Defense):
     """DBD (2022): self-supervised features, a linear stage, semi-supervised fine-tuning on the most credible half.
 
     Source: Huang et al., ICLR 2022, and the authors' code, whose settings on CIFAR-10 are the defaults. Differences
     from their code:
 
-    - The last two stages use the base recipe's augmentation (theirs: flips, and crops padded by reflection).
     - The split uses losses on images without augmentation (theirs: augmented).
     - SimCLR's loss is the mean over both views (theirs: only the first).
     - Each stage starts a new Adam (theirs continues).
@@ -160,6 +161,8 @@ class Dbd(Defense):
     """Labelled images in a batch of the semi-supervised stage; equally many unlabelled ones join in two views each."""
     iterations: int = 1024
     """Steps of each epoch of that stage, independent of the size of the set."""
+    augment: tuple[str, ...] = OWN_AUGMENT
+    """Augmentation of the last two stages, in the recipe's words, whatever the base recipe's is; the authors' own."""
     lr: float = 0.002
     """Adam's constant learning rate in the last two stages."""
     unlabelled_weight: float = 15.0
@@ -176,6 +179,7 @@ class Dbd(Defense):
             raise UsageError("dbd: labelled is a share in (0, 1), crop_min one in (0, 1]")
         if not 0 <= self.jitter <= 1 or not 0 <= self.blur <= 1:
             raise UsageError("dbd: jitter and blur must be in [0, 1]")
+        Recipe(augment=self.augment)
         self._mixmatch()
 
     def _mixmatch(self) -> MixMatch:
@@ -191,7 +195,7 @@ class Dbd(Defense):
         """The self-supervised stage is a feature model, the linear one a fine-tuning, the last one a full training."""
         views = (self.crop_min, self.jitter, self.blur)
         first = ("dbd", self.ssl_epochs, self.ssl_batch, self.ssl_lr, self.temperature, self.projection, *views)
-        second = (*first, self.linear_epochs, self.linear_batch, self.lr, self.alpha, self.beta)
+        second = (*first, self.linear_epochs, self.linear_batch, self.lr, self.alpha, self.beta, self.augment)
         third = (*second, self.labelled, self.semi_epochs, self.semi_batch, self.iterations, self.unlabelled_weight)
         return (Training("feature-model", first), Training("fine-tune", second), Training("full", third))
 
@@ -215,7 +219,9 @@ class Dbd(Defense):
             optimizer="sgd", lr=self.ssl_lr, momentum=0.9, nesterov=False, weight_decay=1e-4,
         )  # fmt: skip
         facts: dict[str, Any] = {"self_supervised_losses": model.epoch_losses}
-        adam: dict[str, Any] = {"optimizer": "adam", "lr": self.lr, "weight_decay": 0.0, "schedule": "constant"}
+        adam: dict[str, Any] = {
+            "optimizer": "adam", "lr": self.lr, "weight_decay": 0.0, "schedule": "constant", "augment": self.augment,
+        }  # fmt: skip
         model = lab.train(
             data, kind="fine-tune", name="linear stage", start=model, trace=True,
             training_loop=LinearStage(self.alpha, self.beta),
@@ -226,10 +232,14 @@ class Dbd(Defense):
         losses = lab.losses(model, data)
         unbelieved = np.argsort(losses, kind="stable")[int(self.labelled * len(data)) :]
         lab.suspect(losses, unbelieved)
+        believed = np.setdiff1d(np.arange(len(data)), unbelieved)
+        lab.report_pool("labelled, after the linear stage", believed)
         model = lab.train(
             data, name="semi-supervised", start=model,
             training_loop=SemiSupervised(self.labelled, self.alpha, self.beta, self.linear_epochs, self._mixmatch()),
             epochs=self.semi_epochs, batch_size=self.semi_batch, **adam,
         )  # fmt: skip
+        for pool in model.pools:
+            lab.report_pool(pool.name, pool.members(), pool.epoch)
         lab.note("dbd", {**facts, "semi_supervised_losses": model.epoch_losses})
         return model

@@ -37,6 +37,12 @@ def test_a_matrix_runs_and_is_read_as_one_row_a_cell(tiny, tmp_path):
         (a, d) for a in ("none", "tiny-patch") for d in ("none", "tiny-filter")
     }
     attacked = found.attack == "tiny-patch"
+    assert found[["asr_all", "ca_non_target"]].notna().all(axis=1).tolist() == attacked.tolist()
+    defended = attacked & (found.defense == "tiny-filter")
+    (plain,), (other,) = (found[attacked & (found.defense == d)].itertuples() for d in ("none", "tiny-filter"))
+    by_hand = (max(0, plain.asr - other.asr) - max(0, plain.ca - other.ca) + 1) / 2
+    assert found.der.notna().tolist() == defended.tolist()
+    assert found.der[defended].item() == pytest.approx(by_hand)
     assert found.asr.notna().tolist() == attacked.tolist()
     assert (found.loc[attacked, "attack.rate"] == 0.2).all()
     assert (found.loc[found.defense == "tiny-filter", "defense.fraction"] == 0.1).all()

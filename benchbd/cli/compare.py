@@ -17,7 +17,8 @@ Configurations are matched by names, parameters, recipe, precision and threads, 
 can be compared. A line names the configurations whose results were measured in different precision classes, and one
 those that were measured on different data or initial weights.
 Changes are means over the seeds that both sides have, with the half-width of the 95 % t-interval from two seeds on.
-The lift is the ASR minus the share of the same images that reach the target without the trigger.
+The lift is the ASR minus the share of the same images that reach the target without the trigger. DER is
+relative to no defense in the same set, row and seed.
 Exit code 1: a --fail limit is exceeded, or (with --fail) B lacks a result that A has, or the data differ.
 
   benchbd compare before after --fail asr:+2 --fail ca:-1 --fail time:+20
@@ -83,8 +84,9 @@ def run(args: argparse.Namespace) -> int:
             {"cells": lines, "only_a": found.only_a, "only_b": found.only_b, "broken": broken, "classes": classes_json}
         )
         return 1 if broken else 0
-    lifts = any(line.changes["lift"] for line in found.lines)
-    rows: list[tuple[str, ...]] = [("", "CA", "ASR", "RA", "time", "seeds", *(["lift"] if lifts else []))]
+    more = [name for name in ("lift", "der") if any(line.changes[name] for line in found.lines)]
+    more_headings = [name.upper() if name == "der" else name for name in more]
+    rows: list[tuple[str, ...]] = [("", "CA", "ASR", "RA", "time", "seeds", *more_headings)]
     for line in found.lines:
         changes = line.changes
         seeds = str(changes["ca"].n if changes["ca"] else 0) + (f" (lost {len(line.lost)})" if line.lost else "")
@@ -96,7 +98,7 @@ def run(args: argparse.Namespace) -> int:
                 _text(changes["ra"]),
                 _text(changes["time"], " %"),
                 seeds,
-                *([_text(changes["lift"])] if lifts else []),
+                *(_text(changes[name]) for name in more),
             )
         )
     write(columns(rows) if found.lines else "nothing in common")

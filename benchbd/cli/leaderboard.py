@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 COMMITTED = Path("leaderboard")
 RESULTS, README = COMMITTED / "results.jsonl", COMMITTED / "README.md"
+ASR_OVER, CA_OVER = ("non-target", "all"), ("all", "non-target")
+"""As in :mod:`benchbd.report.definitions`, which the parser need not import."""
 FORMATS = ("md", "csv", "latex", "html", "json", "jsonl")
 
 EPILOG = """\
@@ -55,6 +57,19 @@ def register(verbs: Any) -> None:
     )
     parser.add_argument(
         "--paper", action="store_true", help="add the paper's values, the differences, and verdicts on its claims"
+    )
+    parser.add_argument(
+        "--asr-over",
+        choices=ASR_OVER,
+        default=ASR_OVER[0],
+        help="test images that ASR is over: of other classes than the target (default), or all of them, as in the code "
+        "of input-aware attacks and I-BAU",
+    )
+    parser.add_argument(
+        "--ca-over",
+        choices=CA_OVER,
+        default=CA_OVER[0],
+        help="test images that CA is over: all (default), or those of other classes than the target, as in ABL's code",
     )
     parser.add_argument(
         "--gate", metavar="ASR", type=float, help="lowest undefended ASR at which an attack counts as implanted"
@@ -124,18 +139,24 @@ def read(args: argparse.Namespace) -> tuple[list[dict[str, Any]], float | None, 
 def make(args: argparse.Namespace) -> Board:
     """Build the leaderboard that the arguments ask for."""
     from benchbd.report import GATE, board
+    from benchbd.report.definitions import Definitions
 
     if args.gate is not None and not 0 <= args.gate <= 1:
         raise UsageError(f"--gate is an ASR in [0, 1], not {args.gate:g}")
     records, gate, title = read(args)
     if args.gate is not None:
         gate = args.gate
-    return board(records, gate=GATE if gate is None else gate, paper=args.paper, title=title)
+    over = Definitions(args.asr_over, args.ca_over)
+    return board(records, gate=GATE if gate is None else gate, paper=args.paper, title=title, definitions=over)
 
 
 def run(args: argparse.Namespace) -> int:
     """Print the leaderboard, write it to a file, or check that file."""
     if args.check:
+        if (args.asr_over, args.ca_over) != (ASR_OVER[0], CA_OVER[0]):
+            raise UsageError(
+                "--check compares with a file of the usual definitions; leave out --asr-over and --ca-over"
+            )
         return check(args)
     text = make(args).render(args.format)
     if args.write:

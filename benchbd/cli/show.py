@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from benchbd.cli.common import add_output, columns, find_record, output_folder, write, write_json
 from benchbd.errors import one_line
+
+if TYPE_CHECKING:
+    from benchbd.report.pools import PoolCount
 
 SHORT = 16
 """Digits of a fingerprint that the command prints; --json has all of them."""
@@ -57,6 +60,8 @@ def _pairs(facts: dict[str, Any]) -> str:
 
 def _rows(record: dict[str, Any]) -> list[tuple[str, str]]:
     from benchbd.core.numerics import numerics_text
+    from benchbd.report.isolation import rates_of
+    from benchbd.report.pools import pools_of
     from benchbd.storage.record_schema import METRICS
 
     rows = [
@@ -64,10 +69,11 @@ def _rows(record: dict[str, Any]) -> list[tuple[str, str]]:
         ("status", record["status"] + (f": {record['error']}" if record["error"] else "")),
         ("CA / ASR / RA", " / ".join(_number(record[k]) for k in METRICS)),
     ]
-    rows += _trigger_rows(record)
+    rows += _trigger_rows(record) + _definition_rows(record)
     detection = record["detection"]
     if detection:
-        values = (f"{name} {_number(detection.get(key))}" for name, key in _DETECTION)
+        found = {**detection, **rates_of(record)}
+        values = (f"{name} {_number(found.get(key))}" for name, key in _DETECTION)
         rows.append(("detection", ", ".join(values)))
     poison = record["poison"]
     if poison:
@@ -87,7 +93,12 @@ def _rows(record: dict[str, Any]) -> list[tuple[str, str]]:
         rows.append(("numerics", asked))
     rows += [(f"data {k}", str(v)[:SHORT]) for k, v in (record.get("data") or {}).items() if v is not None]
     rows += [(f"env {k}", _pairs(v) if isinstance(v, dict) else str(v)) for k, v in record["env"].items()]
-    rows += [(f"note {k}", str(v)[:100]) for k, v in record["notes"].items()]
+    pools = pools_of(record)
+    # Of a pool that changes from epoch to epoch, the first and the last.
+    rows += [
+        (f"pool {name}", "; ".join(map(_pool_text, found[:: max(1, len(found) - 1)]))) for name, found in pools.items()
+    ]
+    rows += [(f"note {k}", str(v)[:100]) for k, v in record["notes"].items() if k != "pools" or not pools]
     return rows
 
 
@@ -105,4 +116,18 @@ def _trigger_rows(record: dict[str, Any]) -> list[tuple[str, str]]:
     return [("clean ASR", f"{text}, {same:,} of them unchanged by the trigger" if same else text)]
 
 
-_DETECTION = (("AUROC", "auroc"), ("precision", "precision"), ("recall", "recall"))
+def _definition_rows(record: dict[str, Any]) -> list[tuple[str, str]]:
+    """The rates of other definitions, if the record has them."""
+    asr, ca = record.get("asr_all"), record.get("ca_non_target")
+    if asr is None and ca is None:
+        return []
+    return [("other definitions", f"ASR over all test images {_number(asr)}, CA without the target {_number(ca)}")]
+
+
+def _pool_text(pool: PoolCount) -> str:
+    when = "" if pool.epoch is None else f"epoch {pool.epoch}: "
+    purity = "" if pool.purity is None else f", purity {pool.purity:.2%}"
+    return f"{when}{pool.size:,} samples, {pool.poisoned:,} poisoned{purity}"
+
+
+_DETECTION = (("AUROC", "auroc"), ("precision", "precision"), ("TPR (recall)", "recall"), ("FPR", "fpr"), ("F1", "f1"))

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import nn
 
+from benchbd.core.pools import Pool
 from benchbd.core.recipe import Recipe
 from benchbd.engine.state import restore, set_lr, snapshot
 from benchbd.engine.step import training_mode
@@ -33,11 +34,13 @@ class Fit(NamedTuple):
         seconds: wall-clock time of the training, including the parts before a resume, excluding CUDA graph capture and
             ``on_epoch``.
         steps: number of optimiser steps, including those before a resume.
+        pools: pools that a plugin's own loop reported, including those before a resume.
     """
 
     epoch_losses: list[float]
     seconds: float
     steps: int
+    pools: tuple[Pool, ...] = ()
 
 
 class NotFinite(Diverged):
@@ -61,7 +64,7 @@ class Checkpoint(Protocol):
         ...
 
     def save(self, state: dict[str, Any], /) -> None:
-        """Keep a flat dict of CPU tensors and ints."""
+        """Keep a flat dict of CPU tensors and JSON values."""
         ...
 
     def load(self) -> dict[str, Any] | None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from benchbd.core.pools import Pool, check_number
 from benchbd.core.seeding import seed_for
 from benchbd.engine.augment import alternating, batch_of, draw_epoch, draw_views, resident, unit_range
 from benchbd.engine.epochs import Epochs, Fit, all_finite, batch_bounds, own_randomness
@@ -57,6 +58,7 @@ class LoopContext:
         optimizer: the recipe's optimiser, over every trainable weight of ``trained``.
         loss_sum: float64 scalar, sum of the losses that :meth:`step` minimised in this epoch.
         steps: number of steps so far, over all epochs.
+        pools: the pools reported so far, over all epochs.
     """
 
     def __init__(
@@ -77,6 +79,7 @@ class LoopContext:
         self._precision, self._seed, self._first_step = precision, seed, 0
         self.loss_sum = torch.zeros((), dtype=torch.float64, device=self.device)
         self.steps = 0
+        self.pools: list[Pool] = []
 
     def seed_for(self, *purpose: Any) -> int:
         """Return a seed for a purpose within this epoch; it does not depend on anything drawn before."""
@@ -128,6 +131,19 @@ class LoopContext:
         self.loss_sum += loss.detach().double()
         self.steps += 1
 
+    def report_pool(self, name: str, members: Tensor) -> None:
+        """Keep the samples of a pool of this epoch; they are in the trained model's ``pools``.
+
+        Args:
+            name: the pool's name, with the phase of the method.
+            members: bool (N,), or positions int64 (M,), in the order of ``images``.
+
+        Raises:
+            UsageError: the members do not fit the set, or there are too many pools.
+        """
+        check_number(self.pools, name)
+        self.pools.append(Pool.of(name, self.epoch + 1, members.detach().cpu().numpy(), len(self.images)))
+
 
 def fit_with_loop(
     training_loop: TrainingLoop,
@@ -172,7 +188,7 @@ def fit_with_loop(
             recipe,
             on_progress=on_progress,
             checkpoint=checkpoint,
-            own_state=lambda next_batch: {"steps": context.steps},
+            own_state=lambda next_batch: _state_of(context),
             average=context._update.average,
         )
         result = _loop(epochs, training_loop, context, lambda epoch: reseed(seed_for(seed, "epoch", epoch)))
@@ -181,9 +197,16 @@ def fit_with_loop(
     return result
 
 
+def _state_of(context: LoopContext) -> dict[str, Any]:
+    """The loop's own entries of a checkpoint."""
+    pools = {"pools": [pool.as_json() for pool in context.pools]} if context.pools else {}
+    return {"steps": context.steps, **pools}
+
+
 def _loop(epochs: Epochs, training_loop: TrainingLoop, context: LoopContext, reseed: Callable[[int], None]) -> Fit:
     if (saved := epochs.resume()) is not None:
         context.steps = int(saved["steps"])
+        context.pools = [Pool.from_json(values) for values in saved.get("pools", ())]
     for epoch, _ in epochs:
         context.epoch, context._first_step = epoch, context.steps
         reseed(epoch)
@@ -197,4 +220,5 @@ def _loop(epochs: Epochs, training_loop: TrainingLoop, context: LoopContext, res
         mean = float(context.loss_sum) / steps
         epochs.end_epoch(epoch, mean, finite=all_finite(context.trained), step=1, steps=1)
     epochs.finish()
-    return Fit(epochs.losses, epochs.seconds(), context.steps)  # every epoch checked the weights
+    # Every epoch checked the weights.
+    return Fit(epochs.losses, epochs.seconds(), context.steps, tuple(context.pools))

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from benchbd.core.hashing import digest, sha_of
+from benchbd.core.pools import Pool, check_number
 from benchbd.errors import Diverged, UsageError, one_line, shown
 from benchbd.lab.keys import plugin_fingerprint
 from benchbd.lab.stages import Stages
@@ -67,6 +68,7 @@ class Lab(Stages):
         self._losses: np.ndarray | None = None
         self.suspicion: Suspicion | None = None
         self.notes: dict[str, Any] = {}
+        self.pools: list[Pool] = []
 
     def check_handed_out(self) -> None:
         """Raise Misused if a set that the defense got was changed in place."""
@@ -128,6 +130,11 @@ class Lab(Stages):
             self.notes[str(name)] = json.loads(json.dumps(value))
         except (TypeError, ValueError, RecursionError) as error:
             raise UsageError(f"note {shown(name)}: the value must be JSON-serialisable ({one_line(error)})") from error
+
+    def report_pool(self, name: str, members: Any, epoch: int | None = None) -> None:
+        """Report a pool of samples; see :meth:`benchbd.plugins.handles.Lab.report_pool`."""
+        check_number(self.pools, name)
+        self.pools.append(Pool.of(name, epoch, members, len(self.poisoned)))
 
     def flagged_by(self, spec: str) -> int:
         """How many samples another defense flags in the same row and seed. For controls that see the truth.

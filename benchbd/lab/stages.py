@@ -17,6 +17,7 @@ from benchbd import engine
 from benchbd.core.events import Listener, progress
 from benchbd.core.hashing import canonical, digest, sha_of
 from benchbd.core.numerics import USUAL, Numerics
+from benchbd.core.pools import Pool
 from benchbd.core.recipe import Recipe
 from benchbd.core.seeding import seed_for
 from benchbd.deprecated import renamed_keywords
@@ -197,7 +198,8 @@ class Stages(Guarded):
         key = request.key()
         found = self._trained(name, key, kind, lambda: self._fit(request, key))
         losses, epochs = list(found.meta["epoch_losses"]), int(found.meta["epochs"])
-        trained = TrainedModel(key, found.arrays, plan, losses, epochs, self._origin)
+        pools = tuple(Pool.from_json(values) for values in found.meta.get("pools", ()))
+        trained = TrainedModel(key, found.arrays, plan, losses, epochs, self._origin, pools)
         if trace:
             self.trace(name, trained)
         return trained
@@ -305,7 +307,9 @@ class Stages(Guarded):
                 **how,
             )
         state = proved_state(net, request.model, data.images, self.device)
-        facts = {"epoch_losses": fit.epoch_losses, "epochs": recipe.epochs, "seconds": fit.seconds}
+        facts: dict[str, Any] = {"epoch_losses": fit.epoch_losses, "epochs": recipe.epochs, "seconds": fit.seconds}
+        if fit.pools:
+            facts["pools"] = [pool.as_json() for pool in fit.pools]
         return state, {**facts, "model": canonical(request.model.spec())}
 
     def _progress(self, name: str) -> Callable[[dict[str, Any]], None]:

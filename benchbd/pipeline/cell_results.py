@@ -90,6 +90,7 @@ class CellResults:
         trigger_png: picture of a poisoned image, base64.
         detection: how well the defense found the poison.
         suspicion: histogram of its scores.
+        pools: sizes of the pools that the defense reported, and the poison in them.
         measured: accuracy on the test images.
         probe: notes of the probe.
         curve: accuracies of intermediate models.
@@ -108,6 +109,7 @@ class CellResults:
     trigger_png: str | None = None
     detection: dict[str, Any] | None = None
     suspicion: dict[str, Any] | None = None
+    pools: list[dict[str, Any]] | None = None
     measured: Measured | None = None
     probe: dict[str, Any] | None = None
     curve: list[dict[str, Any]] | None = None
@@ -137,6 +139,8 @@ def record_of(
         "ra": accuracy.ra if accuracy else None,
         "clean_asr": accuracy.clean_asr if accuracy else None,
         "triggered": accuracy.triggered if accuracy else None,
+        "asr_all": accuracy.asr_all if accuracy else None,
+        "ca_non_target": accuracy.ca_non_target if accuracy else None,
         "detection": results.detection,
         "poison": (results.poisoned.facts or None) if results.poisoned else None,
         "time": _time(results, seconds),
@@ -199,6 +203,8 @@ def _notes(results: CellResults) -> dict[str, Any]:
         notes["trigger_png"] = results.trigger_png
     if results.suspicion is not None:
         notes["suspicion"] = results.suspicion
+    if results.pools is not None:
+        notes["pools"] = results.pools
     if results.measured:
         measured = results.measured
         notes |= {"train_loss": {"model": measured.train_losses}, "test_images": measured.test_images}

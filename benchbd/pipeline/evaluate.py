@@ -10,7 +10,9 @@ import numpy as np
 import torch
 
 from benchbd import engine
+from benchbd.core.confusion import RATES, Confusion
 from benchbd.core.images import Images
+from benchbd.core.pools import Pool
 from benchbd.lab.lab import Suspicion
 from benchbd.pipeline.unchanged import unchanged
 from benchbd.plugins.trained import CurvePoint, TrainedModel
@@ -33,7 +35,12 @@ class Accuracy(NamedTuple):
             where there is no attack, or if the originals are unknown.
         triggered: counts over the triggered images: ``images``; ``unchanged``, those that are pixel-identical to their
             originals; ``gained`` and ``lost``, those that reach the target only with and only without the trigger.
-            ``asr - clean_asr`` is ``(gained - lost) / images``. None where ``clean_asr`` is.
+            ``asr - clean_asr`` is ``(gained - lost) / images``. None where ``clean_asr`` is. ``target_images`` is the
+            number of images that ``asr_all`` has beyond these; missing where ``asr_all`` is None.
+        asr_all: as ``asr``, over all test images: those of the target class carry the trigger too, and count as a
+            success if the model takes them for their class. None where there is no attack, or if they are not given.
+        ca_non_target: clean accuracy over the originals of the triggered images, that is without the target class.
+            None where ``clean_asr`` is.
     """
 
     ca: float
@@ -42,6 +49,8 @@ class Accuracy(NamedTuple):
     per_class: list[float | None]
     clean_asr: float | None = None
     triggered: dict[str, int] | None = None
+    asr_all: float | None = None
+    ca_non_target: float | None = None
 
 
 def accuracy(
@@ -51,8 +60,9 @@ def accuracy(
     target: int | np.ndarray,
     device: torch.device,
     originals: np.ndarray | None = None,
+    of_target: tuple[torch.Tensor, torch.Tensor] | None = None,
 ) -> Accuracy:
-    """Measure a model, in one pass over the clean and one over the triggered images.
+    """Measure a model, in one pass over the clean images and one over each set of triggered images.
 
     Args:
         trained: the model.
@@ -62,6 +72,8 @@ def accuracy(
         target: the class that the attack wants them taken for; one for all, or int64 (M,).
         device: computes the logits.
         originals: int64 (M,), the place of each triggered image's original in ``test``; None if unknown.
+        of_target: triggered test images of the target class, uint8 (T, 3, H, W), with true labels (T,), which are
+            their targets; None where ``asr_all`` is not wanted.
     """
     net = trained.module()
     truth = test.labels.numpy()
@@ -78,16 +90,31 @@ def accuracy(
     taken_for = engine.logits_of(net, images, device=device).argmax(1)
     hit = taken_for == target
     asr, ra = float(hit.mean()), float((taken_for == labels.numpy()).mean())
+    more = {} if of_target is None else {"target_images": len(of_target[1])}
+    asr_all = None
+    if of_target is not None:
+        kept = _kept(net, of_target, device)
+        asr_all = float((int(hit.sum()) + kept) / (len(hit) + len(of_target[1])))
     if originals is None:
-        return Accuracy(ca, asr, ra, per_class)
+        return Accuracy(ca, asr, ra, per_class, asr_all=asr_all)
     before = predicted[originals] == target
     counts_by_name = {
         "images": len(hit),
         "unchanged": int(unchanged(images, test.images, originals).sum()),
         "gained": int((hit & ~before).sum()),
         "lost": int((before & ~hit).sum()),
+        **more,
     }
-    return Accuracy(ca, asr, ra, per_class, float(before.mean()), counts_by_name)
+    ca_non_target = float(right[originals].mean())
+    return Accuracy(ca, asr, ra, per_class, float(before.mean()), counts_by_name, asr_all, ca_non_target)
+
+
+def _kept(net: engine.Classifier, of_target: tuple[torch.Tensor, torch.Tensor], device: torch.device) -> int:
+    """How many of the triggered images of the target class the model takes for their class."""
+    images, labels = of_target
+    if not len(labels):
+        return 0
+    return int((engine.logits_of(net, images, device=device).argmax(1) == labels.numpy()).sum())
 
 
 def curve(
@@ -160,18 +187,19 @@ def detection(
         classes: number of classes.
 
     Returns:
-        auroc, precision, recall (null where undefined), flagged, flagged_per_class, poison_per_class, and the mean
-        score and mean loss of clean and poisoned samples (null without losses). None if the defense suspects nothing.
+        auroc, precision, recall, fpr, f1 (null where undefined), flagged, flagged_per_class, the counts behind the
+        rates in confusion (null without flags), poison_per_class, and the mean score and mean loss of clean and
+        poisoned samples (null without losses). None if the defense suspects nothing.
     """
     if suspicion is None:
         return None
     scores, flagged = suspicion.scores, suspicion.flagged
-    found: dict[str, Any] = {"auroc": auroc(scores, truth), "precision": None, "recall": None}
-    found |= {"flagged": None, "flagged_per_class": None}
+    found: dict[str, Any] = {"auroc": auroc(scores, truth), **dict.fromkeys(RATES)}
+    found |= {"flagged": None, "flagged_per_class": None, "confusion": None}
     if flagged is not None:
-        hits, many, poisoned = int((flagged & truth).sum()), int(flagged.sum()), int(truth.sum())
-        found |= {"precision": hits / many if many else None, "recall": hits / poisoned if poisoned else None}
-        found |= {"flagged": many, "flagged_per_class": np.bincount(labels[flagged], minlength=classes).tolist()}
+        counts = confusion(flagged, truth)
+        found |= {**counts.rates(), "confusion": counts._asdict(), "flagged": counts.tp + counts.fp}
+        found["flagged_per_class"] = np.bincount(labels[flagged], minlength=classes).tolist()
     return found | {
         "poison_per_class": np.bincount(labels[truth], minlength=classes).tolist(),
         "score_mean_clean": _mean(scores, ~truth),
@@ -179,6 +207,26 @@ def detection(
         "loss_mean_clean": _mean(suspicion.losses, ~truth),
         "loss_mean_poisoned": _mean(suspicion.losses, truth),
     }
+
+
+def confusion(flagged: np.ndarray, truth: np.ndarray) -> Confusion:
+    """Count flagged and poisoned samples, both bool (N,)."""
+    both = ((flagged, truth), (flagged, ~truth), (~flagged, truth), (~flagged, ~truth))
+    return Confusion(*(int((a & b).sum()) for a, b in both))
+
+
+def pools(reported: Iterable[Pool], truth: np.ndarray) -> list[dict[str, Any]]:
+    """Count the poison in the pools that a defense reported: ``name``, ``epoch``, ``size`` and ``poisoned`` of each.
+
+    Args:
+        reported: the pools, in the order of the reports.
+        truth: bool (N,), poisoned.
+    """
+    return [
+        {"name": pool.name, "epoch": pool.epoch, "size": int(members.sum()), "poisoned": int((members & truth).sum())}
+        for pool in reported
+        for members in (pool.members(),)
+    ]
 
 
 def losses_by_epoch(losses: Iterable[np.ndarray], truth: np.ndarray) -> dict[str, list[Any]]:

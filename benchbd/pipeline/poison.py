@@ -363,8 +363,20 @@ class Poisoner:
         Returns:
             The triggered images, uint8 (M, 3, H, W), and their true labels, int64 (M,).
         """
+        where = select_triggered(self.components.attack, info, data.labels.numpy())
+        return self._triggered(data, info, poison, where)
+
+    def triggered_of_target(self, data: Images, info: DatasetInfo, poison: Poison) -> tuple[torch.Tensor, torch.Tensor]:
+        """Stamp the other test images, whose class is their target, as :meth:`triggered` does those."""
+        where = select_triggered(self.components.attack, info, data.labels.numpy())
+        others = np.setdiff1d(np.arange(len(data.labels)), where)
+        return self._triggered(data, info, poison, others, "of the target class")
+
+    def _triggered(
+        self, data: Images, info: DatasetInfo, poison: Poison, where: np.ndarray, *part: str
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Stamp the test images at ``where`` int64 (M,); ``part`` tells the stored ones from others of the row."""
         attack = self.components.attack
-        where = select_triggered(attack, info, data.labels.numpy())
         index = torch.from_numpy(where)
         seed = stamp_seed(attack, self.cell.dataset)
 
@@ -387,6 +399,7 @@ class Poisoner:
             seed,
             plugin_fingerprint(attack),
             *self._threads(),
+            *part,
         ]
         key = digest(["triggered", CODE_VERSION, *inputs])
         found, _ = self.store.memo("triggered", key, lambda: ({"images": stamp().numpy()}, {}), self._wait("evaluate"))

@@ -273,6 +273,8 @@ def _judge_findings(results: CellResults, poisoner: Poisoner, lab: Lab) -> tuple
     poison = poisoner.poison(clean, info)
     results.trigger_facts = poison.prepared.facts()
     results.trigger_png = _picture(clean, poison)
+    if lab.pools:
+        results.pools = evaluate.pools(lab.pools, poison.truth(len(clean)))
     if lab.suspicion is not None:
         truth, labels = poison.truth(len(clean)), apply(clean, poison).labels.numpy()
         results.detection = evaluate.detection(lab.suspicion, truth, labels, info.classes)
@@ -314,7 +316,8 @@ def _evaluate(
     triggered = poisoner.triggered(Images(*test), info, poison) if components.attack.poisons else None
     target = 0 if triggered is None else targets(components.attack, info)[triggered[1].numpy()]
     originals = None if triggered is None else select_triggered(components.attack, info, test.labels.numpy())
-    accuracy = evaluate.accuracy(trained, test, triggered, target, device, originals)
+    of_target = None if triggered is None else poisoner.triggered_of_target(Images(*test), info, poison)
+    accuracy = evaluate.accuracy(trained, test, triggered, target, device, originals, of_target)
     count = None if triggered is None else len(triggered[1])
     results.measured = Measured(accuracy, trained.epoch_losses, len(test.labels), count)
     if watched is not None:

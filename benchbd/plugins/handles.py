@@ -214,6 +214,22 @@ class Lab(Workbench, Protocol):
         """Keep a JSON-serialisable fact in the record (a pruning curve, how many samples were kept per class)."""
         ...
 
+    def report_pool(self, name: str, members: Any, epoch: int | None = None) -> None:
+        """Report a pool of samples that the defense treats alike, such as those whose labels it trusts.
+
+        The evaluator counts the poison in it: ``notes.pools`` of the record. A training loop keeps the pools of its
+        epochs by ``loop.report_pool``; they are in the model's ``pools``.
+
+        Args:
+            name: the pool's name, with the phase of the defense.
+            members: bool (N,), or positions int64 (M,), in the order of ``poisoned``.
+            epoch: number of the epoch, from 1; None if the pool does not belong to an epoch.
+
+        Raises:
+            UsageError: the members do not fit the set, or there are more than 1,000 pools.
+        """
+        ...
+
     def flagged_by(self, spec: str) -> int:
         """How many samples another defense flags in the same row and seed. For controls that see the truth."""
         ...

@@ -17,6 +17,7 @@ import torch
 from benchbd import engine
 from benchbd.core.hashing import digest
 from benchbd.core.images import Normalisation
+from benchbd.core.pools import Pool
 from benchbd.errors import Impossible, Misused, UsageError
 from benchbd.plugins.part import Part
 from benchbd.plugins.source_digest import file_digest
@@ -135,10 +136,12 @@ class TrainedModel:
     Attributes:
         key: artifact key of the weights.
         epochs: epochs of this training, not counting those of the network that it started from.
+        pools: the pools that the training loop reported (``loop.report_pool``), in order.
     """
 
     key: str
     epochs: int
+    pools: tuple[Pool, ...]
     _state: Mapping[str, np.ndarray]
     _plan: ModelSpec
     _origin: Origin | None
@@ -152,10 +155,11 @@ class TrainedModel:
         epoch_losses: list[float],
         epochs: int,
         origin: Origin | None = None,
+        pools: tuple[Pool, ...] = (),
     ) -> None:
         for array in state.values():
             array.flags.writeable = False
-        vars(self).update(key=key, epochs=epochs, _losses=tuple(epoch_losses))
+        vars(self).update(key=key, epochs=epochs, pools=pools, _losses=tuple(epoch_losses))
         vars(self).update(_state=MappingProxyType(dict(state)), _plan=network, _origin=origin)
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -175,7 +179,7 @@ class TrainedModel:
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Without an origin: a lab takes no model that a file or another process may have changed.
-        return TrainedModel, (self.key, dict(self._state), self._plan, self.epoch_losses, self.epochs)
+        return TrainedModel, (self.key, dict(self._state), self._plan, self.epoch_losses, self.epochs, None, self.pools)
 
     @property
     def epoch_losses(self) -> list[float]:

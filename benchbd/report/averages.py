@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable
 from typing import NamedTuple
 
+from benchbd.report import der
 from benchbd.report.groups import Group
 from benchbd.report.labels import Variant
 
@@ -24,9 +25,14 @@ class Average(NamedTuple):
     rows: int
 
 
+def values_of(group: Group, row: Variant, column: Variant, metric: str) -> dict[int, float]:
+    """A metric of an entry by seed: a field of its records, or ``der``."""
+    return der.by_seed(group, row, column) if metric == "der" else group.entry(row, column).values(metric)
+
+
 def average(group: Group, column: Variant, rows: Iterable[Variant], metric: str) -> Average | None:
     """Average a metric over the ``rows`` that have it. Return None if no row has it."""
-    found = [v for row in rows if (v := group.entry(row, column).values(metric))]
+    found = [v for row in rows if (v := values_of(group, row, column, metric))]
     if not found:
         return None
     mean = math.fsum(math.fsum(v.values()) / len(v) for v in found) / len(found)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from benchbd.core.kinds import KINDS
 from benchbd.core.numerics import precision_class
 from benchbd.errors import UsageError, did_you_mean, shown
+from benchbd.report.der import ratings
 from benchbd.report.gate import lift_of
 from benchbd.report.labels import asked_numerics
 from benchbd.report.precision_classes import classes_of
@@ -18,7 +19,7 @@ from benchbd.report.stats import Mean, difference
 from benchbd.storage.data_version import all_differences, data_version
 from benchbd.storage.record_schema import METRICS, Record
 
-COMPARED = (*METRICS, "time", "lift")
+COMPARED = (*METRICS, "time", "lift", "der")
 
 
 class Limit(NamedTuple):
@@ -93,9 +94,11 @@ def _configuration(record: Record) -> str:
     return json.dumps([*names, record.get("params"), record.get("recipe"), asked_numerics(record)], sort_keys=True)
 
 
-def _value(record: Record, metric: str) -> float | None:
+def _value(record: Record, metric: str, der: Mapping[str, float]) -> float | None:
     if metric == "lift":
         return lift_of(record)
+    if metric == "der":
+        return der.get(record["id"])
     found = (record.get("time") or {}).get("total") if metric == "time" else record.get(metric)
     return float(found) if isinstance(found, (int, float)) and not isinstance(found, bool) else None
 
@@ -112,12 +115,14 @@ def _grouped(records: Iterable[Record]) -> dict[str, dict[int, Record]]:
     return groups
 
 
-def _change(a: dict[int, Record], b: dict[int, Record], metric: str) -> Mean | None:
-    def values(side: dict[int, Record]) -> dict[int, float]:
+def _change(
+    a: dict[int, Record], b: dict[int, Record], metric: str, rated: tuple[Mapping[str, float], Mapping[str, float]]
+) -> Mean | None:
+    def values(side: dict[int, Record], der: Mapping[str, float]) -> dict[int, float]:
         done = {seed: r for seed, r in side.items() if r["status"] == "done"}
-        return {seed: v for seed, r in done.items() if (v := _value(r, metric)) is not None}
+        return {seed: v for seed, r in done.items() if (v := _value(r, metric, der)) is not None}
 
-    before, after = values(a), values(b)
+    before, after = values(a, rated[0]), values(b, rated[1])
     if metric == "time":
         after = {s: 100 * (after[s] / before[s] - 1) for s in after if before.get(s)}
         return difference(after, dict.fromkeys(after, 0.0))
@@ -138,11 +143,12 @@ def _differences(a: dict[int, Record], b: dict[int, Record]) -> tuple[str, tuple
 
 def compare(a: Iterable[Record], b: Iterable[Record]) -> Comparison:
     """Compare two sets of checked records, seed by seed."""
-    left, right = _grouped(a), _grouped(b)
+    a, b = list(a), list(b)
+    left, right, rated = _grouped(a), _grouped(b), (ratings(a), ratings(b))
     lines = []
     for key in (k for k in left if k in right):
         lost = [s for s, r in left[key].items() if r["status"] == "done" and right[key].get(s, r)["status"] != "done"]
-        changes = {metric: _change(left[key], right[key], metric) for metric in COMPARED}
+        changes = {metric: _change(left[key], right[key], metric, rated) for metric in COMPARED}
         label = _label(next(iter(left[key].values())))
         lines.append(Line(label, changes, sorted(lost), *_differences(left[key], right[key])))
 

@@ -54,8 +54,9 @@ class _Builder:
             control = item in self.group.controls
             first = control and place > 0 and self.group.columns[place - 1] not in self.group.controls
             group, tag = self.labels.heading(item, self.group.columns), item.name
-            columns.append(Column("CA", group, "up", "fraction", control, first, tag))
-            columns.append(Column("ASR", group, "down", "fraction", control, False, tag))
+            ca, asr = map(self.group.definitions.heading, TABLED)
+            columns.append(Column(ca, group, "up", "fraction", control, first, tag))
+            columns.append(Column(asr, group, "down", "fraction", control, False, tag))
         if self.lifts:
             columns.append(Column("Lift", unit="fraction", rule=bool(self.group.controls)))
         return columns
@@ -109,6 +110,8 @@ class _Builder:
                 note = _reasons(entry.by_seed.values())
             else:
                 display, note = wording.UNDEFINED, "not defined: this row has no poisoned samples"
+                if row not in self.group.clean:
+                    note = "unknown: the records are of a version that did not measure it"
             extra = (
                 f"paper {wording.percent(paper_value)}"
                 if paper_value is not None and row not in self.group.clean

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from benchbd.core.kinds import KINDS
+from benchbd.report.definitions import USUAL, Definitions
 from benchbd.report.labels import Variant, asked_numerics, variant
 from benchbd.report.wording import counted
 from benchbd.storage.record_schema import Record
@@ -31,6 +32,8 @@ class SeedRecords:
     """The records of one attack and defense, one per seed. Results are cached: query it only after filling it."""
 
     by_seed: dict[int, Record] = field(default_factory=dict)
+    fields: Mapping[str, str] = field(default_factory=dict)
+    """The record's field of each metric, where the table's definition of the metric is not the default."""
     _cache: dict[str, Any] = field(default_factory=dict)
 
     def done(self) -> list[Record]:
@@ -42,8 +45,14 @@ class SeedRecords:
     def values(self, metric: str) -> dict[int, float]:
         """A metric by seed, for the seeds where it is defined."""
         if metric not in self._cache:
-            self._cache[metric] = {r["seed"]: r[metric] for r in self.done() if r.get(metric) is not None}
+            name = self.fields.get(metric, metric)
+            self._cache[metric] = {r["seed"]: r[name] for r in self.done() if r.get(name) is not None}
         return self._cache[metric]  # type: ignore[no-any-return]
+
+    def rates(self, seed: int) -> tuple[float, float] | None:
+        """CA and ASR of a seed; None if either is undefined."""
+        ca, asr = self.values("ca").get(seed), self.values("asr").get(seed)
+        return None if ca is None or asr is None else (ca, asr)
 
     def failures(self) -> Counter[str]:
         """Number of seeds by status, for every status but ``done``."""
@@ -59,6 +68,7 @@ class Group:
     """The records of one table. ``rows`` and ``columns`` are in display order."""
 
     scale: Scale
+    definitions: Definitions = USUAL
     rows: list[Variant] = field(default_factory=list)
     columns: list[Variant] = field(default_factory=list)
     entries: dict[tuple[Variant, Variant], SeedRecords] = field(default_factory=dict)
@@ -71,7 +81,7 @@ class Group:
 
     def entry(self, row: Variant, column: Variant) -> SeedRecords:
         """The entry of a row and column; it is empty if nothing was run."""
-        return self.entries.get((row, column)) or SeedRecords()
+        return self.entries.get((row, column)) or SeedRecords(fields=self.definitions.fields())
 
     def done(self) -> list[Record]:
         """All finished records."""
@@ -110,7 +120,7 @@ def _versions(record: Mapping[str, Any]) -> tuple[int, ...]:
     )
 
 
-def _precedence(record: Mapping[str, Any]) -> tuple[Any, ...]:
+def precedence(record: Mapping[str, Any]) -> tuple[Any, ...]:
     """Sort key: of two records for the same entry and seed, the one with the larger key is shown."""
     probed = "probe" in (record.get("spec") or {})  # the same cell with more measurements
     return (_versions(record), record["status"] == "done", probed, record["id"])
@@ -121,6 +131,7 @@ def group_records(
     attack_order: Mapping[str, int],
     defense_order: Mapping[str, int],
     dataset_order: Mapping[str, int],
+    definitions: Definitions = USUAL,
 ) -> Grouping:
     """Group records into tables.
 
@@ -132,6 +143,7 @@ def group_records(
         attack_order: rank of known attacks; others follow by name, and the row without an attack comes last.
         defense_order: rank of known defenses; others follow by name, and controls come last.
         dataset_order: rank of known data sets; others follow by name.
+        definitions: what CA and ASR are over.
     """
     groups: dict[Scale, Group] = {}
     recipes: dict[str, str] = {}
@@ -145,15 +157,15 @@ def group_records(
         scale = Scale(dataset, model, recipes[recipe], asked_numerics(record))
         group = groups.get(scale)
         if group is None:
-            group = groups[scale] = Group(scale)
+            group = groups[scale] = Group(scale, definitions)
         entry = group.entries.get((attack, defense))
         if entry is None:
-            entry = group.entries[attack, defense] = SeedRecords()
+            entry = group.entries[attack, defense] = SeedRecords(fields=definitions.fields())
         rival = entry.by_seed.get(record["seed"])
         if rival is not None:
             older += _versions(rival) != _versions(record)
             duplicates += _versions(rival) == _versions(record)
-            if _precedence(rival) >= _precedence(record):
+            if precedence(rival) >= precedence(record):
                 continue
         entry.by_seed[record["seed"]] = record
         if record.get("control"):

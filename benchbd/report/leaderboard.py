@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from benchbd.errors import UsageError
 from benchbd.report import published
-from benchbd.report.board import GATE, Board
+from benchbd.report.board import GATE, LEGEND, Board
 from benchbd.report.dataset_table import dataset_table
+from benchbd.report.definitions import USUAL, Definitions
 from benchbd.report.gate import lift_of, lines, rule
 from benchbd.report.groups import group_records
 from benchbd.report.labels import Defaults, Labels, registered
@@ -28,6 +30,7 @@ def board(
     paper: bool = False,
     title: str = "Leaderboard",
     defaults: Defaults = registered,
+    definitions: Definitions = USUAL,
 ) -> Board:
     """Build the leaderboard from records.
 
@@ -38,9 +41,18 @@ def board(
         paper: add the paper's value and the difference to each cell, and verdicts on the paper's claims.
         title: heading of the whole board.
         defaults: a plugin's default parameters, by kind and name; labels leave out parameters equal to them.
+        definitions: what CA and ASR are over.
+
+    Raises:
+        UsageError: the paper's values are asked for beside other definitions than the default ones.
     """
+    if paper and definitions != USUAL:
+        raise UsageError(
+            "--paper: the paper's ASR is over images of other classes than the target and its CA over all; "
+            "leave out --asr-over and --ca-over"
+        )
     found = list(records)
-    grouping = group_records(found, published.order(1), published.order(2), published.order(0))
+    grouping = group_records(found, published.order(1), published.order(2), published.order(0), definitions)
     labels = Labels(grouping.variants(), defaults)
     tables = []
     for group in grouping.groups:
@@ -60,4 +72,5 @@ def board(
     else:
         notes.append(f"An attack counts as implanted if its undefended ASR is at least {100 * gate:.0f} %.")
     weak = lines(grouping.groups, labels, gate)
-    return Board(tables, found, labels, gate, paper, title, notes=notes, not_implanted=weak)
+    reading = (*LEGEND, *definitions.reading())
+    return Board(tables, found, labels, gate, paper, title, reading, notes=notes, not_implanted=weak)

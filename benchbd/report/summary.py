@@ -2,23 +2,33 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Callable
+
 from benchbd.report import stats, wording
 from benchbd.report.averages import average
+from benchbd.report.definitions import Definitions
 from benchbd.report.groups import UNDEFENDED, Group
+from benchbd.report.isolation import rates_of
 from benchbd.report.labels import Labels, Variant
 from benchbd.report.mixed_data import OTHER_DATA, MixedData
 from benchbd.report.precision_classes import mixture
 from benchbd.report.published import scale_text
 from benchbd.report.table import Column, Row, Table, TableCell
 from benchbd.report.timing import Clock, trainings
+from benchbd.storage.record_schema import Record
 
 COLUMNS = (
     Column("CA, mean", "", "up", "fraction"),
     Column("ASR, mean", "", "down", "fraction"),
     Column("ASR, worst", "", "down", "fraction"),
     Column("RA, mean", "", "up", "fraction"),
+    Column("DER, mean", "", "up", "fraction"),
     Column("Attacks"),
     Column("Detection AUROC", "", "up", "fraction"),
+    Column("TPR", "", "up", "fraction"),
+    Column("FPR", "", "down", "fraction"),
+    Column("F1", "", "up", "fraction"),
     Column("Trainings"),
     Column(f"Full trainings {wording.TIMES}", "", "down", "ratio"),
     Column(f"Time {wording.TIMES}", "", "down", "ratio"),
@@ -50,20 +60,31 @@ def _coverage(group: Group, column: Variant) -> TableCell:
     return TableCell(f"{done}/{len(group.attacks())}", done)
 
 
-def _auroc(group: Group, column: Variant) -> TableCell:
+def _detection(group: Group, column: Variant, value: Callable[[Record], float | None], without: str) -> TableCell:
+    """Mean over attacks of a value of the records' detection; ``without`` says why a defense has none."""
     rows = {}
     for row in group.attacks():
-        values = [
-            r["detection"]["auroc"]
-            for r in group.entry(row, column).done()
-            if (r.get("detection") or {}).get("auroc") is not None
-        ]
+        values = [v for r in group.entry(row, column).done() if (v := value(r)) is not None]
         if values:
             rows[row] = sum(values) / len(values)
     found = stats.mean_of(rows.values())
     if found is None:
-        return TableCell(wording.UNDEFINED, note="the defense suspects no samples")
+        return TableCell(wording.UNDEFINED, note=without)
     return TableCell(f"{found.mean:.3f}", found.mean, n=found.n, note=f"mean over {found.n} attacks")
+
+
+def _auroc(record: Record) -> float | None:
+    return (record.get("detection") or {}).get("auroc")
+
+
+def _rate(name: str) -> Callable[[Record], float | None]:
+    return lambda record: rates_of(record)[name]
+
+
+def _found_poison(group: Group, column: Variant) -> list[TableCell]:
+    """AUROC of the scores, then TPR, FPR and F1 of the flagged samples."""
+    flags = [_detection(group, column, _rate(name), "the defense flags no samples") for name in ("recall", "fpr", "f1")]
+    return [_detection(group, column, _auroc, "the defense suspects no samples"), *flags]
 
 
 def _whole_recipe(counts: dict[str, float]) -> float:
@@ -96,8 +117,9 @@ def summary_table(group: Group, labels: Labels, clock: Clock) -> Table:
             _mean(group, column, "asr"),
             _worst(group, column, labels),
             _mean(group, column, "ra"),
+            _mean(group, column, "der"),
             _coverage(group, column),
-            _auroc(group, column),
+            *_found_poison(group, column),
             *cost,
             TableCell(f"{relative[0]:.2f}", relative[0], n=relative[1]) if relative else TableCell(wording.UNDEFINED),
             TableCell(wording.needs_text(needs, control, group.returns.get(column))),
@@ -109,6 +131,9 @@ def summary_table(group: Group, labels: Labels, clock: Clock) -> Table:
         _bold(group, rows)
     notes = [
         "Averages over different attacks (see Attacks) are not comparable. Controls stand below the line.",
+        f"DER is (max(0, ASR drop) {wording.MINUS} max(0, CA drop) + 1) / 2 in percent, relative to no defense in the "
+        "same row and seed: 50 is no effect, 100 is perfect. TPR (the recall of the poison), FPR and F1 are those of "
+        "the flagged samples.",
         "Full trainings include feature models, which also run the whole recipe, but not teachers or fine-tuning.",
     ]
     if any(row.mark for row in rows):
@@ -120,8 +145,17 @@ def summary_table(group: Group, labels: Labels, clock: Clock) -> Table:
     if classes := mixture(group.done()):
         notes.append(f"{classes} Means over cells mix them.")
     tag = group.scale.dataset.name
+    columns = [_defined(column, group.definitions) for column in COLUMNS]
     title = f"Summary by defense: {scale_text(group.scale, labels)}"
-    return Table("", title, "Defense", list(COLUMNS), rows, notes=notes, level=3, tag=tag)
+    return Table("", title, "Defense", columns, rows, notes=notes, level=3, tag=tag)
+
+
+def _defined(column: Column, definitions: Definitions) -> Column:
+    """The column, its label with what CA or ASR is over."""
+    metric, comma, rest = column.label.partition(",")
+    if metric not in ("CA", "ASR"):
+        return column
+    return dataclasses.replace(column, label=definitions.heading(metric.lower()) + comma + rest)
 
 
 def _bold(group: Group, rows: list[Row]) -> None:
@@ -130,7 +164,7 @@ def _bold(group: Group, rows: list[Row]) -> None:
     covers = {frozenset(r for r in group.attacks() if group.entry(r, group.columns[i]).values("ca")) for i in competing}
     if len(covers - {frozenset()}) != 1:
         return
-    for place, metric in ((0, "ca"), (1, "asr"), (3, "ra")):
+    for place, metric in ((0, "ca"), (1, "asr"), (3, "ra"), (4, "der")):
         values = {}
         for i in competing:
             column = group.columns[i]

@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+from benchbd.core.confusion import RATES, Confusion
 from benchbd.core.kinds import KINDS
 from benchbd.errors import shown
 
@@ -47,6 +48,10 @@ def _is_number(value: Any) -> bool:
     return _is_integer(value) or (isinstance(value, float) and -_LARGEST <= value <= _LARGEST)
 
 
+def _is_count(value: Any) -> bool:
+    return _is_integer(value) and value >= 0
+
+
 def _numbers_by_name(value: Any) -> bool:
     return isinstance(value, dict) and all(_is_number(number) for number in value.values())
 
@@ -59,7 +64,11 @@ _TEXT_OR_NULL = _Rule(lambda v: v is None or isinstance(v, str), "text or null")
 _FRACTION = _Rule(lambda v: v is None or (_is_number(v) and 0 <= v <= 1), "a fraction in [0, 1] or null")
 _AMOUNT = _Rule(lambda v: v is None or (_is_number(v) and v >= 0), "a number of 0 or more, or null")
 _SECONDS = _Rule(_AMOUNT.holds, "seconds or null")
-_COUNT = _Rule(lambda v: v is None or (_is_integer(v) and v >= 0), "a count or null")
+_COUNT = _Rule(lambda v: v is None or _is_count(v), "a count or null")
+_CONFUSION = _Rule(
+    lambda v: v is None or (isinstance(v, dict) and all(_is_count(v.get(name)) for name in Confusion._fields)),
+    "the counts tp, fp, fn and tn, or null",
+)
 
 _SHA = re.compile(r"[0-9a-f]{64}")
 _SHA_OR_NULL = _Rule(lambda v: v is None or (isinstance(v, str) and _SHA.fullmatch(v) is not None), "a sha256 or null")
@@ -81,7 +90,10 @@ _FIELDS: dict[str, _Rule] = {
 }
 """Required fields of a record; a record may have others too."""
 
-_OPTIONAL: dict[str, _Rule] = {"clean_asr": _FRACTION, "triggered": _OBJECT_OR_NULL, "data": _OBJECT_OR_NULL}
+_OPTIONAL: dict[str, _Rule] = {
+    **dict.fromkeys(("clean_asr", "asr_all", "ca_non_target"), _FRACTION),
+    **dict.fromkeys(("triggered", "data"), _OBJECT_OR_NULL),
+}
 """Fields that older records lack; null and missing mean the same."""
 
 INPUTS = ("train", "test", "files", "weights", "weight_files")
@@ -91,10 +103,10 @@ reads, of initial weights that do not come from the seed, and of the files that 
 _INNER: dict[str, dict[str, _Rule]] = {
     "params": dict.fromkeys(KINDS, _OBJECT),
     "time": {"total": _SECONDS, "own": _SECONDS, "stages": _Rule(_numbers_by_name, "seconds by stage")},
-    "detection": dict.fromkeys(("auroc", "precision", "recall"), _FRACTION),
+    "detection": {**dict.fromkeys(("auroc", *RATES), _FRACTION), "confusion": _CONFUSION},
     "data": dict.fromkeys(INPUTS, _SHA_OR_NULL),
     "poison": dict.fromkeys(("count", "share_of_set", "share_of_target_class"), _AMOUNT),
-    "triggered": dict.fromkeys(("images", "unchanged", "gained", "lost"), _COUNT),
+    "triggered": dict.fromkeys(("images", "unchanged", "gained", "lost", "target_images"), _COUNT),
 }
 """Fields inside a field that is not null. A missing inner field counts as null."""
 
@@ -134,7 +146,7 @@ def fault(record: Any, identity: Identity | None = None) -> str | None:
             value = record[name].get(key)
             if not rule.holds(value):
                 return f"{name}.{key} must be {rule.what}, not {shown(value, 40)}"
-    if (reason := _odd_counts(record)) is not None:
+    if (reason := _odd_counts(record) or _odd_definitions(record) or _odd_rates(record)) is not None:
         return reason
     if record["status"] == "done" and record["ca"] is None:
         return "is done but has no ca"
@@ -154,6 +166,37 @@ def _odd_counts(record: Mapping[str, Any]) -> str | None:
         return None
     if abs((asr - clean_asr) - (gained - lost) / images) > 1e-6:
         return "has an asr and a clean_asr that its counts of triggered images contradict"
+    return None
+
+
+def _odd_definitions(record: Mapping[str, Any]) -> str | None:
+    """The contradiction between rates over all test images and the same rates without the target class, if any."""
+    counts = record.get("triggered") or {}
+    others, of_target = counts.get("images"), counts.get("target_images")
+    if not others or of_target is None:
+        return None
+    for name, whole, part in (
+        ("asr_all", record.get("asr_all"), record["asr"]),
+        ("ca_non_target", record["ca"], record.get("ca_non_target")),
+    ):
+        if whole is None or part is None:
+            continue
+        in_target = whole * (others + of_target) - part * others  # how many images of the target class succeed
+        if not -1e-6 * others <= in_target <= of_target + 1e-6 * others:
+            return f"has an {name} that its {name.partition('_')[0]} and its counts of triggered images contradict"
+    return None
+
+
+def _odd_rates(record: Mapping[str, Any]) -> str | None:
+    """The contradiction between the rates of the flagged samples and the counts behind them; None if there is none."""
+    detection = record.get("detection") or {}
+    if (counts := detection.get("confusion")) is None:
+        return None
+    for name, rate in Confusion(*(counts[key] for key in Confusion._fields)).rates().items():
+        given = detection.get(name)
+        agree = rate is given if rate is None or given is None else abs(rate - given) <= 1e-6
+        if not agree:
+            return f"has a detection.{name} that its counts of flagged samples contradict"
     return None
 
 

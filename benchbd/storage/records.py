@@ -59,6 +59,8 @@ def blank(cell: Cell, status: str, error: str | None = None) -> Record:
         "ra": None,
         "clean_asr": None,
         "triggered": None,
+        "asr_all": None,
+        "ca_non_target": None,
         "data": None,
         "detection": None,
         "poison": None,

@@ -43,6 +43,7 @@ class FakeTrained:
     epoch_losses: list[float]
     weight: np.ndarray | None = None
     bias: np.ndarray | None = None
+    pools: tuple[Any, ...] = ()
 
     def head(self) -> tuple[np.ndarray, np.ndarray]:
         return self.weight, self.bias
@@ -93,6 +94,7 @@ class FakeLab:
         self.pruned: np.ndarray | None = None
         self.notes: dict[str, Any] = {}
         self.traced: list[tuple[str, list[int]]] = []
+        self.pools: list[tuple[str, int | None, set[int]]] = []
         self.scores: np.ndarray | None = None
         self.flagged: np.ndarray | None = None
 
@@ -133,6 +135,9 @@ class FakeLab:
         assert self.scores.shape == (len(self.poisoned),)
         given = np.asarray(flagged)
         self.flagged = given if given.dtype == bool else np.isin(np.arange(len(self.poisoned)), given)
+
+    def report_pool(self, name: str, members: Any, epoch: int | None = None) -> None:
+        self.pools.append((name, epoch, set(self.order[np.asarray(members)].tolist())))
 
     def note(self, name: str, value: Any) -> None:
         self.notes[name] = value

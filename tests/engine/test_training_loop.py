@@ -246,3 +246,33 @@ def test_drawn_rows_do_not_depend_on_who_asks_and_epochs_are_as_they_were():
     assert torch.equal(rows, draw_views(7, torch.arange(5)))
     # The engine's own trainings are stored under keys that say nothing of how an epoch is drawn.
     assert draw_epoch(3, 1, 4).tolist() == [[0, 5, 7, 1], [2, 4, 5, 0], [1, 3, 6, 0], [3, 8, 3, 0]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Splitting(Plain):
+    """Reports a pool of the even or odd positions in each epoch."""
+
+    def epoch(self, run):
+        places = torch.arange(run.epoch % 2, len(run.images), 2, device=run.device)
+        mask = torch.zeros(len(run.images), dtype=torch.bool)
+        mask[places] = True
+        run.report_pool("half", places if run.epoch % 2 else mask)
+        super().epoch(run)
+
+
+def test_reported_pools_survive_a_kill_and_change_no_number(toy_set, make_net, plain):
+    found, state = trained(Splitting(), make_net(), toy_set, plain)
+    alone, same = trained(Plain(), make_net(), toy_set, plain)
+    assert all(torch.equal(state[name], same[name]) for name in state)
+    assert (alone.pools, found.epoch_losses) == ((), alone.epoch_losses)
+    checkpoint = Kept(stop_after=2)
+    with pytest.raises(KeyboardInterrupt):
+        trained(Splitting(), make_net(), toy_set, plain, checkpoint=checkpoint)
+    again, _ = trained(Splitting(), make_net(), toy_set, plain, checkpoint=Kept())
+    checkpoint.stop_after = 99
+    resumed, _ = trained(Splitting(), make_net(), toy_set, plain, checkpoint=checkpoint)
+    assert resumed.pools == again.pools == found.pools
+    assert [(pool.name, pool.epoch) for pool in found.pools] == [("half", 1), ("half", 2), ("half", 3)]
+    for pool in found.pools:
+        places = np.flatnonzero(pool.members())
+        assert places.tolist() == list(range((pool.epoch - 1) % 2, len(toy_set.images), 2))

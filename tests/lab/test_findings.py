@@ -76,3 +76,19 @@ def test_flags_of_another_defense_are_counted_without_its_student(open_lab, fits
         lab.flagged_by("fine-pruning")
     with pytest.raises(BenchbdError, match="did you mean"):
         lab.flagged_by("tiny-filtre")
+
+
+def test_pools_are_kept_in_order_and_what_does_not_fit_is_refused(open_lab):
+    lab = open_lab()
+    lab.report_pool("first", torch.tensor([60, 3]))
+    lab.report_pool("second", np.arange(64) < 5, epoch=2)
+    lab.report_pool("nothing", [])
+    found = [(pool.name, pool.epoch, np.flatnonzero(pool.members()).tolist()) for pool in lab.pools]
+    assert found == [("first", None, [3, 60]), ("second", 2, [0, 1, 2, 3, 4]), ("nothing", None, [])]
+    for wrong in ([64], [-1], np.ones(63, bool), [0.5], [[1]]):
+        with pytest.raises(UsageError, match="report_pool 'wrong': "):
+            lab.report_pool("wrong", wrong)
+    for _ in range(997):
+        lab.report_pool("more", [0])
+    with pytest.raises(UsageError, match="1000 pools are reported already"):
+        lab.report_pool("one too many", [0])

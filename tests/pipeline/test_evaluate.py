@@ -7,7 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sklearn.metrics import precision_score, recall_score, roc_auc_score
+from sklearn.metrics import confusion_matrix, f1_score, precision_score, recall_score, roc_auc_score
 
 from benchbd import engine, testing
 from benchbd.core.images import Images, Normalisation
@@ -43,6 +43,10 @@ def test_detection_agrees_with_sklearn(drawn):
         assert found["auroc"] == pytest.approx(roc_auc_score(truth, scores), abs=1e-12)
     assert found["precision"] == (precision_score(truth, flagged) if flagged.any() else None)
     assert found["recall"] == (recall_score(truth, flagged) if truth.any() else None)
+    assert found["f1"] == (pytest.approx(f1_score(truth, flagged, zero_division=0)) if truth.any() else None)
+    (tn, fp), (fn, tp) = confusion_matrix(truth, flagged, labels=[False, True])
+    assert found["confusion"] == {"tp": tp, "fp": fp, "fn": fn, "tn": tn}
+    assert found["fpr"] == (fp / (~truth).sum() if (~truth).any() else None)
     assert found["flagged"] == flagged.sum() == sum(found["flagged_per_class"])
     assert found["poison_per_class"] == [int((truth & (labels == c)).sum()) for c in range(3)]
     for name, mask in (("score_mean_clean", ~truth), ("score_mean_poisoned", truth)):
@@ -113,9 +117,23 @@ def test_clean_originals_are_measured_against_the_same_targets():
     assert (own.asr, own.clean_asr) == (2 / 4, 2 / 4)  # each image has its own target
     assert own.triggered == {"images": 4, "unchanged": 1, "gained": 1, "lost": 1}
     unknown = accuracy(_Told(), test, triggered, 2, CPU)
-    assert unknown == (found.ca, found.asr, found.ra, found.per_class, None, None)
+    assert unknown == (found.ca, found.asr, found.ra, found.per_class, None, None, None, None)
     nothing = accuracy(_Told(), test, (images(), torch.zeros(0, dtype=torch.int64)), 2, CPU, np.zeros(0, np.int64))
     assert (nothing.asr, nothing.clean_asr, nothing.triggered) == (None, None, None)
+
+
+def test_asr_and_ca_of_other_papers_are_measured_beside_ours():
+    # Class 2 is the target. Its two images, stamped, are taken for 2 and for 0; of the others, 2 of 4 reach it.
+    test = Images(images(0, 2, 1, 3, 2, 0), torch.tensor([0, 2, 1, 1, 3, 2]))
+    others, of_target = np.array([0, 2, 3, 4]), (images(2, 0), torch.tensor([2, 2]))
+    triggered = (images(2, 1, 2, 1), torch.tensor([0, 1, 1, 3]))
+    found = accuracy(_Told(), test, triggered, 2, CPU, others, of_target)
+    assert (found.asr, found.asr_all) == (2 / 4, pytest.approx(3 / 6))
+    assert (found.ca, found.ca_non_target) == (pytest.approx(3 / 6), 2 / 4)
+    assert found.triggered["target_images"] == 2
+    assert found[:5] == accuracy(_Told(), test, triggered, 2, CPU, others)[:5]
+    none = (images(), torch.zeros(0, dtype=torch.int64))  # all to all: no image is of its own target
+    assert accuracy(_Told(), test, triggered, 2, CPU, others, none).asr_all == found.asr
 
 
 @pytest.mark.parametrize("said", [0, 2])
@@ -151,10 +169,11 @@ def test_a_record_has_the_clean_asr_without_another_pass(tmp_path, monkeypatch):
     before, after = (logits.argmax(1) == target for logits in passes)
     assert (record["asr"], record["clean_asr"]) == (after.mean(), before.mean())
     counts = {"images": 60, "unchanged": 0, "gained": (after & ~before).sum(), "lost": (before & ~after).sum()}
-    assert record["triggered"] == counts
+    assert record["triggered"] == {**counts, "target_images": 0}
+    assert (record["asr_all"], record["ca_non_target"]) == (record["asr"], record["ca"])
 
     record = execute(testing.cell(attack="none", epochs=1).to_json(), output=tmp_path, device="cpu")
-    assert (record["clean_asr"], record["triggered"]) == (None, None)
+    assert [record[name] for name in ("clean_asr", "triggered", "asr_all", "ca_non_target")] == [None] * 4
 
 
 @pytest.mark.learning
@@ -215,7 +234,14 @@ def test_a_real_cells_numbers_come_out_of_its_stored_model_again(tmp_path):
     assert record["clean_asr"] == pytest.approx((clean[others] == 4).double().mean().item(), abs=1e-12)
     before, after = clean[others] == 4, triggered == 4
     counts = {"gained": (after & ~before).sum().item(), "lost": (before & ~after).sum().item()}
-    assert record["triggered"] == {"images": 180, "unchanged": 0, **counts}
+    assert record["triggered"] == {"images": 180, "unchanged": 0, **counts, "target_images": 20}
+    stamped_all = test.images.clone()
+    stamped_all[:, :, 29:, 29:] = torch.tensor([[0, 0, 255], [0, 255, 0], [255, 0, 255]], dtype=torch.uint8)
+    with torch.no_grad():
+        triggered_all = net((stamped_all.float() / 255 - mean) / std).argmax(1)
+    assert record["asr_all"] == pytest.approx((triggered_all == 4).double().mean().item(), abs=1e-12)
+    nine = (clean[others] == test.labels[others]).double().mean().item()
+    assert record["ca_non_target"] == pytest.approx(nine, abs=1e-12)
     assert record["notes"]["triggered_test_images"] == len(stamped) == 180
     assert record["ca"] > 0.15  # it learnt something, so that agreement means something
     assert record["poison"]["count"] == 50

@@ -24,6 +24,7 @@ HELPERS = sorted({f for plugin in SHIPPED for f in plugin.parent.glob("_[a-z]*.p
 
 CHECKS = "parameters that mean nothing are refused; these records' are none of those"
 LAST = "a method last_convolution, which no recorded cell calls"
+OWN = "version 2: augmentation of its own, pools reported; the recorded cells are of version 1"
 CHANGED = {
     ("dataset", "cifar10", "4c5725a5"): "the message about an unreadable file",
     ("dataset", "gtsrb", "2f8f622b"): "decoded images are kept by content; decoding of other pictures than GTSRB's",
@@ -36,6 +37,8 @@ CHANGED = {
     ("attack", "tj-wm", "e4c37b3c"): f"{CHECKS}; the l2 attack's part of _inversion.py",
     ("attack", "l2", "7f81448b"): f"{CHECKS}; a fact about the trigger is measured on the stored pattern",
     ("attack", "dynamic", "fc96d0d6"): "shares are rounded in one place; facts honour quantize",
+    ("defense", "asd", "3d92eafe"): OWN,
+    ("defense", "dbd", "619a5d30"): OWN,
     ("defense", "random-filter", "01296d76"): "which variant a bare name means; what it refuses; what plan counts",
 }
 """Why the code of a component is another than the one that some committed records were made with.

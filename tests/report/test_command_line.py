@@ -124,6 +124,8 @@ MISTAKES = [
     (("leaderboard", "--results", "absent.jsonl"), "--results absent.jsonl: no such file"),
     (("leaderboard", "--output", "out", "--gate", "2"), "--gate is an ASR"),
     (("leaderboard", "--output", "out", "--filter", "attack=x"), "select cells of a matrix; give a MATRIX"),
+    (("leaderboard", "--output", "out", "--check", "--asr-over", "all"), "--check compares with a file of the usual"),
+    (("leaderboard", "--output", "out", "--paper", "--ca-over", "non-target"), "--paper: the paper's ASR is over"),
     (("leaderboard", "smal.yaml", "--output", "out"), "no such file"),
     (("leaderboard", "--output", "out", "--check"), "leaderboard/README.md: cannot be read"),
     (("plot", "fig1", "--output", "out"), "fig1 needs"),

@@ -21,10 +21,16 @@ def done(cell: Cell) -> dict[str, Any]:
     return records.blank(cell, "done") | {
         "ca": 0.9,
         "asr": 1,
-        "detection": {"auroc": 0.7, "precision": 0.5, "recall": None},
+        "detection": {
+            "auroc": 0.7,
+            **{"precision": 0.5, "recall": 0.2, "fpr": 0.25, "f1": 4 / 14},
+            "confusion": {"tp": 2, "fp": 2, "fn": 8, "tn": 6},
+        },
         "poison": {"count": 10, "share_of_set": 0.1, "share_of_target_class": None},
         "clean_asr": 0.25,
-        "triggered": {"images": 20, "unchanged": 1, "gained": 16, "lost": 1},
+        "triggered": {"images": 20, "unchanged": 1, "gained": 16, "lost": 1, "target_images": 5},
+        "asr_all": 0.96,
+        "ca_non_target": 0.95,
         "time": {"total": 12.5, "own": 1.5, "stages": {"teacher": 3.0}},
         "trainings": {"full": 1},
         "data": {"train": "0" * 64, "test": "1" * 64, "files": None, "weights": None},
@@ -41,7 +47,7 @@ WRONG: list[tuple[str, Any]] = [
     *[(name, value) for name in ("label", "matrix") for value in (None, 3, {})],
     *[
         (name, value)
-        for name in ("ca", "asr", "ra", "clean_asr")
+        for name in ("ca", "asr", "ra", "clean_asr", "asr_all", "ca_non_target")
         for value in (True, "0.9", -0.1, 1.5, 10**400, math.inf, [])
     ],
     ("ca", None),
@@ -50,6 +56,9 @@ WRONG: list[tuple[str, Any]] = [
     *[(name, value) for name in ("detection", "poison", "triggered") for value in (3, [], "x")],
     *[(f"triggered.{name}", value) for name in ("images", "gained") for value in (1.5, -1, True, "many")],
     *[("triggered.unchanged", 21), ("triggered.gained", 20), ("triggered.lost", 2), ("clean_asr", 0.5)],
+    *[("asr_all", 0.7), ("ca_non_target", 0.8), ("triggered.target_images", -1)],
+    *[(f"detection.{name}", value) for name in ("precision", "recall", "fpr", "f1") for value in (0.3, None)],
+    *[("detection.confusion", value) for value in (3, {}, {"tp": 1}, {"tp": -1, "fp": 0, "fn": 0, "tn": 0})],
     *[(name, value) for name in ("peak_memory_bytes", "epochs_trained") for value in ("many", -1, True, math.inf)],
     *[("needs", value) for value in (None, "clean", [3], {})],
     *[("control", value) for value in (None, 1, "yes")],
@@ -75,7 +84,8 @@ FIELDS = (
 )
 WRONG += [(name, ABSENT) for name in FIELDS]
 FREE = (
-    *[(name, value) for name in ("clean_asr", "triggered") for value in (ABSENT, None)],
+    *[(name, value) for name in ("clean_asr", "triggered", "asr_all", "ca_non_target") for value in (ABSENT, None)],
+    *[("detection.confusion", value) for value in (ABSENT, None)],
     *[("triggered", {}), ("triggered", {"images": 0}), ("triggered.gained", ABSENT), ("triggered.unchanged", 20)],
 )
 
