@@ -87,7 +87,10 @@ def _rows(record: dict[str, Any]) -> list[tuple[str, str]]:
         rows.append(("numerics", asked))
     rows += [(f"data {k}", str(v)[:SHORT]) for k, v in (record.get("data") or {}).items() if v is not None]
     rows += [(f"env {k}", _pairs(v) if isinstance(v, dict) else str(v)) for k, v in record["env"].items()]
-    rows += [(f"note {k}", str(v)[:100]) for k, v in record["notes"].items()]
+    notes = dict(record["notes"])
+    if isinstance(notes.get("warnings"), list):
+        rows += [("warning", str(line)) for line in notes.pop("warnings")]
+    rows += [(f"note {k}", str(v)[:100]) for k, v in notes.items()]
     return rows
 
 

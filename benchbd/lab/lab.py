@@ -23,6 +23,9 @@ from benchbd.plugins.contract import Defense
 from benchbd.plugins.train_set import TrainSet, as_array, positions
 from benchbd.plugins.trained import TrainedModel
 
+MOST_WARNINGS = 20
+"""Different warnings of a defense that one cell keeps at most."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Suspicion:
@@ -67,6 +70,7 @@ class Lab(Stages):
         self._losses: np.ndarray | None = None
         self.suspicion: Suspicion | None = None
         self.notes: dict[str, Any] = {}
+        self.warnings: list[str] = []
 
     def check_handed_out(self) -> None:
         """Raise Misused if a set that the defense got was changed in place."""
@@ -129,6 +133,18 @@ class Lab(Stages):
         except (TypeError, ValueError, RecursionError) as error:
             raise UsageError(f"note {shown(name)}: the value must be JSON-serialisable ({one_line(error)})") from error
 
+    def warn(self, line: str) -> None:
+        """Show a warning to the user and keep it in the record; see :meth:`benchbd.plugins.handles.Lab.warn`."""
+        if not isinstance(line, str) or not line.strip():
+            raise UsageError(f"warn: a warning is a line of text, not {shown(line)}")
+        text = one_line(line)
+        if text in self.warnings:
+            return
+        if len(self.warnings) == MOST_WARNINGS:
+            raise UsageError(f"warn: {MOST_WARNINGS} different warnings are enough for one cell")
+        self.warnings.append(text)
+        self._on_event({"event": "warning", "warning": text})
+
     def flagged_by(self, spec: str) -> int:
         """How many samples another defense flags in the same row and seed. For controls that see the truth.
 
@@ -161,6 +177,9 @@ class _Named(BaseException):
 
 
 class _Peek(Lab):
+    def warn(self, line: str) -> None:
+        """Nothing: the defense warns in its own cell."""
+
     def suspect(self, scores: Any, flagged: Any = None, losses: Any = None) -> None:
         super().suspect(scores, flagged, losses)
         if self.suspicion is not None and self.suspicion.flagged is not None:
