@@ -84,10 +84,11 @@ def density(values: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
         values: float64 (M,), finite.
 
     Returns:
-        The places float64 (PLACES,), ascending, and the density there; None if half of the values are equal.
+        The places float64 (PLACES,), ascending, and the density there; None if all values are equal.
     """
-    quarter, half = np.percentile(values, [25, 75])
-    width = 0.9 * min(values.std(), (half - quarter) / 1.34) * len(values) ** -0.2
+    quarter, three_quarters = np.percentile(values, [25, 75])
+    spread = min(values.std(), (three_quarters - quarter) / 1.34)
+    width = 0.9 * (spread or values.std()) * len(values) ** -0.2
     if width <= 0:
         return None
     counts, edges = np.histogram(values, PLACES, (values.min() - 3 * width, values.max() + 3 * width))
