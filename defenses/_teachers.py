@@ -19,8 +19,9 @@ CHANCE = 0.01
 READY = 0.23
 """Share of the labels' entropy that a teacher must have learnt; otherwise it looks unready.
 
-Measured on ResNet-S, all of CIFAR-10 and BN-G at 10 %, whose labels have an entropy of 2.27, and on nothing else: teachers
-that told poison from clean images had a mean loss of at most 1.70 (25 % learnt), the blind ones of at least 1.78 (21 %).
+Measured on ResNet-S, all of CIFAR-10 and BN-G at 10 %, whose labels have an entropy of 2.27, and on nothing else:
+teachers that told poison from clean images had a mean loss of at most 1.70 (25 % learnt), the blind ones of at least
+1.78 (21 %).
 """
 
 
@@ -68,9 +69,9 @@ def compared(means: Sequence[float], labels: np.ndarray) -> dict[str, Any]:
         labels: int64 (N,).
 
     Returns:
-        ``loss_means``, the position ``chosen``, each teacher's loss minus the chosen one's (``behind``), the largest loss
-        minus the smallest (``spread``), and the share of the labels' entropy that the chosen one has ``learnt``. A loss
-        that is not finite is None.
+        ``loss_means``, the position ``chosen``, each teacher's loss minus the chosen one's (``behind``), the largest
+        loss minus the smallest (``spread``), and the share of the labels' entropy that the chosen one has ``learnt``. A
+        loss that is not finite is None.
     """
     chosen = best(means)
     finite = [mean for mean in means if math.isfinite(mean)]
@@ -92,14 +93,15 @@ def unready(who: str, means: Sequence[float], labels: np.ndarray) -> str | None:
     if learnt(lowest, labels) >= READY:
         return None
     looks = "the teacher looks" if len(means) == 1 else f"the best of {len(means)} teachers looks"
+    share, entropy = learnt(lowest, labels), label_entropy(labels)
     return (
-        f"{who}: {looks} unready: its mean loss of {lowest:.2f} is {learnt(lowest, labels):.0%} below the labels' entropy "
-        f"of {label_entropy(labels):.2f}; teachers that had learnt BN-G were {READY:.0%} or more below it"
+        f"{who}: {looks} unready: its mean loss of {lowest:.2f} is {share:.0%} below the labels' entropy "
+        f"of {entropy:.2f}; teachers that had learnt BN-G were {READY:.0%} or more below it"
     )
 
 
 def train_teachers(lab: Lab, model: str, count: int, recipe: Mapping[str, Any]) -> list[TrainedModel]:
-    """Teachers of one model with the repeats 0 to ``count`` - 1: packed, or one by one if the model cannot be packed."""
+    """Teachers of one model with the repeats 0 to ``count`` - 1: packed, or one by one if it cannot be packed."""
     try:
         return lab.train_packed(lab.poisoned, repeats=range(count), model=model, **recipe)
     except UsageError:  # a mistake in the arguments shows again below

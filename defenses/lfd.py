@@ -165,8 +165,8 @@ class Lfd(Defense):
     """LfD (2024): ascend on samples that a tiny teacher learns at once, weight the rest by the teacher's losses.
 
     By default, eight teachers train as one network and the one with the lowest mean loss is used, because a single one
-    is a lottery. ``teachers=1, teacher_epochs=20`` is the paper's single teacher of "a few epochs". The cost is one full
-    training and that of the teachers.
+    is a lottery. ``teachers=1, teacher_epochs=20`` is the paper's single teacher of "a few epochs". The cost is one
+    full training and that of the teachers.
     """
 
     smoke: ClassVar[dict[str, Any]] = {"teacher_epochs": 1, "teacher_tries": 1}
@@ -180,8 +180,8 @@ class Lfd(Defense):
     teachers: int = 8
     """Number of teachers; the one with the lowest mean loss on the training set is used. The paper has 1."""
     teacher_steps: int | None = 4000
-    """Fewest optimisation steps of a teacher, rounded up to whole epochs. Steps decide, not epochs: ResNet-S needs about
-    3,000 until BadNets poison separates."""
+    """Fewest optimisation steps of a teacher, rounded up to whole epochs. Steps decide, not epochs: ResNet-S needs
+    about 3,000 until BadNets poison separates."""
     teacher_epochs: int | None = None
     """Epochs of a teacher, instead of teacher_steps. The paper says a few."""
     teacher_schedule: Literal["stopped-cosine", "cosine", "constant"] = "stopped-cosine"

@@ -22,8 +22,8 @@ class LfdEnsemble(Lfd):
     A single teacher of a single size is a lottery: some initialisations never learn the trigger, and some triggers are
     beyond a network of 612 parameters. Here several teachers of each size train as one network. A teacher shows the
     sign if its lowest losses crowd in one label and the losses of that label fall into two groups. The first rung with
-    such a teacher is used, and the valley between the two groups sets alpha. If there is no such teacher, the one of the
-    first rung with the lowest mean loss and the fixed alpha are used, with a warning.
+    such a teacher is used, and the valley between the two groups sets alpha. If there is no such teacher, the one of
+    the first rung with the lowest mean loss and the fixed alpha are used, with a warning.
 
     This variant is benchbd's own. It cannot see attacks with several targets, whose poison has no label in common. The
     cost is one full training and that of the teachers.

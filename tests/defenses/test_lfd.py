@@ -283,7 +283,7 @@ def test_a_teacher_of_another_model_makes_its_steps_in_the_batches_that_it_train
 
 @pytest.fixture
 def several(fake_lab):
-    """A lab whose pack of three teachers has mean losses of about 1.35, 0.5 and 0.9 over 200 samples of four classes."""
+    """A lab whose pack of three teachers has mean losses of about 1.35, 0.5 and 0.9 on 200 samples of four classes."""
     rng = np.random.default_rng(0)
     lab = fake_lab(np.arange(200) % 4)
     lab.tables = [rng.gamma(2.0, mean / 2, 200).astype(np.float32) for mean in (1.35, 0.5, 0.9)]
@@ -367,9 +367,9 @@ def test_teachers_that_were_measured_to_be_ready_are_and_the_blind_ones_look_unr
 
 def test_a_warning_says_that_the_teachers_look_unready(fake_lab):
     losses = np.random.default_rng(0).normal(1.2, 0.1, 200)  # 13 % below log 4
-    for given in ({}, {"teachers": 1}):
+    for lfd in (Lfd(), Lfd(teachers=1)):
         lab = fake_lab(np.arange(200) % 4, losses=losses)
-        Lfd(**given).train(lab)
+        lfd.train(lab)
         (line,) = lab.warnings
         assert "unready" in line
         assert "13% below the labels' entropy of 1.39" in line

@@ -63,7 +63,11 @@ def test_the_first_rung_with_the_sign_weighs_the_student_with_the_share_of_its_v
     assert (note["rung"], note["teacher"], note["sign"], note["alpha_from"]) == ("resnet-s", 1, True, "valley")
     assert note["alpha"] == pytest.approx((lab.flagged.sum() - 0.5) / 5000)
     assert [rung["model"] for rung in note["rungs"]] == ["resnet-s1", "resnet-s", "resnet-s2"]
-    assert [[one["sign"] for one in rung["teachers"]] for rung in note["rungs"]] == [[False] * 2, [False, True], [True] * 2]
+    assert [[one["sign"] for one in rung["teachers"]] for rung in note["rungs"]] == [
+        [False] * 2,
+        [False, True],
+        [True] * 2,
+    ]
     assert note["rungs"][1]["teachers"][1]["loss_mean"] == pytest.approx(seeing.mean(), rel=1e-6)
     assert note["rungs"][1]["teachers"][1]["valley"]["below"] == pytest.approx(POISON, rel=0.05)
     assert lab.notes["lfd"]["candidates"] == lab.flagged.sum()

@@ -1,4 +1,4 @@
-"""Signs in a teacher's losses: valleys against scipy's density, crowded labels, the choice of rung, teacher and alpha."""
+"""Signs in a teacher's losses: valleys, density against scipy's, crowded labels, the choice of rung and alpha."""
 
 from __future__ import annotations
 

@@ -62,4 +62,5 @@ def test_the_record_keeps_a_warning_and_an_imitated_defense_is_silent(tmp_path):
         record = execute(cell.to_json(), output=tmp_path / "out", device="cpu", on_event=heard.append)
         assert record["status"] == "done", record["error"]
         assert record["notes"].get("warnings", []) == ["worried: too few samples"] * warned
-        assert [event["warning"] for event in heard if event["event"] == "warning"] == record["notes"].get("warnings", [])
+        shown = [event["warning"] for event in heard if event["event"] == "warning"]
+        assert shown == record["notes"].get("warnings", [])

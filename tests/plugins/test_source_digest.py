@@ -36,6 +36,7 @@ CHANGED = {
     ("attack", "tj-wm", "e4c37b3c"): f"{CHECKS}; the l2 attack's part of _inversion.py",
     ("attack", "l2", "7f81448b"): f"{CHECKS}; a fact about the trigger is measured on the stored pattern",
     ("attack", "dynamic", "fc96d0d6"): "shares are rounded in one place; facts honour quantize",
+    ("defense", "lfd", "1204c467"): "version 2: counts a teacher's steps, and chooses among several teachers",
     ("defense", "random-filter", "01296d76"): "which variant a bare name means; what it refuses; what plan counts",
 }
 """Why the code of a component is another than the one that some committed records were made with.
