@@ -241,6 +241,7 @@ class Lfd(Defense):
 
     def _teachers_of(self, model: str) -> Training:
         """The training of the teachers of one model."""
+        long: dict[str, Any]
         if self.teacher_epochs is None:
             long = {"steps": self.teacher_steps, "of": self.teacher_schedule, **self._schedule(0)}
         else:
@@ -340,12 +341,12 @@ class Lfd(Defense):
             recipe: the base recipe.
             samples: size of the training set.
         """
-        length = {"epochs": self.teacher_epochs}
+        length: dict[str, Any] = {"epochs": self.teacher_epochs}
         if self.teacher_epochs is None:
             assert self.teacher_steps is not None
             batch = recipe.for_another_model().batch_size
             length = {"epochs": epochs_of(self.teacher_steps, samples, batch), "batch_size": batch}
-        return {**length, **self._schedule(length["epochs"] or 0), "augment": ()}
+        return {**length, **self._schedule(length["epochs"]), "augment": ()}
 
     def _schedule(self, epochs: int) -> dict[str, Any]:
         horizon = max(epochs, self.teacher_horizon) if self.teacher_schedule == "stopped-cosine" else epochs
