@@ -16,7 +16,7 @@ from benchbd.defenses._sce import symmetric_cross_entropy
 if TYPE_CHECKING:
     import torch
 
-    from benchbd import Lab, Recipe, TrainedModel
+    from benchbd import Lab, TrainedModel
     from benchbd.engine import Classifier, LoopContext
 
 

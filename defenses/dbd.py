@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from benchbd import Lab, Recipe, TrainedModel
+    from benchbd import Lab, TrainedModel
     from benchbd.engine import Classifier, LoopContext
 
 

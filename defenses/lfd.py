@@ -9,15 +9,12 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 import numpy as np
 
 from benchbd import Attack, DatasetInfo, Defense, Diverged, Impossible, Training, UsageError, Work, defense, registry
+from benchbd.defenses._teachers import at_chance, best, compared, epochs_of, train_teachers, unready
 
 if TYPE_CHECKING:
     import torch
 
     from benchbd import Lab, Recipe, TrainedModel
-
-
-CHANCE = 0.01
-"""Share of the labels' entropy that a teacher must have learnt; otherwise it counts as being at chance level."""
 
 
 class Threshold(NamedTuple):
@@ -55,22 +52,6 @@ def checked_threshold(losses: np.ndarray, alpha: float, rule: Literal["threshold
     if split.candidates.all():
         raise Diverged(f"lfd: the teacher tells no sample from another, no loss exceeds gamma = {split.gamma:g}")
     return split
-
-
-def at_chance(losses: np.ndarray, labels: np.ndarray) -> bool:
-    """Whether a teacher has learnt no more than the frequency of each label.
-
-    A constant prediction cannot have a mean cross-entropy below the entropy of the labels, and a network whose ReLUs
-    are dead predicts a constant.
-
-    Args:
-        losses: float64 (N,), the teacher's cross-entropies.
-        labels: int64 (N,).
-    """
-    shares = np.bincount(labels) / len(labels)
-    shares = shares[shares > 0]
-    entropy = float(-(shares * np.log(shares)).sum())
-    return not losses.mean() < (1 - CHANCE) * entropy
 
 
 def distinction_weights(
@@ -162,9 +143,30 @@ class CappedAscent:
         return (weights * losses.where(weights > 0, losses.clamp(max=self.cap))).mean()
 
 
-@defense("lfd", version=1)
+class Teaching(NamedTuple):
+    """The teacher that weighs the samples.
+
+    Attributes:
+        teacher: the network.
+        losses: float64 (N,), its cross-entropies on images without augmentation.
+        alpha: share of the samples to suspect.
+        facts: what the record says of it.
+    """
+
+    teacher: TrainedModel
+    losses: np.ndarray
+    alpha: float
+    facts: dict[str, Any]
+
+
+@defense("lfd", version=2)
 class Lfd(Defense):
-    """LfD (2024): ascend on samples that a tiny teacher learns at once, weight the rest by the teacher's losses."""
+    """LfD (2024): ascend on samples that a tiny teacher learns at once, weight the rest by the teacher's losses.
+
+    By default, eight teachers train as one network and the one with the lowest mean loss is used, because a single one
+    is a lottery. ``teachers=1, teacher_epochs=20`` is the paper's single teacher of "a few epochs". The cost is one
+    full training and that of the teachers.
+    """
 
     smoke: ClassVar[dict[str, Any]] = {"teacher_epochs": 1, "teacher_tries": 1}
 
@@ -173,16 +175,21 @@ class Lfd(Defense):
     beta: float = 1e-3
     """Strength of the ascent on candidates; 0 ignores them. GTSRB: 3e-3."""
     teacher: str = "resnet-s"
-    """Model of the teacher, with its parameters (``resnet-s(stem=64)``)."""
-    teacher_epochs: int = 20
-    """Epochs of the teacher. The paper says a few; ResNet-S needs about 3,000 steps until BadNets poison separates."""
+    """Model of the teachers, with its parameters (``resnet-s(stem=64)``)."""
+    teachers: int = 8
+    """Number of teachers; the one with the lowest mean loss on the training set is used. The paper has 1."""
+    teacher_steps: int | None = 4000
+    """Fewest optimisation steps of a teacher, rounded up to whole epochs. Steps decide, not epochs: ResNet-S needs
+    about 3,000 until BadNets poison separates."""
+    teacher_epochs: int | None = None
+    """Epochs of a teacher, instead of teacher_steps. The paper says a few."""
     teacher_schedule: Literal["stopped-cosine", "cosine", "constant"] = "stopped-cosine"
     """Teacher's learning rate: a cosine over teacher_horizon epochs, stopped early; a cosine over its own; constant."""
     teacher_horizon: int = 80
-    """Epochs after which the stopped cosine would reach zero, or teacher_epochs if that is more."""
+    """Epochs after which the stopped cosine would reach zero, or the teacher's own epochs if these are more."""
     teacher_tries: int = 3
-    """Largest number of initialisations to try while the teacher stays at chance level. Narrow networks can start with
-    dead ReLUs. Of several teachers, the one with the lowest mean loss is used."""
+    """Largest number of initialisations that a single teacher tries while it stays at chance level. Narrow networks can
+    start with dead ReLUs. With several teachers, the other teachers are the other tries."""
     mode: Literal["weighted", "unweighted", "none", "drop"] = "weighted"
     """weighted: equation 6; unweighted: equation 5 (plain ascent); none: candidates have weight 0, the others 1; drop:
     candidates are removed."""
@@ -207,8 +214,12 @@ class Lfd(Defense):
             raise UsageError(f"lfd: alpha is a share in (0, 1), such as 0.15, not {self.alpha:g}")
         if self.beta < 0.0 or self.ga_cap <= 0.0:
             raise UsageError(f"lfd: beta must be >= 0 and ga_cap > 0, not {self.beta:g} and {self.ga_cap:g}")
-        if min(self.teacher_epochs, self.teacher_horizon, self.teacher_tries) < 1:
-            raise UsageError("lfd: teacher_epochs, teacher_horizon and teacher_tries must be 1 or more")
+        if self.teacher_steps is None and self.teacher_epochs is None:
+            raise UsageError("lfd: give teacher_steps or teacher_epochs")
+        counts = ("teachers", "teacher_steps", "teacher_epochs", "teacher_horizon", "teacher_tries")
+        for name in counts:
+            if (value := getattr(self, name)) is not None and value < 1:
+                raise UsageError(f"lfd: {name} must be 1 or more, not {value}")
         if self.recompute != "never" and self.mode == "drop":
             raise UsageError("lfd: mode drop leaves samples out for good, so recompute must be never")
 
@@ -219,31 +230,43 @@ class Lfd(Defense):
         registry.make("models", self.teacher).check(info)
 
     def trainings(self, attack: Attack) -> tuple[Training, ...]:
-        """The teacher, shared by all variants with the same teacher settings, and the student.
+        """The teachers, which count as one and are shared by variants with the same teachers, and the student.
 
-        Teachers that are trained again after a bad start come on top.
+        Several teachers whose model cannot be packed, and a single one that is trained again after a bad start, come on
+        top.
         """
-        model = repr(registry.make("models", self.teacher))
-        teacher = ("lfd", model, *sorted(self._teacher_recipe().items()))
-        split = (self.alpha, self.index_rule)
+        teacher = self._teachers_of(self.teacher)
+        return teacher, self._student_of((*teacher.shared, self.teacher_tries if self.teachers == 1 else None))
+
+    def _teachers_of(self, model: str) -> Training:
+        """The training of the teachers of one model."""
+        long: dict[str, Any]
+        if self.teacher_epochs is None:
+            long = {"steps": self.teacher_steps, "of": self.teacher_schedule, **self._schedule(0)}
+        else:
+            long = {"epochs": self.teacher_epochs, **self._schedule(self.teacher_epochs)}
+        name = repr(registry.make("models", model))
+        return Training("teacher", ("lfd", name, self.teachers, *sorted(long.items())))
+
+    def _student_of(self, teachers: tuple[Any, ...]) -> Training:
+        """The training of the student, given what determines its teacher."""
         student: dict[str, tuple[Any, ...]] = {
             "weighted": (self.beta, self.neg_norm, self.max_rule, self.normalise),
             "unweighted": (self.ga_scale, self.ga_cap, self.beta if self.ga_scale == "beta" else None),
             "none": (),
             "drop": (),
         }
-        return (
-            Training("teacher", teacher),
-            Training("full", (*teacher, self.teacher_tries, *split, self.mode, self.recompute, *student[self.mode])),
-        )
+        split = (self.alpha, self.index_rule)
+        return Training("full", (*teachers, *split, self.mode, self.recompute, *student[self.mode]))
 
     def training_work(self, attack: Attack, recipe: Recipe, info: DatasetInfo) -> tuple[Work, ...]:
-        """The teacher's few epochs and the student's."""
-        return (Work(self.teacher_epochs * info.train, model=self.teacher), Work(recipe.epochs * info.train))
+        """The teachers' few epochs and the student's."""
+        epochs = self.teacher_recipe(recipe, info.train)["epochs"]
+        return (Work(self.teachers * epochs * info.train, model=self.teacher), Work(recipe.epochs * info.train))
 
     def retries(self) -> dict[str, int]:
-        """A teacher that stays at chance level is trained again, with another initialisation."""
-        return {"teacher": self.teacher_tries - 1}
+        """A single teacher that stays at chance level is trained again, with another initialisation."""
+        return {"teacher": self.teacher_tries - 1 if self.teachers == 1 else 0}
 
     def train(self, lab: Lab) -> TrainedModel:
         """Algorithm 1: teacher, threshold, weights, student.
@@ -252,63 +275,86 @@ class Lfd(Defense):
             Diverged: the teacher's losses are not finite, or do not separate any samples.
         """
         labels = lab.poisoned.labels.numpy()
-        teacher, losses, tries = self._teach(lab, labels)
-        split = checked_threshold(losses, self.alpha, self.index_rule)
-        lab.suspect(-losses, split.candidates)
+        taught = self._teach(lab, labels)
+        losses = taught.losses
+        split = checked_threshold(losses, taught.alpha, self.index_rule)
+        lab.suspect(-losses, split.candidates, losses)
         facts: dict[str, Any] = {
             "gamma": split.gamma,
             "candidates": int(split.candidates.sum()),
             "candidates_per_class": np.bincount(labels[split.candidates], minlength=lab.classes).tolist(),
             "teacher_loss_mean": float(losses.mean()),
             "teacher_loss_max": float(losses.max()),
-            "teacher_tries": tries,
             "teacher_at_chance": at_chance(losses, labels),
+            **taught.facts,
         }
         if self.mode == "drop":
             student = lab.train(lab.poisoned.subset(np.flatnonzero(~split.candidates)))
         else:
-            student = self._student(lab, teacher, losses, facts)
+            student = self._student(lab, taught, facts)
         if self.mode == "unweighted":
             reached = lab.losses(student, lab.poisoned.subset(np.flatnonzero(split.candidates)))
             facts["candidates_beyond_cap"] = float((reached > self.ga_cap).mean())
         lab.note("lfd", facts)
         return student
 
-    def _teach(self, lab: Lab, labels: np.ndarray) -> tuple[TrainedModel, np.ndarray, int]:
-        """The teacher, its losses float64 (N,) on images without augmentation, and the number of teachers trained."""
-        found: list[tuple[float, TrainedModel, np.ndarray]] = []
+    def _teach(self, lab: Lab, labels: np.ndarray) -> Teaching:
+        """Train the teachers and choose one by its mean loss; warn if even that one looks unready."""
+        recipe = self.teacher_recipe(lab.recipe, len(lab.poisoned))
+        if self.teachers == 1:
+            found = self._tries(lab, labels, recipe)
+        else:
+            nets = train_teachers(lab, self.teacher, self.teachers, recipe)
+            found = [(net, lab.losses(net, lab.poisoned).astype(np.float64)) for net in nets]
+        means = [float(losses.mean()) for _, losses in found]
+        if warning := unready("lfd", means, labels):
+            lab.warn(warning)
+        facts = {"teacher_epochs": recipe["epochs"], "teacher_tries": len(found) if self.teachers == 1 else 1}
+        return Teaching(*found[best(means)], self.alpha, {**facts, "teachers": compared(means, labels)})
+
+    def _tries(self, lab: Lab, labels: np.ndarray, recipe: dict[str, Any]) -> list[tuple[TrainedModel, np.ndarray]]:
+        """Single teachers, each with its losses, until one leaves chance level or none is left to try."""
+        found: list[tuple[TrainedModel, np.ndarray]] = []
         for repeat in range(self.teacher_tries):
             teacher = lab.train(
-                lab.poisoned, kind="teacher", name="teacher", model=self.teacher, repeat=repeat,
-                **self._teacher_recipe(),
-            )  # fmt: skip
+                lab.poisoned, kind="teacher", name="teacher", model=self.teacher, repeat=repeat, **recipe
+            )
             losses = lab.losses(teacher, lab.poisoned).astype(np.float64)
-            found.append((float(losses.mean()), teacher, losses))
+            found.append((teacher, losses))
             if not at_chance(losses, labels):
                 break
-        _, teacher, losses = min(found, key=lambda one: (not np.isfinite(one[0]), one[0]))
-        return teacher, losses, len(found)
+        return found
 
-    def _student(self, lab: Lab, teacher: TrainedModel, losses: np.ndarray, facts: dict[str, Any]) -> TrainedModel:
+    def _student(self, lab: Lab, taught: Teaching, facts: dict[str, Any]) -> TrainedModel:
         assert self.mode != "drop"
         weight_fn = Weighing(
-            self.alpha, self.beta, self.mode, self.index_rule, self.neg_norm, self.max_rule, self.normalise,
+            taught.alpha, self.beta, self.mode, self.index_rule, self.neg_norm, self.max_rule, self.normalise,
             self.ga_scale,
         )  # fmt: skip
-        weights = weight_fn(losses)
+        weights = weight_fn(taught.losses)
         facts |= {"weight_min": float(weights.min()), "weight_mean": float(weights.mean(dtype=np.float64))}
         how: dict[str, Any] = {"loss": CappedAscent(self.ga_cap)} if self.mode == "unweighted" else {}
         if self.recompute == "never":
             return lab.train(lab.poisoned, weights=weights, **how)
-        return lab.train(lab.poisoned, scorer=teacher, weight_fn=weight_fn, **how)
+        return lab.train(lab.poisoned, scorer=taught.teacher, weight_fn=weight_fn, **how)
 
-    def _teacher_recipe(self) -> dict[str, Any]:
-        """The base recipe's optimiser without augmentation, for a few epochs with an almost constant learning rate."""
-        horizon = self.teacher_epochs
-        if self.teacher_schedule == "stopped-cosine":
-            horizon = max(horizon, self.teacher_horizon)
-        schedule = "constant" if self.teacher_schedule == "constant" else "cosine"
-        return {"epochs": self.teacher_epochs, "schedule": schedule, "horizon": horizon, "augment": ()}
+    def teacher_recipe(self, recipe: Recipe, samples: int) -> dict[str, Any]:
+        """Changes of the recipe for a teacher: no augmentation, and a few epochs with an almost constant learning rate.
+
+        Args:
+            recipe: the base recipe.
+            samples: size of the training set.
+        """
+        length: dict[str, Any] = {"epochs": self.teacher_epochs}
+        if self.teacher_epochs is None:
+            assert self.teacher_steps is not None
+            batch = recipe.for_another_model().batch_size
+            length = {"epochs": epochs_of(self.teacher_steps, samples, batch), "batch_size": batch}
+        return {**length, **self._schedule(length["epochs"]), "augment": ()}
+
+    def _schedule(self, epochs: int) -> dict[str, Any]:
+        horizon = max(epochs, self.teacher_horizon) if self.teacher_schedule == "stopped-cosine" else epochs
+        return {"schedule": "constant" if self.teacher_schedule == "constant" else "cosine", "horizon": horizon}
 
 
 def mean_one(weights: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""LfD with several teachers, trained together from different seeds; the one with the lowest mean loss is used."""
+"""LfD with teachers of several capacities; a sign that a defender sees chooses one, and its losses choose alpha."""
 
 from __future__ import annotations
 
@@ -6,58 +6,96 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from benchbd import Attack, Training, UsageError, Work, defense
-from benchbd.defenses.lfd import Lfd, at_chance
+from benchbd import Attack, DatasetInfo, Training, UsageError, Work, defense, registry
+from benchbd.defenses._signs import Sign, alpha_from, choose, sign_of
+from benchbd.defenses._teachers import train_teachers
+from benchbd.defenses.lfd import Lfd, Teaching
 
 if TYPE_CHECKING:
-    from benchbd import DatasetInfo, Lab, Recipe, TrainedModel
+    from benchbd import Lab, Recipe
 
 
-@defense("lfd-ensemble", version=1)
+@defense("lfd-ensemble", version=2)
 class LfdEnsemble(Lfd):
-    """LfD with the best of several tiny teachers, which differ in their seeds and are trained as one network.
+    """LfD with a ladder of teachers, from the smallest network that has learnt what few samples share.
 
-    A single teacher is a lottery: some initialisations never learn the trigger. Those that do tend to have a lower mean
-    loss on the training set, which the defender can see. This variant is not in the paper.
+    A single teacher of a single size is a lottery: some initialisations never learn the trigger, and some triggers are
+    beyond a network of 612 parameters. Here several teachers of each size train as one network. A teacher shows the
+    sign if its lowest losses crowd in one label and the losses of that label fall into two groups. The first rung with
+    such a teacher is used, and the valley between the two groups sets alpha. If there is no such teacher, the one of
+    the first rung with the lowest mean loss and the fixed alpha are used, with a warning.
+
+    This variant is benchbd's own. It cannot see attacks with several targets, whose poison has no label in common. The
+    cost is one full training and that of the teachers.
     """
 
     smoke: ClassVar[dict[str, Any]] = {"teachers": 2, "teacher_epochs": 1}
 
-    teachers: int = 8
-    """Number of teachers, at least 2. Their ``repeat`` numbers in lab.train are 0, 1, 2 and so on."""
-    teacher_tries: ClassVar[int] = 1  # type: ignore[misc]  # only lfd retries; here the other teachers take that role
+    alpha: float = 0.15
+    """Share of the training set that counts as poison candidates if no teacher shows the sign, in (0, 1)."""
+    rungs: tuple[str, ...] = ("resnet-s1", "resnet-s", "resnet-s(stem=8)")
+    """Models of the teachers, from the smallest to the largest."""
+    teachers: int = 4
+    """Number of teachers of each model. Their ``repeat`` numbers in lab.train are 0, 1, 2 and so on."""
+    teacher: ClassVar[str] = "resnet-s"  # type: ignore[misc]  # rungs take its place
+    teacher_tries: ClassVar[int] = 1  # type: ignore[misc]  # the other teachers take the place of retries
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.teachers < 2:
-            raise UsageError(f"lfd-ensemble: teachers must be 2 or more, not {self.teachers}; one alone is lfd")
+            raise UsageError(f"lfd-ensemble: teachers must be 2 or more, not {self.teachers}")
+        if not self.rungs or len(set(self.rungs)) < len(self.rungs):
+            raise UsageError(f"lfd-ensemble: rungs must be different models, one or more, not {list(self.rungs)}")
+
+    def check(self, info: DatasetInfo, attack: Attack) -> None:
+        """Check that there will be candidates and other samples, and that the teachers fit the images."""
+        super().check(info, attack)
+        for model in self.rungs:
+            registry.make("models", model).check(info)
 
     def trainings(self, attack: Attack) -> tuple[Training, ...]:
-        """The packed teachers, which count as one training, and the student."""
-        pack, student = super().trainings(attack)
-        return tuple(Training(t.kind, ("lfd-ensemble", self.teachers, *t.shared)) for t in (pack, student))
+        """The teachers of each rung, which count as one training, and the student."""
+        rungs = [self._teachers_of(model) for model in self.rungs]
+        ladder = ("lfd-ensemble", *(rung.shared for rung in rungs))
+        return (*rungs, self._student_of(ladder))
 
     def training_work(self, attack: Attack, recipe: Recipe, info: DatasetInfo) -> tuple[Work, ...]:
-        """All teachers of the pack, and the student."""
-        teacher, student = super().training_work(attack, recipe, info)
-        return (teacher._replace(images=self.teachers * teacher.images), student)
+        """All teachers of each rung, and the student."""
+        (teachers, student) = super().training_work(attack, recipe, info)
+        return (*(teachers._replace(model=model) for model in self.rungs), student)
 
-    def _teach(self, lab: Lab, labels: np.ndarray) -> tuple[TrainedModel, np.ndarray, int]:
-        """The best teacher, its losses float64 (N,) on images without augmentation, and the number of teachers."""
-        pack = lab.train_packed(
-            lab.poisoned, repeats=range(self.teachers), model=self.teacher, **self._teacher_recipe()
-        )
-        means = [float(lab.losses(teacher, lab.poisoned).mean(dtype=np.float64)) for teacher in pack]
-        chosen = best(means)
-        # Repeat the chosen teacher's losses, because the record shows the mean losses of the last call.
-        losses = lab.losses(pack[chosen], lab.poisoned).astype(np.float64)
-        lab.note(
-            "lfd-ensemble",
-            {"chosen": chosen, "loss_means": means, "at_chance": at_chance(losses, labels)},
-        )
-        return pack[chosen], losses, len(pack)
+    def _teach(self, lab: Lab, labels: np.ndarray) -> Teaching:
+        """Train the ladder, choose a teacher by the signs, and take alpha from the valley in its losses."""
+        recipe = self.teacher_recipe(lab.recipe, len(lab.poisoned))
+        nets = [train_teachers(lab, model, self.teachers, recipe) for model in self.rungs]
+        losses = [[lab.losses(net, lab.poisoned).astype(np.float64) for net in row] for row in nets]
+        signs = [[sign_of(values, labels) for values in row] for row in losses]
+        means = [[float(values.mean()) for values in row] for row in losses]
+        rung, place = choose(signs, means)
+        sign, chosen = signs[rung][place], losses[rung][place]
+        alpha = alpha_from(chosen, sign)
+        if not sign.shown:
+            lab.warn(
+                f"lfd-ensemble: no teacher has learnt something that few samples share, or there is nothing like it: "
+                f"{self.rungs[rung]} and alpha {self.alpha:g} are used"
+            )
+        elif alpha is None:
+            lab.warn(f"lfd-ensemble: the valley in the losses is above most of them, so alpha {self.alpha:g} is used")
+        facts = {
+            "rung": self.rungs[rung],
+            "teacher": place,
+            "sign": sign.shown,
+            "alpha": self.alpha if alpha is None else alpha,
+            "alpha_from": "fixed" if alpha is None else "valley",
+            "rungs": [
+                {"model": model, "teachers": [_facts(*one) for one in zip(means_of, signs_of, strict=True)]}
+                for model, means_of, signs_of in zip(self.rungs, means, signs, strict=True)
+            ],
+        }
+        lab.note("lfd-ensemble", facts)
+        kept = {"teacher_epochs": recipe["epochs"], "teacher_tries": 1}
+        return Teaching(nets[rung][place], chosen, self.alpha if alpha is None else alpha, kept)
 
 
-def best(means: list[float]) -> int:
-    """Position of the lowest finite mean loss, the first if several are equal; 0 if none is finite."""
-    return int(np.argmin(np.where(np.isfinite(means), means, np.inf)))
+def _facts(mean: float, sign: Sign) -> dict[str, Any]:
+    return {"loss_mean": mean, **sign.as_json()}

@@ -191,7 +191,7 @@ def test_cells_killed_at_random_moments_end_with_the_records_of_an_undisturbed_r
 POISON = 24
 ABL = "abl(turning_epochs=8, finetune_epochs=1, unlearn_epochs=1, ratio=0.1, lr=0.01)"
 """Gentle: at larger steps the ascent below gamma throws the easy samples about and the order is noise."""
-LFD = "lfd(teacher_epochs=8, teacher='tiny-net', alpha=0.2)"
+LFD = "lfd(teachers=1, teacher_epochs=8, teacher='tiny-net', alpha=0.2)"
 
 
 @pytest.fixture

@@ -93,12 +93,14 @@ def _rows(record: dict[str, Any]) -> list[tuple[str, str]]:
         rows.append(("numerics", asked))
     rows += [(f"data {k}", str(v)[:SHORT]) for k, v in (record.get("data") or {}).items() if v is not None]
     rows += [(f"env {k}", _pairs(v) if isinstance(v, dict) else str(v)) for k, v in record["env"].items()]
-    pools = pools_of(record)
+    pools, notes = pools_of(record), dict(record["notes"])
     # Of a pool that changes from epoch to epoch, the first and the last.
     rows += [
         (f"pool {name}", "; ".join(map(_pool_text, found[:: max(1, len(found) - 1)]))) for name, found in pools.items()
     ]
-    rows += [(f"note {k}", str(v)[:100]) for k, v in record["notes"].items() if k != "pools" or not pools]
+    if isinstance(notes.get("warnings"), list):
+        rows += [("warning", str(line)) for line in notes.pop("warnings")]
+    rows += [(f"note {k}", str(v)[:100]) for k, v in notes.items() if k != "pools" or not pools]
     return rows
 
 

@@ -24,6 +24,9 @@ from benchbd.plugins.contract import Defense
 from benchbd.plugins.train_set import TrainSet, as_array, positions
 from benchbd.plugins.trained import TrainedModel
 
+MOST_WARNINGS = 20
+"""Different warnings of a defense that one cell keeps at most."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Suspicion:
@@ -69,6 +72,7 @@ class Lab(Stages):
         self.suspicion: Suspicion | None = None
         self.notes: dict[str, Any] = {}
         self.pools: list[Pool] = []
+        self.warnings: list[str] = []
 
     def check_handed_out(self) -> None:
         """Raise Misused if a set that the defense got was changed in place."""
@@ -136,6 +140,18 @@ class Lab(Stages):
         check_number(self.pools, name)
         self.pools.append(Pool.of(name, epoch, members, len(self.poisoned)))
 
+    def warn(self, line: str) -> None:
+        """Show a warning to the user and keep it in the record; see :meth:`benchbd.plugins.handles.Lab.warn`."""
+        if not isinstance(line, str) or not line.strip():
+            raise UsageError(f"warn: a warning is a line of text, not {shown(line)}")
+        text = one_line(line)
+        if text in self.warnings:
+            return
+        if len(self.warnings) == MOST_WARNINGS:
+            raise UsageError(f"warn: {MOST_WARNINGS} different warnings are enough for one cell")
+        self.warnings.append(text)
+        self._on_event({"event": "warning", "warning": text})
+
     def flagged_by(self, spec: str) -> int:
         """How many samples another defense flags in the same row and seed. For controls that see the truth.
 
@@ -168,6 +184,9 @@ class _Named(BaseException):
 
 
 class _Peek(Lab):
+    def warn(self, line: str) -> None:
+        """Nothing: the defense warns in its own cell."""
+
     def suspect(self, scores: Any, flagged: Any = None, losses: Any = None) -> None:
         super().suspect(scores, flagged, losses)
         if self.suspicion is not None and self.suspicion.flagged is not None:

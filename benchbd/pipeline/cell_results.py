@@ -51,10 +51,12 @@ class DefenseNotes(NamedTuple):
     Attributes:
         notes: by name.
         broken_off: the stage whose training diverged, and its losses by epoch; None if none diverged.
+        warnings: lines for the user.
     """
 
     notes: dict[str, Any]
     broken_off: dict[str, Any] | None
+    warnings: tuple[str, ...] = ()
 
 
 class Measured(NamedTuple):
@@ -195,6 +197,8 @@ def _notes(results: CellResults) -> dict[str, Any]:
         notes |= results.defense_notes.notes
         if results.defense_notes.broken_off is not None:
             notes["broken_off"] = results.defense_notes.broken_off
+        if results.defense_notes.warnings:
+            notes["warnings"] = list(results.defense_notes.warnings)
     if results.defended and results.defended.other_architecture is not None:
         notes["architecture"] = results.defended.other_architecture
     if results.trigger_facts:

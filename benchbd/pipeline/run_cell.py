@@ -268,7 +268,7 @@ def _other_architecture(trained: TrainedModel, lab: Lab) -> str | None:
 
 def _judge_findings(results: CellResults, poisoner: Poisoner, lab: Lab) -> tuple[DatasetInfo, Poison]:
     """Collect what attack and defense said of themselves, and judge the defense's suspicion by the truth."""
-    results.defense_notes = DefenseNotes(lab.notes, lab.broken_off)
+    results.defense_notes = DefenseNotes(lab.notes, lab.broken_off, tuple(lab.warnings))
     clean, info = poisoner.train_set()
     poison = poisoner.poison(clean, info)
     results.trigger_facts = poison.prepared.facts()

@@ -230,6 +230,17 @@ class Lab(Workbench, Protocol):
         """
         ...
 
+    def warn(self, line: str) -> None:
+        """Warn the user, who sees the line at once; the record keeps it in ``notes.warnings``. Equal lines count once.
+
+        Args:
+            line: one line that says what looks wrong, by what the defense sees.
+
+        Raises:
+            UsageError: it is not text, or the 21st different warning of the cell.
+        """
+        ...
+
     def flagged_by(self, spec: str) -> int:
         """How many samples another defense flags in the same row and seed. For controls that see the truth."""
         ...

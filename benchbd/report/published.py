@@ -16,9 +16,9 @@ STUDENTS = {"cifar10": "resnet18", "gtsrb": "resnet18", "imagenet-subset": "resn
 """The paper's network for each data set (LfD section 5)."""
 
 STATED: dict[tuple[str, str], dict[str, Any]] = {
-    ("lfd", "cifar10"): {"alpha": 0.15, "beta": 1e-3, "mode": "weighted", "teacher": "resnet-s"},
-    ("lfd", "gtsrb"): {"alpha": 0.2, "beta": 3e-3, "mode": "weighted", "teacher": "resnet-s"},
-    ("lfd", "imagenet-subset"): {"alpha": 0.15, "beta": 1e-3, "mode": "weighted", "teacher": "resnet-s"},
+    ("lfd", "cifar10"): {"alpha": 0.15, "beta": 1e-3, "mode": "weighted", "teacher": "resnet-s", "teachers": 1},
+    ("lfd", "gtsrb"): {"alpha": 0.2, "beta": 3e-3, "mode": "weighted", "teacher": "resnet-s", "teachers": 1},
+    ("lfd", "imagenet-subset"): {"alpha": 0.15, "beta": 1e-3, "mode": "weighted", "teacher": "resnet-s", "teachers": 1},
 }
 """Parameters the paper gives for a defense on a data set (LfD section 5). Others make it a different method."""
 

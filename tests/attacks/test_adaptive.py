@@ -11,6 +11,7 @@ import torch
 from benchbd import testing
 from benchbd.attacks.adaptive import LfdAdaptive
 from benchbd.core.images import DatasetInfo
+from benchbd.core.recipe import Recipe
 from benchbd.errors import Impossible, UsageError
 from benchbd.plugins import registry
 from benchbd.plugins.contract import StampContext
@@ -63,7 +64,7 @@ def test_the_surrogate_teacher_is_trained_as_lfds_own_on_a_poisoned_set_like_the
     poison_loss, clean_loss = made._losses(stand_in, noise, 0.5)
     data = asked.pop("data")
     lfd = registry.make("defenses", "lfd", teacher_epochs=7)
-    assert asked == {"kind": "teacher", "name": "0.5-teacher", "model": lfd.teacher, **lfd._teacher_recipe()}
+    assert asked == {"kind": "teacher", "name": "0.5-teacher", "model": lfd.teacher, **lfd.teacher_recipe(Recipe(), 40)}
 
     changed = (data.images != workshop.clean.images).flatten(1).any(1).numpy()
     assert torch.equal(data.images[changed], workshop.clean.images[changed] // 2)  # half of black noise

@@ -97,6 +97,8 @@ class FakeLab:
         self.pools: list[tuple[str, int | None, set[int]]] = []
         self.scores: np.ndarray | None = None
         self.flagged: np.ndarray | None = None
+        self.reported: np.ndarray | None = None
+        self.warnings: list[str] = []
 
     def _set(self, ids: np.ndarray) -> TrainSet:
         return TrainSet(images_of(ids), torch.from_numpy(self.labels[ids].astype(np.int64)), "planted")
@@ -104,6 +106,11 @@ class FakeLab:
     def train(self, data: TrainSet, **settings: Any) -> FakeTrained:
         self.calls.append(Call(ids_of(data), settings))
         return FakeTrained(f"trained {len(self.calls)}", self._epoch_losses, *(self._head or (None, None)))
+
+    def train_packed(self, data: TrainSet, **settings: Any) -> list[FakeTrained]:
+        self.calls.append(Call(ids_of(data), {"kind": "teacher", **settings}))
+        first = f"trained {len(self.calls)}"
+        return [FakeTrained(f"{first}.{n}" if n else first, self._epoch_losses) for n in settings["repeats"]]
 
     def _look_up(self, what: str, data: TrainSet) -> np.ndarray:
         table = self._given[what]
@@ -130,7 +137,8 @@ class FakeLab:
     def seed_for(self, purpose: str) -> int:
         return seed_for("plugin", self._seed, purpose)
 
-    def suspect(self, scores: np.ndarray, flagged: Any = None) -> None:
+    def suspect(self, scores: np.ndarray, flagged: Any = None, losses: Any = None) -> None:
+        self.reported = losses
         self.scores = np.asarray(scores, np.float64)
         assert self.scores.shape == (len(self.poisoned),)
         given = np.asarray(flagged)
@@ -141,6 +149,9 @@ class FakeLab:
 
     def note(self, name: str, value: Any) -> None:
         self.notes[name] = value
+
+    def warn(self, line: str) -> None:
+        self.warnings.append(line)
 
     def trace(self, name: str, trained: Any, channels: Any = ()) -> None:
         self.traced.append((name, np.asarray(channels, np.int64).tolist()))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 
 import numpy as np
 import pytest
@@ -11,12 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from benchbd.core.images import DatasetInfo
+from benchbd.core.recipe import Recipe
+from benchbd.defenses._teachers import READY, at_chance, best, compared, epochs_of, label_entropy, learnt, unready
 from benchbd.defenses.lfd import (
     CappedAscent,
     Lfd,
     Weighing,
     ascent_weights,
-    at_chance,
     distinction_weights,
     mean_one,
     threshold,
@@ -166,7 +168,10 @@ def test_weighted_student_gets_the_from_scratch_weights(lab, losses):
 @pytest.mark.parametrize(
     ("given", "expected"),
     [
-        ({}, {"schedule": "cosine", "horizon": 80}),
+        ({"teachers": 1}, {"epochs": 2000, "batch_size": 128, "schedule": "cosine", "horizon": 2000, "repeat": 0}),
+        ({}, {"epochs": 2000, "batch_size": 128, "schedule": "cosine", "horizon": 2000, "repeats": range(8)}),
+        ({"teacher_steps": 100, "teachers": 3}, {"epochs": 50, "horizon": 80, "repeats": range(3)}),
+        ({"teacher_epochs": 20}, {"epochs": 20, "schedule": "cosine", "horizon": 80}),
         ({"teacher_epochs": 100}, {"epochs": 100, "schedule": "cosine", "horizon": 100}),
         ({"teacher_schedule": "cosine", "teacher_epochs": 7}, {"epochs": 7, "schedule": "cosine", "horizon": 7}),
         ({"teacher_schedule": "constant"}, {"schedule": "constant"}),
@@ -179,7 +184,7 @@ def test_teacher_is_small_unaugmented_and_short(lab, given, expected):
     assert settings["model"] == "resnet-s(stem=64)"
     assert settings["augment"] == ()
     assert expected.items() <= settings.items()
-    lab.recipe.but(**{k: v for k, v in settings.items() if k not in ("kind", "name", "model", "repeat")})
+    lab.recipe.but(**{k: v for k, v in settings.items() if k not in ("kind", "name", "model", "repeat", "repeats")})
 
 
 def test_modes(lab, losses):
@@ -237,22 +242,165 @@ def repeats(lab):
 
 def test_a_teacher_at_chance_level_is_drawn_anew(sluggish, losses):
     lab = sluggish(1.40, 1.39)
-    Lfd().train(lab)
+    Lfd(teachers=1).train(lab)
     assert repeats(lab) == [0, 1, 2, None]
     assert lab.notes["lfd"]["teacher_tries"] == 3
     assert lab.notes["lfd"]["teacher_at_chance"] is False
     np.testing.assert_array_equal(lab.scores, -losses)
+    assert lab.warnings == []
 
 
 def test_of_teachers_at_chance_level_the_best_counts_and_the_record_says_so(sluggish):
     lab = sluggish(1.42, 1.39, 1.41)
-    Lfd().train(lab)
+    Lfd(teachers=1).train(lab)
+    np.testing.assert_array_equal(lab.reported, -lab.scores)  # of the chosen teacher, not of the last one
     assert repeats(lab) == [0, 1, 2, None]
     assert lab.notes["lfd"]["teacher_at_chance"] is True
     assert lab.notes["lfd"]["teacher_loss_mean"] == pytest.approx(1.39, abs=1e-3)
     lab = sluggish(1.42, 1.39, 1.41)
-    Lfd(teacher_tries=1).train(lab)
+    Lfd(teachers=1, teacher_tries=1).train(lab)
     assert repeats(lab) == [0, None]
+
+
+@pytest.mark.parametrize(
+    ("steps", "samples", "batch", "epochs"),
+    [(4000, 50_000, 128, 11), (3910, 50_000, 128, 10), (3911, 50_000, 128, 11), (4000, 9_469, 128, 55), (1, 7, 128, 1)],
+)
+def test_steps_are_rounded_up_to_whole_epochs(steps, samples, batch, epochs):
+    per_epoch = len(range(0, samples, batch))
+    assert epochs_of(steps, samples, batch) == epochs
+    assert (epochs - 1) * per_epoch < steps <= epochs * per_epoch
+
+
+def test_a_teacher_of_another_model_makes_its_steps_in_the_batches_that_it_trains_with():
+    fast = Recipe.parse({"preset": "fast"})
+    assert fast.batch_size == 256
+    assert Lfd().teacher_recipe(fast, 50_000) | {"epochs": 11, "batch_size": 128} == Lfd().teacher_recipe(fast, 50_000)
+    small = Recipe(batch_size=64)
+    assert Lfd().teacher_recipe(small, 5_000)["epochs"] == 51  # of 79 batches
+    assert "batch_size" not in Lfd(teacher_epochs=3).teacher_recipe(small, 5_000)
+
+
+@pytest.fixture
+def several(fake_lab):
+    """A lab whose pack of three teachers has mean losses of about 1.35, 0.5 and 0.9 on 200 samples of four classes."""
+    rng = np.random.default_rng(0)
+    lab = fake_lab(np.arange(200) % 4)
+    lab.tables = [rng.gamma(2.0, mean / 2, 200).astype(np.float32) for mean in (1.35, 0.5, 0.9)]
+    lab.losses = lambda trained, data: lab.tables[int(f"{trained.key}.0".split(".")[1])]
+    return lab
+
+
+def test_of_several_teachers_the_one_with_the_lowest_mean_loss_weighs_the_student(several):
+    Lfd(teachers=3, alpha=0.2, beta=0.003).train(several)
+    pack, student = several.calls
+    assert (pack.settings["repeats"], pack.settings["model"]) == (range(3), "resnet-s")
+    losses = several.tables[1]
+    np.testing.assert_array_equal(several.scores, -losses)
+    np.testing.assert_array_equal(several.reported, losses)
+    _, expected = by_hand([float(x) for x in losses], 0.2, 0.003)
+    np.testing.assert_array_equal(student.settings["weights"], np.array(expected).astype(np.float32))
+    means = [table.mean(dtype=np.float64) for table in several.tables]
+    note = several.notes["lfd"]
+    assert (note["teacher_tries"], note["teacher_loss_mean"]) == (1, pytest.approx(min(means)))
+    assert note["teachers"] == {
+        "loss_means": pytest.approx(means),
+        "chosen": 1,
+        "behind": pytest.approx([means[0] - means[1], 0.0, means[2] - means[1]]),
+        "spread": pytest.approx(means[0] - means[1]),
+        "learnt": pytest.approx(1 - means[1] / math.log(4)),
+    }
+
+
+def test_a_model_that_cannot_be_packed_trains_one_by_one_with_the_same_choice(several):
+    tables = several.tables
+
+    def refuse(data, **settings):
+        raise UsageError("cannot be packed")
+
+    several.train_packed = refuse
+    several.losses = lambda trained, data: tables[int(trained.key.split()[1]) - 1]
+    Lfd(teachers=3).train(several)
+    assert repeats(several) == [0, 1, 2, None]
+    assert {call.settings["kind"] for call in several.calls[:3]} == {"teacher"}
+    np.testing.assert_array_equal(several.scores, -tables[1])
+    assert several.notes["lfd"]["teachers"]["chosen"] == 1
+
+
+def test_best_is_the_lowest_finite_mean():
+    assert best([1.7, 1.5, 1.6]) == 1
+    assert best([1.5, 1.4, 1.4]) == 1
+    assert best([float("nan"), 1.8, float("inf")]) == 1
+    assert best([float("nan")] * 2) == 0
+    found = compared([float("nan"), 1.8, 1.9], np.arange(4))
+    assert (found["loss_means"], found["behind"][0]) == ([None, 1.8, 1.9], None)
+    assert found["spread"] == pytest.approx(0.1)
+
+
+def bn_g_labels():
+    """Labels of CIFAR-10 under BN-G at 10 %: 500 images of each class are poison and get label 1."""
+    return np.repeat(np.arange(10), [4500, 9500, *[4500] * 8])
+
+
+def test_entropy_of_labels_by_hand():
+    assert label_entropy(np.arange(100) % 10) == pytest.approx(math.log(10))
+    assert label_entropy(np.zeros(5, np.int64)) == 0.0
+    by_class = -0.19 * math.log(0.19) - 9 * 0.09 * math.log(0.09)
+    assert label_entropy(bn_g_labels()) == pytest.approx(by_class)
+    assert learnt(by_class / 2, bn_g_labels()) == pytest.approx(0.5)
+    assert learnt(float("nan"), bn_g_labels()) == 0.0
+    assert learnt(0.5, np.zeros(5, np.int64)) == 0.0
+
+
+def test_teachers_that_were_measured_to_be_ready_are_and_the_blind_ones_look_unready():
+    # Mean losses on all of CIFAR-10 with BN-G: after 1,950 steps and after 7,800.
+    labels = bn_g_labels()
+    for ready in (1.63, 1.70, 1.41, 1.54):
+        assert unready("lfd", [ready, 1.89], labels) is None
+    for blind in (1.78, 1.89, 1.79):
+        line = unready("lfd", [blind, 2.0], labels)
+        assert line.startswith(f"lfd: the best of 2 teachers looks unready: its mean loss of {blind:.2f} is ")
+        assert f"{READY:.0%}" in line
+    assert unready("lfd", [1.79], labels).startswith("lfd: the teacher looks unready: ")
+    assert unready("lfd", [float("nan")], labels) is not None
+
+
+def test_a_warning_says_that_the_teachers_look_unready(fake_lab):
+    losses = np.random.default_rng(0).normal(1.2, 0.1, 200)  # 13 % below log 4
+    for lfd in (Lfd(), Lfd(teachers=1)):
+        lab = fake_lab(np.arange(200) % 4, losses=losses)
+        lfd.train(lab)
+        (line,) = lab.warnings
+        assert "unready" in line
+        assert "13% below the labels' entropy of 1.39" in line
+
+
+def test_retries_are_those_of_a_single_teacher():
+    assert Lfd().retries() == {"teacher": 0}
+    assert Lfd(teachers=1).retries() == {"teacher": 2}
+
+
+@pytest.mark.usefixtures("one_thread", "fresh_registry")
+def test_a_single_teacher_and_an_ensemble_of_three_are_the_trainings_of_the_lab(small_lab, banded, monkeypatch):
+    """One teacher is the lab's training of repeat 0, bit for bit; three are its pack."""
+    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
+    data, _, _ = banded
+    recipe = {"epochs": 4, "schedule": "cosine", "horizon": 80, "augment": ()}
+    lab = small_lab(data)
+    Lfd(teachers=1, teacher_epochs=4, teacher_tries=1).train(lab)
+    alone = lab.train(data, kind="teacher", model="resnet-s", repeat=0, **recipe)
+    assert alone.key in lab._ledger.artifacts.values()
+    assert lab._ledger.trainings == {"teacher": 1, "full": 1}
+    np.testing.assert_array_equal(-lab.suspicion.scores, lab.losses(alone, data).astype(np.float64))
+
+    lab = small_lab(data)
+    Lfd(teachers=3, teacher_steps=30).train(lab)  # 8 batches of 32 in an epoch
+    assert lab._ledger.trainings == {"teacher": 1, "full": 1}
+    pack = lab.train_packed(data, repeats=range(3), model="resnet-s", **recipe)
+    assert lab._ledger.trainings == {"teacher": 1, "full": 1}  # it is in the store
+    chosen = int(np.argmin([lab.losses(net, data).mean() for net in pack]))
+    assert lab.notes["lfd"]["teachers"]["chosen"] == chosen
+    np.testing.assert_array_equal(lab.suspicion.losses, lab.losses(pack[chosen], data))
 
 
 def test_recomputed_weights_are_those_of_the_views(lab, losses):
@@ -283,6 +431,9 @@ def test_recomputed_weights_are_those_of_the_views(lab, losses):
         {"alpha": -0.1},
         {"beta": -1.0},
         {"ga_cap": 0.0},
+        {"teachers": 0},
+        {"teacher_steps": 0},
+        {"teacher_steps": None},
         {"teacher_epochs": 0},
         {"teacher_tries": 0},
         {"teacher_horizon": 0},
@@ -317,6 +468,13 @@ def test_predicted_sharing():
     assert more_beta[1] != student
     assert plan(teacher="resnet-s()") == plan()
     assert plan(teacher_epochs=5)[0] != teacher
+    assert plan(teacher_epochs=5, teacher_steps=None) == plan(teacher_epochs=5)
+    assert plan(teacher_steps=5)[0] != plan(teacher_epochs=5)[0]
+    assert plan(teacher_schedule="cosine")[0] != teacher
+    assert plan(teachers=1)[0] != teacher
+    assert plan(teacher_tries=1) == plan()  # several teachers are not tried again
+    assert plan(teachers=1, teacher_tries=1)[0] == plan(teachers=1)[0]
+    assert plan(teachers=1, teacher_tries=1)[1] != plan(teachers=1)[1]
     assert plan(mode="drop", beta=0.5) == plan(mode="drop")
     assert plan(mode="drop") != plan(mode="none")
     assert plan(mode="unweighted", ga_scale="beta", beta=0.5) != plan(mode="unweighted", ga_scale="beta")

@@ -53,7 +53,7 @@ def run(text, lab):
 
 
 def check_lfd(lab, truth):
-    run("lfd(teacher_epochs=3, teacher='resnet-s2(width=4)', alpha=0.2)", lab)
+    run("lfd(teachers=1, teacher_epochs=3, teacher='resnet-s2(width=4)', alpha=0.2)", lab)
     assert lab.suspicion.flagged[truth].all()
     assert lab.suspicion.scores[truth].min() > lab.suspicion.scores[~truth].max()
 

@@ -203,7 +203,7 @@ def test_evidence_that_cannot_be_judged_hides_no_failure(run, monkeypatch):
     assert any("no memory for that" in e["line"] for e in events if e["event"] == "log")
 
 
-SUSPECT = ["tiny-filter", f"{ABL})", "lfd(teacher='tiny-net', teacher_epochs=1, teacher_tries=1)", "ac"]
+SUSPECT = ["tiny-filter", f"{ABL})", "lfd(teacher='tiny-net', teachers=1, teacher_epochs=1, teacher_tries=1)", "ac"]
 
 
 @pytest.mark.parametrize("defense", SUSPECT)

@@ -33,7 +33,7 @@ def test_smoke_keeps_every_cell_and_shrinks_it_to_a_few_steps(name: str) -> None
 def test_a_control_imitates_the_shrunk_defense() -> None:
     cells = matrix.load("cifar10-small", seeds=[0], smoke=True).cells
     imitated = {cell.defense.params["of"] for cell in cells if cell.defense.name == "random-filter"}
-    assert imitated == {"lfd(teacher_epochs=1, teacher_tries=1)"}
+    assert imitated == {"lfd(teachers=1, teacher_epochs=1, teacher_tries=1)"}
 
 
 def test_what_is_set_wins_over_smoke() -> None:

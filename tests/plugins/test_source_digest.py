@@ -39,6 +39,7 @@ CHANGED = {
     ("attack", "dynamic", "fc96d0d6"): "shares are rounded in one place; facts honour quantize",
     ("defense", "asd", "3d92eafe"): OWN,
     ("defense", "dbd", "619a5d30"): OWN,
+    ("defense", "lfd", "1204c467"): "version 2: counts a teacher's steps, and chooses among several teachers",
     ("defense", "random-filter", "01296d76"): "which variant a bare name means; what it refuses; what plan counts",
 }
 """Why the code of a component is another than the one that some committed records were made with.

@@ -88,7 +88,8 @@ def as_published(seeds: int = 2, noise: float = 0.0001) -> list[dict[str, Any]]:
     for (dataset, attack, defense), cell in table2().items():
         for seed in range(seeds):
             ca, asr = (min(1.0, max(0.0, v + rng.uniform(-noise, noise))) for v in cell)
-            lfd = {"defense": {"alpha": 0.2, "beta": 0.003}} if (dataset, defense) == ("gtsrb", "lfd") else {}
+            single = {"teachers": 1, **({"alpha": 0.2, "beta": 0.003} if dataset == "gtsrb" else {})}
+            lfd = {"defense": single} if defense == "lfd" else {}
             model = "resnet34" if dataset == "imagenet-subset" else "resnet18"
             found.append(record(attack, defense, seed, ca, asr, dataset=dataset, model=model, given=lfd))
     return found

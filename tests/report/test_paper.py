@@ -22,6 +22,9 @@ PRINTED_AVERAGES = {
     ("imagenet-subset", "lfd", "asr"): 1.42,
 }
 
+SINGLE = {"defense": {"teachers": 1}}
+"""The paper's single teacher of LfD."""
+
 
 def test_220_numbers():
     found = table2()
@@ -41,7 +44,7 @@ def test_averages_agree_with_the_papers_text(key, printed):
 
 
 def test_cells_carry_the_published_value_and_the_difference(make_record):
-    table = board([make_record("bn-g", "lfd", s, ca=0.9, asr=0.01) for s in (0, 1)], paper=True).tables[0]
+    table = board([make_record("bn-g", "lfd", s, ca=0.9, asr=0.01, given=SINGLE) for s in (0, 1)], paper=True).tables[0]
     ca, asr = table.rows[0].cells
     assert (ca.published, ca.extra) == (0.9262, f"paper 92.62, {MINUS}2.62")
     assert (asr.published, asr.extra) == (0.0018, "paper 0.18, +0.82")
@@ -49,7 +52,7 @@ def test_cells_carry_the_published_value_and_the_difference(make_record):
 
 
 def test_failed_cells_still_show_what_the_paper_has(make_record):
-    table = board([make_record("bn-g", "lfd", status="oom")], paper=True).tables[0]
+    table = board([make_record("bn-g", "lfd", status="oom", given=SINGLE)], paper=True).tables[0]
     assert [(c.display, c.extra) for c in table.rows[0].cells] == [("oom", "paper 92.62"), ("oom", "paper 0.18")]
 
 
@@ -75,21 +78,25 @@ def compared(records):
 
 def test_other_settings_of_lfd_are_not_the_papers(make_record):
     settings = ({"beta": 0.0}, {"alpha": 0.5}, {"mode": "drop"}, {"teacher": "resnet18"}, {})
-    assert compared([make_record("bn-g", "lfd", given={"defense": d}) for d in settings]) == {"lfd"}
+    records = [make_record("bn-g", "lfd", given={"defense": {"teachers": 1, **d}}) for d in settings]
+    assert compared([*records, make_record("bn-g", "lfd")]) == {"lfd(teachers=1)"}
 
 
 def test_gtsrb_has_settings_of_its_own(make_record):
-    theirs = {"defense": {"alpha": 0.2, "beta": 0.003}}
-    records = [make_record("bn-g", "lfd", dataset="gtsrb"), make_record("bn-g", "lfd", dataset="gtsrb", given=theirs)]
-    assert compared(records) == {"lfd(alpha=0.2,beta=0.003)"}
+    theirs = {"defense": {"alpha": 0.2, "beta": 0.003, "teachers": 1}}
+    records = [
+        make_record("bn-g", "lfd", dataset="gtsrb", given=SINGLE),
+        make_record("bn-g", "lfd", dataset="gtsrb", given=theirs),
+    ]
+    assert compared(records) == {"lfd(alpha=0.2,beta=0.003,teachers=1)"}
     assert as_stated(source(records).groups[0].columns[0], "digits")
 
 
 def test_variant_nearest_to_the_defaults_is_compared(make_record):
-    stem = {"defense": {"teacher": "resnet-s(stem=64)"}}
-    longer = {"defense": {"teacher": "resnet-s(stem=64)", "teacher_epochs": 40}}
+    stem = {"defense": {"teacher": "resnet-s(stem=64)", "teachers": 1}}
+    longer = {"defense": {"teacher": "resnet-s(stem=64)", "teachers": 1, "teacher_epochs": 40}}
     records = [make_record("bn-g", "lfd", given=g) for g in (stem, longer)]
-    assert compared(records) == {"lfd(teacher=resnet-s(stem=64))"}
+    assert compared(records) == {"lfd(teacher=resnet-s(stem=64),teachers=1)"}
 
 
 def test_other_networks_and_data_are_not_compared(make_record):
@@ -199,7 +206,8 @@ def test_teachers_and_modes(make_record):
 
 def test_attacks_that_are_not_implanted_prove_no_claim(make_record):
     records = [make_record("bn-g", "none", s, asr=0.1) for s in (0, 1)]
-    records += [make_record("bn-g", d, s, asr=0.01) for d in ("lfd", "abl") for s in (0, 1)]
+    records += [make_record("bn-g", "lfd", s, asr=0.01, given=SINGLE) for s in (0, 1)]
+    records += [make_record("bn-g", "abl", s, asr=0.01) for s in (0, 1)]
     found = verdicts(records)
     assert found["CIFAR-10: LfD has the lowest average ASR of the four defenses"][1] == "not measured"
     assert verdicts(records, gate=0.05)["CIFAR-10: LfD has the lowest average ASR of the four defenses"][1] == "fails"
