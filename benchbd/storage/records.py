@@ -60,6 +60,7 @@ def blank(cell: Cell, status: str, error: str | None = None) -> Record:
         "clean_asr": None,
         "triggered": None,
         "data": None,
+        "test_transform": None,
         "detection": None,
         "poison": None,
         "time": {"total": None, "own": None, "stages": {}},
