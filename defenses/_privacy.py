@@ -34,4 +34,5 @@ def epsilon(rate: float, sigma: float, steps: int, delta: float) -> float:
 
     Other conversions and accountants, which give smaller numbers for the same noise, are left out.
     """
-    return min(steps * divergence(rate, sigma, order) - math.log(delta) / (order - 1) for order in ORDERS)
+    found: float = min(steps * divergence(rate, sigma, order) - math.log(delta) / (order - 1) for order in ORDERS)
+    return found
