@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from benchbd import deprecated
 from benchbd.core.images import DatasetInfo, Images, Normalisation
 from benchbd.core.recipe import Recipe
+from benchbd.core.transform import Patch, TestTransform
 from benchbd.errors import BenchbdError, Diverged, Impossible, UsageError
 from benchbd.plugins.contract import (
     UNDEFENDED,
@@ -28,6 +29,7 @@ from benchbd.plugins.contract import (
     model,
     share_of,
 )
+from benchbd.plugins.scorer import Scorer
 
 if TYPE_CHECKING:
     from benchbd.api import load_results, run_matrix
@@ -58,8 +60,11 @@ __all__ = [
     "Lab",
     "Model",
     "Normalisation",
+    "Patch",
     "Recipe",
+    "Scorer",
     "StampContext",
+    "TestTransform",
     "TrainSet",
     "TrainedModel",
     "Training",

@@ -17,7 +17,7 @@ from benchbd.plugins.scan import DECORATORS
 EPILOG = """\
 Writes NAME.py, test_NAME.py and NAME.yaml. All three work unchanged. For example:
 
-  benchbd new defense my-defense
+  benchbd new defense my-defense                     or new scorer, for a defense that only scores samples
   benchbd check my-defense --plugin my_defense.py    run the contract tests on it
   python -m pytest test_my_defense.py                run them along with your own tests
   benchbd run my-defense.yaml                        show a leaderboard that includes it
@@ -33,6 +33,8 @@ model: {model}
 attacks: [{attacks}]
 defenses: [{defenses}]
 """
+OF_KIND = {"scorer": "defense"}
+"""Templates for a narrower kind of plugin, and the kind that they are."""
 USUAL = {"dataset": "digits", "model": "resnet18(width=8)", "attacks": "none, bn-g", "defenses": "none"}
 
 
@@ -44,7 +46,7 @@ def register(verbs: Any) -> None:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("kind", choices=tuple(DECORATORS), help="kind of plugin")
+    parser.add_argument("kind", choices=(*DECORATORS, *OF_KIND), help="kind of plugin")
     parser.add_argument("name", metavar="NAME", help="its name in matrices, such as my-defense")
     parser.add_argument("--into", metavar="DIR", default=".", help="folder for the files (default: the current one)")
     parser.set_defaults(run=run)
@@ -52,14 +54,15 @@ def register(verbs: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Write the three files, or none of them if one cannot be written."""
-    kind, name = args.kind, args.name
+    template, name = args.kind, args.name
+    kind = OF_KIND.get(template, template)
     stem = _stem(kind, name)
     folder = user_path(args.into, "--into")
     if look(folder, "--into") != "folder":
         raise UsageError(f"--into {shown(args.into, 200)}: no such folder; create it first")
     texts = {
-        f"{stem}.py": _filled(f"{kind}.py", name, stem),
-        f"test_{stem}.py": _filled(f"{kind}_test.py", name, stem),
+        f"{stem}.py": _filled(f"{template}.py", name, stem),
+        f"test_{stem}.py": _filled(f"{template}_test.py", name, stem),
         f"{stem}.yaml": _matrix(kind, name, stem),
     }
     for file in texts:

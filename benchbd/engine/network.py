@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from benchbd.core.images import Normalisation
+from benchbd.core.transform import TestTransform
 from benchbd.errors import UsageError, one_line
 
 DATA_PIXELS = 5000 * 32 * 32
@@ -56,6 +57,10 @@ class Classifier(nn.Module):
         net: has ``features(x) -> (B, D)`` and a final linear layer ``head``.
         normalisation: mean and standard deviation of each colour.
 
+    Attributes:
+        test_transform: changes every image and the order of the logits, of a model that a defense declared so. It is
+            not part of the state.
+
     Raises:
         TypeError: ``net`` has no final linear ``head``.
     """
@@ -67,6 +72,7 @@ class Classifier(nn.Module):
     def __init__(self, net: nn.Module, normalisation: Normalisation) -> None:
         super().__init__()
         self.net = net
+        self.test_transform: TestTransform | None = None
         _make_safe(net)
         head = getattr(net, "head", None)
         if not isinstance(head, nn.Linear):
@@ -116,6 +122,8 @@ class Classifier(nn.Module):
         """
         # The model contract promises features(), which the type nn.Module cannot express.
         net: Any = self.net
+        if self.test_transform is not None and self.test_transform.stamp is not None:
+            x01 = self.test_transform.stamp.on(x01)
         features: Tensor = net.features(self.normalise(x01))
         return features.float() * self.channel_mask
 
@@ -124,6 +132,8 @@ class Classifier(nn.Module):
         features = self.features(x01)
         with torch.autocast(features.device.type, enabled=False):
             logits: Tensor = self.head(features)
+        if self.test_transform is not None and self.test_transform.label_map is not None:
+            logits = logits[:, list(self.test_transform.label_map)]
         return logits
 
 

@@ -20,6 +20,7 @@ from benchbd.core.numerics import USUAL, Numerics
 from benchbd.core.pools import Pool
 from benchbd.core.recipe import Recipe
 from benchbd.core.seeding import seed_for
+from benchbd.core.transform import TestTransform
 from benchbd.deprecated import renamed_keywords
 from benchbd.engine import global_state, passes
 from benchbd.errors import BenchbdError, Diverged, Misused, UsageError, one_line, shown
@@ -176,6 +177,8 @@ class Stages(Guarded):
         for what, given in (("start", start), ("scorer", scorer)):
             if given is not None:
                 self._own(given, f"{name}: {what}")
+        if start is not None:
+            self._plain(start, f"{name}: start")
         plan = start._plan if start is not None and model is None else self._plan_for(model)
         request = TrainRequest(
             data=data,
@@ -355,6 +358,7 @@ class Stages(Guarded):
         where = np.unique(
             positions(channels, len(self._own(trained, "prune: trained")._state["channel_mask"]), "prune")
         )
+        self._plain(trained, "prune")
         if not len(where):
             return trained
         key = digest(["prune", keys.CODE_VERSION, trained.key, sha_of(where), *([] if at == "output" else [at])])
@@ -367,6 +371,27 @@ class Stages(Guarded):
 
         found = self._memo("model", "prune", key, "", self._unaffected(compute))
         return TrainedModel(key, found.arrays, trained._plan, trained.epoch_losses, 0, self._origin)
+
+    def with_test_transform(self, trained: TrainedModel, transform: TestTransform) -> TrainedModel:
+        """The model with a test transform; see :meth:`benchbd.plugins.handles.Workbench.with_test_transform`."""
+        self._plain(self._own(trained, "with_test_transform: trained"), "with_test_transform")
+        if not isinstance(transform, TestTransform):
+            raise UsageError(f"with_test_transform: {shown(transform)} is not a TestTransform")
+        fitting = transform.checked(self.classes, self.size)
+        key = digest(["test transform", keys.CODE_VERSION, trained.key, fitting.spec()])
+
+        def compute() -> Result:
+            state = {k: np.array(v) for k, v in trained._state.items()}
+            return state, {"epoch_losses": trained.epoch_losses, "epochs": 0, "test_transform": fitting.spec()}
+
+        found = self._memo("model", "test transform", key, "", self._unaffected(compute))
+        return TrainedModel(
+            key, found.arrays, trained._plan, trained.epoch_losses, 0, self._origin, test_transform=fitting
+        )
+
+    def _plain(self, trained: TrainedModel, what: str) -> None:
+        if trained.test_transform is not None:
+            raise UsageError(f"{what}: the model has a test transform, which comes last; use the model without it")
 
     def trace(self, name: str, trained: TrainedModel, channels: Any = ()) -> None:
         """Have an intermediate model measured; see :meth:`benchbd.plugins.handles.Workbench.trace`."""

@@ -97,6 +97,7 @@ class CellResults:
         probe: notes of the probe.
         curve: accuracies of intermediate models.
         peak_memory: bytes.
+        test_transform: what the model does to test images and outputs; None if nothing.
     """
 
     sources: dict[str, str] | None = None
@@ -116,6 +117,7 @@ class CellResults:
     probe: dict[str, Any] | None = None
     curve: list[dict[str, Any]] | None = None
     peak_memory: int | None = None
+    test_transform: dict[str, Any] | None = None
 
 
 def record_of(
@@ -154,6 +156,7 @@ def record_of(
         "notes": _notes(results),
         "sources": results.sources or {},
         **({"data": results.inputs.as_json()} if results.inputs else {}),
+        **({"test_transform": results.test_transform} if results.test_transform else {}),
     }
     return {**record, "trainings_computed": dict(defended.computed)} if defended else record
 

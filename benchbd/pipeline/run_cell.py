@@ -164,6 +164,7 @@ def _run(
     computed = Counter(ledger.computed) + Counter(attacker.computed) + Counter(unseen.computed)
     charged = sum(ledger.stages.values())
     results.defended = Defended(trained.key, own, charged, computed, _other_architecture(trained, lab))
+    results.test_transform = None if trained.test_transform is None else trained.test_transform.spec()
 
     began = time.perf_counter()
     events({"event": "stage", "stage": "evaluate"})
@@ -257,6 +258,11 @@ def _defend(components: Components, lab: Lab) -> TrainedModel:
         raise UsageError(
             f"{who} returned a {other} in a row of {lab._network.part.text}; return the row's model, "
             "or say other_architecture = True in the class, so that record and tables name it"
+        )
+    if trained.test_transform is not None and not components.defense.test_transform:
+        raise UsageError(
+            f"{who} returned a model that changes test images or outputs; say test_transform = True in the class, so "
+            "that record and tables name it"
         )
     return trained
 

@@ -130,6 +130,7 @@ class Defense(Component):
         clean_fraction(): the same share, if it depends on a parameter. Default: ``clean_share``.
         control: whether the defense is a control, shown below the line in the leaderboard. Default: False.
         other_architecture: whether the returned model may be another than the row's. Default: False.
+        test_transform: whether the returned model may change test images and the meaning of outputs. Default: False.
         among(defenses): this defense, completed with what it takes from its matrix block. Default: itself.
         smoke: parameters with which the defense runs in seconds. Default: no changes.
     """
@@ -149,6 +150,11 @@ class Defense(Component):
     """Whether :meth:`train` may return a model of another architecture than the row's, as a distillation does.
 
     The record's notes name that architecture, and the tables show it.
+    """
+    test_transform: ClassVar[bool] = False
+    """Whether :meth:`train` may return a model with a test transform (:meth:`benchbd.Lab.with_test_transform`).
+
+    It is applied to every test image, with the trigger and without it. The record keeps it, and the tables mark it.
     """
     clean_share: ClassVar[float] = 0.05
     """Share of the clean training set that the lab provides if ``needs`` includes ``clean``."""

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from benchbd.core.images import DatasetInfo
     from benchbd.core.recipe import Recipe
+    from benchbd.core.transform import TestTransform
     from benchbd.engine import Classifier, Loss, Perturb, TrainingLoop, WeightFunction
     from benchbd.plugins.train_set import TrainSet
     from benchbd.plugins.trained import TrainedModel
@@ -144,6 +145,22 @@ class Workbench(Protocol):
 
         Raises:
             Impossible: ``at="filters"``, and the network does not say which convolution is its last.
+        """
+        ...
+
+    def with_test_transform(self, trained: TrainedModel, transform: TestTransform) -> TrainedModel:
+        """The model with a change of every image that it sees and of what its outputs mean; nothing is trained.
+
+        All passes of the result apply the change, and the evaluator measures CA, ASR and RA with it. Only a defense
+        whose class says ``test_transform = True`` may return such a model; record and tables show it. Training from
+        it, pruning it and transforming it once more are refused.
+
+        Args:
+            trained: the network.
+            transform: the stamp and the label map.
+
+        Raises:
+            UsageError: the transform does not fit the images or classes, or the model has one already.
         """
         ...
 

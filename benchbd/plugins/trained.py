@@ -18,6 +18,7 @@ from benchbd import engine
 from benchbd.core.hashing import digest
 from benchbd.core.images import Normalisation
 from benchbd.core.pools import Pool
+from benchbd.core.transform import TestTransform
 from benchbd.errors import Impossible, Misused, UsageError
 from benchbd.plugins.part import Part
 from benchbd.plugins.source_digest import file_digest
@@ -137,11 +138,13 @@ class TrainedModel:
         key: artifact key of the weights.
         epochs: epochs of this training, not counting those of the network that it started from.
         pools: the pools that the training loop reported (``loop.report_pool``), in order.
+        test_transform: what happens to every image that the model sees, and to its outputs; None if nothing does.
     """
 
     key: str
     epochs: int
     pools: tuple[Pool, ...]
+    test_transform: TestTransform | None
     _state: Mapping[str, np.ndarray]
     _plan: ModelSpec
     _origin: Origin | None
@@ -156,10 +159,12 @@ class TrainedModel:
         epochs: int,
         origin: Origin | None = None,
         pools: tuple[Pool, ...] = (),
+        test_transform: TestTransform | None = None,
     ) -> None:
         for array in state.values():
             array.flags.writeable = False
-        vars(self).update(key=key, epochs=epochs, pools=pools, _losses=tuple(epoch_losses))
+        vars(self).update(key=key, epochs=epochs, pools=pools, test_transform=test_transform)
+        vars(self).update(_losses=tuple(epoch_losses))
         vars(self).update(_state=MappingProxyType(dict(state)), _plan=network, _origin=origin)
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -179,7 +184,8 @@ class TrainedModel:
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Without an origin: a lab takes no model that a file or another process may have changed.
-        return TrainedModel, (self.key, dict(self._state), self._plan, self.epoch_losses, self.epochs, None, self.pools)
+        values = (self.key, dict(self._state), self._plan, self.epoch_losses, self.epochs)
+        return TrainedModel, (*values, None, self.pools, self.test_transform)
 
     @property
     def epoch_losses(self) -> list[float]:
@@ -187,16 +193,21 @@ class TrainedModel:
         return list(self._losses)
 
     def module(self) -> Classifier:
-        """A new copy of the network in eval mode on the CPU."""
+        """A new copy of the network in eval mode on the CPU. It applies the test transform, if there is one."""
         net = self._plan.build(0)
+        net.test_transform = self.test_transform
         net.load_state_dict({k: torch.from_numpy(np.array(v)) for k, v in self._state.items()})
         return net.eval()
 
     def head(self) -> tuple[np.ndarray, np.ndarray]:
-        """Weights (C, D) and biases (C,) of the final linear layer, float32."""
+        """Weights (C, D) and biases (C,) of the final linear layer, float32, in the order of the classes."""
         head = self.module().head
         weight = head.weight.detach().numpy().copy()
-        return weight, np.zeros(len(weight), np.float32) if head.bias is None else head.bias.detach().numpy().copy()
+        bias = np.zeros(len(weight), np.float32) if head.bias is None else head.bias.detach().numpy().copy()
+        if self.test_transform is not None and self.test_transform.label_map is not None:
+            order = list(self.test_transform.label_map)
+            return weight[order], bias[order]
+        return weight, bias
 
 
 def last_filters(net: Classifier) -> list[str]:

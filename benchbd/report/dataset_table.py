@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from benchbd.report import stats, wording
 from benchbd.report.averages import average
 from benchbd.report.gate import implant
-from benchbd.report.groups import UNDEFENDED, Group
+from benchbd.report.groups import TRANSFORMED, UNDEFENDED, Group
 from benchbd.report.labels import Labels, Variant
 from benchbd.report.mixed_data import OTHER_DATA, MixedData
 from benchbd.report.precision_classes import classes_of, mixture
@@ -54,9 +54,10 @@ class _Builder:
             control = item in self.group.controls
             first = control and place > 0 and self.group.columns[place - 1] not in self.group.controls
             group, tag = self.labels.heading(item, self.group.columns), item.name
+            mark = TRANSFORMED * (item in self.group.transforms)
             ca, asr = map(self.group.definitions.heading, TABLED)
-            columns.append(Column(ca, group, "up", "fraction", control, first, tag))
-            columns.append(Column(asr, group, "down", "fraction", control, False, tag))
+            columns.append(Column(ca, group, "up", "fraction", control, first, tag, mark))
+            columns.append(Column(asr, group, "down", "fraction", control, False, tag, mark))
         if self.lifts:
             columns.append(Column("Lift", unit="fraction", rule=bool(self.group.controls)))
         return columns
@@ -231,6 +232,11 @@ class _Builder:
                 f"{UNKNOWN_IMPLANT} unknown whether the attack was implanted: the row has no undefended result."
             )
         notes += self.mixed.notes(self.labels)
+        for column, text in self.group.transforms.items():
+            notes.append(
+                f"{TRANSFORMED} {self.labels(column)} changes every test image, with the trigger and without it, and "
+                f"CA, ASR and RA are measured on the result: {text}."
+            )
         failed = self._failures()
         if failed:
             notes.append(f"Cells without a result: {wording.listed(failed, LISTED_FAILURES, '; ', '; and ')}.")

@@ -11,11 +11,13 @@ from typing import Any, NamedTuple
 from benchbd.core.kinds import KINDS
 from benchbd.report.definitions import USUAL, Definitions
 from benchbd.report.labels import Variant, asked_numerics, variant
-from benchbd.report.wording import counted
+from benchbd.report.wording import counted, transform_text
 from benchbd.storage.record_schema import Record
 
 UNDEFENDED = "none"
 NO_ATTACK = "none"
+TRANSFORMED = "\N{PILCROW SIGN}"
+"""Mark of a defense whose models change test images or outputs."""
 
 
 class Scale(NamedTuple):
@@ -78,6 +80,8 @@ class Group:
     needs: dict[Variant, tuple[str, ...]] = field(default_factory=dict)
     returns: dict[Variant, str] = field(default_factory=dict)
     """Architecture of the models that a defense returned, where it is not that of the table."""
+    transforms: dict[Variant, str] = field(default_factory=dict)
+    """What a defense's models do to test images and outputs, in words, where they do anything."""
 
     def entry(self, row: Variant, column: Variant) -> SeedRecords:
         """The entry of a row and column; it is empty if nothing was run."""
@@ -175,6 +179,8 @@ def group_records(
         group.needs.setdefault(defense, tuple(record.get("needs") or ()))
         if other := (record.get("notes") or {}).get("architecture"):
             group.returns[defense] = str(other)
+        if transform := record.get("test_transform"):
+            group.transforms[defense] = transform_text(transform)
     for group in groups.values():
         attacks = {attack for attack, _ in group.entries}
         defenses = {defense for _, defense in group.entries}

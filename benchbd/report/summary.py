@@ -8,7 +8,7 @@ from collections.abc import Callable
 from benchbd.report import stats, wording
 from benchbd.report.averages import average
 from benchbd.report.definitions import Definitions
-from benchbd.report.groups import UNDEFENDED, Group
+from benchbd.report.groups import TRANSFORMED, UNDEFENDED, Group
 from benchbd.report.isolation import rates_of
 from benchbd.report.labels import Labels, Variant
 from benchbd.report.mixed_data import OTHER_DATA, MixedData
@@ -125,7 +125,7 @@ def summary_table(group: Group, labels: Labels, clock: Clock) -> Table:
             TableCell(wording.needs_text(needs, control, group.returns.get(column))),
         ]
         first = control and bool(rows) and group.columns[len(rows) - 1] not in group.controls
-        sign = OTHER_DATA * mixed.deviates(group.attacks(), column)
+        sign = OTHER_DATA * mixed.deviates(group.attacks(), column) + TRANSFORMED * (column in group.transforms)
         rows.append(Row(labels.heading(column, group.columns), cells, mark=sign, rule=first, tag=column.name))
     if not mixed.mixes(group.attacks()):
         _bold(group, rows)
@@ -136,8 +136,10 @@ def summary_table(group: Group, labels: Labels, clock: Clock) -> Table:
         "the flagged samples.",
         "Full trainings include feature models, which also run the whole recipe, but not teachers or fine-tuning.",
     ]
-    if any(row.mark for row in rows):
+    if any(OTHER_DATA in row.mark for row in rows):
         notes.append(f"{OTHER_DATA} some attacks were measured on different data; the note above says which.")
+    if group.transforms:
+        notes.append(f"{TRANSFORMED} the model changes test images or outputs; the note above says how.")
     if clock.device:
         notes.append(
             f"Time is relative to no defense, over cell pairs (same attack and seed) that finished on {clock.device}."

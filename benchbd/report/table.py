@@ -50,6 +50,13 @@ class Column:
     """Whether a line precedes this column."""
     tag: str = ""
     """Plain name of the column's defense, for filters."""
+    mark: str = ""
+    """A sign after the group's heading; the table's notes explain it."""
+
+    @property
+    def group_heading(self) -> str:
+        """The group with its mark."""
+        return f"{self.group} {self.mark}".rstrip()
 
     @property
     def heading(self) -> str:

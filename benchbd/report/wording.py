@@ -53,6 +53,18 @@ def needs_text(needs: Sequence[str], control: bool, returns: str | None = None) 
     return f"{text}; returns a {returns}" if returns else text
 
 
+def transform_text(transform: Mapping[str, Any]) -> str:
+    """``7x7 pixels at row 0, column 0 become (2, 2, 2); class 0 is output 1, 1 is output 2 and 8 more``."""
+    parts, stamp, labels = [], transform.get("stamp"), transform.get("label_map")
+    if stamp:
+        colour = ", ".join(f"{part:.3g}" for part in stamp["value"])
+        place = f"row {stamp['top']}, column {stamp['left']}"
+        parts.append(f"{stamp['height']}x{stamp['width']} pixels at {place} become ({colour})")
+    if labels:
+        parts.append("class " + listed([f"{label} is output {output}" for label, output in enumerate(labels)], 2))
+    return "; ".join(parts)
+
+
 def first_line(text: Any, limit: int = 110) -> str:
     """The first line of an error, cut to ``limit`` characters."""
     line = next((part.strip() for part in str(text or "").splitlines() if part.strip()), "")

@@ -56,6 +56,15 @@ def _numbers_by_name(value: Any) -> bool:
     return isinstance(value, dict) and all(_is_number(number) for number in value.values())
 
 
+def _is_stamp(value: Any) -> bool:
+    if not isinstance(value, dict):
+        return value is None
+    colours = value.get("value")
+    return all(_is_integer(value.get(name)) for name in ("top", "left", "height", "width")) and (
+        isinstance(colours, list) and len(colours) == 3 and all(map(_is_number, colours))
+    )
+
+
 _OBJECT = _Rule(lambda v: isinstance(v, dict), "an object")
 _OBJECT_OR_NULL = _Rule(lambda v: v is None or isinstance(v, dict), "an object or null")
 _NAME = _Rule(lambda v: isinstance(v, str) and 0 < len(v) <= 200, "a name")
@@ -92,7 +101,7 @@ _FIELDS: dict[str, _Rule] = {
 
 _OPTIONAL: dict[str, _Rule] = {
     **dict.fromkeys(("clean_asr", "asr_all", "ca_non_target"), _FRACTION),
-    **dict.fromkeys(("triggered", "data"), _OBJECT_OR_NULL),
+    **dict.fromkeys(("triggered", "data", "test_transform"), _OBJECT_OR_NULL),
 }
 """Fields that older records lack; null and missing mean the same."""
 
@@ -107,6 +116,12 @@ _INNER: dict[str, dict[str, _Rule]] = {
     "data": dict.fromkeys(INPUTS, _SHA_OR_NULL),
     "poison": dict.fromkeys(("count", "share_of_set", "share_of_target_class"), _AMOUNT),
     "triggered": dict.fromkeys(("images", "unchanged", "gained", "lost", "target_images"), _COUNT),
+    "test_transform": {
+        "stamp": _Rule(_is_stamp, "a rectangle with three values, or null"),
+        "label_map": _Rule(
+            lambda v: v is None or (isinstance(v, list) and all(map(_is_integer, v))), "a list of classes or null"
+        ),
+    },
 }
 """Fields inside a field that is not null. A missing inner field counts as null."""
 

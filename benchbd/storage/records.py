@@ -62,6 +62,7 @@ def blank(cell: Cell, status: str, error: str | None = None) -> Record:
         "asr_all": None,
         "ca_non_target": None,
         "data": None,
+        "test_transform": None,
         "detection": None,
         "poison": None,
         "time": {"total": None, "own": None, "stages": {}},

@@ -64,10 +64,10 @@ def _reaches(tree: ast.Module) -> Iterator[tuple[int, str]]:
 
 
 def _labs(tree: ast.Module) -> set[str]:
-    """Names of the lab in the file: ``lab``, and the first argument of every ``train`` method."""
+    """Names of the lab in the file: ``lab``, and the first argument of every ``train`` or ``scores`` method."""
     found = {"lab"}
     for node in ast.walk(tree):
-        if isinstance(node, ast.FunctionDef) and node.name == "train" and len(node.args.args) > 1:
+        if isinstance(node, ast.FunctionDef) and node.name in ("train", "scores") and len(node.args.args) > 1:
             found.add(node.args.args[1].arg)
     return found
 

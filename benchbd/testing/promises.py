@@ -213,6 +213,13 @@ def trains_what_it_says(bench: PluginUnderTest) -> Iterator[str]:
             yield f"under {attack}, trainings() declares {dict(declared)}, but a cell trains {record['trainings']}"
 
 
+def transforms_as_declared(bench: PluginUnderTest) -> Iterator[str]:
+    """A defense that may change test images does so; otherwise the tables mark it for nothing."""
+    done = [record for record in bench.runs if record["status"] == "done"]
+    if bench.cls.test_transform and done and not any(record.get("test_transform") for record in done):
+        yield "test_transform is True, but the returned model changes no test image; leave it out"
+
+
 # Models ---------------------------------------------------------------------------------------------------------------
 
 SIZES = (8, 16, 28, 32, 48, 64, 96)
@@ -324,7 +331,7 @@ def reads_as_declared(bench: PluginUnderTest) -> Iterator[str]:
 COMMON: tuple[Check, ...] = (documented, light, round_trips)
 CHECKS: dict[str, tuple[Check, ...]] = {
     "attacks": (*COMMON, budget, labels, stamps, tested, repeats, trains_as_declared),
-    "defenses": (*COMMON, runs, reproducible, trains_what_it_says, keeps_barrier),
+    "defenses": (*COMMON, runs, reproducible, trains_what_it_says, transforms_as_declared, keeps_barrier),
     "models": (*COMMON, fits, learns, keeps_its_state),
     "datasets": (*COMMON, reads_as_declared),
 }

@@ -10,7 +10,7 @@ import pytest
 from benchbd.cli import main
 from benchbd.plan import matrix
 
-KINDS = ("attack", "defense", "model", "dataset")
+KINDS = ("attack", "defense", "scorer", "model", "dataset")
 
 
 @pytest.fixture
@@ -29,7 +29,8 @@ def test_what_new_writes_passes_its_own_test_and_its_matrix_is_planned(inside, k
     assert done.returncode == 0, done.stdout
     plan = matrix.load("my_own.yaml")
     assert not plan.skipped
-    assert any(getattr(cell, kind).name == "my-own" for cell in plan.cells)
+    part = "defense" if kind == "scorer" else kind
+    assert any(getattr(cell, part).name == "my-own" for cell in plan.cells)
 
 
 def test_the_matrix_that_new_writes_runs(inside, capsys):

@@ -55,7 +55,7 @@ def test_list(told: Callable[..., str]) -> None:
     assert out.count("\n  none ") == 2
     assert "\n  quickstart " in out
     only = told("list", "defenses", "a*")
-    assert [line.split()[0] for line in only.splitlines()] == ["defenses:", "abl", "ac", "asd"]
+    assert [line.split()[0] for line in only.splitlines()] == ["defenses:", "abl", "ac", "asd", "augment"]
     assert [line.split()[0] for line in told("list", "bn-?").splitlines()] == ["attacks:", "bn-g", "bn-w"]
     rows = json.loads(told("list", "models", "resnet*", "--json"))
     assert {r["name"] for r in rows} == {"resnet18", "resnet34", "resnet-s", "resnet-s1", "resnet-s2"}

@@ -111,8 +111,8 @@ MAY_NAME = {
     "benchbd/report/published.py": PAPER,
 }
 """Files that know plugins or parameters by name, and why."""
-ALSO_WORDS = {"none", "features_of"}
-"""Shipped names that mean something else in the harness: a choice of a flag, a function of the engine."""
+ALSO_WORDS = {"none", "features_of", "augment"}
+"""Shipped names with another meaning in the harness: a choice of a flag, a function of the engine, a recipe's entry."""
 
 
 def _strings(file: Path) -> Iterator[tuple[int, str]]:

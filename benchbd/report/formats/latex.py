@@ -16,7 +16,7 @@ _SIGNS = {
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "|": r"\textbar{}",
     "<": r"\textless{}", ">": r"\textgreater{}", '"': "''",
     "±": r"$\pm$", "↑": r"$\uparrow$", "↓": r"$\downarrow$", "†": r"$\dagger$", "‡": r"$\ddagger$", "·": r"$\cdot$",
-    "§": r"\S{}",
+    "§": r"\S{}", "¶": r"\P{}",
     "…": r"\dots{}", "‖": r"$\Vert$", "“": "``", "”": "''", "—": "---",
     wording.MINUS: r"$-$", wording.DASH: "--", wording.TIMES: r"$\times$",
 }  # fmt: skip
@@ -54,7 +54,7 @@ def table_text(table: Table) -> str:
     ]
     lines += [rf"\begin{{tabular}}{{{sides}}}", r"\toprule"]
     if any(c.group for c in table.columns):
-        spans = [(name, len(list(members))) for name, members in groupby(c.group for c in table.columns)]
+        spans = [(name, len(list(members))) for name, members in groupby(c.group_heading for c in table.columns)]
         lines.append(" & ".join(["", *(rf"\multicolumn{{{n}}}{{c}}{{{escape(name)}}}" for name, n in spans)]) + r" \\")
     lines.append(" & ".join([escape(table.stub), *(escape(c.heading) for c in table.columns)]) + r" \\")
     lines.append(r"\midrule")

@@ -32,7 +32,7 @@ def _cell(cell: TableCell) -> str:
 
 
 def _heading(column: Column) -> str:
-    return "<br>".join(escape(part) for part in (column.group, column.heading) if part)
+    return "<br>".join(escape(part) for part in (column.group_heading, column.heading) if part)
 
 
 def _with_separators(table: Table, texts: list[str], mark: str) -> list[str]:

@@ -97,7 +97,7 @@ def _head(table: Table) -> str:
     rows = []
     if any(c.group for c in table.columns):
         cells, place = [], 0
-        for (group, tag), members in groupby(table.columns, key=lambda c: (c.group, c.tag)):
+        for (group, tag), members in groupby(table.columns, key=lambda c: (c.group_heading, c.tag)):
             width = len(list(members))
             rule = " rule-left" if table.columns[place].rule else ""
             cells.append(
