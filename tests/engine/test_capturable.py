@@ -71,8 +71,12 @@ def rates_in_tensors(monkeypatch):
             group["lr"] = torch.tensor(group["lr"])
         return optimizer
 
+    def nothing(self: torch.optim.Optimizer, closure: None = None) -> None:
+        """No step."""
+
+    nothing.hooked = True  # torch would wrap it and leave the wrapper in AdamW for good
     for kind in (torch.optim.SGD, torch.optim.Adam):
-        monkeypatch.setattr(kind, "step", lambda self, closure=None: None)
+        monkeypatch.setattr(kind, "step", nothing)
     return prepare
 
 

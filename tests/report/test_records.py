@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from benchbd.core.files import write_named
 from benchbd.errors import UsageError
 from benchbd.plan.cell import identity
 from benchbd.report import board
@@ -163,12 +164,12 @@ def test_files_being_written_are_passed_over(tmp_path, make_record):
     assert len(results_file.load(root)) == 1
 
 
-def test_write_text_replaces_or_leaves_alone(tmp_path, monkeypatch):
+def test_a_named_file_is_replaced_or_left_alone(tmp_path, monkeypatch):
     target = tmp_path / "deep" / "file.md"
-    results_file.write_text(target, "one")
+    write_named(target, "one")
     monkeypatch.setattr("os.fsync", lambda handle: (_ for _ in ()).throw(OSError(28, "No space left on device")))
     with pytest.raises(UsageError, match="cannot be written \\(No space left"):
-        results_file.write_text(target, "two")
+        write_named(target, "two")
     assert target.read_text() == "one"
     assert [p.name for p in target.parent.iterdir()] == ["file.md"]
 
