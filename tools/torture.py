@@ -151,9 +151,9 @@ class Torture:
         self.counts["cells"] = len(self.wanted)
 
     def storm(self, faults: int, disk: Path, fillable: bool) -> None:
-        """Break things until enough was broken; each time all cells are done, begin with an empty folder."""
+        """Break enough things, of every kind; each time all cells are done, begin with an empty folder."""
         self.calm()
-        while self.inflicted < faults:
+        while self.inflicted < faults or self.never(fillable):
             self.counts["rounds"] += 1
             output = disk / f"round{self.counts['rounds']}"
             self.seen, self.junk = {}, set()
@@ -174,7 +174,7 @@ class Torture:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(self.random.uniform(0.05, self.gap))
             for _ in range(self.random.randint(1, BURST)):
-                if process.poll() is None and self.inflicted < faults:
+                if process.poll() is None and (self.inflicted < faults or self.never(fillable)):
                     self.inflict(scene, faults, fillable)
             self.nothing_lost(output)
         sys.stderr.write(
@@ -197,11 +197,15 @@ class Torture:
         """The last messages of the runs."""
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-40:])
 
+    def never(self, fillable: bool) -> list[str]:
+        """The kinds of fault that have not happened yet."""
+        return [kind for kind in FAULTS if not self.faults[kind] and (fillable or kind != "disk filled")]
+
     def inflict(self, scene: Scene, faults: int, fillable: bool) -> None:
         """Inflict one fault. In the second half, kinds that have not happened yet come first."""
-        kinds = [kind for kind in FAULTS if fillable or kind != "disk filled"]
-        never = [kind for kind in kinds if not self.faults[kind]] if self.inflicted >= faults // 2 else []
-        kind = self.random.choices(never or kinds, [FAULTS[kind].weight for kind in never or kinds])[0]
+        kinds = self.never(fillable) if self.inflicted >= faults // 2 else []
+        kinds = kinds or [kind for kind in FAULTS if fillable or kind != "disk filled"]
+        kind = self.random.choices(kinds, [FAULTS[kind].weight for kind in kinds])[0]
         before = {cell_id: len(found) for cell_id, found in self.damaged.items()}
         if not FAULTS[kind].inflict(scene):
             return
@@ -255,7 +259,7 @@ def torture(folder: Path, faults: int, seed: int = 0, gap: float = GAP, megabyte
 
     Args:
         folder: an empty folder to work in.
-        faults: how many to inflict.
+        faults: how many to inflict at least; it goes on until each kind has happened.
         seed: of the faults' kinds and details (their moments depend on the machine all the same).
         gap: longest pause between two moments of faults, as a share of the undisturbed run's time.
         megabytes: size of the small disk.

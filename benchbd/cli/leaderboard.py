@@ -98,7 +98,6 @@ def read(args: argparse.Namespace) -> tuple[list[dict[str, Any]], float | None, 
     Raises:
         UsageError: there are no records, or a record is invalid.
     """
-
     place = Path(args.results).expanduser() if args.results else output_folder(args)
     if args.results and not place.is_file():
         raise UsageError(f"--results {args.results}: no such file")

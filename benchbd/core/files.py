@@ -7,7 +7,8 @@ import errno
 import os
 import secrets
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import IO
 
@@ -228,20 +229,21 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
     Raises:
         UsageError: the file cannot be written.
     """
-    try:
-        atomic_write(Path(path), encoded(text))
-    except OSError as error:
-        raise UsageError(f"{Path(path)}: cannot be written ({error.strerror})") from None
+    _write_text(atomic_file, Path(path), text)
 
 
 def write_named(path: str | os.PathLike[str], text: str) -> None:
-    """Write a UTF-8 text to a place that the user has named (see :func:`named_file`).
+    """Write a UTF-8 text, as :func:`write_text` does, to a place that the user has named (see :func:`named_file`).
 
     Raises:
         UsageError: it cannot be written.
     """
+    _write_text(named_file, Path(path), text)
+
+
+def _write_text(opened: Callable[[Path], AbstractContextManager[IO[bytes]]], path: Path, text: str) -> None:
     try:
-        with named_file(Path(path)) as file:
+        with opened(path) as file:
             file.write(encoded(text))
     except OSError as error:
-        raise UsageError(f"{Path(path)}: cannot be written ({error.strerror})") from None
+        raise UsageError(f"{path}: cannot be written ({error.strerror})") from None

@@ -67,7 +67,7 @@ class _Lasting:
 
 @contextlib.contextmanager
 def lasting_stderr() -> Iterator[None]:
-    """A context that drops messages once nobody can read them. The command goes on.
+    """Messages that can no longer be written are dropped within the block, and the command goes on.
 
     The reader of a pipe may have ended, the terminal may be closed, the disk of a log file may be full.
     """

@@ -25,7 +25,7 @@ from benchbd.core.paths import look, user_path
 from benchbd.core.user_variables import plugin_at_work
 from benchbd.errors import BenchbdError, RunStopped, UsageError, did_you_mean, shown
 from benchbd.plugins.contract import KINDS, Component, Dataset
-from benchbd.plugins.scan import DECORATORS, PluginEntry, describe_error, scan, scan_installed
+from benchbd.plugins.scan import DECORATORS, PluginEntry, describe_error, may_be_installed, scan, scan_installed
 from benchbd.plugins.spec import parse_spec
 from benchbd.plugins.validate import check_declared, check_info
 
@@ -45,7 +45,7 @@ def _builtin() -> tuple[PluginEntry, ...]:
         for place in package.__path__:
             for file in sorted(Path(place).glob("*.py")):
                 if not file.name.startswith("_"):
-                    in_file = scan(file, f"benchbd.{kind}.{file.stem}", f"{kind}/{file.name}")
+                    in_file = scan(file, f"benchbd.{kind}.{file.stem}", f"{kind}/{file.name}", own=True)
                     found += [e for e in in_file if e.kind == kind or e.error]
     return tuple(found)
 
@@ -53,6 +53,8 @@ def _builtin() -> tuple[PluginEntry, ...]:
 @functools.cache
 def _installed() -> tuple[PluginEntry, ...]:
     """The entry points of other packages, whose names and targets are known without an import."""
+    if not may_be_installed():
+        return ()
     from importlib.metadata import entry_points
 
     found = []

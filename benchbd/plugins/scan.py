@@ -5,6 +5,8 @@ from __future__ import annotations
 import ast
 import importlib.machinery
 import importlib.util
+import re
+import sys
 import warnings
 from pathlib import Path
 from typing import NamedTuple
@@ -39,23 +41,39 @@ def describe_error(error: BaseException, file: str | None = None) -> str:
     return type(error).__name__ + (f": {text}" if text else "") + (f" (line {line})" if line else "")
 
 
-def scan(file: Path, module: str, origin: str) -> list[PluginEntry]:
-    """Entries for the decorated classes in one Python file, or one entry with an ``error`` if it cannot be read."""
+def scan(file: Path, module: str, origin: str, *, own: bool = False) -> list[PluginEntry]:
+    """Entries for the decorated classes in one Python file, or one entry with an ``error`` if it cannot be read.
+
+    Args:
+        file: the file to read.
+        module: the name under which the file is imported.
+        origin: the words that say where the plugin comes from.
+        own: parse only the heads of the decorated classes. This is ten times faster and enough for files that are
+            formatted as ours are. A syntax error elsewhere in the file shows when the plugin is used.
+    """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            tree = ast.parse(file.read_bytes(), filename=str(file))
+            source = file.read_bytes()
+            heads = [(m.group() + b"    ...\n", source.count(b"\n", 0, m.start())) for m in _HEAD.finditer(source)]
+            trees = [(ast.parse(part, filename=str(file)), above) for part, above in (heads if own else [(source, 0)])]
     except (OSError, ValueError, SyntaxError, RecursionError, MemoryError) as error:
         return [PluginEntry("", file.stem, module, "", str(file), origin, None, "", describe_error(error))]
     found = []
-    for node in tree.body:
+    for node, above in [(node, above) for tree, above in trees for node in tree.body]:
         for decorator in node.decorator_list if isinstance(node, ast.ClassDef) else ():
             kind, name, version = _read_decorator(decorator)
             if isinstance(node, ast.ClassDef) and kind and name is not None:
                 summary = (ast.get_docstring(node) or "").split("\n")[0]
-                place = f"{origin}:{node.lineno}"
+                place = f"{origin}:{above + node.lineno}"
                 found.append(PluginEntry(kind, name, module, node.name, str(file), place, version, summary, None))
     return found
+
+
+_HEAD = re.compile(
+    rb'^@(?:%s)\(.*?^class [^\n]*:\n(?:    r?""".*?"""\n)?' % "|".join(DECORATORS).encode(), re.MULTILINE | re.DOTALL
+)
+"""A decorated class up to its docstring."""
 
 
 def _read_decorator(decorator: ast.expr) -> tuple[str, str | None, int | None]:
@@ -72,6 +90,32 @@ def _read_decorator(decorator: ast.expr) -> tuple[str, str | None, int | None]:
         name if isinstance(name, str) else None,
         version if isinstance(version, int) else None,
     )
+
+
+def may_be_installed() -> bool:
+    """Whether a package in ``sys.path`` may have an entry point of one of our groups.
+
+    ``importlib.metadata`` knows for certain, but its import and search take a third of the time of ``benchbd list``.
+    Whatever this function does not understand, such as a zip file or another package's finder, is left to it.
+    """
+    if [f for f in sys.meta_path if hasattr(f, "find_distributions")] != [importlib.machinery.PathFinder]:
+        return True
+    for folder in sys.path:
+        try:
+            packages = [path for path in Path(folder).iterdir() if path.suffix in (".dist-info", ".egg-info", ".egg")]
+        except FileNotFoundError:
+            continue
+        except OSError:
+            return True
+        for package in packages:
+            try:
+                if package.suffix == ".egg" or b"[benchbd." in (package / "entry_points.txt").read_bytes():
+                    return True
+            except (FileNotFoundError, NotADirectoryError):
+                continue
+            except OSError:
+                return True
+    return False
 
 
 def scan_installed(kind: str, name: str, target: str, package: str) -> PluginEntry:

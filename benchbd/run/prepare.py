@@ -56,14 +56,15 @@ def prepare_output(
             damaged(problem)
     files = InputFiles(settings.data_root)
     changed = {c.id: found for c in plan.cells if c.id in existing and (found := files.changed(c, existing[c.id]))}
-    if settings.rerun == "stale" and (lines := files.unknown()):
-        raise UsageError(f"--rerun stale: {lines[0]}; mend that, or run without --rerun stale")
+    unknown = tuple(files.unknown())
+    if settings.rerun == "stale" and unknown:
+        raise UsageError(f"--rerun stale: {unknown[0]}; mend that, or run without --rerun stale")
     stale = {c.id for c in plan.cells if c.id in existing and changed_sources(c, existing[c.id])}
     settings = dataclasses.replace(
         settings,
         stale=frozenset(stale | changed.keys()),
         changed_inputs=changed,
-        unknown_inputs=tuple(files.unknown()),
+        unknown_inputs=unknown,
     )
     _check_data([cell for cell in plan.cells if cell.id not in closed], existing, settings)
     writable(output)

@@ -52,8 +52,7 @@ class InputFiles:
 
     def __init__(self, root: str | None) -> None:
         self._root = root
-        self._digests: dict[tuple[str, str], str | None] = {}
-        self._errors: dict[tuple[str, str], str] = {}
+        self._found: dict[tuple[str, str], tuple[str | None, str]] = {}
         self._unknown: Counter[tuple[str, str]] = Counter()
 
     def changed(self, cell: Cell, record: Mapping[str, Any]) -> list[str]:
@@ -69,28 +68,30 @@ class InputFiles:
             if not isinstance(then, str):
                 continue
             text = f"{noun} of {getattr(cell, kind).text}"
-            if self._now(kind, cell) not in (None, then):
-                found.append(text)
-            elif error := self._errors.get((kind, getattr(cell, kind).json)):
+            now, error = self._now(kind, cell)
+            if error:
                 self._unknown[text, error] += 1
+            elif now not in (None, then):
+                found.append(text)
         return found
 
     def unknown(self) -> list[str]:
         """One line for each input that could not be compared with the records of :meth:`changed`, with the reason."""
         return [
-            f"{text} cannot be compared with the record{'' if number == 1 else 's'} of "
-            f"{number} cell{'' if number == 1 else 's'}: {error}"
+            f"{text} cannot be compared with the record{_plural(number)} of {number} cell{_plural(number)}: {error}"
             for (text, error), number in sorted(self._unknown.items())
         ]
 
-    def _now(self, kind: str, cell: Cell) -> str | None:
+    def _now(self, kind: str, cell: Cell) -> tuple[str | None, str]:
+        """The digest of a component's files, None if it names none; and why it cannot be computed, if so."""
         key = (kind, getattr(cell, kind).json)
-        if key not in self._digests:
+        if key not in self._found:
             try:
-                self._digests[key] = input_files_digest(getattr(cell.components(), kind), data_folder(self._root))
+                digest = input_files_digest(getattr(cell.components(), kind), data_folder(self._root))
+                self._found[key] = digest, ""
             except BenchbdError as error:
-                self._digests[key], self._errors[key] = None, str(error)
-        return self._digests[key]
+                self._found[key] = None, str(error)
+        return self._found[key]
 
 
 def changed_inputs_text(changed: Iterable[Iterable[str]], advice: str) -> list[str]:
@@ -102,7 +103,10 @@ def changed_inputs_text(changed: Iterable[Iterable[str]], advice: str) -> list[s
     """
     counts = Counter(name for names in changed for name in names)
     return [
-        f"{name} changed since {number} cell{'' if number == 1 else 's'} {'was' if number == 1 else 'were'} measured; "
-        f"{advice}"
+        f"{name} changed since {number} cell{_plural(number)} {'was' if number == 1 else 'were'} measured; {advice}"
         for name, number in sorted(counts.items())
     ]
+
+
+def _plural(number: int) -> str:
+    return "" if number == 1 else "s"

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import importlib.machinery
 import os
 import subprocess
 import sys
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from benchbd.errors import Impossible, UsageError
-from benchbd.plugins import registry
+from benchbd.plugins import registry, scan
 from benchbd.plugins.contract import Attack, Component
 
 PLAIN = '''
@@ -131,6 +133,56 @@ def test_entry_points_are_a_door(package: Callable[..., None]) -> None:
     assert "theirs" not in sys.modules, "listing imported the package"
     assert registry.make("attacks", "theirs(power=0.25)").power == 0.25
     assert len(registry.source_digest("attacks", "theirs")) == len("code:") + 64
+
+
+def test_the_quick_look_at_our_own_files_finds_what_parsing_them_finds() -> None:
+    found = []
+    for kind in ("attacks", "datasets", "defenses", "models"):
+        for file in sorted((Path(__file__).parents[2] / kind).glob("*.py")):
+            whole = scan.scan(file, "m", "here")
+            assert scan.scan(file, "m", "here", own=True) == whole
+            found += whole
+    assert len(found) > 40
+    assert all(entry.version and entry.summary and not entry.error for entry in found)
+
+
+def test_entry_points_in_a_zip_file_are_a_door_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fresh_registry: None
+) -> None:
+    with zipfile.ZipFile(tmp_path / "theirs.zip", "w") as file:
+        file.writestr("theirs.py", THEIRS)
+        file.writestr("theirs-1.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: theirs\nVersion: 1.0\n")
+        file.writestr("theirs-1.0.dist-info/entry_points.txt", "[benchbd.attacks]\ntheirs = theirs:Mine\n")
+    monkeypatch.syspath_prepend(tmp_path / "theirs.zip")
+    registry._installed.cache_clear()
+    registry._by_name.cache_clear()
+    assert registry.find("attacks", "theirs").origin == "package theirs (theirs:Mine)"
+
+
+def test_entry_points_are_searched_only_where_there_may_be_some(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "site"
+    monkeypatch.setattr(sys, "path", [str(folder), str(tmp_path / "missing")])
+    monkeypatch.setattr(sys, "meta_path", [importlib.machinery.PathFinder])
+    for name, points in {
+        "a-1.0.dist-info": "[console_scripts]\na = a:main\n[benchbd_other]\nb = a:B\n",
+        "b-1.0.egg-info": "",
+    }.items():
+        (folder / name).mkdir(parents=True)
+        (folder / name / "entry_points.txt").write_text(points)
+    assert not scan.may_be_installed()
+    (folder / "b-1.0.egg-info" / "entry_points.txt").write_text("[benchbd.models]\nb = b:B\n")
+    assert scan.may_be_installed()
+    monkeypatch.setattr(sys, "path", [])
+    assert not scan.may_be_installed()
+
+    class Theirs:
+        def find_distributions(self, context: object = None) -> list[object]:
+            return []
+
+    monkeypatch.setattr(sys, "meta_path", [importlib.machinery.PathFinder, Theirs()])
+    assert scan.may_be_installed(), "another package's finder may know more"
 
 
 @pytest.mark.parametrize(
