@@ -34,12 +34,12 @@ from benchbd.plugins.scorer import Scorer
 if TYPE_CHECKING:
     from benchbd.api import load_results, run_matrix
     from benchbd.plugins import registry
-    from benchbd.plugins.handles import Lab, Workshop
+    from benchbd.plugins.handles import Lab, Workbench, Workshop
     from benchbd.plugins.train_set import TrainSet
     from benchbd.plugins.trained import TrainedModel
 
 _LAZY = {
-    **dict.fromkeys(("Lab", "Workshop"), "benchbd.plugins.handles"),
+    **dict.fromkeys(("Lab", "Workbench", "Workshop"), "benchbd.plugins.handles"),
     "TrainSet": "benchbd.plugins.train_set",
     "TrainedModel": "benchbd.plugins.trained",
     "registry": "benchbd.plugins.registry",
@@ -70,6 +70,7 @@ __all__ = [
     "Training",
     "UsageError",
     "Work",
+    "Workbench",
     "Workshop",
     "attack",
     "dataset",

@@ -11,7 +11,7 @@ import numpy as np
 from benchbd import UsageError
 
 if TYPE_CHECKING:
-    from benchbd import Lab, TrainedModel
+    from benchbd import TrainedModel, TrainSet, Workbench
 
 CHANCE = 0.01
 """Share of the labels' entropy that a teacher must have learnt; otherwise it counts as being at chance level."""
@@ -100,12 +100,14 @@ def unready(who: str, means: Sequence[float], labels: np.ndarray) -> str | None:
     )
 
 
-def train_teachers(lab: Lab, model: str, count: int, recipe: Mapping[str, Any]) -> list[TrainedModel]:
-    """Teachers of one model with the repeats 0 to ``count`` - 1: packed, or one by one if it cannot be packed."""
+def train_teachers(
+    bench: Workbench, data: TrainSet, model: str, repeats: range, recipe: Mapping[str, Any]
+) -> list[TrainedModel]:
+    """Teachers of one model on a set, one for each repeat: packed, or one by one if it cannot be packed."""
     try:
-        return lab.train_packed(lab.poisoned, repeats=range(count), model=model, **recipe)
+        return bench.train_packed(data, repeats=repeats, model=model, **recipe)
     except UsageError:  # a mistake in the arguments shows again below
         return [
-            lab.train(lab.poisoned, kind="teacher", name="teacher", model=model, repeat=repeat, **recipe)
-            for repeat in range(count)
+            bench.train(data, kind="teacher", name="teacher", model=model, repeat=repeat, **recipe)
+            for repeat in repeats
         ]

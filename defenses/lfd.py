@@ -14,7 +14,7 @@ from benchbd.defenses._teachers import at_chance, best, compared, epochs_of, tra
 if TYPE_CHECKING:
     import torch
 
-    from benchbd import Lab, Recipe, TrainedModel
+    from benchbd import Lab, Recipe, TrainedModel, TrainSet, Workbench
 
 
 class Threshold(NamedTuple):
@@ -151,12 +151,16 @@ class Teaching(NamedTuple):
         losses: float64 (N,), its cross-entropies on images without augmentation.
         alpha: share of the samples to suspect.
         facts: what the record says of it.
+        notes: further notes for the record, by name.
+        warnings: one line for each.
     """
 
     teacher: TrainedModel
     losses: np.ndarray
     alpha: float
     facts: dict[str, Any]
+    notes: dict[str, Any]
+    warnings: tuple[str, ...]
 
 
 @defense("lfd", version=2)
@@ -275,7 +279,11 @@ class Lfd(Defense):
             Diverged: the teacher's losses are not finite, or do not separate any samples.
         """
         labels = lab.poisoned.labels.numpy()
-        taught = self._teach(lab, labels)
+        taught = self._teach(lab, lab.poisoned)
+        for line in taught.warnings:
+            lab.warn(line)
+        for name, value in taught.notes.items():
+            lab.note(name, value)
         losses = taught.losses
         split = checked_threshold(losses, taught.alpha, self.index_rule)
         lab.suspect(-losses, split.candidates, losses)
@@ -298,30 +306,34 @@ class Lfd(Defense):
         lab.note("lfd", facts)
         return student
 
-    def _teach(self, lab: Lab, labels: np.ndarray) -> Teaching:
-        """Train the teachers and choose one by its mean loss; warn if even that one looks unready."""
-        recipe = self.teacher_recipe(lab.recipe, len(lab.poisoned))
-        if self.teachers == 1:
-            found = self._tries(lab, labels, recipe)
-        else:
-            nets = train_teachers(lab, self.teacher, self.teachers, recipe)
-            found = [(net, lab.losses(net, lab.poisoned).astype(np.float64)) for net in nets]
-        means = [float(losses.mean()) for _, losses in found]
-        if warning := unready("lfd", means, labels):
-            lab.warn(warning)
-        facts = {"teacher_epochs": recipe["epochs"], "teacher_tries": len(found) if self.teachers == 1 else 1}
-        return Teaching(*found[best(means)], self.alpha, {**facts, "teachers": compared(means, labels)})
+    def teacher_losses(self, bench: Workbench, data: TrainSet, first: int = 0) -> np.ndarray:
+        """The losses of the teacher that this defense would use on this set; see the base class."""
+        return self._teach(bench, data, first).losses
 
-    def _tries(self, lab: Lab, labels: np.ndarray, recipe: dict[str, Any]) -> list[tuple[TrainedModel, np.ndarray]]:
+    def _teach(self, bench: Workbench, data: TrainSet, first: int = 0) -> Teaching:
+        """Train the teachers and choose one by its mean loss; warn if even that one looks unready."""
+        labels, recipe = data.labels.numpy(), self.teacher_recipe(bench.recipe, len(data))
+        if self.teachers == 1:
+            found = self._tries(bench, data, first, recipe)
+        else:
+            nets = train_teachers(bench, data, self.teacher, range(first, first + self.teachers), recipe)
+            found = [(net, bench.losses(net, data).astype(np.float64)) for net in nets]
+        means = [float(losses.mean()) for _, losses in found]
+        warning = unready("lfd", means, labels)
+        facts = {"teacher_epochs": recipe["epochs"], "teacher_tries": len(found) if self.teachers == 1 else 1}
+        facts["teachers"] = compared(means, labels)
+        return Teaching(*found[best(means)], self.alpha, facts, {}, (warning,) if warning else ())
+
+    def _tries(
+        self, bench: Workbench, data: TrainSet, first: int, recipe: dict[str, Any]
+    ) -> list[tuple[TrainedModel, np.ndarray]]:
         """Single teachers, each with its losses, until one leaves chance level or none is left to try."""
         found: list[tuple[TrainedModel, np.ndarray]] = []
-        for repeat in range(self.teacher_tries):
-            teacher = lab.train(
-                lab.poisoned, kind="teacher", name="teacher", model=self.teacher, repeat=repeat, **recipe
-            )
-            losses = lab.losses(teacher, lab.poisoned).astype(np.float64)
+        for repeat in range(first, first + self.teacher_tries):
+            teacher = bench.train(data, kind="teacher", name="teacher", model=self.teacher, repeat=repeat, **recipe)
+            losses = bench.losses(teacher, data).astype(np.float64)
             found.append((teacher, losses))
-            if not at_chance(losses, labels):
+            if not at_chance(losses, data.labels.numpy()):
                 break
         return found
 

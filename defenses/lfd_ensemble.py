@@ -12,7 +12,7 @@ from benchbd.defenses._teachers import train_teachers
 from benchbd.defenses.lfd import Lfd, Teaching
 
 if TYPE_CHECKING:
-    from benchbd import Lab, Recipe
+    from benchbd import Recipe, TrainSet, Workbench
 
 
 @defense("lfd-ensemble", version=2)
@@ -64,23 +64,25 @@ class LfdEnsemble(Lfd):
         (teachers, student) = super().training_work(attack, recipe, info)
         return (*(teachers._replace(model=model) for model in self.rungs), student)
 
-    def _teach(self, lab: Lab, labels: np.ndarray) -> Teaching:
+    def _teach(self, bench: Workbench, data: TrainSet, first: int = 0) -> Teaching:
         """Train the ladder, choose a teacher by the signs, and take alpha from the valley in its losses."""
-        recipe = self.teacher_recipe(lab.recipe, len(lab.poisoned))
-        nets = [train_teachers(lab, model, self.teachers, recipe) for model in self.rungs]
-        losses = [[lab.losses(net, lab.poisoned).astype(np.float64) for net in row] for row in nets]
+        labels, recipe = data.labels.numpy(), self.teacher_recipe(bench.recipe, len(data))
+        repeats, warnings = range(first, first + self.teachers), []
+        nets = [train_teachers(bench, data, model, repeats, recipe) for model in self.rungs]
+        losses = [[bench.losses(net, data).astype(np.float64) for net in row] for row in nets]
         signs = [[sign_of(values, labels) for values in row] for row in losses]
         means = [[float(values.mean()) for values in row] for row in losses]
         rung, place = choose(signs, means)
         sign, chosen = signs[rung][place], losses[rung][place]
         alpha = alpha_from(chosen, sign)
         if not sign.shown:
-            lab.warn(
+            warnings.append(
                 f"lfd-ensemble: no teacher has learnt something that few samples share, or there is nothing like it: "
                 f"{self.rungs[rung]} and alpha {self.alpha:g} are used"
             )
         elif alpha is None:
-            lab.warn(f"lfd-ensemble: the valley in the losses is above most of them, so alpha {self.alpha:g} is used")
+            line = f"lfd-ensemble: the valley in the losses is above most of them, so alpha {self.alpha:g} is used"
+            warnings.append(line)
         facts = {
             "rung": self.rungs[rung],
             "teacher": place,
@@ -92,9 +94,9 @@ class LfdEnsemble(Lfd):
                 for model, means_of, signs_of in zip(self.rungs, means, signs, strict=True)
             ],
         }
-        lab.note("lfd-ensemble", facts)
         kept = {"teacher_epochs": recipe["epochs"], "teacher_tries": 1}
-        return Teaching(nets[rung][place], chosen, self.alpha if alpha is None else alpha, kept)
+        alpha = self.alpha if alpha is None else alpha
+        return Teaching(nets[rung][place], chosen, alpha, kept, {"lfd-ensemble": facts}, tuple(warnings))
 
 
 def _facts(mean: float, sign: Sign) -> dict[str, Any]:

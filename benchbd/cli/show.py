@@ -81,6 +81,8 @@ def _rows(record: dict[str, Any]) -> list[tuple[str, str]]:
         count = _number(poison.get("count"), ",.0f")
         same = f", {poison['unchanged']} unchanged" if poison.get("unchanged") else ""
         rows.append(("poison", f"{count} images, {of_set} of the set, {of_class} of the target class{same}"))
+        if measured := poison.get("measured"):
+            rows.append(("poison measured", ", ".join(f"{k} {_number(v, '.4g')}" for k, v in measured.items())))
     time = record["time"]
     total, own = (_number(time.get(k), ".1f") for k in ("total", "own"))
     rows.append(("time", f"{total} s as if run alone, {own} s spent by this run"))

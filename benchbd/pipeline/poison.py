@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -18,7 +19,7 @@ from benchbd.core.events import Event, Listener
 from benchbd.core.hashing import digest
 from benchbd.core.images import DatasetInfo, Images
 from benchbd.core.seeding import seed_for
-from benchbd.errors import UsageError
+from benchbd.errors import UsageError, shown
 from benchbd.lab.costs import CostLedger
 from benchbd.lab.keys import code_of, plugin_fingerprint
 from benchbd.pipeline.handed_out import blamed, no_change_in
@@ -27,6 +28,7 @@ from benchbd.pipeline.unchanged import unchanged
 from benchbd.pipeline.workshop import Workshop
 from benchbd.plan.cell import Cell, Components
 from benchbd.plugins.contract import BUDGET, Attack, StampContext
+from benchbd.plugins.identity import part_of
 from benchbd.plugins.part import Part
 from benchbd.plugins.train_set import TrainSet
 from benchbd.plugins.trained import ModelSpec
@@ -81,7 +83,7 @@ class Poison(NamedTuple):
         facts: count, share_of_set, share_of_target_class and target. For attacks with several targets the last two are
             None, and ``targets`` holds the target of each class. If there are any, ``cover``, ``off_target`` and
             ``unchanged`` count the covers, the poisoned samples whose label is not their target, and the poisoned
-            samples that are pixel-identical to their originals.
+            samples that are pixel-identical to their originals; ``measured`` has the attack's own numbers.
         prepared: the arrays that the attack prepared.
         key: artifact key of the poison, or the clean set's key if nothing is poisoned.
         flags: bool (P,), False for changed images that are not poison (covers, which keep their true label).
@@ -145,6 +147,15 @@ def _checked(attack: Attack, out: Any, shape: torch.Size) -> torch.Tensor:
         got = f"{getattr(out, 'dtype', type(out).__name__)} {tuple(getattr(out, 'shape', ()))}"
         raise UsageError(f"attack {attack.name!r}: stamp returned {got}, not a torch.uint8 tensor {tuple(shape)}")
     return out
+
+
+def _measured(attack: Attack, trigger: dict[str, np.ndarray]) -> dict[str, float]:
+    """The attack's numbers about its poison, checked to be finite and rounded to 6 digits."""
+    with blamed(f"attack {attack.name!r}"), no_change_in(trigger):
+        found = {str(name): float(f"{float(value):.6g}") for name, value in attack.poison_facts(trigger).items()}
+    if odd := [name for name, value in found.items() if not math.isfinite(value)]:
+        raise UsageError(f"attack {attack.name!r}: poison_facts: {shown(odd[0])} is not finite; leave it out")
+    return found
 
 
 def _relabelled(attack: Attack, labels: np.ndarray, info: DatasetInfo, context: StampContext) -> np.ndarray:
@@ -247,6 +258,8 @@ class Poisoner:
             facts["unchanged"] = same
             if same == facts["count"]:
                 self._warn(f"attack {attack.name!r} changes no pixel of the {same} images that it poisons")
+        if numbers := _measured(attack, trigger.arrays):
+            facts["measured"] = numbers
         data_key = digest(["poisoned", clean.key, found.sha256])
         images, labels = found.arrays["images"], found.arrays["labels"]
         pace = float(found.meta["seconds"]) / max(1, len(where))
@@ -314,6 +327,8 @@ class Poisoner:
         selected = hashlib.sha256(indices.tobytes()).hexdigest() if attack.prepared_from_poison else None
         # The attack's file with its helpers, and prepare itself, which may be inherited from a file in another folder.
         code = [plugin_fingerprint(attack), code_of(type(attack).prepare)]
+        with blamed(f"attack {attack.name!r}"):
+            code += [[*plugin_fingerprint(other), part_of(other).params] for other in attack.consults()]
         key = digest(["trigger", CODE_VERSION, clean.key, spec, trained, selected, code, *self._threads()])
         warned: list[str] = []
 

@@ -47,17 +47,21 @@ def planned_trainings(cells: Iterable[Cell]) -> Iterator[tuple[Cell, PlannedTrai
 
 
 def possible_retries(cells: Iterable[Cell]) -> dict[TrainingKey, int]:
-    """How often each training of the cells' defenses may be repeated; those that never are, are left out."""
-    of_defense: dict[str, Mapping[str, int]] = {}
+    """How often each training of the cells' plugins may be repeated; those that never are, are left out."""
+    of_plugin: dict[tuple[str, str], Mapping[str, int]] = {}
     found: dict[TrainingKey, int] = {}
     for cell, planned in planned_trainings(cells):
-        if cell.defense.json not in of_defense:
-            defense = cell.components().defense
-            with registry.blame("defenses", cell.defense.name):
-                of_defense[cell.defense.json] = {kind: int(n) for kind, n in defense.retries().items()}
-        for key in planned.defense:
-            if number := of_defense[cell.defense.json].get(key[1].kind, 0):
-                found[key] = max(number, found.get(key, 0))
+        for kind, part, keys in (
+            ("attacks", cell.attack, planned.attack),
+            ("defenses", cell.defense, planned.defense),
+        ):
+            if (kind, part.json) not in of_plugin:
+                plugin = getattr(cell.components(), kind[:-1])
+                with registry.blame(kind, part.name):
+                    of_plugin[kind, part.json] = {what: int(n) for what, n in plugin.retries().items()}
+            for key in keys:
+                if number := of_plugin[kind, part.json].get(key[1].kind, 0):
+                    found[key] = max(number, found.get(key, 0))
     return found
 
 

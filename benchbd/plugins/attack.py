@@ -68,6 +68,9 @@ class Attack(Component):
         trainings(): trainings of ``prepare``. Default: none.
         training_work(recipe, info): how much each of the trainings computes, for estimates of time. Default: the recipe
             on the whole set for full trainings, unknown for others.
+        retries(): how often a training may be repeated, by kind, for the plan. Default: never.
+        consults(): other plugins whose code and parameters ``prepare`` depends on. Default: none.
+        poison_facts(trigger): numbers about the poison for the record. Default: none.
         check(info): raise ``Impossible`` if the attack does not apply. Default: checks :meth:`budget`.
         budget(info, class_counts): numbers of images to poison and to choose from. Default: by rate, rate_of and pool.
         resolved_target(info): the target class. Default: the parameter ``target``, or the data set's target.
@@ -195,6 +198,28 @@ class Attack(Component):
         Estimates of time use it. It is not part of the attack's source digest.
         """
         return tuple(usual_work(training, recipe, info) for training in self.trainings())
+
+    def retries(self) -> dict[str, int]:
+        """Largest number of repeats of each training in :meth:`trainings`, by kind, for the plan."""
+        return {}
+
+    def consults(self) -> tuple[Component, ...]:
+        """Other plugins, such as a defense, whose code and parameters :meth:`prepare` depends on.
+
+        A trigger that was prepared with other code of theirs is prepared again.
+        """
+        return ()
+
+    def poison_facts(self, trigger: Mapping[str, np.ndarray]) -> dict[str, float]:
+        """Numbers about the poison for the record (``poison.measured``), which ``benchbd show`` prints.
+
+        Args:
+            trigger: the arrays that :meth:`prepare` returned, by name.
+
+        Returns:
+            Finite numbers by name.
+        """
+        return {}
 
     def stamp(self, images: torch.Tensor, context: StampContext) -> torch.Tensor:
         """Write the trigger into images.

@@ -21,10 +21,12 @@ from benchbd.plugins.training import UNDEFENDED, Training, Work, usual_work
 if TYPE_CHECKING:
     import os
 
+    import numpy as np
     from torch import nn
 
     from benchbd.core.recipe import Recipe
-    from benchbd.plugins.handles import Lab
+    from benchbd.plugins.handles import Lab, Workbench
+    from benchbd.plugins.train_set import TrainSet
     from benchbd.plugins.trained import TrainedModel
 
 __all__ = [
@@ -131,6 +133,8 @@ class Defense(Component):
         control: whether the defense is a control, shown below the line in the leaderboard. Default: False.
         other_architecture: whether the returned model may be another than the row's. Default: False.
         test_transform: whether the returned model may change test images and the meaning of outputs. Default: False.
+        teacher_losses(bench, data, first): losses by which the defense tells poison from clean samples, for attacks
+            on it. Default: it has no teacher.
         among(defenses): this defense, completed with what it takes from its matrix block. Default: itself.
         smoke: parameters with which the defense runs in seconds. Default: no changes.
     """
@@ -183,6 +187,21 @@ class Defense(Component):
     def clean_fraction(self) -> float:
         """Share of the clean training set, in (0, 1], that the lab provides if ``needs`` includes ``clean``."""
         return self.clean_share
+
+    def teacher_losses(self, bench: Workbench, data: TrainSet, first: int = 0) -> np.ndarray | None:
+        """The losses by which this defense tells poison from clean samples, from its teachers on another set.
+
+        An attack on this defense calls it in its workshop. It trains what :meth:`trainings` declares as ``teacher``.
+
+        Args:
+            bench: the workshop of the attack, or the lab.
+            data: the samples, such as a trial poisoning.
+            first: ``repeat`` of the first teacher in ``bench.train``; the others follow.
+
+        Returns:
+            float64 (N,), in the order of ``data``; None if the defense has no teacher.
+        """
+        return None
 
     def among(self, defenses: Sequence[Defense]) -> Defense:
         """This defense, with parameters set that depend on the other defenses of its matrix block.

@@ -79,6 +79,8 @@ _CONFUSION = _Rule(
     "the counts tp, fp, fn and tn, or null",
 )
 
+_NUMBERS = _Rule(lambda v: v is None or _numbers_by_name(v), "numbers by name, or null")
+
 _SHA = re.compile(r"[0-9a-f]{64}")
 _SHA_OR_NULL = _Rule(lambda v: v is None or (isinstance(v, str) and _SHA.fullmatch(v) is not None), "a sha256 or null")
 
@@ -114,7 +116,7 @@ _INNER: dict[str, dict[str, _Rule]] = {
     "time": {"total": _SECONDS, "own": _SECONDS, "stages": _Rule(_numbers_by_name, "seconds by stage")},
     "detection": {**dict.fromkeys(("auroc", *RATES), _FRACTION), "confusion": _CONFUSION},
     "data": dict.fromkeys(INPUTS, _SHA_OR_NULL),
-    "poison": dict.fromkeys(("count", "share_of_set", "share_of_target_class"), _AMOUNT),
+    "poison": {**dict.fromkeys(("count", "share_of_set", "share_of_target_class"), _AMOUNT), "measured": _NUMBERS},
     "triggered": dict.fromkeys(("images", "unchanged", "gained", "lost", "target_images"), _COUNT),
     "test_transform": {
         "stamp": _Rule(_is_stamp, "a rectangle with three values, or null"),
