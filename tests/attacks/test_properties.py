@@ -48,8 +48,8 @@ ATTACKS = {
     "ftrojan": "ftrojan",
     "bpp": "bpp(negative_ratio=0)",
     "bpp dithered": "bpp(dithering=True, negative_ratio=0)",
-    "lfd-adaptive": "lfd-adaptive(teacher_epochs=1, alphas=[0.2, 0.1])",
-    "lfd-adaptive given": "lfd-adaptive(alpha=0.1)",
+    "lfd-adaptive": "lfd-adaptive(of='lfd(teachers=1, teacher_epochs=1, teacher_tries=1)', alphas=[0.2, 0.1])",
+    "lfd-adaptive given": "lfd-adaptive(alpha=0.1, verify=False)",
 }
 FIXED = ["none", "bn-g", "bn-w", "sig", "sig wrapped", "ftrojan", "bpp", "bpp dithered"]
 """Attacks whose trigger is the same whatever trigger_seed is; cl's noise follows it by the surrogate's seed."""

@@ -114,12 +114,12 @@ DEFAULTS = {
     "bn-a2a": {**SHARED, "cell": None, "smoothing": 0.0, "spread": "uniform"},
     "lfd-adaptive": {
         **SHARED,
+        "of": "lfd",
         "alpha": None,
-        "alphas": [0.1, 0.07, 0.05, 0.03],
+        "alphas": [0.2, 0.1, 0.07, 0.05, 0.03],
         "alpha_test": 0.2,
         "cover_ratio": 0.0,
-        "teacher": "resnet-s",
-        "teacher_epochs": 20,
+        "verify": True,
     },
 }
 
@@ -140,8 +140,7 @@ CONSTANTS = [
     (trojan, "DEVIATION", 100.0),
     (_patterns, "CELLS", 32),
     (_watermark, "CANVAS", 224),
-    # LfD's cosine of 80 epochs, broken off.
-    (adaptive, "HORIZON", 80),
+    (adaptive, "CLOSED", 0.9),
 ]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -28,7 +29,7 @@ CL = "{cl: {steps: 1, robust_steps: 1}}"
 CL_STANDARD = "{cl: {steps: 1, surrogate: standard}}"
 DYNAMIC = "{dynamic: {mask_epochs: 1, joint_epochs: 1, width: 4, stages: 2, batch: 50}}"
 TJ = "{tj-sq: {iterations: 2}}"
-ADAPTIVE = "{lfd-adaptive: {alphas: [[0.2, 0.1]], teacher_epochs: 1}}"
+ADAPTIVE = "{lfd-adaptive: {alphas: [[0.2, 0.1]], of: 'lfd(teachers=1, teacher_epochs=1, teacher_tries=1)'}}"
 
 
 @pytest.fixture(autouse=True)
@@ -128,10 +129,20 @@ def test_what_attacks_train_first(folder: Folder, attacks: str, first: int, then
 
 def test_the_teachers_of_an_attack_on_lfd_are_counted_and_shared_by_seeds_and_by_no_other_rate(folder: Folder) -> None:
     folder.write(f"[{ADAPTIVE}]", f"[none, {LFD}]")
-    assert folder.foretold() == {"full": 2, "teacher": 3}
+    assert folder.foretold() == {"full": 2, "teacher": 3 + 1}
     assert folder.foretold("--seeds", "0-1") == {"full": 2, "teacher": 1}
-    assert folder.foretold("--set", "lfd-adaptive.rate=0.2") == {"full": 2, "teacher": 3}
-    assert folder.foretold("--set", "lfd-adaptive.alpha=0.2") == {"full": 2, "teacher": 1}
+    assert folder.foretold("--set", "lfd-adaptive.rate=0.2") == {"full": 2, "teacher": 3 + 1}
+    folder.write("[{lfd-adaptive: {alpha: 0.2, verify: false}}]", f"[none, {LFD}]")
+    assert folder.foretold() == {"full": 2, "teacher": 1}
+
+
+def test_the_retries_of_an_attacks_single_teachers_are_foretold(folder: Folder, capsys: Any) -> None:
+    """Three trials of the attack and the teacher of the defense, each with two more tries."""
+    patient = ADAPTIVE.replace(", teacher_tries=1", "")
+    folder.write(f"[{patient}]", "[{lfd: {teachers: 1, teacher_epochs: 1}}]")
+    folder.plan()
+    assert main(["plan", "m.yaml", "--output", "out", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["retries"] == {"teacher": 8}
 
 
 @pytest.mark.filterwarnings("ignore:dynamic")

@@ -147,10 +147,12 @@ def test_show_has_the_rate_without_the_trigger(toy_matrix: Path, told: Callable[
     counts = {"images": 1000, "unchanged": 20, "gained": 900, "lost": 10}
     found = {"ca": 0.9, "asr": 0.95, "clean_asr": 0.06, "triggered": counts}
     found |= {"poison": {"count": 10, "share_of_set": 0.1, "share_of_target_class": 0.5, "unchanged": 3}}
+    found["poison"]["measured"] = {"gap": 0.0123456, "closed": 0.97}
     records.write_record(Path("benchbd-out"), records.blank(cell, "done") | found)
     text = told("show", cell.id)
     assert "0.0600 without the trigger, lift +0.8900 on 1,000 images, 20 of them unchanged by the trigger" in text
     assert "50.00% of the target class, 3 unchanged" in text
+    assert "gap 0.01235, closed 0.97" in text
 
 
 def test_status_names_attacks_that_are_not_implanted(toy_matrix: Path, told: Callable[..., str]) -> None:

@@ -57,7 +57,15 @@ def test_defenses(defense: str, work: list[Work]) -> None:
         ("bn-g", []),
         ("{cl: {rate: 0.5, rate_of: class, surrogate: standard}}", [Work(600)]),
         ("{cl: {rate: 0.5, rate_of: class, robust_epochs: 2, robust_steps: 4}}", [Work(400, 8 * 400)]),
-        ("{lfd-adaptive: {alphas: [[0.2, 0.1]], teacher_epochs: 2}}", [Work(400, model="resnet-s")] * 2),
+        # Two shares and the check; the plain trigger is the first share. Three teachers of 2 epochs.
+        (
+            "{lfd-adaptive: {alphas: [[0.2, 0.1]], of: 'lfd(teacher_epochs=2, teachers=3)'}}",
+            [Work(1200, model="resnet-s")] * 3,
+        ),
+        (
+            "{lfd-adaptive: {alpha: 0.1, of: \"lfd-ensemble(teacher_epochs=2, rungs=['resnet-s1', 'resnet-s'])\"}}",
+            [Work(1600, model="resnet-s1"), Work(1600, model="resnet-s")] * 2,
+        ),
         ("dynamic", [None, None]),
     ],
 )

@@ -36,6 +36,7 @@ CHANGED = {
     ("attack", "tj-sq", "e4c37b3c"): f"{CHECKS}; the l2 attack's part of _inversion.py",
     ("attack", "tj-wm", "e4c37b3c"): f"{CHECKS}; the l2 attack's part of _inversion.py",
     ("attack", "l2", "7f81448b"): f"{CHECKS}; a fact about the trigger is measured on the stored pattern",
+    ("attack", "lfd-adaptive", "8a0b7565"): "version 2: its target trains the surrogates, and the gap is verified",
     ("attack", "dynamic", "fc96d0d6"): "shares are rounded in one place; facts honour quantize",
     ("defense", "asd", "3d92eafe"): OWN,
     ("defense", "dbd", "619a5d30"): OWN,

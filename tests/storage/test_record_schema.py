@@ -73,6 +73,7 @@ WRONG: list[tuple[str, Any]] = [
     *[(f"detection.{name}", value) for name in ("auroc", "precision", "recall") for value in ("high", 1.2, -1, True)],
     *[("poison.count", value) for value in ([], -1, "ten")],
     *[("poison.share_of_set", value) for value in ("all", True)],
+    *[("poison.measured", value) for value in (3, [], {"gap": "small"}, {"gap": None}, {"gap": math.inf})],
     *[("data", value) for value in (3, [], "x")],
     *[(f"data.{name}", value) for name in record_schema.INPUTS for value in (3, "", "F" * 64, "0" * 63, [])],
     *[("trainings.full", value) for value in (None, "one", {"full": 1}, True)],
@@ -86,6 +87,7 @@ WRONG += [(name, ABSENT) for name in FIELDS]
 FREE = (
     *[(name, value) for name in ("clean_asr", "triggered", "asr_all", "ca_non_target") for value in (ABSENT, None)],
     *[("detection.confusion", value) for value in (ABSENT, None)],
+    *[("poison.measured", value) for value in (ABSENT, None, {}, {"gap": -0.1})],
     *[("triggered", {}), ("triggered", {"images": 0}), ("triggered.gained", ABSENT), ("triggered.unchanged", 20)],
 )
 
