@@ -320,8 +320,11 @@ class Lfd(Defense):
             found = [(net, bench.losses(net, data).astype(np.float64)) for net in nets]
         means = [float(losses.mean()) for _, losses in found]
         warning = unready("lfd", means, labels)
-        facts = {"teacher_epochs": recipe["epochs"], "teacher_tries": len(found) if self.teachers == 1 else 1}
-        facts["teachers"] = compared(means, labels)
+        facts = {
+            "teacher_epochs": recipe["epochs"],
+            "teacher_tries": len(found) if self.teachers == 1 else 1,
+            "teachers": compared(means, labels),
+        }
         return Teaching(*found[best(means)], self.alpha, facts, {}, (warning,) if warning else ())
 
     def _tries(

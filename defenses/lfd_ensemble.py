@@ -67,7 +67,7 @@ class LfdEnsemble(Lfd):
     def _teach(self, bench: Workbench, data: TrainSet, first: int = 0) -> Teaching:
         """Train the ladder, choose a teacher by the signs, and take alpha from the valley in its losses."""
         labels, recipe = data.labels.numpy(), self.teacher_recipe(bench.recipe, len(data))
-        repeats, warnings = range(first, first + self.teachers), []
+        repeats = range(first, first + self.teachers)
         nets = [train_teachers(bench, data, model, repeats, recipe) for model in self.rungs]
         losses = [[bench.losses(net, data).astype(np.float64) for net in row] for row in nets]
         signs = [[sign_of(values, labels) for values in row] for row in losses]
@@ -75,6 +75,7 @@ class LfdEnsemble(Lfd):
         rung, place = choose(signs, means)
         sign, chosen = signs[rung][place], losses[rung][place]
         alpha = alpha_from(chosen, sign)
+        warnings: list[str] = []
         if not sign.shown:
             warnings.append(
                 f"lfd-ensemble: no teacher has learnt something that few samples share, or there is nothing like it: "

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -19,10 +18,11 @@ from benchbd.core.events import Event, Listener
 from benchbd.core.hashing import digest
 from benchbd.core.images import DatasetInfo, Images
 from benchbd.core.seeding import seed_for
-from benchbd.errors import UsageError, shown
+from benchbd.errors import UsageError
 from benchbd.lab.costs import CostLedger
 from benchbd.lab.keys import code_of, plugin_fingerprint
 from benchbd.pipeline.handed_out import blamed, no_change_in
+from benchbd.pipeline.poison_facts import facts_of, measured_by
 from benchbd.pipeline.selection import select_cover, select_poison, select_triggered, targets
 from benchbd.pipeline.unchanged import unchanged
 from benchbd.pipeline.workshop import Workshop
@@ -118,16 +118,6 @@ class Poison(NamedTuple):
         return poisoned
 
 
-def _facts(labels: np.ndarray, hit: np.ndarray, wanted: np.ndarray) -> dict[str, Any]:
-    """A poison's facts for the record, from the true labels (N,), poisoned positions (P,) and class targets (K,)."""
-    facts: dict[str, Any] = {"count": len(hit), "share_of_set": len(hit) / len(labels)}
-    target = int(wanted[0])
-    if (wanted != target).any():
-        return {**facts, "share_of_target_class": None, "target": None, "targets": wanted.tolist()}
-    share = float((labels[hit] == target).sum() / max(1, (labels == target).sum()))
-    return {**facts, "share_of_target_class": share, "target": target}
-
-
 def fingerprint(data: Images) -> str:
     """sha256 of all labels and images, which differs if two copies of a data set differ in a single pixel."""
     sha = hashlib.sha256(f"{tuple(data.images.shape)}".encode())
@@ -147,15 +137,6 @@ def _checked(attack: Attack, out: Any, shape: torch.Size) -> torch.Tensor:
         got = f"{getattr(out, 'dtype', type(out).__name__)} {tuple(getattr(out, 'shape', ()))}"
         raise UsageError(f"attack {attack.name!r}: stamp returned {got}, not a torch.uint8 tensor {tuple(shape)}")
     return out
-
-
-def _measured(attack: Attack, trigger: dict[str, np.ndarray]) -> dict[str, float]:
-    """The attack's numbers about its poison, checked to be finite and rounded to 6 digits."""
-    with blamed(f"attack {attack.name!r}"), no_change_in(trigger):
-        found = {str(name): float(f"{float(value):.6g}") for name, value in attack.poison_facts(trigger).items()}
-    if odd := [name for name, value in found.items() if not math.isfinite(value)]:
-        raise UsageError(f"attack {attack.name!r}: poison_facts: {shown(odd[0])} is not finite; leave it out")
-    return found
 
 
 def _relabelled(attack: Attack, labels: np.ndarray, info: DatasetInfo, context: StampContext) -> np.ndarray:
@@ -249,7 +230,7 @@ class Poisoner:
         found, _ = self.store.memo("poison", key, compute, self._wait("poison"))
         where, flags = found.arrays["indices"], found.arrays["poison"]
         wanted = targets(attack, info)
-        facts = _facts(labels, where[flags], wanted)
+        facts = facts_of(labels, where[flags], wanted)
         if not flags.all():
             facts["cover"] = int((~flags).sum())
         if off_target := int((found.arrays["labels"] != wanted[labels[where]])[flags].sum()):
@@ -258,7 +239,7 @@ class Poisoner:
             facts["unchanged"] = same
             if same == facts["count"]:
                 self._warn(f"attack {attack.name!r} changes no pixel of the {same} images that it poisons")
-        if numbers := _measured(attack, trigger.arrays):
+        if numbers := measured_by(attack, trigger.arrays):
             facts["measured"] = numbers
         data_key = digest(["poisoned", clean.key, found.sha256])
         images, labels = found.arrays["images"], found.arrays["labels"]
