@@ -8,8 +8,10 @@ import numpy as np
 import torch
 from poison_steps import calls, run
 
+from benchbd import testing
 from benchbd.core.seeding import seed_for
 from benchbd.pipeline.poison import stamp_seed
+from benchbd.pipeline.run_cell import execute
 from benchbd.plugins import registry
 from benchbd.plugins.contract import StampContext
 from benchbd.plugins.identity import part_of
@@ -50,3 +52,16 @@ def test_what_was_measured_of_a_trigger_and_its_warnings_are_in_every_record_of_
     assert calls().count("prepare") == 1
     assert told == [["watch-measured: weak noise"]] * 2
     assert "trigger" not in run(tmp_path, "watch-drawn")["notes"]
+
+
+def test_an_attacks_own_numbers_about_its_poison_are_in_the_record_if_they_are_finite(tmp_path, monkeypatch):
+    cls = registry.load("attacks", "watch-measured")
+    assert "measured" not in run(tmp_path / "a", "watch-measured")["poison"]
+    monkeypatch.setattr(cls, "poison_facts", lambda self, trigger: {"gap": np.float32(0.12345678), "rank": 3})
+    record = run(tmp_path / "b", "watch-measured")
+    assert (record["status"], record["poison"]["measured"]) == ("done", {"gap": 0.123457, "rank": 3.0})
+    monkeypatch.setattr(cls, "poison_facts", lambda self, trigger: {"gap": float("nan")})
+    cell = testing.cell(dataset="tiny(train=80,test=20,size=16)", attack="watch-measured", epochs=1)
+    record = execute(cell.to_json(), output=tmp_path / "c", device="cpu")
+    assert record["status"] == "failed"
+    assert "attack 'watch-measured': poison_facts: 'gap' is not finite; leave it out" in record["error"]
