@@ -67,18 +67,18 @@ def test_where_every_blend_is_learnt_the_weakest_is_taken_with_a_warning(monkeyp
 
 def test_the_record_says_how_much_of_the_gap_second_surrogates_find_closed(monkeypatch, open_workshop):
     losses = {0.2: (0.3, 1.8), 0.1: (1.8, 1.7)}
-    made, trigger, warnings = chosen(monkeypatch, open_workshop, losses, check=(1.6, 1.75))
+    made, trigger, warnings = chosen(monkeypatch, open_workshop, losses, check=(1.65, 1.75))
     assert not warnings
     found = made.poison_facts(trigger)
     assert found == pytest.approx(
         {
-            "poison_loss": 1.6,
+            "poison_loss": 1.65,
             "clean_loss": 1.75,
-            "gap": 0.15,
+            "gap": 0.1,
             "auroc": 0.5,
             "plain_gap": 1.5,
             "plain_auroc": 0.5,
-            "closed": 0.9,
+            "closed": 1 - 0.1 / 1.5,
         }
     )
     made, trigger, warnings = chosen(monkeypatch, open_workshop, losses, check=(1.0, 1.8))
@@ -248,7 +248,7 @@ def test_what_it_prepares_is_repeatable_and_follows_the_trigger_seed(open_worksh
 
     first, again = prepared(SHORT, "a"), prepared(SHORT, "b")
     assert all(np.array_equal(first[name], again[name]) for name in first)
-    other = prepared(SHORT.replace(")", ", trigger_seed=1)"), "c")
+    other = prepared(f"{SHORT[:-1]}, trigger_seed=1)", "c")
     assert not np.array_equal(first["noise"], other["noise"])
     assert not np.array_equal(first["poison_loss"], other["poison_loss"])
     assert np.isfinite([*first["poison_loss"], *first["clean_loss"]]).all()
