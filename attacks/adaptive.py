@@ -142,7 +142,8 @@ class LfdAdaptive(Attack):
             ``left`` and ``plain`` float64 (3,): mean losses of poison and of clean images, and AUROC.
         """
         noise = np.random.default_rng(workshop.seed).integers(0, 256, (1, workshop.size, workshop.size), dtype=np.uint8)
-        alpha, chosen = self.alpha, {}
+        alpha = self.alpha
+        chosen: dict[str, np.ndarray] = {}
         if alpha is None:
             alpha, chosen = self._choose(workshop, noise)
         trigger = {"noise": noise, "alpha": np.array([alpha]), **chosen}
