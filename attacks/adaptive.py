@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 CLOSED = 0.9
 """Share of the gap that must be closed on the second surrogates; less is a warning."""
-REPEATS = {"trial": 1000, "check": 2000}
+REPEATS = {"trial": 1000, "second": 2000}
 """First ``repeat`` of the surrogate teachers of a poisoning: no defense's teachers have these initial weights."""
 
 
@@ -29,7 +29,7 @@ class Trial(NamedTuple):
     Attributes:
         alpha: share of the noise; None in the plan if it is not known yet.
         cover_ratio: covers for each poisoned image.
-        draw: which images are poisoned, and how the surrogates are initialised: ``trial`` or ``check``.
+        draw: which images are poisoned, and how the surrogates are initialised: ``trial`` or ``second``.
     """
 
     alpha: float | None
@@ -105,7 +105,7 @@ class LfdAdaptive(Attack):
         plain, shares = Trial(self.alpha_test, 0.0, "trial"), () if self.alpha is not None else self.strongest_first()
         wanted = [Trial(share, self.cover_ratio, "trial") for share in shares]
         if self.verify:
-            wanted += [Trial(self.alpha, self.cover_ratio, "check"), plain]
+            wanted += [Trial(self.alpha, self.cover_ratio, "second"), plain]
         return list(dict.fromkeys(wanted))
 
     def strongest_first(self) -> tuple[float, ...]:
@@ -148,7 +148,7 @@ class LfdAdaptive(Attack):
             alpha, chosen = self._choose(workshop, noise)
         trigger = {"noise": noise, "alpha": np.array([alpha]), **chosen}
         if self.verify:
-            left = self._gap(workshop, noise, Trial(alpha, self.cover_ratio, "check"))
+            left = self._gap(workshop, noise, Trial(alpha, self.cover_ratio, "second"))
             plain = self._gap(workshop, noise, Trial(self.alpha_test, 0.0, "trial"))
             trigger |= {"left": np.array(left), "plain": np.array(plain)}
             self._judge(workshop, left, plain)

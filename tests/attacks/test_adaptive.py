@@ -37,7 +37,7 @@ def chosen(monkeypatch, open_workshop, losses: dict[float, tuple[float, float]],
 
     def gap(self, workshop, noise, trial):
         asked.append(trial)
-        return Gap(*(check if trial.draw == "check" else losses[trial.alpha]), 0.5)
+        return Gap(*(check if trial.draw == "second" else losses[trial.alpha]), 0.5)
 
     monkeypatch.setattr(LfdAdaptive, "_gap", gap)
     made = attack(f"lfd-adaptive(alphas={list(losses)}{more})")
@@ -99,7 +99,7 @@ def test_a_target_that_does_not_even_see_the_plain_trigger_is_no_proof(monkeypat
 
 def test_trials_are_each_share_with_covers_a_second_draw_and_the_plain_trigger_each_once():
     made = attack("lfd-adaptive(alphas=[0.1, 0.2], cover_ratio=1.0)")
-    check = Trial(None, 1.0, "check")
+    check = Trial(None, 1.0, "second")
     assert made.trials() == [
         Trial(0.2, 1.0, "trial"),
         Trial(0.1, 1.0, "trial"),
@@ -110,7 +110,7 @@ def test_trials_are_each_share_with_covers_a_second_draw_and_the_plain_trigger_e
     assert bare.trials() == [Trial(0.2, 0.0, "trial"), Trial(0.1, 0.0, "trial"), check._replace(cover_ratio=0.0)]
     assert attack("lfd-adaptive(alphas=[0.1], verify=False)").trials() == [Trial(0.1, 0.0, "trial")]
     given = attack("lfd-adaptive(alpha=0.12)")
-    assert given.trials() == [Trial(0.12, 0.0, "check"), Trial(0.2, 0.0, "trial")]
+    assert given.trials() == [Trial(0.12, 0.0, "second"), Trial(0.2, 0.0, "trial")]
 
 
 def test_what_is_chosen_with_covers_is_compared_with_the_plain_trigger_without_them(monkeypatch, open_workshop):
@@ -209,11 +209,11 @@ def test_a_trial_is_poisoned_like_the_set_to_come_and_the_check_has_other_images
     assert gap.poison == pytest.approx(poison.mean())
     assert gap.clean == pytest.approx(np.flatnonzero(~changed).mean())  # covers are neither
 
-    made._gap(spy, noise, Trial(0.5, 0.5, "check"))
+    made._gap(spy, noise, Trial(0.5, 0.5, "second"))
     (_, again) = spy.asked[1]
     assert {**again, "repeat": 0} == {**given, "repeat": 0}
     assert again["repeat"] != given["repeat"]
-    assert set(made._poisoned(spy, noise, Trial(0.5, 0.5, "check"))[1]) != set(poison)
+    assert set(made._poisoned(spy, noise, Trial(0.5, 0.5, "second"))[1]) != set(poison)
 
 
 @pytest.mark.parametrize("covers", [0.0, 1.0])

@@ -152,7 +152,7 @@ def test_show_has_the_rate_without_the_trigger(toy_matrix: Path, told: Callable[
     text = told("show", cell.id)
     assert "0.0600 without the trigger, lift +0.8900 on 1,000 images, 20 of them unchanged by the trigger" in text
     assert "50.00% of the target class, 3 unchanged" in text
-    assert "gap 0.01235, closed 0.97" in text
+    assert "closed 0.97, gap 0.01235" in text
 
 
 def test_status_names_attacks_that_are_not_implanted(toy_matrix: Path, told: Callable[..., str]) -> None:
