@@ -28,7 +28,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "schedule": "cosine",
         "augment": ["crop4", "hflip"],
     },
-    # After cifar10-airbench (Jordan 2024), for the model airbench; docs/speed.md tells how it was tuned.
+    # After cifar10-airbench (Jordan 2024), for the model airbench; docs/speed.md says which entries are ours.
     "fast": {
         "epochs": 8,
         "batch_size": 256,

@@ -64,8 +64,8 @@ class Recipe:
     """Epochs over which the learning rate first rises linearly from near zero, step by step."""
     peak: float = 0.25
     """Share of the training after which a onecycle schedule reaches lr."""
-    lr_start: float = 0.0
-    """Learning rate at the start of a onecycle schedule, as a share of lr."""
+    lr_start: float = 0.04
+    """Learning rate at the start of a onecycle schedule, as a share of lr; torch's default, 1/25."""
     lr_end: float = 0.0
     """Learning rate at the end of a onecycle schedule, as a share of lr."""
     bias_lr: float = 1.0
@@ -144,12 +144,15 @@ class Recipe:
     def for_another_model(self) -> Recipe:
         """The recipe for a network, such as a teacher, other than the model that this one is written for.
 
-        A recipe that has entries of :data:`YOUNGER` is tuned for its model: a rate of 24 for ResNet-S's norms would
-        ruin it. Such a network trains with the defaults, as many epochs and with the same augmentation. Any other
-        recipe stays.
+        A onecycle schedule, a factor for biases and decoupled weight decay are tuned for their model: a rate of 24 for
+        ResNet-S's norms would ruin it. Under such a recipe, other networks train with the defaults; they keep the
+        epochs, the augmentation and the mode of batch norm. Of any other recipe they leave out the average, the label
+        smoothing and the clipping.
         """
-        tuned = any(getattr(self, name) != default for name, default in YOUNGER.items())
-        return Recipe(epochs=self.epochs, augment=self.augment, bn=self.bn) if tuned else self
+        tuned = self.schedule == "onecycle" or self.bias_lr != 1 or self.optimizer in ("adamw", "sgdw")
+        if tuned:
+            return Recipe(epochs=self.epochs, augment=self.augment, bn=self.bn)
+        return dataclasses.replace(self, **{name: YOUNGER[name] for name in ("clip_norm", "ema", "label_smoothing")})
 
     def per_step(self) -> bool:
         """Whether the learning rate changes within an epoch."""

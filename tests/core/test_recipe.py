@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
 
@@ -94,8 +95,18 @@ def test_a_plugin_with_its_own_optimizer_and_schedule_gets_them_plain():
 def test_another_model_gets_the_defaults_instead_of_a_recipe_tuned_for_the_cells():
     fast = Recipe.parse({"preset": "fast"})
     assert fast.for_another_model() == Recipe(epochs=fast.epochs, augment=fast.augment)
-    for plain in (Recipe(), Recipe.parse({"preset": "backdoorbench"}), Recipe(lr=0.5, optimizer="sgdw", epochs=3)):
-        assert plain.for_another_model() is plain
+    tuned = ({"schedule": "onecycle", "lr": 24.0, "optimizer": "sgd"}, {"bias_lr": 64.0}, {"optimizer": "sgdw"})
+    for entries in tuned:
+        assert Recipe(epochs=3, batch_size=32, **entries).for_another_model() == Recipe(epochs=3)
+
+
+@pytest.mark.parametrize("extra", [{}, {"ema": 0.9}, {"label_smoothing": 0.1, "clip_norm": 1.0}, {"peak": 0.5}])
+def test_another_model_keeps_rate_and_batches_of_a_recipe_that_is_not_tuned(extra):
+    plain = Recipe(lr=0.003, batch_size=32, epochs=3, augment=())
+    for_teacher = dataclasses.replace(plain, **extra).for_another_model()
+    assert (for_teacher.lr, for_teacher.batch_size, for_teacher.optimizer) == (0.003, 32, "adam")
+    assert (for_teacher.ema, for_teacher.label_smoothing, for_teacher.clip_norm) == (0.0, 0.0, None)
+    assert Recipe.parse({"preset": "backdoorbench"}).for_another_model() == Recipe.parse({"preset": "backdoorbench"})
 
 
 # -- refusals
@@ -169,6 +180,7 @@ def _triangle(done: float) -> float:
 
 @pytest.mark.parametrize("peak", [0.0, 1.0])
 def test_a_onecycle_peak_at_either_end(peak):
+    assert Recipe(epochs=2, schedule="onecycle", lr=1.0, peak=peak).lr_at(0.0) >= 0.04, "the first step trains"
     recipe = Recipe(epochs=2, schedule="onecycle", lr=1.0, peak=peak, lr_start=0.5, lr_end=0.5)
     found = rates(recipe, 4)
     assert found == sorted(found, reverse=peak == 0)
