@@ -334,7 +334,7 @@ def test_a_layer_with_nothing_to_train_keeps_each_models_own_tensors(buffer):
         ),
         (lambda: small(Averaged), r"^layer \(Averaged\) cannot be packed: in it, channels of different models mix"),
         (lambda: small(lambda: nn.Unflatten(1, (4, 1))), r"^after \(Conv2d\) cannot be packed: it fails on images"),
-        (lambda: small(lambda: nn.PixelShuffle(2)), r"^after \(Conv2d\) cannot be packed: it fails on images"),
+        (lambda: small(lambda: nn.LayerNorm((4, 62, 62), elementwise_affine=False)), r"^layer \(LayerNorm\).* joined"),
         (lambda: small(lambda: nn.Dropout2d()), r"^layer \(Dropout2d\) cannot be packed: it is dropout"),
         (lambda: small(lambda: nn.utils.spectral_norm(nn.Conv2d(4, 4, 1))), r"^layer\.weight.* cannot be packed"),
         (lambda: [Classifier(tied(), NORMALISATION) for _ in range(2)], "shares its weights"),
