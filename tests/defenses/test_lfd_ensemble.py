@@ -112,7 +112,7 @@ def test_a_teacher_that_cannot_be_packed_ends_the_cell_before_its_trigger_is_mad
     monkeypatch.setattr(os, "fsync", lambda descriptor: None)
     monkeypatch.setattr(Poisoner, "poison", lambda *_: pytest.fail("the set was poisoned"))
     data = "tiny(train=80,test=20,size=32)"
-    cell = testing.cell(dataset=data, attack="tiny-patch", defense="lfd-ensemble(teacher=lenet)", epochs=1)
+    cell = testing.cell(dataset=data, attack="tiny-patch", defense="lfd-ensemble(teacher='lenet')", epochs=1)
     record = execute(cell.to_json(), output=tmp_path, device="cpu")
     assert record["status"] == "failed"
     where = "defense 'lfd-ensemble': model 'lenet': hidden.0 (Linear) cannot be packed: it has trained weights; "
