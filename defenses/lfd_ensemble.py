@@ -42,6 +42,10 @@ class LfdEnsemble(Lfd):
         teacher, student = super().training_work(attack, recipe, info)
         return (teacher._replace(images=self.teachers * teacher.images), student)
 
+    def packed_models(self) -> tuple[str, ...]:
+        """The teacher."""
+        return (self.teacher,)
+
     def _teach(self, lab: Lab, labels: np.ndarray) -> tuple[TrainedModel, np.ndarray, int]:
         """The best teacher, its losses float64 (N,) on images without augmentation, and the number of teachers."""
         pack = lab.train_packed(

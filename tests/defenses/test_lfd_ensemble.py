@@ -13,6 +13,7 @@ from benchbd.core import params
 from benchbd.defenses.lfd import Lfd
 from benchbd.defenses.lfd_ensemble import LfdEnsemble, best
 from benchbd.errors import UsageError
+from benchbd.pipeline.poison import Poisoner
 from benchbd.pipeline.run_cell import execute
 from tests.defenses.conftest import FakeTrained
 
@@ -104,6 +105,19 @@ def test_it_does_what_lfd_does_with_the_chosen_repeat(small_lab, banded, monkeyp
     assert ours.notes["lfd"]["gamma"] == pytest.approx(theirs.notes["lfd"]["gamma"], rel=1e-2)
     assert ours.notes["lfd"]["candidates"] == theirs.notes["lfd"]["candidates"]
     assert student.epoch_losses == pytest.approx(expected.epoch_losses, rel=1e-2)
+
+
+@pytest.mark.usefixtures("one_thread", "fresh_registry")
+def test_a_teacher_that_cannot_be_packed_ends_the_cell_before_its_trigger_is_made(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
+    monkeypatch.setattr(Poisoner, "poison", lambda *_: pytest.fail("the set was poisoned"))
+    data = "tiny(train=80,test=20,size=32)"
+    cell = testing.cell(dataset=data, attack="tiny-patch", defense="lfd-ensemble(teacher='lenet')", epochs=1)
+    record = execute(cell.to_json(), output=tmp_path, device="cpu")
+    assert record["status"] == "failed"
+    where = "defense 'lfd-ensemble': model 'lenet': hidden.0 (Linear) cannot be packed: it has trained weights; "
+    assert record["error"].startswith(where)
+    assert "\n" not in record["error"]
 
 
 @pytest.mark.usefixtures("one_thread", "fresh_registry")

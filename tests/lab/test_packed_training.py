@@ -39,6 +39,13 @@ def test_a_pack_equals_single_trainings_and_is_stored_once(lab: Lab) -> None:
         assert all(np.array_equal(one._state[name], other._state[name]) for name in other._state)
 
 
+def test_a_pack_initialises_its_networks_from_the_data(lab: Lab) -> None:
+    packed = lab.train_packed(lab.poisoned, repeats=range(2), model="airbench(width=2)")
+    alone = lab.train(lab.poisoned, kind="teacher", name="alone", model="airbench(width=2)")
+    for one in packed:
+        np.testing.assert_array_equal(one._state["net.whitening.filters"], alone._state["net.whitening.filters"])
+
+
 @pytest.mark.parametrize("changes", [{"repeats": [0, 2]}, {"lr": 0.1}, {"epochs": 1}, {"model": "resnet-s1"}])
 def test_whatever_determines_a_pack_is_in_its_key(lab: Lab, changes: dict[str, object]) -> None:
     plain = {"repeats": [0, 1]}
@@ -52,7 +59,7 @@ def test_whatever_determines_a_pack_is_in_its_key(lab: Lab, changes: dict[str, o
         ({"repeats": []}, "repeats"),
         ({"repeats": [1, 1]}, "repeats"),
         ({"repeats": [0], "kind": "student"}, "kind"),
-        ({"repeats": [0, 1], "model": "lenet"}, "cannot be packed"),
+        ({"repeats": [0, 1], "model": "lenet"}, r"^teachers: model 'lenet': hidden\.0 \(Linear\) cannot be packed"),
     ],
 )
 def test_what_cannot_be_packed_is_one_clear_line(lab: Lab, given: dict[str, object], why: str) -> None:
