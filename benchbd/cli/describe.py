@@ -126,9 +126,9 @@ def _text(facts: dict[str, Any]) -> str:
     if facts.get("source"):
         lines += [f"Source: {facts['source']}", ""]
     if facts["kind"] == "preset":
-        rows = [(e["name"], _value(e["value"]), e["help"]) for e in facts["entries"]]
-        lines += ["Entries:", columns([("name", "value", "meaning"), *rows], indent="  "), ""] if rows else []
-        lines += [f"{'Other' if rows else 'All'} entries have the defaults that benchbd describe recipe shows."]
+        own = [(e["name"], _value(e["value"]), e["help"]) for e in facts["entries"]]
+        lines += ["Entries:", columns([("name", "value", "meaning"), *own], indent="  "), ""] if own else []
+        lines += [f"{'Other' if own else 'All'} entries have the defaults that benchbd describe recipe shows."]
         lines += [f"In a matrix: recipe: {facts['name']}. On the command line: --set preset={facts['name']}."]
     if facts.get("presets"):
         lines += [f"Presets, which benchbd describe NAME shows: {', '.join(facts['presets'])}.", ""]

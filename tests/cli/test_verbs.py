@@ -50,7 +50,7 @@ def test_version(told: Callable[..., str]) -> None:
 def test_list(told: Callable[..., str]) -> None:
     out = told("list")
     assert [line for line in out.splitlines() if not line.startswith(" ")] == [
-        f"{kind}:" for kind in ("datasets", "attacks", "defenses", "models", "matrices")
+        f"{kind}:" for kind in ("datasets", "attacks", "defenses", "models", "presets", "matrices")
     ]
     assert out.count("\n  none ") == 2
     assert "\n  quickstart " in out

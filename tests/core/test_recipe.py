@@ -72,9 +72,9 @@ def test_a_preset_replaces_what_was_given_before_it_and_yields_to_what_comes_aft
     [
         ({"prset": "fast"}, "recipe has no parameter 'prset'; did you mean 'preset'?"),
         ({"presets": "fast"}, "recipe has no parameter 'presets'; did you mean 'preset'?"),
-        ({"preset": "FAST"}, "preset must be one of paper, backdoorbench, sgd-long, fast, not 'FAST'; did you mean 'fast'?"),
+        ({"preset": "FAST"}, "must be one of paper, backdoorbench, sgd-long, fast, not 'FAST'; did you mean 'fast'?"),
         ({"preset": "zzz"}, "preset must be one of paper, backdoorbench, sgd-long, fast, not 'zzz'"),
-        ({"schedule": "onecycl"}, "schedule must be one of cosine, constant, steps, onecycle, not 'onecycl'; did you mean"),
+        ({"schedule": "onecycl"}, "one of cosine, constant, steps, onecycle, not 'onecycl'; did you mean 'onecycle'?"),
         ({"clip_norm": math.inf}, "clip_norm must be a finite number or None, not inf"),
         ({"augment": "translate2"}, "augment must be list of str such as [translate2] or [], not 'translate2'"),
         ({"augment": "none"}, "augment must be list of str such as [crop4, hflip] or [], not 'none'"),
@@ -88,7 +88,7 @@ def test_a_typo_gets_a_hint(given, says):
 
 
 def test_the_known_entries_have_the_preset_among_them():
-    with pytest.raises(UsageError, match="known: .* peak, preset, schedule"):
+    with pytest.raises(UsageError, match=r"known: .* peak, preset, schedule"):
         Recipe.parse({"zzzzzz": 1})
 
 

@@ -144,7 +144,7 @@ def test_a_seeds_flag_that_is_none(text: str) -> None:
 def test_set_recipe_is_set_preset() -> None:
     named = [plan(sets=[text, "epochs=3"]).cells for text in ("recipe=fast", "preset=fast", "recipe.preset=fast")]
     assert named[0][0].recipe["schedule"] == "onecycle"
-    assert named[0] == named[1] == named[2]
+    assert len({tuple(cell.id for cell in cells) for cells in named}) == 1
 
 
 def test_smoke_shortens_a_warmup_with_the_training() -> None:
