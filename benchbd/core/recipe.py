@@ -166,7 +166,7 @@ class Recipe:
         tuned = self.schedule == "onecycle" or self.bias_lr != 1 or self.optimizer in ("adamw", "sgdw")
         if tuned:
             return Recipe(epochs=self.epochs, augment=self.augment, bn=self.bn)
-        return dataclasses.replace(self, **{name: YOUNGER[name] for name in ("clip_norm", "ema", "label_smoothing")})
+        return dataclasses.replace(self, clip_norm=None, ema=0.0, label_smoothing=0.0)
 
     def per_step(self) -> bool:
         """Whether the learning rate changes within an epoch."""
