@@ -45,10 +45,18 @@ class CorruptArtifact(BenchbdError):
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """Return ``; did you mean 'x'?`` for the nearest known word, else the sorted known words."""
     names = sorted(set(known))
+    return suggestion(word, names) or (f"; known: {', '.join(names)}" if names else "; none is known")
+
+
+def suggestion(word: Any, known: Iterable[str]) -> str:
+    """Return ``; did you mean 'x'?`` for the nearest known word; '' if none is near or ``word`` is not text."""
+    if not isinstance(word, str):
+        return ""
+    names = sorted(set(known))
+    by_lower = {name.lower(): name for name in names}
     near = difflib.get_close_matches(word[:200], names, n=1, cutoff=0.6)
-    if near:
-        return f"; did you mean {near[0]!r}?"
-    return f"; known: {', '.join(names)}" if names else "; none is known"
+    near += [by_lower[name] for name in difflib.get_close_matches(word[:200].lower(), by_lower, n=1, cutoff=0.6)]
+    return f"; did you mean {near[0]!r}?" if near else ""
 
 
 def shown(value: Any, limit: int = 60) -> str:

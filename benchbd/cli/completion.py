@@ -141,6 +141,7 @@ def _arguments(parser: argparse.ArgumentParser, verb: str, before: list[str], cu
 
 def _values(action: argparse.Action, verb: str) -> list[tuple[str, str]]:
     """Candidates for the value of an argument, found by its name."""
+    from benchbd.core.presets import ABOUT
     from benchbd.plugins import registry
 
     if action.choices is not None:
@@ -162,7 +163,9 @@ def _values(action: argparse.Action, verb: str) -> list[tuple[str, str]]:
         return [*figures, *described().items(), (FILES, "")]
     if action.dest in PLUGINS or (verb in ("describe", "check") and action.dest == "name"):
         kind = PLUGINS.get(action.dest)
-        return [(entry.name, entry.summary) for entry in registry.entries(kind) if entry.kind]
+        others = [("recipe", ""), *((preset, about.summary) for preset, about in ABOUT.items())]
+        plugins = [(entry.name, entry.summary) for entry in registry.entries(kind) if entry.kind]
+        return [*plugins, *(others if verb == "describe" else [])]
     if (verb, name) == ("list", "KIND"):
         from benchbd.cli.list import GROUPS
 

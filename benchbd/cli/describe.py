@@ -1,4 +1,4 @@
-"""``benchbd describe NAME``: show a plugin's documentation, parameters and needs."""
+"""``benchbd describe NAME``: show documentation and parameters of a plugin, of the recipe, or of a preset."""
 
 from __future__ import annotations
 
@@ -13,9 +13,13 @@ from benchbd.errors import BenchbdError, UsageError, did_you_mean, shown
 if TYPE_CHECKING:
     from benchbd.plugins.scan import PluginEntry
 
+RECIPE = "recipe"
+"""The name under which the recipe is described."""
 EPILOG = """\
   benchbd describe lfd
   benchbd describe attacks/none
+  benchbd describe recipe
+  benchbd describe fast
   benchbd describe my-defense --plugin my_defense.py
 """
 
@@ -24,11 +28,11 @@ def register(verbs: Any) -> None:
     """Add the verb."""
     parser = verbs.add_parser(
         "describe",
-        help="show a plugin's documentation and parameters",
+        help="show what a plugin, the recipe or a preset is, and its parameters",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    name = "a name from benchbd list, or KIND/NAME if two kinds share the name (attacks/none)"
+    name = "a name from benchbd list, KIND/NAME if two kinds share the name (attacks/none), or recipe"
     parser.add_argument("name", metavar="NAME", help=name)
     parser.add_argument("--json", action="store_true", help="as JSON")
     add_plugins(parser)
@@ -36,22 +40,49 @@ def register(verbs: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Describe every plugin with this name."""
+    """Describe every plugin and preset with this name."""
+    from benchbd.core.presets import PRESETS
     from benchbd.plugins import registry
 
     add_plugin_files(args)
     kind, _, name = args.name.rpartition("/")
     known = [entry for entry in registry.entries() if entry.kind]
     entries = {e.kind: e for e in known if e.name == name and kind in ("", e.kind, e.kind[:-1])}
-    if not entries:
-        names = [e.name for e in known] if not kind else [f"{e.kind}/{e.name}" for e in known]
+    found = [_facts(entry) for entry in entries.values()]
+    if args.name == RECIPE:
+        found.append(_recipe_facts())
+    if name in PRESETS and kind in ("", "presets", "preset"):
+        found.append(_preset_facts(name))
+    if not found:
+        pairs = [*((e.kind, e.name) for e in known), *(("presets", preset) for preset in PRESETS)]
+        names = [f"{of}/{each}" for of, each in pairs] if kind else [*(each for _, each in pairs), RECIPE]
         raise UsageError(f"nothing is called {shown(args.name)}{did_you_mean(args.name, names)}")
-    plugins = [_facts(entry) for entry in entries.values()]
     if args.json:
-        write_json(plugins if len(plugins) > 1 else plugins[0])
+        write_json(found if len(found) > 1 else found[0])
     else:
-        write("\n\n".join(_text(facts) for facts in plugins))
+        write("\n\n".join(_text(facts) for facts in found))
     return 0
+
+
+def _recipe_facts() -> dict[str, Any]:
+    from benchbd.core import params
+    from benchbd.core.presets import PRESETS
+    from benchbd.core.recipe import Recipe
+
+    parameters = [p._asdict() for p in params.schema(Recipe)]
+    doc = inspect.getdoc(Recipe) or ""
+    return {"kind": RECIPE, "name": RECIPE, "doc": doc, "presets": list(PRESETS), "parameters": parameters}
+
+
+def _preset_facts(name: str) -> dict[str, Any]:
+    from benchbd.core import params
+    from benchbd.core.presets import ABOUT, PRESETS
+    from benchbd.core.recipe import Recipe
+
+    helps = {p.name: p.help for p in params.schema(Recipe)}
+    entries = [{"name": key, "value": value, "help": helps[key]} for key, value in PRESETS[name].items()]
+    about = ABOUT[name]
+    return {"kind": "preset", "name": name, "doc": about.summary, "source": about.source, "entries": entries}
 
 
 def _facts(entry: PluginEntry) -> dict[str, Any]:
@@ -81,7 +112,9 @@ def _facts(entry: PluginEntry) -> dict[str, Any]:
 
 
 def _text(facts: dict[str, Any]) -> str:
-    lines = [f"{facts['kind']} {facts['name']} (version {facts['version']}, {facts['origin']})", "", facts["doc"], ""]
+    version = f" (version {facts['version']}, {facts['origin']})" if "version" in facts else ""
+    head = RECIPE if facts["kind"] == RECIPE else f"{facts['kind']} {facts['name']}{version}"
+    lines = [head, "", facts["doc"], ""]
     if facts.get("needs"):
         lines += [f"Needs: {', '.join(facts['needs'])}{' (a control)' if facts['control'] else ''}", ""]
     if facts.get("clean_label"):
@@ -92,11 +125,18 @@ def _text(facts: dict[str, Any]) -> str:
         lines += [f"{info['classes']} classes, {sizes}; target class {info['target']}.", ""]
     if facts.get("source"):
         lines += [f"Source: {facts['source']}", ""]
-    if facts["parameters"]:
-        rows = [(p["name"], p["type"], _default(p["default"]), p["help"]) for p in facts["parameters"]]
+    if facts["kind"] == "preset":
+        own = [(e["name"], _value(e["value"]), e["help"]) for e in facts["entries"]]
+        lines += ["Entries:", columns([("name", "value", "meaning"), *own], indent="  "), ""] if own else []
+        lines += [f"{'Other' if own else 'All'} entries have the defaults that benchbd describe recipe shows."]
+        lines += [f"In a matrix: recipe: {facts['name']}. On the command line: --set preset={facts['name']}."]
+    if facts.get("presets"):
+        lines += [f"Presets, which benchbd describe NAME shows: {', '.join(facts['presets'])}.", ""]
+    if facts.get("parameters"):
+        rows = [(p["name"], p["type"], _value(p["default"]), p["help"]) for p in facts["parameters"]]
         lines += ["Parameters:", columns([("name", "type", "default", "meaning"), *rows], indent="  ")]
     return "\n".join(lines).rstrip()
 
 
-def _default(value: Any) -> str:
-    return f"[{', '.join(map(str, value))}]" if isinstance(value, tuple) else str(value)
+def _value(value: Any) -> str:
+    return f"[{', '.join(map(str, value))}]" if isinstance(value, (tuple, list)) else str(value)

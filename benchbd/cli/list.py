@@ -1,4 +1,4 @@
-"""``benchbd list``: list plugins and matrices, without importing any plugin."""
+"""``benchbd list``: list plugins, presets and matrices, without importing any plugin."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from benchbd.cli.common import add_plugins, columns, write, write_json
 from benchbd.errors import UsageError, did_you_mean, one_line, shown
 from benchbd.plugins.contract import KINDS
 
-GROUPS = (*KINDS, "matrices")
+GROUPS = (*KINDS, "presets", "matrices")
 EPILOG = """\
   benchbd list
   benchbd list defenses
@@ -22,11 +22,11 @@ def register(verbs: Any) -> None:
     """Add the verb."""
     parser = verbs.add_parser(
         "list",
-        help="list the known attacks, defenses, models, datasets and matrices",
+        help="list the known attacks, defenses, models, datasets, presets and matrices",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    text = "attacks, defenses, models, datasets or matrices; or a GLOB over all names"
+    text = "attacks, defenses, models, datasets, presets or matrices; or a GLOB over all names"
     parser.add_argument("group", nargs="?", metavar="KIND", help=text)
     parser.add_argument("glob", nargs="?", metavar="GLOB", help="only names that match")
     parser.add_argument("--json", action="store_true", help="as JSON")
@@ -63,6 +63,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _rows() -> list[dict[str, str]]:
+    from benchbd.core.presets import ABOUT
     from benchbd.plan.shipped import described
     from benchbd.plugins import registry
 
@@ -72,6 +73,8 @@ def _rows() -> list[dict[str, str]]:
         status = f"unavailable: {entry.error} ({entry.origin})" if entry.error else "ok"
         facts = {"kind": entry.kind or "?", "name": entry.name, "summary": entry.summary, "origin": entry.origin}
         rows.append({**facts, "status": one_line(status)})
-    for name, summary in described().items():
-        rows.append({"kind": "matrices", "name": name, "summary": summary, "origin": "shipped", "status": "ok"})
+    shipped = [("presets", name, about.summary) for name, about in ABOUT.items()]
+    shipped += [("matrices", name, summary) for name, summary in described().items()]
+    for kind, name, summary in shipped:
+        rows.append({"kind": kind, "name": name, "summary": summary, "origin": "shipped", "status": "ok"})
     return rows

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import sys
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -68,10 +69,10 @@ def register(verbs: Any) -> None:
     times.add_argument("-j", "--jobs", metavar="N", type=int, help=text)
     text = "for --time; default: the visible GPUs, else the CPU"
     times.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help=text)
-    text = "for --time: measure the rate of this machine now, even if records or the cache have it"
+    text = "for --time and cores=N: measure the rate of this machine now, even if records or the cache have it"
     times.add_argument("--measure", action="store_true", help=text)
     text = "estimate the time and idle share of the whole matrix on N GPUs or N cores of this machine (cores=1,8)"
-    times.add_argument("--simulate", metavar="gpus=N,...", help=text)
+    times.add_argument("--simulate", metavar="gpus=N,...", action="append", help=text)
     text = "for --simulate gpus=N: the speed of a training step on such a GPU, for all models"
     times.add_argument("--rate", metavar="TFLOPS", help=text)
     parser.set_defaults(run=run)
@@ -166,19 +167,27 @@ class _Wishes(NamedTuple):
 
 def _time_wishes(args: argparse.Namespace) -> _Wishes:
     """The flags about times. Raises UsageError."""
-    from benchbd.errors import UsageError
+    from benchbd.errors import UsageError, shown
     from benchbd.run.rates import parse_rate
     from benchbd.run.settings import RunSettings
     from benchbd.run.simulate import parse_simulate
     from benchbd.run.workers.slots import check_numbers
 
-    wish = None if args.simulate is None else parse_simulate(args.simulate)
+    simulate = args.simulate or []
+    if len(simulate) > 1:
+        given = " and ".join(shown(text) for text in simulate[:3])
+        raise UsageError(
+            f"--simulate is given {len(simulate)} times ({given}); one plan simulates either gpus or cores"
+        )
+    wish = parse_simulate(simulate[0]) if simulate else None
     if args.rate is not None and (wish is None or wish.what != "gpus"):
         raise UsageError("--rate is for --simulate gpus=N; give both, or leave it out")
     if not args.time:
-        for flag, given in (("--jobs", args.jobs), ("--device", args.device != "auto"), ("--measure", args.measure)):
-            if given:
+        for flag, is_given in (("--jobs", args.jobs), ("--device", args.device != "auto")):
+            if is_given:
                 raise UsageError(f"{flag} is for --time; give both, or leave it out")
+        if args.measure and (wish is None or wish.what != "cores"):
+            raise UsageError("--measure is for --time and --simulate cores=N; give one of them, or leave it out")
         return _Wishes(None, wish, None if args.rate is None else parse_rate(args.rate))
     settings = RunSettings(output=output_folder(args), device=args.device, jobs=args.jobs, threads=args.threads)
     check_numbers(settings)
@@ -196,22 +205,23 @@ def _times(
     from benchbd.run.simulate import simulate
     from benchbd.run.workers.slots import make_slots, visible_gpus
 
-    def measurements(gpus: Sequence[str]) -> Measurements:
+    @functools.cache
+    def measurements(gpus: tuple[str, ...]) -> Measurements:
         return Measurements(this_machine(gpus), say=_say, remeasure=args.measure)
 
     output, found = output_folder(args), []
     if wishes.here is not None:
         slots = make_slots(wishes.here)
-        here = measurements([slot.gpu for slot in slots if slot.gpu is not None])
+        here = measurements(tuple(slot.gpu for slot in slots if slot.gpu is not None))
         costs = forecast.forecast_here(unfinished, output, here, stored=stored, from_records=not args.measure)
         left = forecast.time_left(costs, len(slots))
         found.append(("time", forecast.time_as_json(left), forecast.time_as_lines(left)))
     if (wish := wishes.simulate) is not None:
         if wish.what == "cores":
-            costs = forecast.forecast_here(plan.cells, output, measurements(()))
+            costs = forecast.forecast_here(plan.cells, output, measurements(()), from_records=not args.measure)
         else:
             gpus = visible_gpus() if wishes.rate is None else ()
-            gpu = measurements(gpus) if gpus else None
+            gpu = measurements(tuple(gpus)) if gpus else None
             costs = forecast.forecast_gpus(plan.cells, output, measurements(()), gpu, wishes.rate)
         runs = [simulate(costs.estimate.jobs, number) for number in wish.numbers]
         lines = forecast.simulation_as_lines(costs, wish, runs)

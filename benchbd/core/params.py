@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import dataclasses
 import functools
 import inspect
@@ -12,9 +13,10 @@ import re
 import textwrap
 import types
 import typing
+from collections.abc import Iterable
 from typing import Any, Literal, NamedTuple, Union
 
-from benchbd.errors import UsageError, did_you_mean, shown
+from benchbd.errors import UsageError, did_you_mean, shown, suggestion
 
 LONGEST_TEXT = 1000
 """Maximum length of a text parameter, in characters."""
@@ -121,7 +123,7 @@ def defaults(cls: type) -> dict[str, Any]:
         try:
             found[field.name] = _coerce(field.default, hint)
         except ValueError:
-            text = f"default of parameter {field.name!r} must be {type_text(hint)}, not {shown(field.default)}"
+            text = f"default of parameter {field.name!r} {_refusal(hint, field.default, ())}"
             raise TypeError(text) from None
     return found
 
@@ -184,13 +186,47 @@ def _int(value: Any) -> int:
     return int(value)
 
 
-def resolve(cls: type, given: dict[str, Any], where: str) -> dict[str, Any]:
+def _refusal(hint: Any, value: Any, default: Any) -> str:
+    """The words after a parameter's name that refuse a value: ``must be one of a, b, not 'c'``."""
+    options = typing.get_args(hint) if typing.get_origin(hint) in (Union, types.UnionType) else (hint,)
+    choices = [choice for o in options if typing.get_origin(o) is Literal for choice in typing.get_args(o)]
+    parts = [_type_or_example(o, value, default) for o in options if typing.get_origin(o) is not Literal]
+    if choices:
+        parts.insert(0, f"{'one of ' if len(choices) > 1 else ''}{', '.join(map(str, choices))}")
+    near = suggestion(value, [choice for choice in choices if isinstance(choice, str)])
+    return f"must be {' or '.join(parts)}, not {shown(value)}{near}"
+
+
+def _type_or_example(hint: Any, value: Any, default: Any) -> str:
+    """A type for the message that refuses ``value``: a list with an example, and a finite number for infinity."""
+    if hint is float and _not_finite(value):
+        return "a finite number"
+    if typing.get_origin(hint) is not tuple or isinstance(value, (list, tuple)):
+        return type_text(hint)
+    example = list(default or ())
+    # A word that stands for nothing, such as none, is no good example of an element.
+    if len(str(shown(value))) <= 40 and str(value).lower() not in ("", "none", "null"):
+        with contextlib.suppress(ValueError):
+            example = list(_coerce([value], hint))
+    listed = f"[{', '.join(map(str, example))}] or " if example else ""
+    return f"{type_text(hint)} such as {listed}[]"
+
+
+def _not_finite(value: Any) -> bool:
+    try:
+        return isinstance(value, (float, str)) and not math.isfinite(float(value))
+    except ValueError:
+        return False
+
+
+def resolve(cls: type, given: dict[str, Any], where: str, also: Iterable[str] = ()) -> dict[str, Any]:
     """Check the given parameters and fill in defaults.
 
     Args:
         cls: a plugin class (or any dataclass of parameters).
         given: the user's parameters by name.
         where: the owner of the parameters, for the message (``attack 'blend'``).
+        also: names that the owner takes besides its fields, for the message about an unknown one.
 
     Returns:
         Every field of ``cls`` by name, typed.
@@ -201,12 +237,11 @@ def resolve(cls: type, given: dict[str, Any], where: str) -> dict[str, Any]:
     values = dict(defaults(cls))
     for name, value in given.items():
         if name not in values:
-            raise UsageError(
-                f"{where} has no parameter {shown(name)}{did_you_mean(name if isinstance(name, str) else '', values)}"
-            )
+            hint = did_you_mean(name if isinstance(name, str) else "", [*values, *also])
+            raise UsageError(f"{where} has no parameter {shown(name)}{hint}")
         hint = _hints(cls)[name]
         try:
             values[name] = _coerce(value, hint)
         except (ValueError, RecursionError):
-            raise UsageError(f"{where}: {name} must be {type_text(hint)}, not {shown(value)}") from None
+            raise UsageError(f"{where}: {name} {_refusal(hint, value, defaults(cls)[name])}") from None
     return values

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 PRESETS: dict[str, dict[str, Any]] = {
-    # LfD section 5.1; the defaults of a recipe.
     "paper": {},
-    # BackdoorBench's attack prototype for CIFAR-10 (config/attack/prototype/cifar10.yaml), which its forks PDB and CGD
-    # keep; the public tables of attacks and defenses use it.
     "backdoorbench": {
         "epochs": 100,
         "optimizer": "sgd",
@@ -18,7 +15,6 @@ PRESETS: dict[str, dict[str, Any]] = {
         "schedule": "cosine",
         "augment": ["crop4", "hflip"],
     },
-    # What ABL, DBD, CBD and V&B train their victims with, in the longer of their two lengths.
     "sgd-long": {
         "epochs": 200,
         "optimizer": "sgd",
@@ -28,7 +24,6 @@ PRESETS: dict[str, dict[str, Any]] = {
         "schedule": "cosine",
         "augment": ["crop4", "hflip"],
     },
-    # After cifar10-airbench (Jordan 2024), for the model airbench; docs/speed.md tells how it was tuned.
     "fast": {
         "epochs": 8,
         "batch_size": 256,
@@ -47,3 +42,26 @@ PRESETS: dict[str, dict[str, Any]] = {
         "augment": ["translate2", "flip_alternate"],
     },
 }
+
+
+class About(NamedTuple):
+    """What a preset is, in a line, and its source."""
+
+    summary: str
+    source: str
+
+
+ABOUT = {
+    "paper": About("The default of a recipe: 80 epochs of Adam.", "LfD section 5.1."),
+    "backdoorbench": About(
+        "100 epochs of SGD, as the public tables of attacks and defenses train.",
+        "BackdoorBench's attack prototype for CIFAR-10 (config/attack/prototype/cifar10.yaml), which its forks PDB and "
+        "CGD keep.",
+    ),
+    "sgd-long": About("200 epochs of SGD.", "ABL, DBD, CBD and V&B: the longer of their two trainings of a victim."),
+    "fast": About(
+        "A few epochs for the model airbench: whole CIFAR-10 in minutes on a core.",
+        "cifar10-airbench (Jordan 2024); docs/speed.md says which entries are ours.",
+    ),
+}
+"""Summary and source of each preset."""

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from benchbd.core import params
 from benchbd.core.presets import PRESETS
-from benchbd.errors import UsageError, did_you_mean, shown
+from benchbd.errors import UsageError, did_you_mean, shown, suggestion
 
 CROPS = ("crop4", "crop4_reflect", "translate2", "resized_crop")
 """Augmentations that choose a part of the image; a recipe takes one of them at most."""
@@ -64,8 +64,8 @@ class Recipe:
     """Epochs over which the learning rate first rises linearly from near zero, step by step."""
     peak: float = 0.25
     """Share of the training after which a onecycle schedule reaches lr."""
-    lr_start: float = 0.0
-    """Learning rate at the start of a onecycle schedule, as a share of lr."""
+    lr_start: float = 0.04
+    """Learning rate at the start of a onecycle schedule, as a share of lr; torch's default, 1/25."""
     lr_end: float = 0.0
     """Learning rate at the end of a onecycle schedule, as a share of lr."""
     bias_lr: float = 1.0
@@ -100,9 +100,10 @@ class Recipe:
             (f"milestones must be 0 or more, not {list(self.milestones)}", all(m >= 0 for m in self.milestones)),
             (f"decay must be above 0, not {self.decay}", self.decay > 0),
             ("augment names an augmentation twice", len(chosen) == len(self.augment)),
-            (f"augment takes one of {', '.join(CROPS)}", len(chosen & set(CROPS)) <= 1),
-            (f"augment takes one of {', '.join(FLIPS)}", len(chosen & set(FLIPS)) <= 1),
+            (self._at_most_one(CROPS), len(chosen & set(CROPS)) <= 1),
+            (self._at_most_one(FLIPS), len(chosen & set(FLIPS)) <= 1),
             (f"warmup must be 0 or more epochs, not {self.warmup}", self.warmup >= 0),
+            (f"warmup must be at most epochs ({self.epochs}), not {self.warmup}", self._warms_up()),
             ("a onecycle schedule has a warm-up of its own, so warmup must be 0", not (onecycle and self.warmup)),
             (f"peak must be in [0, 1], not {self.peak}", 0 <= self.peak <= 1),
             (f"lr_start and lr_end must be in [0, 1], not {self.lr_start} and {self.lr_end}", self._shares()),
@@ -111,6 +112,13 @@ class Recipe:
             (f"ema must be in [0, 1), not {self.ema}", 0 <= self.ema < 1),
             (f"clip_norm must be above 0, not {self.clip_norm}", self.clip_norm is None or self.clip_norm > 0),
         ]
+
+    def _at_most_one(self, group: tuple[str, ...]) -> str:
+        given = ", ".join(name for name in self.augment if name in group)
+        return f"augment takes at most one of {', '.join(group)} (given: {given})"
+
+    def _warms_up(self) -> bool:
+        return self.epochs == 0 or self.warmup <= self.epochs
 
     def _shares(self) -> bool:
         return 0 <= self.lr_start <= 1 and 0 <= self.lr_end <= 1
@@ -122,12 +130,13 @@ class Recipe:
         Raises:
             UsageError: an entry is unknown or has the wrong type.
         """
-        return cls(**params.resolve(cls, with_preset(given, where), where))
+        return cls(**_resolved(given, where))
 
     def but(self, **changes: Any) -> Recipe:
         """The same recipe with some entries changed; ``augment=False`` or None means no augmentation.
 
-        A change of the optimizer or of the schedule also resets what was tuned with the old one (:data:`BELONGS`).
+        A change of the optimizer or of the schedule also resets what was tuned with the old one (:data:`BELONGS`). A
+        warm-up that is longer than a new number of epochs keeps its share of the training.
 
         Raises:
             UsageError: an entry is unknown or has the wrong type.
@@ -139,17 +148,25 @@ class Recipe:
         if "augment" in changes:
             changes = {**changes, "augment": changes["augment"] or ()}
         reset = {name for key, names in BELONGS.items() if key in changes for name in names}
-        return Recipe.parse(merged({k: v for k, v in self.spec().items() if k not in reset}, changes), where)
+        kept = {k: v for k, v in self.spec().items() if k not in reset}
+        values = _resolved(merged(kept, changes), where)
+        if "warmup" not in changes and 0 < values["epochs"] < values["warmup"]:
+            share = min(1.0, values["warmup"] / self.epochs) if self.epochs else 0.0
+            values["warmup"] = share * values["epochs"]
+        return Recipe(**values)
 
     def for_another_model(self) -> Recipe:
         """The recipe for a network, such as a teacher, other than the model that this one is written for.
 
-        A recipe that has entries of :data:`YOUNGER` is tuned for its model: a rate of 24 for ResNet-S's norms would
-        ruin it. Such a network trains with the defaults, as many epochs and with the same augmentation. Any other
-        recipe stays.
+        A onecycle schedule, a factor for biases and decoupled weight decay are tuned for their model: a rate of 24 for
+        ResNet-S's norms would ruin it. Under such a recipe, other networks train with the defaults; they keep the
+        epochs, the augmentation and the mode of batch norm. Of any other recipe they leave out the average, the label
+        smoothing and the clipping.
         """
-        tuned = any(getattr(self, name) != default for name, default in YOUNGER.items())
-        return Recipe(epochs=self.epochs, augment=self.augment, bn=self.bn) if tuned else self
+        tuned = self.schedule == "onecycle" or self.bias_lr != 1 or self.optimizer in ("adamw", "sgdw")
+        if tuned:
+            return Recipe(epochs=self.epochs, augment=self.augment, bn=self.bn)
+        return dataclasses.replace(self, clip_norm=None, ema=0.0, label_smoothing=0.0)
 
     def per_step(self) -> bool:
         """Whether the learning rate changes within an epoch."""
@@ -200,6 +217,11 @@ YOUNGER = {
 """Entries, with their defaults, that the identities of the first cells do not have."""
 
 
+def _resolved(given: dict[str, Any], where: str) -> dict[str, Any]:
+    """Every entry, typed, of given entries and the preset that they name. Raises UsageError."""
+    return params.resolve(Recipe, with_preset(given, where), where, also=["preset"])
+
+
 def with_preset(given: dict[str, Any], where: str = "recipe") -> dict[str, Any]:
     """The given entries on top of those of the preset that they name, if they name one.
 
@@ -210,8 +232,8 @@ def with_preset(given: dict[str, Any], where: str = "recipe") -> dict[str, Any]:
         return given
     name = given["preset"]
     if not isinstance(name, str) or name not in PRESETS:
-        hint = did_you_mean(name, PRESETS) if isinstance(name, str) else ""
-        raise UsageError(f"{where}: preset must be one of {', '.join(PRESETS)}, not {shown(name)}{hint}")
+        problem = f"preset must be one of {', '.join(PRESETS)}, not {shown(name)}{suggestion(name, PRESETS)}"
+        raise UsageError(f"{where}: {problem}")
     return {**PRESETS[name], **{k: v for k, v in given.items() if k != "preset"}}
 
 

@@ -169,6 +169,15 @@ def fit_packed(
     return fits
 
 
+def packing_fault(nets: Sequence[Classifier]) -> str | None:
+    """Say in one line why these networks cannot be packed, and what to do; None if they can. Trains nothing."""
+    try:
+        Packed(nets)
+    except ValueError as error:
+        return str(error)
+    return None
+
+
 def packing_pays(net: Classifier, device: torch.device) -> bool:
     """Whether a pack of such networks trains faster than one after another.
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from benchbd.core.hashing import canonical, digest
 from benchbd.core.recipe import Recipe
 from benchbd.core.seeding import seed_for
-from benchbd.engine.packed import fit_several
+from benchbd.engine.packed import fit_several, packing_fault
 from benchbd.errors import UsageError
 from benchbd.lab import keys
 from benchbd.lab.costs import Result
@@ -83,6 +83,8 @@ class PackedRequest:
             UsageError: this model cannot be packed.
         """
         nets = [self.model.fresh(seed_for("init", self.seed, repeat)) for repeat in self.repeats]
+        if fault := packing_fault(nets):  # the initialisation may take longer than this
+            raise UsageError(f"{self.name}: model {self.model.part.text!r}: {fault}")
         for net in nets:
             net.initialise_from(self.data.images)
         try:
@@ -97,7 +99,7 @@ class PackedRequest:
                 on_progress=on_progress,
             )
         except ValueError as error:
-            raise UsageError(f"{self.name}: {self.model.part.text}: {error}") from error
+            raise UsageError(f"{self.name}: model {self.model.part.text!r}: {error}") from error
         arrays = {
             f"{place}.{entry}": array
             for place, net in enumerate(nets)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gc
 import time
 import traceback
@@ -40,6 +41,8 @@ from benchbd.pipeline.trigger_image import trigger_png
 from benchbd.plan.cell import Cell, Components
 from benchbd.plan.probe import Probe
 from benchbd.plugins import registry
+from benchbd.plugins.contract import Defense
+from benchbd.plugins.identity import part_of
 from benchbd.plugins.train_set import TrainSet
 from benchbd.plugins.trained import ModelSpec, TrainedModel
 from benchbd.storage import records
@@ -197,11 +200,12 @@ def _open_lab(
 ) -> Lab:
     """The lab with the poisoned set in it, and no more of the truth than the defense declares."""
     clean, info = poisoner.train_set()
+    network = ModelSpec(components.model, cell.model, info.classes, info.size, components.dataset.normalisation)
+    _refuse_unpackable(components.defense, network)
     poison = poisoner.poison(clean, info)
     results.poisoned = Poisoned(poison.facts, poison.key, poison.prepared.key, poison.trigger_sha256)
     poisoned = apply(clean, poison)
     needs = components.defense.needs
-    network = ModelSpec(components.model, cell.model, info.classes, info.size, components.dataset.normalisation)
     if results.inputs:
         results.inputs.train = poisoner.train_print
         results.inputs.weights = network.initial.fixed if network.initial else None
@@ -219,6 +223,16 @@ def _open_lab(
         owner=plugin_fingerprint(components.defense),
         numerics=cell.numerics,
     )
+
+
+def _refuse_unpackable(defense: Defense, row: ModelSpec) -> None:
+    """Raise UsageError if a model that the defense packs cannot be packed. Not even a trigger is trained by then."""
+    with registry.blame("defenses", defense.name):
+        specs = tuple(defense.packed_models())
+    for spec in specs:
+        model = registry.make("models", spec)
+        if fault := dataclasses.replace(row, model=model, part=part_of(model)).packing_fault():
+            raise UsageError(f"defense {defense.name!r}: {fault}")
 
 
 def _clean_part(clean: TrainSet, poison: Poison, components: Components, seed: int) -> TrainSet:

@@ -285,7 +285,9 @@ def _block(
     with _error_prefix(here):
         set_here = overrides.recipe()
         given = merged(_mapping(data, "recipe"), _mapping(block, "recipe"), set_here)
-        recipe = Recipe.parse({**given, **({"epochs": 1} if smoke and "epochs" not in set_here else {})})
+        recipe = Recipe.parse(given)
+        if smoke and "epochs" not in set_here:
+            recipe = recipe.but(epochs=1)
         given_probe = {**_mapping(data, "probe"), **_mapping(block, "probe"), **overrides.probe()}
         if smoke and given_probe.get("features") is not None:
             given_probe["features"] = recipe.epochs
@@ -307,8 +309,11 @@ def _mapping(data: dict[str, Any], key: str) -> dict[str, Any]:
     if key == "recipe" and isinstance(value, str):
         return {"preset": value}
     if not isinstance(value, dict):
-        example = {"recipe": "{epochs: 20}", "probe": "{losses: true}"}[key]
-        raise UsageError(f"{key} must be a mapping such as {example}")
+        form = {
+            "recipe": "a mapping such as {epochs: 20}, or the name of a preset such as fast",
+            "probe": "a mapping such as {losses: true}",
+        }[key]
+        raise UsageError(f"{key} must be {form}, not {shown(value)}")
     return value
 
 

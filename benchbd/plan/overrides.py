@@ -71,6 +71,10 @@ def parse_set(text: str) -> Override:
         if not isinstance(value, (str, dict, list)) or not value:
             raise UsageError(f"--set {shown(text)}: name a {left}, such as {left}=NAME")
         return Override(left, "", value)
+    if not dot and left == "recipe":
+        if not isinstance(value, str):
+            raise UsageError(f"--set {shown(text)}: name a preset, such as recipe=fast, or one entry, such as epochs=2")
+        return Override("recipe", "preset", value)
     if not dot and left in NUMERICS:
         if value is None:
             raise UsageError(f"--set {shown(text)}: give a value, such as precision=fp32 or threads=2")

@@ -126,6 +126,7 @@ class Defense(Component):
         training_work(attack, recipe, info): how much each of the trainings computes, for estimates of time.
             Default: the recipe on the whole set for full trainings and feature models, unknown for others.
         retries(): how often a training may be repeated, by kind, for the plan. Default: never.
+        packed_models(): specs of the models that the defense packs, to refuse unfit ones early. Default: none.
         check(info, attack): raise ``Impossible`` if the defense does not apply. Default: it always applies.
         needs: what the lab provides besides the poisoned set, ``clean`` or ``truth``. Default: nothing.
         clean_share: share of the clean training set that ``needs = ("clean",)`` provides. Default: 0.05.
@@ -183,6 +184,14 @@ class Defense(Component):
         Override it if the defense repeats a failed training with another initialisation.
         """
         return {}
+
+    def packed_models(self) -> tuple[str, ...]:
+        """Specs of the models that :meth:`train` gives to ``lab.train_packed``.
+
+        The cell fails before its first training if one of them cannot be packed. It is not part of the defense's source
+        digest.
+        """
+        return ()
 
     def clean_fraction(self) -> float:
         """Share of the clean training set, in (0, 1], that the lab provides if ``needs`` includes ``clean``."""

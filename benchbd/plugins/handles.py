@@ -109,8 +109,9 @@ class Workbench(Protocol):
             repeats: each network's ``repeat``, as for :meth:`train`; different numbers.
             kind: how the plan counts the pack, as for :meth:`train`.
             name: the stage's name in the record.
-            model: another model's spec; the cell's where not given. It must consist of convolutions and batch norms,
-                without dropout, up to its head.
+            model: another model's spec; the cell's where not given. It must consist of convolutions, batch norms and
+                layers whose tensors are buffers or frozen, without dropout, up to its head. Each network initialises
+                itself from ``data`` if it can; what is frozen stays frozen. Name it in ``packed_models``.
             **changes: entries of the recipe to change.
 
         Returns:

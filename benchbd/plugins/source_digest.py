@@ -34,8 +34,8 @@ CODE = "code:"
 HARNESS = "benchbd"
 """The package whose modules may move without changing the digests of plugins that import from them."""
 
-PLAN_HOOKS = ("input_files", "training_work")
-"""Methods that tell a plan a plugin's files and work. They affect a result only if the plugin itself calls them."""
+PLAN_HOOKS = ("input_files", "training_work", "packed_models")
+"""Methods that tell a plan a plugin's files, work and packs. They affect a result only if the plugin calls them."""
 
 _HELPER = re.compile(r"_[a-z]\w*")
 _PATH = re.compile(r"[\w.]+")

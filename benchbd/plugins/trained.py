@@ -19,6 +19,7 @@ from benchbd.core.hashing import digest
 from benchbd.core.images import Normalisation
 from benchbd.core.pools import Pool
 from benchbd.core.transform import TestTransform
+from benchbd.engine.packed import packing_fault
 from benchbd.errors import Impossible, Misused, UsageError
 from benchbd.plugins.part import Part
 from benchbd.plugins.source_digest import file_digest
@@ -69,6 +70,11 @@ class ModelSpec:
     def fault(self) -> str | None:
         """Say in one line, with the model's name, why it cannot be trained; None if it can. Builds a network."""
         found = engine.trial_fault(self.build(0), self.size)
+        return f"model {self.part.text!r}: {found}" if found else None
+
+    def packing_fault(self) -> str | None:
+        """Say in one line, with the model's name, why it cannot be packed; None if it can. Builds two networks."""
+        found = packing_fault([self.build(0), self.build(1)])
         return f"model {self.part.text!r}: {found}" if found else None
 
     def spec(self) -> dict[str, Any]:

@@ -164,10 +164,10 @@ def time_as_lines(left: TimeLeft) -> list[str]:
     head = f"time left on this machine ({left.forecast.device}; {jobs})"
     if not found.groups:
         return [f"{head}: {'unknown' if found.unknown else 'nothing is left'}", *_unknown(found)]
-    lines = [f"{head}: {duration_text(left.run.makespan)}, {_hours(left.run.work)}"]
-    rows = [(duration_text(group.cost), f"{group.number} x {group.label}") for group in found.groups[:GROUPS]]
+    lines = [f"{head}: {_duration(left.run.makespan)}, {_hours(left.run.work)}"]
+    rows = [(_duration(group.cost), f"{group.number} x {group.label}") for group in found.groups[:GROUPS]]
     if rest := found.groups[GROUPS:]:
-        rows.append((duration_text(sum(group.cost for group in rest)), f"{sum(g.number for g in rest)} x other work"))
+        rows.append((_duration(sum(group.cost for group in rest)), f"{sum(g.number for g in rest)} x other work"))
     width = max(len(cost) for cost, _ in rows)
     lines += [f"  {cost:>{width}}  {label}" for cost, label in rows]
     return [*lines, *_sureness(found), *_unknown(found)]
@@ -178,21 +178,28 @@ def simulation_as_lines(forecast: Forecast, what: Wish, runs: Sequence[Simulated
     found = forecast.estimate
 
     def amount(cost: float) -> str:
-        return duration_text(cost) if found.unit == "seconds" else f"{cost:.2g} operations"
+        return _duration(cost) if found.unit == "seconds" else f"{cost:.2g} operations"
 
     lines = [f"simulated from an empty store ({forecast.device}):"]
     word = {"gpus": "GPU", "cores": "core"}[what.what]
     for run in runs:
+        below = "" if run.bound < 1 else f", no schedule below {amount(run.bound)}"
         lines.append(
             f"  {run.gpus} {word}{'s' if run.gpus > 1 else ''}: {amount(run.makespan)}, {run.idle:.0%} idle "
-            f"(work {amount(run.work)}, no schedule below {amount(run.bound)})"
+            f"(work {amount(run.work)}{below})"
         )
     sure = [f"  {forecast.missing}"] if forecast.missing else _sureness(found)
     return [*lines, *sure, *_unknown(found)]
 
 
+def _duration(seconds: float) -> str:
+    return "under a second" if 0 < seconds < 1 else duration_text(seconds)
+
+
 def _hours(seconds: float) -> str:
-    return f"{seconds / 3600:.1f} core hours" if seconds >= 360 else f"{seconds:.0f} core seconds"
+    if seconds >= 360:
+        return f"{seconds / 3600:.1f} core hours"
+    return "under a core second" if 0 < seconds < 1 else f"{seconds:.0f} core seconds"
 
 
 def within_text(factor: float) -> str:

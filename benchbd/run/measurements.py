@@ -69,7 +69,7 @@ class Measurements:
         machine: the device.
         ask: measures; tests substitute their own.
         say: gets a line before something is measured, which takes seconds.
-        remeasure: whether to measure rates again that are in the cache.
+        remeasure: whether to measure rates again that are in the cache; once each.
     """
 
     def __init__(
@@ -82,6 +82,7 @@ class Measurements:
     ) -> None:
         self.machine, self._ask, self._say = machine, ask or ask_process, say
         self._remeasure = remeasure
+        self._measured: set[Path] = set()
 
     def operations(self, networks: Iterable[Network]) -> dict[Network, Operations]:
         """Operations of an image, by network; those that cannot be counted are left out."""
@@ -114,7 +115,7 @@ class Measurements:
 
     def _answers(self, requests: Sequence[Request], kind: str, what: str, fresh: bool = False) -> list[Any]:
         places = [self._place(request, kind) for request in requests]
-        values = [None if fresh else _read(place) for place in places]
+        values = [None if fresh and place not in self._measured else _read(place) for place in places]
         missing = [number for number, value in enumerate(values) if value is None]
         if not missing:
             return values
@@ -123,7 +124,9 @@ class Measurements:
             self._say(f"{what} of {names}")
         for number, value in zip(missing, self._ask(kind, [requests[n] for n in missing]), strict=True):
             values[number] = value
-            _write(places[number], value)
+            _write(place := places[number], value)
+            if place is not None and value is not None:
+                self._measured.add(place)
         return values
 
     def _place(self, request: Request, kind: str) -> Path | None:

@@ -125,4 +125,4 @@ def parse_simulate(text: str) -> Wish:
         raise UsageError(
             f"--simulate {shown(text)}: must be like gpus=1,8,64 or cores=1,8, with whole numbers from 1 to 10000"
         )
-    return Wish(word, numbers)
+    return Wish(word, list(dict.fromkeys(numbers)))

@@ -73,6 +73,8 @@ from benchbd.plan import matrix
         (["list", "attacks", "nothing*"], "nothing is called 'nothing*'; known: bl"),
         (["list", "--plugin", "nowhere.py"], "plugin 'nowhere.py': no such file"),
         (["describe", "lfdd"], "nothing is called 'lfdd'; did you mean 'lfd'?"),
+        (["describe", "FAST"], "nothing is called 'FAST'; did you mean 'fast'?"),
+        (["describe", "presets/fats"], "nothing is called 'presets/fats'; did you mean 'presets/fast'?"),
         (["describe", "attacks/lfd"], "nothing is called 'attacks/lfd'"),
         (["describe", "../../etc/passwd"], "nothing is called '../../etc/passwd'"),
         (["describe", "x" * 10_000], "nothing is called 'xxx"),
@@ -161,3 +163,5 @@ def test_suggestions() -> None:
     assert did_you_mean("epoch", ["epochs", "lr"]) == "; did you mean 'epochs'?"
     assert did_you_mean("zzz", ["lr", "epochs", "lr"]) == "; known: epochs, lr"
     assert did_you_mean("zzz", []) == "; none is known"
+    assert did_you_mean("EPOCHS", ["epochs", "lr"]) == "; did you mean 'epochs'?"
+    assert did_you_mean("lr", ["LR", "lr"]) == "; did you mean 'lr'?"

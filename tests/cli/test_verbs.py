@@ -50,7 +50,7 @@ def test_version(told: Callable[..., str]) -> None:
 def test_list(told: Callable[..., str]) -> None:
     out = told("list")
     assert [line for line in out.splitlines() if not line.startswith(" ")] == [
-        f"{kind}:" for kind in ("datasets", "attacks", "defenses", "models", "matrices")
+        f"{kind}:" for kind in ("datasets", "attacks", "defenses", "models", "presets", "matrices")
     ]
     assert out.count("\n  none ") == 2
     assert "\n  quickstart " in out
@@ -100,6 +100,24 @@ def test_describe(told: Callable[..., str], toys: Path) -> None:
     assert "Clean-label: " in told("describe", "toy-clean")
     assert "default" in told("describe", "toy-attack")
     assert "[1, 2]" in told("describe", "toy-attack")
+
+
+def test_describe_the_recipe_and_its_presets(told: Callable[..., str]) -> None:
+    from benchbd.core.presets import PRESETS
+
+    out = told("describe", "recipe")
+    assert out.startswith("recipe\n\nOptimiser, schedule and augmentation of one training.")
+    assert "benchbd describe NAME shows: paper, backdoorbench, sgd-long, fast." in out
+    assert "  augment          list of str " in out
+    for name, entries in PRESETS.items():
+        assert told("describe", f"presets/{name}") == told("describe", name)
+        facts = json.loads(told("describe", name, "--json"))
+        assert {entry["name"]: entry["value"] for entry in facts["entries"]} == entries
+        assert all(entry["help"] for entry in facts["entries"])
+        assert facts["source"] in told("describe", name)
+    assert "  momentum      0.9" in told("describe", "sgd-long")
+    assert {row["name"] for row in json.loads(told("list", "presets", "--json"))} == set(PRESETS)
+    assert "\npresets:\n  paper " in told("list")
 
 
 def test_describe_everything(told: Callable[..., str]) -> None:

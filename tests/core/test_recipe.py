@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
 
 import pytest
 import torch
 
-from benchbd.core.presets import PRESETS
+from benchbd.core.presets import ABOUT, PRESETS
 from benchbd.core.recipe import BELONGS, YOUNGER, Recipe, merged, preset_spec
 from benchbd.errors import UsageError
 
@@ -67,6 +68,36 @@ def test_a_preset_replaces_what_was_given_before_it_and_yields_to_what_comes_aft
     assert Recipe(lr=5.0).but(preset="backdoorbench") == Recipe.parse({"preset": "backdoorbench"})
 
 
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"prset": "fast"}, "recipe has no parameter 'prset'; did you mean 'preset'?"),
+        ({"presets": "fast"}, "recipe has no parameter 'presets'; did you mean 'preset'?"),
+        ({"preset": "FAST"}, "must be one of paper, backdoorbench, sgd-long, fast, not 'FAST'; did you mean 'fast'?"),
+        ({"preset": "zzz"}, "preset must be one of paper, backdoorbench, sgd-long, fast, not 'zzz'"),
+        ({"schedule": "onecycl"}, "one of cosine, constant, steps, onecycle, not 'onecycl'; did you mean 'onecycle'?"),
+        ({"clip_norm": math.inf}, "clip_norm must be a finite number or None, not inf"),
+        ({"augment": "translate2"}, "augment must be list of str such as [translate2] or [], not 'translate2'"),
+        ({"augment": "none"}, "augment must be list of str such as [crop4, hflip] or [], not 'none'"),
+    ],
+)  # fmt: skip
+def test_a_typo_gets_a_hint(given, says):
+    with pytest.raises(UsageError) as caught:
+        Recipe.parse(given)
+    assert says in str(caught.value)
+    assert "known" not in str(caught.value)
+
+
+def test_the_known_entries_have_the_preset_among_them():
+    with pytest.raises(UsageError, match=r"known: .* peak, preset, schedule"):
+        Recipe.parse({"zzzzzz": 1})
+
+
+def test_each_preset_has_a_summary_and_a_source():
+    assert list(ABOUT) == list(PRESETS)
+    assert all(about.summary and about.source for about in ABOUT.values())
+
+
 @pytest.mark.parametrize("name", ["fats", 3, None, ["fast"]])
 def test_an_unknown_preset_is_refused_with_a_list(name):
     with pytest.raises(UsageError, match="preset must be one of paper, backdoorbench, sgd-long, fast, not"):
@@ -94,8 +125,33 @@ def test_a_plugin_with_its_own_optimizer_and_schedule_gets_them_plain():
 def test_another_model_gets_the_defaults_instead_of_a_recipe_tuned_for_the_cells():
     fast = Recipe.parse({"preset": "fast"})
     assert fast.for_another_model() == Recipe(epochs=fast.epochs, augment=fast.augment)
-    for plain in (Recipe(), Recipe.parse({"preset": "backdoorbench"}), Recipe(lr=0.5, optimizer="sgdw", epochs=3)):
-        assert plain.for_another_model() is plain
+    tuned = ({"schedule": "onecycle", "lr": 24.0, "optimizer": "sgd"}, {"bias_lr": 64.0}, {"optimizer": "sgdw"})
+    for entries in tuned:
+        assert Recipe(epochs=3, batch_size=32, **entries).for_another_model() == Recipe(epochs=3)
+
+
+@pytest.mark.parametrize("extra", [{}, {"ema": 0.9}, {"label_smoothing": 0.1, "clip_norm": 1.0}, {"peak": 0.5}])
+def test_another_model_keeps_rate_and_batches_of_a_recipe_that_is_not_tuned(extra):
+    plain = Recipe(lr=0.003, batch_size=32, epochs=3, augment=())
+    for_teacher = dataclasses.replace(plain, **extra).for_another_model()
+    assert (for_teacher.lr, for_teacher.batch_size, for_teacher.optimizer) == (0.003, 32, "adam")
+    assert (for_teacher.ema, for_teacher.label_smoothing, for_teacher.clip_norm) == (0.0, 0.0, None)
+    assert Recipe.parse({"preset": "backdoorbench"}).for_another_model() == Recipe.parse({"preset": "backdoorbench"})
+
+
+def test_a_shorter_training_keeps_the_share_of_a_warmup_that_would_outlast_it():
+    """A fine-tuning of two epochs after a training of 80 with five epochs of warm-up must run, and reach its rate."""
+    warm = Recipe(epochs=80, warmup=5.0)
+    assert warm.but(epochs=2).warmup == 2 * 5 / 80
+    assert warm.but(epochs=5).warmup == 5.0
+    assert warm.but(epochs=0).warmup == 5.0
+    assert warm.but(epochs=0).but(epochs=3).warmup == 0.0
+    assert warm.but(epochs=2, schedule="constant").warmup == 0.0
+    assert warm.but(epochs=2, warmup=1.5).warmup == 1.5
+    assert Recipe(epochs=7, warmup=7.0).but(epochs=3).warmup == 3.0
+    for changes in ({"epochs": 2, "warmup": 3.0}, {"warmup": 81.0}):
+        with pytest.raises(UsageError, match="warmup must be at most epochs"):
+            warm.but(**changes)
 
 
 # -- refusals
@@ -104,11 +160,18 @@ def test_another_model_gets_the_defaults_instead_of_a_recipe_tuned_for_the_cells
 @pytest.mark.parametrize(
     ("given", "says"),
     [
-        ({"augment": ("crop4", "translate2")}, "augment takes one of crop4"),
-        ({"augment": ("hflip", "flip_alternate")}, "augment takes one of hflip"),
+        (
+            {"augment": ("crop4", "hflip", "translate2")},
+            r"augment takes at most one of crop4, crop4_reflect, .* \(given: crop4, translate2\)$",
+        ),
+        (
+            {"augment": ("hflip", "flip_alternate")},
+            r"augment takes at most one of .* \(given: hflip, flip_alternate\)$",
+        ),
         ({"augment": ("crop",)}, "'crop' is unknown"),
         ({"schedule": "onecycle", "warmup": 1.0}, "warm-up of its own"),
         ({"warmup": -1.0}, "warmup must be 0 or more"),
+        ({"warmup": 1e6}, r"warmup must be at most epochs \(80\), not 1000000.0"),
         ({"peak": 1.5}, r"peak must be in \[0, 1\]"),
         ({"lr_end": 2.0}, "lr_start and lr_end"),
         ({"bias_lr": 0.0}, "bias_lr must be above 0"),
@@ -169,6 +232,7 @@ def _triangle(done: float) -> float:
 
 @pytest.mark.parametrize("peak", [0.0, 1.0])
 def test_a_onecycle_peak_at_either_end(peak):
+    assert Recipe(epochs=2, schedule="onecycle", lr=1.0, peak=peak).lr_at(0.0) >= 0.04, "the first step trains"
     recipe = Recipe(epochs=2, schedule="onecycle", lr=1.0, peak=peak, lr_start=0.5, lr_end=0.5)
     found = rates(recipe, 4)
     assert found == sorted(found, reverse=peak == 0)

@@ -233,10 +233,112 @@ class Mixing(nn.Module):
         return x - x.mean(1, keepdim=True)
 
 
+class Small(nn.Module):
+    """A convolution, some layer or other, another convolution."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.before, self.layer, self.after, self.head = nn.Conv2d(3, 4, 3), layer, nn.Conv2d(4, 6, 3), nn.Linear(6, 3)
+
+    def features(self, x: Tensor) -> Tensor:
+        return self.after(self.layer(self.before(x))).mean((2, 3))
+
+
+class Averaged(nn.Module):
+    """The mean of all channels beside each."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + x.mean(1, keepdim=True)
+
+
+class Fixed(nn.Module):
+    """A convolution with a buffer or a frozen parameter of another value in each network."""
+
+    def __init__(self, buffer: bool) -> None:
+        super().__init__()
+        filters = torch.randn(4, 4, 3, 3)
+        if buffer:
+            self.register_buffer("filters", filters)
+        else:
+            self.filters = nn.Parameter(filters, requires_grad=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.conv2d(x, self.filters, padding=1)
+
+
+def small(make, count: int = 2) -> list[Classifier]:
+    torch.manual_seed(3)
+    return [Classifier(Small(make()), NORMALISATION) for _ in range(count)]
+
+
+def tied() -> Small:
+    net = Small(nn.Conv2d(3, 4, 3))
+    net.layer = net.before
+    return net
+
+
+def one_frozen() -> list[Classifier]:
+    nets = small(nn.ReLU)
+    nets[1].net.after.bias.requires_grad_(False)
+    return nets
+
+
+def reference(nets: list[Classifier]) -> list[dict[str, Tensor]]:
+    return [{k: v.clone() for k, v in net.state_dict().items()} for net in nets]
+
+
+SGD = RECIPE.but(lr=0.05, optimizer="sgd", weight_decay=1e-3)
+
+
+@pytest.mark.parametrize("kind", [nn.Conv2d, nn.BatchNorm2d, nn.Linear])
+@pytest.mark.parametrize("entry", ["weight", "bias"])
+def test_what_is_frozen_stays_frozen(kind, entry):
+    """To the bit, while the rest learns what it learns alone."""
+
+    def frozen() -> list[Classifier]:
+        nets = small(lambda: nn.BatchNorm2d(4))
+        for net in nets:
+            for part in net.modules():
+                if isinstance(part, kind):
+                    part.get_parameter(entry).requires_grad_(False)
+        return nets
+
+    alone, packed, data = frozen(), frozen(), sets(2)
+    before = reference(packed)
+    one_by_one(alone, *data, SGD)
+    together(packed, *data, SGD)
+    for mine, theirs, start in zip(packed, alone, before, strict=True):
+        torch.testing.assert_close(mine.state_dict(), theirs.state_dict(), rtol=1e-3, atol=1e-4)
+        for name, parameter in mine.named_parameters():
+            assert torch.equal(parameter, start[name]) == (not parameter.requires_grad), name
+
+
+@pytest.mark.parametrize("buffer", [True, False])
+def test_a_layer_with_nothing_to_train_keeps_each_models_own_tensors(buffer):
+    alone, packed, data = small(lambda: Fixed(buffer)), small(lambda: Fixed(buffer)), sets(2)
+    before = reference(packed)
+    assert not torch.equal(packed[0].net.layer.filters, packed[1].net.layer.filters)
+    one_by_one(alone, *data, SGD.but(clip_norm=1.0))
+    together(packed, *data, SGD.but(clip_norm=1.0))
+    for mine, theirs, start in zip(packed, alone, before, strict=True):
+        torch.testing.assert_close(mine.state_dict(), theirs.state_dict(), rtol=1e-3, atol=1e-4)
+        assert torch.equal(mine.net.layer.filters, start["net.layer.filters"])
+
+
 @pytest.mark.parametrize(
     ("make", "why"),
     [
-        (lambda: models("lenet", 2, 32), "Linear"),
+        (
+            lambda: models("lenet", 2, 32),
+            r"hidden\.0 \(Linear\) cannot be packed: it has trained weights; .*one by one",
+        ),
+        (lambda: small(Averaged), r"^layer \(Averaged\) cannot be packed: in it, channels of different models mix"),
+        (lambda: small(lambda: nn.Unflatten(1, (4, 1))), r"^after \(Conv2d\) cannot be packed: it fails on images"),
+        (lambda: small(lambda: nn.LayerNorm((4, 62, 62), elementwise_affine=False)), r"^layer \(LayerNorm\).* joined"),
+        (lambda: small(lambda: nn.Dropout2d()), r"^layer \(Dropout2d\) cannot be packed: it is dropout"),
+        (lambda: small(lambda: nn.utils.spectral_norm(nn.Conv2d(4, 4, 1))), r"^layer\.weight.* cannot be packed"),
+        (lambda: [Classifier(tied(), NORMALISATION) for _ in range(2)], "shares its weights"),
+        (one_frozen, r"^after\.bias cannot be packed: it is frozen or absent in one network"),
         (lambda: [*models("resnet-s", 1), *models("resnet-s1", 1)], "one architecture"),
         (lambda: [Classifier(Mixing(), NORMALISATION), Classifier(Mixing(), NORMALISATION)], "mix"),
         (lambda: [], "one architecture"),

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from benchbd.core.images import Normalisation
 from benchbd.core.recipe import Recipe
 from benchbd.engine import Classifier, Precision, build, fit, fit_with_loop
+from benchbd.engine.packed import fit_packed
 from benchbd.errors import Impossible
 from benchbd.plugins import registry
 
@@ -137,6 +138,30 @@ def test_no_training_moves_the_filters_and_batch_norms_scale_stays_one():
         assert not torch.equal(net.net.groups[0].conv1.weight, before["net.groups.0.conv1.weight"])
         if train is fit:
             assert all(bool((m.weight == 1).all()) for m in net.modules() if isinstance(m, nn.BatchNorm2d))
+
+
+@pytest.mark.parametrize(
+    "recipe", [RECIPE.but(lr=0.01), Recipe(epochs=2, batch_size=32, lr=1e-3)], ids=["fast", "adam"]
+)
+def test_a_pack_trains_what_each_network_trains_alone(recipe):
+    """Each is whitened by its own images. The tolerance is that of tests/engine/test_packed.py."""
+    images = [pictures(), pictures().flip(1).div(2, rounding_mode="floor")]
+    labels = [torch.arange(60) % 3, torch.arange(60) // 2 % 3]
+    alone, packed = ([network(seed=seed, width=2) for seed in range(2)] for _ in range(2))
+    for nets in (alone, packed):
+        for net, own in zip(nets, images, strict=True):
+            net.initialise_from(own)
+    filters = [net.net.whitening.filters.clone() for net in packed]
+    assert not torch.equal(*filters)
+    precision = Precision("cpu-fp32")
+    found = fit_packed(packed, images, labels, recipe, device=CPU, precision=precision, seeds=[0, 1])
+    for number, net in enumerate(alone):
+        theirs = fit(net, images[number], labels[number], recipe, device=CPU, precision=precision, seed=number)
+        assert found[number].epoch_losses == pytest.approx(theirs.epoch_losses, rel=1e-3)
+        mine = packed[number]
+        torch.testing.assert_close(mine.state_dict(), net.state_dict(), rtol=1e-3, atol=1e-4)
+        assert torch.equal(mine.net.whitening.filters, filters[number])
+        assert all(bool((m.weight == 1).all()) for m in mine.modules() if isinstance(m, nn.BatchNorm2d))
 
 
 def test_fine_pruning_finds_the_filters_that_feed_the_head():

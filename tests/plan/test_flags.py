@@ -95,6 +95,11 @@ def test_set_wins_over_the_matrix_a_name_over_its_kind_and_a_list_expands() -> N
     ("text", "words"),
     [
         ("epoch=2", "recipe has no parameter 'epoch'; did you mean 'epochs'?"),
+        ("presets=fast", "recipe has no parameter 'presets'; did you mean 'preset'?"),
+        ("recipe=fats", "preset must be one of paper, backdoorbench, sgd-long, fast, not 'fats'; did you mean 'fast'?"),
+        ("recipe=3", "name a preset, such as recipe=fast, or one entry, such as epochs=2"),
+        ("recipe={epochs: 3}", "name a preset"),
+        ("recipe=", "name a preset"),
         ("epochs=two", "epochs must be int, not 'two'"),
         ("epochs=", "epochs must be int, not None"),
         ("epochs", "write --set key=value"),
@@ -134,6 +139,17 @@ def test_the_seeds_flag(text: str, seeds: list[int]) -> None:
 def test_a_seeds_flag_that_is_none(text: str) -> None:
     with pytest.raises(UsageError, match="seed"):
         matrix.parse_seeds(text)
+
+
+def test_set_recipe_is_set_preset() -> None:
+    named = [plan(sets=[text, "epochs=3"]).cells for text in ("recipe=fast", "preset=fast", "recipe.preset=fast")]
+    assert named[0][0].recipe["schedule"] == "onecycle"
+    assert len({tuple(cell.id for cell in cells) for cells in named}) == 1
+
+
+def test_smoke_shortens_a_warmup_with_the_training() -> None:
+    recipe = plan(BASE + "recipe: {epochs: 50, warmup: 5}", smoke=True).cells[0].recipe
+    assert (recipe["epochs"], recipe["warmup"]) == (1, 0.1)
 
 
 def test_smoke_shrinks_every_cell_unless_told_otherwise() -> None:

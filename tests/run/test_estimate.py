@@ -305,6 +305,34 @@ def test_cores_are_simulated_at_this_machines_rate(say: Say) -> None:
     assert "measured here in 3 s" in text
 
 
+def rates_asked(asked: Asked) -> int:
+    return [request["what"] for request in asked.requests].count("rate")
+
+
+def test_cores_are_measured_again_on_request_whatever_cache_and_records_say(
+    say: Say, asked: Asked, cells: Sequence[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from benchbd.run import forecast
+
+    done = [cell for cell in cells if cell.defense.name == "none"]
+    records = [record_of(cell, 60.0, {"train": 60.0}, {"full": 1}) for cell in done]
+    monkeypatch.setattr(forecast, "earlier_records", lambda output: iter(records))
+    assert "finished cells of this device" in say("--simulate", "cores=2")
+    asked.requests.clear()
+    assert "100% from operations and each model's rate, measured here" in say("--simulate", "cores=2", "--measure")
+    assert rates_asked(asked) == 2
+    asked.requests.clear()
+    text = say("--time", "--device", "cpu", "--simulate", "cores=2", "--measure")
+    assert text.count("100% from operations and each model's rate, measured here") == 2
+    assert rates_asked(asked) == 2, "each rate is measured once"
+
+
+def test_less_than_a_second_is_not_nothing(say: Say) -> None:
+    text = say("--simulate", "gpus=2", "--rate", "40")
+    assert "  2 GPUs: under a second, 0% idle (work under a second)\n" in text.replace(" 1% idle", " 0% idle")
+    assert "0s" not in text
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -312,7 +340,9 @@ def test_cores_are_simulated_at_this_machines_rate(say: Say) -> None:
         (["--rate", "40", "--simulate", "cores=1"], "--rate is for --simulate gpus=N"),
         (["--jobs", "2"], "--jobs is for --time"),
         (["--device", "cpu"], "--device is for --time"),
-        (["--measure"], "--measure is for --time"),
+        (["--measure"], "--measure is for --time and --simulate cores=N"),
+        (["--measure", "--simulate", "gpus=1", "--rate", "40"], "--measure is for --time and --simulate cores=N"),
+        (["--simulate", "gpus=1", "--simulate", "cores=2"], "--simulate is given 2 times ('gpus=1' and 'cores=2')"),
         (["--time", "--jobs", "0"], "--jobs must be more than 0"),
     ],
 )

@@ -78,3 +78,4 @@ def test_what_cannot_be_simulated_is_a_usage_error(text: str) -> None:
 def test_gpus_and_cores_can_be_simulated() -> None:
     assert parse_simulate("gpus=1,64") == ("gpus", [1, 64])
     assert parse_simulate("cores=2") == ("cores", [2])
+    assert parse_simulate("gpus=2,8,2") == ("gpus", [2, 8])
