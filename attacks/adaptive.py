@@ -19,7 +19,7 @@ HORIZON = 80
 """Epochs after which the cosine schedule of the surrogate teacher would reach zero, as for LfD's own teacher."""
 
 
-@attack("lfd-adaptive", version=1)
+@attack("lfd-adaptive", version=2)
 class LfdAdaptive(Attack):
     """Grey noise blended in as in blend, but too weakly for a tiny teacher to learn it, or together with covers.
 
@@ -39,6 +39,7 @@ class LfdAdaptive(Attack):
     prepared_from_budget = True
     smoke: ClassVar[dict[str, Any]] = {"teacher_epochs": 1}
 
+    trigger_seed: int | None = None
     alpha: float | None = None
     """Share of the noise in training images, in (0, 1]; by default, surrogate teachers choose it from alphas."""
     alphas: tuple[float, ...] = (0.1, 0.07, 0.05, 0.03)

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 from benchbd.core.hashing import canonical
+from benchbd.core.seeding import surrogate_seed
 from benchbd.errors import shown
 from benchbd.plan.cell import Cell
 from benchbd.plugins import registry
@@ -78,12 +79,13 @@ def attack_trainings(cell: Cell) -> tuple[Training, ...]:
 
 
 def _trained_first(cell: Cell) -> tuple[TrainingKey, ...]:
-    """The trainings of a cell's attack that records count: on the clean set, with the trigger's seed."""
+    """The trainings of a cell's attack that records count: on the clean set, with a seed of their own."""
     counted = [training for training in attack_trainings(cell) if training.kind != "loop"]
     if not counted:
         return ()
     none = part_of(registry.make("attacks", NO_ATTACK))
-    clean = dataclasses.replace(cell, attack=none, seed=cell.components().attack.trigger_seed)
+    seed = surrogate_seed(cell.components().attack.resolved_trigger_seed(cell.seed))
+    clean = dataclasses.replace(cell, attack=none, seed=seed)
     return tuple(_key(clean, training) for training in counted)
 
 

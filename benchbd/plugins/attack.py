@@ -100,12 +100,17 @@ class Attack(Component):
     """What rate is a share of. Clean-label attacks can use either, other attacks only the set."""
     pool: Literal["all", "non-target"] = "all"
     """Images that a dirty-label attack chooses from: all (ABL's convention), or only those of other classes."""
-    trigger_seed: int = 0
-    """Seed for drawing or training the trigger; all seeds of a matrix share one trigger, as in papers."""
+    trigger_seed: int | None = 0
+    """Seed for drawing or training the trigger. A number gives all seeds of a matrix one trigger, as in papers; None
+    gives each seed its own, so that intervals hold the variance of triggers."""
 
     def resolved_target(self, info: DatasetInfo) -> int:
         """The target class on this data set."""
         return info.target if self.target is None else self.target
+
+    def resolved_trigger_seed(self, seed: int) -> int:
+        """The seed of the trigger in a cell with this seed. Not a hook: the harness assumes this definition."""
+        return seed if self.trigger_seed is None else self.trigger_seed
 
     def target_of(self, label: int, info: DatasetInfo) -> int:
         """The class that the attack wants triggered images of class ``label`` to be classified as.
@@ -185,7 +190,8 @@ class Attack(Component):
     def trainings(self) -> tuple[Training, ...]:
         """The trainings that :meth:`prepare` runs. The plan counts them and orders cells by them.
 
-        They use the clean set and ``trigger_seed``, so :data:`UNDEFENDED` is the clean row's undefended model.
+        They use the clean set and a seed that no cell has. :data:`UNDEFENDED` is a model like that of the clean row
+        without a defense, but with initial weights and a batch order of its own.
         """
         return ()
 
