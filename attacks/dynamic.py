@@ -32,10 +32,10 @@ class Dynamic(Attack):
     """A mask network M says where to write and a pattern network G what to write: x + (G(x) - x) M(x).
 
     Every image gets its own trigger. The mask network is trained first, then the pattern network jointly with a
-    classifier, which is discarded. All trainings use clean training images. The losses measure distances between images
-    and between patterns on pixels that are normalised like the classifier's, as in the reference; the networks see plain
-    pixels. The poisoned set is static. Sources: Nguyen and Tran (2020) and their code; LfD Table 1; ABL's script for the
-    static set without cross samples.
+    classifier, which is discarded. All trainings use clean training images. As in the reference, the losses measure
+    distances between images and between patterns on pixels that are normalised like the classifier's; the networks see
+    plain pixels. The poisoned set is static. Sources: Nguyen and Tran (2020) and their code; LfD Table 1; ABL's script
+    for the static set without cross samples.
     """
 
     smoke: ClassVar[dict[str, Any]] = {"mask_epochs": 2, "joint_epochs": 1, "width": 8, "batch": 16, "fit_images": 256}

@@ -26,9 +26,9 @@ PRESETS: dict[str, tuple[Scope, Reduction, Analysis]] = {
 class Ac(Defense):
     """Activation clustering (2018): split each class's features into two clusters, retrain without the suspicious ones.
 
-    Sources: Chen et al. (2018); LfD section 5.1, which runs the toolbox trojanzoo; ART and BackdoorBench drop the smaller
-    cluster of every class instead, which takes up to half of a clean set. Cost: two trainings, one of them shared with
-    ``spectral``.
+    Sources: Chen et al. (2018); LfD section 5.1, which names the toolbox trojanzoo. ART and BackdoorBench drop the
+    smaller cluster of every class instead, which takes up to half of a clean set. Cost: two trainings, one of them
+    shared with ``spectral``.
     """
 
     preset: Literal["per-class", "trojanzoo", "global"] = "trojanzoo"

@@ -16,7 +16,7 @@ def seed_for(*parts: Any) -> int:
 def surrogate_seed(trigger_seed: int) -> int:
     """Seed of what an attack trains for its trigger, as a cell has one.
 
-    It is negative, which no cell's seed is. A surrogate with a victim's seed would share the victim's initial weights and
-    batch order.
+    It is negative, which no cell's seed is. A surrogate with a victim's seed would share the victim's initial weights
+    and batch order.
     """
     return -1 - seed_for("surrogate", trigger_seed)

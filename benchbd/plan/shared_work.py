@@ -60,9 +60,10 @@ def made_first(cell: Cell) -> dict[Key, tuple[int, ...]]:
     """The stages, beside trainings, that an attack which trains something needs before it can poison.
 
     The first is its trigger, which all budgets of the attack share, and all seeds with the same seed of the trigger,
-    unless it is made from the images to be poisoned or from how many they are: then each row or each budget has its own. The others are the attack's own
-    loops that it declares as shared. Where an attack declares less than what determines such a loop, variants count as
-    sharing it that do not, and one waits a little longer than it must; the other way they would wait for hours.
+    unless it is made from the images to be poisoned or from how many they are: then each row or each budget has its
+    own. The others are the attack's own loops that it declares as shared. Where an attack declares less than what
+    determines such a loop, variants count as sharing it that do not, and one waits a little longer than it must; the
+    other way they would wait for hours.
 
     Returns:
         The key of each stage, with the positions in the attack's declared trainings of the loops that it consists of.

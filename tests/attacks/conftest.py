@@ -50,7 +50,7 @@ def open_workshop(tmp_path: Path) -> Shops:
             clean,
             DatasetInfo(CLASSES, size, count, count, (count // CLASSES,) * CLASSES, 1),
             1,
-            attack.trigger_seed,
+            attack.resolved_trigger_seed(0),
             indices,
             ["tiny", attack.name],
             store=Store(tmp_path / where),
