@@ -26,6 +26,7 @@ from benchbd.pipeline.selection import select_cover, select_poison, select_trigg
 from benchbd.pipeline.unchanged import unchanged
 from benchbd.pipeline.workshop import Workshop
 from benchbd.plan.cell import Cell, Components
+from benchbd.plugins.attack import trigger_seed_of
 from benchbd.plugins.contract import BUDGET, Attack, StampContext
 from benchbd.plugins.part import Part
 from benchbd.plugins.train_set import TrainSet
@@ -161,7 +162,7 @@ def _relabelled(attack: Attack, labels: np.ndarray, info: DatasetInfo, context: 
 
 def stamp_seed(attack: Attack, dataset: Part, seed: int) -> int:
     """Seed of the random numbers that an attack draws while stamping, in a cell with this seed."""
-    return seed_for("stamp", dataset.name, attack.name, attack.resolved_trigger_seed(seed))
+    return seed_for("stamp", dataset.name, attack.name, trigger_seed_of(attack, seed))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -305,7 +306,7 @@ class Poisoner:
         network = ModelSpec(
             self.components.model, self.cell.model, info.classes, info.size, self.components.dataset.normalisation
         )
-        trigger_seed = attack.resolved_trigger_seed(self.cell.seed)
+        trigger_seed = trigger_seed_of(attack, self.cell.seed)
         spec = self.cell.attack.spec()
         # Two cells with the same seed of the trigger share it, whether or not it follows their own seeds.
         spec = {**spec, "params": {**spec["params"], "trigger_seed": trigger_seed}}

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from benchbd.core.hashing import canonical
 from benchbd.plan.trainings import attack_trainings, shared_trainings
+from benchbd.plugins.attack import trigger_seed_of
 from benchbd.plugins.contract import BUDGET
 
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ def made_first(cell: Cell) -> dict[Key, tuple[int, ...]]:
     if not trainings:
         return {}
     shared = () if attack.prepared_from_budget else BUDGET
-    seed = attack.resolved_trigger_seed(cell.seed)
+    seed = trigger_seed_of(attack, cell.seed)
     params = {key: value for key, value in cell.attack.params.items() if key not in shared} | {"trigger_seed": seed}
     what = cell.row_key if attack.prepared_from_poison else canonical([cell.attack.name, cell.attack.version, params])
     trigger: Key = ("trigger", cell.dataset.json, cell.model.json, canonical(cell.recipe), cell.numerics, what)

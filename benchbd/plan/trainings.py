@@ -11,6 +11,7 @@ from benchbd.core.seeding import surrogate_seed
 from benchbd.errors import shown
 from benchbd.plan.cell import Cell
 from benchbd.plugins import registry
+from benchbd.plugins.attack import trigger_seed_of
 from benchbd.plugins.contract import NO_ATTACK, Training
 from benchbd.plugins.identity import part_of
 from benchbd.plugins.training import COUNTED
@@ -84,7 +85,7 @@ def _trained_first(cell: Cell) -> tuple[TrainingKey, ...]:
     if not counted:
         return ()
     none = part_of(registry.make("attacks", NO_ATTACK))
-    seed = surrogate_seed(cell.components().attack.resolved_trigger_seed(cell.seed))
+    seed = surrogate_seed(trigger_seed_of(cell.components().attack, cell.seed))
     clean = dataclasses.replace(cell, attack=none, seed=seed)
     return tuple(_key(clean, training) for training in counted)
 

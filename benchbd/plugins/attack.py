@@ -108,10 +108,6 @@ class Attack(Component):
         """The target class on this data set."""
         return info.target if self.target is None else self.target
 
-    def resolved_trigger_seed(self, seed: int) -> int:
-        """The seed of the trigger in a cell with this seed. Not a hook: the harness assumes this definition."""
-        return seed if self.trigger_seed is None else self.trigger_seed
-
     def target_of(self, label: int, info: DatasetInfo) -> int:
         """The class that the attack wants triggered images of class ``label`` to be classified as.
 
@@ -230,3 +226,8 @@ class Attack(Component):
             uint8 (N, 3, H, W).
         """
         return self.stamp(images, context)
+
+
+def trigger_seed_of(attack: Attack, seed: int) -> int:
+    """The seed of an attack's trigger in a cell with this seed."""
+    return seed if attack.trigger_seed is None else attack.trigger_seed

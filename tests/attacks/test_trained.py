@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -13,11 +14,10 @@ from benchbd.attacks._pgd import PGD, perturbed
 from benchbd.core.images import DatasetInfo
 from benchbd.core.seeding import surrogate_seed
 from benchbd.errors import Impossible, UsageError
-from benchbd.lab.stages import Stages
 from benchbd.lab.train_request import TrainRequest
 from benchbd.plugins import registry
+from benchbd.plugins.attack import trigger_seed_of
 from benchbd.plugins.contract import UNDEFENDED, StampContext
-from benchbd.plugins.trained import ModelSpec
 
 
 def attack(text: str):
@@ -53,22 +53,18 @@ def test_inversion_is_repeatable_and_follows_the_trigger_seed(open_workshop):
 
 
 def test_a_surrogate_has_other_first_weights_and_batches_than_a_victim_of_any_seed(open_workshop, monkeypatch):
-    made, started = attack("tj-sq(iterations=1)"), []
-    fresh = ModelSpec.fresh
-    monkeypatch.setattr(ModelSpec, "fresh", lambda self, seed: started.append(fresh(self, seed)) or fresh(self, seed))
-    batches = []
-    order = TrainRequest.batch_seed
-    monkeypatch.setattr(TrainRequest, "batch_seed", lambda self: batches.append(order(self)) or batches[-1])
-    workshop = open_workshop(made, count=40)
+    asked = []
+    fit = TrainRequest.network
+    monkeypatch.setattr(TrainRequest, "network", lambda self: asked.append(self) or fit(self))
+    workshop = open_workshop(attack("tj-sq"), count=40)
     workshop.surrogate()
+    (surrogate,) = asked
+    weights = next(fit(surrogate).parameters())
     for seed in range(5):
-        base = {name: getattr(workshop, f"_{name}") for name in ("store", "network", "ledger", "on_event")}
-        victim = Stages(seed=seed, recipe=workshop.recipe, device=workshop.device, **base)
-        victim.train(workshop.clean, name="victim")
-    assert len(set(batches)) == 6
-    first = [next(net.parameters()) for net in started]
-    assert len(first) == 6
-    assert not any(torch.equal(first[0], other) for other in first[1:])
+        victim = dataclasses.replace(surrogate, seed=seed)
+        assert not torch.equal(next(fit(victim).parameters()), weights)
+        assert victim.batch_seed() != surrogate.batch_seed()
+        assert victim.key() != surrogate.key()
 
 
 @pytest.mark.parametrize("trigger_seed", [-5, -1, 0, 1, 2**31])
@@ -88,8 +84,8 @@ def test_drawn_and_trained_triggers_follow_the_cells_seed_unless_it_is_given():
     for name in shipped:
         made = attack(name)
         assert made.trigger_seed == (None if name in DRAWN else 0), name
-        assert [made.resolved_trigger_seed(seed) for seed in (0, 7)] == ([0, 7] if name in DRAWN else [0, 0]), name
-        assert [attack(f"{name}(trigger_seed=3)").resolved_trigger_seed(seed) for seed in (0, 7)] == [3, 3]
+        assert [trigger_seed_of(made, seed) for seed in (0, 7)] == ([0, 7] if name in DRAWN else [0, 0]), name
+        assert [trigger_seed_of(attack(f"{name}(trigger_seed=3)"), seed) for seed in (0, 7)] == [3, 3]
 
 
 def test_inversion_reports_progress_and_leaves_the_surrogate_alone(open_workshop):
