@@ -51,6 +51,7 @@ class Schedule(NamedTuple):
         progress: called with stage, epoch, epochs and loss.
         classifier_lr: learning rate of the classifier (phase 2).
         late: lower phase 2's learning rates once, late, instead of at the reference's points.
+        std: the data set's standard deviation of each channel, which scales distances between pixels.
     """
 
     seed: int
@@ -61,6 +62,7 @@ class Schedule(NamedTuple):
     progress: Progress
     classifier_lr: float = 0.01
     late: bool = False
+    std: tuple[float, ...] = (1.0, 1.0, 1.0)
 
 
 def apart(first: Tensor, second: Tensor) -> Tensor:
@@ -72,6 +74,12 @@ def apart(first: Tensor, second: Tensor) -> Tensor:
 def sameness(images: tuple[Tensor, Tensor], made: tuple[Tensor, Tensor]) -> Tensor:
     """The diversity loss: the distance of two images over the distance of the outputs for them; batch mean."""
     return (apart(*images) / (apart(*made) + 1e-7)).mean()
+
+
+def normalised(pair: tuple[Tensor, Tensor], std: tuple[float, ...]) -> tuple[Tensor, Tensor]:
+    """Two batches (B, 3, H, W) in units of each channel's deviation; the mean cancels in their distance."""
+    unit = pair[0].new_tensor(std).view(1, 3, 1, 1)
+    return pair[0] / unit, pair[1] / unit
 
 
 def _milestones(shares: tuple[float, ...], epochs: int) -> list[int]:
@@ -142,7 +150,7 @@ def train_mask(images: Tensor, width: int, stages: int, plan: Schedule) -> Gener
             for first, _, second in pairs(stored, labels, plan, "mask", epoch):
                 masks = mask_of(net, first), mask_of(net, second)
                 dense = F.relu(masks[0] - DENSITY).mean()
-                loss = NORM_WEIGHT * dense + sameness((first, second), masks)
+                loss = NORM_WEIGHT * dense + sameness(normalised((first, second), plan.std), masks)
                 optimizer.zero_grad()
                 loss.backward()  # type: ignore[no-untyped-call]
                 optimizer.step()
@@ -205,7 +213,8 @@ def train_pattern(
                 other_trigger = put(crossed, patterns[1], mask_of(mask, other))
                 batch = torch.cat([own_trigger, other_trigger, first[2 * own :]])
                 wanted = torch.cat([torch.full_like(given[:own], target), given[own:]])
-                loss = F.cross_entropy(classifier(batch), wanted) + sameness((triggered, other), patterns)
+                pixels = normalised((triggered, other), plan.std), normalised(patterns, plan.std)
+                loss = F.cross_entropy(classifier(batch), wanted) + sameness(*pixels)
                 sgd.zero_grad()
                 adam.zero_grad()
                 loss.backward()  # type: ignore[no-untyped-call]

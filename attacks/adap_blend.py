@@ -48,6 +48,7 @@ class AdapBlend(Attack):
     seed, as large and as opaque: a board of random colours with flat areas like a cartoon's. Pixel values are rounded.
     """
 
+    trigger_seed: int | None = None
     rate: float = 0.003
     """Share of the training set that is poisoned."""
     cover_ratio: float = 1.0

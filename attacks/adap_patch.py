@@ -58,6 +58,7 @@ class AdapPatch(Attack):
 
     prepared_from_poison = True
 
+    trigger_seed: int | None = None
     rate: float = 0.003
     """Share of the training set that is poisoned."""
     cover_ratio: float = 2.0

@@ -65,6 +65,7 @@ class LfdAdaptive(Attack):
 
     of: str = "lfd"
     """The target: a defense with teachers, and its parameters (``lfd(teachers=1, teacher_epochs=20)``)."""
+    trigger_seed: int | None = None
     alpha: float | None = None
     """Share of the noise in training images, in (0, 1]; by default, surrogates choose it from alphas."""
     alphas: tuple[float, ...] = (0.2, 0.1, 0.07, 0.05, 0.03)

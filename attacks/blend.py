@@ -19,7 +19,7 @@ _AT_ONCE = 256
 """How many images' own noise is in memory at once."""
 
 
-@attack("blend", version=1)
+@attack("blend", version=2)
 class Blend(Attack):
     """One image of uniform noise m, the same for all images x, mixed in with weight alpha: trunc((1-a) x + a m).
 
@@ -27,6 +27,7 @@ class Blend(Attack):
     ``mode=per_image`` does what ABL's and NAD's CIFAR-10 code really does: it draws new noise for every image.
     """
 
+    trigger_seed: int | None = None
     alpha: float = 0.2
     """Share of the noise, in (0, 1]; the same in training and test."""
     mode: Literal["fixed", "per_image"] = "fixed"

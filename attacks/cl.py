@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from benchbd import Recipe, TrainedModel, Workshop
 
 
-@attack("cl", version=1)
+@attack("cl", version=2)
 class LabelConsistent(Attack):
     """Untargeted PGD noise (8/255, 100 steps) makes target-class images hard to recognise; then the grid goes on top.
 
@@ -28,6 +28,7 @@ class LabelConsistent(Attack):
     prepared_from_poison = True
     smoke: ClassVar[dict[str, Any]] = {"steps": 2, "robust_steps": 1, "robust_epochs": 1}
 
+    trigger_seed: int | None = None
     rate: float = 0.8
     """Share of the target class (or, with rate_of=set, of the whole set) that is poisoned."""
     rate_of: Literal["set", "class"] = "class"

@@ -27,17 +27,20 @@ HELD_OUT = 2000
 """Clean training images (at most a tenth of the set) that are kept out of the generators' training, to measure them."""
 
 
-@attack("dynamic", version=1)
+@attack("dynamic", version=2)
 class Dynamic(Attack):
     """A mask network M says where to write and a pattern network G what to write: x + (G(x) - x) M(x).
 
     Every image gets its own trigger. The mask network is trained first, then the pattern network jointly with a
-    classifier, which is discarded. All trainings use clean training images. The poisoned set is static. Sources: Nguyen
-    and Tran (2020); LfD Table 1; ABL's script for the static set without cross samples.
+    classifier, which is discarded. All trainings use clean training images. As in the reference, the losses measure
+    distances between images and between patterns on pixels that are normalised like the classifier's; the networks see
+    plain pixels. The poisoned set is static. Sources: Nguyen and Tran (2020) and their code; LfD Table 1; ABL's script
+    for the static set without cross samples.
     """
 
     smoke: ClassVar[dict[str, Any]] = {"mask_epochs": 2, "joint_epochs": 1, "width": 8, "batch": 16, "fit_images": 256}
 
+    trigger_seed: int | None = None
     mask_epochs: int = 25
     """Epochs of the mask network."""
     joint_epochs: int = 100
@@ -105,7 +108,16 @@ class Dynamic(Attack):
         kept = min(HELD_OUT, len(order) // 10)
         fit = np.sort(order[kept:][: self.fit_images])
         images, labels = workshop.clean.images[fit], workshop.clean.labels[fit]
-        plan = Schedule(workshop.seed, self.mask_epochs, self.batch, self.hflip, workshop.device, workshop.progress)
+        classifier = workshop.network(seed_for(workshop.seed, "classifier"))
+        plan = Schedule(
+            workshop.seed,
+            self.mask_epochs,
+            self.batch,
+            self.hflip,
+            workshop.device,
+            workshop.progress,
+            std=tuple(classifier.std.flatten().tolist()),
+        )
         facts = [
             workshop.clean.key,
             workshop.seed,
@@ -115,6 +127,7 @@ class Dynamic(Attack):
             self.width,
             self.stages,
             self.fit_images,
+            plan.std,
         ]
         stored = workshop.stage("dynamic-mask", {"of": facts}, lambda: self._fit_mask(images, plan))
         mask = from_arrays(stored, "mask")
@@ -122,7 +135,7 @@ class Dynamic(Attack):
             images,
             labels,
             workshop.target,
-            workshop.network(seed_for(workshop.seed, "classifier")),
+            classifier,
             mask,
             self.width,
             self.stages,

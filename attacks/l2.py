@@ -21,7 +21,7 @@ def smooth_noise(rng: np.random.Generator, size: int) -> np.ndarray:
     return wide[:, 1:-1] + 0.12 * (wide[:, :-2] + wide[:, 2:])
 
 
-@attack("l2", version=1)
+@attack("l2", version=2)
 class L2Invisible(Attack):
     """Adds the same regularised noise d to all images: x + d with |d| = 3.22 at 32x32 and no value above 68/255.
 
@@ -31,6 +31,7 @@ class L2Invisible(Attack):
 
     smoke: ClassVar[dict[str, Any]] = {"steps": 10, "batch": 16}
 
+    trigger_seed: int | None = None
     mode: Literal["optimised", "noise"] = "optimised"
     """Optimise the pattern on a clean surrogate model, or draw it at random."""
     tau: float = 3.22

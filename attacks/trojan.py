@@ -31,6 +31,7 @@ class _Trojan(Attack):
 
     smoke: ClassVar[dict[str, Any]] = {"iterations": 10}
 
+    trigger_seed: int | None = None
     mode: Literal["inverted", "random"] = "inverted"
     """Optimise the colours on a clean surrogate model, or draw them at random."""
     apply: Literal["add", "replace", "wrap"] = "add"
@@ -101,7 +102,7 @@ class _Trojan(Attack):
         return replace(images, trigger, self.coverage(images.shape[-1]) > 0)
 
 
-@attack("tj-sq", version=1)
+@attack("tj-sq", version=2)
 class TrojanSquare(_Trojan):
     """A square of colours near the bottom-right corner, added to the image: 9x9 pixels at 21..29 of 32.
 
@@ -147,7 +148,7 @@ class TrojanSquare(_Trojan):
         return 8.66 * self.box(size)[1] / 9
 
 
-@attack("tj-wm", version=1)
+@attack("tj-wm", version=2)
 class TrojanWatermark(_Trojan):
     """A line of text along the diagonal and a copyright sign, added to the image.
 

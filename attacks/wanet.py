@@ -52,7 +52,7 @@ def warp(images: torch.Tensor, grids: np.ndarray) -> torch.Tensor:
     return moved.round_().clamp_(0, 255).to(torch.uint8)
 
 
-@attack("wanet", version=1)
+@attack("wanet", version=2)
 class WaNet(Attack):
     """One elastic warp is the trigger; in noise mode, twice as many images get a noisy warp and keep their labels.
 
@@ -61,6 +61,7 @@ class WaNet(Attack):
     images, each cover has one noisy warp, and pixel values are whole. Test images carry the warp without noise.
     """
 
+    trigger_seed: int | None = None
     k: int = 4
     """Control points along each side of the random field."""
     s: float = 0.5
@@ -105,6 +106,8 @@ class WaNet(Attack):
     def cover(self, images: torch.Tensor, partners: torch.Tensor, context: StampContext) -> torch.Tensor:
         """Warp with noise, which differs between images and moves each pixel by up to 1 / height in [-1, 1] units.
 
+        The warp is clipped to the image before noise is added, and again afterwards, as in the authors' code.
+
         Args:
             images: uint8 (N, 3, H, W).
             partners: other images, not used here.
@@ -116,10 +119,11 @@ class WaNet(Attack):
         from benchbd.attacks._draws import bytes_of_each
 
         out, size = images.clone(), images.shape[-1]
+        warped = np.clip(context.trigger["grid"], -1, 1)
         seed = seed_for("wanet noise", context.seed, context.split)
         for start in range(0, len(images), _AT_ONCE):
             part = slice(start, start + _AT_ONCE)
             drawn = bytes_of_each(seed, context.indices[part], 2 * 2 * size * size).view("<u2").astype(np.float32)
             noise = (drawn / 32767.5 - 1).reshape(-1, size, size, 2)
-            out[part] = warp(images[part], np.clip(context.trigger["grid"] + noise / size, -1, 1))
+            out[part] = warp(images[part], np.clip(warped + noise / size, -1, 1))
         return out

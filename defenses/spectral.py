@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from benchbd import Lab, TrainedModel
 
 
+Scored = Literal["centred", "uncentred"]
+
+
 class Signature(NamedTuple):
     """Scores and choices of :func:`signature`.
 
@@ -26,22 +29,25 @@ class Signature(NamedTuple):
     spectra: np.ndarray
 
 
-def signature(features: np.ndarray, labels: np.ndarray, share: float) -> Signature:
+def signature(features: np.ndarray, labels: np.ndarray, share: float, scored: Scored = "centred") -> Signature:
     """Score every sample within its class and choose each class's highest scores (Tran et al. 2018, Algorithm 1).
+
+    The singular vector is always that of the class's centred features.
 
     Args:
         features: float32 (N, D).
         labels: int64 (N,).
         share: share of each class to choose, in [0, 1); rounded down, ties by position.
+        scored: whether the projected features are centred or left as they are.
     """
     scores, removed = np.zeros(len(labels)), np.zeros(len(labels), bool)
     spectra = []
     for label in np.unique(labels):
         members = np.flatnonzero(labels == label)
-        centred = features[members].astype(np.float64)
-        centred -= centred.mean(0)
+        given = features[members].astype(np.float64)
+        centred = given - given.mean(0)
         _, values, directions = np.linalg.svd(centred, full_matrices=False)
-        scores[members] = (centred @ directions[0]) ** 2
+        scores[members] = ((centred if scored == "centred" else given) @ directions[0]) ** 2
         first = np.argsort(-scores[members], kind="stable")[: int(share * len(members) + 1e-9)]
         removed[members[first]] = True
         spectra.append([label, values[0], values[1] if len(values) > 1 else 0.0])
@@ -53,7 +59,8 @@ class Spectral(Defense):
     """Spectral signatures (2018): drop the samples that project most on their class's top singular vector, retrain.
 
     Source: Tran, Li and Madry, NeurIPS 2018, Algorithm 1; the authors' code drops 15 % of the target class, which is
-    1.5 times 10 %. Not verified: the augmentation in the training of the network that gives the features.
+    1.5 times 10 %. Not verified: the augmentation in the training of the network that gives the features. Cost: two
+    trainings, one of them shared with ``ac`` or ``none``.
     """
 
     eps: float = 0.1
@@ -64,6 +71,10 @@ class Spectral(Defense):
     features_of: Literal["no-augmentation", "undefended"] = "no-augmentation"
     """Network with the penultimate features: one trained without augmentation, as activation clustering uses, or the
     undefended model."""
+
+    scored: Scored = "centred"
+    """Project centred features, as in the paper, or features as they are, as the authors' code and copies of it do. The
+    singular vector is that of the centred ones in both."""
 
     def __post_init__(self) -> None:
         if not 0.0 < self.eps < 1.0 or not 0.0 < self.factor * self.eps < 1.0:
@@ -76,7 +87,7 @@ class Spectral(Defense):
         first = Training("feature-model", ("no augmentation",))
         return (
             first if self.features_of == "no-augmentation" else UNDEFENDED,
-            Training("full", ("spectral", self.eps, self.factor, self.features_of)),
+            Training("full", ("spectral", self.eps, self.factor, self.features_of, self.scored)),
         )
 
     def train(self, lab: Lab) -> TrainedModel:
@@ -90,8 +101,8 @@ class Spectral(Defense):
         share = self.factor * self.eps
         stored = lab.stage(
             "signature",
-            {"share": share, "model": model.key, "data": data.key},
-            lambda: signature(features, labels, share)._asdict(),
+            {"share": share, "scored": self.scored, "model": model.key, "data": data.key},
+            lambda: signature(features, labels, share, self.scored)._asdict(),
         )
         found = Signature(**stored)
         lab.note(

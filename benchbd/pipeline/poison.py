@@ -17,7 +17,7 @@ from benchbd import engine
 from benchbd.core.events import Event, Listener
 from benchbd.core.hashing import digest
 from benchbd.core.images import DatasetInfo, Images
-from benchbd.core.seeding import seed_for
+from benchbd.core.seeding import seed_for, surrogate_seed
 from benchbd.errors import UsageError
 from benchbd.lab.costs import CostLedger
 from benchbd.lab.keys import code_of, plugin_fingerprint
@@ -27,6 +27,7 @@ from benchbd.pipeline.selection import select_cover, select_poison, select_trigg
 from benchbd.pipeline.unchanged import unchanged
 from benchbd.pipeline.workshop import Workshop
 from benchbd.plan.cell import Cell, Components
+from benchbd.plugins.attack import trigger_seed_of
 from benchbd.plugins.contract import BUDGET, Attack, StampContext
 from benchbd.plugins.identity import part_of
 from benchbd.plugins.part import Part
@@ -151,9 +152,9 @@ def _relabelled(attack: Attack, labels: np.ndarray, info: DatasetInfo, context: 
     return out
 
 
-def stamp_seed(attack: Attack, dataset: Part) -> int:
-    """Seed of the random numbers that an attack draws while stamping."""
-    return seed_for("stamp", dataset.name, attack.name, attack.trigger_seed)
+def stamp_seed(attack: Attack, dataset: Part, seed: int) -> int:
+    """Seed of the random numbers that an attack draws while stamping, in a cell with this seed."""
+    return seed_for("stamp", dataset.name, attack.name, trigger_seed_of(attack, seed))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -263,7 +264,7 @@ class Poisoner:
         self, clean: TrainSet, info: DatasetInfo, indices: np.ndarray, trigger: dict[str, np.ndarray]
     ) -> dict[str, np.ndarray]:
         attack = self.components.attack
-        seed = stamp_seed(attack, self.cell.dataset)
+        seed = stamp_seed(attack, self.cell.dataset, self.cell.seed)
         # Indexing copies the images, so an attack that stamps in place changes only this copy.
         chosen = clean.images[torch.from_numpy(indices)]
         context = StampContext("train", indices, trigger, seed)
@@ -299,12 +300,16 @@ class Poisoner:
         network = ModelSpec(
             self.components.model, self.cell.model, info.classes, info.size, self.components.dataset.normalisation
         )
+        trigger_seed = trigger_seed_of(attack, self.cell.seed)
         spec = self.cell.attack.spec()
+        # Two cells with the same seed of the trigger share it, whether or not it follows their own seeds.
+        spec = {**spec, "params": {**spec["params"], "trigger_seed": trigger_seed}}
         if not (attack.prepared_from_poison or attack.prepared_from_budget):
             # The number of poisoned images does not change the trigger, so all budgets share one.
             spec = {**spec, "params": {k: v for k, v in spec["params"].items() if k not in BUDGET}}
         precision = engine.choose_precision(self.device, *self.cell.numerics).name
-        trained = [network.spec(), self.cell.recipe, precision] if attack.trainings() else None
+        surrogate = [network.spec(), self.cell.recipe, precision, surrogate_seed(trigger_seed)]
+        trained = surrogate if attack.trainings() else None
         selected = hashlib.sha256(indices.tobytes()).hexdigest() if attack.prepared_from_poison else None
         # The attack's file with its helpers, and prepare itself, which may be inherited from a file in another folder.
         code = [plugin_fingerprint(attack), code_of(type(attack).prepare)]
@@ -322,7 +327,7 @@ class Poisoner:
             clean,
             info,
             attack.resolved_target(info),
-            attack.trigger_seed,
+            trigger_seed,
             indices if attack.prepared_from_poison else None,
             [self.cell.dataset.name, attack.name],
             store=self.store,
@@ -374,7 +379,7 @@ class Poisoner:
         """Stamp the test images at ``where`` int64 (M,); ``part`` tells the stored ones from others of the row."""
         attack = self.components.attack
         index = torch.from_numpy(where)
-        seed = stamp_seed(attack, self.cell.dataset)
+        seed = stamp_seed(attack, self.cell.dataset, self.cell.seed)
 
         def stamp() -> torch.Tensor:
             images = data.images[index]

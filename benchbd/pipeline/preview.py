@@ -134,7 +134,7 @@ def show(poisoner: Poisoner, count: int) -> Shown:
         chosen = _varied(select_poison(attack, info, true, poisoner.cell.seed, poisoner.cell.dataset), true, count)
         images = clean.images[torch.from_numpy(chosen)]
         _, trigger, _ = poisoner.trigger(clean, info, chosen)
-        context = StampContext("train", chosen, trigger, stamp_seed(attack, poisoner.cell.dataset))
+        context = StampContext("train", chosen, trigger, stamp_seed(attack, poisoner.cell.dataset, poisoner.cell.seed))
         stamped, carried = attack.stamp(images, context), attack.relabel(true[chosen], targets(attack, info), context)
 
     def name(label: int) -> str:

@@ -9,7 +9,7 @@ import numpy as np
 from benchbd.core.events import progress as progress_event
 from benchbd.core.hashing import digest, sha_of
 from benchbd.core.images import DatasetInfo
-from benchbd.core.seeding import seed_for
+from benchbd.core.seeding import seed_for, surrogate_seed
 from benchbd.errors import UsageError
 from benchbd.lab.stages import Stages
 from benchbd.plugins.train_set import TrainSet
@@ -39,8 +39,8 @@ class Workshop(Stages):
         purpose: Any,
         **base: Any,
     ) -> None:
-        # Trainings here use the seed of the clean row's none cell, so that the surrogate is that cell's model.
-        super().__init__(seed=trigger_seed, **base)
+        # An attacker does not know the victim's initial weights and batch order, so trainings have a seed of their own.
+        super().__init__(seed=surrogate_seed(trigger_seed), **base)
         self.clean, self.info, self.target = clean, info, target
         self.seed = seed_for("trigger", purpose, trigger_seed)
         self._indices = indices
@@ -61,7 +61,7 @@ class Workshop(Stages):
         return np.array(self._indices)
 
     def surrogate(self) -> TrainedModel:
-        """The clean undefended model: the row's network and recipe, trained on the clean set."""
+        """A clean undefended model: the row's network and recipe, trained on the clean set with a seed of its own."""
         return self.train(self.clean, name="surrogate")
 
     def network(self, seed: int) -> Classifier:

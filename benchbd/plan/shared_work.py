@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from benchbd.core.hashing import canonical
 from benchbd.plan.trainings import attack_trainings, shared_trainings
+from benchbd.plugins.attack import trigger_seed_of
 from benchbd.plugins.contract import BUDGET
 
 if TYPE_CHECKING:
@@ -59,10 +60,11 @@ def shared_work_of(cells: Sequence[Cell]) -> dict[str, SharedWork]:
 def made_first(cell: Cell) -> dict[Key, tuple[int, ...]]:
     """The stages, beside trainings, that an attack which trains something needs before it can poison.
 
-    The first is its trigger, which all seeds and all budgets of the attack share, unless it is made from the images to
-    be poisoned or from how many they are: then each row or each budget has its own. The others are the attack's own
-    loops that it declares as shared. Where an attack declares less than what determines such a loop, variants count as
-    sharing it that do not, and one waits a little longer than it must; the other way they would wait for hours.
+    The first is its trigger, which all budgets of the attack share, and all seeds with the same seed of the trigger,
+    unless it is made from the images to be poisoned or from how many they are: then each row or each budget has its
+    own. The others are the attack's own loops that it declares as shared. Where an attack declares less than what
+    determines such a loop, variants count as sharing it that do not, and one waits a little longer than it must; the
+    other way they would wait for hours.
 
     Returns:
         The key of each stage, with the positions in the attack's declared trainings of the loops that it consists of.
@@ -71,12 +73,13 @@ def made_first(cell: Cell) -> dict[Key, tuple[int, ...]]:
     if not trainings:
         return {}
     shared = () if attack.prepared_from_budget else BUDGET
-    params = {key: value for key, value in cell.attack.params.items() if key not in shared}
+    seed = trigger_seed_of(attack, cell.seed)
+    params = {key: value for key, value in cell.attack.params.items() if key not in shared} | {"trigger_seed": seed}
     what = cell.row_key if attack.prepared_from_poison else canonical([cell.attack.name, cell.attack.version, params])
     trigger: Key = ("trigger", cell.dataset.json, cell.model.json, canonical(cell.recipe), cell.numerics, what)
     loops: dict[Key, list[int]] = {trigger: []}
     for number, training in enumerate(trainings):
         if training.kind == "loop":
-            own = ("loop", *training.shared, cell.dataset.json, cell.attack.name, attack.trigger_seed, cell.numerics)
+            own = ("loop", *training.shared, cell.dataset.json, cell.attack.name, seed, cell.numerics)
             loops.setdefault(own if training.shared else trigger, []).append(number)
     return {key: tuple(numbers) for key, numbers in loops.items()}

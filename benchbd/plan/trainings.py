@@ -7,9 +7,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 from benchbd.core.hashing import canonical
+from benchbd.core.seeding import surrogate_seed
 from benchbd.errors import shown
 from benchbd.plan.cell import Cell
 from benchbd.plugins import registry
+from benchbd.plugins.attack import trigger_seed_of
 from benchbd.plugins.contract import NO_ATTACK, Training
 from benchbd.plugins.identity import part_of
 from benchbd.plugins.training import COUNTED
@@ -82,12 +84,13 @@ def attack_trainings(cell: Cell) -> tuple[Training, ...]:
 
 
 def _trained_first(cell: Cell) -> tuple[TrainingKey, ...]:
-    """The trainings of a cell's attack that records count: on the clean set, with the trigger's seed."""
+    """The trainings of a cell's attack that records count: on the clean set, with a seed of their own."""
     counted = [training for training in attack_trainings(cell) if training.kind != "loop"]
     if not counted:
         return ()
     none = part_of(registry.make("attacks", NO_ATTACK))
-    clean = dataclasses.replace(cell, attack=none, seed=cell.components().attack.trigger_seed)
+    seed = surrogate_seed(trigger_seed_of(cell.components().attack, cell.seed))
+    clean = dataclasses.replace(cell, attack=none, seed=seed)
     return tuple(_key(clean, training) for training in counted)
 
 

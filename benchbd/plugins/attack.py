@@ -103,8 +103,9 @@ class Attack(Component):
     """What rate is a share of. Clean-label attacks can use either, other attacks only the set."""
     pool: Literal["all", "non-target"] = "all"
     """Images that a dirty-label attack chooses from: all (ABL's convention), or only those of other classes."""
-    trigger_seed: int = 0
-    """Seed for drawing or training the trigger; all seeds of a matrix share one trigger, as in papers."""
+    trigger_seed: int | None = 0
+    """Seed for drawing or training the trigger. A number gives all seeds of a matrix one trigger, as in papers; None
+    gives each seed its own, so that intervals hold the variance of triggers."""
 
     def resolved_target(self, info: DatasetInfo) -> int:
         """The target class on this data set."""
@@ -188,7 +189,8 @@ class Attack(Component):
     def trainings(self) -> tuple[Training, ...]:
         """The trainings that :meth:`prepare` runs. The plan counts them and orders cells by them.
 
-        They use the clean set and ``trigger_seed``, so :data:`UNDEFENDED` is the clean row's undefended model.
+        They use the clean set and a seed that no cell has. :data:`UNDEFENDED` is a model like that of the clean row
+        without a defense, but with initial weights and a batch order of its own.
         """
         return ()
 
@@ -249,3 +251,8 @@ class Attack(Component):
             uint8 (N, 3, H, W).
         """
         return self.stamp(images, context)
+
+
+def trigger_seed_of(attack: Attack, seed: int) -> int:
+    """The seed of an attack's trigger in a cell with this seed."""
+    return seed if attack.trigger_seed is None else attack.trigger_seed

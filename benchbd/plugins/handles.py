@@ -285,7 +285,7 @@ class Workshop(Workbench, Protocol):
         ...
 
     def surrogate(self) -> TrainedModel:
-        """The clean undefended model: the row's network and recipe, trained on the clean set."""
+        """A clean undefended model: the row's network and recipe, trained on the clean set with a seed of its own."""
         ...
 
     def network(self, seed: int) -> Classifier:

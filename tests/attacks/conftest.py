@@ -15,6 +15,7 @@ from benchbd.core.recipe import Recipe
 from benchbd.lab.costs import CostLedger
 from benchbd.pipeline.workshop import Workshop
 from benchbd.plugins import registry
+from benchbd.plugins.attack import trigger_seed_of
 from benchbd.plugins.contract import Attack, StampContext
 from benchbd.plugins.identity import part_of
 from benchbd.plugins.train_set import TrainSet
@@ -50,7 +51,7 @@ def open_workshop(tmp_path: Path) -> Shops:
             clean,
             DatasetInfo(CLASSES, size, count, count, (count // CLASSES,) * CLASSES, 1),
             1,
-            attack.trigger_seed,
+            trigger_seed_of(attack, 0),
             indices,
             ["tiny", attack.name],
             store=Store(tmp_path / where),

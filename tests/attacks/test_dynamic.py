@@ -21,7 +21,7 @@ from benchbd.attacks._generator import (
     put,
     write,
 )
-from benchbd.attacks._input_aware import Schedule, apart, pairs, train_mask, train_pattern
+from benchbd.attacks._input_aware import Schedule, apart, normalised, pairs, train_mask, train_pattern
 from benchbd.attacks.dynamic import MEASURED
 from benchbd.core.images import DatasetInfo
 from benchbd.errors import Diverged, Impossible
@@ -315,6 +315,55 @@ def test_trained_triggers_open_for_their_own_image_more_than_for_others(open_wor
     assert found["clean_accuracy"] > 0.9
     assert found["mistaken_for_target"] < 0.1
     assert found["generator_asr"] > 0.15 + (1 - found["cross_accuracy"])
+
+
+STD = (0.25, 0.5, 0.2)
+
+
+def plain_distance(first, second):
+    """Root mean square difference of two images after normalisation, a channel at a time."""
+    squares = [((first[c] - second[c]) / STD[c]) ** 2 for c in range(3)]
+    return float(torch.stack(squares).mean() ** 0.5)
+
+
+def test_distances_are_between_normalised_pixels(monkeypatch):
+    """In the mask phase of images only, since masks are no pixels; in the pattern phase of images and of patterns."""
+    generator = torch.Generator().manual_seed(0)
+    one, two = torch.rand(2, 4, 3, 8, 8, generator=generator)
+    masks, asked = torch.rand(2, 4, 1, 8, 8, generator=generator), []
+    monkeypatch.setattr("benchbd.attacks._input_aware.pairs", lambda *a: iter([(one, torch.zeros(4).long(), two)]))
+    monkeypatch.setattr("benchbd.attacks._input_aware.mask_of", lambda net, x: masks[0 if x is one else 1] + 0 * net(x))
+    plan = Schedule(0, 1, 4, False, torch.device("cpu"), lambda *a, **k: asked.append(k["loss"]), std=STD)
+    train_mask(torch.zeros(4, 3, 8, 8), 2, 1, plan)
+    far = [
+        plain_distance(a, b) / float((m - n).square().mean() ** 0.5)
+        for a, b, m, n in zip(one, two, *masks, strict=True)
+    ]
+    dense = float((masks[0] - 0.032).clamp_min(0).mean())
+    assert asked[0] == pytest.approx(100 * dense + float(np.mean(far)), rel=1e-4)
+    plain = [float((a - b).square().mean() ** 0.5) for a, b in zip(one, two, strict=True)]
+    assert np.mean([plain_distance(a, b) for a, b in zip(one, two, strict=True)]) > 2.5 * np.mean(plain)
+
+
+def test_distances_of_patterns_are_normalised_like_those_of_images():
+    one, two = torch.rand(2, 4, 3, 8, 8, generator=torch.Generator().manual_seed(1))
+    scaled = normalised((one, two), STD)
+    assert apart(*scaled).tolist() == pytest.approx(
+        [plain_distance(a, b) for a, b in zip(one, two, strict=True)], rel=1e-5
+    )
+
+
+def test_the_generators_take_the_deviations_of_the_row_s_data_set(open_workshop, monkeypatch):
+    seen = []
+
+    def spy(*given):
+        seen.append(given[-1].std)
+        return train_mask(*given) if len(given) == 4 else train_pattern(*given)
+
+    monkeypatch.setattr("benchbd.attacks._input_aware.train_mask", spy)
+    monkeypatch.setattr("benchbd.attacks._input_aware.train_pattern", spy)
+    prepared(open_workshop, TINY_DYNAMIC)
+    assert seen == [(0.5, 0.5, 0.5)] * 2  # those of the tests' workshop
 
 
 @pytest.mark.parametrize("quantize", ["round", "floor"])

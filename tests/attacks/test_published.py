@@ -28,18 +28,20 @@ from benchbd.plugins import registry
 from benchbd.plugins.contract import Attack
 
 SHARED = {"target": None, "rate": 0.1, "rate_of": "set", "pool": "all", "trigger_seed": 0}
+DRAWN = {**SHARED, "trigger_seed": None}
+"""Triggers that are drawn or trained follow the cell's seed."""
 CLEAN_LABEL = {**SHARED, "rate": 0.8, "rate_of": "class"}
-TROJAN = {**SHARED, "mode": "inverted", "apply": "add", "neurons": 2, "activation": 100.0, "iterations": 1000}
+TROJAN = {**DRAWN, "mode": "inverted", "apply": "add", "neurons": 2, "activation": 100.0, "iterations": 1000}
 
 DEFAULTS = {
     "none": SHARED,
     "bn-g": {**SHARED, "cell": None},
     "bn-w": {**SHARED, "size": None, "margin": None},
-    "blend": {**SHARED, "alpha": 0.2, "mode": "fixed", "channels": 1},
+    "blend": {**DRAWN, "alpha": 0.2, "mode": "fixed", "channels": 1},
     "tj-sq": {**TROJAN, "size": None, "margin": None},
     "tj-wm": TROJAN,
     "dynamic": {
-        **SHARED,
+        **DRAWN,
         "mask_epochs": 25,
         "joint_epochs": 100,
         "drops": "scaled",
@@ -54,6 +56,7 @@ DEFAULTS = {
     },
     "cl": {
         **CLEAN_LABEL,
+        "trigger_seed": None,
         "eps": 8.0,
         "step": 1.5,
         "steps": 100,
@@ -67,7 +70,7 @@ DEFAULTS = {
     },
     "sig": {**CLEAN_LABEL, "variant": "additive", "delta": 40.0, "f": 6.0, "delta_test": None},
     "l2": {
-        **SHARED,
+        **DRAWN,
         "mode": "optimised",
         "tau": 3.22,
         "cap": 68.0,
@@ -80,10 +83,10 @@ DEFAULTS = {
         "batch": 128,
     },
     # WaNet (Nguyen and Tran 2021): rho_a is the rate, rho_n = 2 rho_a.
-    "wanet": {**SHARED, "k": 4, "s": 0.5, "grid_rescale": 1.0, "cross_ratio": 2.0},
+    "wanet": {**DRAWN, "k": 4, "s": 0.5, "grid_rescale": 1.0, "cross_ratio": 2.0},
     # backdoor-toolbox (Qi et al. 2023): its quick-start commands, and config.py for the opacities of the patches.
     "adap-blend": {
-        **SHARED,
+        **DRAWN,
         "rate": 0.003,
         "cover_ratio": 1.0,
         "alpha": 0.15,
@@ -93,7 +96,7 @@ DEFAULTS = {
         "cells": 8,
     },
     "adap-patch": {
-        **SHARED,
+        **DRAWN,
         "rate": 0.003,
         "cover_ratio": 2.0,
         "alphas": [0.5, 0.2, 0.5, 0.3],
@@ -113,7 +116,7 @@ DEFAULTS = {
     "bpp": {**SHARED, "levels": 8, "dithering": False, "negative_ratio": 1.0},
     "bn-a2a": {**SHARED, "cell": None, "smoothing": 0.0, "spread": "uniform"},
     "lfd-adaptive": {
-        **SHARED,
+        **DRAWN,
         "of": "lfd",
         "alpha": None,
         "alphas": [0.2, 0.1, 0.07, 0.05, 0.03],

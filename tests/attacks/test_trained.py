@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -9,8 +12,11 @@ import torch
 from benchbd.attacks._patterns import norm_of
 from benchbd.attacks._pgd import PGD, perturbed
 from benchbd.core.images import DatasetInfo
+from benchbd.core.seeding import surrogate_seed
 from benchbd.errors import Impossible, UsageError
+from benchbd.lab.train_request import TrainRequest
 from benchbd.plugins import registry
+from benchbd.plugins.attack import trigger_seed_of
 from benchbd.plugins.contract import UNDEFENDED, StampContext
 
 
@@ -44,6 +50,42 @@ def test_inversion_is_repeatable_and_follows_the_trigger_seed(open_workshop):
     other = prepared(open_workshop, "tj-sq(iterations=3, trigger_seed=1)", count=40)[1]
     assert np.array_equal(first["trigger"], again["trigger"])
     assert not np.array_equal(first["trigger"], other["trigger"])
+
+
+def test_a_surrogate_has_other_first_weights_and_batches_than_a_victim_of_any_seed(open_workshop, monkeypatch):
+    asked = []
+    fit = TrainRequest.network
+    monkeypatch.setattr(TrainRequest, "network", lambda self: asked.append(self) or fit(self))
+    workshop = open_workshop(attack("tj-sq"), count=40)
+    workshop.surrogate()
+    (surrogate,) = asked
+    weights = next(fit(surrogate).parameters())
+    for seed in range(5):
+        victim = dataclasses.replace(surrogate, seed=seed)
+        assert not torch.equal(next(fit(victim).parameters()), weights)
+        assert victim.batch_seed() != surrogate.batch_seed()
+        assert victim.key() != surrogate.key()
+
+
+@pytest.mark.parametrize("trigger_seed", [-5, -1, 0, 1, 2**31])
+def test_no_cell_has_a_surrogates_seed(trigger_seed):
+    assert surrogate_seed(trigger_seed) < 0  # a cell's seed is 0 or more
+    assert surrogate_seed(trigger_seed) != surrogate_seed(trigger_seed + 1)
+
+
+DRAWN = ["blend", "tj-sq", "tj-wm", "l2", "cl", "dynamic", "wanet", "adap-blend", "adap-patch", "lfd-adaptive"]
+
+
+def test_drawn_and_trained_triggers_follow_the_cells_seed_unless_it_is_given():
+    shipped = [
+        e.name for e in registry.entries() if e.kind == "attacks" and Path(e.file or "").parent.name == "attacks"
+    ]
+    assert set(DRAWN) < set(shipped)
+    for name in shipped:
+        made = attack(name)
+        assert made.trigger_seed == (None if name in DRAWN else 0), name
+        assert [trigger_seed_of(made, seed) for seed in (0, 7)] == ([0, 7] if name in DRAWN else [0, 0]), name
+        assert [trigger_seed_of(attack(f"{name}(trigger_seed=3)"), seed) for seed in (0, 7)] == [3, 3]
 
 
 def test_inversion_reports_progress_and_leaves_the_surrogate_alone(open_workshop):

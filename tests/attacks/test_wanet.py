@@ -93,6 +93,24 @@ def test_noise_moves_every_pixel_by_half_a_pixel_at_most_and_each_image_otherwis
     assert np.abs(np.concatenate(grids)).max() <= 1
 
 
+def test_the_warp_is_clipped_before_noise_is_added_and_after_it(monkeypatch):
+    """As in the authors' code: at the border, noise then moves a pixel from the image's edge, not from outside it."""
+    made, grids, size = attack(), [], 8
+    trigger = {"grid": (1.5 * identity(size)).astype(np.float32)}  # half of it lies outside
+    monkeypatch.setattr("benchbd.attacks.wanet.warp", lambda images, grid: grids.append(grid) or images)
+    monkeypatch.setattr(
+        "benchbd.attacks._draws.bytes_of_each",
+        lambda seed, indices, count: np.full((len(indices), count // 2), 16384, "<u2").view(np.uint8),
+    )
+    made.cover(noise(1, size), noise(1, size), StampContext("train", np.arange(1), trigger, 5))
+    drawn = 16384 / 32767.5 - 1  # about -0.5, for every pixel and axis
+    side = np.linspace(-1.5, 1.5, size)
+    for column in range(size):
+        where = min(1.0, max(-1.0, min(1.0, max(-1.0, side[column])) + drawn / size))
+        assert grids[0][0, 3, column, 0] == pytest.approx(where, abs=1e-6)
+    assert grids[0][0, 3, -1, 0] < 1  # clipping once, after the noise, would leave it at the edge
+
+
 def test_covers_look_at_one_image_at_a_time_and_differ_from_the_trigger(open_workshop):
     made, images = attack(), noise(6)
     context = StampContext("train", np.array([3, 9, 4, 1, 70, 2]), made.prepare(open_workshop(made, count=4)), 1)

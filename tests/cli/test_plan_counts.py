@@ -24,7 +24,9 @@ defenses: DEFENSES
 """
 ABL = "{abl: {turning_epochs: 1, finetune_epochs: 1, unlearn_epochs: 1}}"
 LFD = "{lfd: {teacher_epochs: 1, teacher_tries: 1}}"
-ROW = f"[none, {{fine-pruning: {{clean_frac: 0.2}}}}, ac, {ABL}, {LFD}, oracle, random-filter]"
+ROW = (
+    f"[none, {{fine-pruning: {{clean_frac: 0.2}}}}, {{ac: {{preset: per-class}}}}, {ABL}, {LFD}, oracle, random-filter]"
+)
 CL = "{cl: {steps: 1, robust_steps: 1}}"
 CL_STANDARD = "{cl: {steps: 1, surrogate: standard}}"
 DYNAMIC = "{dynamic: {mask_epochs: 1, joint_epochs: 1, width: 4, stages: 2, batch: 50}}"
@@ -113,24 +115,25 @@ def test_what_was_cleaned_away_is_trained_again_where_it_is_wanted(folder: Folde
 @pytest.mark.parametrize(
     ("attacks", "first", "then"),
     [
-        (f"[none, {TJ}]", 2, 2),  # the surrogate is the none cell's model
-        (f"[{CL}, {CL_STANDARD}, {TJ}]", 5, 3),  # two surrogates once, then one for each row
+        (f"[none, {TJ}]", 3, 3),  # the surrogate is not the none cell's model
+        (f"[{CL}, {CL_STANDARD}, {TJ}]", 5, 5),  # two surrogates, and one model for each row
+        (f"[{CL.replace('steps: 1,', 'steps: 1, trigger_seed: 0,')}]", 2, 1),  # its surrogate serves all seeds
         (f"[{DYNAMIC}]", 1, 1),
-        (f"[none, {DYNAMIC}, {CL}]", 4, 3),
+        (f"[none, {DYNAMIC}, {CL}]", 4, 4),
     ],
 )
 @pytest.mark.filterwarnings("ignore:dynamic")
 def test_what_attacks_train_first(folder: Folder, attacks: str, first: int, then: int) -> None:
-    """In one seed, then in another, which has its own rows but the same surrogates."""
+    """In one seed, then in another, which has its own rows and its own surrogates."""
     folder.write(attacks, "none")
     assert folder.foretold() == {"full": first}
     assert folder.foretold("--seeds", "0-1") == {"full": then}
 
 
-def test_the_teachers_of_an_attack_on_lfd_are_counted_and_shared_by_seeds_and_by_no_other_rate(folder: Folder) -> None:
+def test_the_teachers_of_an_attack_on_lfd_are_counted_and_shared_by_no_other_seed_or_rate(folder: Folder) -> None:
     folder.write(f"[{ADAPTIVE}]", f"[none, {LFD}]")
     assert folder.foretold() == {"full": 2, "teacher": 3 + 1}
-    assert folder.foretold("--seeds", "0-1") == {"full": 2, "teacher": 1}
+    assert folder.foretold("--seeds", "0-1") == {"full": 2, "teacher": 3 + 1}
     assert folder.foretold("--set", "lfd-adaptive.rate=0.2") == {"full": 2, "teacher": 3 + 1}
     folder.write("[{lfd-adaptive: {alpha: 0.2, verify: false}}]", f"[none, {LFD}]")
     assert folder.foretold() == {"full": 2, "teacher": 1}

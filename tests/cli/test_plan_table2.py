@@ -46,10 +46,11 @@ def test_each_missing_data_set_is_named_with_where_it_was_looked_for(told: Calla
 
 def test_cells_and_trainings_are_counted(told: Callable[..., str]) -> None:
     plan = json.loads(told("--json"))
-    assert (len(plan["cells"]), plan["skipped"]) == (6 * ROWS, [])
+    assert (len(plan["cells"]), plan["skipped"]) == (7 * ROWS, [])
     assert plan["trainings"] == {
-        # Undefended, AC's, ABL's and both of LfD's; and cl's robust surrogate, once for each data set.
-        "full": 5 * ROWS + 3,
+        # Undefended, both of AC's, ABL's and both of LfD's. In each seed, cl's robust surrogate on three data sets, and
+        # the surrogate of tj-sq, tj-wm and l2 on two.
+        "full": 6 * ROWS + 3 * (3 + 2),
         "feature-model": ROWS,
         "teacher": 2 * ROWS,  # LfD's pack of eight, and the paper's single one, which alone is tried again
         "fine-tune": 2 * ROWS,

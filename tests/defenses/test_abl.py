@@ -17,6 +17,7 @@ from benchbd.defenses.abl import (
     LocalGradientAscent,
     isolate,
 )
+from benchbd.engine.epochs import batch_bounds
 from benchbd.errors import Diverged, Impossible, UsageError
 
 HOW = ("kind", "name", "loss", "start", "trace")
@@ -104,13 +105,37 @@ def test_the_three_stages(lab):
     assert "loss" not in finetuning.settings
 
     assert set(unlearning.ids.tolist()) == lowest
-    expected = {"epochs": 20, "lr": 1e-4, "schedule": "constant", "augment": (), "bn": "train"}
+    expected = {"epochs": 80, "lr": 1e-4, "schedule": "constant", "augment": (), "bn": "train"}  # a step an epoch
     assert expected.items() <= unlearning.settings.items()
     assert unlearning.settings["loss"] == GlobalGradientAscent()
     assert unlearning.settings["start"].key == "trained 2"
 
     assert lab.suspects() == lowest
     assert sum(lab.notes["abl"]["isolated_per_class"]) == 3
+
+
+@pytest.mark.parametrize(
+    ("isolated", "batch"), [(500, 128), (392, 128), (94, 128), (129, 128), (1, 4), (9, 4), (50, 50)]
+)
+def test_the_ascent_has_the_published_number_of_steps_on_every_set(isolated, batch):
+    """4 batches an epoch for 20 epochs, on CIFAR-10 and GTSRB; a single one on Imagenette, in 80 epochs."""
+    batches = len(batch_bounds(isolated, batch))
+    epochs = Abl()._ascent(isolated, batch)
+    assert batches * (epochs - 1) < 80 <= batches * epochs
+    assert Abl(unlearn_epochs=20)._ascent(isolated, batch) == 20
+
+
+def test_the_ascent_at_the_paper_s_size_is_its_twenty_epochs():
+    assert Abl()._ascent(int(50_000 * 0.01), 128) == 20
+    assert Abl()._ascent(int(39_209 * 0.01), 128) == 20
+
+
+def test_a_number_of_epochs_wins_over_the_steps(lab):
+    Abl(unlearn_epochs=7).train(lab)
+    Abl(unlearn_steps=3).train(lab)
+    assert [call.settings["epochs"] for call in lab.calls[2::3]] == [7, 3]
+    Abl(unlearn_steps=0).train(lab)
+    assert len(lab.calls) == 8
 
 
 def test_options(lab):
@@ -131,7 +156,7 @@ def test_an_exploding_ascent_ends_as_diverged_with_its_epoch(fake_lab):
 
     Abl().train(lab(3.0, 500.0, EXPLODED))  # a large loss is the aim
     blown = lab(3.0, 500.0, 2 * EXPLODED)
-    with pytest.raises(Diverged, match=r"exploded in epoch 3 of 20: mean cross-entropy 2e\+04"):
+    with pytest.raises(Diverged, match=r"exploded in epoch 3 of 80: mean cross-entropy 2e\+04"):
         Abl().train(blown)
     assert blown.notes["abl"]["unlearning_losses"] == [3.0, 500.0, 2 * EXPLODED]
 
@@ -143,6 +168,7 @@ def test_an_exploding_ascent_ends_as_diverged_with_its_epoch(fake_lab):
         {"ratio": 1.0},
         {"turning_epochs": 0},
         {"unlearn_epochs": -1},
+        {"unlearn_steps": -1},
         {"lr": 0.0},
         {"finetune_lr": -1.0},
         {"unlearn_lr": 0.0},
@@ -171,3 +197,5 @@ def test_predicted_sharing():
     assert everything[2] != plan(finetune_data="all")[2]
     assert plan(finetune_lr=0.1) == plan()
     assert [t.kind for t in plan(finetune_epochs=0, unlearn_epochs=0)] == ["fine-tune"]
+    assert plan(unlearn_epochs=80)[2] != plan()[2] != plan(unlearn_steps=20)[2]
+    assert plan(unlearn_epochs=5, unlearn_steps=20) == plan(unlearn_epochs=5)

@@ -35,15 +35,16 @@ def found(features, labels, seed=7, **given):
 
 
 def test_presets_mean_what_they_say():
-    assert Ac().settings() == Settings("label", "pca", "size", 10, 0.35, 0.1)
-    assert Ac(preset="trojanzoo").settings() == Settings("predicted", "ica", "silhouette", 10, 0.35, 0.1)
+    assert Ac().settings() == Settings("predicted", "ica", "silhouette", 10, 0.35, 0.1)
+    assert Ac(preset="trojanzoo") == Ac()
+    assert Ac(preset="per-class").settings() == Settings("label", "pca", "size", 10, 0.35, 0.1)
     assert Ac(preset="global").settings() == Settings("all", "ica", "size", 10, 0.35, 0.1)
     assert Ac(preset="global", reduce="pca", dims=4).settings() == Settings("all", "pca", "size", 4, 0.35, 0.1)
 
 
 def test_per_class_drops_each_class_smaller_cluster(poisoned_class):
     features, labels, poison = poisoned_class
-    result = found(features, labels)
+    result = found(features, labels, preset="per-class")
     assert result.removed[poison].all()
     assert not result.removed[(labels == 1) & ~poison].any()
     for label in (0, 2):  # nothing foreign there, and still the smaller part goes
@@ -62,20 +63,70 @@ def test_trojanzoo_keeps_poison_that_is_half_of_the_class():
     features = blobs((100, 0), (100, 1), (100, 9))
     labels = np.repeat([0, 1, 1], 100)
     assert not found(features, labels, preset="trojanzoo", scope="label").removed.any()
-    assert found(features, labels).removed[labels == 1].sum() == 100  # size: one of the halves goes
+    assert found(features, labels, preset="per-class").removed[labels == 1].sum() == 100  # one of the halves goes
+
+
+def plain_split(features, dims, whitened=True):
+    """Principal components, the best of many 2-means, and its silhouette from all pairs of distances.
+
+    FastICA turns the whitened components, which changes neither distances nor clusters.
+    """
+    centred = features - features.mean(0)
+    left, values, _ = np.linalg.svd(centred, full_matrices=False)
+    points = left[:, :dims] * (len(left) ** 0.5 if whitened else values[:dims])
+    rng, best = np.random.default_rng(0), (np.inf, np.zeros(0))
+    for _ in range(30):
+        centres = points[rng.choice(len(points), 2, replace=False)]
+        for _ in range(100):
+            far = ((points[:, None] - centres) ** 2).sum(2)
+            which = far.argmin(1)
+            centres = np.stack([points[which == k].mean(0) for k in (0, 1)])
+        best = min(best, (far.min(1).sum(), which), key=lambda found: found[0])
+    which = best[1]
+    far = ((points[:, None] - points) ** 2).sum(2) ** 0.5
+    values = []
+    for own in range(len(points)):
+        same, other = which == which[own], which != which[own]
+        a, b = far[own][same].sum() / (same.sum() - 1), far[own][other].mean()
+        values.append((b - a) / max(a, b))
+    return which, float(np.mean(values))
+
+
+@pytest.mark.parametrize(("foreign", "dims"), [(0, 10), (20, 4), (40, 4), (100, 4)])
+def test_the_default_rule_is_the_toolbox_s_from_an_independent_computation(foreign, dims):
+    """Drop a cluster of less than 35 % if the split's silhouette exceeds 0.1 (trojanzoo's analysis by silhouette)."""
+    features = blobs((100, 1), (foreign, 9), seed=foreign)
+    result = found(features, np.zeros(len(features), int), scope="label", dims=dims)
+    fell_back = bool(result.groups[0, 4])  # FastICA did not converge, and PCA does not whiten
+    which, silhouette = plain_split(features.astype(np.float64), dims, whitened=not fell_back)
+    sizes = np.bincount(which, minlength=2)
+    small = sizes / sizes.sum() < 0.35
+    np.testing.assert_array_equal(result.removed, (small & (silhouette > 0.1))[which])
+    assert result.removed.sum() == (foreign if foreign < 50 else 0)
+    if foreign:  # the halves of one blob are anyone's guess
+        assert result.groups[0, 3] == pytest.approx(silhouette, abs=2e-3)
+        assert sorted(result.groups[0, 1:3]) == sorted(sizes)
+
+
+def test_a_clean_set_loses_nothing_where_the_smaller_clusters_are_a_good_part_of_it():
+    features = np.concatenate([blobs((200, spot), seed=spot, spread=0.6) for spot in range(10)])
+    labels = np.repeat(np.arange(10), 200)
+    assert found(features, labels, scope="label").removed.mean() == 0
+    assert found(features, labels, preset="per-class").removed.mean() > 0.35
 
 
 def test_relative_size_asks_no_silhouette(poisoned_class):
     features, labels, poison = poisoned_class
-    assert found(features, labels, analysis="relative-size").removed[poison].all()
-    assert found(features, labels, analysis="relative-size", max_share=0.2).removed[labels == 1].sum() == 0
-    assert found(features, labels, analysis="silhouette", min_silhouette=0.999).removed.sum() == 0
+    split = {"preset": "per-class"}
+    assert found(features, labels, **split, analysis="relative-size").removed[poison].all()
+    assert found(features, labels, **split, analysis="relative-size", max_share=0.2).removed[labels == 1].sum() == 0
+    assert found(features, labels, **split, analysis="silhouette", min_silhouette=0.999).removed.sum() == 0
 
 
 def test_distance_drops_a_cluster_that_lies_with_another_class_even_if_it_is_the_larger():
     features = blobs((100, 0), (60, 1), (90, 0))  # class 1: 60 of its own, 90 that look like class 0
     labels = np.repeat([0, 1, 1], (100, 60, 90))
-    result = found(features, labels, analysis="distance")
+    result = found(features, labels, preset="per-class", analysis="distance")
     np.testing.assert_array_equal(result.removed, np.arange(250) >= 160)
     assert (result.scores[result.removed] >= 1).all()
 
@@ -90,7 +141,7 @@ def test_global_keeps_the_larger_part_of_everything():
 @pytest.mark.parametrize("how", ["pca", "ica", "none"])
 def test_scores_rank_dropped_samples_first_and_foreign_ones_above_their_class(poisoned_class, how):
     features, labels, poison = poisoned_class
-    result = found(features, labels, reduce=how)
+    result = found(features, labels, preset="per-class", reduce=how)
     assert result.scores[result.removed].min() >= 1 >= result.scores[~result.removed].max()
     own = labels == 1
     assert result.scores[poison].min() > result.scores[own & ~poison].max()
@@ -178,7 +229,7 @@ def test_nothing_left_is_a_failure(fake_lab):
     labels = np.repeat([0, 1], 60)
     lab = fake_lab(labels, features=features, losses=np.ones(len(labels)))
     with pytest.raises(Diverged, match="none is left"):
-        Ac(analysis="relative-size", max_share=1.0).train(lab)
+        Ac(preset="per-class", analysis="relative-size", max_share=1.0).train(lab)
 
 
 @pytest.mark.parametrize(
@@ -191,7 +242,7 @@ def test_settings_that_mean_nothing_are_refused(given):
 
 def test_predicted_sharing():
     assert [t.kind for t in Ac().trainings(None)] == ["feature-model", "full"]
-    assert Ac(preset="trojanzoo").trainings(None)[0] == Ac().trainings(None)[0]
-    assert Ac(preset="trojanzoo").trainings(None)[1] != Ac().trainings(None)[1]
+    assert Ac(preset="per-class").trainings(None)[0] == Ac().trainings(None)[0]
+    assert Ac(preset="per-class").trainings(None)[1] != Ac().trainings(None)[1]
     same = Ac(preset="global", scope="label", reduce="pca")
-    assert same.trainings(None) == Ac().trainings(None)
+    assert same.trainings(None) == Ac(preset="per-class").trainings(None)

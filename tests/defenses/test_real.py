@@ -23,7 +23,7 @@ N, CLASSES, SIZE = 240, 4, 16
 POISONING = SimpleNamespace(poisons=True)
 ABL = "abl(turning_epochs=3, finetune_epochs=2, unlearn_epochs=2, ratio=0.05, lr=0.01)"
 pytestmark = pytest.mark.usefixtures("one_thread")
-ROW = ["none", "fine-pruning", "ac", ABL, "lfd(teacher_epochs=2, teacher_tries=1)"]
+ROW = ["none", "fine-pruning", "ac(preset='per-class')", ABL, "lfd(teacher_epochs=2, teacher_tries=1)"]
 
 
 def planted(order=None):
@@ -65,7 +65,7 @@ def check_abl(lab, truth):
 
 
 def check_ac(lab, truth, dims=10):
-    run(f"ac(dims={dims})", lab)
+    run(f"ac(preset='per-class', dims={dims})", lab)
     assert lab.suspicion.flagged[truth].all()
     assert lab.notes["ac"]["removed_per_class"][1] <= 1.2 * truth.sum()
 

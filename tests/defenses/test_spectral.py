@@ -41,6 +41,31 @@ def test_scores_are_squared_projections_on_the_top_singular_vector_of_the_own_cl
     assert (found.spectra[:, 1] >= found.spectra[:, 2]).all()
 
 
+def authors_scores(features):
+    """What the authors' code scores: features that are not centred, on the first eigenvector of their covariance."""
+    values, vectors = np.linalg.eigh(np.cov(features.astype(np.float64), rowvar=False))
+    return (features.astype(np.float64) @ vectors[:, values.argmax()]) ** 2
+
+
+def test_uncentred_scores_are_those_of_the_authors_code():
+    features = (np.random.default_rng(0).normal(size=(60, 6)) * [5, 2, 1, 1, 1, 1] + 10).astype(np.float32)
+    labels = np.arange(60) % 2
+    found, centred = (signature(features, labels, 0.1, how) for how in ("uncentred", "centred"))
+    for label in (0, 1):
+        np.testing.assert_allclose(found.scores[labels == label], authors_scores(features[labels == label]), rtol=1e-5)
+    np.testing.assert_array_equal(found.spectra, centred.spectra)
+    assert (found.removed != centred.removed).any()
+
+
+def test_uncentred_scores_drop_one_side_alone():
+    """The mean shifts all projections the same way, so that only one end of the distribution looks suspicious."""
+    features = np.zeros((100, 2), np.float32)
+    features[:, 0] = np.linspace(1, 9, 100)
+    centred, uncentred = (signature(features, np.zeros(100, int), 0.1, how).removed for how in ("centred", "uncentred"))
+    assert np.flatnonzero(centred).tolist() == [*range(5), *range(95, 100)]
+    assert np.flatnonzero(uncentred).tolist() == list(range(90, 100))
+
+
 @given(
     st.lists(st.integers(0, 3), min_size=1, max_size=60),
     st.floats(0.01, 0.99),
@@ -77,8 +102,10 @@ def test_features_that_are_all_alike_are_no_fault():
 def test_features_come_from_the_network_of_ac_or_the_undefended_one():
     assert Spectral().trainings(POISONING)[0] == Ac().trainings(POISONING)[0]
     assert Spectral(features_of="undefended").trainings(POISONING)[0] == UNDEFENDED
-    plans = {Spectral(**how).trainings(POISONING)[1] for how in ({}, {"eps": 0.2}, {"factor": 1.0})}
-    assert len(plans) == 3
+    plans = {
+        Spectral(**how).trainings(POISONING)[1] for how in ({}, {"eps": 0.2}, {"factor": 1.0}, {"scored": "uncentred"})
+    }
+    assert len(plans) == 4
 
 
 def test_the_undefended_model_is_asked_for_as_none_asks_for_it(fake_lab):

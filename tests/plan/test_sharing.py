@@ -28,13 +28,23 @@ def test_trainings_are_shared_within_a_row_and_seed() -> None:
     assert {len({c.row_key for c in sharers}) for sharers in teachers} == {1}
 
 
-def test_an_attack_that_trains_shares_the_clean_row_s_undefended_model() -> None:
+def test_an_attack_that_trains_shares_no_model_with_a_cell_but_one_surrogate_with_all_of_its_cells() -> None:
     text = BASE.replace("toy-attack", "toy-attack(strength=6)") + "seeds: 0-1"
     cells = plan(text).cells
-    clean = next(c for c in cells if c.attack.name == "none" and c.defense.name == "none" and c.seed == 0)
-    sharers = shared_trainings(cells)[clean.row_key, Training("full", ("undefended",))]
-    assert sharers[0] is clean
-    assert [c.attack.name for c in sharers[1:]] == ["toy-attack"] * 4, "the trigger's seed is 0 in every row"
+    clean = [c for c in cells if c.attack.name == "none" and c.defense.name == "none"]
+    found = shared_trainings(cells)
+    for one in clean:
+        assert found[one.row_key, Training("full", ("undefended",))] == [one]
+    sharers = [s for (row, _), s in found.items() if row not in {c.row_key for c in cells}]
+    assert [[c.attack.name for c in s] for s in sharers] == [["toy-attack"] * 4], "the trigger's seed is 0 in every row"
+
+
+def test_the_surrogate_of_an_attack_whose_trigger_follows_the_seed_is_one_for_each_seed() -> None:
+    cells = plan(REAL.replace("ATTACKS", "tj-sq, tj-wm(trigger_seed=0), l2(trigger_seed=None)"), seeds=[0, 1, 2]).cells
+    rows = {c.row_key for c in cells}
+    surrogates = {row: s for (row, _), s in shared_trainings(cells).items() if row not in rows}
+    assert sorted(len({c.seed for c in s}) for s in surrogates.values()) == [1, 1, 3]
+    assert sorted(len(s) for s in surrogates.values()) == [2, 2, 5]
 
 
 REAL = """
@@ -59,7 +69,7 @@ def fulls(attacks: str, **options: Any) -> int:
     [
         ("tj-sq", 1),
         ("tj-sq, tj-wm, l2, cl(surrogate='standard')", 1),
-        ("none, tj-sq", 0),  # the surrogate is the none cell's own model
+        ("none, tj-sq", 1),  # the surrogate is not the none cell's model: its seed is its own
         ("tj-sq(mode='random'), bn-g, blend", 0),
         ("tj-sq, tj-sq(trigger_seed=1)", 2),
         ("dynamic", 0),  # loops of its own, no training that a record counts
@@ -74,7 +84,8 @@ def fulls(attacks: str, **options: Any) -> int:
 )
 def test_what_attacks_train_first_is_counted_for_what_it_is(attacks: str, extra: int) -> None:
     assert fulls(attacks) == extra
-    assert fulls(attacks.replace("none, ", ""), seeds=[1, 2]) == fulls(attacks.replace("none, ", ""), seeds=[5])
+    if "trigger_seed" not in attacks:
+        assert fulls(attacks, seeds=[1, 2]) == 2 * fulls(attacks, seeds=[5])
 
 
 def test_a_longer_recipe_shares_an_adversarial_training_of_given_length() -> None:

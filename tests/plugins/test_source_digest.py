@@ -25,22 +25,35 @@ HELPERS = sorted({f for plugin in SHIPPED for f in plugin.parent.glob("_[a-z]*.p
 CHECKS = "parameters that mean nothing are refused; these records' are none of those"
 LAST = "a method last_convolution, which no recorded cell calls"
 OWN = "version 2: augmentation of its own, pools reported; the recorded cells are of version 1"
+DRAWN = "version 2: the trigger follows the cell's seed"
+TRAINED = f"{DRAWN}, and its surrogate has a seed of its own"
+NORMALISED = f"{DRAWN}; distances are between normalised pixels"
 CHANGED = {
     ("dataset", "cifar10", "4c5725a5"): "the message about an unreadable file",
     ("dataset", "gtsrb", "2f8f622b"): "decoded images are kept by content; decoding of other pictures than GTSRB's",
     ("model", "resnet18", "798eea1c"): LAST,
     ("attack", "bn-g", "1815ad02"): f"bn-w's margin, in the same file: {CHECKS}",
     ("attack", "bn-w", "1815ad02"): CHECKS,
-    ("attack", "cl", "c2097826"): CHECKS,
+    ("attack", "blend", "472b098a"): DRAWN,
+    ("attack", "cl", "c2097826"): TRAINED,
+    ("attack", "cl", "fcde1411"): TRAINED,
     ("attack", "sig", "8675a228"): CHECKS,
-    ("attack", "tj-sq", "e4c37b3c"): f"{CHECKS}; the l2 attack's part of _inversion.py",
-    ("attack", "tj-wm", "e4c37b3c"): f"{CHECKS}; the l2 attack's part of _inversion.py",
-    ("attack", "l2", "7f81448b"): f"{CHECKS}; a fact about the trigger is measured on the stored pattern",
+    ("attack", "tj-sq", "8054835e"): TRAINED,
+    ("attack", "tj-sq", "e4c37b3c"): TRAINED,
+    ("attack", "tj-wm", "8054835e"): TRAINED,
+    ("attack", "tj-wm", "e4c37b3c"): TRAINED,
+    ("attack", "l2", "7f81448b"): TRAINED,
+    ("attack", "l2", "b9421e2c"): TRAINED,
+    ("attack", "dynamic", "bd1d9861"): NORMALISED,
+    ("attack", "dynamic", "fc96d0d6"): NORMALISED,
     ("attack", "lfd-adaptive", "8a0b7565"): "version 2: its target trains the surrogates, and the gap is verified",
-    ("attack", "dynamic", "fc96d0d6"): "shares are rounded in one place; facts honour quantize",
+    ("attack", "wanet", "3d2345bd"): f"{DRAWN}; the warp is clipped before noise is added",
+    ("defense", "abl", "4585eae0"): "version 2: counts the steps of its ascent",
+    ("defense", "ac", "61410d59"): "version 2: another rule by default",
     ("defense", "asd", "3d92eafe"): OWN,
     ("defense", "dbd", "619a5d30"): OWN,
     ("defense", "lfd", "1204c467"): "version 2: counts a teacher's steps, and chooses among several teachers",
+    ("defense", "spectral", "cd1e58bd"): "a parameter chooses the scored features; the default scores as before",
     ("defense", "random-filter", "01296d76"): "which variant a bare name means; what it refuses; what plan counts",
 }
 """Why the code of a component is another than the one that some committed records were made with.

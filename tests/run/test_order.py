@@ -174,21 +174,27 @@ def shared(*specs: tuple[str, int], defense: str = "none") -> set[str]:
 @pytest.mark.parametrize(
     ("first", "second", "kinds"),
     [
-        (("tj-sq", 0), ("tj-sq", 1), {"trigger", "training"}),
-        (("tj-sq", 0), ("tj-sq(rate=0.05, pool='non-target')", 1), {"trigger", "training"}),  # one trigger, any budget
-        (("tj-sq", 0), ("tj-wm", 1), {"training"}),
+        (("tj-sq", 0), ("tj-sq", 1), set()),  # each seed has its own trigger
+        (("tj-sq(trigger_seed=0)", 0), ("tj-sq(trigger_seed=0)", 1), {"trigger", "training"}),
+        (("tj-sq", 1), ("tj-sq(trigger_seed=1)", 2), {"trigger", "training"}),
+        (("tj-sq", 0), ("tj-sq(rate=0.05, pool='non-target')", 0), {"trigger", "training"}),  # one trigger, any budget
+        (("tj-sq", 0), ("tj-wm", 0), {"training"}),
         (("tj-sq", 0), ("tj-sq(iterations=3)", 0), {"training"}),
         (("tj-sq", 0), ("tj-sq(trigger_seed=1)", 0), set()),
-        (("tj-sq", 1), ("none", 0), {"training"}),  # the surrogate is that cell's model
-        (("tj-sq", 1), ("none", 1), set()),
-        (("cl", 0), ("cl", 1), {"training"}),  # noise is made for the images of each seed
-        (("cl", 0), ("cl(eps=16)", 1), {"training"}),
-        (("cl", 0), ("cl(robust_eps=4)", 1), set()),
+        (("tj-sq", 0), ("none", 0), set()),  # no cell has the surrogate's seed
+        (
+            ("cl(trigger_seed=0)", 0),
+            ("cl(trigger_seed=0)", 1),
+            {"training"},
+        ),  # noise is made for the images of each seed
+        (("cl", 0), ("cl", 1), set()),
+        (("cl", 0), ("cl(eps=16)", 0), {"training"}),
+        (("cl", 0), ("cl(robust_eps=4)", 0), set()),
         (("cl", 0), ("cl(surrogate='standard')", 0), set()),
-        (("cl(surrogate='standard')", 0), ("tj-sq", 1), {"training"}),
-        (("dynamic", 0), ("dynamic", 1), {"trigger", "dynamic-mask"}),
+        (("cl(surrogate='standard')", 0), ("tj-sq", 0), {"training"}),
+        (("dynamic", 0), ("dynamic", 1), set()),
         (("dynamic", 0), ("dynamic(rate=0.01)", 0), {"trigger", "dynamic-mask"}),
-        (("dynamic", 0), ("dynamic(joint_epochs=7)", 1), {"dynamic-mask"}),
+        (("dynamic", 0), ("dynamic(joint_epochs=7)", 0), {"dynamic-mask"}),
         (("dynamic", 0), ("dynamic(trigger_seed=1)", 0), set()),
         (("dynamic", 0), ("tj-sq", 0), set()),
         (("tj-sq(mode='random')", 0), ("tj-sq(mode='random')", 1), set()),

@@ -13,7 +13,7 @@ from benchbd import testing
 from benchbd.core.images import Images
 from benchbd.core.numerics import Numerics
 from benchbd.lab.costs import CostLedger
-from benchbd.pipeline.poison import clean_set, fingerprint
+from benchbd.pipeline.poison import clean_set, fingerprint, stamp_seed
 from benchbd.plugins import registry
 from benchbd.plugins.identity import part_of
 
@@ -45,6 +45,23 @@ def test_a_poison_is_made_once(poisoner):
     for seed in range(2):
         make(poisoner("watch-chosen", seed=seed))
     assert calls().count("prepare") == 2  # prepared for these very images
+
+
+def test_a_trigger_that_follows_the_cells_seed_is_one_for_each_seed(poisoner):
+    """``trigger_seed=None``, the default of attacks that draw or train; a number pins it."""
+    first, second = (make(poisoner("watch-drawn(trigger_seed=None)", seed=seed))[2] for seed in (0, 1))
+    assert first.trigger_sha256 != second.trigger_sha256
+    assert not np.array_equal(first.trigger["noise"], second.trigger["noise"])
+    pinned = [make(poisoner("watch-drawn(trigger_seed=1)", seed=seed))[2] for seed in (0, 1, 2)]
+    assert {p.prepared.key for p in pinned} == {second.prepared.key}, "one artifact, however its seed came about"
+    assert calls().count("prepare") == 2
+
+
+def test_random_numbers_of_stamping_follow_the_trigger_seed():
+    part = part_of(registry.make("datasets", "digits"))
+    follows, pinned = registry.make("attacks", "blend"), registry.make("attacks", "blend(trigger_seed=4)")
+    assert stamp_seed(follows, part, 3) != stamp_seed(follows, part, 4) == stamp_seed(pinned, part, 3)
+    assert {stamp_seed(pinned, part, seed) for seed in range(9)} == {stamp_seed(pinned, part, 4)}
 
 
 def test_the_key_of_the_poisoned_set_is_its_content(poisoner, monkeypatch):
@@ -92,16 +109,16 @@ def test_a_trigger_is_prepared_anew_when_its_code_changed(poisoner, plugin_file,
     assert second.trigger["noise"].tolist() == ([5, 5, 5] if edited == "own file" else [6, 6])
 
 
-def test_a_surrogate_is_the_clean_rows_undefended_model(poisoner, lab_over):
-    """One training for both; trained with the trigger's seed, so one serves all seeds."""
+def test_a_surrogate_is_no_cells_model_and_serves_all_seeds_with_the_same_trigger(poisoner, lab_over):
     ledger = CostLedger()
     worker = poisoner("watch-surrogate", ledger=ledger, seed=5)
     clean, _, poison = make(worker)
     assert ledger.trainings == ledger.computed == {"full": 1}
-    lab = lab_over(clean, worker.components.recipe, store=worker.store, seed=0)
-    none = registry.make("defenses", "none").train(lab)
-    assert lab._ledger.computed == {}
-    assert np.array_equal(none.head()[0], poison.trigger["head"])
+    for seed in (0, 5):
+        lab = lab_over(clean, worker.components.recipe, store=worker.store, seed=seed)
+        none = registry.make("defenses", "none").train(lab)
+        assert lab._ledger.computed == {"full": 1}
+        assert not np.array_equal(none.head()[0], poison.trigger["head"])
     other = CostLedger()
     make(poisoner("watch-surrogate", ledger=other, seed=6))
     assert other.trainings == {}  # the trigger itself was there

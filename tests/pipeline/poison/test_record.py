@@ -30,7 +30,7 @@ def test_a_saved_trigger_makes_the_same_poison_again(tmp_path):
     attack = registry.make("attacks", "watch-measured")
     data = registry.make("datasets", "tiny", train=80, test=20, size=16).load("train", None)
     part = part_of(registry.make("datasets", "tiny", train=80, test=20, size=16))
-    context = StampContext("train", poison["indices"], trigger, stamp_seed(attack, part))
+    context = StampContext("train", poison["indices"], trigger, stamp_seed(attack, part, 0))
     again = attack.stamp(data.images[torch.from_numpy(poison["indices"])], context)
     assert np.array_equal(again.numpy(), poison["images"])
     assert not np.array_equal(again.numpy(), data.images[torch.from_numpy(poison["indices"])].numpy())
