@@ -203,7 +203,7 @@ class Asd(Defense):
 
     def trainings(self, attack: Attack) -> tuple[Training, ...]:
         """One full training, which includes the virtual models of its last phase."""
-        return (Training("full", ("asd", *sorted(self.params().items()))),)
+        return (Training("full", ("asd", *dataclasses.astuple(self))),)
 
     def training_work(self, attack: Attack, recipe: Recipe, info: DatasetInfo) -> tuple[Work, ...]:
         """MixMatch's steps, a pass over the set in each epoch, and the virtual models."""

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from benchbd import Attack, Defense, Training, UsageError, defense
+from benchbd import Attack, DatasetInfo, Defense, Training, UsageError, Work, defense
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from benchbd import Lab, TrainedModel
+    from benchbd import Lab, Recipe, TrainedModel
     from benchbd.engine import Classifier, LoopContext
 
 TINY = 1e-8
@@ -130,6 +130,11 @@ class Cbd(Defense):
         """The biased network, shared by variants that train it alike, and the final one."""
         first = ("cbd", self.biased_epochs, self.lr, self.batch)
         return (Training("fine-tune", first), Training("full", (*first, self.epochs, self.information)))
+
+    def training_work(self, attack: Attack, recipe: Recipe, info: DatasetInfo) -> tuple[Work, ...]:
+        """The biased network's few epochs, and its pass beside each of the final ones; three passes with a critic."""
+        final = self.epochs * info.train
+        return (Work(self.biased_epochs * info.train), Work(final, (3 if self.information else 1) * final))
 
     def train(self, lab: Lab) -> TrainedModel:
         """Train the biased network, then the final one; suspicion scores are the biased network's negative losses."""

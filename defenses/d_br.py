@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from benchbd import UNDEFENDED, Attack, DatasetInfo, Defense, Impossible, Training, UsageError, defense
+from benchbd import UNDEFENDED, Attack, DatasetInfo, Defense, Impossible, Training, UsageError, Work, defense
 from benchbd.defenses._rotation import rotated
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from benchbd import Lab, TrainedModel
+    from benchbd import Lab, Recipe, TrainedModel
     from benchbd.engine import LoopContext
 
 SHIFT = 0.2
@@ -149,6 +149,12 @@ class DBr(Defense):
             UNDEFENDED,
             Training("fine-tune", third),
         )
+
+    def training_work(self, attack: Attack, recipe: Recipe, info: DatasetInfo) -> tuple[Work, ...]:
+        """Each stage has epochs of its own; the last sees the samples to unlearn and to relearn only."""
+        last = self.unlearn_epochs * (self.clean_ratio + self.poison_ratio)
+        every = (self.first_epochs, self.apart_epochs, recipe.epochs, last)
+        return tuple(Work(epochs * info.train) for epochs in every)
 
     def train(self, lab: Lab) -> TrainedModel:
         """Find the steadiest and the least steady samples, then unlearn and relearn."""

@@ -11,7 +11,7 @@ from benchbd.defenses._privacy import epsilon
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from benchbd import Lab, TrainedModel
+    from benchbd import Attack, DatasetInfo, Lab, Recipe, TrainedModel, Work
     from benchbd.engine import Classifier, LoopContext
 
 CHUNK = 2**27
@@ -122,6 +122,10 @@ class DpSgd(Defense):
             raise UsageError("dp-sgd: sigma, norm and lr must be above 0, epochs and batch 1 or more")
         if not 0.0 < self.delta < 1.0:
             raise UsageError(f"dp-sgd: delta is a probability in (0, 1), such as 1e-5, not {self.delta:g}")
+
+    def training_work(self, attack: Attack, recipe: Recipe, info: DatasetInfo) -> tuple[Work | None, ...]:
+        """Unknown: how much longer a step takes with a gradient for each sample depends on the network."""
+        return (None,)
 
     def train(self, lab: Lab) -> TrainedModel:
         """Train once on the whole set, and note how private the result is."""

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from benchbd import Attack, DatasetInfo, Defense, Impossible, Patch, TestTransform, Training, UsageError, defense
+from benchbd import Attack, DatasetInfo, Defense, Impossible, Patch, TestTransform, Training, UsageError, Work, defense
 from benchbd.defenses.abl import Flooding, isolate
 
 if TYPE_CHECKING:
-    from benchbd import Lab, TrainedModel
+    from benchbd import Lab, Recipe, TrainedModel
     from benchbd.engine import LoopContext
 
 SIDE = 2
@@ -96,6 +96,11 @@ class Nab(Defense):
         second = ("nab", self.clean_frac, self.label_epochs, self.lr, self.batch)
         last = (*first, *second, self.ratio, self.epochs)
         return (Training("fine-tune", first), Training("fine-tune", second), Training("full", last))
+
+    def training_work(self, attack: Attack, recipe: Recipe, info: DatasetInfo) -> tuple[Work, ...]:
+        """Each stage has epochs of its own; the second sees the clean images only."""
+        every = (self.isolation_epochs, self.label_epochs * self.clean_frac, self.epochs)
+        return tuple(Work(epochs * info.train) for epochs in every)
 
     def train(self, lab: Lab) -> TrainedModel:
         """Isolate, guess labels, train on the stamped and relabelled set; the returned model stamps what it sees."""

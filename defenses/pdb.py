@@ -5,13 +5,13 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from benchbd import Attack, DatasetInfo, Defense, Impossible, Patch, TestTransform, UsageError, defense
+from benchbd import Attack, DatasetInfo, Defense, Impossible, Patch, TestTransform, UsageError, Work, defense
 from benchbd.defenses._rotation import rotated
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from benchbd import Lab, TrainedModel
+    from benchbd import Lab, Recipe, TrainedModel
     from benchbd.engine import LoopContext
 
 COPIES = 5
@@ -124,6 +124,10 @@ class Pdb(Defense):
     def clean_fraction(self) -> float:
         """The parameter ``clean_frac``."""
         return self.clean_frac
+
+    def training_work(self, attack: Attack, recipe: Recipe, info: DatasetInfo) -> tuple[Work, ...]:
+        """The set with the defensive samples, in each epoch."""
+        return (Work(self.epochs * (1 + COPIES * self.clean_frac) * info.train),)
 
     def train(self, lab: Lab) -> TrainedModel:
         """Add the defensive samples, train; the returned model stamps what it sees and undoes the shift."""

@@ -220,7 +220,7 @@ def test_the_defaults_that_methods_states_are_the_code_s(plugin, name, value):
     usual = params.defaults(cls)
     assert name in usual
     if value:
-        written = ", ".join(usual[name]) if isinstance(usual[name], tuple) else str(usual[name])
+        written = ", ".join(map(str, usual[name])) if isinstance(usual[name], tuple) else str(usual[name])
         assert value == written
 
 

@@ -53,7 +53,7 @@ def cell(
 
 def _poisons_few(attack: Any) -> bool:
     """Whether an attack poisons fewer than ``ENOUGH`` images of the tiny set because of its rate."""
-    size = registry.make("datasets", "tiny").info().train
+    size = cell().components().dataset.info().train
     return bool(attack.poisons and attack.rate_of == "set" and share_of(attack.rate, size) < ENOUGH)
 
 

@@ -21,7 +21,9 @@ def test_smoke_keeps_every_cell_and_shrinks_it_to_a_few_steps(name: str) -> None
     assert {(c.dataset.name, c.model.text, c.attack.name, c.defense.name) for c in shrunk.cells} == {
         (c.dataset.name, c.model.text, c.attack.name, c.defense.name) for c in whole.cells
     }
-    assert [s.cell.attack.name for s in shrunk.skipped] == [s.cell.attack.name for s in whole.skipped]
+    # A thousandth of the few images that are left is none, as in rates; the plan says so.
+    skipped = [s for s in shrunk.skipped if not s.reason.startswith("rate 0.001 poisons no image")]
+    assert [s.cell.attack.name for s in skipped] == [s.cell.attack.name for s in whole.skipped]
     for cell in shrunk.cells:
         info, recipe = cell.components().dataset.info(), cell.components().recipe
         assert recipe.epochs * math.ceil(info.train / recipe.batch_size) <= STEPS, cell.label

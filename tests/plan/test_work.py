@@ -39,15 +39,34 @@ def planned(attack: str, defense: str) -> CellWork:
         ("{fine-pruning: {profile: canonical, clean_frac: 0.2}}", [Work(600), Work(10 * 40)]),
         ("{abl: {turning_epochs: 2, finetune_epochs: 4, unlearn_epochs: 10}}", [Work(400), Work(800), Work(20)]),
         ("{abl: {turning_epochs: 2, finetune_epochs: 0, unlearn_epochs: 10}}", [Work(400), Work(20)]),
-        ("{lfd: {teacher_epochs: 7}}", [Work(1400, model="resnet-s"), Work(600)]),
-        ("{lfd-ensemble: {teacher_epochs: 7, teachers: 3}}", [Work(4200, model="resnet-s"), Work(600)]),
-        ('{random-filter: {of: "lfd(teacher_epochs=7)"}}', [Work(1400, model="resnet-s"), Work(600)]),
+        ("{lfd: {teachers: 1, teacher_epochs: 7}}", [Work(1400, model="resnet-s"), Work(600)]),
+        ("{lfd: {teacher_epochs: 7}}", [Work(8 * 1400, model="resnet-s"), Work(600)]),
+        # An epoch has 4 steps, so 10 steps are 3 epochs.
+        ("{lfd: {teacher_steps: 10}}", [Work(8 * 600, model="resnet-s"), Work(600)]),
+        (
+            "{lfd-ensemble: {teacher_epochs: 7, teachers: 3, rungs: [[resnet-s1, resnet-s]]}}",
+            [Work(3 * 1400, model="resnet-s1"), Work(3 * 1400, model="resnet-s"), Work(600)],
+        ),
+        ('{random-filter: {of: "lfd(teachers=1, teacher_epochs=7)"}}', [Work(1400, model="resnet-s"), Work(600)]),
         # 5 epochs of 10 steps with 16 labelled and 2 x 16 unlabelled images, which are guessed too; two virtual models.
         (ASD, [Work(5 * 10 * 48 + 2 * 200, 5 * 10 * 32 + 7 * 200)]),
+        ("{augment: {policy: mixup}}", [Work(600)]),
+        # 2 epochs, then 8; the biased network sees each of their images too. With the critic: its own pass, twice.
+        ("{cbd: {biased_epochs: 2, epochs: 8}}", [Work(400), Work(1600, 1600)]),
+        ("{cbd: {biased_epochs: 2, epochs: 8, information: true}}", [Work(400), Work(1600, 4800)]),
+        # 10 clean images are a twentieth of the set; five copies of 20 are half of it.
+        ("{nab: {isolation_epochs: 2, label_epochs: 8, epochs: 4}}", [Work(400), Work(80), Work(800)]),
+        ("{pdb: {epochs: 4}}", [Work(4 * 300)]),
+        # 40 images to relearn and 10 to unlearn.
+        (
+            "{d-br: {first_epochs: 1, apart_epochs: 2, unlearn_epochs: 4}}",
+            [Work(200), Work(400), Work(600), Work(200)],
+        ),
+        ("{dp-sgd: {epochs: 2}}", [None]),
         (DBD, [Work(2 * 2 * 200), Work(0, 4 * 200), Work(5 * 10 * 48, 5 * 10 * 32 + 5 * 200)]),
     ],
 )
-def test_defenses(defense: str, work: list[Work]) -> None:
+def test_defenses(defense: str, work: list[Work | None]) -> None:
     assert [piece.work for piece in planned("bn-g", defense).defense] == work
 
 
