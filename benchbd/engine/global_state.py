@@ -140,14 +140,16 @@ def usual_settings(threads: int | None) -> Iterator[None]:
         "warn": torch.is_deterministic_algorithms_warn_only_enabled(),
         "matmul": torch.get_float32_matmul_precision(),
         "mkldnn": mkldnn.enabled,
+        # Not a context: within one, torch keeps its casts of weights from one step to the next.
+        "autocast": torch.is_autocast_enabled("cpu"),
     }
     with (
         torch.inference_mode(False),
         torch.enable_grad(),
-        torch.autocast("cpu", enabled=False),
         np.errstate(divide="warn", over="warn", under="ignore", invalid="warn"),
     ):
         try:
+            torch.set_autocast_enabled("cpu", False)
             torch.set_default_dtype(torch.float32)
             torch.use_deterministic_algorithms(False)
             torch.set_float32_matmul_precision("highest")
@@ -164,3 +166,4 @@ def usual_settings(threads: int | None) -> Iterator[None]:
             torch.set_float32_matmul_precision(before["matmul"])
             torch.use_deterministic_algorithms(before["deterministic"], warn_only=before["warn"])
             torch.set_default_dtype(before["dtype"])
+            torch.set_autocast_enabled("cpu", before["autocast"])

@@ -22,7 +22,7 @@ from benchbd.engine.fit import fit
 from benchbd.engine.graph import CudaRecorder, GraphedStep
 from benchbd.engine.network import Classifier
 from benchbd.engine.packed_network import LANES, Packed
-from benchbd.engine.precision import Precision, arithmetic
+from benchbd.engine.precision import Autocast, Precision, arithmetic
 from benchbd.engine.state import make_optimizer
 from benchbd.engine.step import Loss, smoothed, training_mode, weighted_mean
 from benchbd.engine.update import Update
@@ -68,8 +68,8 @@ class PackedStep:
         for index, (images, net) in enumerate(zip(self.images, self.nets, strict=True)):
             batch = batch_of(images, rows[:, index], self.recipe.augment)
             batches.append(net.normalise(unit_range(batch, self.precision.channels_last)))
-        x, low = self.pack.inputs(batches), self.precision.dtype
-        with torch.autocast(x.device.type, dtype=low, enabled=low is not None):
+        x = self.pack.inputs(batches)
+        with Autocast(x.device, self.precision.dtype):
             logits = self.pack(x)
         losses = F.cross_entropy(logits.transpose(0, 1).flatten(0, 1), labels.flatten(), reduction="none")
         losses = losses.view(labels.shape)

@@ -36,6 +36,30 @@ class Precision(NamedTuple):
     compile: bool = False
 
 
+class Autocast(torch.autocast):
+    """``torch.autocast`` for one forward pass, whose casts of weights end with it.
+
+    torch keeps these casts until the outermost autocast context ends. Within another context, even a disabled one,
+    every later step would compute with the weights of the first.
+
+    Args:
+        device: the device that computes.
+        dtype: the type to compute in; None for plain float32.
+    """
+
+    def __init__(self, device: torch.device, dtype: torch.dtype | None) -> None:
+        super().__init__(device.type, dtype=dtype, enabled=dtype is not None)
+
+    def __enter__(self) -> Autocast:
+        torch.clear_autocast_cache()
+        super().__enter__()  # type: ignore[no-untyped-call]  # torch annotates neither
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        super().__exit__(*error)
+        torch.clear_autocast_cache()
+
+
 def choose_precision(device: torch.device, wish: str = "auto", threads: int = 1) -> Precision:
     """Choose the precision class of a device from the capabilities that its hardware reports, and nothing else.
 

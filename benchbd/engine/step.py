@@ -14,7 +14,7 @@ from benchbd.engine.augment import batch_of, unit_range
 from benchbd.engine.batch_buffer import BatchBuffer
 from benchbd.engine.network import Classifier
 from benchbd.engine.passes import eval_mode
-from benchbd.engine.precision import Precision
+from benchbd.engine.precision import Autocast, Precision
 from benchbd.engine.update import Update
 
 
@@ -90,9 +90,8 @@ class Step:
         labels, weights = self.labels.index_select(0, picks), self.weights.index_select(0, picks)
         images, rows = (self.images, rows) if self.buffer is None else (self.buffer.images, self.buffer.rows(rows))
         x01 = unit_range(batch_of(images, rows, self.recipe.augment), self.precision.channels_last)
-        low = self.precision.dtype
         forward = self.forward if len(rows) == self.recipe.batch_size else self.net
-        with torch.autocast(x01.device.type, dtype=low, enabled=low is not None):
+        with Autocast(x01.device, self.precision.dtype):
             if self.perturb is not None:
                 with eval_mode(self.net):
                     x01 = self.perturb(self.net, x01, labels).detach()

@@ -17,7 +17,7 @@ from benchbd.core.seeding import seed_for
 from benchbd.engine.augment import alternating, batch_of, draw_epoch, draw_views, resident, unit_range
 from benchbd.engine.epochs import Epochs, Fit, all_finite, batch_bounds, own_randomness
 from benchbd.engine.passes import logits_of
-from benchbd.engine.precision import Precision, arithmetic
+from benchbd.engine.precision import Autocast, Precision, arithmetic
 from benchbd.engine.state import make_optimizer, set_lr
 from benchbd.engine.update import Update
 from benchbd.errors import Diverged
@@ -111,8 +111,7 @@ class LoopContext:
 
     def autocast(self) -> torch.autocast:
         """Return a context for forward passes in the precision of this training."""
-        low = self._precision.dtype
-        return torch.autocast(self.device.type, dtype=low, enabled=low is not None)
+        return Autocast(self.device, self._precision.dtype)
 
     def logits(self, net: Classifier | None = None) -> Tensor:
         """Compute logits of the whole set, float32 (N, classes), on the device: eval mode, not augmented, in order."""
