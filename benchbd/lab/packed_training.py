@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from benchbd.core.hashing import canonical, digest
 from benchbd.core.recipe import Recipe
 from benchbd.core.seeding import seed_for
-from benchbd.engine.packed import fit_several, packing_fault
+from benchbd.engine.packed import fit_several
 from benchbd.errors import UsageError
 from benchbd.lab import keys
 from benchbd.lab.costs import Result
@@ -82,9 +82,9 @@ class PackedRequest:
             Diverged: a network of the pack is not finite.
             UsageError: this model cannot be packed.
         """
+        if fault := self.model.packing_fault():  # the initialisation may take longer than this
+            raise UsageError(f"{self.name}: {fault}")
         nets = [self.model.fresh(seed_for("init", self.seed, repeat)) for repeat in self.repeats]
-        if fault := packing_fault(nets):  # the initialisation may take longer than this
-            raise UsageError(f"{self.name}: model {self.model.part.text!r}: {fault}")
         for net in nets:
             net.initialise_from(self.data.images)
         try:

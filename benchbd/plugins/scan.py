@@ -55,8 +55,8 @@ def scan(file: Path, module: str, origin: str, *, own: bool = False) -> list[Plu
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             source = file.read_bytes()
-            heads = [(m.group() + b"    ...\n", source.count(b"\n", 0, m.start())) for m in _HEAD.finditer(source)]
-            trees = [(ast.parse(part, filename=str(file)), above) for part, above in (heads if own else [(source, 0)])]
+            parts = _heads(source) if own else [(source, 0)]
+            trees = [(ast.parse(part, filename=str(file)), above) for part, above in parts]
     except (OSError, ValueError, SyntaxError, RecursionError, MemoryError) as error:
         return [PluginEntry("", file.stem, module, "", str(file), origin, None, "", describe_error(error))]
     found = []
@@ -74,6 +74,11 @@ _HEAD = re.compile(
     rb'^@(?:%s)\(.*?^class [^\n]*:\n(?:    r?""".*?"""\n)?' % "|".join(DECORATORS).encode(), re.MULTILINE | re.DOTALL
 )
 """A decorated class up to its docstring."""
+
+
+def _heads(source: bytes) -> list[tuple[bytes, int]]:
+    """The heads of the decorated classes, and the number of lines above each."""
+    return [(m.group() + b"    ...\n", source.count(b"\n", 0, m.start())) for m in _HEAD.finditer(source)]
 
 
 def _read_decorator(decorator: ast.expr) -> tuple[str, str | None, int | None]:
