@@ -5,14 +5,14 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
-
 from benchbd.core.images import DatasetInfo
 from benchbd.errors import Diverged, Impossible, UsageError
 from benchbd.plugins.contract import Attack, Defense
 from benchbd.plugins.training import UNDEFENDED, Training
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from benchbd.plugins.handles import Lab
     from benchbd.plugins.trained import TrainedModel
 
@@ -65,6 +65,8 @@ class Scorer(Defense):
             UsageError: there is not one score for each sample.
             Diverged: a score is not finite, or no sample is left.
         """
+        import numpy as np
+
         found = self.scores(lab)
         lab.suspect(found)  # refuses scores that do not fit
         scores = _float64(found)
@@ -88,6 +90,8 @@ def highest(scores: np.ndarray, groups: np.ndarray, share: float) -> np.ndarray:
     Returns:
         bool (N,).
     """
+    import numpy as np
+
     chosen = np.zeros(len(scores), bool)
     for group in np.unique(groups):
         members = np.flatnonzero(groups == group)
@@ -97,6 +101,8 @@ def highest(scores: np.ndarray, groups: np.ndarray, share: float) -> np.ndarray:
 
 
 def _float64(given: Any) -> np.ndarray:
+    import numpy as np
+
     from benchbd.plugins.train_set import as_array
 
     return as_array(given, "scores", np.float64)

@@ -285,13 +285,15 @@ def test_covers_carry_the_trigger_and_keep_their_labels():
     assert np.array_equal(poison.images[~poison.flags], stamped.numpy())
 
 
-def test_seeds_share_what_was_prepared_and_rates_do_not():
+def test_seeds_with_one_trigger_seed_share_what_was_prepared_and_rates_do_not():
     testing.register()
     of = {}
-    for rate in (0.1, 0.2):
-        bench = PluginUnderTest("attacks", "lfd-adaptive", rate=rate, alphas=[0.2], of=ONE, verify=False)
-        of[rate] = [bench.poisoner("one", seed=seed).poison(*bench.clean).prepared.key for seed in (0, 1)]
-    assert of[0.1][0] == of[0.1][1] != of[0.2][0]
+    for rate, drawn in ((0.1, 0), (0.2, 0), (0.1, None)):
+        given = {} if drawn is None else {"trigger_seed": drawn}
+        bench = PluginUnderTest("attacks", "lfd-adaptive", rate=rate, alphas=[0.2], of=ONE, verify=False, **given)
+        of[rate, drawn] = [bench.poisoner("one", seed=seed).poison(*bench.clean).prepared.key for seed in (0, 1)]
+    assert of[0.1, 0][0] == of[0.1, 0][1] != of[0.2, 0][0]
+    assert of[0.1, None][0] != of[0.1, None][1]
 
 
 def test_a_trigger_is_prepared_again_where_the_targets_code_is_another(monkeypatch):

@@ -162,10 +162,14 @@ def test_two_runs_with_one_seed_are_byte_identical(name):
 
 
 @pytest.mark.parametrize("name", ["bn-g", "blend", "sig", "cl standard"])
-def test_another_seed_poisons_other_images_with_the_same_trigger(name):
+def test_another_seed_poisons_other_images_and_draws_another_trigger(name):
     (_, first), (_, second) = row(name), row(name, seed=1)
     assert not np.array_equal(first.indices, second.indices)
     if name != "cl standard":
+        same = all(np.array_equal(first.trigger[k], second.trigger[k]) for k in first.trigger)
+        assert same is (name in FIXED)
+    (_, first), (_, second) = (row(name, seed=seed, extra="trigger_seed=3") for seed in (0, 1))
+    if name != "cl standard":  # its perturbations are of the images that are poisoned
         assert all(np.array_equal(first.trigger[k], second.trigger[k]) for k in first.trigger)
 
 

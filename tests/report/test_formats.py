@@ -18,7 +18,10 @@ HOSTILE = "a|b *c* `d` <script>alert(1)</script> [x](http://y) $e$ ~~f~~"
 @pytest.fixture(scope="module")
 def mixed(make_record):
     results_file = [
-        make_record(a, d, s, 0.9 + s / 100, 0.5) for a in ("bn-g", "sig") for d in ("none", "lfd") for s in (0, 1)
+        make_record(a, d, s, 0.9 + s / 100, 0.5, given={"defense": {"teachers": 1}} if d == "lfd" else None)
+        for a in ("bn-g", "sig")
+        for d in ("none", "lfd")
+        for s in (0, 1)
     ]
     results_file += [make_record("bn-g", "oracle", s, control=True, needs=["truth"]) for s in (0, 1)]
     results_file += [make_record("sig", "oracle", status="oom", error="no memory", control=True)]
@@ -49,7 +52,7 @@ def test_markdown_controls_behind_a_line(mixed):
     assert sides[1].endswith(":")
     summary = body(mixed.render("md"), "### Summary")
     labels = [row[0] for row in summary[2:]]
-    assert labels == ["none", "lfd", "—", "oracle"]
+    assert labels == ["none", "lfd(teachers=1)", "—", "oracle"]
 
 
 def test_markdown_bold_is_best(make_record):
@@ -113,7 +116,7 @@ def test_latex_rows_fill_the_columns(mixed):
 
 def test_csv_holds_the_numbers(mixed):
     rows = list(csv.DictReader(io.StringIO(mixed.render("csv"))))
-    found = next(r for r in rows if (r["row"], r["column"], r["metric"]) == ("bn-g", "lfd", "CA"))
+    found = next(r for r in rows if (r["row"], r["column"], r["metric"]) == ("bn-g", "lfd(teachers=1)", "CA"))
     assert float(found["value"]) == pytest.approx(0.905)
     assert float(found["interval"]) == pytest.approx(12.7062 * 0.005, rel=1e-4)
     assert float(found["published"]) == 0.9262

@@ -173,6 +173,10 @@ def test_the_overview_of_different_data_says_so(make_record):
         assert note.endswith("; § mixes different data (initial weights)") is sign
 
 
+SINGLE = {"defense": {"teachers": 1}}
+"""The paper's single teacher of LfD."""
+
+
 def verdicts(records):
     table = board(records, paper=True).tables[-1]
     return {row.label: [cell.display for cell in row.cells] for row in table.rows if row.cells[1].display[0] != "n"}, [
@@ -182,11 +186,11 @@ def verdicts(records):
 
 def test_a_verdict_on_different_data_says_so(make_record):
     other = data(train="c")
-    found, notes = verdicts([make_record(data=data()), make_record(defense="lfd", asr=0.01, data=data())])
+    found, notes = verdicts([make_record(data=data()), make_record(defense="lfd", asr=0.01, data=data(), given=SINGLE)])
     assert OTHER_DATA not in str(found)
     assert found
     assert notes == []
-    found, notes = verdicts([make_record(data=data()), make_record(defense="lfd", asr=0.01, data=other)])
+    found, notes = verdicts([make_record(data=data()), make_record(defense="lfd", asr=0.01, data=other, given=SINGLE)])
     cost = next(cells for label, cells in found.items() if "costs less than" in label)
     assert cost[1] == f"holds {OTHER_DATA}"
     assert "§ mixes different data (training set)" in cost[3]
