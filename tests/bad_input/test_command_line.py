@@ -70,7 +70,7 @@ from benchbd.plan import matrix
         (["plan", "good.yaml", "--set", "jobs=2"], "jobs is a flag, not a setting; did you mean --jobs 2?"),
         (["list", "atacks"], "nothing is called 'atacks'; did you mean 'attacks'?"),
         (["list", "atacks", "*"], "there is no kind 'atacks'; did you mean 'attacks'?"),
-        (["list", "attacks", "nothing*"], "nothing is called 'nothing*'; known: bl"),
+        (["list", "attacks", "nothing*"], "nothing is called 'nothing*'; known: adap-blend, adap-patch, blend"),
         (["list", "--plugin", "nowhere.py"], "plugin 'nowhere.py': no such file"),
         (["describe", "lfdd"], "nothing is called 'lfdd'; did you mean 'lfd'?"),
         (["describe", "FAST"], "nothing is called 'FAST'; did you mean 'fast'?"),

@@ -135,7 +135,8 @@ def test_the_teachers_of_an_attack_on_lfd_are_counted_and_shared_by_no_other_see
     assert folder.foretold() == {"full": 2, "teacher": 3 + 1}
     assert folder.foretold("--seeds", "0-1") == {"full": 2, "teacher": 3 + 1}
     assert folder.foretold("--set", "lfd-adaptive.rate=0.2") == {"full": 2, "teacher": 3 + 1}
-    folder.write("[{lfd-adaptive: {alpha: 0.2, verify: false}}]", f"[none, {LFD}]")
+    # Neither of the blends above: the attack may have chosen that one, and the poison would be the same.
+    folder.write("[{lfd-adaptive: {alpha: 0.3, verify: false}}]", f"[none, {LFD}]")
     assert folder.foretold() == {"full": 2, "teacher": 1}
 
 

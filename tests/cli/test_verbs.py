@@ -153,7 +153,7 @@ def test_show(toy_matrix: Path, told: Callable[..., str]) -> None:
     assert shown["cell"] == f"{cell.label} ({cell.id})"
     assert shown["status"] == "done"
     assert shown["CA / ASR / RA"] == "0.9000 / 1.0000 / -"
-    assert shown["detection"] == "AUROC 0.7500, precision -, recall 0.5000"
+    assert shown["detection"] == "AUROC 0.7500, precision -, TPR (recall) 0.5000, FPR -, F1 -"
     assert shown["poison"] == "10 images, 10.00% of the set, - of the target class"
     assert shown["time"] == "12.5 s as if run alone, 1.5 s spent by this run"
     assert shown["note hostile"] == "\\x1b[2J second line"
