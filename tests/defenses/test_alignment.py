@@ -72,7 +72,7 @@ def check_abl_few(lab):
 
 def check_ac(lab):
     there = set(lab.order[lab.truth].tolist())
-    Ac().train(lab)
+    Ac(preset="per-class").train(lab)
     assert there <= lab.suspects()
     assert not there & set(lab.calls[-1].ids.tolist())
     in_class = {i for i in lab.suspects() if lab.labels[i] == 1}

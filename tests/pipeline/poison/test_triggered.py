@@ -1,4 +1,4 @@
-"""Triggered test images: stamped once for a row where that is slow, anew where anything changed."""
+"""Triggered test images: stamped once for a row where that is slow, and again where anything changed."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from benchbd.plugins import registry
 
 def test_test_images_that_are_slow_to_stamp_are_stamped_once_for_a_row(tmp_path, monkeypatch):
     quick = run(tmp_path, "watch-drawn")
-    assert calls() == ["prepare", "stamp", "stamp"]
+    assert calls() == ["prepare", "stamp", "stamp", "stamp"]  # training images, test images, those of the target class
     assert not (tmp_path / "out" / "store" / "triggered").exists()  # most attacks are quicker than the disk
     monkeypatch.setattr(module, "KEEP_FROM", 0.0)
     calls().clear()
     kept = run(tmp_path, "watch-drawn")
-    assert calls() == ["stamp"]
+    assert calls() == ["stamp", "stamp"]
     calls().clear()
     for other in ({"defense": "tiny-filter"}, {"defense": "oracle", "model": "tiny-net(width=4)"}, {}):
         last = run(tmp_path, "watch-drawn", **other)
