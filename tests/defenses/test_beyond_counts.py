@@ -21,8 +21,8 @@ MATRIX = {
     "attacks": ["bn-g"],
 }
 ROW = [
-    "none", "ac", "spectral", {"spectral": {"features_of": "undefended"}}, {"random-filter": {"of": "spectral()"}},
-    {"dbd": {**DBD, "semi_epochs": [1, 2]}}, {"asd": ASD},
+    "none", {"ac": {"preset": "per-class"}}, "spectral", {"spectral": {"features_of": "undefended"}},
+    {"random-filter": {"of": "spectral()"}}, {"dbd": {**DBD, "semi_epochs": [1, 2]}}, {"asd": ASD},
 ]  # fmt: skip
 
 

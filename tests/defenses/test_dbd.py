@@ -178,7 +178,7 @@ def test_its_crops_are_its_own_where_the_base_recipe_has_none(small_lab, banded)
     Dbd(**SHORT).train(lab)
     assert asked == [(), ("crop4_reflect", "hflip"), ("crop4_reflect", "hflip")]
     with pytest.raises(UsageError, match="augmentation 'crop' is unknown"):
-        registry.make("defenses", "dbd(augment=[crop])")
+        registry.make("defenses", "dbd(augment=['crop'])")
 
 
 def test_every_parameter_is_in_the_plan():
