@@ -54,7 +54,8 @@ FAULTS = """
 import ctypes, resource, torch
 from benchbd.core.allocator import kept_if_little
 def faults():
-    torch.empty(6_000_000).fill_(1.0)
+    for _ in range(20):  # the heap grows until its holes fit; 8 were the most of 24 runs
+        torch.empty(6_000_000).fill_(1.0)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     for _ in range(20):
         torch.empty(6_000_000).fill_(1.0)
@@ -62,7 +63,7 @@ def faults():
 end = ctypes.CDLL(None).sbrk
 end.restype = ctypes.c_void_p
 held, heap = [], end(0)
-while end(0) == heap:  # glibc takes free room of the heap first, whatever the threshold
+while end(0) == heap and len(held) < 500:  # glibc takes free room of the heap first, whatever the threshold
     held.append(torch.empty(1_000_000))
 print(faults())
 with kept_if_little():
@@ -78,4 +79,4 @@ def test_kept_tensors_cost_no_page_faults() -> None:
     environment = {**os.environ, **{name: str(value) for name, value in settings.items()}}
     done = subprocess.run([sys.executable, "-c", FAULTS], env=environment, capture_output=True, text=True, check=True)
     before, kept = map(int, done.stdout.split())
-    assert kept < 30_000 < 100_000 < before  # the heap grows a few times
+    assert kept < 10_000 < 100_000 < before

@@ -223,6 +223,7 @@ def _break_the_device() -> None:
 
 def main() -> None:
     """A run of its own process, for tests that kill it: ``run_fakes.py OUT JOBS [--flag]... DO:N:SECONDS...``."""
+    from benchbd.core.standard_streams import lasting_stderr
     from benchbd.run import RunSettings, run_cells
     from benchbd.run.display.plain import PlainDisplay
 
@@ -232,7 +233,9 @@ def main() -> None:
         do, n, seconds = text.split(":")
         cells.append(cell(do, int(n), seconds=float(seconds)))
     settings = RunSettings(output=Path(output), plugins=(str(PLUGIN),), execute=EXECUTE, jobs=int(jobs))
-    sys.exit(run_cells(cells, settings, PlainDisplay()).exit_code)
+    with lasting_stderr():  # as every command does
+        code = run_cells(cells, settings, PlainDisplay()).exit_code
+    sys.exit(code)
 
 
 if __name__ == "__main__":
