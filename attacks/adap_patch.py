@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from benchbd import Attack, DatasetInfo, StampContext, UsageError, attack
+from benchbd import Attack, DatasetInfo, Impossible, StampContext, UsageError, attack
 from benchbd.attacks._covers import check_room, covers_of
 from benchbd.attacks._grid import grid_difference
 from benchbd.attacks._patterns import CELLS, board, saturated_colours
@@ -79,7 +79,11 @@ class AdapPatch(Attack):
             raise UsageError(f"attack 'adap-patch': cover_ratio must be 0 or more, not {self.cover_ratio:g}")
 
     def check(self, info: DatasetInfo) -> None:
-        """Check that the set has enough images for the poison and its covers."""
+        """Check that no cell of the triggers gets lost, and that the set has enough images for poison and covers."""
+        if info.size < CELLS:
+            raise Impossible(
+                f"adap-patch: its triggers need images of {CELLS}x{CELLS} pixels or more, not {info.size}x{info.size}"
+            )
         check_room(self.budget(info), self.cover_count(info), info)
 
     def prepare(self, workshop: Workshop) -> dict[str, np.ndarray]:

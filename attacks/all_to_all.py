@@ -22,6 +22,9 @@ class BadNetsAllToAll(Attack):
     random labels. An image has exactly one label here, so labels are drawn: a poisoned image gets its target with
     probability 1 - ``smoothing``, and otherwise a label according to ``spread``. Peng et al. set that probability for
     each image; here it is the same for all. A stamped image counts as poison whatever its label is.
+
+    The grid is fixed. With smoothing, ``trigger_seed`` is the seed of the drawn labels: an image that several seeds of
+    a matrix poison gets the same label in all of them, unless ``trigger_seed`` is null.
     """
 
     cell: int | None = None

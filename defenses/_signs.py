@@ -99,7 +99,12 @@ def density(values: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
 
 
 def valley_of(losses: np.ndarray) -> Valley | None:
-    """The deepest valley of the log losses float64 (M,) between two groups; None if there is none."""
+    """The deepest valley of the log losses float64 (M,) between two groups.
+
+    None if there is no valley, or if a loss is not finite.
+    """
+    if not np.isfinite(losses).all():
+        return None
     logs = np.log(np.maximum(losses, FLOOR))
     found = density(logs) if len(logs) >= 2 * FEWEST else None
     if found is None:

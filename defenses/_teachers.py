@@ -26,8 +26,11 @@ teachers that told poison from clean images had a mean loss of at most 1.70 (25 
 
 
 def epochs_of(steps: int, samples: int, batch_size: int) -> int:
-    """The fewest whole epochs that make at least ``steps`` optimisation steps."""
-    return max(1, math.ceil(steps / math.ceil(samples / batch_size)))
+    """The fewest whole epochs that make at least ``steps`` optimisation steps.
+
+    A last batch of one sample joins the one before it, since batch norm cannot normalise it.
+    """
+    return max(1, math.ceil(steps / max(1, math.ceil((samples - 1) / batch_size))))
 
 
 def label_entropy(labels: np.ndarray) -> float:

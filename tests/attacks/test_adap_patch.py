@@ -137,6 +137,21 @@ def test_triggers_grow_with_the_image(open_workshop):
     assert min(rows) == min(columns) == 54
 
 
+@pytest.mark.parametrize("size", [8, 16, 31])
+def test_images_with_fewer_pixels_than_the_triggers_have_cells_are_refused(size):
+    with pytest.raises(Impossible, match=f"^adap-patch: .* 32x32 pixels or more, not {size}x{size}$"):
+        attack("adap-patch(rate=0.1)").check(DatasetInfo(4, size, 100, 10, (25,) * 4, 1))
+
+
+@pytest.mark.parametrize("size", [32, 33, 48, 64])
+def test_no_cell_of_a_trigger_gets_lost(open_workshop, size):
+    made, trigger = prepared(open_workshop, size=size)
+    made.check(DatasetInfo(4, size, 1000, 10, (250,) * 4, 1))
+    first = [next(pixel for pixel in range(size) if pixel * 32 // size == cell) for cell in range(32)]
+    for name, shape in shapes().items():
+        assert np.array_equal(trigger[f"{name}-shape"][np.ix_(first, first)], shape)
+
+
 def test_the_published_rates_on_cifar10_are_150_poisoned_images_and_300_covers():
     info = DatasetInfo(10, 32, 50_000, 10_000, (5_000,) * 10, 0)
     assert (attack().budget(info).count, attack().cover_count(info)) == (150, 300)

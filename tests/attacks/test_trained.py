@@ -17,7 +17,7 @@ from benchbd.errors import Impossible, UsageError
 from benchbd.lab.train_request import TrainRequest
 from benchbd.plugins import registry
 from benchbd.plugins.attack import trigger_seed_of
-from benchbd.plugins.contract import UNDEFENDED, StampContext
+from benchbd.plugins.contract import UNDEFENDED, Attack, StampContext
 
 
 def attack(text: str):
@@ -86,6 +86,27 @@ def test_drawn_and_trained_triggers_follow_the_cells_seed_unless_it_is_given():
         assert made.trigger_seed == (None if name in DRAWN else 0), name
         assert [trigger_seed_of(made, seed) for seed in (0, 7)] == ([0, 7] if name in DRAWN else [0, 0]), name
         assert [trigger_seed_of(attack(f"{name}(trigger_seed=3)"), seed) for seed in (0, 7)] == [3, 3]
+
+
+def test_a_trigger_without_a_seed_of_its_own_draws_nothing_but_smoothed_labels():
+    shipped = [
+        e.name for e in registry.entries() if e.kind == "attacks" and Path(e.file or "").parent.name == "attacks"
+    ]
+    generator = torch.Generator().manual_seed(0)
+    images, partners = (torch.randint(0, 256, (6, 3, 32, 32), generator=generator).to(torch.uint8) for _ in range(2))
+    labels, targets = np.arange(6) % 4, (np.arange(4) + 1) % 4
+    for name in set(shipped) - set(DRAWN) - {"none"}:
+        made = attack(name)
+        assert type(made).prepare is Attack.prepare, name
+        for split in ("train", "test"):
+            one, two = (StampContext(split, np.arange(6), {}, seed) for seed in (0, 1))
+            assert torch.equal(made.stamp(images, one), made.stamp(images, two)), name
+            assert torch.equal(made.cover(images, partners, one), made.cover(images, partners, two)), name
+            assert np.array_equal(made.relabel(labels, targets, one), made.relabel(labels, targets, two)), name
+    smoothed = attack("bn-a2a(smoothing=0.5)")
+    one, two = (StampContext("train", np.arange(400), {}, seed) for seed in (0, 1))
+    every = np.arange(400) % 4
+    assert not np.array_equal(smoothed.relabel(every, targets, one), smoothed.relabel(every, targets, two))
 
 
 def test_inversion_reports_progress_and_leaves_the_surrogate_alone(open_workshop):

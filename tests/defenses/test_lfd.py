@@ -23,6 +23,7 @@ from benchbd.defenses.lfd import (
     mean_one,
     threshold,
 )
+from benchbd.engine.epochs import batch_bounds
 from benchbd.errors import Diverged, Impossible, UsageError
 
 INFO = DatasetInfo(classes=10, size=32, train=1000, test=100, class_counts=None, target=1)
@@ -270,6 +271,15 @@ def test_steps_are_rounded_up_to_whole_epochs(steps, samples, batch, epochs):
     per_epoch = len(range(0, samples, batch))
     assert epochs_of(steps, samples, batch) == epochs
     assert (epochs - 1) * per_epoch < steps <= epochs * per_epoch
+
+
+@pytest.mark.parametrize("batch", [2, 7, 128])
+def test_steps_are_counted_in_the_batches_that_the_engine_makes(batch):
+    for samples in range(1, 5 * batch + 3):
+        per_epoch = len(batch_bounds(samples, batch))
+        for steps in (1, 2, 3, 40, 4000):
+            epochs = epochs_of(steps, samples, batch)
+            assert (epochs - 1) * per_epoch < steps <= epochs * per_epoch, (samples, steps)
 
 
 def test_a_teacher_of_another_model_makes_its_steps_in_the_batches_that_it_trains_with():

@@ -55,6 +55,17 @@ def test_an_empty_gap_is_parted_in_its_middle():
     assert math.log(found.loss) == pytest.approx(-4, abs=0.5)
 
 
+@pytest.mark.parametrize("wrong", [math.nan, math.inf, -math.inf])
+def test_losses_that_are_not_finite_have_no_valley(wrong):
+    losses = two_groups(250, 250)
+    for place in (0, 499):
+        broken = losses.copy()
+        broken[place] = wrong
+        with np.errstate(all="raise"):
+            assert valley_of(broken) is None
+            assert not sign_of(broken, np.arange(500) % 2).shown
+
+
 @pytest.mark.parametrize("count", [50, 500, 5000])
 def test_one_group_has_no_valley(count):
     rng = np.random.default_rng(0)
