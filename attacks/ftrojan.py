@@ -69,10 +69,15 @@ def to_rgb(ycrcb: torch.Tensor) -> torch.Tensor:
 class FTrojan(Attack):
     """In YCrCb, 30 is added to the DCT coefficients (15, 15) and (31, 31) of Cr and Cb in each 32x32 window.
 
-    That is a fixed pattern of at most 4 pixel values in each of the two channels. Nothing is trained. Sources: Wang et
-    al. (ECCV 2022, "An invisible black-box backdoor attack through frequency domain"); BackdoorBench's settings. Their
-    code casts channels to uint8 by dropping fractions and wrapping around, so -1 becomes 255. Here the channels are
-    rounded and clipped; ``cast=wrap`` does what the code does. Images are poisoned once, before any training.
+    The transform is linear, so that is a fixed pattern of at most 4 in Cr and Cb, which moves red, green and blue by at
+    most 8; the way to YCrCb bytes and back moves them by up to 2 more. Nothing is trained. Sources: Wang et al. (ECCV
+    2022, "An invisible black-box backdoor attack through frequency domain"); BackdoorBench's settings. Images are
+    poisoned once, before any training.
+
+    Their code casts channels to uint8 by dropping fractions and wrapping around, so -1 becomes 255. Here the channels
+    are rounded and clipped; ``cast=wrap`` drops and wraps as the code does. One difference is left: their code
+    transforms all three channels, there and back, and then a whole number whose rounding error is negative falls by
+    one, in Y too. Here, channels without a pattern keep their values.
     """
 
     magnitude: float = 30.0

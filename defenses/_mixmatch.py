@@ -49,6 +49,15 @@ class MixMatch:
         return self.weight * (min(1.0, epochs / self.rampup) if self.rampup else 1.0)
 
 
+MOST_REPORTED = 500
+"""A longer stage does not record its pools in every epoch."""
+
+
+def reports_pool(epoch: int, epochs: int) -> bool:
+    """Whether an epoch (from 0) of ``epochs`` records its pools: every ceil(epochs / 500)-th does, and the last."""
+    return epoch % -(-epochs // MOST_REPORTED) == 0 or epoch == epochs - 1
+
+
 def sharpened(probabilities: Tensor, temperature: float) -> Tensor:
     """Probabilities (B, C) raised to the power of 1 / temperature, each row scaled to a sum of 1."""
     powers = probabilities ** (1 / temperature)

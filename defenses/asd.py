@@ -10,7 +10,7 @@ import numpy as np
 
 from benchbd import Attack, DatasetInfo, Defense, Impossible, Training, UsageError, Work, defense
 from benchbd.core.recipe import Recipe
-from benchbd.defenses._mixmatch import OWN_AUGMENT, MixMatch, train_epoch
+from benchbd.defenses._mixmatch import OWN_AUGMENT, MixMatch, reports_pool, train_epoch
 from benchbd.defenses._sce import symmetric_cross_entropy
 
 if TYPE_CHECKING:
@@ -79,7 +79,8 @@ class Adaptive:
     def epoch(self, loop: LoopContext) -> None:
         """Split the set, then train for ``mixmatch.iterations`` steps."""
         clean = self.clean_pool(loop)
-        loop.report_pool(f"clean pool, {self.phase(loop.epoch)}", clean)
+        if reports_pool(loop.epoch, loop.recipe.epochs):
+            loop.report_pool(f"clean pool, {self.phase(loop.epoch)}", clean)
         train_epoch(loop, clean.nonzero().squeeze(1), (~clean).nonzero().squeeze(1), self.mixmatch)
 
     def phase(self, epoch: int) -> str:

@@ -103,10 +103,11 @@ class Cbd(Defense):
 
     Source: Zhang et al., CVPR 2023, and the authors' code. Their command leaves the information term out by default.
     Cost: about 1.4 full trainings (5 short epochs, then an additional forward pass per step), 2.1 with the information
-    term. Differences from their code:
+    term. As in their code, both networks have initial weights and batch orders of their own. Differences from it:
 
     - The augmentation is the base recipe's (theirs: crops, flips, and Cutout of 2x2 pixels).
-    - With another number of epochs, the learning rate falls at the same shares of the training.
+    - With another number of epochs, the learning rate falls at the same shares of the training, but never before the
+      first epoch.
     """
 
     smoke: ClassVar[dict[str, Any]] = {"biased_epochs": 1, "epochs": 1}
@@ -143,7 +144,7 @@ class Cbd(Defense):
             "batch_size": self.batch,
         }  # fmt: skip
         biased = lab.train(
-            lab.poisoned, kind="fine-tune", name="biased network", trace=True,
+            lab.poisoned, kind="fine-tune", name="biased network", repeat=1, trace=True,
             epochs=self.biased_epochs, schedule="constant", **sgd,
         )  # fmt: skip
         lab.suspect(-lab.losses(biased, lab.poisoned))
@@ -154,5 +155,5 @@ class Cbd(Defense):
             how = {"training_loop": WithInformation(tuple(state), tuple(value.numpy() for value in state.values()))}
         return lab.train(
             lab.poisoned, name="deconfounded training", epochs=self.epochs, schedule="steps",
-            milestones=(round(0.2 * self.epochs), round(0.7 * self.epochs)), decay=0.1, **how, **sgd,
+            milestones=tuple(max(1, round(share * self.epochs)) for share in (0.2, 0.7)), decay=0.1, **how, **sgd,
         )  # fmt: skip

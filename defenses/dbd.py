@@ -9,7 +9,7 @@ import numpy as np
 
 from benchbd import Attack, DatasetInfo, Defense, Impossible, Training, UsageError, Work, defense
 from benchbd.core.recipe import Recipe
-from benchbd.defenses._mixmatch import OWN_AUGMENT, MixMatch, train_epoch
+from benchbd.defenses._mixmatch import OWN_AUGMENT, MixMatch, reports_pool, train_epoch
 from benchbd.defenses._sce import symmetric_cross_entropy
 from benchbd.defenses._views import ViewSettings, random_views
 
@@ -107,7 +107,8 @@ class SemiSupervised:
         losses = symmetric_cross_entropy(loop.logits(), loop.labels, self.alpha, self.beta)
         order = losses.argsort(stable=True)
         cut = int(self.share * len(order))
-        loop.report_pool("labelled, semi-supervised stage", order[:cut])
+        if reports_pool(loop.epoch, loop.recipe.epochs):
+            loop.report_pool("labelled, semi-supervised stage", order[:cut])
         train_epoch(loop, order[:cut], order[cut:], self.mixmatch, self.before)
 
 
@@ -216,7 +217,7 @@ class Dbd(Defense):
             data, kind="feature-model", name="self-supervised",
             training_loop=SelfSupervised(self.temperature, self.projection, views),
             epochs=self.ssl_epochs, batch_size=self.ssl_batch, augment=(), schedule="cosine",
-            optimizer="sgd", lr=self.ssl_lr, momentum=0.9, nesterov=False, weight_decay=1e-4,
+            horizon=self.ssl_epochs, optimizer="sgd", lr=self.ssl_lr, momentum=0.9, nesterov=False, weight_decay=1e-4,
         )  # fmt: skip
         facts: dict[str, Any] = {"self_supervised_losses": model.epoch_losses}
         adam: dict[str, Any] = {

@@ -99,6 +99,7 @@ class DpSgd(Defense):
       batch norm and recommends group norm, which the row's models do not have. Expect a low clean accuracy from them.
     - The record has an epsilon: Renyi divergence of whole orders (Mironov et al. 2019), converted as in Mironov 2017.
       Tighter accountants are left out. It assumes noise that nobody can predict, but here the seed is known.
+    - The cosine starts at the full rate and ends at zero after the last epoch (theirs runs an epoch ahead, over one more).
     - A network that initialises itself from training images has no epsilon.
     """
 
@@ -131,8 +132,8 @@ class DpSgd(Defense):
         """Train once on the whole set, and note how private the result is."""
         model = lab.train(
             lab.poisoned, training_loop=Private(self.sigma, self.norm), epochs=self.epochs, batch_size=self.batch,
-            optimizer="sgd", lr=self.lr, momentum=0.9, nesterov=False, weight_decay=0.0, schedule="cosine", bn="eval",
-            augment=(),
+            optimizer="sgd", lr=self.lr, momentum=0.9, nesterov=False, weight_decay=0.0, schedule="cosine",
+            horizon=self.epochs, bn="eval", augment=(),
         )  # fmt: skip
         count = len(lab.poisoned)
         lot = min(self.batch, count)

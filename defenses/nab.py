@@ -51,6 +51,7 @@ class Nab(Defense):
     - The augmentation is the base recipe's (theirs: crops, flips, and Cutout of 2x2 pixels).
     - The clean images are equally many of each class (theirs: drawn from all).
     - In the isolation, the learning rate of each epoch is that of the cosine (theirs lags by one epoch).
+    - The three networks have initial weights and batch orders of their own (theirs: three programs without seeds).
     - The other guess of labels (NC), which needs self-supervised features, and the filter for test images are left out.
     """
 
@@ -111,8 +112,8 @@ class Nab(Defense):
             "optimizer": "sgd", "momentum": 0.9, "nesterov": False, "weight_decay": 1e-4, "batch_size": self.batch,
         }  # fmt: skip
         model = lab.train(
-            data, kind="fine-tune", name="isolation", trace=True, loss=Flooding(self.gamma), augment=(), lr=self.lr,
-            epochs=self.isolation_epochs, schedule="cosine", horizon=self.isolation_epochs + 80, **sgd,
+            data, kind="fine-tune", name="isolation", repeat=1, trace=True, loss=Flooding(self.gamma), augment=(),
+            lr=self.lr, epochs=self.isolation_epochs, schedule="cosine", horizon=self.isolation_epochs + 80, **sgd,
         )  # fmt: skip
         losses = lab.losses(model, data)
         isolated = np.zeros(len(data), bool)
@@ -120,8 +121,9 @@ class Nab(Defense):
         lab.suspect(-losses, isolated)
 
         guesser = lab.train(
-            lab.clean, kind="fine-tune", name="guessed labels", lr=self.lr / 10, epochs=self.label_epochs,
-            schedule="steps", milestones=(round(0.2 * self.label_epochs), round(0.6 * self.label_epochs)), **sgd,
+            lab.clean, kind="fine-tune", name="guessed labels", repeat=2, lr=self.lr / 10, epochs=self.label_epochs,
+            schedule="steps", milestones=tuple(max(1, round(share * self.label_epochs)) for share in (0.2, 0.6)),
+            decay=0.1, **sgd,
         )  # fmt: skip
         # Their stamp is 0 after normalisation, which is the mean of each colour before it.
         red, green, blue = guesser.module().mean.flatten().tolist()

@@ -144,6 +144,7 @@ class Pdb(Defense):
         model = lab.train(
             data, training_loop=Defensive(stamp, defensive), epochs=self.epochs, batch_size=self.batch,
             optimizer="sgd", lr=self.lr, momentum=0.9, nesterov=False, weight_decay=5e-4, schedule="cosine",
+            horizon=self.epochs,
         )  # fmt: skip
         lab.note("pdb", {"clean_images": len(lab.clean), "defensive_samples": defensive})
         lab.trace("without the stamp", model)

@@ -103,6 +103,25 @@ def test_the_published_pattern_moves_a_channel_by_at_most_four_values():
     assert 3 < np.abs(pattern).max() <= 2 * 30 * 2 / 32
 
 
+def test_colours_move_by_no_more_than_the_pattern_and_the_conversion_do():
+    images = torch.cat([noise(20), noise(5, 64).unfold(2, 32, 32).unfold(3, 32, 32)[:, :, 0, 0]])
+    plain = to_rgb(to_ycrcb(images)).numpy()
+    out = stamped(attack(), images).astype(int)
+    assert np.abs(out - plain).max((0, 2, 3)).max() <= 8  # 1.773 times 4, and roundings of both
+    assert np.abs(plain - images.numpy().astype(int)).max() <= 2
+
+
+def test_of_the_published_cast_rounding_errors_are_left_out():
+    """A transform there and back leaves whole numbers just below themselves; a cast drops them by one."""
+    images = noise(4)
+    light = to_ycrcb(images).numpy()[:, 0]
+    there_and_back = np.stack([idctn(dctn(plane.astype(float), norm="ortho"), norm="ortho") for plane in light])
+    assert np.abs(there_and_back - light).max() < 1e-9
+    assert (there_and_back.astype(int) == light - 1).mean() > 0.01
+    made = attack("ftrojan(space='rgb', cast='wrap', channels=[1, 2])")
+    assert np.array_equal(stamped(made, images)[:, 0], images.numpy()[:, 0])
+
+
 @pytest.mark.parametrize("size", [32, 64])
 def test_poison_is_the_round_trip_through_scipys_transform(size):
     images = noise(3, size)

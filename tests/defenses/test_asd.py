@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from types import SimpleNamespace
 
 import numpy as np
@@ -11,7 +12,9 @@ import torch
 
 from benchbd import engine, testing
 from benchbd.core.images import DatasetInfo, Normalisation
+from benchbd.core.recipe import Recipe
 from benchbd.defenses.asd import Adaptive, Asd, freeze_first_half, lowest, lowest_of_each_class
+from benchbd.defenses.dbd import SemiSupervised
 from benchbd.errors import Impossible, UsageError
 from benchbd.lab.lab import Lab
 from benchbd.plugins import registry
@@ -79,6 +82,25 @@ def test_pools_grow_by_class_then_hold_half_then_what_hardly_gets_easier():
     assert pool(20, margins, labels, after) == [0, 4, 5, 6, 7]
     easier = margins + torch.tensor([0.0, 0, 0, 0, 0, 9, 9, 9, 9, 9])
     assert pool(20, margins, labels, easier) == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("epochs", [1, 120, 500, 501, 1001, 3000])
+def test_pools_of_a_long_training_are_recorded_now_and_then(monkeypatch, epochs):
+    """A training or a defense may report 1,000 pools, DBD one of another stage among them."""
+    monkeypatch.setattr("benchbd.defenses.asd.train_epoch", lambda *given: None)
+    monkeypatch.setattr("benchbd.defenses.dbd.train_epoch", lambda *given: None)
+    labels = torch.arange(8) % 2
+    for training_loop in (adaptive(second=0, third=epochs), SemiSupervised(0.5, 0.1, 1.0, 10, None)):
+        kept: list[int] = []
+        for epoch in range(epochs):
+            loop = FakeLoop(epoch, {"student": torch.arange(8.0), None: torch.arange(8.0)}, labels)
+            loop.recipe = Recipe(epochs=epochs)
+            loop.logits = lambda net=None, real=loop.logits: real(net)
+            loop.report_pool = lambda name, members, epoch=epoch: kept.append(epoch)
+            training_loop.epoch(loop)
+        every = math.ceil(epochs / 500)
+        assert kept == sorted({*range(0, epochs, every), epochs - 1})
+        assert len(kept) <= 501
 
 
 def test_of_a_resnet18_the_last_two_stages_and_the_head_are_left():

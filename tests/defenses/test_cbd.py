@@ -30,6 +30,34 @@ def test_the_loss_has_no_gradient_through_its_weights():
     assert losses.grad.tolist() == pytest.approx([0.4, 0.6, 0.0], abs=1e-6)
 
 
+@pytest.mark.usefixtures("one_thread")
+def test_the_biased_network_has_initial_weights_and_a_batch_order_of_its_own(small_lab, banded, monkeypatch):
+    from benchbd.lab.train_request import TrainRequest
+
+    data, _, _ = banded
+    orders, fresh, real = [], [], TrainRequest.network
+
+    def network(self):
+        net = real(self)
+        orders.append(self.batch_seed())
+        fresh.append(next(net.parameters()).detach().clone())
+        return net
+
+    monkeypatch.setattr(TrainRequest, "network", network)
+    Cbd(biased_epochs=1, epochs=1).train(small_lab(data))
+    assert len(set(orders)) == 2
+    assert not torch.equal(*fresh)
+
+
+@pytest.mark.parametrize(("epochs", "rates"), [(1, [0.1]), (2, [0.1, 0.001]), (3, [0.1, 0.01, 0.001])])
+def test_a_short_training_starts_at_the_full_rate(fake_lab, epochs, rates):
+    lab = fake_lab(np.arange(40) % 4, losses=np.arange(40))
+    Cbd(epochs=epochs).train(lab)
+    last = lab.calls[-1].settings
+    recipe = lab.recipe.but(**{k: v for k, v in last.items() if k in type(lab.recipe).__dataclass_fields__})
+    assert [recipe.lr_at(epoch) for epoch in range(epochs)] == pytest.approx(rates)
+
+
 def test_both_trainings_are_those_of_the_authors_code(fake_lab):
     lab = fake_lab(np.arange(40) % 4, losses=np.arange(40))
     Cbd().train(lab)

@@ -16,7 +16,7 @@ from benchbd import UNDEFENDED, registry
 from benchbd.core.images import DatasetInfo
 from benchbd.core.recipe import Recipe
 from benchbd.defenses.d_br import ClassesApart, DBr, UnlearnRelearn, similarity_of_classes, transformed
-from benchbd.errors import Impossible, UsageError
+from benchbd.errors import Diverged, Impossible, UsageError
 
 INFO = DatasetInfo(classes=10, size=32, train=1000, test=100, class_counts=None, target=1)
 
@@ -65,6 +65,30 @@ def test_the_least_steady_are_unlearnt_and_the_steadiest_relearnt(lab):
     assert set(last.ids[:3].tolist()) == lab.suspects()
     assert set(last.ids[3:].tolist()) == set(np.argsort(lab.change)[:13].tolist())  # up to entry 12, as in their code
     assert last.settings["training_loop"] == UnlearnRelearn(3)
+
+
+@pytest.mark.parametrize("share", [1.0, 0.9])
+def test_samples_that_change_alike_are_not_told_apart(fake_lab, share):
+    """All alike, or so many that the threshold to unlearn is not above the one to relearn."""
+    lab = fake_lab(np.arange(60) % 3, features=np.ones((60, 4)))
+    steps = np.where(np.arange(60) < share * 60, 1.0, 2.0).astype(np.float32)
+    lab.features = lambda trained, data: steps[:, None] * (data.key == lab.poisoned.key)
+    if share == 1.0:
+        with pytest.raises(Diverged, match=r"^d-br: the features of too many samples change alike[^\n]*$"):
+            DBr().train(lab)
+        assert lab.scores is None
+    else:
+        DBr().train(lab)
+        assert lab.suspects() == set(range(54, 60))
+
+
+def test_the_cost_is_a_full_training_and_17_epochs():
+    for epochs, times in ((200, 1.1), (80, 1.2)):
+        work = DBr().training_work(None, Recipe(epochs=epochs), INFO)
+        total = sum(part.images for part in work) / (epochs * INFO.train)
+        assert total == pytest.approx((epochs + 2 + 10 + 20 / 4) / epochs)
+        assert round(total, 1) == times
+        assert f"{times:g}" in DBr.__doc__
 
 
 def test_the_trainings_are_those_of_the_authors_code(lab):

@@ -74,6 +74,18 @@ def test_the_three_trainings_are_those_of_the_authors_code(lab):
     assert len(final.ids) == 40
 
 
+def test_each_network_has_initial_weights_and_a_batch_order_of_its_own(lab):
+    Nab(ratio=0.25).train(lab)
+    assert len({call.settings.get("repeat", 0) for call in lab.calls}) == 3
+
+
+@pytest.mark.parametrize(("epochs", "rates"), [(1, [0.01]), (2, [0.01, 0.0001]), (3, [0.01, 0.001, 0.0001])])
+def test_short_trainings_of_the_guesser_start_at_the_full_rate(lab, epochs, rates):
+    Nab(ratio=0.25, label_epochs=epochs).train(lab)
+    given = {k: v for k, v in lab.calls[1].settings.items() if k in type(lab.recipe).__dataclass_fields__}
+    assert [lab.recipe.but(**given).lr_at(epoch) for epoch in range(epochs)] == pytest.approx(rates)
+
+
 def test_labels_are_guessed_on_stamped_images_and_so_is_every_test_image(lab):
     Nab().train(lab)
     stamp = TestTransform(Patch(0, 0, 2, 2, (0.25, 0.5, 0.75)))  # the means, which normalisation turns into zeros
