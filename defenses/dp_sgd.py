@@ -99,7 +99,8 @@ class DpSgd(Defense):
       batch norm and recommends group norm, which the row's models do not have. Expect a low clean accuracy from them.
     - The record has an epsilon: Renyi divergence of whole orders (Mironov et al. 2019), converted as in Mironov 2017.
       Tighter accountants are left out. It assumes noise that nobody can predict, but here the seed is known.
-    - The cosine starts at the full rate and ends at zero after the last epoch (theirs runs an epoch ahead, over one more).
+    - The cosine starts at the full rate and reaches zero after the last epoch. That of the example starts one epoch
+      further on and takes one epoch more.
     - A network that initialises itself from training images has no epsilon.
     """
 

@@ -31,6 +31,8 @@ def rates(lab, recipe: Recipe, spec: str) -> list[list[float]]:
         return trained
 
     lab.train, lab.with_test_transform = train, lambda trained, transform: trained
+    rng = np.random.default_rng(0)
+    lab.features = lambda trained, data: rng.normal(size=(len(data), 3))
     registry.make("defenses", spec).train(lab)
     found = []
     for call in lab.calls:
