@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sys
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from numbers import Integral, Real
@@ -13,8 +13,6 @@ from benchbd.errors import UsageError, shown
 if TYPE_CHECKING:
     from torch import Tensor
 
-_LARGEST = sys.float_info.max
-
 
 def _is_whole(value: object) -> bool:
     """Whether this is a whole number, of Python or of numpy; a truth value is none."""
@@ -23,7 +21,12 @@ def _is_whole(value: object) -> bool:
 
 def _is_finite(value: object) -> bool:
     """Whether this is a finite number; a truth value is none."""
-    return isinstance(value, Real) and not isinstance(value, bool) and -_LARGEST <= value <= _LARGEST
+    if not isinstance(value, Real) or isinstance(value, bool):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # a whole number beyond the floats
+        return False
 
 
 def _parts_of(value: object) -> list[Any] | None:

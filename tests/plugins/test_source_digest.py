@@ -54,7 +54,11 @@ CHANGED = {
     ("defense", "dbd", "619a5d30"): OWN,
     ("defense", "lfd", "1204c467"): "version 2: counts a teacher's steps, and chooses among several teachers",
     ("defense", "spectral", "cd1e58bd"): "a parameter chooses the scored features; the default scores as before",
-    ("defense", "random-filter", "01296d76"): "version 2: which defense a bare name means, since lfd is another; which variant a bare name means; what it refuses; what plan counts",
+    (
+        "defense",
+        "random-filter",
+        "01296d76",
+    ): "version 2: lfd has other defaults; which variant a bare name means; what it refuses; what plan counts",
 }
 """Why the code of a component is another than the one that some committed records were made with.
 

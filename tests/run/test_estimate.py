@@ -31,7 +31,10 @@ dataset: digits(train=200, test=60)
 model: resnet18(width=4)
 recipe: {epochs: 3, batch_size: 50}
 attacks: [bn-g, blend]
-defenses: [none, {fine-pruning: {profile: canonical, clean_frac: 0.2}}, {lfd: {teachers: 1, teacher_epochs: 5, beta: [0.001, 0.01]}}]
+defenses:
+  - none
+  - fine-pruning: {profile: canonical, clean_frac: 0.2}
+  - lfd: {teachers: 1, teacher_epochs: 5, beta: [0.001, 0.01]}
 """
 STEP, TEACHER = Operations(300.0, 100.0), Operations(30.0, 10.0)
 """Operations of the row's model and of the teacher."""
