@@ -192,10 +192,13 @@ def _table(records: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
 
 
 def _row(record: Mapping[str, Any]) -> dict[str, Any]:
+    from benchbd.report.isolation import rates_of
+
     row: dict[str, Any] = {key: record.get(key) for key in KEYS}
     for key, names in NESTED.items():
         inside = record.get(key) or {}
         row |= {f"{key}.{name}": inside.get(name) for name in names}
+    row |= {f"detection.{name}": value for name, value in rates_of(record).items()}
     row |= {key: record.get(key) for key in LAST}
     row |= {key: (record.get("spec") or {}).get(key, usual) for key, usual in ASKED.items()}
     row |= {f"data.{name}": (record.get("data") or {}).get(name) for name in DATA}

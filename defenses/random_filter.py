@@ -33,7 +33,7 @@ def flags(kind: type[Defense]) -> bool:
         return True
 
 
-@defense("random-filter", version=1)
+@defense("random-filter", version=2)
 class RandomFilter(Defense):
     """Control that drops as many samples as another defense flags in the same row and seed, but at random."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -52,6 +53,20 @@ def test_a_matrix_runs_and_is_read_as_one_row_a_cell(tiny, tmp_path):
     again = load_results(tmp_path)
     assert sorted(again.id) == sorted(found.id)
     assert list(again.columns) == list(found.columns)
+
+
+def test_rates_of_flagged_samples_are_those_of_the_leaderboard(tmp_path):
+    lines = [line for line in RESULTS.read_text().splitlines() if '"flagged"' in line]
+    record = next(r for r in map(json.loads, lines) if r["detection"]["flagged"] and r["poison"]["count"])
+    assert "fpr" not in record["detection"], "a record of a version that did not measure it"
+    (tmp_path / "results.jsonl").write_text(json.dumps(record) + "\n")
+    found = load_results(tmp_path / "results.jsonl").iloc[0]
+    detection, poison = record["detection"], record["poison"]
+    right = round(detection["precision"] * detection["flagged"])
+    others = round(poison["count"] / poison["share_of_set"]) - poison["count"]
+    assert found["detection.fpr"] == pytest.approx((detection["flagged"] - right) / others)
+    assert found["detection.f1"] == pytest.approx(2 * right / (detection["flagged"] + poison["count"]))
+    assert (found["detection.precision"], found["detection.recall"]) == (detection["precision"], detection["recall"])
 
 
 def test_what_is_done_is_not_run_again_and_filters_and_sets_are_heard(tiny, tmp_path, monkeypatch):

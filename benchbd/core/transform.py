@@ -3,13 +3,37 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
-from benchbd.errors import UsageError
+from benchbd.errors import UsageError, shown
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+
+def _is_whole(value: object) -> bool:
+    """Whether this is a whole number, of Python or of numpy; a truth value is none."""
+    return isinstance(value, Integral) and not isinstance(value, bool)
+
+
+def _is_finite(value: object) -> bool:
+    """Whether this is a finite number; a truth value is none."""
+    if not isinstance(value, Real) or isinstance(value, bool):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # a whole number beyond the floats
+        return False
+
+
+def _parts_of(value: object) -> list[Any] | None:
+    """The parts of a tuple, a list or an array with at least one axis; None for anything else, such as text."""
+    if isinstance(value, Sequence) and not isinstance(value, (str, bytes)):
+        return list(value)
+    return list(value) if getattr(value, "shape", ()) else None  # type: ignore[call-overload]
 
 
 class Patch(NamedTuple):
@@ -31,8 +55,8 @@ class Patch(NamedTuple):
 
     def fault(self, size: int) -> str | None:
         """Say in one line why this is not a rectangle of an image of ``size`` pixels a side; None if it is one."""
-        if not all(isinstance(number, int) for number in self[:4]):
-            return f"a stamp's place and size are whole numbers of pixels, not {list(self[:4])}"
+        if not all(_is_whole(number) for number in self[:4]):
+            return f"a stamp's place and size are whole numbers of pixels, not {shown(list(self[:4]))}"
         if min(self.top, self.left) < 0 or min(self.height, self.width) < 1:
             return f"a stamp of {self.height}x{self.width} pixels at row {self.top}, column {self.left} is none"
         if max(self.top + self.height, self.left + self.width) > size:
@@ -40,8 +64,9 @@ class Patch(NamedTuple):
                 f"a stamp of {self.height}x{self.width} pixels at row {self.top}, column {self.left} does not fit into "
                 f"{size}x{size} images"
             )
-        if len(self.value) != 3 or not all(math.isfinite(part) for part in self.value):
-            return f"a stamp's value is three finite numbers, not {list(self.value)}"
+        parts = _parts_of(self.value)
+        if parts is None or len(parts) != 3 or not all(_is_finite(part) for part in parts):
+            return f"a stamp's value is three finite numbers, not {shown(self.value if parts is None else parts)}"
         return None
 
     def on(self, x01: Tensor) -> Tensor:
@@ -77,13 +102,19 @@ class TestTransform:
             raise UsageError("a test transform needs a stamp or a label map")
         stamp = None
         if self.stamp is not None:
+            if not isinstance(self.stamp, Patch):
+                raise UsageError(f"a stamp is a benchbd.Patch, not {shown(self.stamp)}")
             if fault := self.stamp.fault(size):
                 raise UsageError(fault)
             red, green, blue = (float(part) for part in self.stamp.value)
-            stamp = self.stamp._replace(value=(red, green, blue))
-        labels = None if self.label_map is None else tuple(int(label) for label in self.label_map)
-        if labels is not None and sorted(labels) != list(range(classes)):
-            raise UsageError(f"a label map names each of the {classes} outputs once, not {list(labels)}")
+            stamp = Patch(*(int(number) for number in self.stamp[:4]), value=(red, green, blue))
+        labels = None
+        if self.label_map is not None:
+            parts = _parts_of(self.label_map)
+            if parts is None or not all(_is_whole(part) for part in parts) or sorted(parts) != list(range(classes)):
+                given = shown(self.label_map if parts is None else parts)
+                raise UsageError(f"a label map names each of the {classes} outputs once, not {given}")
+            labels = tuple(int(part) for part in parts)
         return TestTransform(stamp, labels)
 
     def spec(self) -> dict[str, Any]:

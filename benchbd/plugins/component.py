@@ -23,6 +23,13 @@ class Component:
     smoke: ClassVar[dict[str, Any]] = {}
     """Parameters with which the plugin runs in seconds, for ``--smoke`` and the contract tests."""
 
+    younger: ClassVar[tuple[str, ...]] = ()
+    """Parameters that were added without a new version, because the results with their defaults stay as they were.
+
+    A cell's identity has them only with other values, so that the IDs of earlier cells stay. A change of such a default
+    takes a new version, and the parameter leaves this tuple.
+    """
+
     def params(self) -> dict[str, Any]:
         """Every parameter by name, ready for JSON (tuples become lists)."""
         given = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}

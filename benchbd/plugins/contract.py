@@ -79,6 +79,7 @@ class Dataset(Component):
         class_names: names of the classes. Default: their numbers.
         source: origin, licence and citation. Default: empty.
         smoke: parameters with which the data set is small. Default: no changes.
+        younger: parameters that were added without a new version, for stable IDs. Default: none.
     """
 
     kind: ClassVar[str] = "datasets"
@@ -138,6 +139,7 @@ class Defense(Component):
             on it. Default: it has no teacher.
         among(defenses): this defense, completed with what it takes from its matrix block. Default: itself.
         smoke: parameters with which the defense runs in seconds. Default: no changes.
+        younger: parameters that were added without a new version, for stable IDs. Default: none.
     """
 
     kind: ClassVar[str] = "defenses"
@@ -241,6 +243,7 @@ class Model(Component):
         check(info): raise ``Impossible`` if the network does not fit the images. Default: it fits all.
         input_files(): the files of weights that build reads, to notice that they changed. Default: unknown.
         smoke: parameters with which the model runs in seconds. Default: no changes.
+        younger: parameters that were added without a new version, for stable IDs. Default: none.
 
     Required of the network that ``build`` returns:
         features(x): penultimate features (B, D) of images float (B, 3, H, W), which the harness has normalised.

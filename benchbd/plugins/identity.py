@@ -14,6 +14,8 @@ from benchbd.plugins.part import Part
 def part_of(component: Component) -> Part:
     """The part for a plugin instance. Its text shows only the parameters that differ from their defaults.
 
+    Its parameters are all but those in ``younger`` that have their defaults.
+
     Raises:
         UsageError: the plugin's own ``params`` raises, or returns something that is not its parameters or not JSON.
     """
@@ -25,7 +27,9 @@ def part_of(component: Component) -> Part:
         json_defaults = {k: list(v) if isinstance(v, tuple) else v for k, v in defaults.items()}
         changed = [f"{k}={_short(v)}" for k, v in params.items() if v != json_defaults[k]]
         text = component.name + (f"({','.join(changed)})" if changed else "")
-        part = Part(component.name, component.version, params, text)
+        unchanged = {k for k in component.younger if params[k] == json_defaults[k]}
+        identifying = {k: v for k, v in params.items() if k not in unchanged}
+        part = Part(component.name, component.version, identifying, text)
         _ = part.json  # cached; computed here so that a value JSON cannot hold is blamed on the plugin
     return part
 

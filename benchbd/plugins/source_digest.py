@@ -7,6 +7,7 @@ digest is the hash of that form. The form leaves out everything that cannot affe
 - annotations, except that a class keeps which of its names are fields, since these make a dataclass;
 - imports from ``__future__``, ``if TYPE_CHECKING:`` blocks, and imports of names that the remaining code never uses;
 - a class's ``smoke`` attribute, since ``--smoke`` turns its values into parameters, which a cell's identity includes;
+- a class's ``younger`` attribute, which only decides about identities;
 - a method ``input_files`` that no other code names, since it only tells the harness which files to compare, and
   likewise ``training_work``, which only serves estimates of time;
 - the order of imports, and the module that a harness name comes from. If that module is a helper file (``_name``), the
@@ -246,7 +247,7 @@ class _Canonicalizer:
         for node in _statements(body):
             if isinstance(node, _Import):
                 imports += self.imports(node)
-            elif self.in_class and _target(node) == "smoke":
+            elif self.in_class and _target(node) in ("smoke", "younger"):
                 continue
             elif isinstance(node, ast.AnnAssign) and not self.in_class:
                 if node.value is not None:  # without a value, it declares a type and does nothing

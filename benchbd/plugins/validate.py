@@ -9,12 +9,13 @@ from typing import Any
 
 from benchbd.core import params
 from benchbd.core.images import DatasetInfo
-from benchbd.errors import BenchbdError, UsageError, shown
+from benchbd.errors import BenchbdError, UsageError, did_you_mean, shown
 from benchbd.plugins.contract import Component, Dataset
 
 _DECLARED: dict[str, tuple[tuple[type, ...], str]] = {
     "version": ((int,), "a whole number"),
     "smoke": ((dict,), "a mapping of parameters such as {'epochs': 1}"),
+    "younger": ((tuple, list), "a tuple of parameters such as ('epochs',)"),
     "needs": ((tuple, list), "a tuple of words such as ('clean',)"),
     "clean_share": ((int, float), "a number"),
     "class_names": ((tuple, list), "a tuple of names"),
@@ -28,7 +29,7 @@ def check_declared(cls: type[Component]) -> None:
     """Check the class attributes of a plugin.
 
     Raises:
-        TypeError: an attribute has the wrong type, or ``smoke`` does not fit the plugin's parameters.
+        TypeError: an attribute has the wrong type, or ``smoke`` or ``younger`` does not fit the plugin's parameters.
     """
     for name, (types, expected) in _DECLARED.items():
         if not hasattr(cls, name):  # an attribute of another kind of plugin
@@ -36,7 +37,7 @@ def check_declared(cls: type[Component]) -> None:
         value = getattr(cls, name)
         # For Python, True is an int.
         fits = isinstance(value, types) and (bool in types or not isinstance(value, bool))
-        if fits and name in ("needs", "class_names"):
+        if fits and name in ("younger", "needs", "class_names"):
             fits = all(isinstance(word, str) for word in value)
         if not fits:
             raise TypeError(f"{name} must be {expected}, not {shown(value)}")
@@ -44,6 +45,10 @@ def check_declared(cls: type[Component]) -> None:
         params.resolve(cls, dict(cls.smoke), "smoke")
     except UsageError as error:
         raise TypeError(str(error)) from None
+    known = params.defaults(cls)
+    for name in cls.younger:
+        if name not in known:
+            raise TypeError(f"younger names no parameter: {shown(name)}{did_you_mean(name, known)}")
 
 
 def check_info(data: Dataset) -> None:

@@ -304,6 +304,7 @@ def dataset_table(group: Group, labels: Labels, clock: Clock, *, gate: float, pa
         rows=[*(builder.body(row) for row in group.rows), *builder.average_rows(), *builder.footer_rows()],
         tag=group.scale.dataset.name,
     )
-    table.lead = [f"Mean over {wording.seeds_text([builder.usual_seeds])} unless a cell says otherwise."]
+    if builder.usual_seeds:
+        table.lead = [f"Mean over {wording.seeds_text([builder.usual_seeds])} unless a cell says otherwise."]
     table.notes = builder.notes(table)
     return table

@@ -80,6 +80,8 @@ class Group:
     needs: dict[Variant, tuple[str, ...]] = field(default_factory=dict)
     returns: dict[Variant, str] = field(default_factory=dict)
     """Architecture of the models that a defense returned, where it is not that of the table."""
+    versions: dict[Variant, int] = field(default_factory=dict)
+    """Newest plugin version of each row and column among the records that are shown."""
     transforms: dict[Variant, str] = field(default_factory=dict)
     """What a defense's models do to test images and outputs, in words, where they do anything."""
 
@@ -179,9 +181,13 @@ def group_records(
         group.needs.setdefault(defense, tuple(record.get("needs") or ()))
         if other := (record.get("notes") or {}).get("architecture"):
             group.returns[defense] = str(other)
-        if transform := record.get("test_transform"):
-            group.transforms[defense] = transform_text(transform)
+        if words := transform_text(record.get("test_transform") or {}):
+            group.transforms[defense] = words
     for group in groups.values():
+        for place in group.entries:
+            for record in group.entries[place].by_seed.values():
+                for item, version in zip(place, _versions(record)[2:], strict=True):
+                    group.versions[item] = max(version, group.versions.get(item, 0))
         attacks = {attack for attack, _ in group.entries}
         defenses = {defense for _, defense in group.entries}
         group.rows = sorted(attacks, key=lambda a: (a in group.clean, _rank(a.name, attack_order), a.params))

@@ -7,6 +7,9 @@ from typing import Any
 
 from benchbd.core.confusion import RATES, Confusion
 
+LARGEST = 2**63
+"""No set has that many samples; a share that implies it is wrong."""
+
 
 def rates_of(record: Mapping[str, Any]) -> dict[str, float | None]:
     """A record's ``precision``, ``recall`` (TPR), ``fpr`` and ``f1``; None where unknown or undefined.
@@ -31,6 +34,9 @@ def _counts(record: Mapping[str, Any], detection: Mapping[str, Any]) -> Confusio
     if flagged and precision is None:
         return None
     tp = round((precision or 0.0) * flagged)
-    others = round(poisoned / share) - poisoned
+    whole = poisoned / share if share <= 1 else 0.0
+    if not poisoned <= whole < LARGEST:
+        return None
+    others = round(whole) - poisoned
     found = Confusion(tp, flagged - tp, poisoned - tp, others - (flagged - tp))
     return found if min(found) >= 0 else None

@@ -11,6 +11,7 @@ from benchbd.core.numerics import numerics_text
 from benchbd.core.presets import PRESETS
 from benchbd.core.recipe import YOUNGER, preset_spec
 from benchbd.errors import BenchbdError
+from benchbd.report.earlier import completed
 
 Defaults = Callable[[str, str], Mapping[str, Any] | None]
 LONG_LABEL = 24
@@ -33,8 +34,9 @@ _variants: dict[tuple[str, str, str], Variant] = {}
 
 
 def variant(record: Mapping[str, Any], kind: str) -> Variant:
-    """A record's component of one kind (dataset, model, attack or defense)."""
-    params = (record.get("params") or {}).get(kind) or {}
+    """A record's component of one kind (dataset, model, attack or defense), with the parameters of today's plugin."""
+    given = (record.get("params") or {}).get(kind) or {}
+    params = completed(kind, record[kind], given, record.get("recipe") or {})
     # Many records share few variants, and repr is faster than JSON. Equal reprs have equal JSON.
     key = (kind, record[kind], repr(params))
     found = _variants.get(key)

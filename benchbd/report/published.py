@@ -22,6 +22,9 @@ STATED: dict[tuple[str, str], dict[str, Any]] = {
 }
 """Parameters the paper gives for a defense on a data set (LfD section 5). Others make it a different method."""
 
+SEED = "trigger_seed"
+"""A parameter that does not make another method."""
+
 
 class Published(NamedTuple):
     """One cell of the paper's Table 2; both metrics are fractions."""
@@ -56,13 +59,21 @@ def as_stated(column: Variant, dataset: str) -> bool:
     return True
 
 
-def _nearest(variants: list[Variant], labels: Labels) -> set[Variant]:
-    """The variants of each name with the fewest changed parameters."""
-    fewest: dict[str, int] = {}
-    for item in variants:
-        count = len(labels.changed(item))
-        fewest[item.name] = min(count, fewest.get(item.name, count))
-    return {v for v in variants if len(labels.changed(v)) == fewest[v.name]}
+def _nearest(variants: list[Variant], labels: Labels, group: Group) -> set[Variant]:
+    """The variants of each name with the fewest parameters that are not the paper's, and of these the newest version.
+
+    The paper's parameters are those in ``STATED`` and the plugin's defaults.
+    """
+    dataset = group.scale.dataset.name
+    ranks = {item: (_differences(item, dataset, labels), -group.versions.get(item, 0)) for item in variants}
+    first = {name: min(ranks[item] for item in variants if item.name == name) for name in {v.name for v in variants}}
+    return {item for item in variants if ranks[item] == first[item.name]}
+
+
+def _differences(item: Variant, dataset: str, labels: Labels) -> int:
+    """Number of parameters in a variant's label that the paper does not give."""
+    stated = STATED.get((item.name, dataset), {})
+    return sum(k != SEED and (k not in stated or value != stated[k]) for k, value in labels.changed(item).items())
 
 
 class PublishedComparison:
@@ -70,15 +81,16 @@ class PublishedComparison:
 
     A table is compared if its data set is in the paper and its network is one of the paper's students. A defense is
     compared if it has the parameters that the paper gives for it. Among several such columns, and among several rows
-    of one attack, those nearest to the defaults are compared. The tables list all other differences.
+    of one attack, those nearest to the paper's parameters are compared, and among these the newest version. The tables
+    list all other differences.
     """
 
     def __init__(self, group: Group, labels: Labels) -> None:
         self.dataset = group.scale.dataset.name
         known = self.dataset in STUDENTS and group.scale.model.name in STUDENTS.values()
         stated = [c for c in group.columns if as_stated(c, self.dataset)] if known else []
-        self._columns = _nearest(stated, labels)
-        self._rows = _nearest(group.rows, labels) if known else set()
+        self._columns = _nearest(stated, labels, group)
+        self._rows = _nearest(group.rows, labels, group) if known else set()
 
     def compared_columns(self) -> list[Variant]:
         """The defenses compared with the paper's, in a stable order."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -33,6 +35,14 @@ def test_a_spec_has_all_values_as_json():
     assert TestTransform(label_map=(1, 0)).spec() == {"stamp": None, "label_map": [1, 0]}
 
 
+def test_numbers_of_numpy_become_plain_ones():
+    rows = np.arange(6)
+    given = TestTransform(Patch(rows[0], rows[1], rows[2], rows[3], np.float32([2, 0, -1])), rows[[1, 2, 0]])
+    found = given.checked(3, 6)
+    assert found == TestTransform(CORNER, (1, 2, 0))
+    assert json.loads(json.dumps(found.spec())) == found.spec()
+
+
 @pytest.mark.parametrize(
     ("transform", "said"),
     [
@@ -45,6 +55,24 @@ def test_a_spec_has_all_values_as_json():
         (TestTransform(Patch(0, 0, 1, 1, (0, float("nan"), 0))), "three finite numbers"),
         (TestTransform(Patch(0, 0, 1, 1, (0, 0))), "three finite numbers"),
         (TestTransform(Patch(0, 0.5, 1, 1, (0, 0, 0))), "whole numbers"),
+        (TestTransform(Patch(True, 0, 1, 1, (0, 0, 0))), "whole numbers"),
+        (TestTransform(Patch("0", 0, 1, 1, (0, 0, 0))), "whole numbers"),
+        (TestTransform(Patch(None, 0, 1, 1, (0, 0, 0))), "whole numbers"),
+        (TestTransform(Patch(0, 0, 1, 1, 0.5)), "three finite numbers, not 0.5"),
+        (TestTransform(Patch(0, 0, 1, 1, None)), "three finite numbers, not None"),
+        (TestTransform(Patch(0, 0, 1, 1, "abc")), "three finite numbers, not 'abc'"),
+        (TestTransform(Patch(0, 0, 1, 1, ("0", "0", "0"))), "three finite numbers"),
+        (TestTransform(Patch(0, 0, 1, 1, (True, 0, 0))), "three finite numbers"),
+        (TestTransform(Patch(0, 0, 1, 1, {0: 0, 1: 0, 2: 0})), "three finite numbers"),
+        (TestTransform(Patch(0, 0, 1, 1, (10**400, 0, 0))), "three finite numbers"),
+        (TestTransform((0, 0, 1, 1, (0, 0, 0))), "a stamp is a benchbd.Patch, not"),
+        (TestTransform("stamp\nof two lines"), "a stamp is a benchbd.Patch, not"),
+        (TestTransform(label_map=3), "names each of the 3 outputs once, not 3"),
+        (TestTransform(label_map="012"), "names each of the 3 outputs once, not '012'"),
+        (TestTransform(label_map=("0", "1", "2")), "names each of the 3 outputs once"),
+        (TestTransform(label_map=(0.5, 1.5, 2.5)), "names each of the 3 outputs once"),
+        (TestTransform(label_map=(False, True, 2)), "names each of the 3 outputs once"),
+        (TestTransform(label_map=(None, 1, 2)), "names each of the 3 outputs once"),
     ],
 )
 def test_what_does_not_fit_is_refused_in_one_line(transform, said):

@@ -235,3 +235,46 @@ def test_cells_of_equal_parts_share_their_instances(toys: Path) -> None:
     assert first.defense is not second.defense
     assert (first.defense.beta, second.defense.beta) == (0.001, 0.5)  # type: ignore[attr-defined]
     assert first.recipe == Recipe()
+
+
+# -- parameters that were added later
+
+GROWN = """
+@defense("NAME", version=1)
+class Grown(Defense):
+    younger = YOUNGER
+
+    first: int = 1
+    second: tuple[str, ...] = ("a",)
+"""
+
+
+def grown(plugin_file: Any, name: str, younger: str) -> None:
+    text = GROWN.replace("NAME", name).replace("YOUNGER", younger)
+    registry.add_plugin_file(str(plugin_file(text, f"{name}.py")))
+
+
+def test_a_younger_parameter_is_in_the_identity_only_with_another_value(toys: Path, plugin_file: Any) -> None:
+    grown(plugin_file, "plain", "()")
+    grown(plugin_file, "grown", "('second',)")
+    params = {
+        spec: toy_cell(defense=spec).defense.spec()["params"]
+        for spec in ("plain", "grown", "grown(second=['a'])", "grown(second=['b'])")
+    }
+    assert params == {
+        "plain": {"first": 1, "second": ["a"]},
+        "grown": {"first": 1},
+        "grown(second=['a'])": {"first": 1},
+        "grown(second=['b'])": {"first": 1, "second": ["b"]},
+    }
+
+
+@pytest.mark.parametrize(("spec", "second"), [("grown", ("a",)), ("grown(second=['b'])", ("b",))])
+def test_a_cell_with_a_younger_parameter_survives_json(
+    toys: Path, plugin_file: Any, spec: str, second: tuple[str, ...]
+) -> None:
+    grown(plugin_file, "grown", "('second',)")
+    cell = toy_cell(defense=spec)
+    back = Cell.from_json(json.loads(json.dumps(cell.to_json())))
+    assert (back.id, back.label) == (cell.id, cell.label)
+    assert back.components().defense.second == second  # type: ignore[attr-defined]

@@ -106,7 +106,7 @@ def test_quickstart_is_shipped() -> None:
 DRAWN = "version 2: the trigger follows the cell's seed"
 WAITING = {
     **dict.fromkeys(("asd", "dbd", "lfd"), "version 2"),
-    "random-filter": "it imitates lfd, named with its new parameters",
+    "random-filter": "version 2: it imitates lfd, whose defaults are others",
     "ac": "version 2: another rule by default",
     "abl": "version 2: counts steps of ascent",
     "spectral": "a new parameter",

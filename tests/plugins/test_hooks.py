@@ -102,6 +102,7 @@ MAY_NAME = {
     "benchbd/cli/new.py": EXAMPLE,
     "benchbd/cli/preview.py": EXAMPLE,
     "benchbd/deprecated.py": "old names",
+    "benchbd/report/earlier.py": "what records of earlier versions imply, which lack the parameter",
     "benchbd/report/figures/panels.py": PAPER,
     "benchbd/report/paper/claims_ablations.py": PAPER,
     "benchbd/report/paper/claims_curves.py": PAPER,

@@ -91,6 +91,14 @@ def test_flagged_samples_have_rates_in_old_records_and_new(make_record):
     assert summary["none"]["TPR"].note == "the defense flags no samples"
 
 
+@pytest.mark.parametrize("share", [0.0, 1.5, 1e-15, 1e-300, 5e-324, 1e300])
+def test_a_share_that_no_set_has_gives_no_rates(make_record, share):
+    detection = {"auroc": 0.8, "precision": 0.75, "recall": 0.3, "flagged": 2000}
+    record = make_record(detection=detection, poison={"count": 5000000, "share_of_set": share})
+    assert rates_of(record) == {"precision": 0.75, "recall": 0.3, "fpr": None, "f1": None}
+    board([make_record(), {**record, "defense": "ac"}])
+
+
 def test_a_table_has_one_definition_and_says_which(make_record):
     others = {"asr_all": 0.91, "ca_non_target": 0.85}
     records = [make_record(seed=s, ca=0.9, asr=0.9, **others) for s in (0, 1)]

@@ -1,9 +1,15 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
+
+import pytest
 
 from benchbd.core.recipe import Recipe
+from benchbd.plugins import registry
 from benchbd.report.labels import Labels, Variant, recipe_text, registered, variant
+
+ROOT = Path(__file__).parents[2]
 
 
 def test_only_what_differs_from_the_defaults_is_named(make_record):
@@ -15,7 +21,6 @@ def test_only_what_differs_from_the_defaults_is_named(make_record):
 
 
 def test_labels_are_what_a_cell_calls_itself(make_record):
-    from benchbd.plugins import registry
     from benchbd.plugins.identity import part_of
 
     record = make_record(
@@ -25,6 +30,49 @@ def test_labels_are_what_a_cell_calls_itself(make_record):
         item = variant(record, kind)
         made = registry.make(f"{kind}s", item.name, **item.values())
         assert Labels([item])(item) == part_of(made).text
+
+
+AUGMENT = ["crop4", "hflip"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "lacking", "given", "label"),
+    [
+        ("defense", "lfd", ("teachers", "teacher_steps"), {"teacher_epochs": 40}, "lfd(teachers=1,teacher_epochs=40)"),
+        ("defense", "abl", ("unlearn_steps",), {"unlearn_epochs": 20}, "abl(unlearn_epochs=20)"),
+        ("defense", "spectral", ("scored",), {}, "spectral"),
+        ("defense", "asd", ("augment",), {}, "asd(augment=[crop4,hflip])"),
+        ("defense", "dbd", ("augment",), {}, "dbd(augment=[crop4,hflip])"),
+        ("attack", "lfd-adaptive", ("verify", "of"), {}, "lfd-adaptive(verify=False)"),
+    ],
+)
+def test_a_parameter_that_a_record_lacks_has_the_value_that_its_version_implied(
+    make_record, kind, name, lacking, given, label
+):
+    new, old = (make_record(**{kind: name}, version=v, given={kind: given}) for v in (2, 1))
+    for params in (old["params"][kind], old["spec"][kind]["params"]):
+        for key in lacking:
+            params.pop(key, None)
+    old["recipe"]["augment"] = AUGMENT
+    items = [variant(record, kind) for record in (new, old)]
+    labels = Labels(items)
+    assert labels(items[1]) == label
+    assert (items[0] == items[1]) == (labels(items[0]) == label), "columns with one label are one column"
+
+
+def test_no_two_columns_or_rows_of_the_committed_records_have_the_same_label():
+    for name in ("results", "figures"):
+        lines = (ROOT / "leaderboard" / f"{name}.jsonl").read_text().splitlines()
+        records = [json.loads(line) for line in lines]
+        for kind in ("dataset", "model", "attack", "defense"):
+            items = {variant(record, kind) for record in records}
+            fresh = {
+                Variant(kind, entry.name, json.dumps(registered(kind, entry.name), sort_keys=True))
+                for entry in registry.entries(f"{kind}s")
+                if registered(kind, entry.name) is not None
+            }
+            labels = Labels(items | fresh)
+            assert len({labels(item) for item in items | fresh}) == len(items | fresh), (name, kind)
 
 
 def test_unknown_plugins_name_what_varies():

@@ -92,6 +92,32 @@ def test_gtsrb_has_settings_of_its_own(make_record):
     assert as_stated(source(records).groups[0].columns[0], "digits")
 
 
+def test_among_columns_equally_near_to_the_paper_the_newest_version_is_compared(make_record):
+    settings = {"teachers": 1, "teacher_epochs": 20}
+    old = make_record("bn-g", "lfd", given={"defense": {**settings, "teacher_epochs": 40}})
+    for params in (old["params"]["defense"], old["spec"]["defense"]["params"]):
+        params.pop("teachers", None), params.pop("teacher_steps", None)
+    new = make_record("bn-g", "lfd", version=2, given={"defense": settings})
+    assert compared([old, new]) == compared([new, old]) == {"lfd(teachers=1,teacher_epochs=20)"}
+    assert compared([old]) == {"lfd"}, "the heading of a long label that is alone"
+    steps = make_record("bn-g", "lfd", version=1, given={"defense": {"teachers": 1}})
+    assert compared([steps, new]) == {"lfd(teachers=1)"}, "the paper's settings come first"
+
+
+def test_among_rows_equally_near_to_the_paper_the_newest_version_is_compared(make_record):
+    def rows(*records):
+        table = board(list(records), paper=True).tables[0]
+        return {r.label for r in table.rows if any(c.published is not None for c in grid(r))}
+
+    old, new, other = (
+        make_record("blend", version=v, given={"attack": given})
+        for v, given in ((1, {"trigger_seed": 0}), (2, {}), (2, {"alpha": 0.3}))
+    )
+    assert rows(old, new) == {"blend"}
+    assert rows(old, other) == {"blend(trigger_seed=0)"}
+    assert rows(new, other) == {"blend"}
+
+
 def test_variant_nearest_to_the_defaults_is_compared(make_record):
     stem = {"defense": {"teacher": "resnet-s(stem=64)", "teachers": 1}}
     longer = {"defense": {"teacher": "resnet-s(stem=64)", "teachers": 1, "teacher_epochs": 40}}

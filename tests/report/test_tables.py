@@ -5,6 +5,7 @@ import pytest
 from benchbd.errors import UsageError
 from benchbd.plan.cell import identity
 from benchbd.report import board
+from benchbd.report.groups import TRANSFORMED
 from benchbd.report.table import Column, Row, Table, TableCell, grid
 from benchbd.report.wording import DASH, TIMES
 
@@ -39,6 +40,21 @@ def test_mean_interval_and_n(make_record):
     assert found.display == "91.00 ± 2.48"
     assert found.n == 3
     assert table.lead == ["Mean over 3 seeds unless a cell says otherwise."]
+
+
+def test_a_table_without_a_result_names_no_number_of_seeds(make_record):
+    found = board([make_record(status="oom"), make_record(seed=1, status="timeout")])
+    assert found.tables[0].lead == []
+    for form in ("md", "html", "tex", "csv", "json"):
+        assert "0 seeds" not in found.render(form)
+
+
+@pytest.mark.parametrize("transform", [None, {}, {"stamp": None, "label_map": None}, {"stamp": None, "label_map": []}])
+def test_a_test_transform_that_changes_nothing_has_no_mark(make_record, transform):
+    found = board([make_record(), make_record(defense="pdb", test_transform=transform)])
+    table, summed = found.tables
+    assert not any(TRANSFORMED in text for text in (*table.notes, *summed.notes, *(row.mark for row in summed.rows)))
+    assert not any(column.mark for column in table.columns)
 
 
 def test_one_seed_has_no_interval(make_record):
