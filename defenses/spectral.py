@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple
 
 import numpy as np
 
@@ -62,6 +62,8 @@ class Spectral(Defense):
     1.5 times 10 %. Not verified: the augmentation in the training of the network that gives the features. Cost: two
     trainings, one of them shared with ``ac`` or ``none``.
     """
+
+    younger: ClassVar[tuple[str, ...]] = ("scored",)
 
     eps: float = 0.1
     """Upper bound of the share of poison in a class, in (0, 1); 0.05 and 0.1 in the paper. Relabelling attacks exceed

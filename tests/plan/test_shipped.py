@@ -109,7 +109,6 @@ WAITING = {
     "random-filter": "version 2: it imitates lfd, whose defaults are others",
     "ac": "version 2: another rule by default",
     "abl": "version 2: counts steps of ascent",
-    "spectral": "a new parameter",
     **dict.fromkeys(("blend", "tj-sq", "tj-wm", "dynamic", "cl", "l2", "wanet", "lfd-adaptive"), DRAWN),
 }
 """Plugins whose committed records come from before a change of their results, until they are measured again."""

@@ -28,6 +28,7 @@ OWN = "version 2: augmentation of its own, pools reported; the recorded cells ar
 DRAWN = "version 2: the trigger follows the cell's seed"
 TRAINED = f"{DRAWN}, and its surrogate has a seed of its own"
 NORMALISED = f"{DRAWN}; distances are between normalised pixels"
+IMITATED = "version 2: lfd has other defaults; which variant a bare name means; what it refuses; what plan counts"
 CHANGED = {
     ("dataset", "cifar10", "4c5725a5"): "the message about an unreadable file",
     ("dataset", "gtsrb", "2f8f622b"): "decoded images are kept by content; decoding of other pictures than GTSRB's",
@@ -54,11 +55,8 @@ CHANGED = {
     ("defense", "dbd", "619a5d30"): OWN,
     ("defense", "lfd", "1204c467"): "version 2: counts a teacher's steps, and chooses among several teachers",
     ("defense", "spectral", "cd1e58bd"): "a parameter chooses the scored features; the default scores as before",
-    (
-        "defense",
-        "random-filter",
-        "01296d76",
-    ): "version 2: lfd has other defaults; which variant a bare name means; what it refuses; what plan counts",
+    ("defense", "random-filter", "01296d76"): IMITATED,
+    ("defense", "random-filter", "951c42ab"): IMITATED,
 }
 """Why the code of a component is another than the one that some committed records were made with.
 
