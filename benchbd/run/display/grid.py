@@ -110,11 +110,6 @@ class Grid:
         """``cifar10(train=10000) / resnet18``, and what else distinguishes the grid."""
         return " / ".join(filter(None, (self.dataset.text, self.model.text, self.more)))
 
-    @property
-    def seeds(self) -> int:
-        """The largest number of seeds of an entry."""
-        return max((len(entry.states) for entry in self.entries.values()), default=0)
-
     def undefended_ca(self, attack: Name) -> float | None:
         """Mean CA without a defense under an attack; None if it is not known."""
         entry = next((e for d in self.defenses if d.name == UNDEFENDED and (e := self.entries.get((d, attack)))), None)
@@ -194,6 +189,8 @@ class Grids:
             alike = [first[other].recipe for other in found if other[:2] == key[:2]]
             grid.more = ", ".join(filter(None, (key[2], _differences(first[key].recipe, alike))))
         self.grids = list(found.values())
+        self.seeds = max((len(entry.states) for grid in self.grids for entry in grid.entries.values()), default=0)
+        """The largest number of seeds of an entry."""
 
     def __contains__(self, cell_id: str) -> bool:
         return cell_id in self._places
@@ -215,6 +212,12 @@ class Grids:
     def settle(self, cell_id: str, result: Result) -> None:
         """Mark a cell that has ended."""
         self.mark(cell_id, state_of(result.status), result)
+
+    def states(self) -> set[State]:
+        """The states that the grids show. Defenses and attacks that no cell combines count as skipped."""
+        found = {state for grid in self.grids for entry in grid.entries.values() for state in entry.states.values()}
+        gaps = any(len(grid.entries) < len(grid.defenses) * len(grid.attacks) for grid in self.grids)
+        return found | ({"skipped"} if gaps else set())
 
     def running(self) -> list[str]:
         """IDs of the cells marked as running."""

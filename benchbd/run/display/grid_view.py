@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import NamedTuple, TextIO
 
 from rich.box import SIMPLE_HEAD
@@ -22,14 +22,17 @@ MARKS: dict[State, tuple[str, str]] = {
     "skipped": ("-", "-"),
 }
 """Sign of each state, and its replacement where the terminal's encoding is not UTF-8."""
+WORDS: dict[State, str] = {"running": "running", "waiting": "waiting", "failed": "failed", "skipped": "not run"}
 MARK_STYLES = {"running": "bold cyan", "waiting": "dim", "failed": "bold red", "skipped": "dim"}
 LOW, HIGH = 10, 50
 """ASR in percent: green below LOW, red from HIGH, else yellow."""
 LOST, MUCH = 3, 10
 """Points of CA below the cell without a defense: yellow from LOST, red from MUCH."""
 LONGEST_HEADING = 10
-GAP = 2
+GAP = 1
 """Spaces between columns."""
+MARK = 2
+"""Width of a space and the sign of seeds that are not done."""
 FEWEST_ROWS = 3
 """A grid with less room than for this many rows is left out."""
 
@@ -80,8 +83,7 @@ def shape(grid: Grid, width: int) -> Shape:
         found = {attack: max(least, len(columns[attack])) for attack in grid.attacks}
         for (_, attack), entry in grid.entries.items():
             found[attack] = max(found[attack], len(_rates(entry, decimals)))
-        # The sign of seeds that are not done and the gap to the next column follow the numbers.
-        sizes = [found[attack] + 1 + GAP for attack in grid.attacks]
+        sizes = [found[attack] + MARK + GAP for attack in grid.attacks]
         blocks = _blocks(grid.attacks, sizes, width - first - GAP)
         if len(blocks) <= 1:
             return Shape(rows, columns, decimals, blocks)
@@ -102,28 +104,37 @@ def _blocks(attacks: Sequence[Name], sizes: Sequence[int], width: int) -> list[l
 
 def _cell(entry: Entry | None, undefended: float | None, decimals: int, sign: int) -> Text:
     if entry is None:
-        return Text(MARKS["skipped"][sign] + " ", style="dim")
+        return Text(MARKS["skipped"][sign] + " " * MARK, style="dim")
     state = entry.open
     mark, style = (MARKS[state][sign], MARK_STYLES[state]) if state else (" ", "")
     if not entry.results:
-        return Text(mark + " ", style=style)
+        return Text(mark + " " * MARK, style=style)
     text = Text(percent(entry.ca, decimals), style=loss_style(entry.ca, undefended))
     text.append("/", style="default").append(percent(entry.asr, decimals), severity(entry.asr) or "default")
-    return text.append(mark, style=style or "default")
+    return text.append(" " + mark, style=style or "default")
 
 
 def _rates(entry: Entry, decimals: int) -> str:
     return f"{percent(entry.ca, decimals)}/{percent(entry.asr, decimals)}" if entry.results else ""
 
 
-def _table() -> Table:
-    return Table(box=None, padding=(0, GAP, 0, 0), header_style="bold", pad_edge=False)
+def _aligned(lines: Sequence[tuple[Text, Sequence[Text]]], first: int) -> list[Text]:
+    """Lines of a name and right-aligned cells. A rich table does the same, but takes ten times as long."""
+    widths = [max(map(len, column)) + GAP for column in zip(*(cells for _, cells in lines), strict=True)]
+    aligned = []
+    for name, cells in lines:
+        line = Text(no_wrap=True, overflow="crop").append_text(name).append(" " * (first - len(name)))
+        for cell, width in zip(cells, widths, strict=True):
+            line.append(" " * (width - len(cell))).append_text(cell)
+        line.rstrip()
+        aligned.append(line)
+    return aligned
 
 
 def grid_lines(
     grid: Grid, width: int, *, ascii_only: bool = False, rows: Sequence[Name] | None = None, names: bool = True
 ) -> Group:
-    """A grid as tables below each other, with a title.
+    """A grid as blocks below each other, with a title.
 
     Args:
         grid: the grid.
@@ -136,18 +147,15 @@ def grid_lines(
     head = Text(grid.title, style="bold", overflow="ellipsis", no_wrap=not names)
     head.append(f"  {len(grid.ended)}/{grid.size}", style="dim")
     parts: list[RenderableType] = [head]
+    first = max(map(len, plan.rows.values()), default=0)
+    bases = {attack: grid.undefended_ca(attack) for attack in grid.attacks}
     for block in plan.blocks:
-        table = _table()
-        table.add_column("", no_wrap=True)
-        for attack in block:
-            table.add_column(Text(plan.columns[attack] + " "), justify="right", no_wrap=True)
+        headings = [Text(plan.columns[attack] + " " * MARK, style="bold") for attack in block]
+        lines = [(Text(""), headings)]
         for defense in grid.defenses if rows is None else rows:
-            found = (
-                _cell(grid.entries.get((defense, attack)), grid.undefended_ca(attack), plan.decimals, sign)
-                for attack in block
-            )
-            table.add_row(Text(plan.rows[defense]), *found)
-        parts.append(table)
+            cells = [_cell(grid.entries.get((defense, a)), bases[a], plan.decimals, sign) for a in block]
+            lines.append((Text(plan.rows[defense]), cells))
+        parts += _aligned(lines, first)
     if names:
         parts += [Text(line, style="dim") for line in legend(plan.rows) + legend(plan.columns)]
     if rows is not None and (hidden := len(grid.defenses) - len(rows)):
@@ -155,17 +163,16 @@ def grid_lines(
     return Group(*parts)
 
 
-def reading(grids: Grids, *, ascii_only: bool = False, colours: bool = True) -> Text:
-    """The legend: units, signs and colours."""
-    seeds = max((grid.seeds for grid in grids.grids), default=1)
+def reading(grids: Grids, states: Collection[State], *, ascii_only: bool = False, colours: bool = True) -> Text:
+    """The legend: the unit, the signs of the states, and the colours."""
+    seeds = grids.seeds
     text = Text("CA/ASR in %" + (f", mean of {seeds} seeds" if seeds > 1 else ""), style="dim")
-    words: dict[State, str] = {"running": "running", "waiting": "waiting", "failed": "failed", "skipped": "not run"}
-    for state, word in words.items():
-        text.append(f"  {MARKS[state][int(ascii_only)]} {word}")
+    for state, word in WORDS.items():
+        if state in states:
+            text.append(f"  {MARKS[state][int(ascii_only)]} {word}")
     if colours:
-        text.append("  ASR ")
-        text.append(f"<{LOW}", style="green").append(" ").append(f"<{HIGH}", style="yellow").append(" ")
-        text.append(f"≥{HIGH}" if not ascii_only else f"{HIGH}+", style="red")
+        text.append("  ASR ").append(f"<{LOW}", style="green").append(" ").append(f"<{HIGH}", style="yellow")
+        text.append(f" {HIGH}+", style="red")
     return text
 
 
@@ -179,6 +186,7 @@ class GridView:
 
     def __init__(self, grids: Grids, beside: int = 0) -> None:
         self.grids, self.beside = grids, beside
+        self._gaps: list[State] = ["skipped"] if "skipped" in grids.states() else []
         self._key: tuple[object, ...] = ()
         self._lines: list[list[Segment]] = []
 
@@ -196,7 +204,8 @@ class GridView:
         options = options.update(height=None)
         width, plain = options.max_width, options.ascii_only
         colours = console.color_system is not None and not console.no_color
-        foot = console.render_lines(reading(self.grids, ascii_only=plain, colours=colours), options, pad=False)
+        states: list[State] = ["running", "waiting", "failed", *self._gaps]
+        foot = console.render_lines(reading(self.grids, states, ascii_only=plain, colours=colours), options, pad=False)
         lines: list[list[Segment]] = []
         hidden = 0
         for grid in self.grids.in_order():
@@ -240,13 +249,18 @@ def summary_table(grid: Grid, width: int) -> RenderableType | None:
     table.add_column("defense", no_wrap=True)
     for heading in ("CA", "ASR", "worst ASR"):
         table.add_column(heading, justify="right", no_wrap=True)
-    table.add_column("under", overflow="ellipsis", no_wrap=True)
-    table.add_column("attacks", justify="right", no_wrap=True)
+    table.add_column("attack", no_wrap=True)
+    partial = any(row.attacks < row.of for row in rows)
+    if partial:
+        table.add_column("attacks", justify="right", no_wrap=True)
     table.add_column("time a cell", justify="right", no_wrap=True)
     base = next((row.ca for row in rows if row.defense.name == UNDEFENDED), None)
     attacks = short_names(grid.attacks, max(12, width // 5))
     for row in rows:
-        table.add_row(*_summary_cells(row, names[row.defense], attacks, base))
+        cells = _summary_cells(row, names[row.defense], attacks, base)
+        if partial:
+            cells.insert(-1, Text(f"{row.attacks}/{row.of}"))
+        table.add_row(*cells)
     return table
 
 
@@ -257,7 +271,6 @@ def _summary_cells(row: SummaryRow, name: str, attacks: dict[Name, str], base: f
         Text(percent(row.asr, 1), style=severity(row.asr)),
         Text(percent(row.worst_asr, 1), style=severity(row.worst_asr)),
         Text(attacks[row.worst] if row.worst else ""),
-        Text(f"{row.attacks}/{row.of}" if row.of else "0"),
         Text(duration_text(row.seconds) if row.seconds is not None else "-"),
     ]
 
@@ -278,4 +291,4 @@ def print_grids(grids: Grids, file: TextIO, *, summary: bool) -> None:
             console.print()
             console.print(table)
         console.print()
-    console.print(reading(grids, ascii_only=plain, colours=colours))
+    console.print(reading(grids, grids.states(), ascii_only=plain, colours=colours))
