@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Collection, Sequence
 from typing import NamedTuple, TextIO
 
@@ -84,7 +85,7 @@ def shape(grid: Grid, width: int) -> Shape:
         for (_, attack), entry in grid.entries.items():
             found[attack] = max(found[attack], len(_rates(entry, decimals)))
         sizes = [found[attack] + MARK + GAP for attack in grid.attacks]
-        blocks = _blocks(grid.attacks, sizes, width - first - GAP)
+        blocks = _blocks(grid.attacks, sizes, width - first)
         if len(blocks) <= 1:
             return Shape(rows, columns, decimals, blocks)
     return Shape(rows, columns, 0, blocks)
@@ -177,15 +178,17 @@ def reading(grids: Grids, states: Collection[State], *, ascii_only: bool = False
 
 
 class GridView:
-    """The grids that fit beside other lines on a screen. A screen of the same size is not drawn again without a change.
+    """The grids that fit beside other lines on a screen, drawn again after a change.
 
     Args:
         grids: the grids.
         beside: lines of the screen that are taken.
+        share: largest share of the time that is spent on drawing; changes may then be shown later.
     """
 
-    def __init__(self, grids: Grids, beside: int = 0) -> None:
-        self.grids, self.beside = grids, beside
+    def __init__(self, grids: Grids, beside: int = 0, share: float = 0.05) -> None:
+        self.grids, self.beside, self._share = grids, beside, share
+        self._not_before = 0.0
         self._gaps: list[State] = ["skipped"] if "skipped" in grids.states() else []
         self._key: tuple[object, ...] = ()
         self._lines: list[list[Segment]] = []
@@ -193,9 +196,13 @@ class GridView:
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """Yield the lines."""
         height = console.size.height - self.beside
-        key = (options.max_width, height, options.encoding, *(grid.version for grid in self.grids.grids))
-        if key != self._key:
+        size = (options.max_width, height, options.encoding)
+        key = (*size, *(grid.version for grid in self.grids.grids))
+        now = time.monotonic()
+        if key != self._key and (now >= self._not_before or size != self._key[: len(size)]):
             self._key, self._lines = key, self._draw(console, options, height)
+            took = time.monotonic() - now
+            self._not_before = now + took / self._share
         for line in self._lines:
             yield from line
             yield Segment.line()
