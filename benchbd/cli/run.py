@@ -48,9 +48,9 @@ def register(verbs: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the cells, print a summary, show the leaderboard."""
-    from benchbd.core.standard_streams import discard
+    from benchbd.core.standard_streams import discard, on_terminal
     from benchbd.run import run_cells
-    from benchbd.run.display.choose import make_display, on_terminal
+    from benchbd.run.display.choose import make_display
     from benchbd.run.prepare import kept_on_other_data, prepare_output
     from benchbd.run.summary import summary
 

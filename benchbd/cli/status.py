@@ -49,8 +49,8 @@ def register(verbs: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print how many cells are in each state, the grid, and the cells that are not done."""
+    from benchbd.core.standard_streams import on_terminal
     from benchbd.report.leaderboard import not_implanted
-    from benchbd.run.display.choose import on_terminal
     from benchbd.storage.cell_locks import running
     from benchbd.storage.records import failed_rerun, failed_reruns, look_up
     from benchbd.storage.staleness import InputFiles, changed_inputs_text, changed_sources

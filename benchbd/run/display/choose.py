@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import sys
-from typing import TextIO
 
+from benchbd.core.standard_streams import on_terminal
 from benchbd.errors import UsageError
 from benchbd.run.display.base import Display, NoDisplay
 from benchbd.run.display.plain import PlainDisplay
 
 NAMES = ("auto", "rich", "plain", "none")
-
-
-def on_terminal(stream: TextIO) -> bool:
-    """Whether a person reads a stream on a terminal that can show tables. CI does not count as one."""
-    return stream.isatty() and os.environ.get("TERM", "") not in ("", "dumb") and not os.environ.get("CI")
 
 
 def make_display(name: str = "auto") -> Display:
