@@ -48,7 +48,7 @@ def register(verbs: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the cells, print a summary, show the leaderboard."""
-    from benchbd.core.standard_streams import discard
+    from benchbd.core.standard_streams import discard, on_terminal
     from benchbd.run import run_cells
     from benchbd.run.display.choose import make_display
     from benchbd.run.prepare import kept_on_other_data, prepare_output
@@ -83,7 +83,8 @@ def run(args: argparse.Namespace) -> int:
         sys.stderr.write(text)
         sys.stderr.flush()
     try:
-        _show_board(plan, output, {problem.where for problem in damaged.found.values()})
+        tables = args.display != "plain" and on_terminal(sys.stdout)
+        _show_board(plan, output, {problem.where for problem in damaged.found.values()}, tables=tables)
     except BenchbdError as error:
         # The run itself succeeded; an older record must not change its exit code.
         sys.stderr.write(f"benchbd: no leaderboard: {' '.join(str(error).split())}\n")
@@ -92,13 +93,14 @@ def run(args: argparse.Namespace) -> int:
     return outcome.exit_code
 
 
-def _show_board(plan: Plan, output: Path, named: Collection[str]) -> None:
-    """Print the leaderboard of the matrix, and write that of the whole results folder.
+def _show_board(plan: Plan, output: Path, named: Collection[str], *, tables: bool) -> None:
+    """Print the results of the matrix, and write the leaderboard of the whole results folder.
 
     Args:
         plan: the plan that was run.
         output: the results folder.
         named: files whose damage has been reported already.
+        tables: print grids and a summary for a terminal instead of the leaderboard in markdown.
     """
     from benchbd.core.files import write_text
     from benchbd.plan.cell import identity
@@ -115,10 +117,28 @@ def _show_board(plan: Plan, output: Path, named: Collection[str]) -> None:
     mine = [record for record in everything if record["id"] in wanted]
     if not any(record["status"] == "done" for record in mine):
         return
-    path = output / "leaderboard.md"
-    write_text(path, board(everything, gate=plan.gate).render("md"))
+    path, page = output / "leaderboard.md", output / "leaderboard.html"
+    whole = board(everything, gate=plan.gate)
+    write_text(path, whole.render("md"))
+    write_text(page, whole.render("html"))
     shown = board(mine, gate=plan.gate, title=plan.name)
-    write(shown.render("md"))
-    write(f"\nleaderboard: {path}")
+    if tables:
+        _print_tables(plan, mine)
+        write(f"\nleaderboard: {path}\npage:        {page}")
+    else:
+        write(shown.render("md"))
+        write(f"\nleaderboard: {path}")
     for line in shown.not_implanted:
         sys.stderr.write(f"warning: {line}\n")
+
+
+def _print_tables(plan: Plan, records: list[dict[str, Any]]) -> None:
+    """Print the results of a plan as grids with a summary below each."""
+    from benchbd.run.display.grid import Grids, Result
+    from benchbd.run.display.grid_view import print_grids
+
+    grids = Grids(plan.cells)
+    for record in records:
+        grids.settle(record["id"], Result.of(record))
+    write("")
+    print_grids(grids, sys.stdout, summary=True)

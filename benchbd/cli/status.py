@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections import Counter
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 from benchbd.cli.common import (
     DamagedRecords,
@@ -17,8 +19,12 @@ from benchbd.cli.common import (
 )
 from benchbd.errors import one_line
 
+if TYPE_CHECKING:
+    from benchbd.plan.cell import Cell
+
 EPILOG = """\
   benchbd status table2
+  benchbd status table2 --grid > progress.txt          the grid of a terminal as plain text
   benchbd status table2 --filter 'defense=lfd*' --all
   benchbd status table2 --precision bf16               of the cells of run --precision bf16
 """
@@ -33,13 +39,17 @@ def register(verbs: Any) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add_matrix_arguments(parser)
-    parser.add_argument("--json", action="store_true", help="as JSON")
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="as JSON")
+    text = "show CA/ASR as a grid of defenses and attacks; in a terminal by default"
+    form.add_argument("--grid", action=argparse.BooleanOptionalAction, help=text)
     parser.add_argument("--all", action="store_true", help="also list finished cells")
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print how many cells are in each state, and the cells that are not done."""
+    """Print how many cells are in each state, the grid, and the cells that are not done."""
+    from benchbd.core.standard_streams import on_terminal
     from benchbd.report.leaderboard import not_implanted
     from benchbd.storage.cell_locks import running
     from benchbd.storage.records import failed_rerun, failed_reruns, look_up
@@ -85,6 +95,14 @@ def run(args: argparse.Namespace) -> int:
         )
         return 0
     write(f"{plan.name}: " + (", ".join(f"{n} {status}" for status, n in counts.most_common()) or "no cells"))
+    grid = on_terminal(sys.stdout) if args.grid is None else args.grid
+    if grid and plan.cells:
+        _print_grid(plan.cells, rows, done)
+        # The grid shows what waits; the list that follows says why the others have no result.
+        rows, skipped = (
+            [r for r in found if r["status"] != state or args.all]
+            for found, state in ((rows, "missing"), (skipped, "skipped"))
+        )
     shown = [r for r in [*rows, *skipped] if args.all or r["status"] != "done" or r["stale"] or r["error"]]
     table = []
     for row in shown:
@@ -99,3 +117,23 @@ def run(args: argparse.Namespace) -> int:
     for line in files.unknown():
         write(line)
     return 0
+
+
+def _print_grid(cells: Sequence[Cell], rows: list[dict[str, Any]], done: list[dict[str, Any]]) -> None:
+    """Print the grids of a plan between empty lines.
+
+    Args:
+        cells: the plan's cells.
+        rows: ``id`` and ``status`` of each cell.
+        done: the records of the cells that are done.
+    """
+    from benchbd.run.display.grid import Grids, Result
+    from benchbd.run.display.grid_view import print_grids
+
+    results = {record["id"]: Result.of(record) for record in done}
+    grids = Grids(cells)
+    for row in rows:
+        grids.settle(row["id"], results.get(row["id"]) or Result(row["status"]))
+    write("")
+    print_grids(grids, sys.stdout, summary=False)
+    write("")

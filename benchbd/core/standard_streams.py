@@ -78,3 +78,8 @@ def lasting_stderr() -> Iterator[None]:
     finally:
         sys.stderr.flush()
         sys.stderr = before
+
+
+def on_terminal(stream: TextIO) -> bool:
+    """Whether a person reads a stream on a terminal that can show tables. CI does not count as one."""
+    return stream.isatty() and os.environ.get("TERM", "") not in ("", "dumb") and not os.environ.get("CI")

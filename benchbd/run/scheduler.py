@@ -17,6 +17,7 @@ from benchbd.errors import BenchbdError
 from benchbd.plan.shared_work import SharedWork, shared_work_of
 from benchbd.run.costs import Costs, earlier_records, facts_of
 from benchbd.run.display.base import Display
+from benchbd.run.display.grid import Result
 from benchbd.run.executor import Executor, Job, JobResult, Notify
 from benchbd.run.interrupts import Signals
 from benchbd.run.order import Sharing, arrange, in_shard, waves
@@ -45,6 +46,7 @@ class Scheduler:
         self.statuses = dict.fromkeys(self.cells, "pending")
         self.reasons: dict[str, str] = {}
         self.ran: list[str] = []
+        self.kept: dict[str, Result] = {}
         self.costs = Costs(earlier_records(settings.output))
         self.attempts = dict.fromkeys(self.cells, 0)
         self.waiting: list[Cell] = []
@@ -68,12 +70,13 @@ class Scheduler:
             record, problem = records.look_up(settings.output, cell.id)
             if problem is not None and problem.unreadable:
                 self._settle(cell.id, UNREADABLE, f"its record {problem.reason}; check its permissions and the disk")
+                self.kept[cell.id] = Result(UNREADABLE)
             elif run_works_on(cell.id, record, settings):
                 todo.append(cell)
                 self._before[cell.id] = self._changed(cell.id)
                 self.attempts[cell.id] = 0 if settings.rerun else attempts_of(record)
             elif record is not None:
-                self._settle(cell.id, record["status"], record.get("error"))
+                self._keep(cell.id, record)
         shared = shared_work_of(list(self.cells.values())) if todo else {}
         self.shared_work: Callable[[Cell], SharedWork] = lambda cell: shared.get(cell.id, SharedWork())
         self.sharing = Sharing(self.shared_work)
@@ -84,6 +87,11 @@ class Scheduler:
         levels = enumerate(waves(self.waiting, self.shared_work))
         self.wave_of = {cell.id: level for level, wave in levels for cell in wave}
         self.total = len(self.waiting)
+
+    def _keep(self, cell_id: str, record: dict[str, Any]) -> None:
+        """Take a cell's result from its record instead of running it."""
+        self._settle(cell_id, record["status"], record.get("error"))
+        self.kept[cell_id] = Result.of(record)
 
     def _settle(self, cell_id: str, status: str, reason: str | None) -> None:
         self.statuses[cell_id] = status
@@ -244,7 +252,7 @@ class Scheduler:
             record = records.read_record(self.settings.output, cell.id)
             if record is not None and not needs_run(record, retries=self.settings.retries):
                 self.locks.give_up(cell.id)
-                self._settle(cell.id, record["status"], record.get("error"))
+                self._keep(cell.id, record)
                 if record["status"] == "done":
                     self.sharing.stored(cell)
                 return True

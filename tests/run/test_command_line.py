@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -344,3 +346,92 @@ def test_a_second_run_in_the_same_folder_shares_the_work(
     assert codes == [0, 0]
     started = [row[2] for row in fakes.read_trace(tmp_path / "out") if row[1] == "start"]
     assert len(started) == len(set(started)) == 8
+
+
+class Terminal(io.StringIO):
+    """Standard output on a terminal."""
+
+    encoding = "utf-8"
+
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.fixture
+def terminal(monkeypatch: pytest.MonkeyPatch) -> Callable[[], Terminal]:
+    """Make standard output a terminal of 100 columns from now on."""
+
+    def make() -> Terminal:
+        monkeypatch.delenv("CI", raising=False)
+        for name, value in (("TERM", "xterm"), ("COLUMNS", "100"), ("NO_COLOR", "1")):
+            monkeypatch.setenv(name, value)
+        stream = Terminal()
+        monkeypatch.setattr("sys.stdout", stream)
+        return stream
+
+    return make
+
+
+def bare(text: str) -> str:
+    """Text without the codes of a terminal, and without spaces at the ends of lines."""
+    return "\n".join(line.rstrip() for line in re.sub(r"\x1b\[[0-9;]*m", "", text).splitlines())
+
+
+def test_a_run_on_a_terminal_ends_with_tables_and_in_a_pipe_with_markdown(
+    cli: Cli, tmp_path: Path, capsys: pytest.CaptureFixture[str], terminal: Callable[[], Terminal]
+) -> None:
+    cli("run")
+    piped = capsys.readouterr().out
+    out = tmp_path / "out"
+    assert piped.startswith("<!--")
+    assert "\n| " in piped
+    assert "\x1b" not in piped
+    assert piped.endswith(f"\nleaderboard: {out.relative_to(tmp_path) / 'leaderboard.md'}\n")
+    assert (out / "leaderboard.html").read_text().startswith("<!doctype html>")
+    stream = terminal()
+    cli("run")
+    assert stream.getvalue() == piped, "--display plain is for scripts"
+    stream = terminal()
+    cli("run", "--display", "none")
+    text = bare(stream.getvalue())
+    assert "toy-images / toy-net  4/4\n" in text
+    assert "✗" in text
+    assert "mean of 2 seeds  ✗ failed" in text
+    assert "time a cell" in text
+    assert "|" not in text
+    assert text.endswith("\nleaderboard: out/leaderboard.md\npage:        out/leaderboard.html")
+    assert max(map(len, text.splitlines())) <= 100
+
+
+def test_status_shows_the_grid_on_a_terminal_and_on_request(
+    cli: Cli, capsys: pytest.CaptureFixture[str], terminal: Callable[[], Terminal], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cli("run", "--filter", "seed=0")
+    capsys.readouterr()
+    assert cli("status") == 0
+    piped = capsys.readouterr().out
+    assert piped.splitlines()[0] == "fakes: 2 missing, 1 done, 1 failed"
+    assert "CA/ASR" not in piped
+    assert piped.count("  missing  ") == 2
+    monkeypatch.setenv("COLUMNS", "100")
+    cli("status", "--grid")
+    asked = capsys.readouterr().out
+    stream = terminal()
+    cli("status")
+    shown = bare(stream.getvalue())
+    assert shown == bare(asked), "the same grid"
+    head, _, rest = shown.partition("\n\n")
+    assert head == "fakes: 2 missing, 1 done, 1 failed"
+    assert rest.startswith("toy-images / toy-net  2/4\n")
+    assert "missing  " not in rest, "the grid marks what waits"
+    assert "failed  toy-images/toy-net/toy-attack/act(do=raise)/s0" in rest
+    stream = terminal()
+    cli("status", "--all")
+    assert bare(stream.getvalue()).count("  missing  ") == 2
+    stream = terminal()
+    cli("status", "--no-grid")
+    assert stream.getvalue() == piped
+    stream = terminal()
+    cli("status", "--json")
+    assert json.loads(stream.getvalue())["counts"] == {"missing": 2, "done": 1, "failed": 1}
+    assert cli("status", "--json", "--grid") == 2

@@ -22,7 +22,7 @@ from benchbd.run.outcome import Outcome
 
 
 def facts(**changes: Any) -> Any:
-    base = {"total": 5, "left": 3, "running": {}, "counts": {"done": 2}, "eta": lambda: 90.0}
+    base = {"total": 5, "left": 3, "running": {}, "counts": {"done": 2}, "eta": lambda: 90.0, "cells": {}, "kept": {}}
     return SimpleNamespace(**{**base, **changes})
 
 

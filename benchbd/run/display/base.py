@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from collections.abc import Collection, Mapping
+from typing import TYPE_CHECKING, Any, Protocol
 
 from benchbd.core.events import Event
+from benchbd.run.display.grid import Result
 from benchbd.run.outcome import Outcome
+
+if TYPE_CHECKING:
+    from benchbd.plan.cell import Cell
 
 
 class Facts(Protocol):
@@ -22,6 +27,18 @@ class Facts(Protocol):
     @property
     def counts(self) -> dict[str, int]:
         """Number of cells by status so far, including those kept from earlier runs."""
+
+    @property
+    def cells(self) -> Mapping[str, Cell]:
+        """Every cell of the run by ID, those kept from earlier runs included."""
+
+    @property
+    def kept(self) -> Mapping[str, Result]:
+        """Results that this run keeps, by ID. Another run may finish a cell, so the mapping grows at its end."""
+
+    @property
+    def running(self) -> Collection[str]:
+        """IDs of the cells that are with the executor."""
 
     def eta(self) -> float | None:
         """Expected seconds until the last cell ends; None if unknown."""

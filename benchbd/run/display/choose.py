@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import sys
 
+from benchbd.core.standard_streams import on_terminal
 from benchbd.errors import UsageError
 from benchbd.run.display.base import Display, NoDisplay
 from benchbd.run.display.plain import PlainDisplay
@@ -22,8 +22,7 @@ def make_display(name: str = "auto") -> Display:
         raise UsageError(f"--display must be one of {', '.join(NAMES)}, not {name!r}")
     if name == "none":
         return NoDisplay()
-    terminal = sys.stderr.isatty() and os.environ.get("TERM", "") not in ("", "dumb") and not os.environ.get("CI")
-    if name == "rich" or (name == "auto" and terminal):
+    if name == "rich" or (name == "auto" and on_terminal(sys.stderr)):
         from benchbd.run.display.rich import RichDisplay
 
         return RichDisplay()

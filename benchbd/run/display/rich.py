@@ -1,8 +1,9 @@
-"""The live table of a run on a terminal: a row per slot, and a total for the matrix below."""
+"""The live view of a run on a terminal: the matrix as grids, a row per slot, and a total for the matrix below."""
 
 from __future__ import annotations
 
 import time
+from itertools import islice
 from typing import Any, NamedTuple
 
 from rich.console import Console, Group, RenderableType
@@ -13,10 +14,17 @@ from rich.text import Text
 
 from benchbd.core.events import Event, remark, sound
 from benchbd.run.display.base import Facts, numbers
+from benchbd.run.display.grid import Grids, Result
+from benchbd.run.display.grid_view import GridView
+from benchbd.run.display.names import short_names
 from benchbd.run.outcome import Outcome
 from benchbd.run.settings import duration_text
 
 COLOURS = {"done": "green", "failed": "red", "diverged": "red", "oom": "red", "timeout": "red", "killed": "yellow"}
+
+
+NAME = 16
+"""Characters of an attack's or a defense's name in the slots' table."""
 
 
 class _Mark(NamedTuple):
@@ -68,7 +76,7 @@ class _Row:
 
 
 class RichDisplay:
-    """Shows a live table on stderr; notes and ended cells scroll above it."""
+    """Shows live tables on stderr; notes and ended cells scroll above them."""
 
     def __init__(self, console: Console | None = None) -> None:
         self._console = console or Console(stderr=True)
@@ -76,16 +84,40 @@ class RichDisplay:
         self._facts: Facts | None = None
         self._rows: dict[str, _Row] = {}
         self._began = time.monotonic()
+        self._view: GridView | None = None
+        self._labels: dict[str, str] = {}
+        self._seen = 0
 
     def begin(self, facts: Facts, text: str) -> None:
-        """Show the table."""
+        """Show the tables. One cell alone needs no grid."""
         self._facts, self._began = facts, time.monotonic()
+        if len(facts.cells) > 1:
+            self._view = GridView(Grids(facts.cells.values()))
+            self._labels = _short_labels(self._view.grids)
+            self._take_kept(facts)
         self._console.print(text, highlight=False)
         self._live = Live(get_renderable=self._render, console=self._console, refresh_per_second=4, transient=True)
         self._live.start()
 
+    def _take_kept(self, facts: Facts) -> None:
+        """Fill in the results that the run has kept since the last call."""
+        if self._view is not None and len(facts.kept) > self._seen:
+            for cell_id, result in islice(facts.kept.items(), self._seen, None):
+                self._view.grids.settle(cell_id, result)
+            self._seen = len(facts.kept)
+
     def _render(self) -> RenderableType:
         # Rich's own thread calls this while the scheduler's thread may change the rows, so copy them.
+        rows = sorted(list(self._rows.values()), key=lambda row: row.where)
+        shown = rows[: max(3, self._console.size.height // 3)]
+        foot = [Text(f"and {len(rows) - len(shown)} more slots", style="dim")] if len(rows) > len(shown) else []
+        if self._view is None:
+            return Group(self._slots(shown), *foot, self._foot())
+        # The heading of the slots, the total, an empty line, and the line of the cursor.
+        self._view.beside = len(shown) + len(foot) + 4
+        return Group(self._view, Text(""), self._slots(shown), *foot, self._foot())
+
+    def _slots(self, rows: list[_Row]) -> Table:
         table = Table(box=None, padding=(0, 1, 0, 0), expand=False)
         for name in ("slot", "cell", "stage", "", "epoch", "loss", "images", "left", "for"):
             table.add_column(
@@ -96,7 +128,7 @@ class RichDisplay:
                 style="dim" if name == "slot" else "",
             )
         now = time.monotonic()
-        for row in sorted(list(self._rows.values()), key=lambda r: r.where):
+        for row in rows:
             bar = ProgressBar(total=1.0, completed=row.share, width=12)
             table.add_row(
                 Text(row.where),
@@ -109,7 +141,7 @@ class RichDisplay:
                 row.left,
                 duration_text(now - row.began),
             )
-        return Group(table, self._foot())
+        return table
 
     def _foot(self) -> RenderableType:
         facts = self._facts
@@ -134,7 +166,9 @@ class RichDisplay:
         """Update a cell's row, or print a remark above the table."""
         event = sound(event)
         if event.get("event") in ("starting", "started"):
-            self._rows[cell_id] = _Row(label, str(event.get("where", "")))
+            self._rows[cell_id] = _Row(self._labels.get(cell_id, label), str(event.get("where", "")))
+            if self._view is not None:
+                self._view.grids.mark(cell_id, "running")
         elif (text := remark(event)) is not None:
             self._say(Text(text if event["event"] == "note" else f"{label}: {text}", style="yellow"))
         elif cell_id in self._rows:
@@ -143,8 +177,12 @@ class RichDisplay:
     def ended(
         self, cell_id: str, label: str, status: str, reason: str, wall: float, record: dict[str, Any] | None
     ) -> None:
-        """Print one line above the table."""
+        """Print one line above the tables: a short name with the numbers, or the whole label with the reason."""
         self._rows.pop(cell_id, None)
+        if self._view is not None:
+            self._view.grids.settle(cell_id, Result.of({**(record or {}), "status": status}))
+        if status == "done":
+            label = self._labels.get(cell_id, label)
         line = Text(f"{status:<9}", style=COLOURS.get(status, "yellow"))
         line.append(
             f"{label}  {numbers(record) if status == 'done' else reason}  {duration_text(wall)}", style="default"
@@ -156,10 +194,30 @@ class RichDisplay:
         self._say(Text(text, style="yellow"))
 
     def tick(self) -> None:
-        """Do nothing: rich redraws by itself."""
+        """Take up what changed without an event: a cell that waits again, or that another run has finished."""
+        if self._facts is None or self._view is None:
+            return
+        for cell_id in self._view.grids.running():
+            if cell_id not in self._facts.running:
+                self._view.grids.mark(cell_id, "waiting")
+                self._rows.pop(cell_id, None)
+        self._take_kept(self._facts)
 
     def end(self, outcome: Outcome) -> None:
-        """Remove the table."""
+        """Remove the tables."""
         if self._live is not None:
             self._live.stop()
             self._live = None
+
+
+def _short_labels(grids: Grids) -> dict[str, str]:
+    """``bn-g/lfd/s0`` by cell ID, after the data set and model if there are several grids."""
+    found: dict[str, str] = {}
+    for grid in grids.grids:
+        defenses, attacks = short_names(grid.defenses, NAME), short_names(grid.attacks, NAME)
+        head = f"{grid.dataset.name}/{grid.model.name}/" if len(grids.grids) > 1 else ""
+        for (defense, attack), entry in grid.entries.items():
+            for cell_id in entry.states:
+                seed = grids.seed(cell_id)
+                found[cell_id] = f"{head}{attacks[attack]}/{defenses[defense]}/s{seed}"
+    return found
