@@ -107,7 +107,8 @@ class TestTransform:
             if fault := self.stamp.fault(size):
                 raise UsageError(fault)
             red, green, blue = (float(part) for part in self.stamp.value)
-            stamp = Patch(*(int(number) for number in self.stamp[:4]), value=(red, green, blue))
+            top, left, height, width = (int(number) for number in self.stamp[:4])
+            stamp = Patch(top, left, height, width, (red, green, blue))
         labels = None
         if self.label_map is not None:
             parts = _parts_of(self.label_map)
