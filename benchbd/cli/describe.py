@@ -1,4 +1,4 @@
-"""``benchbd describe NAME``: show documentation and parameters of a plugin, of the recipe, or of a preset."""
+"""``benchbd describe NAME``: show documentation and parameters of a plugin, a preset, the recipe or the matrix file."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import contextlib
 import inspect
 from typing import TYPE_CHECKING, Any
 
+from benchbd.cli import matrix_reference
 from benchbd.cli.common import add_plugin_files, add_plugins, columns, write, write_json
 from benchbd.errors import BenchbdError, UsageError, did_you_mean, shown
 
@@ -20,6 +21,7 @@ EPILOG = """\
   benchbd describe attacks/none
   benchbd describe recipe
   benchbd describe fast
+  benchbd describe matrix                              every key of a matrix file; also probe, gate, seeds, ...
   benchbd describe my-defense --plugin my_defense.py
 """
 
@@ -28,11 +30,11 @@ def register(verbs: Any) -> None:
     """Add the verb."""
     parser = verbs.add_parser(
         "describe",
-        help="show what a plugin, the recipe or a preset is, and its parameters",
+        help="show what a plugin, a preset, the recipe or the matrix file is, and its parameters",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    name = "a name from benchbd list, KIND/NAME if two kinds share the name (attacks/none), or recipe"
+    name = "a name from benchbd list, KIND/NAME if two kinds share the name (attacks/none), recipe, matrix or one of its keys"
     parser.add_argument("name", metavar="NAME", help=name)
     parser.add_argument("--json", action="store_true", help="as JSON")
     add_plugins(parser)
@@ -53,9 +55,12 @@ def run(args: argparse.Namespace) -> int:
         found.append(_recipe_facts())
     if name in PRESETS and kind in ("", "presets", "preset"):
         found.append(_preset_facts(name))
+    topics = matrix_reference.topics()
+    if not found and args.name in topics:
+        found.append(matrix_reference.facts_of(args.name))
     if not found:
         pairs = [*((e.kind, e.name) for e in known), *(("presets", preset) for preset in PRESETS)]
-        names = [f"{of}/{each}" for of, each in pairs] if kind else [*(each for _, each in pairs), RECIPE]
+        names = [f"{of}/{each}" for of, each in pairs] if kind else [*(each for _, each in pairs), RECIPE, *topics]
         raise UsageError(f"nothing is called {shown(args.name)}{did_you_mean(args.name, names)}")
     if args.json:
         write_json(found if len(found) > 1 else found[0])
@@ -112,6 +117,9 @@ def _facts(entry: PluginEntry) -> dict[str, Any]:
 
 
 def _text(facts: dict[str, Any]) -> str:
+    if "place" in facts or "keys" in facts:
+        lines = [matrix_reference.text_of(facts), ""]
+        return "\n".join([*lines, *_parameters(facts)]).rstrip()
     version = f" (version {facts['version']}, {facts['origin']})" if "version" in facts else ""
     head = RECIPE if facts["kind"] == RECIPE else f"{facts['kind']} {facts['name']}{version}"
     lines = [head, "", facts["doc"], ""]
@@ -132,10 +140,14 @@ def _text(facts: dict[str, Any]) -> str:
         lines += [f"In a matrix: recipe: {facts['name']}. On the command line: --set preset={facts['name']}."]
     if facts.get("presets"):
         lines += [f"Presets, which benchbd describe NAME shows: {', '.join(facts['presets'])}.", ""]
-    if facts.get("parameters"):
-        rows = [(p["name"], p["type"], _value(p["default"]), p["help"]) for p in facts["parameters"]]
-        lines += ["Parameters:", columns([("name", "type", "default", "meaning"), *rows], indent="  ")]
-    return "\n".join(lines).rstrip()
+    return "\n".join([*lines, *_parameters(facts)]).rstrip()
+
+
+def _parameters(facts: dict[str, Any]) -> list[str]:
+    if not facts.get("parameters"):
+        return []
+    rows = [(p["name"], p["type"], _value(p["default"]), p["help"]) for p in facts["parameters"]]
+    return ["Parameters:", columns([("name", "type", "default", "meaning"), *rows], indent="  ")]
 
 
 def _value(value: Any) -> str:
