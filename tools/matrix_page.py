@@ -7,6 +7,8 @@ python tools/matrix_page.py --check
 from __future__ import annotations
 
 import argparse
+import re
+import sys
 import textwrap
 from pathlib import Path
 
@@ -47,7 +49,9 @@ def _yaml(text: str) -> str:
 
 
 def _wrapped(text: str) -> str:
-    return textwrap.fill(text, WIDTH, break_long_words=False, break_on_hyphens=False)
+    # A space inside code is no place for a line break.
+    kept = re.sub(r"`[^`]*`", lambda code: code[0].replace(" ", "\u00a0"), text)
+    return textwrap.fill(kept, WIDTH, break_long_words=False, break_on_hyphens=False).replace("\u00a0", " ")
 
 
 def main() -> int:
@@ -57,7 +61,7 @@ def main() -> int:
     if not parser.parse_args().check:
         PAGE.write_text(page(), encoding="utf-8")
     elif PAGE.read_text(encoding="utf-8") != page():
-        print(f"{PAGE} is out of date; run python {Path(__file__).name}")
+        sys.stderr.write(f"{PAGE} is out of date; run python tools/{Path(__file__).name}\n")
         return 1
     return 0
 

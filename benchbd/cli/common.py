@@ -89,6 +89,12 @@ def load_plan(args: argparse.Namespace, absent: list[str] | None = None) -> Plan
     return matrix.narrow(plan, args.filter, args.exclude)
 
 
+def say_notes(plan: Plan) -> None:
+    """Print the plan's notes on standard error."""
+    for note in plan.notes:
+        sys.stderr.write(f"benchbd: {one_line(note)}\n")
+
+
 def add_plugin_files(args: argparse.Namespace) -> None:
     """Register the files given with ``--plugin``."""
     if args.plugin:

@@ -34,7 +34,7 @@ def register(verbs: Any) -> None:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    name = "a name from benchbd list, KIND/NAME if two kinds share the name (attacks/none), recipe, matrix or one of its keys"
+    name = "a name from benchbd list (KIND/NAME if two kinds share it: attacks/none), recipe, matrix or a key of it"
     parser.add_argument("name", metavar="NAME", help=name)
     parser.add_argument("--json", action="store_true", help="as JSON")
     add_plugins(parser)

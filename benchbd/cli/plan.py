@@ -18,6 +18,7 @@ from benchbd.cli.common import (
     load_plan,
     output_folder,
     record_ids,
+    say_notes,
     write,
     write_json,
 )
@@ -86,6 +87,7 @@ def run(args: argparse.Namespace) -> int:
 
     wishes = _time_wishes(args)
     plan, output = load_plan(args), output_folder(args)
+    say_notes(plan)
     recorded = set(record_ids(output))
     with DamagedRecords("benchbd run runs its cell again") as damaged:
         records = _read(output, [cell.id for cell in plan.cells if cell.id in recorded], damaged)

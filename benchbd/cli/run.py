@@ -8,7 +8,7 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchbd.cli.common import DamagedRecords, add_matrix_arguments, load_plan, output_folder, write
+from benchbd.cli.common import DamagedRecords, add_matrix_arguments, load_plan, output_folder, say_notes, write
 from benchbd.cli.run_arguments import add_run_arguments, run_settings, same_command
 from benchbd.errors import BenchbdError, UsageError
 
@@ -59,6 +59,7 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError(
             f"{plan.name}: no cell can be run ({plan.skipped[0].reason})" if plan.skipped else f"{plan.name}: no cells"
         )
+    say_notes(plan)
     # Check all arguments before writing anything.
     settings = run_settings(args, rerun=args.rerun)
     output = output_folder(args)

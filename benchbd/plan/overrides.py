@@ -40,6 +40,14 @@ def _seed(value: Any, where: str) -> range:
     raise UsageError(f"{where}: {rule}, not {shown(value)}")
 
 
+def one_seed(value: Any) -> str:
+    """A line for ``seeds: 3``, which is one seed and may be meant as three; '' for any other value."""
+    if not isinstance(value, int) or isinstance(value, bool) or not 2 <= value <= MAX_SEEDS:
+        return ""
+    listed = str(list(range(value))) if value <= 4 else f"0-{value - 1}"
+    return f"seeds: {value} is one seed, number {value}; for {value} seeds write seeds: {listed}"
+
+
 def parse_seeds(text: str) -> list[int]:
     """Parse ``0-2`` or ``0,3,7`` from the command line."""
     return seeds_of(text.split(","), "--seeds")

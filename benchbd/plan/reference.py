@@ -97,8 +97,8 @@ KEYS = (
         BOTH,
         "name of a preset, or mapping of entries",
         "paper (80 epochs of Adam)",
-        "Optimiser, schedule and augmentation of the trainings. A block's entries change those of the top; a block's preset "
-        "replaces them. `benchbd describe recipe` shows the entries.",
+        "Optimiser, schedule and augmentation of the trainings. A block's entries change those of the top; a block's "
+        "preset replaces them. `benchbd describe recipe` shows the entries.",
         "recipe: {preset: fast, epochs: 4}",
     ),
     MatrixKey(
@@ -148,8 +148,8 @@ KEYS = (
         BOTH,
         "list of mappings",
         "none",
-        "Cells that are skipped, with the reason. Each mapping names dataset, model, attack, defense or seed by a name, a "
-        "glob or a list of these; a cell is excluded if all match. A rule that matches no cell is an error.",
+        "Cells that are skipped, with the reason. Each mapping names dataset, model, attack, defense or seed by a "
+        "name, a glob or a list of these; a cell is excluded if all match. A rule that matches no cell is an error.",
         "exclude:\n  - {attack: bn-*, defense: ac, reason: needs a day}",
     ),
     MatrixKey(
@@ -157,8 +157,8 @@ KEYS = (
         TOP_LEVEL,
         "list of mappings",
         "one block: the keys at the top",
-        "Each block is a product of data sets, models, attacks, defenses and seeds. Cells that several blocks name count "
-        "once. With `blocks`, the keys `dataset`, `model`, `attacks` and `defenses` stand inside them.",
+        "Each block is a product of data sets, models, attacks, defenses and seeds. Cells that several blocks name "
+        "count once. With `blocks`, the keys `dataset`, `model`, `attacks` and `defenses` stand inside them.",
         "blocks:\n"
         "  - {dataset: digits, model: lenet, attacks: [none, bn-g], defenses: [none, ac]}\n"
         "  - {dataset: digits, model: resnet18(width=8), attacks: blend, defenses: none, seeds: 0-4}",
@@ -167,17 +167,17 @@ KEYS = (
 """The keys of TOP and BLOCK in :mod:`benchbd.plan.matrix_file`."""
 
 SUMMARY = (
-    "A matrix is a YAML file that names experiments. Each block is the product of its data sets, models, attacks, defenses "
-    "and seeds; each combination is a cell, which `benchbd run` trains and measures once."
+    "A matrix is a YAML file that names experiments. Each block is the product of its data sets, models, attacks, "
+    "defenses and seeds; each combination is a cell, which `benchbd run` trains and measures once."
 )
 COMPONENTS = (
-    "A component is a name (`lfd`), a name with parameters (`lfd(beta=0)`), or a mapping (`{lfd: {beta: 0}}`). A list as the value "
-    "of a parameter gives one component for each element: `{lfd: {beta: [0, 2]}}`. A parameter that is a list itself takes a "
-    "list of lists for this. `benchbd describe lfd` shows the parameters of LfD.",
+    "A component is a name (`lfd`), a name with parameters (`lfd(beta=0)`), or a mapping (`{lfd: {beta: 0}}`). A "
+    "list as the value of a parameter gives one component for each element: `{lfd: {beta: [0, 2]}}`. A parameter "
+    "that is a list itself takes a list of lists for this. `benchbd describe lfd` shows the parameters of LfD.",
 )
 YAML = (
-    "Files are plain YAML 1.2: `yes` and `1:30` are text, `1e-3` is a number. Aliases (`*name`), tags and duplicate keys are errors, "
-    "and so are unknown keys. A key whose value is null counts as absent.",
+    "Files are plain YAML 1.2: `yes` and `1:30` are text, `1e-3` is a number. Aliases (`*name`), tags and duplicate "
+    "keys are errors, and so are unknown keys. A key whose value is null counts as absent.",
 )
 EXAMPLE = """\
 name: my-study
