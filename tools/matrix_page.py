@@ -14,6 +14,7 @@ from pathlib import Path
 
 from benchbd.plan import reference
 from benchbd.plan.reference import KEYS, MatrixKey
+from benchbd.plugins.aliases import ALIASES, aliases_of
 
 PAGE = Path(__file__).parent.parent / "docs" / "matrix.md"
 WIDTH = 120
@@ -31,6 +32,9 @@ def page() -> str:
         "\n".join(table),
         "## Components",
         *map(_wrapped, reference.COMPONENTS),
+        "## Other names",
+        *map(_wrapped, reference.ALIASES),
+        _aliases(),
         "## YAML",
         *map(_wrapped, reference.YAML),
         "# Keys",
@@ -42,6 +46,14 @@ def page() -> str:
 def _key(key: MatrixKey) -> str:
     facts = f"Type: {key.type}. Default: {key.default}. It stands {key.place}."
     return "\n\n".join((f"## {key.name}", _wrapped(key.meaning), _wrapped(facts), _yaml(key.example)))
+
+
+def _aliases() -> str:
+    lines = ["| kind | name | may be written |", "|---|---|---|"]
+    for kind, aliases in ALIASES.items():
+        for name in dict.fromkeys(name for names in aliases.values() for name in names):
+            lines.append(f"| {kind[:-1]} | `{name}` | {', '.join(f'`{each}`' for each in aliases_of(kind, name))} |")
+    return "\n".join(lines)
 
 
 def _yaml(text: str) -> str:

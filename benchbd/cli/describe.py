@@ -19,6 +19,7 @@ RECIPE = "recipe"
 EPILOG = """\
   benchbd describe lfd
   benchbd describe attacks/none
+  benchbd describe badnets                             a usual name: shows the attacks that it may mean
   benchbd describe recipe
   benchbd describe fast
   benchbd describe matrix                              every key of a matrix file; also probe, gate, seeds, ...
@@ -45,11 +46,16 @@ def run(args: argparse.Namespace) -> int:
     """Describe every plugin and preset with this name."""
     from benchbd.core.presets import PRESETS
     from benchbd.plugins import registry
+    from benchbd.plugins.contract import KINDS
 
     add_plugin_files(args)
     kind, _, name = args.name.rpartition("/")
     known = [entry for entry in registry.entries() if entry.kind]
     entries = {e.kind: e for e in known if e.name == name and kind in ("", e.kind, e.kind[:-1])}
+    if not entries:
+        # An alias that may mean several plugins shows them all.
+        meant = {(of, each) for of in KINDS if kind in ("", of, of[:-1]) for each in registry.named(of, name)}
+        entries = {f"{e.kind}/{e.name}": e for e in known if (e.kind, e.name) in meant}
     found = [_facts(entry) for entry in entries.values()]
     if args.name == RECIPE:
         found.append(_recipe_facts())
@@ -93,6 +99,7 @@ def _preset_facts(name: str) -> dict[str, Any]:
 def _facts(entry: PluginEntry) -> dict[str, Any]:
     from benchbd.core import params
     from benchbd.plugins import registry
+    from benchbd.plugins.aliases import aliases_of
 
     cls = registry.load(entry.kind, entry.name)
     facts: dict[str, Any] = {
@@ -102,6 +109,7 @@ def _facts(entry: PluginEntry) -> dict[str, Any]:
         "origin": entry.origin,
         "doc": inspect.getdoc(cls) or "",
         "parameters": [p._asdict() for p in params.schema(cls)],
+        "aliases": aliases_of(entry.kind, entry.name) if entry.module.startswith("benchbd.") else [],
     }
     if entry.kind == "defenses":
         facts |= {"needs": list(cls.needs), "control": cls.control}
@@ -123,6 +131,8 @@ def _text(facts: dict[str, Any]) -> str:
     version = f" (version {facts['version']}, {facts['origin']})" if "version" in facts else ""
     head = RECIPE if facts["kind"] == RECIPE else f"{facts['kind']} {facts['name']}{version}"
     lines = [head, "", facts["doc"], ""]
+    if facts.get("aliases"):
+        lines += [f"Also called: {', '.join(facts['aliases'])}.", ""]
     if facts.get("needs"):
         lines += [f"Needs: {', '.join(facts['needs'])}{' (a control)' if facts['control'] else ''}", ""]
     if facts.get("clean_label"):

@@ -27,7 +27,7 @@ def facts_of(name: str) -> dict[str, Any]:
 
     if name == MATRIX:
         keys = [key._asdict() for key in reference.KEYS]
-        doc = "\n\n".join((reference.SUMMARY, *reference.COMPONENTS, *reference.YAML))
+        doc = "\n\n".join((reference.SUMMARY, *reference.COMPONENTS, *reference.ALIASES, *reference.YAML))
         return {"kind": MATRIX, "name": MATRIX, "doc": doc, "keys": keys, "example": reference.EXAMPLE}
     key = reference.matrix_key(name)
     facts: dict[str, Any] = {"kind": "matrix key", "doc": key.meaning, **key._asdict()}

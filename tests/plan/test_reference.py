@@ -72,7 +72,8 @@ def test_the_whole_example_resolves(fresh_registry: None) -> None:
 
 def test_the_page_is_up_to_date() -> None:
     spec = importlib.util.spec_from_file_location("matrix_page", ROOT / "tools" / "matrix_page.py")
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     assert (ROOT / "docs" / "matrix.md").read_text(encoding="utf-8") == module.page(), "run tools/matrix_page.py"
