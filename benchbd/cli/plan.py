@@ -51,6 +51,7 @@ output folder hold rates; others are measured for 3 s and kept in the user's cac
   benchbd plan quickstart --time --jobs 2
   benchbd plan table2 --simulate gpus=1,8,64 --rate 40
   benchbd plan table2 --precision fp32 --threads 4
+  benchbd plan -a bn-g -a blend -d none -d lfd --dataset cifar10 --recipe fast --model airbench
 """
 
 

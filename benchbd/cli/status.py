@@ -20,6 +20,7 @@ from benchbd.errors import one_line
 EPILOG = """\
   benchbd status table2
   benchbd status table2 --filter 'defense=lfd*' --all
+  benchbd status -a bn-g -d lfd --dataset digits       of cells without a matrix
   benchbd status table2 --precision bf16               of the cells of run --precision bf16
 """
 
