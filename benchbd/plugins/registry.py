@@ -28,6 +28,7 @@ from benchbd.plugins.aliases import meanings
 from benchbd.plugins.contract import KINDS, Component, Dataset
 from benchbd.plugins.scan import DECORATORS, PluginEntry, describe_error, may_be_installed, scan, scan_installed
 from benchbd.plugins.spec import parse_spec
+from benchbd.plugins.torchvision_ready import is_mismatch, note_torchvision, ready_torchvision
 from benchbd.plugins.validate import check_declared, check_info
 
 __all__ = [
@@ -227,6 +228,19 @@ def _module(entry: PluginEntry) -> Any:
     return sys.modules[entry.module]
 
 
+def _module_with_torchvision(entry: PluginEntry) -> Any:
+    if entry.file is None or entry.module.startswith("benchbd."):
+        return _module(entry)
+    note_torchvision(entry.file)
+    try:
+        return _module(entry)
+    except RuntimeError as error:
+        if not is_mismatch(error):
+            raise
+    ready_torchvision()
+    return _module(entry)
+
+
 @functools.lru_cache(maxsize=1024)
 def _load(entry: PluginEntry) -> type[Component]:
     kind = entry.kind[:-1]
@@ -234,7 +248,7 @@ def _load(entry: PluginEntry) -> type[Component]:
         raise UsageError(f"{kind} {entry.name!r} in {entry.origin} cannot be loaded: {entry.error}")
     try:
         with _at_work(entry):
-            cls = getattr(_module(entry), entry.attr)
+            cls = getattr(_module_with_torchvision(entry), entry.attr)
         fits = isinstance(cls, type) and issubclass(cls, Component) and (cls.kind, cls.name) == (entry.kind, entry.name)
         if fits:
             params.defaults(cls)
