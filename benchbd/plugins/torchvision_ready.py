@@ -19,7 +19,7 @@ _wanted: set[str] = set()
 
 
 def note_torchvision(file: str) -> None:
-    """Note whether a plugin's file imports torchvision. Where torch is loaded already, torchvision is imported at once."""
+    """Note whether a plugin's file imports torchvision, and import it at once where torch is loaded already."""
     with contextlib.suppress(OSError):
         if _IMPORT.search(Path(file).read_bytes()):
             _wanted.add(file)
@@ -28,7 +28,7 @@ def note_torchvision(file: str) -> None:
 
 
 def ready_torchvision() -> None:
-    """Import torchvision if a plugin that was noted imports it. Its import in the plugin reports what is wrong with it."""
+    """Import torchvision if a noted plugin imports it. If that fails, the plugin's own import reports why."""
     if _wanted:
         with contextlib.suppress(Exception):
             importlib.import_module(_HELPER).torchvision()
