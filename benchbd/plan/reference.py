@@ -176,10 +176,10 @@ COMPONENTS = (
     "that is a list itself takes a list of lists for this. `benchbd describe lfd` shows the parameters of LfD.",
 )
 ALIASES = (
-    "Usual names from papers and other toolboxes work too, and so do other spellings (`Fine_Pruning`, `ResNet-18`). A cell "
-    "has the same identity under each. An alias that may mean several plugins is refused in a matrix, with their names; "
-    "`benchbd describe badnets` shows them. Parameters that name a plugin, such as the `of` of `random-filter`, take its own "
-    "name only.",
+    "Usual names from papers and other toolboxes work too, and so do other spellings (`Fine_Pruning`, `ResNet-18`). A "
+    "cell has the same identity under each. An alias that may mean several plugins is refused in a matrix, with their "
+    "names; `benchbd describe badnets` shows them. Parameters that name a plugin, such as the `of` of `random-filter`, "
+    "take its own name only.",
 )
 YAML = (
     "Files are plain YAML 1.2: `yes` and `1:30` are text, `1e-3` is a number. Aliases (`*name`), tags and duplicate "
