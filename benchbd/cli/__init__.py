@@ -9,9 +9,10 @@ import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
+from benchbd.cli.near_misses import unknown_option, verb_hint
 from benchbd.core.paths import data_given
 from benchbd.core.standard_streams import discard, lasting_stderr, open_standard_streams
-from benchbd.errors import BenchbdError, UsageError, did_you_mean, one_line, shown
+from benchbd.errors import BenchbdError, UsageError, one_line, shown
 
 VERBS = (
     "run",
@@ -35,6 +36,8 @@ VERBS = (
     "validate",
     "env",
     "completion",
+    "help",
+    "version",
 )
 
 DEBUG = "BENCHBD_DEBUG"
@@ -63,6 +66,13 @@ def parser(only: str | None = None) -> argparse.ArgumentParser:
     for verb in VERBS if only is None else (only,):
         importlib.import_module(f"benchbd.cli.{verb}").register(verbs)
     return top
+
+
+def verb_parser(top: argparse.ArgumentParser, verb: str) -> argparse.ArgumentParser:
+    """The parser of one verb that :func:`parser` has built."""
+    verbs = next(action for action in top._actions if isinstance(action, argparse._SubParsersAction))
+    found: argparse.ArgumentParser = verbs.choices[verb]
+    return found
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -114,8 +124,10 @@ def _complain(text: str, code: int) -> int:
 def _main(given: list[str]) -> int:
     words = [word for word in given if not word.startswith("-")]
     if words and words[0] not in VERBS:
-        raise UsageError(f"there is no verb {shown(words[0])}{did_you_mean(words[0], VERBS)}")
+        raise UsageError(f"there is no verb {shown(words[0])}{verb_hint(words[0], VERBS)}")
     top = parser(words[0] if words else None)
+    if words and (problem := unknown_option(verb_parser(top, words[0]), given[given.index(words[0]) + 1 :])):
+        raise UsageError(problem)
     args = top.parse_args(given)
     if args.version:
         from benchbd.core.environment import versions

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from benchbd.cli.one_off import WHERE, add_one_off_arguments, one_off_matrix
 from benchbd.core.paths import look, user_path
 from benchbd.errors import UsageError, one_line, shown
 
@@ -55,8 +56,9 @@ def add_matrix_arguments(parser: argparse.ArgumentParser) -> None:
     def repeated(flag: str, metavar: str, text: str) -> None:
         parser.add_argument(flag, metavar=metavar, action="append", default=[], help=text)
 
-    text = "a YAML file, the name of a shipped matrix, or - (standard input)"
-    parser.add_argument("matrix", metavar="MATRIX", help=text)
+    text = "a YAML file, the name of a shipped matrix, or - (standard input); benchbd describe matrix shows its keys"
+    parser.add_argument("matrix", metavar="MATRIX", nargs="?", help=text)
+    add_one_off_arguments(parser)
     add_output(parser)
     text = "folder with the data sets (default: $BENCHBD_DATA, then the user's cache)"
     parser.add_argument("--data", metavar="DIR", help=text)
@@ -85,8 +87,16 @@ def load_plan(args: argparse.Namespace, absent: list[str] | None = None) -> Plan
     seeds = None if args.seeds is None else matrix.parse_seeds(args.seeds)
     numerics = {"precision": args.precision, "threads": args.threads}
     smoke = getattr(args, "smoke", False)
-    plan = matrix.load(args.matrix, sets=args.set, seeds=seeds, smoke=smoke, absent=absent, **numerics)
+    more: dict[str, Any] = {"sets": args.set, "seeds": seeds, "smoke": smoke, "absent": absent, **numerics}
+    named = one_off_matrix(args)
+    plan = matrix.load(args.matrix, **more) if named is None else matrix.resolve(named, WHERE, **more)
     return matrix.narrow(plan, args.filter, args.exclude)
+
+
+def say_notes(plan: Plan) -> None:
+    """Print the plan's notes on standard error."""
+    for note in plan.notes:
+        sys.stderr.write(f"benchbd: {one_line(note)}\n")
 
 
 def add_plugin_files(args: argparse.Namespace) -> None:

@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from benchbd.cli.common import DEFAULT_OUTPUT, record_ids, write
+from benchbd.cli.matrix_reference import topics
 
 SHELLS = ("bash", "zsh", "fish")
 FILES = ":files"
 """Line that asks the shell to complete file names."""
 PATHS = ("FILE", "DIR", "FOLDER", "YAML", "A", "B")
 """Metavars of arguments that are paths."""
-PLUGINS = {"attacks": "attacks", "dataset": "datasets", "model": "models"}
+PLUGINS = {"attacks": "attacks", "defenses": "defenses", "dataset": "datasets", "model": "models"}
 """Arguments that are names of plugins, with the kind."""
 EPILOG = """\
 Load the script from the start-up file of your shell:
@@ -163,9 +164,19 @@ def _values(action: argparse.Action, verb: str) -> list[tuple[str, str]]:
         return [*figures, *described().items(), (FILES, "")]
     if action.dest in PLUGINS or (verb in ("describe", "check") and action.dest == "name"):
         kind = PLUGINS.get(action.dest)
-        others = [("recipe", ""), *((preset, about.summary) for preset, about in ABOUT.items())]
+        others = [
+            ("recipe", ""),
+            *((topic, "") for topic in topics()),
+            *((preset, about.summary) for preset, about in ABOUT.items()),
+        ]
         plugins = [(entry.name, entry.summary) for entry in registry.entries(kind) if entry.kind]
         return [*plugins, *(others if verb == "describe" else [])]
+    if action.dest == "recipe":
+        return [(preset, about.summary) for preset, about in ABOUT.items()]
+    if (verb, name) == ("help", "VERB"):
+        from benchbd.cli import VERBS
+
+        return [(each, "") for each in VERBS]
     if (verb, name) == ("list", "KIND"):
         from benchbd.cli.list import GROUPS
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchbd.cli.common import (
+    DEFAULT_OUTPUT,
     add_numerics,
     add_output,
     add_plugin_files,
@@ -18,7 +19,8 @@ from benchbd.cli.common import (
     usable_records,
     write,
 )
-from benchbd.errors import UsageError, one_line
+from benchbd.core.paths import look, user_path
+from benchbd.errors import UsageError, one_line, shown
 
 if TYPE_CHECKING:
     from benchbd.report import Board
@@ -31,6 +33,7 @@ FORMATS = ("md", "csv", "latex", "html", "json", "jsonl")
 
 EPILOG = """\
   benchbd leaderboard                                   every record in benchbd-out
+  benchbd leaderboard part2                             every record in the results folder part2
   benchbd leaderboard table2 --paper --format html --write board.html
   benchbd leaderboard table2 --precision strict         the cells of run --precision strict
   benchbd leaderboard cifar10-small --format jsonl --write leaderboard/results.jsonl
@@ -47,9 +50,10 @@ def register(verbs: Any) -> None:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument(
-        "matrix", metavar="MATRIX", nargs="?", help="only the cells of this matrix (default: every record)"
+    text = (
+        "only the cells of this matrix, or every record of this results folder or results.jsonl (default: every record)"
     )
+    parser.add_argument("matrix", metavar="MATRIX|FOLDER", nargs="?", help=text)
     add_output(parser)
     parser.add_argument("--results", metavar="FILE", help="a results.jsonl file instead of the results folder")
     parser.add_argument(
@@ -92,12 +96,39 @@ def register(verbs: Any) -> None:
     parser.set_defaults(run=run)
 
 
+def _read_folder(args: argparse.Namespace) -> None:
+    """Turn a results folder or file in the place of MATRIX into --output or --results."""
+    if args.matrix is None or args.matrix == "-":
+        return
+    place = user_path(args.matrix, "matrix")
+    folder = look(place, "matrix") == "folder" and (
+        look(place / "records", "matrix") == "folder" or _no_matrix(args.matrix)
+    )
+    if not folder and place.suffix != ".jsonl":
+        return
+    if args.results or args.output != DEFAULT_OUTPUT:
+        other = "--results" if args.results else "--output"
+        raise UsageError(f"{shown(args.matrix, 100)} and {other} both name results; give one of them")
+    if folder:
+        args.output = args.matrix
+    else:
+        args.results = args.matrix
+    args.matrix = None
+
+
+def _no_matrix(name: str) -> bool:
+    from benchbd.plan.shipped import shipped
+
+    return name not in shipped()
+
+
 def read(args: argparse.Namespace) -> tuple[list[dict[str, Any]], float | None, str]:
     """The records that the arguments select, the matrix's gate (None without a matrix), and a title.
 
     Raises:
         UsageError: there are no records, or a record is invalid.
     """
+    _read_folder(args)
     place = Path(args.results).expanduser() if args.results else output_folder(args)
     if args.results and not place.is_file():
         raise UsageError(f"--results {args.results}: no such file")

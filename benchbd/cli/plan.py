@@ -18,6 +18,7 @@ from benchbd.cli.common import (
     load_plan,
     output_folder,
     record_ids,
+    say_notes,
     write,
     write_json,
 )
@@ -50,6 +51,7 @@ output folder hold rates; others are measured for 3 s and kept in the user's cac
   benchbd plan quickstart --time --jobs 2
   benchbd plan table2 --simulate gpus=1,8,64 --rate 40
   benchbd plan table2 --precision fp32 --threads 4
+  benchbd plan -a bn-g -a blend -d none -d lfd --dataset cifar10 --recipe fast --model airbench
 """
 
 
@@ -86,6 +88,7 @@ def run(args: argparse.Namespace) -> int:
 
     wishes = _time_wishes(args)
     plan, output = load_plan(args), output_folder(args)
+    say_notes(plan)
     recorded = set(record_ids(output))
     with DamagedRecords("benchbd run runs its cell again") as damaged:
         records = _read(output, [cell.id for cell in plan.cells if cell.id in recorded], damaged)

@@ -92,11 +92,14 @@ def _wanted(given: list[str], everything: bool) -> list[str]:
 
     if not given and not everything:
         raise UsageError("preview: name an attack or use --all")
-    named = {parse_spec(text, "attack")[0]: text for text in given}
-    for name in named:
+    named = {}
+    for text in given:
+        word, _ = parse_spec(text, "attack")
+        name = registry.canonical_name("attacks", word)
         registry.find("attacks", name)
+        named[name] = name + text.strip().removeprefix(word)
     if not everything:
-        return given
+        return [*named.values()]
     known = [e.name for e in registry.entries("attacks") if not e.error and e.name != "none"]
     return [named.get(name, name) for name in known]
 

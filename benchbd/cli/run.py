@@ -8,7 +8,7 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchbd.cli.common import DamagedRecords, add_matrix_arguments, load_plan, output_folder, write
+from benchbd.cli.common import DamagedRecords, add_matrix_arguments, load_plan, output_folder, say_notes, write
 from benchbd.cli.run_arguments import add_run_arguments, run_settings, same_command
 from benchbd.errors import BenchbdError, UsageError
 
@@ -24,6 +24,7 @@ Exit codes: 0 all cells done, 1 some cells have no result, 2 usage error, 130 in
   benchbd run quickstart
   benchbd run table2 --data ~/data --seeds 0-2 --timeout 2h --retries 1
   benchbd run table2 --filter 'defense=lfd*,attack!=none' --set epochs=2
+  benchbd run -a bn-g -d none -d 'lfd(beta=0)' --dataset digits --model 'resnet18(width=8)' --set epochs=8
   benchbd run table2 --precision strict                repeats bit for bit on one kind of GPU; other cell IDs
   benchbd run table2 --shard 2/4 --output part2        then: benchbd merge part1 part2 part3 part4
 """
@@ -59,6 +60,7 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError(
             f"{plan.name}: no cell can be run ({plan.skipped[0].reason})" if plan.skipped else f"{plan.name}: no cells"
         )
+    say_notes(plan)
     # Check all arguments before writing anything.
     settings = run_settings(args, rerun=args.rerun)
     output = output_folder(args)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchbd.cli.common import output_folder, refuse_empty
+from benchbd.cli.one_off import given_flags
 from benchbd.errors import UsageError, one_line
 
 if TYPE_CHECKING:
@@ -129,7 +130,8 @@ def run_settings(args: argparse.Namespace, **more: Any) -> RunSettings:
 
 def same_command(args: argparse.Namespace, *extra: str) -> str:
     """The command that runs the same cells again, ready to paste into a shell."""
-    words = ["benchbd", "run", args.matrix, "--output", args.output]
+    cells = [args.matrix] if args.matrix is not None else [word for pair in given_flags(args) for word in pair]
+    words = ["benchbd", "run", *cells, "--output", args.output]
     words += ["--data", args.data] if args.data else []
     for flag in ("filter", "exclude", "set", "plugin"):
         for value in getattr(args, flag):

@@ -26,6 +26,7 @@ EPILOG = """\
   benchbd status table2
   benchbd status table2 --grid > progress.txt          the grid of a terminal as plain text
   benchbd status table2 --filter 'defense=lfd*' --all
+  benchbd status -a bn-g -d lfd --dataset digits       of cells without a matrix
   benchbd status table2 --precision bf16               of the cells of run --precision bf16
 """
 

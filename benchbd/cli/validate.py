@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from benchbd.cli.common import add_matrix_arguments, load_plan, output_folder, write
+from benchbd.cli.common import add_matrix_arguments, load_plan, output_folder, say_notes, write
 
 EPILOG = """\
   benchbd validate my-matrix.yaml --plugin my_defense.py
@@ -31,6 +31,7 @@ def run(args: argparse.Namespace) -> int:
     data_folder(args.data)
     output_folder(args)
     plan = load_plan(args)
+    say_notes(plan)
     impossible = f", {len(plan.skipped)} skipped" if plan.skipped else ""
     write(f"{plan.source}: fine, {len(plan.cells)} cells{impossible}")
     for skipped in plan.skipped:

@@ -43,6 +43,7 @@ from benchbd.plan.probe import Probe
 from benchbd.plugins import registry
 from benchbd.plugins.contract import Defense
 from benchbd.plugins.identity import part_of
+from benchbd.plugins.torchvision_ready import ready_torchvision
 from benchbd.plugins.train_set import TrainSet
 from benchbd.plugins.trained import ModelSpec, TrainedModel
 from benchbd.storage import records
@@ -92,6 +93,7 @@ def _execute(
     for file in plugins:
         registry.add_plugin_file(file, load=False)
     cell = Cell.from_json(cell_json)
+    ready_torchvision()
     blank = records.blank(cell, "failed")
     results = CellResults()
     status, reason = "done", None

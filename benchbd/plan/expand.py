@@ -46,6 +46,7 @@ def expand(spec: Any, kind: str, overrides: Overrides, smoke: bool) -> ExpandedS
         UsageError: an unknown component, an unknown or ill-typed parameter, or an empty list.
     """
     name, inner = parse_spec(spec, kind)
+    name = registry.canonical_name(f"{kind}s", name)
     cls: Any = registry.load(f"{kind}s", name)
     if smoke:
         inner = {**{key: _shrunk(value, kind) for key, value in inner.items()}, **cls.smoke}

@@ -8,10 +8,12 @@ import re
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
+from benchbd.core.kinds import KINDS
 from benchbd.core.numerics import NUMERICS
 from benchbd.errors import UsageError, did_you_mean, shown
 from benchbd.plan.cell import Cell
 from benchbd.plan.matrix_file import as_list, known_keys
+from benchbd.plugins import registry
 from benchbd.plugins.part import Part
 
 AXES = ("dataset", "model", "attack", "defense", "seed")
@@ -23,11 +25,13 @@ def matcher(key: str, glob: str) -> Callable[[Cell], bool]:
 
     Args:
         key: one of ``KEYS``. A component matches by its name or by its name with parameters.
-        glob: the pattern.
+        glob: the pattern; a component's alias stands for its name.
 
     Raises:
-        UsageError: the glob is invalid.
+        UsageError: the glob is invalid, or is an alias of several components.
     """
+    if key in KINDS:
+        glob = registry.canonical_name(f"{key}s", glob)
     try:
         match = re.compile(fnmatch.translate(glob)).match
     except re.error as error:

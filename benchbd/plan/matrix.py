@@ -27,7 +27,7 @@ from benchbd.plan.cell import Cell, shared_part
 from benchbd.plan.expand import ExpandedSpec, expand
 from benchbd.plan.filters import AXES, Filters, Rule, rules_of, select
 from benchbd.plan.matrix_file import BLOCK, TOP, as_list, known_keys, parse, read
-from benchbd.plan.overrides import Overrides, parse_seeds, parse_set, seeds_of
+from benchbd.plan.overrides import Overrides, one_seed, parse_seeds, parse_set, seeds_of
 from benchbd.plan.probe import Probe
 from benchbd.plan.shipped import shipped
 from benchbd.plugins import registry
@@ -76,6 +76,8 @@ class Plan:
     cells: tuple[Cell, ...]
     skipped: tuple[Skipped, ...]
     source: str
+    notes: tuple[str, ...] = ()
+    """What a user may have meant otherwise, a line each."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,6 +91,7 @@ class _Block:
     numerics: Numerics
     seeds: list[int]
     rules: list[Rule]
+    notes: tuple[str, ...] = ()
 
     @property
     def count(self) -> int:
@@ -227,7 +230,8 @@ def resolve(
             if not rule.used:
                 raise UsageError(f"{here}: exclude {rule.text} matches no cell; is there a typo in it?")
     only_skipped = tuple(skip for cell_id, skip in skipped.items() if cell_id not in cells)
-    return Plan(name, description, gate, tuple(cells.values()), only_skipped, where)
+    notes = dict.fromkeys(note for block in blocks for note in block.notes)
+    return Plan(name, description, gate, tuple(cells.values()), only_skipped, where, tuple(notes))
 
 
 def _head(data: dict[str, Any], where: str) -> tuple[str, str, float]:
@@ -279,7 +283,9 @@ def _block(
     top_rules: list[Rule],
 ) -> _Block:
     """Check a block and expand its specs, without taking the product."""
-    chosen = seeds if seeds is not None else seeds_of(block.get("seeds", data.get("seeds", 0)), here)
+    given_seeds = block.get("seeds", data.get("seeds", 0))
+    chosen = seeds if seeds is not None else seeds_of(given_seeds, here)
+    notes = [f"{here}: {note}"] if seeds is None and (note := one_seed(given_seeds)) else []
     rules = [*top_rules, *rules_of(block.get("exclude"), here)]
     axes = {}
     with _error_prefix(here):
@@ -299,7 +305,7 @@ def _block(
             if not specs:
                 raise UsageError(f"{key} is missing")
             axes[kind] = [expand(spec, kind, overrides, smoke) for spec in specs]
-    return _Block(here, axes, recipe.spec(), probe, numerics, chosen, rules)
+    return _Block(here, axes, recipe.spec(), probe, numerics, chosen, rules, tuple(notes))
 
 
 def _mapping(data: dict[str, Any], key: str) -> dict[str, Any]:

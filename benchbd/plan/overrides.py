@@ -40,6 +40,14 @@ def _seed(value: Any, where: str) -> range:
     raise UsageError(f"{where}: {rule}, not {shown(value)}")
 
 
+def one_seed(value: Any) -> str:
+    """A line for ``seeds: 3``, which is one seed and may be meant as three; '' for any other value."""
+    if not isinstance(value, int) or isinstance(value, bool) or not 2 <= value <= MAX_SEEDS:
+        return ""
+    listed = str(list(range(value))) if value <= 4 else f"0-{value - 1}"
+    return f"seeds: {value} is one seed, number {value}; for {value} seeds write seeds: {listed}"
+
+
 def parse_seeds(text: str) -> list[int]:
     """Parse ``0-2`` or ``0,3,7`` from the command line."""
     return seeds_of(text.split(","), "--seeds")
@@ -131,12 +139,14 @@ class Overrides:
             self.seen.setdefault(owner, set()).update(fields)
         # An override of all attacks leaves the clean row alone: its identity is shared across matrices.
         by_kind = self._of(kind, fields) if getattr(cls, "poisons", True) else {}
-        return {**by_kind, **self._of(name, fields)}
+        return {**by_kind, **self._of(name, fields, kind)}
 
-    def _of(self, owner: str, fields: set[str] | None) -> dict[str, Any]:
+    def _of(self, owner: str, fields: set[str] | None, kind: str = "") -> dict[str, Any]:
+        """The values for an owner; with its kind, also those given under an alias of its name."""
         found = {}
         for i, item in enumerate(self.items):
-            if item.owner == owner and item.key and (fields is None or item.key in fields):
+            mine = item.owner == owner or (kind and item.key and owner in registry.named(f"{kind}s", item.owner))
+            if mine and item.key and (fields is None or item.key in fields):
                 found[item.key], self.used[i] = item.value, True
         return found
 

@@ -24,14 +24,16 @@ from benchbd.core import params
 from benchbd.core.paths import look, user_path
 from benchbd.core.user_variables import plugin_at_work
 from benchbd.errors import BenchbdError, RunStopped, UsageError, did_you_mean, shown
+from benchbd.plugins.aliases import meanings
 from benchbd.plugins.contract import KINDS, Component, Dataset
 from benchbd.plugins.scan import DECORATORS, PluginEntry, describe_error, may_be_installed, scan, scan_installed
 from benchbd.plugins.spec import parse_spec
+from benchbd.plugins.torchvision_ready import is_mismatch, note_torchvision, ready_torchvision
 from benchbd.plugins.validate import check_declared, check_info
 
 __all__ = [
-    *("DECORATORS", "PluginEntry", "add_plugin_file", "blame", "entries", "find", "forget_plugin_file"),
-    *("load", "make", "plugin_files", "source_digest"),
+    *("DECORATORS", "PluginEntry", "add_plugin_file", "blame", "canonical_name", "entries", "find"),
+    *("forget_plugin_file", "load", "make", "named", "plugin_files", "source_digest"),
 ]
 
 _plugin_files: dict[str, None] = {}
@@ -149,6 +151,24 @@ def entries(kind: str | None = None) -> list[PluginEntry]:
     return sorted(found, key=lambda e: (KINDS.index(e.kind) if e.kind else len(KINDS), e.name, e.origin))
 
 
+def named(kind: str, name: str) -> list[str]:
+    """The plugins that a user may mean by a name, an alias or another spelling."""
+    return meanings(kind, name, (known for of, known in _by_name() if of == kind))
+
+
+def canonical_name(kind: str, name: str) -> str:
+    """The plugin that a user means by a name, an alias or another spelling; ``name`` itself if there is none.
+
+    Raises:
+        UsageError: it may mean several plugins.
+    """
+    found = named(kind, name)
+    if len(found) > 1:
+        either = f"{' or '.join(found)}; write one of them (benchbd describe NAME shows each)"
+        raise UsageError(f"{kind[:-1]} {shown(name)} may mean {either}")
+    return found[0] if found else name
+
+
 def find(kind: str, name: str) -> PluginEntry:
     """The entry for a name. Raises UsageError for an unknown name or one that two plugins claim."""
     table = _by_name()
@@ -157,8 +177,9 @@ def find(kind: str, name: str) -> PluginEntry:
         unread = [e for (k, _), group in table.items() if not k for e in group]
         files = f"{len(unread)} plugin file{'s' if len(unread) > 1 else ''}"
         hint = f" ({files} cannot be read: {unread[0].origin}, {unread[0].error})" if unread else ""
-        known = [n for k, n in table if k == kind]
-        raise UsageError(f"no {kind[:-1]} is called {shown(name)}{did_you_mean(name, known)}{hint}")
+        near = " or ".join(map(repr, named(kind, name)))
+        advice = f"; did you mean {near}?" if near else did_you_mean(name, [n for k, n in table if k == kind])
+        raise UsageError(f"no {kind[:-1]} is called {shown(name)}{advice}{hint}")
     if len(found) > 1:
         raise UsageError(f"{kind[:-1]} {name!r} is {found[0].error}")
     return found[0]
@@ -207,6 +228,19 @@ def _module(entry: PluginEntry) -> Any:
     return sys.modules[entry.module]
 
 
+def _module_with_torchvision(entry: PluginEntry) -> Any:
+    if entry.file is None or entry.module.startswith("benchbd."):
+        return _module(entry)
+    note_torchvision(entry.file)
+    try:
+        return _module(entry)
+    except RuntimeError as error:
+        if not is_mismatch(error):
+            raise
+    ready_torchvision()
+    return _module(entry)
+
+
 @functools.lru_cache(maxsize=1024)
 def _load(entry: PluginEntry) -> type[Component]:
     kind = entry.kind[:-1]
@@ -214,7 +248,7 @@ def _load(entry: PluginEntry) -> type[Component]:
         raise UsageError(f"{kind} {entry.name!r} in {entry.origin} cannot be loaded: {entry.error}")
     try:
         with _at_work(entry):
-            cls = getattr(_module(entry), entry.attr)
+            cls = getattr(_module_with_torchvision(entry), entry.attr)
         fits = isinstance(cls, type) and issubclass(cls, Component) and (cls.kind, cls.name) == (entry.kind, entry.name)
         if fits:
             params.defaults(cls)

@@ -16,6 +16,7 @@ from benchbd.plugins import registry
 from benchbd.plugins.validate import missing_data
 from benchbd.run.rerun_policy import run_works_on
 from benchbd.storage import records
+from benchbd.storage.plugin_places import keep_plugin_places
 from benchbd.storage.record_file import Unusable
 from benchbd.storage.staleness import InputFiles, changed_inputs_text, changed_sources
 
@@ -68,6 +69,7 @@ def prepare_output(
     )
     _check_data([cell for cell in plan.cells if cell.id not in closed], existing, settings)
     writable(output)
+    keep_plugin_places(output, plan.name, settings.plugins)
     _record_skipped(plan, output)
     return settings
 

@@ -208,3 +208,18 @@ def test_plan_takes_all_that_narrows_and_changes(toy_matrix: Path, told: Callabl
         f"toy-images/toy-net/{attack}/{defense}/s{seed}" for attack in ("none", "toy-attack") for seed in (3, 4)
     ]
     assert data["skipped"] == []
+
+
+def test_plan_and_run_say_that_a_number_of_seeds_is_one_seed(
+    toy_matrix: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    toy_matrix.write_text(MATRIX + "seeds: 3\n")
+    line = "benchbd: matrix toys.yaml: seeds: 3 is one seed, number 3; for 3 seeds write seeds: [0, 1, 2]\n"
+    assert main(["plan", "toys.yaml"]) == 0
+    out, err = capsys.readouterr()
+    assert err == line
+    assert "toys: 4 cells" in out
+    assert main(["plan", "toys.yaml", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["name"] == "toys"
+    main(["run", "toys.yaml", "--gpus", "nonsense"])
+    assert capsys.readouterr().err.startswith(line)

@@ -218,3 +218,21 @@ def test_filters_narrow_what_is_skipped_too() -> None:
     assert matrix.narrow(found, ["attack=none"]).skipped == ()
     with pytest.raises(UsageError, match=r"no cell is left.*every matching cell is skipped, 20 images to poison"):
         matrix.narrow(found, ["attack=toy-clean"])
+
+
+@pytest.mark.parametrize(
+    ("given", "note"),
+    [
+        ("3", "seeds: 3 is one seed, number 3; for 3 seeds write seeds: [0, 1, 2]"),
+        ("10", "seeds: 10 is one seed, number 10; for 10 seeds write seeds: 0-9"),
+        ("0", None),
+        ("1", None),
+        ("[3]", None),
+        ("0-2", None),
+        ("'3'", None),
+    ],
+)
+def test_a_number_of_seeds_is_one_seed_and_the_plan_notes_it(given: str, note: str | None) -> None:
+    found = plan(BASE + f"seeds: {given}")
+    assert [n.split(": ", 1)[1] for n in found.notes] == ([] if note is None else [note])
+    assert plan(BASE + f"seeds: {given}", seeds=[0]).notes == ()

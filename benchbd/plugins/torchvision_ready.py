@@ -1,0 +1,39 @@
+"""Lets users' plugins import torchvision as the built-in data sets do, with any build of torch.
+
+With a CPU-only torch, the torchvision wheel on PyPI cannot be imported as it is (``operator torchvision::nms does not
+exist``); ``benchbd.datasets._torchvision`` declares what the import misses. A plugin that imports torchvision at its top
+gets that when it is loaded, one that imports it inside a function before its cell runs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import re
+import sys
+from pathlib import Path
+
+_IMPORT = re.compile(rb"^[ \t]*(?:import|from)[ \t]+torchvision\b", re.MULTILINE)
+_HELPER = "benchbd.datasets._torchvision"
+_wanted: set[str] = set()
+
+
+def note_torchvision(file: str) -> None:
+    """Note whether a plugin's file imports torchvision, and import it at once where torch is loaded already."""
+    with contextlib.suppress(OSError):
+        if _IMPORT.search(Path(file).read_bytes()):
+            _wanted.add(file)
+    if "torch" in sys.modules:
+        ready_torchvision()
+
+
+def ready_torchvision() -> None:
+    """Import torchvision if a noted plugin imports it. If that fails, the plugin's own import reports why."""
+    if _wanted:
+        with contextlib.suppress(Exception):
+            importlib.import_module(_HELPER).torchvision()
+
+
+def is_mismatch(error: BaseException) -> bool:
+    """Whether an import failed because torchvision's operators are not there."""
+    return isinstance(error, RuntimeError) and "operator torchvision::" in str(error)

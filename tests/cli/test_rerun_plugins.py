@@ -1,0 +1,92 @@
+"""rerun knows the plugins of the cell's matrix; leaderboard takes a results folder or file in the place of a matrix."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from benchbd.cli import main
+from benchbd.plugins import registry
+from benchbd.storage.plugin_places import FILE, keep_plugin_places, plugin_places
+
+PLUGIN = '''"""mine: a defense."""
+from benchbd import Defense, defense
+
+
+@defense("of-a-file", version=1)
+class OfAFile(Defense):
+    """Train as usual."""
+
+    def train(self, lab):
+        return lab.train(lab.poisoned)
+'''
+MATRIX = """
+plugins: [mine.py]
+recipe: {epochs: 1, batch_size: 50, augment: []}
+dataset: digits(train=100, test=50)
+model: lenet-s
+attacks: [bn-g]
+defenses: [of-a-file]
+"""
+HERE = ("--executor", "inline", "--device", "cpu", "--display", "none", "--output", "out")
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fresh_registry: None) -> Path:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "study.yaml").write_text(MATRIX)
+    (tmp_path / "mine.py").write_text(PLUGIN)
+    return tmp_path
+
+
+def test_rerun_and_leaderboard(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["run", "study.yaml", *HERE]) == 0
+    (record,) = (folder / "out" / "records").glob("*.json")
+    registry.forget_plugin_file(str((folder / "mine.py").resolve()))
+    before = record.stat().st_mtime_ns
+    capsys.readouterr()
+    assert main(["rerun", record.stem, *HERE]) == 0
+    assert "/of-a-file/s0" in capsys.readouterr().out
+    assert record.stat().st_mtime_ns != before
+
+    registry.forget_plugin_file(str((folder / "mine.py").resolve()))
+    (folder / "mine.py").rename(folder / "moved.py")
+    assert main(["rerun", record.stem, *HERE]) == 2
+    err = capsys.readouterr().err
+    assert (
+        f"the plugin '{folder.resolve() / 'mine.py'}' of matrix 'study' is gone; name where it is now with --plugin"
+        in err
+    )
+    assert main(["rerun", record.stem, "--plugin", "moved.py", *HERE]) == 0
+    capsys.readouterr()
+
+    assert main(["leaderboard", "--output", "out"]) == 0
+    usual = capsys.readouterr().out
+    assert "of-a-file" in usual
+    assert main(["leaderboard", "out"]) == 0
+    assert capsys.readouterr().out == usual
+    assert main(["leaderboard", "out/"]) == 0
+    assert capsys.readouterr().out == usual
+    assert main(["leaderboard", "out", "--format", "jsonl", "--write", "all.jsonl"]) == 0
+    assert main(["leaderboard", "all.jsonl"]) == 0
+    assert capsys.readouterr().out == usual
+    assert main(["leaderboard", "out", "--output", "other"]) == 2
+    assert "'out' and --output both name results; give one of them" in capsys.readouterr().err
+    (folder / "empty").mkdir()
+    assert main(["leaderboard", "empty"]) == 2
+    assert "no records in empty" in capsys.readouterr().err
+
+
+def test_places_are_kept_by_matrix_and_nothing_breaks_without_them(tmp_path: Path) -> None:
+    assert plugin_places(tmp_path) == {}
+    keep_plugin_places(tmp_path, "one", [])
+    assert not (tmp_path / FILE).exists()
+    keep_plugin_places(tmp_path, "one", ["/a.py"])
+    keep_plugin_places(tmp_path, "two", ["/b.py", "/c.py"])
+    keep_plugin_places(tmp_path, "one", ["/d.py"])
+    assert plugin_places(tmp_path) == {"one": ["/d.py"], "two": ["/b.py", "/c.py"]}
+    for text in ("", "[1]", "{", json.dumps({"one": 3, "two": [4]})):
+        (tmp_path / FILE).write_text(text)
+        assert [file for files in plugin_places(tmp_path).values() for file in files] == []
