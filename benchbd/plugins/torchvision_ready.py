@@ -1,8 +1,8 @@
 """Lets users' plugins import torchvision as the built-in data sets do, with any build of torch.
 
 With a CPU-only torch, the torchvision wheel on PyPI cannot be imported as it is (``operator torchvision::nms does not
-exist``); ``benchbd.datasets._torchvision`` declares what the import misses. A plugin that imports torchvision at its top
-gets that when it is loaded, one that imports it inside a function before its cell runs.
+exist``); ``benchbd.datasets._torchvision`` declares what the import misses. A plugin that imports torchvision at its
+top gets that when it is loaded, one that imports it inside a function before its cell runs.
 """
 
 from __future__ import annotations
