@@ -89,8 +89,8 @@ class PluginUnderTest:
 
     @functools.cached_property
     def missing(self) -> str | None:
-        """For a data set: one line about its missing files. None if it is complete, and for other kinds."""
-        return str(self.made.missing(self.root) or "") or None if self.kind == "datasets" else None
+        """For a data set or an attack: one line about its missing files. None if it has all, and for other kinds."""
+        return str(self.made.missing(self.root) or "") or None if self.kind in ("datasets", "attacks") else None
 
     def poisoner(self, where: str, seed: int = 0) -> Poisoner:
         """A poisoner with this attack on the tiny set, in its own store. Repeated calls return the same one."""
