@@ -209,8 +209,9 @@ def _checked(path: Path, rows: tuple[Row, ...], whole: bool) -> Table:
 def _twice(path: Path, first: Row, second: Row) -> str:
     """The message about two rows with the same file, under one name or two."""
     names = "is there twice" if first.file == second.file else f"and {shown(second.file)} are the same file"
-    lines = f"lines {first.line} and {second.line}"
-    return f"{path}, {lines}: {shown(first.file)} {names}; an image has one label and one split"
+    # Rows of a table that no CSV holds have no lines.
+    where = f"{path}, lines {first.line} and {second.line}" if second.line else path.parent
+    return f"{where}: {shown(first.file)} {names}; an image has one label and one split"
 
 
 def _in_order(path: Path, rows: Sequence[Row]) -> tuple[str, ...]:

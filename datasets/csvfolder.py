@@ -53,13 +53,13 @@ class CsvFolder(Dataset):
 
     def __post_init__(self) -> None:
         if not 8 <= self.size <= 1024:
-            raise UsageError(f"csv-folder: size must be between 8 and 1024 pixels, not {self.size}")
+            raise UsageError(f"{self.name}: size must be between 8 and 1024 pixels, not {self.size}")
         if not 0.0 < self.test_share < 1.0:
-            raise UsageError(f"csv-folder: test_share is a share in (0, 1), such as 0.2, not {self.test_share:g}")
+            raise UsageError(f"{self.name}: test_share is a share in (0, 1), such as 0.2, not {self.test_share:g}")
         for name in ("folder", "labels"):
             path = PurePosixPath(getattr(self, name))
             if path.is_absolute() or ".." in path.parts or not path.parts:
-                raise UsageError(f"csv-folder: {name} must lie below the data folder (--data), not at {str(path)!r}")
+                raise UsageError(f"{self.name}: {name} must lie below the data folder (--data), not at {str(path)!r}")
 
     def info(self) -> DatasetInfo:
         """Sizes and classes, counted in the CSV. Raises UsageError if the CSV is missing or invalid."""
@@ -70,7 +70,7 @@ class CsvFolder(Dataset):
             counts[label] += 1
         if not 0 <= self.target < len(counts):
             raise UsageError(
-                f"csv-folder: target {self.target} is none of the {len(counts)} classes 0..{len(counts) - 1}"
+                f"{self.name}: target {self.target} is none of the {len(counts)} classes 0..{len(counts) - 1}"
             )
         return DatasetInfo(len(counts), self.size, len(train.files), len(test.files), tuple(counts), self.target)
 

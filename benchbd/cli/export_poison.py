@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from benchbd.plan.cell import Cell
     from benchbd.plan.matrix import Plan
 
-FORMATS = ("backdoor-toolbox", "npz", "imagefolder", "hf")
+FORMATS = ("backdoor-toolbox", "npz", "imagefolder")
 EPILOG = """\
   benchbd export-poison quickstart --attack blend --to blend --format backdoor-toolbox
   benchbd export-poison table2 --attack bn-g --dataset cifar10 --seed 0 --to bn-g --format imagefolder

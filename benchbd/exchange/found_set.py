@@ -95,6 +95,8 @@ def complete(found: FoundSet, wishes: Wishes, source: dict[str, Any]) -> Poisone
         UsageError: the arrays do not fit each other or the data set, or the target is not known.
     """
     clean, count = wishes.clean, len(found.images)
+    if not found.poison.any():
+        raise UsageError(f"none of the {count} training samples is marked as poison, so there is no attack")
     cover = np.zeros(count, bool) if found.cover is None else found.cover
     if clean is not None and clean.images.shape != found.images.shape:
         raise UsageError(f"training images are {found.images.shape}, those of {clean.name} are {clean.images.shape}")

@@ -112,6 +112,6 @@ def to_mask(given: Any, count: int, where: str) -> np.ndarray:
     if places.min() < 0 or places.max() >= count:
         raise UsageError(f"{where}: positions go from {places.min()} to {places.max()}, images from 0 to {count - 1}")
     if len(np.unique(places)) != len(places):
-        raise UsageError(f"{where}: a position is named twice")
+        raise UsageError(f"{where}: a position is named twice (a mask must be boolean)")
     mask[places] = True
     return mask
