@@ -217,7 +217,7 @@ class Evil:
 def test_nothing_is_unpickled(tmp_path, capsys):
     Record(tmp_path)
     torch.save(Evil(), tmp_path / "attack_result.pt")
-    with pytest.raises(UsageError, match="attack_result.pt is refused"):
+    with pytest.raises(UsageError, match=r"attack_result\.pt is refused"):
         formats.read(tmp_path, "backdoorbench", Wishes(clean_data()))
     np.savez(tmp_path / "evil.npz", images=np.array([Evil()], object))
     with pytest.raises(UsageError, match=r"evil\.npz is refused"):
