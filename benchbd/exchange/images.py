@@ -18,6 +18,8 @@ from benchbd.exchange.png import write_png
 from benchbd.plugins import registry
 
 FILE = "labels.csv"
+READER = "csv-folder"
+"""The data set that knows this CSV."""
 HEAD = ("file", "label", "split", "true_label", "poisoned", "triggered")
 
 
@@ -27,7 +29,7 @@ def read(folder: Path, wishes: Wishes) -> FoundSet:
     Raises:
         UsageError: the CSV or an image is missing or invalid.
     """
-    dataset: Any = registry.make("datasets", "csv-folder", folder=folder.name, size=wishes.size)
+    dataset: Any = registry.make("datasets", READER, folder=folder.resolve().name, size=wishes.size)
     train, shown, test, names = dataset.poisoned_rows(str(folder.resolve().parent))
     found = FoundSet(
         images=train.images,

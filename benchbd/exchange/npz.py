@@ -47,7 +47,7 @@ def _from_ours(given: PoisonedSet) -> FoundSet:
         cover=given.cover,
         true_labels=given.true_labels,
         originals=given.originals,
-        triggered=None if shown is None else tuple(shown),
+        triggered=None if shown is None else (shown.images, shown.true_labels, shown.targets, shown.places),
         test=given.test,
         classes=given.classes,
         class_names=given.class_names,

@@ -87,7 +87,8 @@ def to_labels(given: Any, count: int, where: str) -> np.ndarray:
         raise UsageError(f"{where}: there are labels {array.shape} for {count} images")
     if array.dtype.kind not in "iu" and not (array.dtype.kind == "f" and (array == np.rint(array)).all()):
         raise UsageError(f"{where}: labels must be whole numbers, not {array.dtype}")
-    return array.astype(np.int64)
+    found: np.ndarray = array.astype(np.int64)
+    return found
 
 
 def to_mask(given: Any, count: int, where: str) -> np.ndarray:
