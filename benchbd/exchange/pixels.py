@@ -103,7 +103,8 @@ def to_mask(given: Any, count: int, where: str) -> np.ndarray:
     if array.dtype == bool:
         if len(array) != count:
             raise UsageError(f"{where}: has {len(array)} entries for {count} images")
-        return array.copy()
+        own: np.ndarray = array.copy()
+        return own
     if array.dtype.kind not in "iuf" or not (array == np.rint(array)).all():
         raise UsageError(f"{where}: must hold whole numbers or booleans, not {array.dtype}")
     mask = np.zeros(count, bool)

@@ -235,7 +235,7 @@ def _refuse_unpackable(defense: Defense, row: ModelSpec) -> None:
             raise UsageError(f"defense {defense.name!r}: {fault}")
 
 
-def _clean_part(clean: TrainSet, poison: Poison, components: Components, seed: int, poisoned: bool) -> TrainSet:
+def _clean_part(clean: TrainSet, poison: Poison, components: Components, seed: int, poisoned: bool = False) -> TrainSet:
     """A share of the clean training set, of each class alike, for defenses that declare the need.
 
     Images that the attack did not change come first. Others follow only if a class has too few of those: the clean

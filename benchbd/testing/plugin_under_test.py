@@ -54,7 +54,8 @@ def cell(
 def _poisons_few(attack: Any) -> bool:
     """Whether an attack poisons fewer than ``ENOUGH`` images of the tiny set because of its rate."""
     size = cell().components().dataset.info().train
-    return bool(attack.poisons and attack.rate_of == "set" and share_of(attack.rate, size) < ENOUGH)
+    given = attack.poisons and "rate" in attack.params()
+    return bool(given and attack.rate_of == "set" and share_of(attack.rate, size) < ENOUGH)
 
 
 class PluginUnderTest:
