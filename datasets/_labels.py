@@ -18,8 +18,10 @@ from benchbd.errors import shown
 if TYPE_CHECKING:
     from _csv import Reader
 
-COLUMNS = ("file", "label", "split")
+COLUMNS = ("file", "label", "split", "true_label", "poisoned", "triggered")
 SPLITS = ("train", "test")
+MARKS = {"": "", "0": "", "false": "", "no": "", "1": "poison", "true": "poison", "yes": "poison", "cover": "cover"}
+"""Values of the columns poisoned and triggered; only poisoned may be cover."""
 MOST_CLASSES = 10_000
 SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "bars"}
 """Separators other than the comma that programs write between columns."""
@@ -35,24 +37,33 @@ class Row(NamedTuple):
         label: word or number.
         split: train or test; empty if the CSV has no such column.
         line: number of the row's first line in the file, from 1.
+        true_label: the label before poisoning; empty if it is not known.
+        mark: ``poison``, ``cover`` or ``triggered``; empty for a clean image.
     """
 
     file: str
     label: str
     split: str
     line: int
+    true_label: str = ""
+    mark: str = ""
 
 
 class Table(NamedTuple):
-    """The content of a CSV: rows in file order, and class names by class number."""
+    """The content of a CSV: clean rows in file order, class names by class number, and rows of poison and triggers."""
 
     path: Path
     rows: tuple[Row, ...]
     classes: tuple[str, ...]
+    marked: tuple[Row, ...] = ()
 
 
-def read_table(path: Path) -> Table:
+def read_table(path: Path, whole: bool = False) -> Table:
     """Read and check a CSV; a CSV that has not changed since the last call is not read again.
+
+    Args:
+        path: the CSV.
+        whole: check it as a poisoned set, whose clean rows need not have images of every class in both splits.
 
     Raises:
         UsageError: the CSV is missing or invalid; the message names its line.
@@ -66,14 +77,14 @@ def read_table(path: Path) -> Table:
         ) from error
     if what := not_a_file(state.st_mode):
         raise UsageError(f"csv-folder: {path} is {what}; put a CSV of the columns file and label there")
-    return _read(path, state.st_mtime_ns, state.st_size)
+    return _read(path, state.st_mtime_ns, state.st_size, whole)
 
 
 def faults(table: Table) -> Iterator[str]:
     """What is wrong with the images that a CSV names: one is missing, is not a file, or is another row's file."""
     path = table.path
     seen: dict[tuple[int, int], Row] = {}
-    for row in table.rows:
+    for row in (*table.rows, *table.marked):
         file = path.parent / row.file
         try:
             state = file.stat()
@@ -95,7 +106,7 @@ def faults(table: Table) -> Iterator[str]:
 
 
 @functools.lru_cache(maxsize=16)
-def _read(path: Path, changed: int, size: int) -> Table:
+def _read(path: Path, changed: int, size: int, whole: bool) -> Table:
     """Read and check a CSV. The date and size are part of the cache key, so a changed file is read again."""
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
@@ -111,7 +122,7 @@ def _read(path: Path, changed: int, size: int) -> Table:
         raise UsageError(f"{path}, line {reader.line_num}: not CSV ({error})") from error
     except OSError as error:
         raise UsageError(f"csv-folder: {path} cannot be read: {reason(error)}") from error
-    return _checked(path, rows)
+    return _checked(path, rows, whole)
 
 
 def _lines(reader: Reader) -> Iterator[tuple[int, list[str]]]:
@@ -131,8 +142,9 @@ def _check_head(path: Path, line: int, head: list[str]) -> None:
     for name in ("file", "label"):
         if head.count(name) != 1:
             raise UsageError(f"{path}, line {line}: needs one column called {name} (known: {known}), not {shown(head)}")
-    if head.count("split") > 1:
-        raise UsageError(f"{path}, line {line}: has the column split twice")
+    for name in COLUMNS[2:]:
+        if head.count(name) > 1:
+            raise UsageError(f"{path}, line {line}: has the column {name} twice")
 
 
 def _row(path: Path, line: int, head: list[str], values: list[str]) -> Row:
@@ -148,10 +160,28 @@ def _row(path: Path, line: int, head: list[str], values: list[str]) -> Row:
         raise UsageError(f"{where}: label is empty")
     if "split" in told and split not in SPLITS:
         raise UsageError(f"{where}: split must be train or test, not {shown(split)}")
-    return Row(str(inside), label, split, line)
+    return Row(str(inside), label, split, line, told.get("true_label", ""), _mark(where, told, split))
 
 
-def _checked(path: Path, rows: tuple[Row, ...]) -> Table:
+def _mark(where: str, told: dict[str, str], split: str) -> str:
+    """What the columns poisoned and triggered say of a row."""
+    poisoned, triggered = (MARKS.get(told.get(name, "").lower()) for name in ("poisoned", "triggered"))
+    if poisoned is None or triggered not in ("", "poison"):
+        name = "poisoned" if poisoned is None else "triggered"
+        known = "0, 1 or cover" if name == "poisoned" else "0 or 1"
+        raise UsageError(f"{where}: {name} must be {known}, not {shown(told[name])}")
+    if poisoned and split == "test":
+        raise UsageError(f"{where}: a test image cannot be poisoned; mark it as triggered")
+    if triggered and (split == "train" or not told.get("true_label")):
+        return poisoned if split == "train" else _without_truth(where)
+    return "triggered" if triggered else poisoned
+
+
+def _without_truth(where: str) -> str:
+    raise UsageError(f"{where}: a triggered test image needs a true_label; label is the class that the attack wants")
+
+
+def _checked(path: Path, rows: tuple[Row, ...], whole: bool) -> Table:
     """Check the table as a whole: no file twice, and images of every class in both splits."""
     seen: dict[str, Row] = {}
     splits: dict[str, list[str]] = {}
@@ -159,23 +189,29 @@ def _checked(path: Path, rows: tuple[Row, ...]) -> Table:
         first = seen.setdefault(row.file, row)
         if first is not row:
             raise UsageError(_twice(path, first, row))
-        splits.setdefault(row.label, []).append(row.split)
+        own = splits.setdefault(row.label, [])
+        if not row.mark:
+            own.append(row.split)
+        if row.true_label:
+            splits.setdefault(row.true_label, [])
     if not 2 <= len(splits) <= MOST_CLASSES:
         raise UsageError(f"{path}: has {len(splits)} classes; there must be 2 to {MOST_CLASSES:,}")
     classes = _in_order(path, rows)
     for label in classes:
         mine = splits[label]
-        lacking = [s for s in SPLITS if s not in mine] if mine[0] else SPLITS if len(mine) < 2 else []
-        if lacking:
+        lacking = [s for s in SPLITS if s not in mine] if any(mine) else SPLITS if len(mine) < 2 else []
+        if lacking and not whole:
             raise UsageError(f"{path}: class {shown(label)} has too few images, none for {lacking[-1]}")
-    return Table(path, rows, classes)
+    clean = tuple(row for row in rows if not row.mark)
+    return Table(path, clean, classes, tuple(row for row in rows if row.mark))
 
 
 def _twice(path: Path, first: Row, second: Row) -> str:
     """The message about two rows with the same file, under one name or two."""
     names = "is there twice" if first.file == second.file else f"and {shown(second.file)} are the same file"
-    lines = f"lines {first.line} and {second.line}"
-    return f"{path}, {lines}: {shown(first.file)} {names}; an image has one label and one split"
+    # Rows of a table that no CSV holds have no lines.
+    where = f"{path}, lines {first.line} and {second.line}" if second.line else path.parent
+    return f"{where}: {shown(first.file)} {names}; an image has one label and one split"
 
 
 def _in_order(path: Path, rows: Sequence[Row]) -> tuple[str, ...]:
@@ -186,7 +222,8 @@ def _in_order(path: Path, rows: Sequence[Row]) -> tuple[str, ...]:
     """
     lines: dict[str, int] = {}
     for row in rows:
-        lines.setdefault(row.label, row.line)
+        for label in (row.label, *([row.true_label] if row.true_label else [])):
+            lines.setdefault(label, row.line)
     values = {label: _value(label) for label in lines}
     words = [label for label, value in values.items() if value is None]
     if words and (len(words) == len(values) or any(word.lower() not in ("nan", "inf", "-inf") for word in words)):

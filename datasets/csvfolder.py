@@ -8,6 +8,7 @@ from typing import ClassVar, Literal, NamedTuple
 from benchbd import Dataset, DatasetInfo, Images, UsageError, dataset
 from benchbd.core.paths import data_folder
 from benchbd.datasets._labels import SPLITS, Table, faults, read_table
+from benchbd.datasets._marks import MarkedRows, marked_rows
 from benchbd.datasets._places import base
 from benchbd.datasets._subset import choose
 
@@ -22,6 +23,9 @@ class _Part(NamedTuple):
 @dataset("csv-folder", version=1)
 class CsvFolder(Dataset):
     """A folder of images and a CSV with the columns file, label and optionally split (train or test).
+
+    Of a CSV with the columns true_label, poisoned and triggered, the data set holds the clean rows; ``benchbd import
+    --format csv`` reads all of them as a poisoned set.
 
     Read from ``DIR/FOLDER/labels.csv``, where DIR is the folder of ``--data`` or ``BENCHBD_DATA``. File names are
     relative to the CSV; a file that is there twice, under whatever names, is refused. Classes are numbered in sorted
@@ -49,13 +53,13 @@ class CsvFolder(Dataset):
 
     def __post_init__(self) -> None:
         if not 8 <= self.size <= 1024:
-            raise UsageError(f"csv-folder: size must be between 8 and 1024 pixels, not {self.size}")
+            raise UsageError(f"{self.name}: size must be between 8 and 1024 pixels, not {self.size}")
         if not 0.0 < self.test_share < 1.0:
-            raise UsageError(f"csv-folder: test_share is a share in (0, 1), such as 0.2, not {self.test_share:g}")
+            raise UsageError(f"{self.name}: test_share is a share in (0, 1), such as 0.2, not {self.test_share:g}")
         for name in ("folder", "labels"):
             path = PurePosixPath(getattr(self, name))
             if path.is_absolute() or ".." in path.parts or not path.parts:
-                raise UsageError(f"csv-folder: {name} must lie below the data folder (--data), not at {str(path)!r}")
+                raise UsageError(f"{self.name}: {name} must lie below the data folder (--data), not at {str(path)!r}")
 
     def info(self) -> DatasetInfo:
         """Sizes and classes, counted in the CSV. Raises UsageError if the CSV is missing or invalid."""
@@ -66,7 +70,7 @@ class CsvFolder(Dataset):
             counts[label] += 1
         if not 0 <= self.target < len(counts):
             raise UsageError(
-                f"csv-folder: target {self.target} is none of the {len(counts)} classes 0..{len(counts) - 1}"
+                f"{self.name}: target {self.target} is none of the {len(counts)} classes 0..{len(counts) - 1}"
             )
         return DatasetInfo(len(counts), self.size, len(train.files), len(test.files), tuple(counts), self.target)
 
@@ -81,7 +85,29 @@ class CsvFolder(Dataset):
     def input_files(self, root: str | None) -> list[str]:
         """The CSV and every image in it."""
         csv_file = self._csv(root)
-        return [str(csv_file), *(f"{csv_file.parent}/{row.file}" for row in self._table(root).rows)]
+        table = self._table(root)
+        return [str(csv_file), *(f"{csv_file.parent}/{row.file}" for row in table.rows)]
+
+    def poisoned_rows(self, root: str | None) -> tuple[MarkedRows, MarkedRows, MarkedRows, tuple[str, ...]]:
+        """All rows of a CSV that describes a poisoned set: training, triggered test and clean test rows, class names.
+
+        Raises:
+            UsageError: the CSV or an image is missing or invalid.
+        """
+        from benchbd.datasets._decoded import Source, decoded
+
+        table = read_table(self._csv(root), whole=True)
+        for fault in faults(table):
+            raise UsageError(fault)
+        everything = sorted((*table.rows, *table.marked), key=lambda row: row.line)
+        images = decoded(Source(self.name, table.path.parent, [row.file for row in everything], self.size, crop=True))
+        number = {name: n for n, name in enumerate(table.classes)}
+        parts = ["triggered" if row.mark == "triggered" else row.split or "train" for row in everything]
+        train, shown, test = (
+            marked_rows(images, everything, [n for n, own in enumerate(parts) if own == part], number)
+            for part in ("train", "triggered", "test")
+        )
+        return train, shown, test, table.classes
 
     def load(self, split: Literal["train", "test"], root: str | None) -> Images:
         """Load one split. Images are decoded once, kept in the cache folder and mapped into memory."""

@@ -10,7 +10,20 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 GROUND_UP = (
-    *("deprecated", "core", "engine", "plugins", "plan", "storage", "lab", "run", "report", "pipeline", "testing"),
+    *(
+        "deprecated",
+        "core",
+        "engine",
+        "plugins",
+        "plan",
+        "storage",
+        "lab",
+        "run",
+        "report",
+        "pipeline",
+        "exchange",
+        "testing",
+    ),
     *("api", "cli", "__main__"),
 )
 """Packages and modules of ``benchbd/``, each of which imports only those named before it (and ``errors``)."""

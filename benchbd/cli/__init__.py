@@ -28,6 +28,8 @@ VERBS = (
     "compare",
     "merge",
     "export",
+    "import",
+    "export-poison",
     "clean",
     "preview",
     "prepare",
@@ -64,7 +66,7 @@ def parser(only: str | None = None) -> argparse.ArgumentParser:
     top.add_argument("--version", action="store_true", help="print the version")
     verbs = top.add_subparsers(dest="verb", metavar="VERB")
     for verb in VERBS if only is None else (only,):
-        importlib.import_module(f"benchbd.cli.{verb}").register(verbs)
+        importlib.import_module(f"benchbd.cli.{verb.replace('-', '_')}").register(verbs)
     return top
 
 

@@ -18,6 +18,7 @@ class DatasetInfo(NamedTuple):
         test: number of test images.
         class_counts: training images per class, or None if they are unknown until the data is read.
         target: the attacks' default target class.
+        poisoned: whether the training images are poisoned already, so that only the attack that they carry applies.
     """
 
     classes: int
@@ -26,6 +27,7 @@ class DatasetInfo(NamedTuple):
     test: int
     class_counts: tuple[int, ...] | None
     target: int
+    poisoned: bool = False
 
 
 class Images(NamedTuple):

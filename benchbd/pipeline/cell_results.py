@@ -67,12 +67,14 @@ class Measured(NamedTuple):
         train_losses: the model's mean cross-entropy by epoch of its last training.
         test_images: their number.
         triggered_images: number that carry the trigger; None without an attack.
+        no_asr: why there is no ASR although there is an attack; None if there is one.
     """
 
     accuracy: Accuracy
     train_losses: list[float]
     test_images: int
     triggered_images: int | None
+    no_asr: str | None = None
 
 
 @dataclasses.dataclass
@@ -218,6 +220,8 @@ def _notes(results: CellResults) -> dict[str, Any]:
         notes["ca_per_class"] = measured.accuracy.per_class
         if measured.triggered_images is not None:
             notes["triggered_test_images"] = measured.triggered_images
+        if measured.no_asr is not None:
+            notes["no_asr"] = measured.no_asr
     notes |= results.probe or {}
     if results.curve is not None:
         notes["curve"] = results.curve

@@ -19,6 +19,7 @@ class InputPrints:
         train: of the decoded training set; None until it is read.
         test: of the decoded test set; None until it is read.
         weights: of the network's initial weights that do not come from the seed; None if all do.
+        attack_files: of the files that the attack reads; None if it names none.
     """
 
     files: str | None = None
@@ -26,6 +27,7 @@ class InputPrints:
     train: str | None = None
     test: str | None = None
     weights: str | None = None
+    attack_files: str | None = None
 
     def look(self, components: Components, root: str | None) -> None:
         """Look at the files; call it before they are read and after.
@@ -35,14 +37,17 @@ class InputPrints:
         """
         files = input_files_digest(components.dataset, root)
         weight_files = input_files_digest(components.model, None)
+        attack_files = input_files_digest(components.attack, root)
         for then, now, whose in (
             (self.files, files, f"data set {components.dataset.name!r}"),
             (self.weight_files, weight_files, f"model {components.model.name!r}"),
+            (self.attack_files, attack_files, f"attack {components.attack.name!r}"),
         ):
             if then not in (None, now):
                 raise UsageError(f"{whose}: its files changed while the cell ran; run the cell again")
-        self.files, self.weight_files = files, weight_files
+        self.files, self.weight_files, self.attack_files = files, weight_files, attack_files
 
     def as_json(self) -> dict[str, str | None]:
-        """The record's field ``data``."""
-        return dataclasses.asdict(self)
+        """The record's field ``data``; without an entry for the files of an attack that reads none."""
+        prints = dataclasses.asdict(self)
+        return prints if self.attack_files else {k: v for k, v in prints.items() if k != "attack_files"}

@@ -18,16 +18,22 @@ from benchbd.core.events import Event, Listener
 from benchbd.core.hashing import digest
 from benchbd.core.images import DatasetInfo, Images
 from benchbd.core.seeding import seed_for, surrogate_seed
-from benchbd.errors import UsageError
+from benchbd.errors import Impossible, UsageError
 from benchbd.lab.costs import CostLedger
 from benchbd.lab.keys import code_of, plugin_fingerprint
 from benchbd.pipeline.handed_out import blamed, no_change_in
 from benchbd.pipeline.poison_facts import facts_of, measured_by
+from benchbd.pipeline.ready_poison import (
+    TriggeredImages,
+    facts_about,
+    ready_poison,
+    ready_triggered,
+)
 from benchbd.pipeline.selection import select_cover, select_poison, select_triggered, targets
 from benchbd.pipeline.unchanged import unchanged
 from benchbd.pipeline.workshop import Workshop
 from benchbd.plan.cell import Cell, Components
-from benchbd.plugins.attack import trigger_seed_of
+from benchbd.plugins.attack import poisoned_twice, trigger_seed_of
 from benchbd.plugins.contract import BUDGET, Attack, StampContext
 from benchbd.plugins.identity import part_of
 from benchbd.plugins.part import Part
@@ -132,6 +138,11 @@ def clean_set(part: Part, data: Images, sha256: str | None = None) -> TrainSet:
     return TrainSet.keyed(data.images, data.labels, digest(["clean", part.spec(), sha256 or fingerprint(data)]))
 
 
+def _same(images: np.ndarray, clean: TrainSet, where: np.ndarray) -> int:
+    """How many images (P, 3, H, W) are pixel-identical to the clean ones at ``where`` (P,)."""
+    return int(unchanged(torch.from_numpy(images), clean.images, where).sum())
+
+
 def _checked(attack: Attack, out: Any, shape: torch.Size) -> torch.Tensor:
     """Check that stamped images are uint8 and have the given shape."""
     if not isinstance(out, torch.Tensor) or out.dtype != torch.uint8 or out.shape != shape:
@@ -202,27 +213,25 @@ class Poisoner:
     def poison(self, clean: TrainSet, info: DatasetInfo) -> Poison:
         """Select the images, prepare the trigger and stamp; or load the stored poison."""
         attack, cell = self.components.attack, self.cell
+        if why := poisoned_twice(attack, info):
+            raise Impossible(why)
         if not attack.poisons:
             empty = np.zeros((0, 3, info.size, info.size), np.uint8)
             none = np.zeros(0, np.int64)
             return Poison(none, empty, none, {}, Trigger(None, {}, None), clean.key, np.zeros(0, bool), clean.key)
         labels = clean.labels.numpy()
-        indices = select_poison(attack, info, labels, cell.seed, cell.dataset)
-        trigger = self.prepare(clean, info, indices)
-        key = digest(
-            [
-                "poison",
-                CODE_VERSION,
-                clean.key,
-                cell.attack.spec(),
-                cell.seed,
-                trigger.sha256,
-                plugin_fingerprint(attack),
-                *self._threads(),
-            ]
-        )
+        file = attack.poisoned_set(self.root)
+        if file is None:
+            indices = select_poison(attack, info, labels, cell.seed, cell.dataset)
+            trigger = self.prepare(clean, info, indices)
+            made_from = [cell.attack.spec(), cell.seed, trigger.sha256, plugin_fingerprint(attack), *self._threads()]
+        else:
+            trigger, made_from = Trigger(None, {}, None), [file.facts.sha256]
+        key = digest(["poison", CODE_VERSION, clean.key, *made_from])
 
         def compute() -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+            if file is not None:
+                return ready_poison(file, clean), {}
             with blamed(f"attack {attack.name!r}"):
                 made = self._make(clean, info, indices, trigger.arrays)
                 clean.check()
@@ -232,11 +241,13 @@ class Poisoner:
         where, flags = found.arrays["indices"], found.arrays["poison"]
         wanted = targets(attack, info)
         facts = facts_of(labels, where[flags], wanted)
+        if file is not None:
+            facts = facts_about(file, facts)
         if not flags.all():
             facts["cover"] = int((~flags).sum())
         if off_target := int((found.arrays["labels"] != wanted[labels[where]])[flags].sum()):
             facts["off_target"] = off_target
-        if same := int(unchanged(torch.from_numpy(found.arrays["images"]), clean.images, where)[flags].sum()):
+        if not info.poisoned and (same := _same(found.arrays["images"][flags], clean, where[flags])):
             facts["unchanged"] = same
             if same == facts["count"]:
                 self._warn(f"attack {attack.name!r} changes no pixel of the {same} images that it poisons")
@@ -246,6 +257,22 @@ class Poisoner:
         images, labels = found.arrays["images"], found.arrays["labels"]
         pace = float(found.meta["seconds"]) / max(1, len(where))
         return Poison(where, images, labels, facts, trigger, key, flags, data_key, pace)
+
+    def triggered_test(self, test: Images, info: DatasetInfo, poison: Poison) -> TriggeredImages | None:
+        """The triggered test images; None if nothing is poisoned, or if the file of a poisoned set has none."""
+        attack = self.components.attack
+        if not attack.poisons:
+            return None
+        if (file := attack.poisoned_set(self.root)) is not None:
+            return ready_triggered(file, test)
+        images, labels = self.triggered(test, info, poison)
+        return TriggeredImages(
+            images,
+            labels,
+            targets(attack, info)[labels.numpy()],
+            select_triggered(attack, info, test.labels.numpy()),
+            self.triggered_of_target(test, info, poison),
+        )
 
     def _warn(self, line: str) -> None:
         """Emit a warning, once per cell."""

@@ -130,6 +130,11 @@ def show(poisoner: Poisoner, count: int) -> Shown:
         chosen = np.arange(min(count, len(clean)))
         images = clean.images[torch.from_numpy(chosen)]
         stamped, carried = images, true[chosen]
+    elif attack.poisoned_set(poisoner.root) is not None:
+        poison = poisoner.poison(clean, info)
+        chosen = _varied(poison.indices[poison.flags], true, count)
+        images, at = clean.images[torch.from_numpy(chosen)], np.searchsorted(poison.indices, chosen)
+        stamped, carried = torch.from_numpy(poison.images[at]), poison.labels[at]
     else:
         chosen = _varied(select_poison(attack, info, true, poisoner.cell.seed, poisoner.cell.dataset), true, count)
         images = clean.images[torch.from_numpy(chosen)]

@@ -23,7 +23,7 @@ from benchbd.core.paths import data_folder
 from benchbd.core.seeding import seed_for
 from benchbd.engine import global_state
 from benchbd.engine.threads import cpu_threads
-from benchbd.errors import BenchbdError, Diverged, RunStopped, UsageError, one_line
+from benchbd.errors import BenchbdError, Diverged, Impossible, RunStopped, UsageError, one_line
 from benchbd.lab.costs import CostLedger
 from benchbd.lab.keys import plugin_fingerprint
 from benchbd.lab.lab import Lab
@@ -36,7 +36,7 @@ from benchbd.pipeline.inputs import InputPrints
 from benchbd.pipeline.peak_memory import peak_memory, reset_peak_memory
 from benchbd.pipeline.poison import Poison, Poisoner, apply, fingerprint
 from benchbd.pipeline.probe_training import Watched
-from benchbd.pipeline.selection import select_triggered, targets
+from benchbd.pipeline.ready_poison import WITHOUT_TRIGGER
 from benchbd.pipeline.trigger_image import trigger_png
 from benchbd.plan.cell import Cell, Components
 from benchbd.plan.probe import Probe
@@ -213,7 +213,7 @@ def _open_lab(
         results.inputs.weights = network.initial.fixed if network.initial else None
     return Lab(
         poisoned,
-        clean=_clean_part(clean, poison, components, cell.seed) if "clean" in needs else None,
+        clean=_clean_part(clean, poison, components, cell.seed, info.poisoned) if "clean" in needs else None,
         truth=poison.truth(len(poisoned)) if "truth" in needs else None,
         store=stages,
         network=network,
@@ -237,11 +237,12 @@ def _refuse_unpackable(defense: Defense, row: ModelSpec) -> None:
             raise UsageError(f"defense {defense.name!r}: {fault}")
 
 
-def _clean_part(clean: TrainSet, poison: Poison, components: Components, seed: int) -> TrainSet:
+def _clean_part(clean: TrainSet, poison: Poison, components: Components, seed: int, poisoned: bool = False) -> TrainSet:
     """A share of the clean training set, of each class alike, for defenses that declare the need.
 
     Images that the attack did not change come first. Others follow only if a class has too few of those: the clean
-    original of a poisoned image reveals the trigger when the two are compared.
+    original of a poisoned image reveals the trigger when the two are compared. A data set that is
+    ``poisoned`` already has no originals of these, so they never follow.
     """
     rng = np.random.default_rng(seed_for("clean", clean.key, seed))
     labels = clean.labels.numpy()
@@ -251,8 +252,12 @@ def _clean_part(clean: TrainSet, poison: Poison, components: Components, seed: i
     chosen = []
     for label in np.unique(labels):
         members = rng.permutation(np.flatnonzero(labels == label))
+        wanted = max(1, round(share * len(members)))
         members = members[np.argsort(touched[members], kind="stable")]
-        chosen.append(members[: max(1, round(share * len(members)))])
+        members = members[~touched[members]] if poisoned else members
+        if not len(members):
+            raise Impossible(f"the data set has no clean image of class {label}, which the defense needs")
+        chosen.append(members[:wanted])
     return clean.subset(rng.permutation(np.concatenate(chosen)))
 
 
@@ -335,13 +340,14 @@ def _evaluate(
     if results.inputs:
         results.inputs.test = fingerprint(test)
         results.inputs.look(components, poisoner.root)
-    triggered = poisoner.triggered(Images(*test), info, poison) if components.attack.poisons else None
-    target = 0 if triggered is None else targets(components.attack, info)[triggered[1].numpy()]
-    originals = None if triggered is None else select_triggered(components.attack, info, test.labels.numpy())
-    of_target = None if triggered is None else poisoner.triggered_of_target(Images(*test), info, poison)
+    shown = poisoner.triggered_test(Images(*test), info, poison)
+    triggered = None if shown is None else (shown.images, shown.labels)
+    target: int | np.ndarray = 0 if shown is None else shown.targets
+    originals, of_target = (None, None) if shown is None else (shown.originals, shown.of_target)
     accuracy = evaluate.accuracy(trained, test, triggered, target, device, originals, of_target)
     count = None if triggered is None else len(triggered[1])
-    results.measured = Measured(accuracy, trained.epoch_losses, len(test.labels), count)
+    no_asr = WITHOUT_TRIGGER if shown is None and components.attack.poisons else None
+    results.measured = Measured(accuracy, trained.epoch_losses, len(test.labels), count, no_asr)
     if watched is not None:
         results.probe = watched.notes(poison.truth(len(lab.poisoned)))
     if lab.traced:

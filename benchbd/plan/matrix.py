@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 from benchbd.core.images import DatasetInfo
 from benchbd.core.numerics import NUMERICS, Numerics
-from benchbd.core.paths import look, user_path
+from benchbd.core.paths import data_folder, look, user_path
 from benchbd.core.recipe import Recipe, merged
 from benchbd.errors import Impossible, UsageError, shown
 from benchbd.plan.cell import Cell, shared_part
@@ -31,7 +31,8 @@ from benchbd.plan.overrides import Overrides, one_seed, parse_seeds, parse_set, 
 from benchbd.plan.probe import Probe
 from benchbd.plan.shipped import shipped
 from benchbd.plugins import registry
-from benchbd.plugins.contract import Defense
+from benchbd.plugins.attack import poisoned_twice
+from benchbd.plugins.contract import Attack, Defense
 from benchbd.plugins.part import Part
 
 __all__ = [
@@ -116,7 +117,7 @@ class _Block:
                 info = dataset_reason = None
             model_reason = dataset_reason or _impossible(model, info)
             for attack_part, attack in unique["attack"]:
-                attack_reason = model_reason or _impossible(attack, info)
+                attack_reason = model_reason or self._attack_reason(attack, info, absent)
                 for defense_part, defense in unique["defense"]:
                     reason = attack_reason or _impossible(defense, info, attack)
                     for seed in self.seeds:
@@ -125,6 +126,14 @@ class _Block:
                         # Every cell is tried against every rule, so that each rule knows whether it matches any cell.
                         excluded = [rule.reason for rule in self.rules if rule.matches(cell)]
                         yield cell, reason or (f"excluded: {excluded[0]}" if excluded else None)
+
+    @staticmethod
+    def _attack_reason(attack: Attack, info: DatasetInfo | None, absent: list[str] | None) -> str | None:
+        """Why the attack does not apply to this data set, or None."""
+        if absent is not None and (line := attack.missing(data_folder(None))):
+            absent.append(line)
+            return None
+        return (None if info is None else poisoned_twice(attack, info)) or _impossible(attack, info)
 
 
 @contextlib.contextmanager

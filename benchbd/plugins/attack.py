@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple
 
 from benchbd.core.images import DatasetInfo
@@ -12,9 +12,12 @@ from benchbd.plugins.component import Component
 from benchbd.plugins.training import Training, Work, usual_work
 
 if TYPE_CHECKING:
+    import os
+
     import numpy as np
     import torch
 
+    from benchbd.core.poisoned_set_file import PoisonedSetFile
     from benchbd.core.recipe import Recipe
     from benchbd.plugins.handles import Workshop
 
@@ -80,6 +83,9 @@ class Attack(Component):
         cover(images, partners, context): change the covers. Default: ``stamp``.
         clean_label: whether only images of the target class are poisoned and labels stay. Default: False.
         poisons: whether the attack poisons any images. Default: True.
+        poisoned_set(root): the file of a poisoned set made elsewhere, which replaces ``stamp``. Default: None.
+        input_files(root): the files that the attack reads, to notice that they changed. Default: none.
+        missing(root): one line that says which file to put where, or None. Default: None.
         prepared_from_poison: whether ``prepare`` depends on which images are poisoned. Default: False.
         prepared_from_budget: whether ``prepare`` depends on how many images are poisoned. Default: False.
         smoke: parameters with which the attack runs in seconds. Default: no changes.
@@ -236,6 +242,31 @@ class Attack(Component):
         """
         raise NotImplementedError
 
+    def poisoned_set(self, root: str | None) -> PoisonedSetFile | None:
+        """The file of a poisoned set made elsewhere; None if :meth:`stamp` makes the poison.
+
+        The harness takes poison, covers and triggered test images from it and does not call :meth:`prepare`,
+        :meth:`stamp`, :meth:`relabel` and :meth:`cover`. Only the header is read here; this must not import torch.
+
+        Args:
+            root: folder of the data sets.
+
+        Raises:
+            UsageError: the file is missing or is not a poisoned set.
+        """
+        return None
+
+    def input_files(self, root: str | None) -> Sequence[str | os.PathLike[str]]:
+        """Paths of all files that the attack reads; empty if there are none.
+
+        A record keeps a digest of their contents, which plans compare with the files. This must not import torch.
+        """
+        return ()
+
+    def missing(self, root: str | None) -> str | None:
+        """One line that says which file to put where, or None if the attack has all files that it needs."""
+        return None
+
     def cover_count(self, info: DatasetInfo) -> int:
         """Number of covers: further training images that :meth:`cover` changes and that keep their labels."""
         return 0
@@ -252,6 +283,13 @@ class Attack(Component):
             uint8 (N, 3, H, W).
         """
         return self.stamp(images, context)
+
+
+def poisoned_twice(attack: Attack, info: DatasetInfo) -> str | None:
+    """Why an attack cannot poison a data set that is poisoned already; None if it can, or if it is that poison."""
+    if info.poisoned and type(attack).poisoned_set is Attack.poisoned_set:
+        return "the data set is poisoned already and the originals are not known; use the attack imported with its file"
+    return None
 
 
 def trigger_seed_of(attack: Attack, seed: int) -> int:

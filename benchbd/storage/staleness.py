@@ -20,7 +20,11 @@ from benchbd.plugins.source_digest import CODE
 if TYPE_CHECKING:
     from benchbd.plan.cell import Cell
 
-INPUTS = {"dataset": ("files", "data"), "model": ("weight_files", "weights")}
+INPUTS = {
+    "dataset": ("files", "data"),
+    "model": ("weight_files", "weights"),
+    "attack": ("attack_files", "poison"),
+}
 """By kind of plugin: the entry of a record's ``data`` that holds the digest of its files, and what these are called."""
 
 

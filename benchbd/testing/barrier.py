@@ -12,7 +12,10 @@ from benchbd.testing.watch import NEEDS
 if TYPE_CHECKING:
     from benchbd.testing.plugin_under_test import PluginUnderTest
 
-FORBIDDEN = ("benchbd.core.paths", "benchbd.datasets", "benchbd.pipeline", "benchbd.storage")
+FORBIDDEN = (
+    *("benchbd.core.paths", "benchbd.core.poisoned_set", "benchbd.core.poisoned_set_file"),
+    *("benchbd.datasets", "benchbd.exchange", "benchbd.pipeline", "benchbd.storage"),
+)
 """Packages that a defense must not use: they see the truth, the test images, or the folder that holds both."""
 AROUND = {"sys": ("_getframe", "_current_frames"), "inspect": ("stack", "currentframe", "trace"), "gc": None}
 """Functions that get around any barrier inside a process, by module. None stands for the whole module."""

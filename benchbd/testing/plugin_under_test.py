@@ -54,7 +54,8 @@ def cell(
 def _poisons_few(attack: Any) -> bool:
     """Whether an attack poisons fewer than ``ENOUGH`` images of the tiny set because of its rate."""
     size = cell().components().dataset.info().train
-    return bool(attack.poisons and attack.rate_of == "set" and share_of(attack.rate, size) < ENOUGH)
+    given = attack.poisons and "rate" in attack.params()
+    return bool(given and attack.rate_of == "set" and share_of(attack.rate, size) < ENOUGH)
 
 
 class PluginUnderTest:
@@ -89,8 +90,8 @@ class PluginUnderTest:
 
     @functools.cached_property
     def missing(self) -> str | None:
-        """For a data set: one line about its missing files. None if it is complete, and for other kinds."""
-        return str(self.made.missing(self.root) or "") or None if self.kind == "datasets" else None
+        """For a data set or an attack: one line about its missing files. None if it has all, and for other kinds."""
+        return str(self.made.missing(self.root) or "") or None if self.kind in ("datasets", "attacks") else None
 
     def poisoner(self, where: str, seed: int = 0) -> Poisoner:
         """A poisoner with this attack on the tiny set, in its own store. Repeated calls return the same one."""

@@ -1,0 +1,101 @@
+"""``benchbd import FOLDER --format F --to FILE``: turn a poisoned set of another program into a file of ours."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING, Any
+
+from benchbd.cli.common import add_plugin_files, add_plugins, refuse_empty, write
+from benchbd.errors import UsageError, shown
+
+if TYPE_CHECKING:
+    from benchbd.exchange.found_set import CleanData
+
+FORMATS = ("backdoor-toolbox", "backdoorbench", "nab", "npz", "madrylab", "csv")
+EPILOG = """\
+  benchbd import cifar10/badnet_0.100_poison_seed=0 --format backdoor-toolbox --dataset cifar10 --to data/badnet.npz
+  benchbd import record/my_run --format backdoorbench --dataset cifar10 --to data/run.npz
+
+With the file in the data folder (--data), a matrix says attacks: ["imported(file='badnet.npz')"]. Nothing in FOLDER is
+unpickled. docs/importing.md describes the formats and the file.
+"""
+
+
+def register(verbs: Any) -> None:
+    """Add the verb."""
+    parser = verbs.add_parser(
+        "import",
+        help="turn a poisoned set of another program into an attack",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("folder", metavar="FOLDER", help="what the other program wrote; for npz also the file itself")
+    parser.add_argument("--format", metavar="F", required=True, help=f"one of {', '.join(FORMATS)}")
+    parser.add_argument("--to", metavar="FILE", required=True, help="file to write, such as data/poison.npz")
+    text = "data set that the set was made from, which adds true labels, originals and test images and checks the rest"
+    parser.add_argument("--dataset", metavar="D", help=text)
+    parser.add_argument("--target", metavar="T", type=int, help="target class, where the files do not say it")
+    text = "round images that are not whole numbers of 1/255; the file says by how much"
+    parser.add_argument("--round", action="store_true", help=text)
+    text = (
+        "what changed samples with their true label are: poison or cover (backdoorbench; default: by the attack's name)"
+    )
+    parser.add_argument("--same-label", metavar="WHAT", help=text)
+    parser.add_argument("--size", metavar="S", type=int, default=32, help="pixels of photos (csv; default: 32)")
+    parser.add_argument(
+        "--data", metavar="DIR", help="folder of the data sets (default: $BENCHBD_DATA, then the user's cache)"
+    )
+    add_plugins(parser)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Write the file and say what is in it."""
+    from benchbd.core.paths import user_path
+    from benchbd.core.poisoned_set_file import write_set
+    from benchbd.errors import did_you_mean
+    from benchbd.exchange import formats
+    from benchbd.exchange.found_set import Wishes
+
+    refuse_empty(args, "to", "dataset", "data", "same_label")
+    if args.format not in formats.READ:
+        raise UsageError(f"--format {shown(args.format)}: not a format{did_you_mean(args.format, formats.READ)}")
+    if args.same_label not in (None, "poison", "cover"):
+        raise UsageError(f"--same-label {shown(args.same_label)}: must be poison or cover")
+    add_plugin_files(args)
+    place, target = user_path(args.folder, "import"), user_path(args.to, "--to")
+    wishes = Wishes(_clean(args), args.target, args.round, args.same_label, args.size)
+    given = formats.read(place, args.format, wishes)
+    facts = write_set(given, target)
+    write(
+        f"{target}: {facts.train} training images of {facts.size} pixels, {facts.poison} poisoned, {facts.cover} "
+        f"covers, {facts.triggered} triggered and {facts.test} clean test images; {facts.source['rounding']}"
+    )
+    if not facts.triggered:
+        write("there are no triggered test images, so cells have CA and detection but no ASR and RA")
+    if not facts.test:
+        write("there are no clean test images: name the data set in the matrix, or import with --dataset")
+    return 0
+
+
+def _clean(args: argparse.Namespace) -> CleanData | None:
+    """The data set of ``--dataset``, read."""
+    if args.dataset is None:
+        return None
+    from benchbd.core.paths import data_folder
+    from benchbd.core.poisoned_set import CleanTest
+    from benchbd.exchange.found_set import CleanData
+    from benchbd.plugins import registry
+    from benchbd.plugins.identity import part_of
+
+    dataset: Any = registry.make("datasets", args.dataset)
+    root = data_folder(args.data)
+    train, test = dataset.load("train", root), dataset.load("test", root)
+    return CleanData(
+        part_of(dataset).text,
+        train.images.numpy(),
+        train.labels.numpy(),
+        CleanTest(test.images.numpy(), test.labels.numpy()),
+        dataset.info().classes,
+        tuple(dataset.class_names),
+    )

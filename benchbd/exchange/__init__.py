@@ -1,0 +1,1 @@
+"""Poisoned sets of other programs: one module reads and writes each format. Nothing is unpickled."""

@@ -1,0 +1,81 @@
+"""The formats by name: which can be read, and which can be written."""
+
+from __future__ import annotations
+
+import importlib
+import os
+from pathlib import Path
+from typing import Any
+
+from benchbd.core.contents import contents_digest
+from benchbd.core.poisoned_set import PoisonedSet
+from benchbd.errors import UsageError
+from benchbd.exchange.found_set import FoundSet, Wishes, complete
+
+READ = {
+    "backdoor-toolbox": "toolbox",
+    "backdoorbench": "backdoorbench",
+    "nab": "nab",
+    "npz": "npz",
+    "madrylab": "madrylab",
+    "csv": "images",
+}
+"""Module of this package that reads a format."""
+WRITTEN = {"backdoor-toolbox": "toolbox", "npz": "npz", "imagefolder": "images"}
+"""Module of this package that writes a format."""
+
+
+def read(place: Path, name: str, wishes: Wishes) -> PoisonedSet:
+    """Read a poisoned set of another program.
+
+    Args:
+        place: its folder, or file.
+        name: the format, one of ``READ``.
+        wishes: what the user says about it.
+
+    Raises:
+        UsageError: something is missing or does not fit; the message names the file.
+    """
+    if not place.exists():
+        raise UsageError(f"{place} does not exist")
+    module: Any = importlib.import_module(f"benchbd.exchange.{READ[name]}")
+    found: FoundSet = module.read(place, wishes)
+    source = {"format": name, "name": place.resolve().name, "sha256": _contents(place)}
+    try:
+        return complete(found, wishes, source)
+    except UsageError as error:
+        raise UsageError(f"{place}: {error}") from None
+
+
+def write(given: PoisonedSet, folder: Path, name: str) -> None:
+    """Write a poisoned set into an empty or new folder, in a format of ``WRITTEN``.
+
+    Raises:
+        UsageError: the folder is not empty or cannot be written.
+    """
+    module: Any = importlib.import_module(f"benchbd.exchange.{WRITTEN[name]}")
+    check_new(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        module.write(given, folder)
+    except OSError as error:
+        raise UsageError(f"{folder} cannot be written ({error.strerror or error})") from error
+
+
+def check_new(folder: Path) -> None:
+    """Raise UsageError if a folder exists and is not empty."""
+    try:
+        full = folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
+    except OSError as error:
+        raise UsageError(f"{folder} cannot be read ({error.strerror or error})") from error
+    if full:
+        raise UsageError(f"{folder} is not an empty folder; name a new one")
+
+
+def _contents(place: Path) -> str | None:
+    """sha256 over the names and contents of all files of a place."""
+    files = [place] if place.is_file() else [Path(at) / name for at, _, names in os.walk(place) for name in names]
+    try:
+        return contents_digest(files)
+    except OSError as error:
+        raise UsageError(f"{error.filename or place} cannot be read ({error.strerror or error})") from None

@@ -1,0 +1,75 @@
+"""A folder of PNG files with a CSV of the columns file, label, split, true_label, poisoned and triggered.
+
+The data set ``csv-folder`` reads the same CSV and takes its clean rows.
+"""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchbd.core.poisoned_set import UNKNOWN, CleanTest, PoisonedSet
+from benchbd.errors import UsageError
+from benchbd.exchange.found_set import FoundSet, Wishes
+from benchbd.exchange.png import write_png
+from benchbd.plugins import registry
+
+FILE = "labels.csv"
+READER = "csv-folder"
+"""The data set that knows this CSV."""
+HEAD = ("file", "label", "split", "true_label", "poisoned", "triggered")
+
+
+def read(folder: Path, wishes: Wishes) -> FoundSet:
+    """Read a folder with ``labels.csv``. Photos of any size become ``wishes.size`` pixels, as in ``csv-folder``.
+
+    Raises:
+        UsageError: the CSV or an image is missing or invalid.
+    """
+    dataset: Any = registry.make("datasets", READER, folder=folder.resolve().name, size=wishes.size)
+    train, shown, test, names = dataset.poisoned_rows(str(folder.resolve().parent))
+    found = FoundSet(
+        images=train.images,
+        labels=train.labels,
+        poison=train.poisoned == 1,
+        cover=train.poisoned == 2,
+        true_labels=train.true_labels,
+        classes=len(names),
+        class_names=names,
+    )
+    if len(shown.images):
+        if (shown.true_labels == UNKNOWN).any():
+            raise UsageError(f"{folder / FILE}: triggered test images need a true_label")
+        found.triggered = (shown.images, shown.true_labels, shown.labels, None)
+    if len(test.images):
+        found.test = CleanTest(test.images, test.labels)
+    return found
+
+
+def write(given: PoisonedSet, folder: Path) -> None:
+    """Write ``train/``, ``triggered/`` and ``test/`` with a folder for each label, and the CSV."""
+    names = [str(label) for label in range(given.classes)]
+    rows: list[tuple[object, ...]] = []
+
+    def put(part: str, place: int, image: np.ndarray, label: int, *rest: object) -> None:
+        name = f"{part}/{names[label]}/{place}.png"
+        write_png(folder / name, image)
+        rows.append((name, names[label], "train" if part == "train" else "test", *rest))
+
+    for place, image in enumerate(given.images):
+        true = int(given.true_labels[place])
+        marked = "cover" if given.cover[place] else int(given.poison[place])
+        put("train", place, image, int(given.labels[place]), "" if true == UNKNOWN else names[true], marked, 0)
+    if given.triggered is not None:
+        shown = given.triggered
+        for place, image in enumerate(shown.images):
+            put("triggered", place, image, int(shown.targets[place]), names[int(shown.true_labels[place])], 0, 1)
+    if given.test is not None:
+        for place, image in enumerate(given.test.images):
+            label = int(given.test.labels[place])
+            put("test", place, image, label, names[label], 0, 0)
+    with (folder / FILE).open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file, lineterminator="\n").writerows([HEAD, *rows])

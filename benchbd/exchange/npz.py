@@ -1,0 +1,94 @@
+"""Plain ``.npz`` files: our own, and those that users save with our names of the arrays."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchbd.core.poisoned_set import CleanTest, PoisonedSet
+from benchbd.core.poisoned_set_file import HEADER, PoisonedSetFile, write_set
+from benchbd.errors import UsageError, one_line
+from benchbd.exchange.found_set import FoundSet, Wishes
+from benchbd.exchange.pixels import to_labels, to_mask, to_pixels
+
+FILE = "poison.npz"
+"""Name of the file in a folder."""
+
+
+def read(place: Path, wishes: Wishes) -> FoundSet:
+    """Read an ``.npz`` file, or ``poison.npz`` in a folder: ``images``, ``labels``, ``poison`` and what else it has.
+
+    Raises:
+        UsageError: the file is missing, holds objects, or its arrays do not fit.
+    """
+    path = place / FILE if place.is_dir() else place
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            if HEADER in archive.files:
+                return _from_ours(PoisonedSetFile(path).load())
+            arrays = {name: archive[name] for name in archive.files}
+    except FileNotFoundError:
+        raise UsageError(f"{path} is missing") from None
+    except UsageError:
+        raise
+    except Exception as error:  # numpy raises nearly anything on damaged files
+        raise UsageError(f"{path} is refused: it must be a .npz file of numbers ({one_line(error)[:120]})") from None
+    return _from_arrays(arrays, path, wishes)
+
+
+def _from_ours(given: PoisonedSet) -> FoundSet:
+    shown = given.triggered
+    return FoundSet(
+        images=given.images,
+        labels=given.labels,
+        poison=given.poison,
+        cover=given.cover,
+        true_labels=given.true_labels,
+        originals=given.originals,
+        triggered=None if shown is None else (shown.images, shown.true_labels, shown.targets, shown.places),
+        test=given.test,
+        classes=given.classes,
+        class_names=given.class_names,
+        notes={"made_from": given.source},
+    )
+
+
+def _from_arrays(arrays: dict[str, Any], path: Path, wishes: Wishes) -> FoundSet:
+    if missing := [name for name in ("images", "labels", "poison") if name not in arrays]:
+        raise UsageError(f"{path} has no array {missing[0]}; it needs images, labels and poison")
+    images, moved = to_pixels(arrays["images"], f"{path} images", wishes.rounding)
+    count = len(images)
+    found = FoundSet(
+        images=images,
+        labels=to_labels(arrays["labels"], count, f"{path} labels"),
+        poison=to_mask(arrays["poison"], count, f"{path} poison"),
+        cover=to_mask(arrays["cover"], count, f"{path} cover") if "cover" in arrays else None,
+        true_labels=to_labels(arrays["true_labels"], count, f"{path} true_labels") if "true_labels" in arrays else None,
+        moved=moved,
+    )
+
+    def pair(prefix: str, label: str) -> tuple[np.ndarray, np.ndarray] | None:
+        if f"{prefix}images" not in arrays:
+            return None
+        if f"{prefix}{label}" not in arrays:
+            raise UsageError(f"{path} has {prefix}images but no {prefix}{label}")
+        shown, moved = to_pixels(arrays[f"{prefix}images"], f"{path} {prefix}images", wishes.rounding)
+        found.moved = max(found.moved, moved)
+        return shown, to_labels(arrays[f"{prefix}{label}"], len(shown), f"{path} {prefix}{label}")
+
+    if (clean := pair("test_", "labels")) is not None:
+        found.test = CleanTest(*clean)
+    if (shown := pair("triggered_", "true_labels")) is not None:
+        aims, places = (
+            to_labels(arrays[name], len(shown[0]), f"{path} {name}") if name in arrays else None
+            for name in ("triggered_targets", "triggered_places")
+        )
+        found.triggered = (*shown, aims, places)
+    return found
+
+
+def write(given: PoisonedSet, folder: Path) -> None:
+    """Write a set as ``poison.npz``, which the attack ``imported`` reads."""
+    write_set(given, folder / FILE)

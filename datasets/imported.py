@@ -1,0 +1,78 @@
+"""The clean side of a poisoned set made elsewhere, as a data set."""
+
+from __future__ import annotations
+
+from pathlib import PurePosixPath
+from typing import ClassVar, Literal
+
+from benchbd import Dataset, DatasetInfo, Images, UsageError, dataset
+from benchbd.core.paths import data_folder
+from benchbd.core.poisoned_set_file import PoisonedSetFile
+from benchbd.datasets._places import base
+
+
+@dataset("imported", version=1)
+class Imported(Dataset):
+    """The training images and clean test images of a file that ``benchbd import`` wrote; goes with attack ``imported``.
+
+    Read from ``DIR/FILE``, where DIR is the folder of ``--data`` or ``BENCHBD_DATA``. Where the file has the originals
+    of its poisoned images, they take their places, and any attack may poison the data set. Without them it goes with
+    the attack ``imported`` of the same file only. Labels are the true ones where the file knows them.
+    """
+
+    source: ClassVar[str] = "the file, whose header names its source"
+
+    file: str = "poison.npz"
+    """File below the data folder that ``benchbd import`` wrote."""
+
+    def __post_init__(self) -> None:
+        path = PurePosixPath(self.file)
+        if path.is_absolute() or ".." in path.parts or not path.parts:
+            raise UsageError(f"imported: file must lie below the data folder (--data), not at {str(path)!r}")
+
+    def _open(self, root: str | None) -> PoisonedSetFile:
+        found = PoisonedSetFile(base(root) / self.file)
+        if not found.facts.test:
+            raise UsageError(
+                f"{found.path} has no clean test images: name the data set that it was made from as dataset, or import "
+                "it with --dataset"
+            )
+        return found
+
+    def info(self) -> DatasetInfo:
+        """Sizes and classes, from the file's header."""
+        facts = self._open(data_folder(None)).facts
+        return DatasetInfo(
+            facts.classes,
+            facts.size,
+            facts.train,
+            facts.test,
+            facts.class_counts,
+            facts.targets[0],
+            poisoned=not facts.originals,
+        )
+
+    def missing(self, root: str | None) -> str | None:
+        """Say what is wrong with the file, else None."""
+        try:
+            self._open(root)
+        except UsageError as error:
+            return str(error)
+        return None
+
+    def input_files(self, root: str | None) -> list[str]:
+        """The file."""
+        return [str(base(root) / self.file)]
+
+    def load(self, split: Literal["train", "test"], root: str | None) -> Images:
+        """Read one part."""
+        import torch
+
+        whole = self._open(root).load()
+        if split == "test" and whole.test is not None:
+            return Images(torch.from_numpy(whole.test.images), torch.from_numpy(whole.test.labels))
+        images = whole.images
+        if whole.originals is not None:
+            images = images.copy()
+            images[whole.touched] = whole.originals
+        return Images(torch.from_numpy(images), torch.from_numpy(whole.best_labels))

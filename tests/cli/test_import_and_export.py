@@ -1,0 +1,65 @@
+"""The commands import and export-poison, on digits."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from benchbd.cli import main
+
+MATRIX = "{name: x, dataset: digits, model: resnet18, attacks: [none, bn-g, blend], seeds: [0, 1], defenses: [none]}"
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("BENCHBD_DATA", raising=False)
+    (tmp_path / "m.yaml").write_text(MATRIX)
+    return tmp_path
+
+
+def header(path):
+    with np.load(path, allow_pickle=False) as file:
+        return json.loads(file["header.json"])
+
+
+def test_an_export_comes_back_with_the_same_hashes(place, capsys):
+    out = ["export-poison", "m.yaml", "--attack", "bn-g", "--seed", "1", "--to", "set", "--format", "backdoor-toolbox"]
+    assert main(out) == 0
+    assert main([*out[:-3], "own", "--format", "npz"]) == 0
+    assert "1437 training images, 143 poisoned, 0 covers, 360 triggered" in capsys.readouterr().out
+    assert main(["import", "set", "--format", "backdoor-toolbox", "--dataset", "digits", "--to", "in/set.npz"]) == 0
+    mine, theirs = header(place / "own" / "poison.npz"), header(place / "in" / "set.npz")
+    assert mine["sha256"] == theirs["sha256"]
+    assert theirs["source"]["format"] == "backdoor-toolbox"
+    assert mine["source"]["seed"] == 1
+    assert main(["preview", "imported(file='set.npz')", "--data", "in", "-o", "sheet.png", "--images", "1"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        ("import nowhere --format nab --to x.npz", "nowhere does not exist"),
+        ("import . --format backdoor-toolbox --to x.npz", "imgs is missing"),
+        ("import . --format toolbox --to x.npz", "--format 'toolbox': not a format"),
+        ("import . --format backdoorbench --to x.npz", "with --dataset"),
+        ("import . --format npz --to x.npz", "poison.npz is missing"),
+        ("import . --format csv --to x.npz", "labels.csv cannot be read"),
+        ("import . --format madrylab --to x.npz", "train_images.npy is missing"),
+        ("import . --format nab --to x.npz --same-label maybe", "must be poison or cover"),
+        ("export-poison m.yaml --attack bn-x --to x --format npz", "--attack 'bn-x': not in the matrix; did you mean"),
+        ("export-poison m.yaml --attack bn-g --to x --format npz", "there are 2 seeds (0, 1); choose with --seed"),
+        ("export-poison m.yaml --attack bn-g --seed 7 --to x --format npz", "--seed 7: not in the matrix"),
+        ("export-poison m.yaml --attack none --seed 0 --to x --format npz", "poisons nothing"),
+        ("export-poison m.yaml --attack bn-g --seed 0 --to . --format npz", "is not an empty folder"),
+        ("export-poison m.yaml --attack bn-g --seed 0 --to x --format hf", "--format 'hf': not a format"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(words, line, place, capsys):
+    assert main(words.split()) == 2
+    said = capsys.readouterr().err
+    assert line in said
+    assert said.count("\n") == 1
+    assert not (place / "x.npz").exists()
