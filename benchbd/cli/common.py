@@ -50,15 +50,16 @@ def add_numerics(parser: Any, *, default: str = "the matrix's") -> None:
     parser.add_argument("--threads", metavar="N", type=int, help=text)
 
 
-def add_matrix_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add MATRIX and the flags that narrow or change it."""
+def add_matrix_arguments(parser: argparse.ArgumentParser, *, one_off: bool = True) -> None:
+    """Add MATRIX and the flags that narrow or change it; with ``one_off``, also those that name cells without one."""
 
     def repeated(flag: str, metavar: str, text: str) -> None:
         parser.add_argument(flag, metavar=metavar, action="append", default=[], help=text)
 
     text = "a YAML file, the name of a shipped matrix, or - (standard input); benchbd describe matrix shows its keys"
-    parser.add_argument("matrix", metavar="MATRIX", nargs="?", help=text)
-    add_one_off_arguments(parser)
+    parser.add_argument("matrix", metavar="MATRIX", nargs="?" if one_off else None, help=text)
+    if one_off:
+        add_one_off_arguments(parser)
     add_output(parser)
     text = "folder with the data sets (default: $BENCHBD_DATA, then the user's cache)"
     parser.add_argument("--data", metavar="DIR", help=text)
@@ -88,7 +89,7 @@ def load_plan(args: argparse.Namespace, absent: list[str] | None = None) -> Plan
     numerics = {"precision": args.precision, "threads": args.threads}
     smoke = getattr(args, "smoke", False)
     more: dict[str, Any] = {"sets": args.set, "seeds": seeds, "smoke": smoke, "absent": absent, **numerics}
-    named = one_off_matrix(args)
+    named = one_off_matrix(args) if hasattr(args, "attacks") else None
     plan = matrix.load(args.matrix, **more) if named is None else matrix.resolve(named, WHERE, **more)
     return matrix.narrow(plan, args.filter, args.exclude)
 

@@ -32,7 +32,7 @@ def register(verbs: Any) -> None:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    add_matrix_arguments(parser)
+    add_matrix_arguments(parser, one_off=False)
     parser.add_argument(
         "--attack", metavar="A", required=True, help="an attack of the matrix: name, or name with parameters"
     )
