@@ -6,9 +6,10 @@ import math
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from benchbd.report import der
+from benchbd.report import der, stats
 from benchbd.report.groups import Group
 from benchbd.report.labels import Variant
+from benchbd.report.wording import percent, spread_text
 
 
 class Average(NamedTuple):
@@ -23,6 +24,21 @@ class Average(NamedTuple):
     mean: float
     by_seed: dict[int, float]
     rows: int
+
+    def half(self) -> float | None:
+        """Half the width of the t-interval over seeds; None under five seeds."""
+        found = stats.mean_of(self.by_seed.values())
+        return found.half if found else None
+
+    def spread(self) -> stats.Spread | None:
+        """The interval or range of the seeds' averages; None if a row lacks a seed that another has."""
+        found = stats.mean_of(self.by_seed.values())
+        return stats.spread_of(found) if found else None
+
+    def text(self) -> str:
+        """The average with its spread."""
+        spread = self.spread()
+        return percent(self.mean) + (f" {spread_text(spread)}" if spread else "")
 
 
 def values_of(group: Group, row: Variant, column: Variant, metric: str) -> dict[int, float]:

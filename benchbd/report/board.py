@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from benchbd.errors import UsageError, did_you_mean
 from benchbd.report.labels import Labels
 from benchbd.report.table import Table
+from benchbd.report.wording import DASH
 from benchbd.storage.record_schema import Record
 from benchbd.storage.results_file import lines
 
@@ -24,15 +25,15 @@ FORMATS = {
 """Module of :mod:`benchbd.report.formats` that renders each format. jsonl, the records themselves, needs none."""
 
 LEGEND = (
-    "CA ↑ is the accuracy on clean test images. ASR ↓ is the share of triggered test images, from classes other than "
-    "the target, that the model assigns to the target class (all-to-all attacks: to the next class). Both are in "
-    "percent. ± is half the width of the 95 % t-interval of the mean over seeds; a single seed has no interval. The "
-    "interval does not account for the size of the test set.",
-    "Bold marks the best defense in a row and every defense not separable from it: the 95 % t-interval of their paired "
-    "differences over common seeds contains 0. Controls and no defense do not compete, nor do cells with a failed "
-    "seed. A row has no bold value if its best rests on one seed or has no rival. There is no correction for multiple "
-    "comparisons.",
-    "Controls see which samples are poisoned. They stand to the right of ‖ and below the line.",
+    "CA ↑ is the accuracy on clean test images, ASR ↓ the share of triggered test images, from classes other than "
+    "the target, that the model assigns to the target class (all-to-all attacks: to the next class); both are in "
+    "percent.",
+    f"A number is a mean over seeds, with its range (a{DASH}b) under five seeds and with its 95 % t-interval [a, b] from "
+    "five on; the bounds of a single number are the Wilson interval of its test set.",
+    "Bold marks the best mean over two seeds or more, and every mean within 1 point of CA or 2 of ASR of it that is "
+    "not significantly worse (paired t-test, from five common seeds on); no defense, controls and cells with a failed seed "
+    "do not compete.",
+    "Controls see which samples are poisoned, and stand behind a line.",
 )
 
 

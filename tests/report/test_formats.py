@@ -118,10 +118,11 @@ def test_csv_holds_the_numbers(mixed):
     rows = list(csv.DictReader(io.StringIO(mixed.render("csv"))))
     found = next(r for r in rows if (r["row"], r["column"], r["metric"]) == ("bn-g", "lfd(teachers=1)", "CA"))
     assert float(found["value"]) == pytest.approx(0.905)
-    assert float(found["interval"]) == pytest.approx(12.7062 * 0.005, rel=1e-4)
+    assert (found["interval"], found["spread"]) == ("", "range")
+    assert (float(found["low"]), float(found["high"])) == (0.9, 0.91)
     assert float(found["published"]) == 0.9262
     assert float(found["difference"]) == pytest.approx(0.905 - 0.9262)
-    assert (found["n"], found["display"]) == ("2", "90.50 ± 6.35")
+    assert (found["n"], found["display"]) == ("2", "90.50 (90.00\N{EN DASH}91.00)")
     oom = next(r for r in rows if (r["row"], r["column"], r["metric"]) == ("sig", "oracle", "CA"))
     assert (oom["value"], oom["display"]) == ("", "oom")
 
