@@ -48,6 +48,11 @@ def values_of(group: Group, row: Variant, column: Variant, metric: str) -> dict[
 
 def average(group: Group, column: Variant, rows: Iterable[Variant], metric: str) -> Average | None:
     """Average a metric over the ``rows`` that have it. Return None if no row has it."""
+    given = tuple(rows)
+    return group.remembered((column, metric, given), lambda: _average(group, column, given, metric))
+
+
+def _average(group: Group, column: Variant, rows: tuple[Variant, ...], metric: str) -> Average | None:
     found = [v for row in rows if (v := values_of(group, row, column, metric))]
     if not found:
         return None

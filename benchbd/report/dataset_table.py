@@ -12,7 +12,7 @@ from benchbd.report.binomial import sampling_spread
 from benchbd.report.gate import implant
 from benchbd.report.groups import TRANSFORMED, UNDEFENDED, Group
 from benchbd.report.labels import Labels, Variant
-from benchbd.report.mixed_data import OTHER_DATA, MixedData
+from benchbd.report.mixed_data import OTHER_DATA, mixed_data
 from benchbd.report.precision_classes import classes_of, mixture
 from benchbd.report.published import PublishedComparison, scale_differences, scale_text
 from benchbd.report.table import Column, Row, Table, TableCell
@@ -32,6 +32,13 @@ def _reasons(records: Iterable[Mapping[str, object]]) -> str:
     return "; ".join(f"seed {r['seed']}: {r['status']} {wording.first_line(r.get('error'))}".rstrip() for r in records)
 
 
+def usual_seeds(group: Group) -> int:
+    """The number of finished seeds that most cells of a group have; 0 without a finished cell."""
+    counts = Counter(len(entry.values("ca")) for entry in group.entries.values())
+    counts.pop(0, None)
+    return max(counts, key=lambda n: (counts[n], n)) if counts else 0
+
+
 class _Builder:
     """Builds the parts of one table."""
 
@@ -39,17 +46,12 @@ class _Builder:
         self.group, self.labels, self.gate = group, labels, gate
         self.comparison = PublishedComparison(group, labels) if paper else None
         self.clock = clock
-        self.mixed = MixedData(group)
-        self.usual_seeds = self._usual_seeds()
+        self.mixed = mixed_data(group)
+        self.usual_seeds = usual_seeds(group)
         self.competing = [i for i, c in enumerate(group.columns) if c not in group.controls and c.name != UNDEFENDED]
         self.implants = {row: implant(group, row, gate) for row in group.attacks()}
         self.lifts = any(found.lift for found in self.implants.values())
         """Whether the table has a column for the lift; records of older versions have none."""
-
-    def _usual_seeds(self) -> int:
-        counts = Counter(len(e.values("ca")) for e in self.group.entries.values())
-        counts.pop(0, None)
-        return max(counts, key=lambda n: (counts[n], n)) if counts else 0
 
     def columns(self) -> list[Column]:
         columns = []
@@ -278,10 +280,10 @@ class _Builder:
         if not self.lifts and all(found.below for found in failed.values()):
             return (
                 f"{NOT_IMPLANTED} not implanted: the undefended ASR is below {wording.percent(self.gate, 0)} %, "
-                "so the row is not evidence for any defense."
+                "so it is not evidence for any defense."
             )
         reasons = "; ".join(f"{self.labels(row)}: {found.why}" for row, found in failed.items())
-        return f"{NOT_IMPLANTED} not implanted, so the row is not evidence for any defense. {reasons}."
+        return f"{NOT_IMPLANTED} not implanted, so it is not evidence for any defense. {reasons}."
 
     def _mixed_rows(self) -> str:
         """The rows whose cells are not comparable with each other, since they are of several precision classes."""

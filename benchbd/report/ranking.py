@@ -7,12 +7,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import combinations
 from typing import NamedTuple
 
-from benchbd.report.averages import values_of
+from benchbd.report.averages import average, values_of
 from benchbd.report.groups import UNDEFENDED, Group
 from benchbd.report.labels import Variant
+from benchbd.report.mixed_data import mixed_data
 from benchbd.report.signed_rank import holm, signed_rank
 from benchbd.report.stats import LEVEL, RESOLUTION
-from benchbd.storage.data_version import DataVersion, data_version
+from benchbd.storage.data_version import DataVersion
 
 MEASURES = ("der", "asr")
 """What defenses are ranked by. DER weighs the ASR that a defense takes against the CA that it costs, both relative to
@@ -59,7 +60,8 @@ class Ranking(NamedTuple):
 
     Attributes:
         measure: ``der`` or ``asr``.
-        order: the ranked defenses: most significant wins less losses first, then the better mean.
+        order: the ranked defenses: most significant wins less losses first, then the better mean
+            over attacks.
         groups: letters of each ranked defense. Defenses that share a letter cannot be told apart.
         duels: every duel with a common pair, in both directions.
         unranked: defenses without any test, since they share under six pairs with every other defense.
@@ -115,8 +117,8 @@ def places(group: Group, column: Variant, rows: Iterable[Variant], measure: str)
 
 def _versions(group: Group, column: Variant, rows: Iterable[Variant]) -> dict[Place, DataVersion]:
     """The data versions of a defense's records, where they are known."""
-    done = ((row, record) for row in rows for record in group.entry(row, column).done())
-    return {(row, r["seed"]): version for row, r in done if (version := data_version(r)) is not None}
+    known = mixed_data(group)
+    return {(row, seed): version for row in rows for seed, version in known.by_seed(row, column).items()}
 
 
 def _duel(a: Mapping[Place, float], b: Mapping[Place, float], common: Iterable[Place], sign: int) -> Duel:
@@ -160,8 +162,8 @@ def rank(group: Group, rows: Sequence[Variant], measure: str) -> Ranking:
 
     def score(column: Variant) -> tuple[float, ...]:
         net = sum(duel.better or 0 for (first, _), duel in duels.items() if first == column)
-        mean = math.fsum(values[column].values()) / len(values[column])
-        return (-net, -sign * mean, columns.index(column))
+        mean = average(group, column, rows, measure)
+        return (-net, -sign * mean.mean if mean else 0.0, columns.index(column))
 
     order = tuple(sorted(ranked, key=score))
     apart = {frozenset(key) for key in tested if found[key].better}

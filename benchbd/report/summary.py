@@ -11,7 +11,7 @@ from benchbd.report.definitions import Definitions
 from benchbd.report.groups import TRANSFORMED, UNDEFENDED, Group
 from benchbd.report.isolation import rates_of
 from benchbd.report.labels import Labels, Variant
-from benchbd.report.mixed_data import OTHER_DATA, MixedData
+from benchbd.report.mixed_data import OTHER_DATA, mixed_data
 from benchbd.report.precision_classes import mixture
 from benchbd.report.published import scale_text
 from benchbd.report.table import Column, Row, Table, TableCell
@@ -106,7 +106,7 @@ def _trainings(group: Group, column: Variant) -> tuple[TableCell, TableCell]:
 def summary_table(group: Group, labels: Labels, clock: Clock) -> Table:
     """The summary of one data set's table, with averages over its attacks and their coverage."""
     rows: list[Row] = []
-    mixed = MixedData(group)
+    mixed = mixed_data(group)
     for column in group.columns:
         control = column in group.controls
         relative = clock.relative(column)
