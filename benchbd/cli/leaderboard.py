@@ -31,6 +31,7 @@ FORMATS = ("md", "text", "csv", "latex", "html", "json", "jsonl")
 
 EPILOG = """\
   benchbd leaderboard                                   every record in benchbd-out
+  benchbd leaderboard --format text                     plain text, coloured on a terminal
   benchbd leaderboard table2 --paper --format html --write board.html
   benchbd leaderboard table2 --precision strict         the cells of run --precision strict
   benchbd leaderboard cifar10-small --format jsonl --write leaderboard/results.jsonl

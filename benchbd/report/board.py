@@ -11,7 +11,7 @@ from benchbd.report.overview import Overview, Tables, overview
 from benchbd.report.table import Table
 from benchbd.report.wording import DASH
 from benchbd.storage.record_schema import Record
-from benchbd.storage.results_file import lines
+from benchbd.storage.results_file import lines, uncollected
 
 GATE = 0.5
 """Undefended ASR from which an attack counts as implanted, since most triggered images reach the target class."""
@@ -81,4 +81,5 @@ class Board:
         if fmt not in FORMATS:
             raise UsageError(f"format {fmt!r} is unknown{did_you_mean(fmt, [*FORMATS, 'jsonl'])}")
         module = importlib.import_module(f"benchbd.report.formats.{FORMATS[fmt]}")
-        return str(getattr(module, f"render_{fmt}")(self))
+        with uncollected():
+            return str(getattr(module, f"render_{fmt}")(self))

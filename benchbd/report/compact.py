@@ -50,7 +50,7 @@ def _summary(given: Overview) -> Table:
     columns = [
         Column("Group"), Column(ca, direction="up", unit="fraction"), Column(asr, direction="down", unit="fraction"),
         Column(f"worst {asr}", direction="down", unit="fraction"), Column("DER", direction="up", unit="fraction"),
-        Column(f"cost {wording.TIMES}", direction="down", unit="ratio"), Column("attacks"), Column("needs"),
+        Column(f"cost {wording.TIMES}", unit="ratio"), Column("attacks"), Column("needs"),
     ]  # fmt: skip
     rows: list[Row] = []
     for line in given.lines:

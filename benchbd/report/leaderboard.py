@@ -17,6 +17,7 @@ from benchbd.report.summary import summary_table
 from benchbd.report.table import Table
 from benchbd.report.timing import Clock
 from benchbd.storage.record_schema import Record
+from benchbd.storage.results_file import uncollected
 
 
 def not_implanted(records: Iterable[Record], gate: float) -> list[str]:
@@ -54,13 +55,15 @@ def board(
             "leave out --asr-over and --ca-over"
         )
     found = list(records)
-    grouping = group_records(found, published.order(1), published.order(2), published.order(0), definitions)
+    with uncollected():
+        grouping = group_records(found, published.order(1), published.order(2), published.order(0), definitions)
     labels = Labels(grouping.variants(), defaults)
     tables: list[Table] = []
     groups: list[Tables] = []
     for group in grouping.groups:
         clock = Clock(group)
-        made = dataset_table(group, labels, clock, gate=gate, paper=paper), summary_table(group, labels, clock)
+        with uncollected():
+            made = dataset_table(group, labels, clock, gate=gate, paper=paper), summary_table(group, labels, clock)
         tables += made
         groups.append(Tables(group, clock, *made, usual_seeds(group)))
     if paper:

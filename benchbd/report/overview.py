@@ -221,7 +221,7 @@ def _lines(
                 der=numbers.get("der"),
                 cost=relative[0] if relative else None,
                 attacks=sum(bool(group.entry(row, column).values("ca")) for row in rows),
-                needs=wording.needs_text(group.needs.get(column, ()), control, group.returns.get(column)),
+                needs=wording.needs_text(group.needs.get(column, ()), False, group.returns.get(column)),
             )
         )
     return lines
