@@ -16,7 +16,8 @@ EPILOG = """\
 Configurations are matched by names, parameters, recipe, precision and threads, so results of two versions of a plugin
 can be compared. A line names the configurations whose results were measured in different precision classes, and one
 those that were measured on different data or initial weights.
-Changes are means over the seeds that both sides have, with the half-width of the 95 % t-interval from two seeds on.
+Changes are means over the seeds that both sides have. From five seeds on, ± is half the width of the 95 % t-interval;
+under five, the smallest and the largest change follow in parentheses.
 The lift is the ASR minus the share of the same images that reach the target without the trigger. DER is
 relative to no defense in the same set, row and seed.
 Exit code 1: a --fail limit is exceeded, or (with --fail) B lacks a result that A has, or the data differ.
@@ -49,7 +50,10 @@ def register(verbs: Any) -> None:
 def _text(change: Mean | None, unit: str = "") -> str:
     if change is None:
         return "-"
-    return f"{change.mean:+.2f}{unit}" + ("" if change.half is None else f" ± {change.half:.2f}")
+    text = f"{change.mean:+.2f}{unit}"
+    if change.half is not None:
+        return f"{text} ± {change.half:.2f}"
+    return text if change.n == 1 else f"{text} ({change.low:+.2f} to {change.high:+.2f})"
 
 
 def run(args: argparse.Namespace) -> int:

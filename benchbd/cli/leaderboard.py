@@ -29,11 +29,12 @@ COMMITTED = Path("leaderboard")
 RESULTS, README = COMMITTED / "results.jsonl", COMMITTED / "README.md"
 ASR_OVER, CA_OVER = ("non-target", "all"), ("all", "non-target")
 """As in :mod:`benchbd.report.definitions`, which the parser need not import."""
-FORMATS = ("md", "csv", "latex", "html", "json", "jsonl")
+FORMATS = ("md", "text", "csv", "latex", "html", "json", "jsonl")
 
 EPILOG = """\
   benchbd leaderboard                                   every record in benchbd-out
   benchbd leaderboard part2                             every record in the results folder part2
+  benchbd leaderboard --format text                     plain text, coloured on a terminal
   benchbd leaderboard table2 --paper --format html --write board.html
   benchbd leaderboard table2 --precision strict         the cells of run --precision strict
   benchbd leaderboard cifar10-small --format jsonl --write leaderboard/results.jsonl
@@ -57,7 +58,9 @@ def register(verbs: Any) -> None:
     add_output(parser)
     parser.add_argument("--results", metavar="FILE", help="a results.jsonl file instead of the results folder")
     parser.add_argument(
-        "--format", choices=FORMATS, default="md", help="default: md; jsonl gives the records themselves, sorted"
+        "--format",
+        choices=FORMATS,
+        help="default: text on a terminal, else md; jsonl gives the records themselves, sorted",
     )
     parser.add_argument(
         "--paper", action="store_true", help="add the paper's values, the differences, and verdicts on its claims"
@@ -187,7 +190,16 @@ def run(args: argparse.Namespace) -> int:
             raise UsageError(
                 "--check compares with a file of the usual definitions; leave out --asr-over and --ca-over"
             )
+        args.format = args.format or "md"
         return check(args)
+    if args.format in (None, "text") and not args.write and sys.stdout.isatty():
+        from rich.console import Console
+
+        from benchbd.report.formats.terminal import show
+
+        show(make(args), Console())
+        return 0
+    args.format = args.format or "md"
     text = make(args).render(args.format)
     if args.write:
         from benchbd.core.files import write_named

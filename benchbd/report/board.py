@@ -7,9 +7,11 @@ from dataclasses import dataclass, field
 
 from benchbd.errors import UsageError, did_you_mean
 from benchbd.report.labels import Labels
+from benchbd.report.overview import Overview, Tables, overview
 from benchbd.report.table import Table
+from benchbd.report.wording import DASH
 from benchbd.storage.record_schema import Record
-from benchbd.storage.results_file import lines
+from benchbd.storage.results_file import lines, uncollected
 
 GATE = 0.5
 """Undefended ASR from which an attack counts as implanted, since most triggered images reach the target class."""
@@ -20,19 +22,22 @@ FORMATS = {
     "json": "csv_json",
     "latex": "latex",
     "html": "page",
+    "text": "terminal",
 }
 """Module of :mod:`benchbd.report.formats` that renders each format. jsonl, the records themselves, needs none."""
 
 LEGEND = (
-    "CA ↑ is the accuracy on clean test images. ASR ↓ is the share of triggered test images, from classes other than "
-    "the target, that the model assigns to the target class (all-to-all attacks: to the next class). Both are in "
-    "percent. ± is half the width of the 95 % t-interval of the mean over seeds; a single seed has no interval. The "
-    "interval does not account for the size of the test set.",
-    "Bold marks the best defense in a row and every defense not separable from it: the 95 % t-interval of their paired "
-    "differences over common seeds contains 0. Controls and no defense do not compete, nor do cells with a failed "
-    "seed. A row has no bold value if its best rests on one seed or has no rival. There is no correction for multiple "
-    "comparisons.",
-    "Controls see which samples are poisoned. They stand to the right of ‖ and below the line.",
+    "CA ↑ is the accuracy on clean test images, ASR ↓ the share of triggered test images, from classes other than "
+    "the target, that the model assigns to the target class (all-to-all attacks: to the next class); both are in "
+    "percent.",
+    f"A number is a mean over seeds, with its range (a{DASH}b) under five seeds and with its 95 % t-interval [a, b] "
+    "from five on; the bounds of a single number are the Wilson interval of its test set.",
+    "Bold marks the best mean over two seeds or more, and every mean within 1 point of CA or 2 of ASR of it that is "
+    "not significantly worse (paired t-test, from five common seeds on); no defense, controls and cells with a failed "
+    "seed do not compete.",
+    "Controls see which samples are poisoned, and stand behind a line.",
+    "A lowered number beside a value is its number of seeds, where that is not the usual one of the table; a cell "
+    "without a text was not run.",
 )
 
 
@@ -51,8 +56,22 @@ class Board:
     not_implanted: list[str] = field(default_factory=list)
     """One line for each attack row that is not implanted, with the reason."""
 
+    groups: list[Tables] = field(default_factory=list)
+    """What the overviews are made from."""
+    _overviews: list[Overview] = field(default_factory=list)
+
+    def overviews(self) -> list[Overview]:
+        """The overview of each data set, model and recipe, in display order."""
+        if not self._overviews:
+            self._overviews = [overview(group, self.labels, self.gate) for group in self.groups]
+        return self._overviews
+
+    def further_tables(self) -> list[Table]:
+        """The tables that belong to no group: verdicts on the paper's claims."""
+        return self.tables[2 * len(self.groups) :]
+
     def render(self, fmt: str) -> str:
-        """Render the board as md, csv, json, latex, html, or jsonl (the records themselves).
+        """Render the board as md, text, csv, json, latex, html, or jsonl (the records themselves).
 
         Raises:
             UsageError: the format is unknown.
@@ -62,4 +81,5 @@ class Board:
         if fmt not in FORMATS:
             raise UsageError(f"format {fmt!r} is unknown{did_you_mean(fmt, [*FORMATS, 'jsonl'])}")
         module = importlib.import_module(f"benchbd.report.formats.{FORMATS[fmt]}")
-        return str(getattr(module, f"render_{fmt}")(self))
+        with uncollected():
+            return str(getattr(module, f"render_{fmt}")(self))

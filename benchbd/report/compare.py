@@ -127,7 +127,10 @@ def _change(
         after = {s: 100 * (after[s] / before[s] - 1) for s in after if before.get(s)}
         return difference(after, dict.fromkeys(after, 0.0))
     found = difference(after, before)
-    return found and Mean(100 * found.mean, None if found.half is None else 100 * found.half, found.n)
+    if found is None:
+        return None
+    half = None if found.half is None else 100 * found.half
+    return Mean(100 * found.mean, half, found.n, 100 * found.low, 100 * found.high)
 
 
 def _differences(a: dict[int, Record], b: dict[int, Record]) -> tuple[str, tuple[Counter[str], Counter[str]] | None]:

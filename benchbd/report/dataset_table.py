@@ -8,10 +8,11 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from benchbd.report import stats, wording
 from benchbd.report.averages import average
+from benchbd.report.binomial import sampling_spread
 from benchbd.report.gate import implant
 from benchbd.report.groups import TRANSFORMED, UNDEFENDED, Group
 from benchbd.report.labels import Labels, Variant
-from benchbd.report.mixed_data import OTHER_DATA, MixedData
+from benchbd.report.mixed_data import OTHER_DATA, mixed_data
 from benchbd.report.precision_classes import classes_of, mixture
 from benchbd.report.published import PublishedComparison, scale_differences, scale_text
 from benchbd.report.table import Column, Row, Table, TableCell
@@ -21,12 +22,21 @@ from benchbd.storage.record_schema import METRICS
 TABLED = METRICS[:2]
 NOT_IMPLANTED = "†"
 UNKNOWN_IMPLANT = "‡"
+NAMING = "In this table, "
+"""Beginning of the note on shortened headings. Formats with footnotes for parameters leave it out."""
 LISTED_FAILURES = 8
 LISTED_ROWS = 12
 
 
 def _reasons(records: Iterable[Mapping[str, object]]) -> str:
     return "; ".join(f"seed {r['seed']}: {r['status']} {wording.first_line(r.get('error'))}".rstrip() for r in records)
+
+
+def usual_seeds(group: Group) -> int:
+    """The number of finished seeds that most cells of a group have; 0 without a finished cell."""
+    counts = Counter(len(entry.values("ca")) for entry in group.entries.values())
+    counts.pop(0, None)
+    return max(counts, key=lambda n: (counts[n], n)) if counts else 0
 
 
 class _Builder:
@@ -36,17 +46,12 @@ class _Builder:
         self.group, self.labels, self.gate = group, labels, gate
         self.comparison = PublishedComparison(group, labels) if paper else None
         self.clock = clock
-        self.mixed = MixedData(group)
-        self.usual_seeds = self._usual_seeds()
+        self.mixed = mixed_data(group)
+        self.usual_seeds = usual_seeds(group)
         self.competing = [i for i, c in enumerate(group.columns) if c not in group.controls and c.name != UNDEFENDED]
         self.implants = {row: implant(group, row, gate) for row in group.attacks()}
         self.lifts = any(found.lift for found in self.implants.values())
         """Whether the table has a column for the lift; records of older versions have none."""
-
-    def _usual_seeds(self) -> int:
-        counts = Counter(len(e.values("ca")) for e in self.group.entries.values())
-        counts.pop(0, None)
-        return max(counts, key=lambda n: (counts[n], n)) if counts else 0
 
     def columns(self) -> list[Column]:
         columns = []
@@ -71,7 +76,11 @@ class _Builder:
         for place, metric in enumerate(TABLED):
             clean = [i for i in self.competing if not group.entry(row, group.columns[i]).failures()]
             values = {i: group.entry(row, group.columns[i]).values(metric) for i in clean}
-            for winner in [] if self.mixed.mixes([row]) else stats.best(values, higher=metric == "ca"):
+            for winner in (
+                []
+                if self.mixed.mixes([row])
+                else stats.best(values, higher=metric == "ca", margin=stats.MARGINS[metric])
+            ):
                 cells[2 * winner + place].best = True
         mark = ""
         if row not in group.clean:
@@ -90,7 +99,15 @@ class _Builder:
             why = f"not implanted: {verdict.why}" if verdict.why else "undefended"
             plain = self.group.undefended()
             ids = self.group.entry(row, plain).ids() if plain else ()
-            return TableCell(wording.mean_text(found), found.mean, found.half, found.n, note=why, records=ids)
+            return TableCell(
+                wording.mean_text(found, floor=-1.0),
+                found.mean,
+                found.half,
+                found.n,
+                note=why,
+                records=ids,
+                spread=stats.spread_of(found, floor=-1.0),
+            )
         return TableCell("unknown", note="the undefended records are of a version that did not measure it")
 
     def _without_lift(self, cells: list[TableCell]) -> list[TableCell]:
@@ -131,7 +148,13 @@ class _Builder:
             else ""
         )
         by_seed = ", ".join(f"seed {s}: {wording.percent(v)}" for s, v in sorted(values.items()))
-        return TableCell(display, found.mean, found.half, found.n, False, paper_value, extra, by_seed, records=ids)
+        spread = stats.spread_of(found)
+        if spread is None:
+            (seed,) = values
+            spread = sampling_spread(entry.by_seed[seed], entry.fields.get(metric, metric))
+        cell = TableCell(display, found.mean, found.half, found.n, False, paper_value, extra, by_seed, records=ids)
+        cell.spread = spread
+        return cell
 
     def average_row(self, label: str, rows: Sequence[Variant], *, rule: bool = False) -> Row:
         """Average over rows, with coverage. Mark the best only if all competing columns cover the same rows."""
@@ -148,18 +171,17 @@ class _Builder:
                 if found is None:
                     cells.append(TableCell(wording.UNDEFINED))
                     continue
-                interval = stats.mean_of(found.by_seed.values())
-                shown = stats.Mean(found.mean, interval.half if interval else None, found.rows)
+                spread = found.spread()
                 sign = f" {OTHER_DATA}" * self.mixed.deviates(rows, column)
-                text = f"{wording.mean_text(shown)} ({found.rows}/{len(rows)}){sign}"
-                cell = TableCell(text, found.mean, shown.half, found.rows)
+                text = f"{found.text()} ({found.rows}/{len(rows)}){sign}"
+                cell = TableCell(text, found.mean, found.half(), found.rows, spread=spread)
                 self._add_published(cell, rows, column, metric)
                 cells.append(cell)
                 if place in self.competing and complete:
                     best_in[metric][place] = found.by_seed
         if len(covered) == 1 and not self.mixed.mixes(rows):
             for place, metric in enumerate(TABLED):
-                for winner in stats.best(best_in[metric], higher=metric == "ca"):
+                for winner in stats.best(best_in[metric], higher=metric == "ca", margin=stats.MARGINS[metric]):
                     cells[2 * winner + place].best = True
         return Row(label, self._without_lift(cells), "average", rule=rule)
 
@@ -242,7 +264,7 @@ class _Builder:
             notes.append(f"Cells without a result: {wording.listed(failed, LISTED_FAILURES, '; ', '; and ')}.")
         short = self.labels.abbreviations(self.group.columns)
         if short:
-            notes.append(f"In this table, {'; '.join(short)}.")
+            notes.append(f"{NAMING}{'; '.join(short)}.")
         if self.clock.device:
             notes.append(
                 f"Wall-clock time is measured on {self.clock.device} only. It is the time the cell would take alone, "
@@ -258,10 +280,10 @@ class _Builder:
         if not self.lifts and all(found.below for found in failed.values()):
             return (
                 f"{NOT_IMPLANTED} not implanted: the undefended ASR is below {wording.percent(self.gate, 0)} %, "
-                "so the row is not evidence for any defense."
+                "so it is not evidence for any defense."
             )
         reasons = "; ".join(f"{self.labels(row)}: {found.why}" for row, found in failed.items())
-        return f"{NOT_IMPLANTED} not implanted, so the row is not evidence for any defense. {reasons}."
+        return f"{NOT_IMPLANTED} not implanted, so it is not evidence for any defense. {reasons}."
 
     def _mixed_rows(self) -> str:
         """The rows whose cells are not comparable with each other, since they are of several precision classes."""

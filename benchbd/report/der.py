@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from benchbd.core.kinds import KINDS
-from benchbd.report.groups import UNDEFENDED, Group, precedence
+from benchbd.report.groups import UNDEFENDED, Group, SeedRecords, precedence
 from benchbd.report.labels import Variant, asked_numerics
 from benchbd.storage.data_version import data_version
 from benchbd.storage.record_schema import Record
@@ -33,6 +33,10 @@ def by_seed(group: Group, row: Variant, column: Variant) -> dict[int, float]:
     if plain is None or column == plain:
         return {}
     before, after = group.entry(row, plain), group.entry(row, column)
+    return after.remembered("der", lambda: _by_seed(before, after))
+
+
+def _by_seed(before: SeedRecords, after: SeedRecords) -> dict[int, float]:
     found = {}
     for seed in after.by_seed.keys() & before.by_seed.keys():
         one, other = before.rates(seed), after.rates(seed)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from benchbd.report import stats, wording
+from benchbd.report.binomial import MANY
 from benchbd.report.groups import Group
 from benchbd.report.labels import Variant
 from benchbd.storage.record_schema import Record
@@ -23,8 +24,6 @@ ERROR = 1 - stats.LEVEL
 """Error probability of the one-sided tests, as for the intervals of the board. The tests matter for few test images."""
 NORMAL = 1.6448536269514722
 """Quantile of the standard normal distribution at 1 - ERROR."""
-MANY = 10**12
-"""More images than any test set has: a larger number comes from a foreign record and tells nothing."""
 EXACT = 1000
 """Number of discordant images up to which the sign test is exact. Beyond, the normal approximation is as good."""
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from benchbd.core.kinds import KINDS
 from benchbd.report.definitions import USUAL, Definitions
@@ -14,6 +14,7 @@ from benchbd.report.labels import Variant, asked_numerics, variant
 from benchbd.report.wording import counted, transform_text
 from benchbd.storage.record_schema import Record
 
+T = TypeVar("T")
 UNDEFENDED = "none"
 NO_ATTACK = "none"
 TRANSFORMED = "\N{PILCROW SIGN}"
@@ -58,7 +59,16 @@ class SeedRecords:
 
     def failures(self) -> Counter[str]:
         """Number of seeds by status, for every status but ``done``."""
-        return Counter(r["status"] for r in self.by_seed.values() if r["status"] != "done")
+        return self.remembered("failures", self._failures)
+
+    def _failures(self) -> Counter[str]:
+        return Counter([r["status"] for r in self.by_seed.values() if r["status"] != "done"])
+
+    def remembered(self, key: str, make: Callable[[], T]) -> T:
+        """What ``make`` returned when the key was asked for first. The key is not a metric."""
+        if f"({key})" not in self._cache:
+            self._cache[f"({key})"] = make()
+        return self._cache[f"({key})"]  # type: ignore[no-any-return]
 
     def ids(self) -> tuple[str, ...]:
         """The records' ids, in seed order."""
@@ -84,6 +94,13 @@ class Group:
     """Newest plugin version of each row and column among the records that are shown."""
     transforms: dict[Variant, str] = field(default_factory=dict)
     """What a defense's models do to test images and outputs, in words, where they do anything."""
+    _cache: dict[Any, Any] = field(default_factory=dict, repr=False, compare=False)
+
+    def remembered(self, key: Hashable, make: Callable[[], T]) -> T:
+        """What ``make`` returned when the key was asked for first. Query it only after filling the group."""
+        if key not in self._cache:
+            self._cache[key] = make()
+        return self._cache[key]  # type: ignore[no-any-return]
 
     def entry(self, row: Variant, column: Variant) -> SeedRecords:
         """The entry of a row and column; it is empty if nothing was run."""

@@ -7,14 +7,17 @@ from collections.abc import Iterable
 from benchbd.errors import UsageError
 from benchbd.report import published
 from benchbd.report.board import GATE, LEGEND, Board
-from benchbd.report.dataset_table import dataset_table
+from benchbd.report.dataset_table import dataset_table, usual_seeds
 from benchbd.report.definitions import USUAL, Definitions
 from benchbd.report.gate import lift_of, lines, rule
 from benchbd.report.groups import group_records
 from benchbd.report.labels import Defaults, Labels, registered
+from benchbd.report.overview import Tables
 from benchbd.report.summary import summary_table
+from benchbd.report.table import Table
 from benchbd.report.timing import Clock
 from benchbd.storage.record_schema import Record
+from benchbd.storage.results_file import uncollected
 
 
 def not_implanted(records: Iterable[Record], gate: float) -> list[str]:
@@ -52,13 +55,17 @@ def board(
             "leave out --asr-over and --ca-over"
         )
     found = list(records)
-    grouping = group_records(found, published.order(1), published.order(2), published.order(0), definitions)
+    with uncollected():
+        grouping = group_records(found, published.order(1), published.order(2), published.order(0), definitions)
     labels = Labels(grouping.variants(), defaults)
-    tables = []
+    tables: list[Table] = []
+    groups: list[Tables] = []
     for group in grouping.groups:
         clock = Clock(group)
-        tables.append(dataset_table(group, labels, clock, gate=gate, paper=paper))
-        tables.append(summary_table(group, labels, clock))
+        with uncollected():
+            made = dataset_table(group, labels, clock, gate=gate, paper=paper), summary_table(group, labels, clock)
+        tables += made
+        groups.append(Tables(group, clock, *made, usual_seeds(group)))
     if paper:
         from benchbd.report.paper.verdicts import verdict_table
 
@@ -73,4 +80,4 @@ def board(
         notes.append(f"An attack counts as implanted if its undefended ASR is at least {100 * gate:.0f} %.")
     weak = lines(grouping.groups, labels, gate)
     reading = (*LEGEND, *definitions.reading())
-    return Board(tables, found, labels, gate, paper, title, reading, notes=notes, not_implanted=weak)
+    return Board(tables, found, labels, gate, paper, title, reading, notes=notes, not_implanted=weak, groups=groups)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from benchbd.report.groups import Group
 from benchbd.report.labels import Labels, Variant
@@ -34,6 +34,11 @@ def other_data_text(found: Measured) -> str:
     return f"{OTHER_DATA} mixes different data ({names})" if names else ""
 
 
+def mixed_data(group: Group) -> MixedData:
+    """The data versions of a group's records, read once."""
+    return group.remembered("mixed data", lambda: MixedData(group))
+
+
 class MixedData:
     """The data versions of a group's records. Records of earlier releases name no version and match every other.
 
@@ -48,6 +53,10 @@ class MixedData:
             for place, entry in group.entries.items()
         }
         self.usual = usual_version(version for by_seed in self._found.values() for version in by_seed.values())
+
+    def by_seed(self, row: Variant, column: Variant) -> Mapping[int, DataVersion]:
+        """The known data versions of an entry by seed."""
+        return self._found.get((row, column), {})
 
     def versions(self, rows: Iterable[Variant], columns: Iterable[Variant]) -> set[DataVersion]:
         """The versions behind some rows and columns."""

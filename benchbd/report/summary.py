@@ -11,7 +11,7 @@ from benchbd.report.definitions import Definitions
 from benchbd.report.groups import TRANSFORMED, UNDEFENDED, Group
 from benchbd.report.isolation import rates_of
 from benchbd.report.labels import Labels, Variant
-from benchbd.report.mixed_data import OTHER_DATA, MixedData
+from benchbd.report.mixed_data import OTHER_DATA, mixed_data
 from benchbd.report.precision_classes import mixture
 from benchbd.report.published import scale_text
 from benchbd.report.table import Column, Row, Table, TableCell
@@ -40,9 +40,7 @@ def _mean(group: Group, column: Variant, metric: str) -> TableCell:
     found = average(group, column, group.attacks(), metric)
     if found is None:
         return TableCell(wording.UNDEFINED)
-    interval = stats.mean_of(found.by_seed.values())
-    half = interval.half if interval else None
-    return TableCell(wording.mean_text(stats.Mean(found.mean, half, found.rows)), found.mean, half, found.rows)
+    return TableCell(found.text(), found.mean, found.half(), found.rows, spread=found.spread())
 
 
 def _worst(group: Group, column: Variant, labels: Labels) -> TableCell:
@@ -52,7 +50,8 @@ def _worst(group: Group, column: Variant, labels: Labels) -> TableCell:
     if not found:
         return TableCell(wording.UNDEFINED)
     worst, row = max(found, key=lambda item: item[0].mean)
-    return TableCell(f"{wording.percent(worst.mean)} ({labels(row)})", worst.mean, worst.half, worst.n)
+    spread = stats.spread_of(worst)
+    return TableCell(f"{wording.percent(worst.mean)} ({labels(row)})", worst.mean, worst.half, worst.n, spread=spread)
 
 
 def _coverage(group: Group, column: Variant) -> TableCell:
@@ -107,7 +106,7 @@ def _trainings(group: Group, column: Variant) -> tuple[TableCell, TableCell]:
 def summary_table(group: Group, labels: Labels, clock: Clock) -> Table:
     """The summary of one data set's table, with averages over its attacks and their coverage."""
     rows: list[Row] = []
-    mixed = MixedData(group)
+    mixed = mixed_data(group)
     for column in group.columns:
         control = column in group.controls
         relative = clock.relative(column)
@@ -173,5 +172,5 @@ def _bold(group: Group, rows: list[Row]) -> None:
             found = average(group, column, group.attacks(), metric)
             if found and not any(group.entry(r, column).failures() for r in group.attacks()):
                 values[i] = found.by_seed
-        for winner in stats.best(values, higher=metric != "asr"):
+        for winner in stats.best(values, higher=metric != "asr", margin=stats.MARGINS[metric]):
             rows[winner].cells[place].best = True

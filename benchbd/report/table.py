@@ -5,23 +5,28 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from benchbd.report.stats import Spread
+
 
 @dataclass(slots=True)
 class TableCell:
     """One entry of a table.
 
     Attributes:
-        display: text shown, such as ``92.01 ± 0.30`` or ``oom``.
+        display: text shown, such as ``92.01 [91.71, 92.31]`` or ``oom``.
         value: the number shown (accuracies as fractions, times in seconds); None for text.
-        interval: half the width of the 95 % t-interval of ``value``; None without an interval.
+        interval: half the width of the 95 % t-interval of ``value``; None under five values.
         n: number of seeds behind the value; in averages, of rows.
-        best: whether the value is the best of its row or not separable from the best.
+        best: whether the value is the best of those it competes with, or shares the title (see
+            :func:`benchbd.report.stats.best`).
         published: the paper's value for this cell, in the unit of ``value``.
         extra: a second line under ``display``.
         note: longer explanation of the cell.
         href: target of the cell's link.
         records: ids of the records behind it.
         span: number of columns the cell fills; the row has no cells for the further columns.
+        spread: the range or interval of ``value``, capped to the values that exist; None without one.
+        tone: how severe an ASR is, for media with colour; empty for other cells.
     """
 
     display: str = ""
@@ -35,6 +40,8 @@ class TableCell:
     href: str = ""
     records: tuple[str, ...] = ()
     span: int = 1
+    spread: Spread | None = None
+    tone: Literal["", "good", "fair", "bad"] = ""
 
 
 @dataclass(slots=True)

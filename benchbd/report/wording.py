@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from benchbd.report.stats import Mean
+from benchbd.report.stats import Mean, Spread, spread_of
 
 MINUS, TIMES, DASH = "\N{MINUS SIGN}", "\N{MULTIPLICATION SIGN}", "\N{EN DASH}"
 UNDEFINED = DASH
@@ -26,11 +26,23 @@ def signed(fraction: float) -> str:
     return text if text.startswith(MINUS) else f"+{text}"
 
 
-def mean_text(found: Mean) -> str:
-    """``92.01 ± 0.30``; ``92.01`` without an interval; ``92.01 ± >100`` if the half width exceeds 100 points."""
-    if found.half is None:
-        return percent(found.mean)
-    return f"{percent(found.mean)} ± {percent(found.half) if found.half <= 1 else '>100'}"
+def mean_text(found: Mean, floor: float = 0.0) -> str:
+    """``92.01 [91.71, 92.31]`` with a t-interval, ``92.01 (91.80-92.40)`` with a range; ``92.01`` for a single value.
+
+    Args:
+        found: the mean, a fraction.
+        floor: smallest value that exists: -1 for differences.
+    """
+    spread = spread_of(found, floor)
+    return percent(found.mean) + (f" {spread_text(spread)}" if spread else "")
+
+
+def spread_text(spread: Spread, digits: int = 2) -> str:
+    """``[91.71, 92.31]`` for an interval, ``(91.80-92.40)`` for a range, in percent."""
+    low, high = percent(spread.low, digits), percent(spread.high, digits)
+    if spread.kind != "range":
+        return f"[{low}, {high}]"
+    return f"({low} to {high})" if spread.low < 0 else f"({low}{DASH}{high})"
 
 
 def duration(seconds: float) -> str:

@@ -27,7 +27,7 @@ LONGEST_NOTE = 6_000
 
 
 @contextmanager
-def _uncollected() -> Iterator[None]:
+def uncollected() -> Iterator[None]:
     """Pause the cyclic garbage collector. Records are a million live containers; the pause halves the load time."""
     was = gc.isenabled()
     gc.disable()
@@ -53,7 +53,7 @@ def load(
         Unusable: a record is not JSON, a field is missing or wrong, an ID does not match its spec or file name, or it
             is a link, a folder or a pipe (records are files; a link may lead anywhere, and a pipe may never end).
     """
-    with _uncollected():
+    with uncollected():
         return list(each(path, identity, skip))
 
 

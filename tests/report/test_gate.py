@@ -138,7 +138,7 @@ def test_a_board_of_old_records_says_what_it_said(make_record):
     made = board([old(make_record, 0.9), old(make_record, 0.1, attack="sig")])
     assert "Lift" not in [c.label for c in made.tables[0].columns]
     assert made.notes == ["An attack counts as implanted if its undefended ASR is at least 50 %."]
-    told = "† not implanted: the undefended ASR is below 50 %, so the row is not evidence for any defense."
+    told = "† not implanted: the undefended ASR is below 50 %, so it is not evidence for any defense."
     assert told in made.tables[0].notes
     assert made.not_implanted == ["sig on cifar10 is not implanted: ASR 10.00 is below 50 %"]
 

@@ -205,11 +205,13 @@ def test_sweeps_hold_and_fail(make_record):
 
 
 def test_noise_is_called_noise(make_record):
-    table = {"beta": {0.0: (0.900, 0.30), 0.01: (0.899, 0.299)}}
-    found = verdicts(sweeps(make_record, table, noise=0.02))
+    table = {"beta": {0.0: (0.900, 0.30), 0.01: (0.899, 0.26)}}
+    found = verdicts(sweeps(make_record, table, seeds=5, noise=0.1))
     assert "not separable" in found["A higher beta lowers the ASR"][3]
-    clear = verdicts(sweeps(make_record, {"beta": {0.0: (0.9, 0.9), 0.01: (0.5, 0.1)}}, noise=0.001))
+    clear = verdicts(sweeps(make_record, {"beta": {0.0: (0.9, 0.9), 0.01: (0.5, 0.1)}}, seeds=5, noise=0.001))
     assert "not separable" not in clear["A higher beta lowers the ASR"][3]
+    few = verdicts(sweeps(make_record, table, seeds=4, noise=0.02))
+    assert "over 4 common seeds, too few for a test" in few["A higher beta lowers the ASR"][3]
 
 
 def test_a_difference_too_small_to_be_seen_is_none(make_record):

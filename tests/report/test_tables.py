@@ -31,15 +31,15 @@ def summary(board_, label, column):
 
 
 def test_mean_interval_and_n(make_record):
-    cas = (0.90, 0.92, 0.91)
+    cas = (0.90, 0.92, 0.91, 0.90, 0.92)
     table = first([make_record(seed=s, ca=ca) for s, ca in enumerate(cas)])
     found = cell(table, "bn-g", "none", "CA")
-    # 4.30265 is t(0.975, 2); the standard deviation is 0.01.
+    # 2.776445 is t(0.975, 4); the standard deviation is 0.01.
     assert found.value == pytest.approx(0.91)
-    assert found.interval == pytest.approx(4.30265 * 0.01 / 3**0.5, rel=1e-5)
-    assert found.display == "91.00 ± 2.48"
-    assert found.n == 3
-    assert table.lead == ["Mean over 3 seeds unless a cell says otherwise."]
+    assert found.interval == pytest.approx(2.776445 * 0.01 / 5**0.5, rel=1e-5)
+    assert found.display == "91.00 [89.76, 92.24]"
+    assert found.n == 5
+    assert table.lead == ["Mean over 5 seeds unless a cell says otherwise."]
 
 
 def test_a_table_without_a_result_names_no_number_of_seeds(make_record):
@@ -57,15 +57,19 @@ def test_a_test_transform_that_changes_nothing_has_no_mark(make_record, transfor
     assert not any(column.mark for column in table.columns)
 
 
-def test_one_seed_has_no_interval(make_record):
-    found = cell(first([make_record(ca=0.9)]), "bn-g", "none", "CA")
+def test_one_seed_has_the_interval_of_its_test_set(make_record):
+    assert cell(first([make_record(ca=0.9)]), "bn-g", "none", "CA").spread is None
+    found = cell(first([make_record(ca=0.9, notes={"test_images": 1000})]), "bn-g", "none", "CA")
     assert (found.display, found.interval) == ("90.00", None)
+    # Wilson by hand: z = 1.959964, z^2 / n = 0.00384146.
+    assert found.spread.low == pytest.approx(0.879853, abs=1e-5)
+    assert found.spread.high == pytest.approx(0.917082, abs=1e-5)
 
 
-def test_an_interval_wider_than_the_scale_is_said_and_not_spelled_out(make_record):
+def test_few_seeds_have_a_range(make_record):
     found = cell(first([make_record(asr=0.2), make_record(seed=1, asr=0.9)]), "bn-g", "none", "ASR")
-    assert found.display == "55.00 ± >100"
-    assert found.interval == pytest.approx(12.7062 * 0.35, rel=1e-4)
+    assert found.display == f"55.00 (20.00{DASH}90.00)"
+    assert found.interval is None
 
 
 def test_columns_are_undefended_then_defenses_then_controls(make_record):
@@ -105,15 +109,16 @@ def test_attack_variants_are_rows_of_their_own(make_record):
 
 
 def test_best_shares_and_leaves_out_undefended_and_controls(make_record):
-    values = {"none": 0.99, "ac": 0.90, "abl": 0.905, "lfd": 0.5, "oracle": 0.99}
+    values = {"none": 0.99, "ac": 0.90, "abl": 0.909, "lfd": 0.898, "oracle": 0.99}
     records = [
-        make_record(defense=d, seed=s, ca=v + 0.01 * s * (1 if d == "ac" else 0.4), control=d == "oracle")
+        make_record(defense=d, seed=s, ca=v + s / 1000, asr=1 - v, control=d == "oracle")
         for d, v in values.items()
         for s in range(3)
     ]
-    records = [r | {"ca": min(r["ca"], 1.0)} for r in records]
     table = first(records)
+    # One point of CA, two points of ASR.
     assert {d for d in values if cell(table, "bn-g", d, "CA").best} == {"ac", "abl"}
+    assert {d for d in values if cell(table, "bn-g", d, "ASR").best} == {"ac", "abl", "lfd"}
 
 
 def test_nothing_is_best_on_one_seed(make_record):
@@ -185,7 +190,7 @@ def test_average_says_its_coverage_and_leaves_out_the_clean_row(make_record):
 
 def test_average_has_the_interval_of_the_seeds_averages(make_record):
     # Row values move in opposite directions with the seed: the averages do not move at all.
-    records = [make_record(a, seed=s, ca=0.8 + d * s) for a, d in (("bn-g", 0.01), ("sig", -0.01)) for s in range(3)]
+    records = [make_record(a, seed=s, ca=0.8 + d * s) for a, d in (("bn-g", 0.01), ("sig", -0.01)) for s in range(5)]
     found = cell(first(records), "Average over attacks", "none", "CA")
     assert (found.value, found.interval) == (pytest.approx(0.8), pytest.approx(0.0, abs=1e-12))
     records = records[:-1]

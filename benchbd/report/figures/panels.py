@@ -182,7 +182,9 @@ def _sweeps(name: str, title: str, parameter: str, order: tuple[str, ...], x_lab
             continue
         scale = scale_text(group.scale, data.labels)
         seeds = max(len(group.entry(r, c).values("ca")) for r in found.rows for c in found.columns)
-        note = f"{scale}; mean of {counted(seeds, 'seed')}" + (", bars: 95 % t-interval" if seeds > 1 else "")
+        note = f"{scale}; mean of {counted(seeds, 'seed')}" + (
+            ", bars: 95 % t-interval" if seeds >= stats.FEWEST else ""
+        )
         note = _noted(note, measured(group, found.rows, found.columns))
         panels = [_sweep_panel(found, data.labels, metric, x_label) for metric in ("ca", "asr")]
         result.append(Figure(name, title, panels, 2, note, scale))
@@ -230,7 +232,9 @@ def fig5(data: Source) -> list[Figure]:
             panels.append(Panel(metric.upper(), "attack", f"{metric.upper()} in %", "bar", series))
         scale = scale_text(group.scale, data.labels)
         seeds = max(len(group.entry(r, c).values("ca")) for r in found.rows for c in found.columns)
-        note = f"{scale}; mean of {counted(seeds, 'seed')}" + (", bars: 95 % t-interval" if seeds > 1 else "")
+        note = f"{scale}; mean of {counted(seeds, 'seed')}" + (
+            ", bars: 95 % t-interval" if seeds >= stats.FEWEST else ""
+        )
         note = _noted(note, measured(group, found.rows, found.columns))
         result.append(Figure("fig5", "LfD without ascent, with plain and with weighted ascent", panels, 2, note, scale))
     return result
@@ -285,7 +289,9 @@ def overview(data: Source) -> list[Figure]:
                 panels.append(Panel(metric.upper(), "attack", f"{metric.upper()} in %", "dot", series))
         if panels:
             scale = scale_text(group.scale, data.labels)
-            note = _noted(f"{scale}; bars: 95 % t-interval over seeds", measured(group, group.rows, group.columns))
+            note = _noted(
+                f"{scale}; bars: 95 % t-interval from five seeds on", measured(group, group.rows, group.columns)
+            )
             result.append(Figure("overview", "Defenses by attack", panels, 1, note, scale))
     return result
 

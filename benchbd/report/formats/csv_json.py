@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from benchbd.core.plain import json_text
-from benchbd.report.table import Column, Row, Table
+from benchbd.report.table import Column, Row, Table, TableCell
 
 if TYPE_CHECKING:
     from benchbd.report.board import Board
@@ -29,6 +29,9 @@ FIELDS = (
     "difference",
     "display",
     "note",
+    "low",
+    "high",
+    "spread",
 )
 
 
@@ -60,7 +63,13 @@ def _row(table: Table, row: Row) -> Iterator[list[Any]]:
             *comparison,
             cell.display,
             cell.note,
+            *_spread(cell),
         ]
+
+
+def _spread(cell: TableCell) -> list[str]:
+    """Bounds of the value, and what they are."""
+    return [repr(cell.spread.low), repr(cell.spread.high), cell.spread.kind] if cell.spread else ["", "", ""]
 
 
 def _inert(value: Any) -> Any:
@@ -69,7 +78,7 @@ def _inert(value: Any) -> Any:
 
 
 def render_csv(board: Board) -> str:
-    """Render one line per cell: accuracies as fractions, intervals as half widths, times in seconds."""
+    """Render one line per cell: accuracies and bounds as fractions, intervals as half widths, times in seconds."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(FIELDS)

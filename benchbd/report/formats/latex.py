@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 from itertools import groupby
 from typing import TYPE_CHECKING
 
 from benchbd.report import wording
+from benchbd.report.compact import sections
 from benchbd.report.table import Row, Table, TableCell
 
 if TYPE_CHECKING:
@@ -67,7 +69,18 @@ def table_text(table: Table) -> str:
     return "\n".join([*lines, r"\end{table*}"])
 
 
+_SIGNS |= {sign: rf"\textsuperscript{{{n}}}" for n, sign in enumerate("⁰¹²³⁴⁵⁶⁷⁸⁹")}
+_SIGNS |= {sign: rf"$_{{{n}}}$" for n, sign in enumerate("₀₁₂₃₄₅₆₇₈₉")}
+
+
 def render_latex(board: Board) -> str:
     """Render the whole board; it needs \\usepackage{booktabs}."""
+    tables = [
+        dataclasses.replace(table, title=f"{table.title}: {found.title}")
+        for found in board.overviews()
+        for table, folded in sections(found)
+        if not folded  # These are longer than a page; csv has their numbers.
+    ]
+    tables += board.further_tables()
     head = [f"% {escape(line)}" for line in (board.title, *board.reading, *board.notes)]
-    return "\n".join(["% needs \\usepackage{booktabs}", *head, "", "\n\n".join(map(table_text, board.tables))]) + "\n"
+    return "\n".join(["% needs \\usepackage{booktabs}", *head, "", "\n\n".join(map(table_text, tables))]) + "\n"

@@ -48,12 +48,15 @@ class Pair(NamedTuple):
 
     @property
     def gap_text(self) -> str:
-        """The difference in words; it says so if 0 is in the interval, or if the averages mix different data."""
+        """The difference in words; it says if it may be chance, or if the averages mix different data."""
         return "; ".join(filter(None, (self._interval_text(), self.other_data)))
 
     def _interval_text(self) -> str:
-        if self.gap is None or self.gap.half is None:
-            return "fewer than two common seeds: no interval"
+        if self.gap is None:
+            return "no common seed"
+        if self.gap.half is None:
+            seeds = wording.counted(self.gap.n, "common seed")
+            return f"difference {wording.signed(self.gap.mean)} over {seeds}, too few for a test"
         apart = abs(self.gap.mean) > max(self.gap.half, stats.RESOLUTION)
         text = f"difference {wording.signed(self.gap.mean)} ± {wording.percent(self.gap.half)}"
         return text if apart else f"{text}, not separable"

@@ -59,7 +59,7 @@ def verdict_table(groups: Sequence[Group], labels: Labels, gate: float) -> Table
         lead=[f"{counts[HOLDS]} hold, {counts[FAILS]} fail, {counts[OPEN]} not measured."],
         notes=[
             "A verdict compares means in percent; “not separable” means that the 95 % t-interval of the paired "
-            "difference contains 0. ASR claims leave out attacks that are not implanted.",
+            "difference, from five common seeds on, contains 0. ASR claims leave out attacks that are not implanted.",
             "A verdict at a smaller scale than the paper's may not hold at the paper's scale.",
             *([f"{OTHER_DATA} the verdict compares numbers of different data."] if mixed else []),
         ],

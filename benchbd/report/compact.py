@@ -1,0 +1,263 @@
+"""The tables that readers see: an overview as narrow tables, defenses as rows, with one decimal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from benchbd.report import wording
+from benchbd.report.footnotes import LOWERED
+from benchbd.report.labels import Variant
+from benchbd.report.mixed_data import OTHER_DATA
+from benchbd.report.overview import HeatMap, Number, Overview
+from benchbd.report.ranking import Ranking
+from benchbd.report.table import Column, Row, Table, TableCell
+
+WIDTH = 100
+"""Widest row in characters, three a column included for its padding. GitHub shows about 110 without scrolling."""
+PADDING = 3
+
+
+class Section(NamedTuple):
+    """A table, and whether it is folded away where the medium can do that."""
+
+    table: Table
+    folded: bool = False
+
+
+def sections(given: Overview) -> list[Section]:
+    """All tables of an overview, the summary first. The last of the open ones carries the notes."""
+    shown = [_summary(given), *_heat_tables(given, given.asr), *_heat_tables(given, given.ca)]
+    shown += [table for ranking in given.rankings.values() if (table := _duels(given, ranking))]
+    if given.sensitivities:
+        shown.append(_sensitivity(given))
+    shown[-1].notes += [*dict.fromkeys(r.refusal for r in given.rankings.values() if r.refusal)]
+    heats = [table for table in shown if table.key == "ca"] or shown
+    heats[-1].notes += given.notes
+    folded = [_numbers(given), _costs(given)]
+    return [*(Section(t) for t in shown), *(Section(t, folded=True) for t in folded if t.rows)]
+
+
+def _number(found: Number | None) -> TableCell:
+    if found is None:
+        return TableCell(wording.UNDEFINED)
+    text = wording.percent(found.mean, 1)
+    return TableCell(text, found.mean, best=found.best, spread=found.spread)
+
+
+def _summary(given: Overview) -> Table:
+    ca, asr = given.ca.heading, given.asr.heading
+    columns = [
+        Column("Group"), Column(ca, direction="up", unit="fraction"), Column(asr, direction="down", unit="fraction"),
+        Column(f"worst {asr}", direction="down", unit="fraction"), Column("DER", direction="up", unit="fraction"),
+        Column(f"cost {wording.TIMES}", unit="ratio"), Column("attacks"), Column("needs"),
+    ]  # fmt: skip
+    rows: list[Row] = []
+    for line in given.lines:
+        worst = TableCell(wording.UNDEFINED)
+        if line.worst:
+            text = f"{wording.percent(line.worst.asr, 1)} {given.short(line.worst.attack)}"
+            worst = TableCell(text, line.worst.asr)
+        cost = TableCell(f"{line.cost:.2f}", line.cost) if line.cost is not None else TableCell(wording.UNDEFINED)
+        covered = TableCell(f"{line.attacks}/{len(given.attacks)}", line.attacks)
+        numbers = [_number(line.ca), _number(line.asr), worst, _number(line.der)]
+        cells = [TableCell(line.group or wording.UNDEFINED), *numbers, cost, covered, TableCell(line.needs)]
+        rule = line.control and bool(rows) and not given.lines[len(rows) - 1].control
+        rows.append(Row(line.name, cells, rule=rule, tag=line.defense.name))
+    ranking = given.ranking
+    notes = [
+        f"Means are over the {wording.counted(len(given.attacks), 'attack')} of {given.of} that count as implanted; "
+        "those over different attacks are not comparable.",
+        f"DER is (max(0, ASR drop) {wording.MINUS} max(0, CA drop) + 1) / 2 in percent, relative to no defense with "
+        f"the same attack and seed: 50 is no effect, 100 is perfect. Cost {wording.TIMES} is a multiple of the "
+        "wall-clock time of no defense, over common cells on one device.",
+    ]
+    if ranking.order:
+        notes.insert(
+            0,
+            f"Defenses that share a letter cannot be told apart by {ranking.measure.upper()}: Wilcoxon's signed-rank "
+            "test over all pairs of attack and seed that two defenses share, with Holm's correction. A dash marks "
+            "a defense with under six such pairs.",
+        )
+    return Table("summary", "Summary", "Defense", columns, rows, notes=notes, level=3, tag=given.tag)
+
+
+def _compact(cell: TableCell, usual: int) -> TableCell:
+    """A cell of the full table with one decimal; a lowered number is its number of seeds, where that is unusual."""
+    if cell.value is None:
+        return TableCell("" if cell.display == wording.NOT_RUN else cell.display, records=cell.records, note=cell.note)
+    text = wording.percent(cell.value, 1) + (str(cell.n).translate(LOWERED) if cell.n != usual else "")
+    text += OTHER_DATA if OTHER_DATA in cell.display else ""
+    extra = "" if cell.published is None else f"paper {wording.percent(cell.published, 1)}"
+    found = TableCell(text, cell.value, cell.interval, cell.n, cell.best, cell.published, extra, cell.note)
+    found.records, found.spread, found.tone = cell.records, cell.spread, cell.tone
+    return found
+
+
+def blocks(first: int, widths: Sequence[int], most: int = WIDTH) -> list[range]:
+    """Split columns into blocks no wider than ``most``, each with the labels in front; a block has a column at least.
+
+    Args:
+        first: width of the labels.
+        widths: width of each column.
+        most: widest block, in characters.
+    """
+    found, start, used = [], 0, first + PADDING
+    for place, width in enumerate(widths):
+        if place > start and used + width + PADDING > most:
+            found.append(range(start, place))
+            start, used = place, first + PADDING
+        used += width + PADDING
+    return [*found, range(start, len(widths))] if widths else []
+
+
+def _heat_tables(given: Overview, heat: HeatMap) -> list[Table]:
+    rows = [[_compact(cell, given.usual_seeds) for cell in line] for line in heat.cells]
+    names = [line.name for line in given.lines]
+    texts = [[name, *(t for r in rows for t in (r[i].display, r[i].extra))] for i, name in enumerate(heat.names)]
+    arrow = "↑" if heat.metric == "ca" else "↓"
+    tables = []
+    for number, block in enumerate(blocks(max(map(len, names)), [max(map(len, t)) for t in texts])):
+        title = f"{heat.heading} {arrow} in percent" + (", further attacks" if number else "")
+        columns = [Column(heat.names[i], unit="fraction", tag=heat.attacks[i].name) for i in block]
+        body = [
+            Row(line.name, [r[i] for i in block], rule=_first_control(given, place), tag=line.defense.name)
+            for place, (line, r) in enumerate(zip(given.lines, rows, strict=True))
+            if not number or any(r[i].display for i in block)
+        ]
+        if heat.metric == "asr" and (lift := _lift(given, [heat.attacks[i] for i in block])):
+            body.append(lift)
+        tables.append(Table(heat.metric, title, "Defense", columns, body, level=3, tag=given.tag))
+    if tables:
+        tables[0].lead = list(given.lead) if heat.metric == "asr" else []
+    return tables
+
+
+def _first_control(given: Overview, place: int) -> bool:
+    return place > 0 and given.lines[place].control and not given.lines[place - 1].control
+
+
+def _lift(given: Overview, attacks: Sequence[Variant]) -> Row | None:
+    """The undefended lift of each attack, where the records have it."""
+    if given.table.columns[-1].label != "Lift":
+        return None
+    lifts = dict(zip(given.asr.attacks, (row.cells[-1] for row in given.table.rows), strict=False))
+    cells = [lifts[attack] for attack in attacks]
+    shown = [TableCell(wording.percent(c.value, 1) if c.value is not None else c.display, c.value) for c in cells]
+    return Row("lift of none", shown, "foot", rule=True)
+
+
+def _duels(given: Overview, ranking: Ranking) -> Table | None:
+    """Wins, ties and losses of every ranked defense against every other."""
+    if not ranking.order:
+        return None
+    columns = [Column("Group"), *(Column(given.short(c), tag=c.name) for c in ranking.order)]
+    rows = []
+    for one in ranking.order:
+        cells = [TableCell(ranking.groups[one])]
+        for other in ranking.order:
+            duel = ranking.duels.get((one, other))
+            text = wording.UNDEFINED if one == other else ""
+            if duel:
+                text = f"{duel.wins}/{duel.ties}/{duel.losses}"
+                text += {1: "*", -1: "*", 0: "", None: "?"}[duel.better]
+            note = "" if duel is None or duel.adjusted is None else f"p = {duel.adjusted:.3g} after Holm's correction"
+            cells.append(TableCell(text, best=bool(duel and duel.better == 1), note=note))
+        rows.append(Row(given.short(one), cells, tag=one.name))
+    few, many = ranking.pairs or (0, 0)
+    pairs = f"{few} to {many}" if few != many else str(few)
+    notes = [
+        f"Each cell counts the pairs of attack and seed ({pairs} a test) where the row's defense is better, equal or "
+        "worse than the column's. * is significant at 5 % after Holm's correction, bold where the row wins; ? marks "
+        "under six pairs, which allow no test."
+    ]
+    if ranking.unranked:
+        notes.append(f"Not ranked, under six common pairs: {', '.join(map(given.short, ranking.unranked))}.")
+    title = f"Which defense is better, by {ranking.measure.upper()}: wins/ties/losses"
+    return Table(f"ranking-{ranking.measure}", title, "Defense", columns, rows, notes=notes, level=3, tag=given.tag)
+
+
+def _range(bounds: tuple[float, float]) -> str:
+    return wording.DASH.join(wording.percent(v, 1) for v in bounds)
+
+
+def _sensitivity(given: Overview) -> Table:
+    columns = [Column("variants"), Column("pairs", unit="count"), Column(given.ca.heading), Column(given.asr.heading)]
+    rows = [
+        Row(s.name, [
+            TableCell(", ".join(map(given.short, s.variants))), TableCell(str(s.pairs), s.pairs),
+            TableCell(_range(s.ca)), TableCell(_range(s.asr)),
+        ], tag=s.name)
+        for s in given.sensitivities
+    ]  # fmt: skip
+    note = (
+        "Smallest and largest mean CA and ASR of a defense's variants in this table, over the pairs of attack and seed "
+        "that all of them have."
+    )
+    title = "Sensitivity to hyper-parameters"
+    return Table("sensitivity", title, "Defense", columns, rows, notes=[note], level=3, tag=given.tag)
+
+
+def _bounds(cell: TableCell) -> TableCell:
+    """The spread of a number, with what it is."""
+    spread = cell.spread
+    if spread is None:
+        return TableCell(wording.UNDEFINED)
+    kind = {"range": "range", "t": "95 %", "test set": "test set"}[spread.kind]
+    return TableCell(f"{wording.percent(spread.low)}{wording.DASH}{wording.percent(spread.high)} {kind}")
+
+
+def _numbers(given: Overview) -> Table:
+    """Every number with two decimals, its bounds and the paper's value, one line for each attack and defense."""
+    table, paper = given.table, any(c.published is not None for r in given.table.rows for c in r.cells)
+    headings = [(given.ca.heading, "up"), (given.asr.heading, "down")]
+    columns = [Column("Defense"), Column("n", unit="count")]
+    for heading, direction in headings:
+        columns += [Column(heading, direction=direction, unit="fraction"), Column("bounds")]  # type: ignore[arg-type]
+        columns += [Column("paper", unit="fraction")] * paper
+    defenses = [c.group for c in table.columns if c.label == table.columns[0].label]
+    order = dict(zip(given.short.defenses, defenses, strict=False))
+    rows = []
+    attacks = [given.short(attack) for attack in given.ca.attacks]
+    for number, row in enumerate(table.rows):
+        if row.kind == "foot":
+            continue
+        label = attacks[number] if row.kind == "body" else row.label
+        for place, defense in enumerate(order):
+            ca, asr = row.cells[2 * place : 2 * place + 2]
+            if ca.display == wording.NOT_RUN or (ca.value is None and row.kind != "body"):
+                continue
+            cells = [TableCell(given.short(defense)), TableCell(str(ca.n or ""), ca.n or None)]
+            for cell in (ca, asr):
+                text = cell.display if cell.value is None else wording.percent(cell.value)
+                cells += [TableCell(text, cell.value, best=cell.best), _bounds(cell)]
+                cells += [TableCell(cell.extra.removeprefix("paper "))] * paper
+            rows.append(Row(label, cells, row.kind, row.mark))
+    notes = ["In averages, n is the number of attacks, and bounds are over seeds, if all of them have the same seeds."]
+    title = "Every number with its bounds"
+    return Table("numbers", title, "Attack", columns, rows, notes=notes, level=3, tag=given.tag)
+
+
+def _costs(given: Overview) -> Table:
+    """The columns of the full summary that the compact one leaves out."""
+    means, left = given.means, ("CA", "ASR", "DER", "Time", "Needs", "Attacks")
+    kept = [i for i, c in enumerate(means.columns) if not c.label.startswith(left)]
+    names = {"RA, mean": "RA", "Detection AUROC": "AUROC", f"Full trainings {wording.TIMES}": f"full {wording.TIMES}"}
+    columns = [
+        Column(names.get(c.label, c.label), direction=c.direction, unit=c.unit)
+        for c in (means.columns[i] for i in kept)
+    ]
+    short = _by_place(given)
+    rows = [
+        Row(short[n], [row.cells[i] for i in kept], row.kind, row.mark, row.rule) for n, row in enumerate(means.rows)
+    ]
+    notes = [note for note in means.notes if not note.startswith(("Averages", "DER", "Time is"))]
+    notes.insert(
+        0,
+        "RA is a mean over all attacks. TPR (the recall of the poison), FPR and F1 are those of the flagged samples.",
+    )
+    return Table("costs", "Detection and trainings", "Defense", columns, rows, notes=notes, level=3, tag=given.tag)
+
+
+def _by_place(given: Overview) -> list[str]:
+    return [given.short(item) for item in given.short.defenses]

@@ -1,0 +1,75 @@
+"""The board for a terminal: rich tables, coloured by severity where the terminal has colour."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from benchbd.report.compact import sections
+from benchbd.report.table import Table, grid
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+
+    from benchbd.report.board import Board
+
+STYLES = {"": "", "good": "green", "fair": "yellow", "bad": "red"}
+WIDTH = 110
+"""Width of text that is not shown on a terminal."""
+
+
+def _table(table: Table) -> RenderableType:
+    from rich import box
+    from rich.table import Table as RichTable
+    from rich.text import Text
+
+    made = RichTable(box=box.SIMPLE_HEAD, title=Text(table.title, "bold"), title_justify="left", pad_edge=False)
+    made.add_column(Text(table.stub))
+    for column in table.columns:
+        made.add_column(Text(column.heading), justify="right" if column.unit else "left")
+    for place, row in enumerate(table.rows):
+        cells = []
+        for cell in grid(row):
+            text = f"{cell.display}\n{cell.extra}" if cell.extra else cell.display
+            cells.append(Text(text, f"{STYLES[cell.tone]} {'bold' if cell.best else ''}".strip()))
+        after = place + 1 < len(table.rows) and table.rows[place + 1].rule
+        made.add_row(Text(f"{row.label} {row.mark}".rstrip()), *cells, end_section=after)
+    return made
+
+
+def _parts(board: Board) -> Iterator[RenderableType]:
+    """Everything in order, tables that other media fold away left out."""
+    from rich.text import Text
+
+    for found in board.overviews():
+        yield Text(f"\n{found.title}", "bold underline")
+        for table, folded in sections(found):
+            if folded:
+                continue
+            for line in table.lead:
+                yield Text(line)
+            yield _table(table)
+            for note in table.notes:
+                yield Text(f"  {note}", "dim")
+    for table in board.further_tables():
+        yield _table(table)
+        for note in table.notes:
+            yield Text(f"  {note}", "dim")
+    for line in (*board.reading, *board.notes) if board.tables else ("No records yet.",):
+        yield Text(line, "dim")
+
+
+def show(board: Board, console: Console) -> None:
+    """Print the board on a console, in colour if the console has colour."""
+    for part in _parts(board):
+        console.print(part)
+
+
+def render_text(board: Board) -> str:
+    """Render the whole board without colour, 110 characters wide."""
+    from rich.console import Console
+
+    out = io.StringIO()
+    show(board, Console(file=out, width=WIDTH, color_system=None, legacy_windows=False))
+    return "\n".join(line.rstrip() for line in out.getvalue().splitlines()) + "\n"

@@ -1,0 +1,267 @@
+"""What readers ask of one data set, model and recipe: a line per defense, heat maps, rankings, sensitivity."""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+from benchbd.report import stats, wording
+from benchbd.report.averages import average
+from benchbd.report.dataset_table import NAMING
+from benchbd.report.footnotes import ShortNames
+from benchbd.report.gate import implanted
+from benchbd.report.groups import TRANSFORMED, Group
+from benchbd.report.labels import Labels, Variant
+from benchbd.report.mixed_data import OTHER_DATA, MixedData, mixed_data
+from benchbd.report.ranking import MEASURES, Ranking, Sensitivity, competitors, rank, sensitivities
+from benchbd.report.table import Table, TableCell
+from benchbd.report.timing import Clock
+
+FAIR, BAD = 0.1, 0.5
+"""ASR from which a cell is fair and bad. From one half on, an attack counts as implanted; at a tenth, a backdoor still
+works once in ten tries, the chance level of a data set of ten classes."""
+
+
+class Number(NamedTuple):
+    """A mean over attacks: a fraction, its spread over seeds if all attacks have the same seeds, and the title."""
+
+    mean: float
+    spread: stats.Spread | None
+    best: bool = False
+
+
+class Worst(NamedTuple):
+    """The attack with the highest ASR against a defense, and that ASR, a fraction."""
+
+    attack: Variant
+    asr: float
+
+
+class Line(NamedTuple):
+    """One defense in the summary. Means are over the attacks of :attr:`Overview.attacks` that it has.
+
+    Attributes:
+        defense: the defense.
+        name: its short name, with signs that the notes explain.
+        control: whether it sees the truth.
+        group: its letters in the first ranking that there is; empty for an unranked defense.
+        ca: mean CA; None without a value, as below.
+        asr: mean ASR.
+        worst: the worst attack.
+        der: mean DER.
+        cost: multiple of the wall-clock time of no defense, over common cells on one device.
+        attacks: number of attacks that it has.
+        needs: its inputs beyond the poisoned set, in words.
+    """
+
+    defense: Variant
+    name: str
+    control: bool
+    group: str
+    ca: Number | None
+    asr: Number | None
+    worst: Worst | None
+    der: Number | None
+    cost: float | None
+    attacks: int
+    needs: str
+
+
+class HeatMap(NamedTuple):
+    """A metric of every defense (rows) on every attack (columns).
+
+    Attributes:
+        metric: ``ca`` or ``asr``.
+        heading: the metric as the table's definitions name it.
+        defenses: the rows.
+        attacks: the columns. That of CA includes the row without an attack.
+        names: short names of the columns, with signs that the notes explain.
+        cells: one tuple a row. ``value`` is a fraction, ``records`` are the IDs behind it.
+    """
+
+    metric: str
+    heading: str
+    defenses: tuple[Variant, ...]
+    attacks: tuple[Variant, ...]
+    names: tuple[str, ...]
+    cells: tuple[tuple[TableCell, ...], ...]
+
+
+class Overview(NamedTuple):
+    """One data set, model and recipe.
+
+    Attributes:
+        title: the scale in words.
+        tag: plain name of the data set.
+        lead: lines above the tables.
+        attacks: the attacks that the summary, the rankings and the sensitivity are over: the implanted ones, or all
+            where nothing is known about any.
+        of: number of attacks in the table.
+        usual_seeds: number of seeds of most cells.
+        lines: the summary: no defense, the ranked defenses, the others, the controls.
+        asr: ASR as a heat map.
+        ca: CA as a heat map.
+        rankings: the ranking by each measure.
+        sensitivities: the spread of defenses over their variants.
+        short: short names.
+        notes: what signs and footnotes stand for.
+        table: the full table, attacks as rows.
+        means: the full summary table.
+    """
+
+    title: str
+    tag: str
+    lead: tuple[str, ...]
+    attacks: tuple[Variant, ...]
+    of: int
+    usual_seeds: int
+    lines: tuple[Line, ...]
+    asr: HeatMap
+    ca: HeatMap
+    rankings: dict[str, Ranking]
+    sensitivities: tuple[Sensitivity, ...]
+    short: ShortNames
+    notes: tuple[str, ...]
+    table: Table
+    means: Table
+
+    @property
+    def ranking(self) -> Ranking:
+        """The first ranking that there is, by DER before ASR."""
+        return next((r for r in self.rankings.values() if r.order), self.rankings[MEASURES[0]])
+
+
+class Tables(NamedTuple):
+    """What an overview is made from: a group, its clock, and its two full tables."""
+
+    group: Group
+    clock: Clock
+    table: Table
+    means: Table
+    usual_seeds: int
+
+
+def evidence(group: Group, gate: float) -> list[Variant]:
+    """The attacks that say something about defenses: the implanted ones, or all if none was judged."""
+    verdicts = {row: implanted(group, row, gate) for row in group.attacks()}
+    judged = any(holds is not None for holds in verdicts.values())
+    return [row for row, holds in verdicts.items() if holds or not judged]
+
+
+def overview(given: Tables, labels: Labels, gate: float) -> Overview:
+    """Build the overview of a group."""
+    group = given.group
+    rows = evidence(group, gate)
+    short = ShortNames(labels, group.rows, group.columns)
+    rankings = {measure: rank(group, rows, measure) for measure in MEASURES}
+    ranking = next((r for r in rankings.values() if r.order), None)
+    order = _order(group, ranking)
+    lead = [*given.table.lead, *_paper_lead(given.table)]
+    marks = [note for note in given.table.notes if not note.startswith(NAMING)]
+    return Overview(
+        title=given.table.title,
+        tag=given.table.tag,
+        lead=tuple(lead),
+        attacks=tuple(rows),
+        of=len(group.attacks()),
+        usual_seeds=given.usual_seeds,
+        lines=tuple(_lines(given, rows, order, short, ranking)),
+        asr=_heat(given, "asr", group.attacks(), order, short),
+        ca=_heat(given, "ca", group.rows, order, short),
+        rankings=rankings,
+        sensitivities=sensitivities(group, rows),
+        short=short,
+        notes=(*short.notes, *marks),
+        table=given.table,
+        means=given.means,
+    )
+
+
+def _order(group: Group, ranking: Ranking | None) -> list[Variant]:
+    """No defense, the ranked defenses, the others, the controls."""
+    ranked = list(ranking.order) if ranking else []
+    rest = [c for c in group.columns if c not in ranked and c not in group.controls]
+    undefended = [c for c in rest if c == group.undefended()]
+    others = [c for c in rest if c not in undefended]
+    return [*undefended, *ranked, *others, *(c for c in group.columns if c in group.controls)]
+
+
+def _paper_lead(table: Table) -> list[str]:
+    """The differences from the paper's scale, of a table with the paper's values."""
+    label = "Scale differences from the paper"
+    return [f"{label}: {row.cells[0].display}." for row in table.rows if row.label == label]
+
+
+def _lines(
+    given: Tables, rows: list[Variant], order: list[Variant], short: ShortNames, ranking: Ranking | None
+) -> list[Line]:
+    group, mixed = given.group, mixed_data(given.group)
+    found = {m: {c: average(group, c, rows, m) for c in order} for m in ("ca", "asr", "der")}
+    titles = _titles(group, rows, mixed)
+    lines = []
+    for column in order:
+        numbers = {
+            metric: Number(mean.mean, mean.spread(), column in titles[metric])
+            for metric, by_column in found.items()
+            if (mean := by_column[column])
+        }
+        worst = [(stats.mean_of(v.values()), row) for row in rows if (v := group.entry(row, column).values("asr"))]
+        relative = given.clock.relative(column)
+        sign = OTHER_DATA * mixed.deviates(rows, column) + TRANSFORMED * (column in group.transforms)
+        control = column in group.controls
+        top = max(worst, key=lambda item: item[0].mean if item[0] else 0.0, default=None)
+        lines.append(
+            Line(
+                defense=column,
+                name=f"{short(column)} {sign}".rstrip(),
+                control=control,
+                group=ranking.groups.get(column, "") if ranking else "",
+                ca=numbers.get("ca"),
+                asr=numbers.get("asr"),
+                worst=Worst(top[1], top[0].mean) if top and top[0] else None,
+                der=numbers.get("der"),
+                cost=relative[0] if relative else None,
+                attacks=sum(bool(group.entry(row, column).values("ca")) for row in rows),
+                needs=wording.needs_text(group.needs.get(column, ()), False, group.returns.get(column)),
+            )
+        )
+    return lines
+
+
+def _titles(group: Group, rows: list[Variant], mixed: MixedData) -> dict[str, set[Variant]]:
+    """The best defenses by metric. Empty if they cover different attacks or data; those with failures cannot win."""
+    competing = competitors(group)
+    covers = {frozenset(r for r in rows if group.entry(r, c).values("ca")) for c in competing} - {frozenset()}
+    titles: dict[str, set[Variant]] = {metric: set() for metric in ("ca", "asr", "der")}
+    if len(covers) != 1 or mixed.mixes(rows):
+        return titles
+    for metric in titles:
+        values = {
+            i: found.by_seed
+            for i, c in enumerate(competing)
+            if not any(group.entry(r, c).failures() for r in rows) and (found := average(group, c, rows, metric))
+        }
+        winners = stats.best(values, higher=metric != "asr", margin=stats.MARGINS[metric])
+        titles[metric] = {competing[i] for i in winners}
+    return titles
+
+
+def _heat(given: Tables, metric: str, rows: list[Variant], order: list[Variant], short: ShortNames) -> HeatMap:
+    """The cells of the full table, turned, with a tone for ASR."""
+    group = given.group
+    offset = metric == "asr"
+    bodies = dict(zip(group.rows, given.table.rows, strict=False))
+    cells = tuple(
+        tuple(bodies[row].cells[2 * group.columns.index(column) + offset] for row in rows) for column in order
+    )
+    if metric == "asr":
+        for cell in (cell for line in cells for cell in line):
+            cell.tone = tone(cell.value)
+    names = tuple(f"{short(row)} {bodies[row].mark}".rstrip() for row in rows)
+    return HeatMap(metric, group.definitions.heading(metric), tuple(order), tuple(rows), names, cells)
+
+
+def tone(asr: float | None) -> Literal["", "good", "fair", "bad"]:
+    """``good`` under 10 %, ``bad`` from 50 % on, else ``fair``; empty without an ASR."""
+    if asr is None:
+        return ""
+    return "good" if asr < FAIR else "fair" if asr < BAD else "bad"
