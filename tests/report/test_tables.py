@@ -45,7 +45,7 @@ def test_mean_interval_and_n(make_record):
 def test_a_table_without_a_result_names_no_number_of_seeds(make_record):
     found = board([make_record(status="oom"), make_record(seed=1, status="timeout")])
     assert found.tables[0].lead == []
-    for form in ("md", "html", "tex", "csv", "json"):
+    for form in ("md", "html", "latex", "csv", "json"):
         assert "0 seeds" not in found.render(form)
 
 
