@@ -165,7 +165,8 @@ def group_records(
         records: checked records.
         attack_order: rank of known attacks; others follow by name, and the row without an attack comes last.
         defense_order: rank of known defenses; others follow by name, and controls come last.
-        dataset_order: rank of known data sets; others follow by name.
+        dataset_order: rank of known data sets; others follow by name. Of one data set, the group whose undefended models
+            have the best mean CA comes first.
         definitions: what CA and ASR are over.
     """
     groups: dict[Scale, Group] = {}
@@ -216,5 +217,18 @@ def group_records(
         left_out.append(f"Not shown: {counted(older, 'record')} of older plugin versions.")
     if duplicates:
         left_out.append(f"Not shown: {counted(duplicates, 'duplicate record')}.")
-    ordered = sorted(groups.values(), key=lambda g: (_rank(g.scale.dataset.name, dataset_order), g.scale))
+    ordered = sorted(
+        groups.values(), key=lambda g: (_rank(g.scale.dataset.name, dataset_order), -_undefended_accuracy(g), g.scale)
+    )
     return Grouping(ordered, left_out)
+
+
+def _undefended_accuracy(group: Group) -> float:
+    """Mean CA of the models without a defense; 0 if there is none. Tables of well-trained models are read first."""
+    found = [
+        accuracy
+        for (_, defense), seeds in group.entries.items()
+        if defense.name == UNDEFENDED
+        for accuracy in seeds.values("ca").values()
+    ]
+    return sum(found) / len(found) if found else 0.0

@@ -367,3 +367,13 @@ def test_compare_says_that_the_classes_differ(make_record, tmp_path, capsys):
     assert line in capsys.readouterr().out
     assert main(["compare", names["a"], names["c"]]) == 0
     assert "nothing in common" in capsys.readouterr().out
+
+
+def test_the_best_trained_models_of_a_data_set_come_first(make_record):
+    small = {"given": {"dataset": {"train": 500}}}
+    low = [make_record(ca=0.4, **small), make_record(defense="lfd", ca=0.99, **small)]
+    high = [make_record(ca=0.9), make_record(defense="lfd", ca=0.3)]
+    titles = [table.title for table in board([*low, *high]).tables]
+    places = [index for index, title in enumerate(titles) if "train=500" in title]
+    assert places
+    assert min(places) == len(titles) - len(places)
