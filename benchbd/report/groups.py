@@ -165,8 +165,8 @@ def group_records(
         records: checked records.
         attack_order: rank of known attacks; others follow by name, and the row without an attack comes last.
         defense_order: rank of known defenses; others follow by name, and controls come last.
-        dataset_order: rank of known data sets; others follow by name. Of one data set, the group whose undefended models
-            have the best mean CA comes first.
+        dataset_order: rank of known data sets; others follow by name. Of one data set, the group with the best
+            mean CA of its undefended models comes first.
         definitions: what CA and ASR are over.
     """
     groups: dict[Scale, Group] = {}
