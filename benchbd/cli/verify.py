@@ -9,7 +9,6 @@ import secrets
 import sys
 import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchbd.cli.common import add_plugin_files, add_plugins, output_folder, refuse_empty, write, write_json

@@ -19,8 +19,9 @@ SAME_BITS = ("torch", "numpy", "benchbd")
 ELSEWHERE = {"ca": 0.07, "asr": 0.42, "ra": 0.16}
 """Largest difference between processors, versions or precision classes, before the error of the test set.
 
-Another rounding grows in training until a cell differs as another seed of it does. These are the shares that 95 (CA) or
-90 in 100 (ASR, RA) of the 85 pairs of seeds of one cell in leaderboard/*.jsonl keep (6.8, 41.4 and 15.2 points), rounded up.
+Another rounding grows in training until a cell differs as another seed of it does. Two seeds of a cell in
+leaderboard/*.jsonl (85 pairs of CA, 75 of ASR and RA) differ by at most this much in 95 (CA) or 90 (ASR, RA) of 100
+pairs: 6.8, 41.4 and 15.2 points, rounded up.
 """
 SIGMAS = 3.0
 """Standard errors of the difference of two shares of a test set that are added to ``ELSEWHERE``."""
@@ -80,8 +81,8 @@ def drawn(ids: Iterable[str], number: int, seed: int) -> list[str]:
 def tolerance(record: Record, here: Record, metric: str, given: float | None = None) -> float:
     """The largest difference between a record's share and that of its cell here, as a fraction.
 
-    It is 0 if the CPU class, the processor's name and the versions agree, because a cell gives the same bits again on one
-    CPU. Otherwise it is ``ELSEWHERE`` and the error of the test set.
+    It is 0 if the CPU class, the processor's name and the versions agree, because a cell gives the same bits again on
+    one CPU. Otherwise it is ``ELSEWHERE`` and the error of the test set.
 
     Args:
         record: from elsewhere.
