@@ -58,6 +58,11 @@ def found(records: Records, kind: str) -> dict[str, Any]:
     return next(r for r in records if (r["attack"], r["defense"]) == ("bn-g", kind))
 
 
+def unattacked(records: Records) -> dict[str, Any]:
+    """A cell without an attack, whose CA no other field of the schema bounds."""
+    return next(r for r in records if r["attack"] == "none")
+
+
 def rehashed(record: dict[str, Any]) -> None:
     record["id"] = identity(record["spec"])
 
@@ -94,7 +99,7 @@ def _other_seed(records: Records) -> None:
 
 
 TAMPERED: dict[str, tuple[Callable[[Records], Any], str]] = {
-    "ca": (lambda r: found(r, "ac").update(ca=0.987654), "ca 0.987654 is not a whole number of its 50 test images"),
+    "ca": (lambda r: unattacked(r).update(ca=0.987654), "ca 0.987654 is not a whole number of its 50 test images"),
     "range": (lambda r: found(r, "ac").update(ca=1.2), "ca must be a fraction in [0, 1] or null, not 1.2"),
     "asr": (lambda r: found(r, "ac").update(asr=1.0, ra=0.5), "asr"),
     "old id": (_edit_spec, "but its spec has the id"),
@@ -103,7 +108,7 @@ TAMPERED: dict[str, tuple[Callable[[Records], Any], str]] = {
     "source": (_other_source, "defense ac was measured with other code than that of this installation"),
     "no source": (_no_source, "defense ac has no digest of its code in sources"),
     "duplicate": (lambda r: r.append(copy.deepcopy(r[0])), "has 2 records, alike; keep one"),
-    "other duplicate": (lambda r: r.append({**r[0], "ca": 0.0}), "has 2 records, with different results"),
+    "other duplicate": (lambda r: r.append({**unattacked(r), "ca": 0.0}), "has 2 records, with different results"),
     "copied seed": (_other_seed, "as its own, but their seeds differ"),
     "no images": (lambda r: found(r, "ac")["notes"].pop("test_images"), "has no usable notes.test_images"),
     "per class": (lambda r: found(r, "ac")["notes"].update(ca_per_class=[0.0] * 10), "outside the accuracies"),

@@ -15,9 +15,9 @@ class Finding(NamedTuple):
     """Something in a results file that is wrong, or that this installation does not confirm.
 
     Attributes:
-        kind: ``record``: it breaks the schema, or its ID is not that of its spec; ``duplicate``; ``number``: its numbers
-            contradict each other; ``plugin``: this installation does not know or accept a component; ``source``: other
-            code; ``data``: other data or weights; ``repeat``: a cell that ran again has other results.
+        kind: ``record``: it breaks the schema, or its ID is not that of its spec; ``duplicate``; ``number``: its
+            numbers contradict each other; ``plugin``: this installation does not know or accept a component;
+            ``source``: other code; ``data``: other data or weights; ``repeat``: a cell that ran again has other results.
         text: one line.
         ids: the cells, in the order of the file; empty if the record cannot be read.
     """
