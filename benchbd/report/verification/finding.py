@@ -17,7 +17,7 @@ class Finding(NamedTuple):
     Attributes:
         kind: ``record``: it breaks the schema, or its ID is not that of its spec; ``duplicate``; ``number``: its
             numbers contradict each other; ``plugin``: this installation does not know or accept a component;
-            ``source``: other code; ``data``: other data or weights; ``repeat``: a cell that ran again has other results.
+            ``source``: other code; ``data``: other data or weights; ``repeat``: a cell has other results here.
         text: one line.
         ids: the cells, in the order of the file; empty if the record cannot be read.
     """
