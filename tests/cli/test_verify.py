@@ -191,9 +191,37 @@ def test_a_plugin_file_makes_its_cells_known(
     assert verify(records, "--plugin", str(file))[0] == 0
 
 
+def test_a_program_named_in_a_record_is_never_run(
+    measured: Records, verify: Callable[..., Any], plugin_file: Callable[..., Path], tmp_path: Path
+) -> None:
+    file = plugin_file(
+        """
+        @defense("outside", version=1)
+        class Outside(Defense):
+            "Run a program."
+            command: str = "true"
+            "What to run."
+            def train(self, lab):
+                import pathlib
+                pathlib.Path(self.command).touch()
+                return lab.train(lab.poisoned)
+        """
+    )
+    record = copy.deepcopy(found(measured, "none"))
+    part = {"name": "outside", "version": 1, "params": {"command": str(tmp_path / "ran")}}
+    record["spec"]["defense"] = part
+    record["defense"], record["params"]["defense"] = "outside", part["params"]
+    rehashed(record)
+    _, out, _ = verify([record], "--sample", "1", "--plugin", str(file), *HERE)
+    assert "note: 1 cell not drawn: defense outside runs a program that the record names\n" in out
+    assert "0 of 0 cells drawn" in out
+    assert not (tmp_path / "ran").exists()
+
+
 @pytest.mark.parametrize(
     ("words", "text"),
     [
+        ([""], "RESULTS is empty"),
         (["nothing-there.jsonl"], "no records found"),
         (["empty.jsonl"], "holds no records"),
         (["full.jsonl", "--sample", "-1"], "--sample must be 0 or more"),
