@@ -36,6 +36,7 @@ VERBS = (
     "new",
     "check",
     "validate",
+    "verify",
     "env",
     "completion",
     "help",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -102,7 +102,7 @@ def merge(sources: Sequence[Path], output: Path) -> Merged:
                 if not os.access(output / "records", os.W_OK):
                     raise
                 refused.append(one_line(f"{record['id']} is not merged: {error}"))
-    return Merged(added, same, conflicts, refused, _mixed(output))
+    return Merged(added, same, conflicts, refused, mixed_data(_results(output)))
 
 
 def _other_data(one: dict[str, Any], other: dict[str, Any]) -> str:
@@ -111,13 +111,19 @@ def _other_data(one: dict[str, Any], other: dict[str, Any]) -> str:
     return here.difference(there) if here is not None and there is not None else ""
 
 
-def _mixed(output: Path) -> list[str]:
-    """A line for each data set and model whose records were measured on different data."""
-    found: dict[str, list[tuple[DataVersion, str]]] = {}
+def _results(output: Path) -> Iterator[dict[str, Any]]:
     for path in sorted((output / "records").glob("*.json")):
         record = records.read_record(output, path.stem) if is_id(path.stem) else None
-        version = data_version(record) if record else None
-        if record and version:
+        if record:
+            yield record
+
+
+def mixed_data(results: Iterable[dict[str, Any]]) -> list[str]:
+    """A line for each data set and model whose checked records were measured on different data."""
+    found: dict[str, list[tuple[DataVersion, str]]] = {}
+    for record in results:
+        version = data_version(record)
+        if version:
             key = canonical([record["spec"]["dataset"], record["spec"]["model"]])
             found.setdefault(key, []).append((version, str(record["label"])))
     lines = []

@@ -1,0 +1,136 @@
+"""Records against this installation: which cells it can build, and whose code or data differ from what it has."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from benchbd.core.kinds import KINDS
+from benchbd.core.paths import data_folder
+from benchbd.errors import BenchbdError, shown
+from benchbd.plan.cell import Cell
+from benchbd.plugins import registry
+from benchbd.plugins.source_digest import CODE
+from benchbd.plugins.validate import missing_data
+from benchbd.report.verification.finding import Finding, of_many
+from benchbd.report.wording import counted
+from benchbd.storage.merge import mixed_data
+from benchbd.storage.record_schema import Record
+from benchbd.storage.staleness import InputFiles, changed_sources
+
+PROGRAMS = ("command", "program")
+"""Parameters with which a component runs another program. A stranger's record must not run one here."""
+
+
+class Installation:
+    """The plugins and data of this installation, compared with records.
+
+    Attributes:
+        cells: by ID, the cells that can be built here.
+        findings: what differs.
+        notes: what cannot be compared.
+    """
+
+    def __init__(self, root: str | None) -> None:
+        """Args: root: folder of the data sets as the user gave it."""
+        self.cells: dict[str, Cell] = {}
+        self.findings: list[Finding] = []
+        self.notes: list[str] = []
+        self._root = root
+        self._problems: dict[tuple[str, str, str], str] = {}
+
+    def compare(self, records: Iterable[Record]) -> None:
+        """Compare finished records with the plugins and data that are here."""
+        records = [record for record in records if record["status"] == "done"]
+        plugins: list[tuple[str, str]] = []
+        sources: list[tuple[str, str]] = []
+        data: list[tuple[str, str]] = []
+        files, older, undated = InputFiles(self._root), 0, 0
+        for record in records:
+            cell, problems = self._cell(record)
+            plugins += [(text, record["id"]) for text in problems]
+            undigested = _without_digest(record)
+            sources += [(text, record["id"]) for text in undigested]
+            older += _is_older(record)
+            undated += not record.get("data")
+            if cell is None:
+                continue
+            self.cells[record["id"]] = cell
+            for name in changed_sources(cell, record):
+                sources.append((f"{name} was measured with other code than that of this installation", record["id"]))
+            for name in files.changed(cell, record):
+                data.append((f"{name} here differ from those that were measured", record["id"]))
+        self.findings += [*of_many("plugin", plugins), *of_many("source", sources), *of_many("data", data)]
+        self.findings += [Finding("data", line) for line in mixed_data(records)]
+        self.notes += files.unknown()
+        if undated:
+            self.notes.append(f"{counted(undated, 'record')} of an earlier release without fingerprints of data")
+        if older:
+            self.notes.append(f"{counted(older, 'record')} with digests of code of an earlier kind, not comparable")
+        if dirty := sum(_is_dirty(record) for record in records):
+            self.notes.append(f"{counted(dirty, 'record')} measured with uncommitted changes in benchbd's checkout")
+
+    def _cell(self, record: Record) -> tuple[Cell | None, list[str]]:
+        """The cell of a record, or what keeps it from being built here."""
+        spec = record["spec"]
+        problems = [text for kind in KINDS if (text := self._problem(kind, spec[kind]))]
+        if problems:
+            return None, problems
+        try:
+            return Cell.from_json({"spec": spec, "matrix": record.get("matrix") or ""}), []
+        except BenchbdError as error:
+            text = str(error).removesuffix("; plan again")
+            return None, [f"a cell cannot be built here: {text}"]
+
+    def _problem(self, kind: str, part: Mapping[str, Any]) -> str:
+        """What keeps a component of a spec from being built here; empty if nothing does."""
+        name, version = str(part["name"]), part.get("version")
+        key = (kind, name, repr([version, part.get("params")]))
+        if key not in self._problems:
+            self._problems[key] = self._built(kind, name, version, part)
+        return self._problems[key]
+
+    def _built(self, kind: str, name: str, version: Any, part: Mapping[str, Any]) -> str:
+        try:
+            registry.find(f"{kind}s", name)
+        except BenchbdError as error:
+            return f"{error}; name its file with --plugin if it is a plugin of its own"
+        try:
+            here = registry.load(f"{kind}s", name).version
+            if here != version or isinstance(version, bool):
+                return f"{kind} {name} is version {here} here, but was measured in version {shown(version)}"
+            registry.make(f"{kind}s", name, **part["params"])
+        except (BenchbdError, TypeError, ValueError, RecursionError) as error:
+            return f"{kind} {shown(name)} cannot be built here: {error}"
+        return ""
+
+    def can_run(self, cell: Cell) -> str:
+        """Why a cell cannot be run again here; empty if it can."""
+        for kind in KINDS:
+            if any(name in PROGRAMS for name in getattr(cell, kind).params):
+                return f"{kind} {getattr(cell, kind).name} runs a program that the record names"
+        try:
+            with registry.blame("datasets", cell.dataset.name):
+                return missing_data(cell.components().dataset, data_folder(self._root)) or ""
+        except BenchbdError as error:
+            return str(error)
+
+
+def _without_digest(record: Record) -> list[str]:
+    """The components of a finished record whose code it does not name."""
+    found = []
+    for kind in KINDS:
+        digest = record["sources"].get(kind)
+        if not isinstance(digest, str) or not digest:
+            found.append(f"{kind} {record[kind]} has no digest of its code in sources")
+    return found
+
+
+def _is_older(record: Record) -> bool:
+    digests = [record["sources"].get(kind) for kind in KINDS]
+    return any(isinstance(digest, str) and digest and not digest.startswith(CODE) for digest in digests)
+
+
+def _is_dirty(record: Record) -> bool:
+    git = record["env"].get("git")
+    return isinstance(git, Mapping) and git.get("dirty") is True

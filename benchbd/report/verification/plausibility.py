@@ -1,0 +1,166 @@
+"""Contradictions between the numbers of one record that its schema allows."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from benchbd.core.numerics import precision_class
+from benchbd.errors import shown
+from benchbd.report.binomial import images_of
+from benchbd.report.wording import counted
+from benchbd.storage.record_schema import METRICS
+
+ROUNDING = 1e-6
+"""Images by which a share times the number of images may miss a whole number: shares are float64 quotients."""
+MOST_SEEDS = 2**31
+"""Seeds are smaller than this."""
+
+
+def contradictions(record: Mapping[str, Any]) -> Iterator[str]:
+    """What a record's numbers contradict, each as the end of a sentence about the record.
+
+    Args:
+        record: a record that keeps the schema.
+    """
+    if not 0 <= record["seed"] < MOST_SEEDS:
+        yield f"seed {record['seed']} is out of range (0 to 2147483647)"
+    done = record["status"] == "done"
+    if done and record["error"] is not None:
+        yield f"is done but has the error {shown(record['error'])}"
+    if not done:
+        if not record["error"]:
+            yield f"is {record['status']} but gives no reason in error"
+        return
+    yield from _shares(record)
+    yield from _triggered(record)
+    yield from _classes(record)
+    yield from _detection(record)
+    yield from _times(record)
+    yield from _numerics(record)
+
+
+def _notes(record: Mapping[str, Any]) -> Mapping[str, Any]:
+    notes: Mapping[str, Any] = record.get("notes") or {}
+    return notes
+
+
+def _whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _hits(record: Mapping[str, Any], name: str, images: int) -> int | None:
+    """How many of a number of images a share stands for; None if it is missing or not a whole number of them."""
+    share = record.get(name)
+    if share is None:
+        return None
+    hits = share * images
+    return round(hits) if abs(hits - round(hits)) <= ROUNDING * max(1.0, images * 1e-6) else None
+
+
+def _shares(record: Mapping[str, Any]) -> Iterator[str]:
+    """Every share of test images must be a whole number of them."""
+    counts = record.get("triggered") or {}
+    others, of_target = counts.get("images"), counts.get("target_images")
+    triggered = images_of(record, "asr")
+    sizes = {name: images_of(record, name) for name in METRICS}
+    sizes |= dict.fromkeys(("clean_asr", "ca_non_target"), triggered)
+    sizes["asr_all"] = others + of_target if others and of_target is not None else None
+    for name, images in sizes.items():
+        value = record.get(name)
+        if value is None:
+            continue
+        if images is None and name in METRICS:
+            field = "notes.test_images" if name == "ca" else "notes.triggered_test_images"
+            yield f"has no usable {field}, the number of images behind its {name}"
+        elif images is not None and _hits(record, name, images) is None:
+            kind = "" if name == "ca" else "triggered "
+            yield f"{name} {value!r} is not a whole number of its {counted(images, f'{kind}test image')}"
+
+
+def _triggered(record: Mapping[str, Any]) -> Iterator[str]:
+    """ASR and RA count the same images, and no image counts in both: its true class is never the target."""
+    asr, ra, notes = record["asr"], record["ra"], _notes(record)
+    counts = record.get("triggered") or {}
+    if (asr is None) != (ra is None):
+        yield f"has {'ra' if asr is None else 'asr'} but no {'asr' if asr is None else 'ra'}"
+    noted = notes.get("triggered_test_images")
+    if counts.get("images") is not None and noted is not None and counts["images"] != noted:
+        yield f"names {counts['images']} triggered test images in triggered, but {shown(noted)} in notes"
+    if asr is None:
+        if _whole(noted) and noted and notes.get("no_asr") is None:
+            yield f"has {counted(noted, 'triggered test image')} but neither an asr nor a reason in notes.no_asr"
+        return
+    if ra is not None and asr + ra > 1 + ROUNDING:
+        yield f"asr {asr!r} and ra {ra!r} add up to more than 1, but no image counts in both"
+    images = images_of(record, "asr")
+    for name, count in (("asr", counts.get("gained")), ("clean_asr", counts.get("lost"))):
+        hits = _hits(record, name, images) if images else None
+        if hits is not None and count is not None and count > hits:
+            yield f"counts {count} triggered images more than the {hits} behind its {name}"
+
+
+def _classes(record: Mapping[str, Any]) -> Iterator[str]:
+    """CA is a mean over the classes, weighted by their images, so it lies between the smallest and the largest."""
+    given = _notes(record).get("ca_per_class")
+    if given is None:
+        return
+    known = [v for v in given if v is not None] if isinstance(given, list) else []
+    if not known or not all(isinstance(v, (int, float)) and not isinstance(v, bool) and 0 <= v <= 1 for v in known):
+        yield "notes.ca_per_class must be a list of shares in [0, 1]"
+    elif not min(known) - ROUNDING <= record["ca"] <= max(known) + ROUNDING:
+        yield f"ca {record['ca']!r} is outside the accuracies of its classes ({min(known):g} to {max(known):g})"
+
+
+def _detection(record: Mapping[str, Any]) -> Iterator[str]:
+    """The counts of flagged and poisoned samples, each written in several places."""
+    found, poison = record.get("detection") or {}, record.get("poison") or {}
+    confusion, poisoned = found.get("confusion"), poison.get("count")
+    if confusion is not None:
+        flagged, positives = confusion["tp"] + confusion["fp"], confusion["tp"] + confusion["fn"]
+        if found.get("flagged") is not None and found["flagged"] != flagged:
+            yield f"detection.flagged is {shown(found['flagged'])}, but its counts give {flagged}"
+        if poisoned is not None and poisoned != positives:
+            yield f"poison.count is {shown(poisoned)}, but detection.confusion counts {positives} poisoned samples"
+        share, samples = poison.get("share_of_set"), sum(confusion.values())
+        if share is not None and poisoned is not None and abs(share * samples - poisoned) > ROUNDING * max(1, samples):
+            yield f"poison.share_of_set {share!r} is not {poisoned} of the {samples} samples in detection.confusion"
+    for name, total, what in (
+        ("flagged_per_class", found.get("flagged"), "detection.flagged"),
+        ("poison_per_class", poisoned, "poison.count"),
+    ):
+        given = found.get(name)
+        if given is None or total is None:
+            continue
+        if not isinstance(given, list) or not all(map(_whole, given)):
+            yield f"detection.{name} must be a list of counts"
+        elif sum(given) != total:
+            yield f"detection.{name} adds up to {sum(given)}, but {what} is {shown(total)}"
+
+
+def _times(record: Mapping[str, Any]) -> Iterator[str]:
+    """A finished cell took time, and its total is the sum of its stages."""
+    time = record["time"]
+    total, stages = time.get("total"), time.get("stages") or {}
+    for name in ("total", "own"):
+        if not time.get(name) or time[name] <= 0:
+            yield f"time.{name} is {shown(time.get(name))}, but a finished cell takes time"
+    if any(seconds < 0 for seconds in stages.values()):
+        yield "time.stages has a negative time"
+    elif total and stages and not math.isclose(math.fsum(stages.values()), total, rel_tol=1e-6, abs_tol=1e-6):
+        yield f"time.total is {total:g} s, but its stages add up to {math.fsum(stages.values()):g} s"
+    if record["epochs_trained"] is None:
+        yield "is done but has no epochs_trained"
+
+
+def _numerics(record: Mapping[str, Any]) -> Iterator[str]:
+    """The precision class that was measured is the one that the cell asks for."""
+    measured = precision_class(record)
+    if measured is None:
+        yield "names no precision class in env.precision"
+        return
+    asked = str(record["spec"].get("precision") or "auto").split("-")
+    formats = [word for word in asked if word in ("fp32", "bf16")]
+    if formats and formats[0] not in measured.split("-"):
+        yield f"asks for precision {formats[0]}, but was measured in {shown(measured)}"

@@ -1,0 +1,282 @@
+"""verify: a good results file passes, every kind of tampering is found, and drawn cells repeat on this machine."""
+
+from __future__ import annotations
+
+import copy
+import json
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import fuzzing
+import pytest
+
+from benchbd.cli import main
+from benchbd.plan.cell import identity
+from benchbd.plugins import registry
+from benchbd.storage import results_file
+
+MATRIX = """
+recipe: {epochs: 1, batch_size: 50, augment: []}
+dataset: digits(train=100, test=50)
+model: lenet-s
+attacks: [none, bn-g]
+defenses: [none, ac]
+"""
+HERE = ("--executor", "inline", "--device", "cpu", "--display", "none")
+Records = list[dict[str, Any]]
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory: pytest.TempPathFactory) -> Records:
+    """Four small cells on digits, measured by this machine."""
+    folder = tmp_path_factory.mktemp("measured")
+    (folder / "m.yaml").write_text(MATRIX)
+    assert main(["run", str(folder / "m.yaml"), "--output", str(folder / "out"), *HERE]) == 0
+    return results_file.load(folder / "out", identity)
+
+
+@pytest.fixture
+def verify(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    """Write records to a file and verify it: exit code, standard output and error."""
+
+    def check(records: Records, *words: str) -> tuple[int, str, str]:
+        file = tmp_path / "results.jsonl"
+        file.write_text("".join(json.dumps(record) + "\n" for record in records))
+        before = file.read_bytes()
+        capsys.readouterr()
+        code = main(["verify", str(file), *words])
+        assert file.read_bytes() == before
+        return code, *capsys.readouterr()
+
+    return check
+
+
+def found(records: Records, kind: str) -> dict[str, Any]:
+    """The poisoned cell of a defense."""
+    return next(r for r in records if (r["attack"], r["defense"]) == ("bn-g", kind))
+
+
+def unattacked(records: Records) -> dict[str, Any]:
+    """A cell without an attack, whose CA no other field of the schema bounds."""
+    return next(r for r in records if r["attack"] == "none")
+
+
+def rehashed(record: dict[str, Any]) -> None:
+    record["id"] = identity(record["spec"])
+
+
+def _edit_spec(records: Records) -> None:
+    found(records, "ac")["spec"]["recipe"]["epochs"] = 2
+
+
+def _unknown_plugin(records: Records) -> None:
+    record = found(records, "ac")
+    record["defense"] = record["spec"]["defense"]["name"] = "wonder"
+    rehashed(record)
+
+
+def _other_version(records: Records) -> None:
+    record = found(records, "ac")
+    record["spec"]["defense"]["version"] = 99
+    rehashed(record)
+
+
+def _other_source(records: Records) -> None:
+    found(records, "ac")["sources"]["defense"] = "code:" + "0" * 64
+
+
+def _no_source(records: Records) -> None:
+    found(records, "ac")["sources"] = {}
+
+
+def _other_seed(records: Records) -> None:
+    record = copy.deepcopy(found(records, "ac"))
+    record["seed"] = record["spec"]["seed"] = 1
+    rehashed(record)
+    records.append(record)
+
+
+TAMPERED: dict[str, tuple[Callable[[Records], Any], str]] = {
+    "ca": (lambda r: unattacked(r).update(ca=0.987654), "ca 0.987654 is not a whole number of its 50 test images"),
+    "range": (lambda r: found(r, "ac").update(ca=1.2), "ca must be a fraction in [0, 1] or null, not 1.2"),
+    "asr": (lambda r: found(r, "ac").update(asr=1.0, ra=0.5), "asr"),
+    "old id": (_edit_spec, "but its spec has the id"),
+    "unknown plugin": (_unknown_plugin, "no defense is called 'wonder'"),
+    "version": (_other_version, "but was measured in version 99"),
+    "source": (_other_source, "defense ac was measured with other code than that of this installation"),
+    "no source": (_no_source, "defense ac has no digest of its code in sources"),
+    "duplicate": (lambda r: r.append(copy.deepcopy(r[0])), "has 2 records, alike; keep one"),
+    "other duplicate": (lambda r: r.append({**unattacked(r), "ca": 0.0}), "has 2 records, with different results"),
+    "copied seed": (_other_seed, "as its own, but their seeds differ"),
+    "no images": (lambda r: found(r, "ac")["notes"].pop("test_images"), "has no usable notes.test_images"),
+    "per class": (lambda r: found(r, "ac")["notes"].update(ca_per_class=[0.0] * 10), "outside the accuracies"),
+    "flagged": (lambda r: found(r, "ac")["detection"].update(flagged=0, flagged_per_class=[1]), "detection.flagged is"),
+    "poison": (lambda r: found(r, "ac")["poison"].update(count=1), "poison.count is 1, but detection.confusion counts"),
+    "confusion": (lambda r: found(r, "ac")["detection"]["confusion"].update(tp=0, fn=0), "counts of flagged samples"),
+    "time": (lambda r: found(r, "ac")["time"].update(total=0.0), "time.total is 0.0, but a finished cell takes time"),
+    "stages": (lambda r: found(r, "ac")["time"].update(total=1e6), "but its stages add up to"),
+    "seed": (lambda r: found(r, "ac").update(seed="0"), "seed must be"),
+    "status": (lambda r: found(r, "ac").update(status="splendid"), "status must be"),
+    "failed": (lambda r: found(r, "ac").update(status="failed"), "is failed but gives no reason in error"),
+    "data": (lambda r: found(r, "ac")["data"].update(train="0" * 64), "were measured on another training set"),
+    "no class": (lambda r: found(r, "ac")["env"].pop("precision"), "names no precision class"),
+}
+
+
+def test_a_good_file_passes_and_its_cells_repeat_to_the_bit(measured: Records, verify: Callable[..., Any]) -> None:
+    code, out, err = verify(measured, "--sample", "2", "--seed", "5", *HERE)
+    assert (code, err) == (0, "")
+    assert out.count("(±0.00)") == out.count("(±") > 1  # every share must be equal
+    assert "4 records, 4 done: 0 findings, 0 notes; 2 of 2 cells drawn with seed 5 repeat\n" in out
+
+
+@pytest.mark.parametrize("kind", TAMPERED)
+def test_tampering_is_found(measured: Records, verify: Callable[..., Any], kind: str) -> None:
+    edit, text = TAMPERED[kind]
+    records = copy.deepcopy(measured)
+    edit(records)
+    code, out, err = verify(records)
+    assert (code, err) == (1, "")
+    assert any(line.startswith("finding: ") and text in line for line in out.splitlines()), out
+
+
+def test_a_plausible_lie_is_found_by_running_the_cell_again(measured: Records, verify: Callable[..., Any]) -> None:
+    records = [copy.deepcopy(found(measured, "none"))]
+    truth = records[0]["ca"]
+    lie = records[0]["ca"] = truth + (0.02 if truth < 0.5 else -0.02)  # one image of 50
+    for name in ("ca_non_target", "asr_all"):
+        records[0][name] = None
+    assert verify(records)[0] == 0
+    code, out, _ = verify(records, "--sample", "1", *HERE)
+    assert code == 1
+    assert f"ca is {100 * lie:.2f} in the record, but {100 * truth:.2f} here; the tolerance is 0.00 points" in out
+    assert verify(records, "--sample", "1", "--tolerance", "2", *HERE)[0] == 0
+
+
+def test_json_has_the_same_findings(measured: Records, verify: Callable[..., Any]) -> None:
+    records = copy.deepcopy(measured)
+    _unknown_plugin(records)
+    code, out, _ = verify(records, "--json", "--sample", "1", "--seed", "1", *HERE)
+    answer = json.loads(out)
+    assert code == 1
+    assert [each["kind"] for each in answer["findings"]] == ["plugin"]
+    assert (answer["records"], answer["seed"]) == (4, 1)
+    (again,) = answer["repeats"]
+    assert again["repeats"] is True
+    assert again["shares"]["ca"]["record"] == again["shares"]["ca"]["here"]
+
+
+def test_a_plugin_file_makes_its_cells_known(
+    measured: Records, verify: Callable[..., Any], plugin_file: Callable[..., Path]
+) -> None:
+    records = copy.deepcopy(measured)
+    record = found(records, "none")
+    record["defense"] = record["spec"]["defense"]["name"] = "wonder"
+    rehashed(record)
+    file = plugin_file(
+        """
+        @defense("wonder", version=1)
+        class Wonder(Defense):
+            "Train as usual."
+            def train(self, lab):
+                return lab.train(lab.poisoned)
+        """
+    )
+    code, out, _ = verify(records, "--plugin", str(file))
+    assert code == 1
+    assert "defense wonder was measured with other code" in out
+    record["sources"]["defense"] = registry.source_digest("defenses", "wonder")
+    assert verify(records, "--plugin", str(file))[0] == 0
+
+
+def test_a_program_named_in_a_record_is_never_run(
+    measured: Records, verify: Callable[..., Any], plugin_file: Callable[..., Path], tmp_path: Path
+) -> None:
+    file = plugin_file(
+        """
+        @defense("outside", version=1)
+        class Outside(Defense):
+            "Run a program."
+            command: str = "true"
+            "What to run."
+            def train(self, lab):
+                import pathlib
+                pathlib.Path(self.command).touch()
+                return lab.train(lab.poisoned)
+        """
+    )
+    record = copy.deepcopy(found(measured, "none"))
+    part = {"name": "outside", "version": 1, "params": {"command": str(tmp_path / "ran")}}
+    record["spec"]["defense"] = part
+    record["defense"], record["params"]["defense"] = "outside", part["params"]
+    rehashed(record)
+    _, out, _ = verify([record], "--sample", "1", "--plugin", str(file), *HERE)
+    assert "note: 1 cell not drawn: defense outside runs a program that the record names\n" in out
+    assert "0 of 0 cells drawn" in out
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        ([""], "RESULTS is empty"),
+        (["nothing-there.jsonl"], "no records found"),
+        (["empty.jsonl"], "holds no records"),
+        (["full.jsonl", "--sample", "-1"], "--sample must be 0 or more"),
+        (["full.jsonl", "--tolerance", "nan"], "--tolerance must be 0 to 100 points"),
+        (["full.jsonl", "--data", "nowhere"], "no such folder"),
+        (["full.jsonl", "--plugin", "nowhere.py"], "no such file"),
+        (["full.jsonl", "--output", "."], "is not empty"),
+    ],
+)
+def test_bad_usage_is_one_line(
+    measured: Records,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    words: list[str],
+    text: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("empty.jsonl").write_text("\n")
+    Path("full.jsonl").write_text(json.dumps(measured[0]))
+    assert main(["verify", *words]) == 2
+    err = capsys.readouterr().err
+    assert text in err
+    assert err.count("\n") == 1
+
+
+ODD = [None, True, -1, 10**400, 1e308, "", "\0", "\ud800", "a\u2028b", "x" * 3000, [], {}, [[]], {"": {}}, [None] * 5]
+
+
+def test_no_mutated_record_is_an_internal_error(measured: Records, verify: Callable[..., Any]) -> None:
+    rng = random.Random(0)
+
+    def change(value: Any, key: Any) -> bool:
+        if rng.randrange(6):
+            return False
+        del value[key]
+        return True
+
+    for _ in range(fuzzing.examples(150, 0.05)):
+        records = copy.deepcopy(measured)
+        for record in records:
+            for _ in range(rng.randrange(4)):
+                name = rng.choice(list(record))
+                record[name] = fuzzing.mutate(record[name], rng, ODD, change)
+            if rng.random() < 0.5 and isinstance(record.get("spec"), dict):
+                record["spec"] = fuzzing.mutate(record["spec"], rng, ODD, change)
+                try:
+                    rehashed(record)
+                    record |= {k: record["spec"][k]["name"] for k in ("dataset", "attack", "defense", "model")}
+                    record["params"] = {k: record["spec"][k]["params"] for k in record["params"]}
+                    record |= {k: record["spec"][k] for k in ("seed", "recipe")}
+                except (KeyError, TypeError, ValueError, IndexError):
+                    pass
+        with fuzzing.in_time():
+            code, out, err = verify(records)
+        assert code in (0, 1), err
+        assert (err, "Traceback" in out) == ("", False)
+        assert all(line.startswith(("finding: ", "note: ", "4 records")) for line in out.splitlines())
