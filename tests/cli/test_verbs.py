@@ -20,7 +20,7 @@ def test_help_names_every_verb_that_is_there(capsys: pytest.CaptureFixture[str])
         main(["--help"])
     assert caught.value.code == 0
     out = capsys.readouterr().out
-    there = [v for v in benchbd.cli.VERBS if (Path(benchbd.cli.__file__).parent / f"{v}.py").exists()]
+    there = [v for v in benchbd.cli.VERBS if (Path(benchbd.cli.__file__).parent / f"{v.replace('-', '_')}.py").exists()]
     assert {"run", "plan", "status", "list", "describe", "show", "leaderboard", "validate", "env"} <= set(there)
     told = [line.split()[0] for line in out.splitlines() if line.startswith("    ") and line[4] != " "]
     assert told == there
@@ -28,7 +28,9 @@ def test_help_names_every_verb_that_is_there(capsys: pytest.CaptureFixture[str])
 
 
 def test_every_verb_has_help(capsys: pytest.CaptureFixture[str]) -> None:
-    for verb in [v for v in benchbd.cli.VERBS if (Path(benchbd.cli.__file__).parent / f"{v}.py").exists()]:
+    for verb in [
+        v for v in benchbd.cli.VERBS if (Path(benchbd.cli.__file__).parent / f"{v.replace('-', '_')}.py").exists()
+    ]:
         with pytest.raises(SystemExit) as caught:
             main([verb, "--help"])
         assert caught.value.code == 0

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from benchbd import DatasetInfo
 from benchbd.datasets import _fetch, cifar10
 from benchbd.datasets._fetch import fetch_archive
 from benchbd.errors import UsageError
@@ -54,8 +55,8 @@ def message(root: str | None, split: str = "train") -> str:
 
 
 def test_info_is_known_without_files() -> None:
-    assert make().info() == (10, 32, 50_000, 10_000, (5000,) * 10, 1)
-    assert make("train=10000, test=995").info() == (10, 32, 10_000, 995, (1000,) * 10, 1)
+    assert make().info() == DatasetInfo(10, 32, 50_000, 10_000, (5000,) * 10, 1)
+    assert make("train=10000, test=995").info() == DatasetInfo(10, 32, 10_000, 995, (1000,) * 10, 1)
 
 
 @pytest.mark.parametrize("arguments", ["train=60000", "train=3", "test=10001", "train=0", "train=-5"])

@@ -11,6 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
+from benchbd import DatasetInfo
 from benchbd.errors import UsageError
 from benchbd.plugins import registry
 from benchbd.plugins.input_files import input_files_digest
@@ -56,7 +57,7 @@ def message(spec: str, root: Path | None, split: str = "train") -> str:
 
 def test_classes_are_numbered_as_listed(pictures: Path) -> None:
     train, test = make(SUBSET).load("train", str(pictures)), make(SUBSET).load("test", str(pictures))
-    assert make(SUBSET).info() == (3, 16, 9, 6, (3, 3, 3), 0)
+    assert make(SUBSET).info() == DatasetInfo(3, 16, 9, 6, (3, 3, 3), 0)
     assert train.images.shape == (9, 3, 16, 16)
     assert train.images.dtype == torch.uint8
     assert torch.bincount(train.labels).tolist() == [3, 3, 3]
@@ -84,7 +85,7 @@ def test_root_and_folder_may_be_given_in_either_way(pictures: Path) -> None:
 
 def test_default_is_twelve_classes_of_a_thousand() -> None:
     info = make("imagenet-subset").info()
-    assert info == (12, 224, 12_000, 600, (1000,) * 12, 0)
+    assert info == DatasetInfo(12, 224, 12_000, 600, (1000,) * 12, 0)
     assert make("imagenet-subset(classes=['a', 'b'])").info().train == 2000
 
 
@@ -174,7 +175,7 @@ def test_a_damaged_picture_is_named(pictures: Path) -> None:
 
 def test_imagenette_is_known_without_files() -> None:
     info = make("imagenette").info()
-    assert info == (10, 128, 9469, 3925, (963, 955, 993, 858, 941, 956, 961, 931, 951, 960), 0)
+    assert info == DatasetInfo(10, 128, 9469, 3925, (963, 955, 993, 858, 941, 956, 961, 931, 951, 960), 0)
     assert sum(make("imagenette(train=1000)").info().class_counts) == 1000
 
 
