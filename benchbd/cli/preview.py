@@ -85,8 +85,8 @@ def register(verbs: Any) -> None:
     parser.set_defaults(run=run)
 
 
-def _wanted(given: list[str], everything: bool) -> list[str]:
-    """The specs to draw, in order."""
+def _wanted(given: list[str], everything: bool, root: str | None) -> list[str]:
+    """The specs to draw, in order. An attack that needs a file which is not in ``root`` must be named."""
     from benchbd.plugins import registry
     from benchbd.plugins.spec import parse_spec
 
@@ -101,7 +101,9 @@ def _wanted(given: list[str], everything: bool) -> list[str]:
     if not everything:
         return [*named.values()]
     known = [e.name for e in registry.entries("attacks") if not e.error and e.name != "none"]
-    return [named.get(name, name) for name in known]
+    return [
+        named.get(name, name) for name in known if name in named or not registry.make("attacks", name).missing(root)
+    ]
 
 
 def _progress_writer() -> Listener:
@@ -125,16 +127,18 @@ def run(args: argparse.Namespace) -> int:
     """Draw the sheet. With ``--all``, an attack that does not apply to this data set is skipped."""
     from pathlib import Path
 
+    from benchbd.core.paths import data_folder
+
     refuse_empty(args, "precision")
     add_plugin_files(args)
-    specs = _wanted(args.attacks, args.all)
+    root = data_folder(args.data)
+    specs = _wanted(args.attacks, args.all, root)
     count = args.images if args.images is not None else 4 if len(specs) == 1 else 2
     if count < 1 or not args.amplify > 0:
         raise UsageError("preview: --images must be 1 or more, --amplify above 0")
 
     from benchbd.core.devices import compute_device
     from benchbd.core.numerics import Numerics
-    from benchbd.core.paths import data_folder
     from benchbd.core.recipe import Recipe
     from benchbd.engine.threads import cpu_threads
     from benchbd.pipeline.preview import Shown, draw_sheet, poisoner_for, show
@@ -144,7 +148,7 @@ def run(args: argparse.Namespace) -> int:
         "seed": args.seed,
         "store": output_folder(args) / "store",
         "device": compute_device(args.device, "--device"),
-        "root": data_folder(args.data),
+        "root": root,
         "on_event": _progress_writer(),
         "numerics": Numerics.parse({"precision": args.precision, "threads": args.threads}, "--"),
     }
