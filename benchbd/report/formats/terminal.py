@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from benchbd.report.compact import BOUNDS, sections
-from benchbd.report.fit import column_width
+from benchbd.report.fit import WIDTH, column_width
 from benchbd.report.table import Table, grid
 
 if TYPE_CHECKING:
@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from benchbd.report.board import Board
 
 STYLES = {"": "", "good": "green", "fair": "yellow", "bad": "red"}
-WIDTH = 110
-"""Width of text that is not shown on a terminal."""
 
 
 def _table(table: Table, width: int) -> RenderableType:
@@ -81,7 +79,7 @@ def show(board: Board, console: Console) -> None:
 
 
 def render_text(board: Board) -> str:
-    """Render the whole board without colour, 110 characters wide."""
+    """Render the whole board without colour, as wide as markdown."""
     from rich.console import Console
 
     out = io.StringIO()
