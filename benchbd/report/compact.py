@@ -13,7 +13,7 @@ from benchbd.report.ranking import Ranking
 from benchbd.report.table import Column, Row, Table, TableCell
 
 NUMBERS = "Every number with its bounds"
-BOUNDS = f'The other tables have means only. Bounds are in "{NUMBERS}", the last table of each data set.'
+BOUNDS = f'The bounds of CA and ASR are in "{NUMBERS}", the last table of each data set.'
 """Where readers of these tables find the bounds that the legend describes."""
 
 
