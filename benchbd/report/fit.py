@@ -20,15 +20,15 @@ def wrapped(text: str, width: int) -> str:
     return "\n".join(textwrap.wrap(text, width, break_long_words=False, break_on_hyphens=False))
 
 
-def column_width(table: Table, place: int) -> int:
-    """Characters of the widest line of a column, its heading included."""
-    column = table.columns[place]
-    texts = [column.heading, column.group_heading]
+def column_widths(table: Table) -> list[int]:
+    """Characters of the widest line of each column, its heading included. Cells that span columns do not count."""
+    widths = [max(cell_len(column.heading), cell_len(column.group_heading)) for column in table.columns]
     for row in table.rows:
-        cell = grid(row)[place]
-        if cell.span == 1:
-            texts += [*cell.display.split("\n"), cell.extra]
-    return max(map(cell_len, texts))
+        for place, cell in enumerate(grid(row)):
+            if cell.span == 1:
+                longest = max(map(cell_len, (*cell.display.split("\n"), cell.extra)))
+                widths[place] = max(widths[place], longest)
+    return widths
 
 
 def label_width(table: Table) -> int:
@@ -65,7 +65,7 @@ def fit(table: Table, most: int, further: str, pinned: int = 0) -> list[Table]:
         further: what the columns are; the later titles end with it.
         pinned: number of columns that are in every table, after the labels.
     """
-    widths = [column_width(table, place) for place in range(len(table.columns))]
+    widths = column_widths(table)
     first = label_width(table) + sum(width + PADDING for width in widths[:pinned])
     parts = blocks(first, widths[pinned:], most)
     if len(parts) <= 1:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from benchbd.report.compact import BOUNDS, sections
-from benchbd.report.fit import WIDTH, column_width
+from benchbd.report.fit import WIDTH, column_widths
 from benchbd.report.table import Table, grid
 
 if TYPE_CHECKING:
@@ -26,9 +26,9 @@ def _table(table: Table, width: int) -> RenderableType:
 
     made = RichTable(box=box.SIMPLE_HEAD, pad_edge=False)
     made.add_column(Text(table.stub), overflow="fold")
-    for place, column in enumerate(table.columns):
+    for column, widest in zip(table.columns, column_widths(table), strict=True):
         number = bool(column.unit)
-        least = min(column_width(table, place), width // 2) if number else None
+        least = min(widest, width // 2) if number else None
         made.add_column(
             Text(column.heading),
             justify="right" if number else "left",
