@@ -30,8 +30,8 @@ LEGEND = (
     "CA ↑ is the accuracy on clean test images, ASR ↓ the share of triggered test images, from classes other than "
     "the target, that the model assigns to the target class (all-to-all attacks: to the next class); both are in "
     "percent.",
-    f"A number is a mean over seeds, with its range (a{DASH}b) under five seeds and with its 95 % t-interval [a, b] "
-    "from five on; the bounds of a single number are the Wilson interval of its test set.",
+    f"A number is a mean over seeds. Its bounds are the range (a{DASH}b) under five seeds and the 95 % t-interval "
+    "[a, b] from five on; those of a single number are the Wilson interval [a, b] of its test set.",
     "Bold marks the best mean over two seeds or more, and every mean within 1 point of CA or 2 of ASR of it that is "
     "not significantly worse (paired t-test, from five common seeds on); no defense, controls and cells with a failed "
     "seed do not compete.",

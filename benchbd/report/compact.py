@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 from benchbd.report import wording
+from benchbd.report.fit import WIDTH, fit, wrapped
 from benchbd.report.footnotes import LOWERED
-from benchbd.report.labels import Variant
 from benchbd.report.mixed_data import OTHER_DATA
 from benchbd.report.overview import HeatMap, Number, Overview
 from benchbd.report.ranking import Ranking
 from benchbd.report.table import Column, Row, Table, TableCell
 
-WIDTH = 100
-"""Widest row in characters, three a column included for its padding. GitHub shows about 110 without scrolling."""
-PADDING = 3
+NUMBERS = "Every number with its bounds"
+BOUNDS = f'The bounds of CA and ASR are in "{NUMBERS}", the last table of each data set.'
+"""Where readers of these tables find the bounds that the legend describes."""
+
+
+NEEDS, VARIANTS = 26, 40
+"""Characters from which the needs of a defense and the list of its variants break into lines."""
 
 
 class Section(NamedTuple):
@@ -25,16 +28,23 @@ class Section(NamedTuple):
     folded: bool = False
 
 
-def sections(given: Overview) -> list[Section]:
-    """All tables of an overview, the summary first. The last of the open ones carries the notes."""
-    shown = [_summary(given), *_heat_tables(given, given.asr), *_heat_tables(given, given.ca)]
-    shown += [table for ranking in given.rankings.values() if (table := _duels(given, ranking))]
+def sections(given: Overview, most: int = WIDTH) -> list[Section]:
+    """All tables of an overview, the summary first. The last of the open ones carries the notes.
+
+    Args:
+        given: the overview.
+        most: widest table, in characters.
+    """
+    heats = [*_heat_tables(given, given.asr, most), *_heat_tables(given, given.ca, most)]
+    shown = [*fit(_summary(given), most, "columns"), *heats]
+    for ranking in given.rankings.values():
+        if duels := _duels(given, ranking):
+            shown += fit(duels, most, "defenses")
     if given.sensitivities:
-        shown.append(_sensitivity(given))
+        shown += fit(_sensitivity(given), most, "columns")
     shown[-1].notes += [*dict.fromkeys(r.refusal for r in given.rankings.values() if r.refusal)]
-    heats = [table for table in shown if table.key == "ca"] or shown
-    heats[-1].notes += given.notes
-    folded = [_numbers(given), _costs(given)]
+    (heats or shown)[-1].notes += given.notes
+    folded = [*fit(_costs(given), most, "columns"), *fit(_numbers(given), most, "columns", pinned=2)]
     return [*(Section(t) for t in shown), *(Section(t, folded=True) for t in folded if t.rows)]
 
 
@@ -61,7 +71,13 @@ def _summary(given: Overview) -> Table:
         cost = TableCell(f"{line.cost:.2f}", line.cost) if line.cost is not None else TableCell(wording.UNDEFINED)
         covered = TableCell(f"{line.attacks}/{len(given.attacks)}", line.attacks)
         numbers = [_number(line.ca), _number(line.asr), worst, _number(line.der)]
-        cells = [TableCell(line.group or wording.UNDEFINED), *numbers, cost, covered, TableCell(line.needs)]
+        cells = [
+            TableCell(line.group or wording.UNDEFINED),
+            *numbers,
+            cost,
+            covered,
+            TableCell(wrapped(line.needs, NEEDS)),
+        ]
         rule = line.control and bool(rows) and not given.lines[len(rows) - 1].control
         rows.append(Row(line.name, cells, rule=rule, tag=line.defense.name))
     ranking = given.ranking
@@ -86,63 +102,43 @@ def _compact(cell: TableCell, usual: int) -> TableCell:
     """A cell of the full table with one decimal; a lowered number is its number of seeds, where that is unusual."""
     if cell.value is None:
         return TableCell("" if cell.display == wording.NOT_RUN else cell.display, records=cell.records, note=cell.note)
-    text = wording.percent(cell.value, 1) + (str(cell.n).translate(LOWERED) if cell.n != usual else "")
+    some = cell.n != usual or cell.failures
+    text = wording.percent(cell.value, 1) + (str(cell.n).translate(LOWERED) if some else "")
     text += OTHER_DATA if OTHER_DATA in cell.display else ""
+    text += f" {cell.failures}" if cell.failures else ""
     extra = "" if cell.published is None else f"paper {wording.percent(cell.published, 1)}"
     found = TableCell(text, cell.value, cell.interval, cell.n, cell.best, cell.published, extra, cell.note)
     found.records, found.spread, found.tone = cell.records, cell.spread, cell.tone
     return found
 
 
-def blocks(first: int, widths: Sequence[int], most: int = WIDTH) -> list[range]:
-    """Split columns into blocks no wider than ``most``, each with the labels in front; a block has a column at least.
-
-    Args:
-        first: width of the labels.
-        widths: width of each column.
-        most: widest block, in characters.
-    """
-    found, start, used = [], 0, first + PADDING
-    for place, width in enumerate(widths):
-        if place > start and used + width + PADDING > most:
-            found.append(range(start, place))
-            start, used = place, first + PADDING
-        used += width + PADDING
-    return [*found, range(start, len(widths))] if widths else []
-
-
-def _heat_tables(given: Overview, heat: HeatMap) -> list[Table]:
-    rows = [[_compact(cell, given.usual_seeds) for cell in line] for line in heat.cells]
-    names = [line.name for line in given.lines]
-    texts = [[name, *(t for r in rows for t in (r[i].display, r[i].extra))] for i, name in enumerate(heat.names)]
+def _heat_tables(given: Overview, heat: HeatMap, most: int) -> list[Table]:
     arrow = "↑" if heat.metric == "ca" else "↓"
-    tables = []
-    for number, block in enumerate(blocks(max(map(len, names)), [max(map(len, t)) for t in texts])):
-        title = f"{heat.heading} {arrow} in percent" + (", further attacks" if number else "")
-        columns = [Column(heat.names[i], unit="fraction", tag=heat.attacks[i].name) for i in block]
-        body = [
-            Row(line.name, [r[i] for i in block], rule=_first_control(given, place), tag=line.defense.name)
-            for place, (line, r) in enumerate(zip(given.lines, rows, strict=True))
-            if not number or any(r[i].display for i in block)
-        ]
-        if heat.metric == "asr" and (lift := _lift(given, [heat.attacks[i] for i in block])):
-            body.append(lift)
-        tables.append(Table(heat.metric, title, "Defense", columns, body, level=3, tag=given.tag))
-    if tables:
-        tables[0].lead = list(given.lead) if heat.metric == "asr" else []
-    return tables
+    columns = [Column(n, unit="fraction", tag=a.name) for n, a in zip(heat.names, heat.attacks, strict=True)]
+    if not columns:
+        return []
+    body = []
+    for place, (line, cells) in enumerate(zip(given.lines, heat.cells, strict=True)):
+        shown = [_compact(cell, given.usual_seeds) for cell in cells]
+        body.append(Row(line.name, shown, rule=_first_control(given, place), tag=line.defense.name))
+    if heat.metric == "asr" and (lift := _lift(given)):
+        body.append(lift)
+    title = f"{heat.heading} {arrow} in percent"
+    lead = list(given.lead) if heat.metric == "asr" else []
+    table = Table(heat.metric, title, "Defense", columns, body, lead=lead, level=3, tag=given.tag)
+    return fit(table, most, "attacks")
 
 
 def _first_control(given: Overview, place: int) -> bool:
     return place > 0 and given.lines[place].control and not given.lines[place - 1].control
 
 
-def _lift(given: Overview, attacks: Sequence[Variant]) -> Row | None:
+def _lift(given: Overview) -> Row | None:
     """The undefended lift of each attack, where the records have it."""
     if given.table.columns[-1].label != "Lift":
         return None
     lifts = dict(zip(given.asr.attacks, (row.cells[-1] for row in given.table.rows), strict=False))
-    cells = [lifts[attack] for attack in attacks]
+    cells = [lifts[attack] for attack in given.asr.attacks]
     shown = [TableCell(wording.percent(c.value, 1) if c.value is not None else c.display, c.value) for c in cells]
     return Row("lift of none", shown, "foot", rule=True)
 
@@ -185,7 +181,7 @@ def _sensitivity(given: Overview) -> Table:
     columns = [Column("variants"), Column("pairs", unit="count"), Column(given.ca.heading), Column(given.asr.heading)]
     rows = [
         Row(s.name, [
-            TableCell(", ".join(map(given.short, s.variants))), TableCell(str(s.pairs), s.pairs),
+            TableCell(wrapped(", ".join(map(given.short, s.variants)), VARIANTS)), TableCell(str(s.pairs), s.pairs),
             TableCell(_range(s.ca)), TableCell(_range(s.asr)),
         ], tag=s.name)
         for s in given.sensitivities
@@ -198,23 +194,23 @@ def _sensitivity(given: Overview) -> Table:
     return Table("sensitivity", title, "Defense", columns, rows, notes=[note], level=3, tag=given.tag)
 
 
-def _bounds(cell: TableCell) -> TableCell:
-    """The spread of a number, with what it is."""
-    spread = cell.spread
-    if spread is None:
-        return TableCell(wording.UNDEFINED)
-    kind = {"range": "range", "t": "95 %", "test set": "test set"}[spread.kind]
-    return TableCell(f"{wording.percent(spread.low)}{wording.DASH}{wording.percent(spread.high)} {kind}")
+def _bounded(cell: TableCell) -> TableCell:
+    """A number with two decimals, its bounds and its failed seeds; another text as it is."""
+    if cell.value is None:
+        return TableCell(cell.display)
+    bounds = wording.spread_text(cell.spread) if cell.spread else ""
+    text = " ".join(filter(None, (wording.percent(cell.value), bounds, cell.failures)))
+    return TableCell(text, cell.value, best=cell.best)
 
 
 def _numbers(given: Overview) -> Table:
     """Every number with two decimals, its bounds and the paper's value, one line for each attack and defense."""
     table, paper = given.table, any(c.published is not None for r in given.table.rows for c in r.cells)
-    headings = [(given.ca.heading, "up"), (given.asr.heading, "down")]
     columns = [Column("Defense"), Column("n", unit="count")]
-    for heading, direction in headings:
-        columns += [Column(heading, direction=direction, unit="fraction"), Column("bounds")]  # type: ignore[arg-type]
-        columns += [Column("paper", unit="fraction")] * paper
+    columns.append(Column(given.ca.heading, direction="up", unit="fraction"))
+    columns += [Column("paper", unit="fraction")] * paper
+    columns.append(Column(given.asr.heading, direction="down", unit="fraction"))
+    columns += [Column("paper", unit="fraction")] * paper
     defenses = [c.group for c in table.columns if c.label == table.columns[0].label]
     order = dict(zip(given.short.defenses, defenses, strict=False))
     rows = []
@@ -229,13 +225,11 @@ def _numbers(given: Overview) -> Table:
                 continue
             cells = [TableCell(given.short(defense)), TableCell(str(ca.n or ""), ca.n or None)]
             for cell in (ca, asr):
-                text = cell.display if cell.value is None else wording.percent(cell.value)
-                cells += [TableCell(text, cell.value, best=cell.best), _bounds(cell)]
+                cells.append(_bounded(cell))
                 cells += [TableCell(cell.extra.removeprefix("paper "))] * paper
             rows.append(Row(label, cells, row.kind, row.mark))
     notes = ["In averages, n is the number of attacks, and bounds are over seeds, if all of them have the same seeds."]
-    title = "Every number with its bounds"
-    return Table("numbers", title, "Attack", columns, rows, notes=notes, level=3, tag=given.tag)
+    return Table("numbers", NUMBERS, "Attack", columns, rows, notes=notes, level=3, tag=given.tag)
 
 
 def _costs(given: Overview) -> Table:

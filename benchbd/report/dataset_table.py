@@ -153,7 +153,7 @@ class _Builder:
             (seed,) = values
             spread = sampling_spread(entry.by_seed[seed], entry.fields.get(metric, metric))
         cell = TableCell(display, found.mean, found.half, found.n, False, paper_value, extra, by_seed, records=ids)
-        cell.spread = spread
+        cell.spread, cell.failures = spread, wording.failures_text(failures)
         return cell
 
     def average_row(self, label: str, rows: Sequence[Variant], *, rule: bool = False) -> Row:

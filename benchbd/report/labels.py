@@ -67,7 +67,8 @@ def registered(kind: str, name: str) -> dict[str, Any] | None:
 def value_text(value: Any) -> str:
     """A parameter's value as the command line writes it."""
     if isinstance(value, float):
-        return f"{value:g}"
+        short = f"{value:g}"
+        return short if float(short) == value else repr(value)
     if isinstance(value, list):
         return "[" + ",".join(map(value_text, value)) + "]"
     return str(value)
@@ -88,10 +89,13 @@ class Labels:
         self._defaults = defaults
         self._texts: dict[Variant, str] = {}
         self._seen: dict[tuple[str, str], dict[str, set[str]]] = {}
+        values: dict[tuple[str, str], list[dict[str, Any]]] = {}
         for item in set(variants):
-            seen = self._seen.setdefault((item.kind, item.name), {})
-            for key, value in item.values().items():
-                seen.setdefault(key, set()).add(json.dumps(value))
+            values.setdefault((item.kind, item.name), []).append(item.values())
+        for plugin, given in values.items():
+            # A parameter that a variant lacks varies too, which an empty text stands for.
+            keys = dict.fromkeys(key for one in given for key in one)
+            self._seen[plugin] = {k: {json.dumps(one[k]) if k in one else "" for one in given} for k in keys}
 
     def changed(self, item: Variant) -> dict[str, Any]:
         """The parameters that the label shows, by name."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
+from benchbd.core.severity import tone
 from benchbd.report import stats, wording
 from benchbd.report.averages import average
 from benchbd.report.dataset_table import NAMING
@@ -15,10 +16,6 @@ from benchbd.report.mixed_data import OTHER_DATA, MixedData, mixed_data
 from benchbd.report.ranking import MEASURES, Ranking, Sensitivity, competitors, rank, sensitivities
 from benchbd.report.table import Table, TableCell
 from benchbd.report.timing import Clock
-
-FAIR, BAD = 0.1, 0.5
-"""ASR from which a cell is fair and bad. From one half on, an attack counts as implanted; at a tenth, a backdoor still
-works once in ten tries, the chance level of a data set of ten classes."""
 
 
 class Number(NamedTuple):
@@ -258,10 +255,3 @@ def _heat(given: Tables, metric: str, rows: list[Variant], order: list[Variant],
             cell.tone = tone(cell.value)
     names = tuple(f"{short(row)} {bodies[row].mark}".rstrip() for row in rows)
     return HeatMap(metric, group.definitions.heading(metric), tuple(order), tuple(rows), names, cells)
-
-
-def tone(asr: float | None) -> Literal["", "good", "fair", "bad"]:
-    """``good`` under 10 %, ``bad`` from 50 % on, else ``fair``; empty without an ASR."""
-    if asr is None:
-        return ""
-    return "good" if asr < FAIR else "fair" if asr < BAD else "bad"

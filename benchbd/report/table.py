@@ -26,6 +26,7 @@ class TableCell:
         records: ids of the records behind it.
         span: number of columns the cell fills; the row has no cells for the further columns.
         spread: the range or interval of ``value``, capped to the values that exist; None without one.
+        failures: the failed seeds behind a value by status, such as ``2 oom, timeout``.
         tone: how severe an ASR is, for media with colour; empty for other cells.
     """
 
@@ -41,6 +42,7 @@ class TableCell:
     records: tuple[str, ...] = ()
     span: int = 1
     spread: Spread | None = None
+    failures: str = ""
     tone: Literal["", "good", "fair", "bad"] = ""
 
 

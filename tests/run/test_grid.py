@@ -10,14 +10,15 @@ from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
+from rich.cells import cell_len
 from rich.console import Console
 
 from benchbd.run import Outcome
 from benchbd.run.display import grid_view
-from benchbd.run.display.grid import Grids, Name, Result, state_of
+from benchbd.run.display.grid import Grids, Result, state_of
 from benchbd.run.display.grid_view import GridView, print_grids, summary_table
-from benchbd.run.display.names import legend, short_names
-from benchbd.run.display.rich import RichDisplay
+from benchbd.run.display.names import ATTACK, Name, legend, short_names
+from benchbd.run.display.rich import RichDisplay, _short_labels
 
 
 def part(text: str) -> Any:
@@ -50,6 +51,14 @@ def text_of(view: Any, width: int, height: int = 200, color: Any = None, **more:
     )
     console.print(view)
     return str(console.file.getvalue()) if color else console.export_text()  # type: ignore[attr-defined]
+
+
+def test_terminal_and_leaderboard_have_one_rule_of_severity() -> None:
+    from benchbd.core.severity import tone
+    from benchbd.report.formats.terminal import STYLES
+
+    for asr in (None, *(n / 10_000 for n in range(10_001))):
+        assert grid_view.severity(asr) == STYLES[tone(asr)]
 
 
 def test_every_status_has_a_state() -> None:
@@ -117,11 +126,11 @@ def test_short_names_are_distinct_and_the_legend_has_the_rest() -> None:
     items = [Name("lfd", "lfd"), Name("lfd", "lfd(beta=0.00012,alpha=1)"), Name("abl", "abl(unlearn_epochs=1)")]
     items += [Name("a-very-long-name-of-a-defense", "a-very-long-name-of-a-defense"), Name("ac", "ac(k=2)")]
     names = short_names(items, 12)
-    assert list(names.values()) == ["lfd", "lfd#2", "abl", "a-very-lon#1", "ac(k=2)"]
+    assert list(names.values()) == ["lfd", "lfd#2", "abl", "a-very-lon..", "ac(k=2)"]
     assert legend(names) == [
         "lfd#2 is lfd(beta=0.00012,alpha=1)",
         "abl is abl(unlearn_epochs=1)",
-        "a-very-lon#1 is a-very-long-name-of-a-defense",
+        "a-very-lon.. is a-very-long-name-of-a-defense",
     ]
     many = [Name("x", f"x(parameter={i})") for i in range(1000)]
     assert len(set(short_names(many, 6).values())) == 1000
@@ -189,7 +198,7 @@ def test_ascii_terminals_get_ascii() -> None:
 
 
 def test_colours_grow_with_the_asr_and_the_loss_of_ca() -> None:
-    assert [grid_view.severity(asr) for asr in (0.0, 0.094, 0.1, 0.49, 0.5, 1.0, None)] == [
+    assert [grid_view.severity(asr) for asr in (0.0, 0.096, 0.1, 0.4951, 0.5, 1.0, None)] == [
         *("green", "green", "yellow", "yellow", "red", "red", ""),
     ]
     assert [grid_view.loss_style(ca, 0.9) for ca in (0.95, 0.88, 0.86, 0.75)] == ["", "", "yellow", "red"]
@@ -255,19 +264,59 @@ def test_an_update_costs_the_same_in_a_large_matrix() -> None:
 def test_the_summary_table_is_readable_at_80_columns() -> None:
     plan = cells(["none", "bn-g", "blend"], ["none", "abl(unlearn_epochs=1,unlearn_lr=0.1)", "oracle"])
     grids = Grids(plan)
-    assert summary_table(grids.grids[0], 80) is None
+    assert summary_table(grids.grids[0]) is None
     for c in plan:
         if c.defense.name != "abl" or c.attack.name != "blend":
             asr = None if c.attack.name == "none" else 0.25 if c.attack.name == "bn-g" else 0.75
             grids.settle(c.id, done(0.9, asr, 65.0, control=c.defense.name == "oracle"))
-    text = text_of(summary_table(grids.grids[0], 80), 80)
+    text = text_of(summary_table(grids.grids[0]), 80)
     rows = [line.split() for line in text.splitlines()]
-    assert rows[0] == ["defense", "CA", "ASR", "worst", "ASR", "attack", "attacks", "time", "a", "cell"]
-    assert rows[2:] == [
+    assert rows[0] == ["Means", "over", "all", "attacks"]
+    assert rows[1] == ["defense", "CA", "ASR", "worst", "ASR", "attack", "attacks", "time", "a", "cell"]
+    assert rows[3:] == [
         ["none", "90.0", "50.0", "75.0", "blend", "2/2", "1m05s"],
         ["abl", "90.0", "25.0", "25.0", "bn-g", "1/2", "1m05s"],
         ["oracle", "(control)", "90.0", "50.0", "75.0", "blend", "2/2", "1m05s"],
     ]
+
+
+LONG = ("bn-g(rate=0.0123)", "bn-g(rate=0.0124)", "an-attack-with-a-long-name")
+
+
+def test_an_attack_has_one_name_in_the_grid_its_summary_and_the_slots() -> None:
+    plan = cells(LONG, ["none", "a-defense-with-a-long-name"])
+    grids = Grids(plan)
+    grid = grids.grids[0]
+    for n, c in enumerate(plan):
+        grids.settle(c.id, done(0.9, n / 10))
+    names = {*grid.short_attacks.values()}
+    assert names == {"bn-g#1", "bn-g#2", "an-attack-.."}
+    for width in (50, 80, 200):
+        text = text_of(GridView(grids), width)
+        assert names <= set(text.split())
+        assert "a-defense-with.." in text.split()
+    assert "an-attack-.." in text_of(summary_table(grid), 80)
+    assert f"an-attack-../{grid.short_defenses[grid.defenses[1]]}/s0" in _short_labels(grids).values()
+
+
+def test_wide_characters_are_two_columns() -> None:
+    plan = cells(["\u4e2d\u6587\u653b\u51fb\u540d\u5b57\u957f", "bn"], ["none", "\u9632\u5fa1\u9632\u5fa1"])
+    grids = Grids(plan)
+    for c in plan:
+        grids.settle(c.id, done(0.9, 0.1))
+    rows = [line for line in text_of(GridView(grids), 60).splitlines() if "90.0/10.0" in line]
+    assert len(rows) == 2
+    ends = [[cell_len(line[: found.end()]) for found in re.finditer(r"90\.0/10\.0", line)] for line in rows]
+    assert ends[0] == ends[1], "the numbers stand below each other"
+    assert max(map(cell_len, grids.grids[0].short_attacks.values())) <= ATTACK
+
+
+def test_a_window_that_is_too_narrow_is_named() -> None:
+    grids = Grids(cells(ATTACKS, ["none", "a-defense-with-a-long-name"]))
+    need = 16 + 12 + 2 + 1  # the names, the widest attack, its sign, the gap
+    text = " ".join(text_of(GridView(grids), 20).split())
+    assert f"the window is too narrow: the grid needs {need} columns" in text
+    assert "too narrow" not in text_of(GridView(grids), need)
 
 
 def play(plan: list[Any], kept: dict[str, Result]) -> tuple[RichDisplay, Any]:

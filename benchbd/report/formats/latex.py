@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
+import re
+from collections.abc import Iterator
 from itertools import groupby
 from typing import TYPE_CHECKING
 
 from benchbd.report import wording
-from benchbd.report.compact import sections
+from benchbd.report.compact import BOUNDS, sections
 from benchbd.report.table import Row, Table, TableCell
 
 if TYPE_CHECKING:
     from benchbd.report.board import Board
+    from benchbd.report.overview import Overview
+
+RAISED_DIGITS = "⁰¹²³⁴⁵⁶⁷⁸⁹"
+PAGE = 45
+"""Most rows of a table, so that it fits a page."""
 
 _SIGNS = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
@@ -41,6 +48,8 @@ def _cell(cell: TableCell, side: str) -> str:
 
 def _row(row: Row) -> str:
     label = rf"\emph{{{escape(row.label)}}}" if row.kind != "body" else escape(row.label)
+    if label.startswith(("[", "*")):
+        label = "{}" + label  # The end of the row before, or its line, would read it as an argument.
     if row.mark:
         label += f" {escape(row.mark)}"
     return " & ".join([label, *(_cell(c, "r") for c in row.cells)]) + r" \\"
@@ -69,18 +78,43 @@ def table_text(table: Table) -> str:
     return "\n".join([*lines, r"\end{table*}"])
 
 
-_SIGNS |= {sign: rf"\textsuperscript{{{n}}}" for n, sign in enumerate("⁰¹²³⁴⁵⁶⁷⁸⁹")}
+_SIGNS |= {sign: rf"\textsuperscript{{{n}}}" for n, sign in enumerate(RAISED_DIGITS)}
 _SIGNS |= {sign: rf"$_{{{n}}}$" for n, sign in enumerate("₀₁₂₃₄₅₆₇₈₉")}
+
+
+def _signs(text: str) -> set[str]:
+    """Signs in a text that notes explain: numbers of footnotes, and single signs such as a dagger."""
+    return set(re.findall(rf"[{RAISED_DIGITS}]+|[†‡§¶‖]", text))
+
+
+def _with_notes(table: Table, found: Overview) -> Table:
+    """A table that can stand alone: with the notes on the signs that it uses, and with what its means are over."""
+    marked = {note: note.partition(" ")[0] for note in found.notes}
+    texts = [*table.notes, *(column.heading for column in table.columns)]
+    for row in table.rows:
+        texts += [row.label, row.mark, *(cell.display for cell in row.cells)]
+    used = _signs("\n".join(texts))
+    own = [note for note in table.notes if note not in marked or not _signs(marked[note])]
+    own += [note for note, mark in marked.items() if mark in used]
+    lead = list(found.lead) if table.key in ("asr", "ca") else table.lead
+    return dataclasses.replace(table, title=f"{table.title}: {found.title}", lead=lead, notes=own)
+
+
+def _pages(table: Table) -> Iterator[Table]:
+    """A table that is longer than a page as several."""
+    for start in range(0, max(1, len(table.rows)), PAGE):
+        title = f"{table.title}, continued" if start else table.title
+        yield dataclasses.replace(table, title=title, rows=table.rows[start : start + PAGE])
 
 
 def render_latex(board: Board) -> str:
     """Render the whole board; it needs \\usepackage{booktabs}."""
     tables = [
-        dataclasses.replace(table, title=f"{table.title}: {found.title}")
+        _with_notes(page, found)
         for found in board.overviews()
-        for table, folded in sections(found)
-        if not folded  # These are longer than a page; csv has their numbers.
+        for table, _ in sections(found)
+        for page in _pages(table)
     ]
     tables += board.further_tables()
-    head = [f"% {escape(line)}" for line in (board.title, *board.reading, *board.notes)]
+    head = [f"% {escape(line)}" for line in (board.title, *board.reading, BOUNDS, *board.notes)]
     return "\n".join(["% needs \\usepackage{booktabs}", *head, "", "\n\n".join(map(table_text, tables))]) + "\n"

@@ -7,7 +7,7 @@ import html
 import re
 from typing import TYPE_CHECKING
 
-from benchbd.report.compact import sections
+from benchbd.report.compact import BOUNDS, sections
 from benchbd.report.table import Column, Row, Table, TableCell, grid
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def escape(text: str) -> str:
 
 
 def _cell(cell: TableCell) -> str:
-    text = escape(cell.display)
+    text = "<br>".join(map(escape, cell.display.split("\n")))
     if cell.span > 2:  # Markdown has no spanning cells. Line breaks keep the column narrow.
         text = text.replace("; ", "<br>")
     if cell.best and text:
@@ -112,7 +112,7 @@ def render_md(board: Board) -> str:
     if not board.tables:
         parts.append("No records yet.")
     else:
-        parts.append("\n".join(f"- {escape(line)}" for line in (*board.reading, *board.notes)))
+        parts.append("\n".join(f"- {escape(line)}" for line in (*board.reading, BOUNDS, *board.notes)))
     for found in board.overviews():
         parts.append(overview_text(found))
     parts += [table_text(table) for table in board.further_tables()]

@@ -6,7 +6,8 @@ import io
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from benchbd.report.compact import sections
+from benchbd.report.compact import BOUNDS, sections
+from benchbd.report.fit import WIDTH, column_widths
 from benchbd.report.table import Table, grid
 
 if TYPE_CHECKING:
@@ -15,19 +16,26 @@ if TYPE_CHECKING:
     from benchbd.report.board import Board
 
 STYLES = {"": "", "good": "green", "fair": "yellow", "bad": "red"}
-WIDTH = 110
-"""Width of text that is not shown on a terminal."""
 
 
-def _table(table: Table) -> RenderableType:
+def _table(table: Table, width: int) -> RenderableType:
+    """A table whose numbers are never cut; names and other text break where the console is too narrow."""
     from rich import box
     from rich.table import Table as RichTable
     from rich.text import Text
 
-    made = RichTable(box=box.SIMPLE_HEAD, title=Text(table.title, "bold"), title_justify="left", pad_edge=False)
-    made.add_column(Text(table.stub))
-    for column in table.columns:
-        made.add_column(Text(column.heading), justify="right" if column.unit else "left")
+    made = RichTable(box=box.SIMPLE_HEAD, pad_edge=False)
+    made.add_column(Text(table.stub), overflow="fold")
+    for column, widest in zip(table.columns, column_widths(table), strict=True):
+        number = bool(column.unit)
+        least = min(widest, width // 2) if number else None
+        made.add_column(
+            Text(column.heading),
+            justify="right" if number else "left",
+            no_wrap=number,
+            overflow="fold",
+            min_width=least,
+        )
     for place, row in enumerate(table.rows):
         cells = []
         for cell in grid(row):
@@ -38,36 +46,40 @@ def _table(table: Table) -> RenderableType:
     return made
 
 
-def _parts(board: Board) -> Iterator[RenderableType]:
-    """Everything in order, tables that other media fold away left out."""
+def _parts(board: Board, width: int) -> Iterator[RenderableType]:
+    """Everything in order, no wider than ``width``."""
     from rich.text import Text
 
     for found in board.overviews():
         yield Text(f"\n{found.title}", "bold underline")
-        for table, folded in sections(found):
-            if folded:
-                continue
-            for line in table.lead:
-                yield Text(line)
-            yield _table(table)
-            for note in table.notes:
-                yield Text(f"  {note}", "dim")
+        for table, _ in sections(found, width):
+            yield from _with_words(table, width)
     for table in board.further_tables():
-        yield _table(table)
-        for note in table.notes:
-            yield Text(f"  {note}", "dim")
-    for line in (*board.reading, *board.notes) if board.tables else ("No records yet.",):
+        yield from _with_words(table, width)
+    for line in (*board.reading, BOUNDS, *board.notes) if board.tables else ("No records yet.",):
         yield Text(line, "dim")
 
 
+def _with_words(table: Table, width: int) -> Iterator[RenderableType]:
+    """A table with its title, its lead and its notes."""
+    from rich.text import Text
+
+    yield Text(f"\n{table.title}", "bold")
+    for line in table.lead:
+        yield Text(line)
+    yield _table(table, width)
+    for note in table.notes:
+        yield Text(f"  {note}", "dim")
+
+
 def show(board: Board, console: Console) -> None:
-    """Print the board on a console, in colour if the console has colour."""
-    for part in _parts(board):
+    """Print the board on a console as wide as that, in colour if the console has colour."""
+    for part in _parts(board, console.width):
         console.print(part)
 
 
 def render_text(board: Board) -> str:
-    """Render the whole board without colour, 110 characters wide."""
+    """Render the whole board without colour, as wide as markdown."""
     from rich.console import Console
 
     out = io.StringIO()

@@ -9,6 +9,8 @@ import dataclasses
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+from benchbd.run.display.names import ATTACK, DEFENSE, Name, short_names
+
 if TYPE_CHECKING:
     from benchbd.plan.cell import Cell
 
@@ -77,13 +79,6 @@ class Entry:
         return next((state for state in order if state in self.states.values()), None)
 
 
-class Name(NamedTuple):
-    """A defense or an attack: the plugin's name, and the text with its parameters."""
-
-    name: str
-    text: str
-
-
 @dataclasses.dataclass(slots=True)
 class Grid:
     """The cells of one data set, model and recipe. Rows and columns are in the matrix's order."""
@@ -96,6 +91,9 @@ class Grid:
     attacks: list[Name] = dataclasses.field(default_factory=list)
     entries: dict[tuple[Name, Name], Entry] = dataclasses.field(default_factory=dict)
     """By defense and attack."""
+    short_defenses: dict[Name, str] = dataclasses.field(default_factory=dict)
+    """Short names of the defenses, the same in every view."""
+    short_attacks: dict[Name, str] = dataclasses.field(default_factory=dict)
     running: set[str] = dataclasses.field(default_factory=set)
     """IDs of running cells."""
     ended: set[str] = dataclasses.field(default_factory=set)
@@ -186,6 +184,8 @@ class Grids:
             self._places[cell.id] = (grid, defense, attack, cell.seed)
         for key, grid in found.items():
             grid.defenses, grid.attacks = list(axes[key][0]), list(axes[key][1])
+            grid.short_defenses = short_names(grid.defenses, DEFENSE)
+            grid.short_attacks = short_names(grid.attacks, ATTACK)
             alike = [first[other].recipe for other in found if other[:2] == key[:2]]
             grid.more = ", ".join(filter(None, (key[2], _differences(first[key].recipe, alike))))
         self.grids = list(found.values())

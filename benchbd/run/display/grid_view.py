@@ -7,13 +7,15 @@ from collections.abc import Collection, Sequence
 from typing import NamedTuple, TextIO
 
 from rich.box import SIMPLE_HEAD
+from rich.cells import cell_len
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
-from benchbd.run.display.grid import UNDEFENDED, Entry, Grid, Grids, Name, State, SummaryRow
-from benchbd.run.display.names import legend, short_names
+from benchbd.core.severity import BAD, FAIR, tone
+from benchbd.run.display.grid import UNDEFENDED, Entry, Grid, Grids, State, SummaryRow
+from benchbd.run.display.names import Name, legend
 from benchbd.run.settings import duration_text
 
 MARKS: dict[State, tuple[str, str]] = {
@@ -25,11 +27,9 @@ MARKS: dict[State, tuple[str, str]] = {
 """Sign of each state, and its replacement where the terminal's encoding is not UTF-8."""
 WORDS: dict[State, str] = {"running": "running", "waiting": "waiting", "failed": "failed", "skipped": "not run"}
 MARK_STYLES = {"running": "bold cyan", "waiting": "dim", "failed": "bold red", "skipped": "dim"}
-LOW, HIGH = 10, 50
-"""ASR in percent: green below LOW, red from HIGH, else yellow."""
+ASR_STYLES = {"": "", "good": "green", "fair": "yellow", "bad": "red"}
 LOST, MUCH = 3, 10
 """Points of CA below the cell without a defense: yellow from LOST, red from MUCH."""
-LONGEST_HEADING = 10
 GAP = 1
 """Spaces between columns."""
 MARK = 2
@@ -39,11 +39,8 @@ FEWEST_ROWS = 3
 
 
 def severity(asr: float | None) -> str:
-    """The colour of an ASR in [0, 1]. It is that of the number shown without decimals."""
-    if asr is None:
-        return ""
-    percent = round(100 * asr)
-    return "green" if percent < LOW else "yellow" if percent < HIGH else "red"
+    """The colour of an ASR in [0, 1]."""
+    return ASR_STYLES[tone(asr)]
 
 
 def loss_style(ca: float | None, undefended: float | None) -> str:
@@ -69,6 +66,8 @@ class Shape(NamedTuple):
     decimals: int
     blocks: list[list[Name]]
     """Attacks of each block. Blocks stand below each other."""
+    least: int
+    """Columns of the terminal that the widest attack needs, beside the names."""
 
 
 def shape(grid: Grid, width: int) -> Shape:
@@ -76,19 +75,18 @@ def shape(grid: Grid, width: int) -> Shape:
 
     A column has room for two numbers below 100 before they are there, so that the layout rarely changes during a run.
     """
-    rows = short_names(grid.defenses, max(12, width // 5))
-    columns = short_names(grid.attacks, LONGEST_HEADING)
-    first = max(map(len, rows.values()), default=0)
+    rows, columns = grid.short_defenses, grid.short_attacks
+    first = max(map(cell_len, rows.values()), default=0)
     for decimals in (1, 0):
         least = len("99.9/99.9") if decimals else len("99/99")
-        found = {attack: max(least, len(columns[attack])) for attack in grid.attacks}
+        found = {attack: max(least, cell_len(columns[attack])) for attack in grid.attacks}
         for (_, attack), entry in grid.entries.items():
             found[attack] = max(found[attack], len(_rates(entry, decimals)))
         sizes = [found[attack] + MARK + GAP for attack in grid.attacks]
         blocks = _blocks(grid.attacks, sizes, width - first)
         if len(blocks) <= 1:
-            return Shape(rows, columns, decimals, blocks)
-    return Shape(rows, columns, 0, blocks)
+            break
+    return Shape(rows, columns, decimals, blocks, first + max(sizes, default=0))
 
 
 def _blocks(attacks: Sequence[Name], sizes: Sequence[int], width: int) -> list[list[Name]]:
@@ -121,12 +119,14 @@ def _rates(entry: Entry, decimals: int) -> str:
 
 def _aligned(lines: Sequence[tuple[Text, Sequence[Text]]], first: int) -> list[Text]:
     """Lines of a name and right-aligned cells. A rich table does the same, but takes ten times as long."""
-    widths = [max(map(len, column)) + GAP for column in zip(*(cells for _, cells in lines), strict=True)]
+    widths = [
+        max(cell.cell_len for cell in column) + GAP for column in zip(*(cells for _, cells in lines), strict=True)
+    ]
     aligned = []
     for name, cells in lines:
-        line = Text(no_wrap=True, overflow="crop").append_text(name).append(" " * (first - len(name)))
+        line = Text(no_wrap=True, overflow="crop").append_text(name).append(" " * (first - name.cell_len))
         for cell, width in zip(cells, widths, strict=True):
-            line.append(" " * (width - len(cell))).append_text(cell)
+            line.append(" " * (width - cell.cell_len)).append_text(cell)
         line.rstrip()
         aligned.append(line)
     return aligned
@@ -145,10 +145,12 @@ def grid_lines(
         names: show the full texts of shortened names below.
     """
     plan, sign = shape(grid, width), int(ascii_only)
+    if width < plan.least:
+        return Group(Text(f"the window is too narrow: the grid needs {plan.least} columns"))
     head = Text(grid.title, style="bold", overflow="ellipsis", no_wrap=not names)
     head.append(f"  {len(grid.ended)}/{grid.size}", style="dim")
     parts: list[RenderableType] = [head]
-    first = max(map(len, plan.rows.values()), default=0)
+    first = max(map(cell_len, plan.rows.values()), default=0)
     bases = {attack: grid.undefended_ca(attack) for attack in grid.attacks}
     for block in plan.blocks:
         headings = [Text(plan.columns[attack] + " " * MARK, style="bold") for attack in block]
@@ -172,8 +174,9 @@ def reading(grids: Grids, states: Collection[State], *, ascii_only: bool = False
         if state in states:
             text.append(f"  {MARKS[state][int(ascii_only)]} {word}")
     if colours:
-        text.append("  ASR ").append(f"<{LOW}", style="green").append(" ").append(f"<{HIGH}", style="yellow")
-        text.append(f" {HIGH}+", style="red")
+        text.append("  ASR ").append(f"<{100 * FAIR:.0f}", style=ASR_STYLES["good"]).append(" ")
+        text.append(f"<{100 * BAD:.0f}", style=ASR_STYLES["fair"])
+        text.append(f" {100 * BAD:.0f}+", style=ASR_STYLES["bad"])
     return text
 
 
@@ -246,14 +249,14 @@ def _rows_that_fit(grid: Grid, width: int, room: int) -> list[Name]:
     return [defense for defense in grid.defenses if defense in chosen]
 
 
-def summary_table(grid: Grid, width: int) -> RenderableType | None:
+def summary_table(grid: Grid) -> RenderableType | None:
     """A row for each defense: mean CA, mean and worst ASR, and time; None if no cell is done."""
     rows = grid.summary()
     if not rows:
         return None
-    names = short_names(grid.defenses, max(12, width // 5))
     table = Table(box=SIMPLE_HEAD, padding=(0, 1), header_style="bold", pad_edge=False, show_edge=False)
-    table.add_column("defense", no_wrap=True)
+    table.title, table.title_justify, table.title_style = "Means over all attacks", "left", "bold"
+    table.add_column("defense", overflow="fold")
     for heading in ("CA", "ASR", "worst ASR"):
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("attack", no_wrap=True)
@@ -262,9 +265,8 @@ def summary_table(grid: Grid, width: int) -> RenderableType | None:
         table.add_column("attacks", justify="right", no_wrap=True)
     table.add_column("time a cell", justify="right", no_wrap=True)
     base = next((row.ca for row in rows if row.defense.name == UNDEFENDED), None)
-    attacks = short_names(grid.attacks, max(12, width // 5))
     for row in rows:
-        cells = _summary_cells(row, names[row.defense], attacks, base)
+        cells = _summary_cells(row, grid.short_defenses[row.defense], grid.short_attacks, base)
         if partial:
             cells.insert(-1, Text(f"{row.attacks}/{row.of}"))
         table.add_row(*cells)
@@ -294,7 +296,7 @@ def print_grids(grids: Grids, file: TextIO, *, summary: bool) -> None:
     plain, colours = console.options.ascii_only, console.color_system is not None and not console.no_color
     for grid in grids.grids:
         console.print(grid_lines(grid, console.width, ascii_only=plain))
-        if summary and (table := summary_table(grid, console.width)):
+        if summary and (table := summary_table(grid)):
             console.print()
             console.print(table)
         console.print()

@@ -4,41 +4,60 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
+from typing import NamedTuple
 
-from benchbd.run.display.grid import Name
+from rich.cells import cell_len
+
+DEFENSE, ATTACK = 16, 12
+"""Longest short names, in columns of a terminal, whatever its width, so that an item has one name everywhere."""
+ELLIPSIS = ".."
+
+
+class Name(NamedTuple):
+    """A defense or an attack: the plugin's name, and the text with its parameters."""
+
+    name: str
+    text: str
 
 
 def short_names(items: Iterable[Name], width: int) -> dict[Name, str]:
-    """A distinct name of at most ``width`` characters for each item.
+    """A distinct name of at most ``width`` columns of a terminal for each item.
 
-    It is the text with parameters if that fits, else the plugin's name if no other item has it, else the name with a
-    number: ``bn-g#2`` is the second variant of bn-g. The legend gives the full texts.
+    It is the text with parameters if that fits, else the plugin's name if no other item has it, cut if it is too long,
+    else the name with a number: ``bn-g#2`` is the second variant of bn-g. The legend gives the full texts.
 
     Args:
         items: the items, without duplicates.
-        width: characters, at least 6.
+        width: columns of the terminal, at least 6.
     """
     items = list(items)
     same = Counter(item.name for item in items)
     numbers: Counter[str] = Counter()
     found: dict[Name, str] = {}
-    taken = {item.text for item in items if len(item.text) <= width}
+    taken = {item.text for item in items if cell_len(item.text) <= width}
     for item in items:
         numbers[item.name] += 1
         if item.text in taken:
             found[item] = item.text
-        elif same[item.name] == 1 and len(item.name) <= width and item.name not in taken:
-            found[item] = item.name
-        else:
-            found[item] = _numbered(item.name, numbers[item.name], width, taken)
-            taken.add(found[item])
+            continue
+        bare = item.name if cell_len(item.name) <= width else _cut(item.name, width, ELLIPSIS)
+        if same[item.name] > 1 or bare in taken:
+            bare = _numbered(item.name, numbers[item.name], width, taken)
+        found[item] = bare
+        taken.add(bare)
     return found
+
+
+def _cut(name: str, width: int, tail: str) -> str:
+    """The beginning of a name and a tail, together at most ``width`` columns wide."""
+    while len(name) > 1 and cell_len(name + tail) > width:
+        name = name[:-1]
+    return name + tail
 
 
 def _numbered(name: str, number: int, width: int, taken: set[str]) -> str:
     while True:
-        tail = f"#{number}"
-        text = name[: max(1, width - len(tail))] + tail
+        text = _cut(name, width, f"#{number}")
         if text not in taken:
             return text
         number += 1

@@ -16,15 +16,10 @@ from benchbd.core.events import Event, remark, sound
 from benchbd.run.display.base import Facts, numbers
 from benchbd.run.display.grid import Grids, Result
 from benchbd.run.display.grid_view import GridView
-from benchbd.run.display.names import short_names
 from benchbd.run.outcome import Outcome
 from benchbd.run.settings import duration_text
 
 COLOURS = {"done": "green", "failed": "red", "diverged": "red", "oom": "red", "timeout": "red", "killed": "yellow"}
-
-
-NAME = 16
-"""Characters of an attack's or a defense's name in the slots' table."""
 
 
 class _Mark(NamedTuple):
@@ -214,10 +209,9 @@ def _short_labels(grids: Grids) -> dict[str, str]:
     """``bn-g/lfd/s0`` by cell ID, after the data set and model if there are several grids."""
     found: dict[str, str] = {}
     for grid in grids.grids:
-        defenses, attacks = short_names(grid.defenses, NAME), short_names(grid.attacks, NAME)
         head = f"{grid.dataset.name}/{grid.model.name}/" if len(grids.grids) > 1 else ""
         for (defense, attack), entry in grid.entries.items():
             for cell_id in entry.states:
                 seed = grids.seed(cell_id)
-                found[cell_id] = f"{head}{attacks[attack]}/{defenses[defense]}/s{seed}"
+                found[cell_id] = f"{head}{grid.short_attacks[attack]}/{grid.short_defenses[defense]}/s{seed}"
     return found
