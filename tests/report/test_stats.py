@@ -114,13 +114,13 @@ def test_single_seed_takes_no_title_and_shares_none():
 
 
 def test_only_a_significantly_worse_mean_loses_the_title():
-    """The second is better on its five seeds; the first has four more, on which it is better still."""
+    """The second is better on the five common seeds, the first in the mean, for four seeds of its own."""
     second = {s: 0.912 + s / 1000 + (s % 2) / 1000 for s in range(5)}
     first = {s: 0.90 + s / 1000 for s in range(5)} | dict.fromkeys((5, 6, 7, 8), 0.95)
     assert stats.difference(first, second).mean < 0
     assert stats.separable(first, second) is True
     assert stats.best({0: first, 1: second}, higher=True, margin=0.01) == set()
-    assert stats.best({0: first, 1: second}, higher=False, margin=0.01) == {1}
+    assert stats.best({0: first, 1: second}, higher=False, margin=0.01) == set()
     # Nobody else's title is lost to a rival that is beaten.
     beaten = {s: v - 0.005 for s, v in first.items()}
     assert stats.best({0: first, 1: beaten}, higher=True, margin=0.01) == {0}
