@@ -113,8 +113,12 @@ def _versions(group: Group, column: Variant, rows: Iterable[Variant]) -> dict[Pl
 
 def _common(values: Sequence[Mapping[Place, float]], versions: Sequence[Mapping[Place, DataVersion]]) -> list[Place]:
     """The places that all defenses have, without those that are known to be of different data."""
-    shared = [place for place in values[0] if all(place in other for other in values)]
-    return [place for place in shared if len({v[place] for v in versions if place in v}) < 2]
+    everywhere = set(values[0]).intersection(*values[1:])
+    shared = [place for place in values[0] if place in everywhere]
+    known = [v for v in versions if v]
+    if len(known) < 2:
+        return shared
+    return [place for place in shared if len({v[place] for v in known if place in v}) < 2]
 
 
 def gains(a: Mapping[Place, float], b: Mapping[Place, float], common: Iterable[Place], sign: int) -> list[float]:
