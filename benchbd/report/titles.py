@@ -44,14 +44,20 @@ def titles(group: Group, rows: Sequence[Variant], metric: str) -> set[Variant]:
     has no averages by seed to compare.
     """
     columns = competitors(group)
-    covered = {frozenset(row for row in rows if values_of(group, row, c, metric)) for c in columns} - {frozenset()}
-    if len(covered) != 1 or mixed_data(group).mixes(rows):
+    if len(rows) > 1:
+        covered = {frozenset(row for row in rows if values_of(group, row, c, metric)) for c in columns}
+        if len(covered - {frozenset()}) != 1:
+            return set()
+    if mixed_data(group).mixes(rows):
         return set()
     values = {}
     for place, column in enumerate(columns):
         if any(group.entry(row, column).failures() for row in rows) or chance_cells(group, rows, column):
             continue
-        if found := average(group, column, rows, metric):
+        if len(rows) == 1:
+            if by_seed := values_of(group, rows[0], column, metric):
+                values[place] = by_seed
+        elif found := average(group, column, rows, metric):
             values[place] = found.by_seed
     if not all(values.values()):
         return set()
