@@ -32,9 +32,12 @@ LEGEND = (
     "percent.",
     f"A number is a mean over seeds. Its bounds are the range (a{DASH}b) under five seeds and the 95 % t-interval "
     "[a, b] from five on; those of a single number are the Wilson interval [a, b] of its test set.",
-    "Bold marks the best mean over two seeds or more, and every mean within 1 point of CA or 2 of ASR of it that is "
-    "not significantly worse (paired t-test, from five common seeds on); no defense, controls and cells with a failed "
-    "seed do not compete.",
+    "Bold marks the best mean, and every mean over two seeds or more that is within 1 point of CA or DER, or 2 of ASR, "
+    "of it and not significantly worse (paired t-test, from five common seeds on); nothing is bold if the best mean "
+    "rests on one seed, has no rival, or is itself significantly worse than a rival on common seeds.",
+    "No defense, controls, cells with a failed seed and models at chance on clean images do not compete for bold; "
+    "averages have none if the defenses cover different attacks or data, or if a defense has other seeds on one attack "
+    "than on another.",
     "Controls see which samples are poisoned, and stand behind a line.",
     "A lowered number beside a value is its number of seeds, where that is not the usual one of the table; a cell "
     "without a text was not run.",

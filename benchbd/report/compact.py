@@ -8,7 +8,7 @@ from benchbd.report import wording
 from benchbd.report.fit import WIDTH, fit, wrapped
 from benchbd.report.footnotes import LOWERED
 from benchbd.report.mixed_data import OTHER_DATA
-from benchbd.report.overview import HeatMap, Number, Overview
+from benchbd.report.overview import UNRANKED, HeatMap, Number, Overview
 from benchbd.report.ranking import Ranking
 from benchbd.report.table import Column, Row, Table, TableCell
 
@@ -42,7 +42,8 @@ def sections(given: Overview, most: int = WIDTH) -> list[Section]:
             shown += fit(duels, most, "defenses")
     if given.sensitivities:
         shown += fit(_sensitivity(given), most, "columns")
-    shown[-1].notes += [*dict.fromkeys(r.refusal for r in given.rankings.values() if r.refusal)]
+    refusals = dict.fromkeys(r.refusal for r in given.rankings.values() if r.refusal)
+    shown[-1].notes += [text for text in refusals if not any(text in note for note in shown[0].notes)]
     (heats or shown)[-1].notes += given.notes
     folded = [*fit(_costs(given), most, "columns"), *fit(_numbers(given), most, "columns", pinned=2)]
     return [*(Section(t) for t in shown), *(Section(t, folded=True) for t in folded if t.rows)]
@@ -71,19 +72,12 @@ def _summary(given: Overview) -> Table:
         cost = TableCell(f"{line.cost:.2f}", line.cost) if line.cost is not None else TableCell(wording.UNDEFINED)
         covered = TableCell(f"{line.attacks}/{len(given.attacks)}", line.attacks)
         numbers = [_number(line.ca), _number(line.asr), worst, _number(line.der)]
-        cells = [
-            TableCell(line.group or wording.UNDEFINED),
-            *numbers,
-            cost,
-            covered,
-            TableCell(wrapped(line.needs, NEEDS)),
-        ]
+        cells = [TableCell(line.group), *numbers, cost, covered, TableCell(wrapped(line.needs, NEEDS))]
         rule = line.control and bool(rows) and not given.lines[len(rows) - 1].control
         rows.append(Row(line.name, cells, rule=rule, tag=line.defense.name))
     ranking = given.ranking
     notes = [
-        f"Means are over the {wording.counted(len(given.attacks), 'attack')} of {given.of} that count as implanted; "
-        "those over different attacks are not comparable.",
+        _coverage(given),
         f"DER is (max(0, ASR drop) {wording.MINUS} max(0, CA drop) + 1) / 2 in percent, relative to no defense with "
         f"the same attack and seed: 50 is no effect, 100 is perfect. Cost {wording.TIMES} is a multiple of the "
         "wall-clock time of no defense, over common cells on one device.",
@@ -92,10 +86,40 @@ def _summary(given: Overview) -> Table:
         notes.insert(
             0,
             f"Defenses that share a letter cannot be told apart by {ranking.measure.upper()}: Wilcoxon's signed-rank "
-            "test over all pairs of attack and seed that two defenses share, with Holm's correction. A dash marks "
-            "a defense with under six such pairs.",
+            "test on one averaged difference an attack, with Holm's correction. Every ranked defense is tested against "
+            f"every other. {_unranked(given, ranking)}".rstrip(),
         )
+    elif any(line.group == UNRANKED for line in given.lines):
+        notes.insert(0, f"{UNRANKED} is not ranked. {ranking.refusal}")
     return Table("summary", "Summary", "Defense", columns, rows, notes=notes, level=3, tag=given.tag)
+
+
+def _coverage(given: Overview) -> str:
+    """What the summary's means are over."""
+    if not given.of:
+        return "No record has an attack, so there are no means over attacks."
+    if not given.judged:
+        over = "the only attack" if given.of == 1 else f"all {given.of} attacks"
+        return (
+            f"Means are over {over}. Whether an attack is implanted is unknown, since there is no undefended ASR; "
+            "means over different attacks are not comparable."
+        )
+    if not given.attacks:
+        return f"No attack of {given.of} counts as implanted, so there are no means over attacks."
+    return (
+        f"Means are over the {wording.counted(len(given.attacks), 'attack')} of {given.of} that "
+        f"{'count' if len(given.attacks) > 1 else 'counts'} as implanted; those over different attacks are not "
+        "comparable."
+    )
+
+
+def _unranked(given: Overview, ranking: Ranking) -> str:
+    """The competing defenses without letters, with the reasons; empty if there are none."""
+    by_reason: dict[str, list[str]] = {}
+    for defense, reason in ranking.unranked.items():
+        by_reason.setdefault(reason, []).append(given.short(defense))
+    reasons = "; ".join(f"{', '.join(names)} ({reason})" for reason, names in by_reason.items())
+    return f"{UNRANKED} is not ranked: {reasons}." if reasons else ""
 
 
 def _compact(cell: TableCell, usual: int) -> TableCell:
@@ -163,12 +187,12 @@ def _duels(given: Overview, ranking: Ranking) -> Table | None:
     few, many = ranking.pairs or (0, 0)
     pairs = f"{few} to {many}" if few != many else str(few)
     notes = [
-        f"Each cell counts the pairs of attack and seed ({pairs} a test) where the row's defense is better, equal or "
-        "worse than the column's. * is significant at 5 % after Holm's correction, bold where the row wins; ? marks "
-        "under six pairs, which allow no test."
+        f"Each cell counts the attacks ({pairs} a test) where the row's defense is better, equal or worse than the "
+        "column's; seeds and variants of an attack are averaged first. * is significant at 5 % after Holm's "
+        "correction, bold where the row wins."
     ]
     if ranking.unranked:
-        notes.append(f"Not ranked, under six common pairs: {', '.join(map(given.short, ranking.unranked))}.")
+        notes.append(_unranked(given, ranking))
     title = f"Which defense is better, by {ranking.measure.upper()}: wins/ties/losses"
     return Table(f"ranking-{ranking.measure}", title, "Defense", columns, rows, notes=notes, level=3, tag=given.tag)
 
@@ -188,7 +212,7 @@ def _sensitivity(given: Overview) -> Table:
     ]  # fmt: skip
     note = (
         "Smallest and largest mean CA and ASR of a defense's variants in this table, over the pairs of attack and seed "
-        "that all of them have."
+        f"that all of them have on the same data{'; implanted attacks only' * given.judged}."
     )
     title = "Sensitivity to hyper-parameters"
     return Table("sensitivity", title, "Defense", columns, rows, notes=[note], level=3, tag=given.tag)

@@ -10,13 +10,14 @@ from benchbd.report import stats, wording
 from benchbd.report.averages import average
 from benchbd.report.binomial import sampling_spread
 from benchbd.report.gate import implant
-from benchbd.report.groups import TRANSFORMED, UNDEFENDED, Group
+from benchbd.report.groups import TRANSFORMED, Group
 from benchbd.report.labels import Labels, Variant
 from benchbd.report.mixed_data import OTHER_DATA, mixed_data
 from benchbd.report.precision_classes import classes_of, mixture
 from benchbd.report.published import PublishedComparison, scale_differences, scale_text
 from benchbd.report.table import Column, Row, Table, TableCell
 from benchbd.report.timing import Clock
+from benchbd.report.titles import AT_CHANCE, chance_cell, chance_note, competitors, titles
 from benchbd.storage.record_schema import METRICS
 
 TABLED = METRICS[:2]
@@ -48,7 +49,6 @@ class _Builder:
         self.clock = clock
         self.mixed = mixed_data(group)
         self.usual_seeds = usual_seeds(group)
-        self.competing = [i for i, c in enumerate(group.columns) if c not in group.controls and c.name != UNDEFENDED]
         self.implants = {row: implant(group, row, gate) for row in group.attacks()}
         self.lifts = any(found.lift for found in self.implants.values())
         """Whether the table has a column for the lift; records of older versions have none."""
@@ -73,15 +73,7 @@ class _Builder:
         for column in group.columns:
             for metric in TABLED:
                 cells.append(self._cell(row, column, metric))
-        for place, metric in enumerate(TABLED):
-            clean = [i for i in self.competing if not group.entry(row, group.columns[i]).failures()]
-            values = {i: group.entry(row, group.columns[i]).values(metric) for i in clean}
-            for winner in (
-                []
-                if self.mixed.mixes([row])
-                else stats.best(values, higher=metric == "ca", margin=stats.MARGINS[metric])
-            ):
-                cells[2 * winner + place].best = True
+        self._bold(cells, [row])
         mark = ""
         if row not in group.clean:
             mark = {True: "", False: NOT_IMPLANTED, None: UNKNOWN_IMPLANT}[self.implants[row].holds]
@@ -142,6 +134,7 @@ class _Builder:
         elif found.n != self.usual_seeds:
             display += f" (n={found.n})"
         display += f" {OTHER_DATA}" * self.mixed.deviates([row], column)
+        display += f" {AT_CHANCE}" * bool(chance_cell(self.group, row, column))
         extra = (
             f"paper {wording.percent(paper_value)}, {wording.signed(found.mean - paper_value)}"
             if paper_value is not None
@@ -157,15 +150,9 @@ class _Builder:
         return cell
 
     def average_row(self, label: str, rows: Sequence[Variant], *, rule: bool = False) -> Row:
-        """Average over rows, with coverage. Mark the best only if all competing columns cover the same rows."""
+        """Average over rows, with coverage."""
         group, cells = self.group, []
-        best_in: dict[str, dict[int, dict[int, float]]] = {m: {} for m in TABLED}
-        covered = set()
-        for place, column in enumerate(group.columns):
-            has = frozenset(r for r in rows if group.entry(r, column).values("ca"))
-            complete = all(not group.entry(r, column).failures() for r in has)
-            if place in self.competing and has:
-                covered.add(has)
+        for column in group.columns:
             for metric in TABLED:
                 found = average(group, column, rows, metric)
                 if found is None:
@@ -177,13 +164,14 @@ class _Builder:
                 cell = TableCell(text, found.mean, found.half(), found.rows, spread=spread)
                 self._add_published(cell, rows, column, metric)
                 cells.append(cell)
-                if place in self.competing and complete:
-                    best_in[metric][place] = found.by_seed
-        if len(covered) == 1 and not self.mixed.mixes(rows):
-            for place, metric in enumerate(TABLED):
-                for winner in stats.best(best_in[metric], higher=metric == "ca", margin=stats.MARGINS[metric]):
-                    cells[2 * winner + place].best = True
+        self._bold(cells, rows)
         return Row(label, self._without_lift(cells), "average", rule=rule)
+
+    def _bold(self, cells: list[TableCell], rows: Sequence[Variant]) -> None:
+        """Mark the best numbers of a row that averages over ``rows``."""
+        for place, metric in enumerate(TABLED):
+            for winner in titles(self.group, rows, metric):
+                cells[2 * self.group.columns.index(winner) + place].best = True
 
     def _add_published(self, cell: TableCell, rows: Sequence[Variant], column: Variant, metric: str) -> None:
         if self.comparison is None or cell.value is None:
@@ -202,11 +190,7 @@ class _Builder:
         working = [r for r in rows if self.implants[r].holds]
         if working and len(working) < len(rows):
             averages.append(self.average_row("Average, implanted attacks", working))
-        covers = [
-            {r for r in rows if group.entry(r, c).values("ca")}
-            for i, c in enumerate(group.columns)
-            if i in self.competing
-        ]
+        covers = [{r for r in rows if group.entry(r, c).values("ca")} for c in competitors(group)]
         covers = [c for c in covers if c]
         common = set.intersection(*covers) if covers else set()
         if common and any(c != common for c in covers):
@@ -254,6 +238,7 @@ class _Builder:
                 f"{UNKNOWN_IMPLANT} unknown whether the attack was implanted: the row has no undefended result."
             )
         notes += self.mixed.notes(self.labels)
+        notes += chance_note(self.group, self.labels)
         for column, text in self.group.transforms.items():
             notes.append(
                 f"{TRANSFORMED} {self.labels(column)} changes every test image, with the trigger and without it, and "

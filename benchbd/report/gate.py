@@ -85,7 +85,7 @@ def judge(records: Sequence[Record], gate: float) -> Implant:
         return Implant(None)
     paired = [r for r in found if lift_of(r) is not None]
     lift = stats.mean_of(v for r in paired if (v := lift_of(r)) is not None)
-    why = _without_trigger(paired) or _collapsed(found)
+    why = _without_trigger(paired) or at_chance(found)
     if not why and asr.mean < gate:
         why = f"ASR {wording.percent(asr.mean)} is below {wording.percent(gate, 0)} %"
         return Implant(False, why, lift, below=True)
@@ -108,7 +108,7 @@ def _without_trigger(records: Sequence[Record]) -> str:
     return ""
 
 
-def _collapsed(records: Iterable[Record]) -> str:
+def at_chance(records: Iterable[Record]) -> str:
     """A reason if some seed's model is no better than guessing on clean images.
 
     The mean over classes of the accuracy is 1 / classes for every model that does not look at its image, whatever

@@ -12,10 +12,14 @@ from benchbd.report.footnotes import ShortNames
 from benchbd.report.gate import implanted
 from benchbd.report.groups import TRANSFORMED, Group
 from benchbd.report.labels import Labels, Variant
-from benchbd.report.mixed_data import OTHER_DATA, MixedData, mixed_data
-from benchbd.report.ranking import MEASURES, Ranking, Sensitivity, competitors, rank, sensitivities
+from benchbd.report.mixed_data import OTHER_DATA, mixed_data
+from benchbd.report.ranking import MEASURES, Ranking, Sensitivity, rank, sensitivities
 from benchbd.report.table import Table, TableCell
 from benchbd.report.timing import Clock
+from benchbd.report.titles import AT_CHANCE, chance_cells, titles
+
+UNRANKED = "?"
+"""Stands for the letters of a defense that was not tested against all others."""
 
 
 class Number(NamedTuple):
@@ -40,7 +44,8 @@ class Line(NamedTuple):
         defense: the defense.
         name: its short name, with signs that the notes explain.
         control: whether it sees the truth.
-        group: its letters in the first ranking that there is; empty for an unranked defense.
+        group: its letters in the first ranking that there is, or :data:`UNRANKED`; empty for no defense and for
+            controls, which are not compared.
         ca: mean CA; None without a value, as below.
         asr: mean ASR.
         worst: the worst attack.
@@ -93,6 +98,7 @@ class Overview(NamedTuple):
         attacks: the attacks that the summary, the rankings and the sensitivity are over: the implanted ones, or all
             where nothing is known about any.
         of: number of attacks in the table.
+        judged: whether it is known of any attack if it is implanted.
         usual_seeds: number of seeds of most cells.
         lines: the summary: no defense, the ranked defenses, the others, the controls.
         asr: ASR as a heat map.
@@ -110,6 +116,7 @@ class Overview(NamedTuple):
     lead: tuple[str, ...]
     attacks: tuple[Variant, ...]
     of: int
+    judged: bool
     usual_seeds: int
     lines: tuple[Line, ...]
     asr: HeatMap
@@ -160,6 +167,7 @@ def overview(given: Tables, labels: Labels, gate: float) -> Overview:
         lead=tuple(lead),
         attacks=tuple(rows),
         of=len(group.attacks()),
+        judged=any(implanted(group, row, gate) is not None for row in group.attacks()),
         usual_seeds=given.usual_seeds,
         lines=tuple(_lines(given, rows, order, short, ranking)),
         asr=_heat(given, "asr", group.attacks(), order, short),
@@ -193,17 +201,18 @@ def _lines(
 ) -> list[Line]:
     group, mixed = given.group, mixed_data(given.group)
     found = {m: {c: average(group, c, rows, m) for c in order} for m in ("ca", "asr", "der")}
-    titles = _titles(group, rows, mixed)
+    best = {metric: titles(group, rows, metric) for metric in found}
     lines = []
     for column in order:
         numbers = {
-            metric: Number(mean.mean, mean.spread(), column in titles[metric])
+            metric: Number(mean.mean, mean.spread(), column in best[metric])
             for metric, by_column in found.items()
             if (mean := by_column[column])
         }
         worst = [(stats.mean_of(v.values()), row) for row in rows if (v := group.entry(row, column).values("asr"))]
         relative = given.clock.relative(column)
         sign = OTHER_DATA * mixed.deviates(rows, column) + TRANSFORMED * (column in group.transforms)
+        sign += AT_CHANCE * bool(chance_cells(group, group.rows, column))
         control = column in group.controls
         top = max(worst, key=lambda item: item[0].mean if item[0] else 0.0, default=None)
         lines.append(
@@ -211,7 +220,7 @@ def _lines(
                 defense=column,
                 name=f"{short(column)} {sign}".rstrip(),
                 control=control,
-                group=ranking.groups.get(column, "") if ranking else "",
+                group=_letters(ranking, control or column == group.undefended(), column),
                 ca=numbers.get("ca"),
                 asr=numbers.get("asr"),
                 worst=Worst(top[1], top[0].mean) if top and top[0] else None,
@@ -224,22 +233,9 @@ def _lines(
     return lines
 
 
-def _titles(group: Group, rows: list[Variant], mixed: MixedData) -> dict[str, set[Variant]]:
-    """The best defenses by metric. Empty if they cover different attacks or data; those with failures cannot win."""
-    competing = competitors(group)
-    covers = {frozenset(r for r in rows if group.entry(r, c).values("ca")) for c in competing} - {frozenset()}
-    titles: dict[str, set[Variant]] = {metric: set() for metric in ("ca", "asr", "der")}
-    if len(covers) != 1 or mixed.mixes(rows):
-        return titles
-    for metric in titles:
-        values = {
-            i: found.by_seed
-            for i, c in enumerate(competing)
-            if not any(group.entry(r, c).failures() for r in rows) and (found := average(group, c, rows, metric))
-        }
-        winners = stats.best(values, higher=metric != "asr", margin=stats.MARGINS[metric])
-        titles[metric] = {competing[i] for i in winners}
-    return titles
+def _letters(ranking: Ranking | None, apart: bool, column: Variant) -> str:
+    """The letters of a defense in the summary; empty for one that stands ``apart``, since it is not compared."""
+    return "" if apart else (ranking.groups if ranking else {}).get(column, UNRANKED)
 
 
 def _heat(given: Tables, metric: str, rows: list[Variant], order: list[Variant], short: ShortNames) -> HeatMap:

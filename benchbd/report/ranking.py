@@ -1,40 +1,44 @@
-"""Which defense is better: paired tests over all attacks and seeds, groups that cannot be told apart, sensitivity."""
+"""Which defense is better: paired tests over attacks, groups that cannot be told apart, sensitivity."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import combinations
 from typing import NamedTuple
 
 from benchbd.report.averages import average, values_of
-from benchbd.report.groups import UNDEFENDED, Group
+from benchbd.report.groups import Group
 from benchbd.report.labels import Variant
 from benchbd.report.mixed_data import mixed_data
 from benchbd.report.signed_rank import holm, signed_rank
 from benchbd.report.stats import LEVEL, RESOLUTION
+from benchbd.report.titles import chance_cells, competitors
 from benchbd.storage.data_version import DataVersion
 
 MEASURES = ("der", "asr")
 """What defenses are ranked by. DER weighs the ASR that a defense takes against the CA that it costs, both relative to
-the undefended model of the same attack and seed, so it cannot be won by a model that learns nothing."""
-FEWEST_PAIRS = 6
-"""Smallest number of common pairs with a test: under six, no outcome of the test has a p-value below 0.05."""
+the undefended model of the same attack and seed. A model that has learnt nothing can win either, so a defense with a
+model at chance is not ranked."""
+FEWEST_ATTACKS = 6
+"""Smallest number of common attacks with a test: under six, no outcome of the test has a p-value below 0.05."""
 
 Place = tuple[Variant, int]
 """An attack and a seed."""
+Pairs = set[frozenset[Variant]]
+"""Pairs of defenses."""
 
 
 class Duel(NamedTuple):
-    """Two defenses compared over the pairs (attack, seed) that both have.
+    """Two defenses compared over the attacks that both have, with one difference an attack.
 
     Attributes:
-        wins: pairs where the first is better.
-        ties: pairs that are equal to two decimals of a percent.
-        losses: pairs where the second is better.
-        p: two-sided p-value; None under six pairs.
-        adjusted: p-value after Holm's correction over all tested duels of the table and measure; None under six pairs.
-        better: 1 if the first is significantly better, -1 if the second is, 0 if neither; None under six pairs.
+        wins: attacks where the first is better.
+        ties: attacks where both are equal to two decimals of a percent.
+        losses: attacks where the second is better.
+        p: two-sided p-value; None for an untested duel.
+        adjusted: p-value after Holm's correction over all tested duels of the table and measure.
+        better: 1 if the first is significantly better, -1 if the second is, 0 if neither; None for an untested duel.
     """
 
     wins: int
@@ -46,7 +50,7 @@ class Duel(NamedTuple):
 
     @property
     def pairs(self) -> int:
-        """Number of common pairs."""
+        """Number of common attacks, each of which is a pair of the paired test."""
         return self.wins + self.ties + self.losses
 
     def reversed(self) -> Duel:
@@ -60,31 +64,22 @@ class Ranking(NamedTuple):
 
     Attributes:
         measure: ``der`` or ``asr``.
-        order: the ranked defenses: most significant wins less losses first, then the better mean
-            over attacks.
+        order: the ranked defenses, each tested against each: most significant wins less losses first, then the better
+            mean over attacks.
         groups: letters of each ranked defense. Defenses that share a letter cannot be told apart.
-        duels: every duel with a common pair, in both directions.
-        unranked: defenses without any test, since they share under six pairs with every other defense.
-        pairs: smallest and largest number of common pairs of the tested duels; None without a test.
+        duels: every duel with a common attack, in both directions.
+        unranked: why each other defense is not ranked, in a few words.
+        pairs: smallest and largest number of common attacks of the tested duels; None without a test.
+        refusal: why there is no ranking, in a sentence; empty if there is one.
     """
 
     measure: str
     order: tuple[Variant, ...]
     groups: dict[Variant, str]
     duels: dict[tuple[Variant, Variant], Duel]
-    unranked: tuple[Variant, ...]
+    unranked: dict[Variant, str]
     pairs: tuple[int, int] | None
-
-    @property
-    def refusal(self) -> str:
-        """Why there is no ranking, in words; empty if there is one."""
-        if self.order:
-            return ""
-        most = max((duel.pairs for duel in self.duels.values()), default=0)
-        return (
-            f"No ranking by {self.measure.upper()}: a test needs {FEWEST_PAIRS} pairs of attack and seed that two "
-            f"defenses share; here they share at most {most}."
-        )
+    refusal: str = ""
 
 
 class Sensitivity(NamedTuple):
@@ -93,7 +88,7 @@ class Sensitivity(NamedTuple):
     Attributes:
         name: the defense.
         variants: its variants.
-        pairs: number of pairs (attack, seed) that all variants have; the means are over these.
+        pairs: number of pairs (attack, seed) that all variants have on the same data; the means are over these.
         ca: smallest and largest mean CA of a variant.
         asr: smallest and largest mean ASR of a variant.
     """
@@ -103,11 +98,6 @@ class Sensitivity(NamedTuple):
     pairs: int
     ca: tuple[float, float]
     asr: tuple[float, float]
-
-
-def competitors(group: Group) -> list[Variant]:
-    """The defenses that are compared: neither controls nor no defense."""
-    return [c for c in group.columns if c not in group.controls and c.name != UNDEFENDED]
 
 
 def places(group: Group, column: Variant, rows: Iterable[Variant], measure: str) -> dict[Place, float]:
@@ -121,23 +111,39 @@ def _versions(group: Group, column: Variant, rows: Iterable[Variant]) -> dict[Pl
     return {(row, seed): version for row in rows for seed, version in known.by_seed(row, column).items()}
 
 
-def _duel(a: Mapping[Place, float], b: Mapping[Place, float], common: Iterable[Place], sign: int) -> Duel:
-    gains = [d if abs(d := sign * (a[place] - b[place])) > RESOLUTION else 0.0 for place in common]
+def _common(values: Sequence[Mapping[Place, float]], versions: Sequence[Mapping[Place, DataVersion]]) -> list[Place]:
+    """The places that all defenses have, without those that are known to be of different data."""
+    everywhere = set(values[0]).intersection(*values[1:])
+    shared = [place for place in values[0] if place in everywhere]
+    known = [v for v in versions if v]
+    if len(known) < 2:
+        return shared
+    return [place for place in shared if len({v[place] for v in known if place in v}) < 2]
+
+
+def gains(a: Mapping[Place, float], b: Mapping[Place, float], common: Iterable[Place], sign: int) -> list[float]:
+    """How much better ``a`` is than ``b`` on each attack: one value for each name of an attack.
+
+    Seeds of one attack are averaged, and so are the variants of one attack: their values are more alike than those of
+    different attacks, and a test that takes each as independent rejects too often.
+    """
+    by_row: dict[Variant, list[float]] = {}
+    for row, seed in common:
+        by_row.setdefault(row, []).append(sign * (a[row, seed] - b[row, seed]))
+    by_name: dict[str, list[float]] = {}
+    for row, differences in by_row.items():
+        by_name.setdefault(row.name, []).append(math.fsum(differences) / len(differences))
+    means = [math.fsum(v) / len(v) for v in by_name.values()]
     # Equal differences may differ in their last bits, which would break ties.
-    gains = [round(gain, 12) for gain in gains]
-    wins, losses = sum(gain > 0 for gain in gains), sum(gain < 0 for gain in gains)
-    duel = Duel(wins, len(gains) - wins - losses, losses)
-    if len(gains) < FEWEST_PAIRS:
-        return duel
-    found = signed_rank(gains)
-    return duel._replace(p=found.p, better=(found.positive > found.negative) - (found.positive < found.negative))
+    return [round(mean, 12) if abs(mean) > RESOLUTION else 0.0 for mean in means]
 
 
 def rank(group: Group, rows: Sequence[Variant], measure: str) -> Ranking:
-    """Rank the competing defenses of a group by all pairs (attack, seed) that two of them share.
+    """Rank the competing defenses of a group, each tested against each.
 
-    Two defenses are compared by Wilcoxon's signed-rank test with Holm's correction over all tested duels. Pairs that
-    were measured on different data are left out.
+    Two defenses are compared by Wilcoxon's signed-rank test on one difference an attack (:func:`gains`), with Holm's
+    correction over all tested duels. Values that were measured on different data are left out, and so are defenses
+    with a model at chance. Which duels are tested does not depend on who wins them.
 
     Args:
         group: the records of one table.
@@ -147,29 +153,108 @@ def rank(group: Group, rows: Sequence[Variant], measure: str) -> Ranking:
     columns, sign = competitors(group), -1 if measure == "asr" else 1
     values = {c: places(group, c, rows, measure) for c in columns}
     versions = {c: _versions(group, c, rows) for c in columns}
-    found: dict[tuple[Variant, Variant], Duel] = {}
+    found: dict[tuple[Variant, Variant], list[float]] = {}
     for a, b in combinations(columns, 2):
-        one, other = versions[a], versions[b]
-        common = [p for p in values[a] if p in values[b] and (p not in one or p not in other or one[p] == other[p])]
-        if common:
-            found[a, b] = _duel(values[a], values[b], common, sign)
-    tested = [key for key, duel in found.items() if duel.p is not None]
-    for key, adjusted in zip(tested, holm([found[key].p or 0.0 for key in tested]), strict=True):
-        duel = found[key]
-        found[key] = duel._replace(adjusted=adjusted, better=duel.better if adjusted <= 1 - LEVEL else 0)
-    duels = found | {(b, a): duel.reversed() for (a, b), duel in found.items()}
-    ranked = [c for c in columns if any(c in key for key in tested)]
+        if common := _common((values[a], values[b]), (versions[a], versions[b])):
+            found[a, b] = gains(values[a], values[b], common, sign)
+    duels = {key: _duel(differences) for key, differences in found.items()}
+    ranked, unranked, refusal = _tested(group, rows, measure, duels)
+    tested = [key for key in combinations(ranked, 2) if key in duels]
+    results = [signed_rank(found[key]) for key in tested]
+    for key, result, adjusted in zip(tested, results, holm([result.p for result in results]), strict=True):
+        better = (result.positive > result.negative) - (result.positive < result.negative)
+        duels[key] = duels[key]._replace(p=result.p, adjusted=adjusted, better=better * (adjusted <= 1 - LEVEL))
+    both = duels | {(b, a): duel.reversed() for (a, b), duel in duels.items()}
 
     def score(column: Variant) -> tuple[float, ...]:
-        net = sum(duel.better or 0 for (first, _), duel in duels.items() if first == column)
+        net = sum(duel.better or 0 for (first, _), duel in both.items() if first == column)
         mean = average(group, column, rows, measure)
         return (-net, -sign * mean.mean if mean else 0.0, columns.index(column))
 
     order = tuple(sorted(ranked, key=score))
-    apart = {frozenset(key) for key in tested if found[key].better}
-    pairs = [found[key].pairs for key in tested]
-    unranked = tuple(c for c in columns if c not in ranked)
-    return Ranking(measure, order, letters(order, apart), duels, unranked, (min(pairs), max(pairs)) if pairs else None)
+    groups = letters(order, {frozenset(key) for key in tested if duels[key].better})
+    pairs = [duels[key].pairs for key in tested]
+    return Ranking(measure, order, groups, both, unranked, (min(pairs), max(pairs)) if pairs else None, refusal)
+
+
+def _duel(differences: Sequence[float]) -> Duel:
+    wins, losses = sum(d > 0 for d in differences), sum(d < 0 for d in differences)
+    return Duel(wins, len(differences) - wins - losses, losses)
+
+
+def _tested(
+    group: Group, rows: Sequence[Variant], measure: str, duels: Mapping[tuple[Variant, Variant], Duel]
+) -> tuple[list[Variant], dict[Variant, str], str]:
+    """The defenses to rank, why the others are not, and why there are none."""
+    columns = competitors(group)
+    reasons = {c: "a model at chance on clean images" for c in columns if chance_cells(group, rows, c)}
+    able = [c for c in columns if c not in reasons]
+    enough = _all_paired(
+        able, lambda kept: {frozenset(p) for p in _family(kept, duels) if duels[p].pairs >= FEWEST_ATTACKS}
+    )
+    reasons |= {c: f"under {FEWEST_ATTACKS} attacks in common with another defense" for c in able if c not in enough}
+    if not enough:
+        return [], reasons, _refusal(group, rows, measure, able, duels)
+    family = _family(enough, duels)
+    most = max(duels[p].wins + duels[p].losses for p in family)
+    if most and len(family) * 2.0 ** (1 - most) > 1 - LEVEL:
+        refusal = (
+            f"No ranking by {measure.upper()}: with {len(family)} duel{'s' * (len(family) > 1)} over at most {most} "
+            "attacks that differ, no outcome could be significant after Holm's correction, so nothing is tested."
+        )
+        return [], reasons | dict.fromkeys(enough, "no outcome could be significant"), refusal
+    ranked = _all_paired(enough, lambda kept: _decidable(_family(kept, duels), duels))
+    left = [c for c in enough if c not in ranked]
+    return ranked, reasons | dict.fromkeys(left, "no outcome could be significant for lack of attacks that differ"), ""
+
+
+def _family(kept: Sequence[Variant], duels: Mapping[tuple[Variant, Variant], Duel]) -> list[tuple[Variant, Variant]]:
+    return [pair for pair in combinations(kept, 2) if pair in duels]
+
+
+def _decidable(family: Sequence[tuple[Variant, Variant]], duels: Mapping[tuple[Variant, Variant], Duel]) -> Pairs:
+    """The duels that some outcome makes significant after Holm's correction, and those that are ties throughout.
+
+    With n differences other than 0, the smallest p-value is 2 ** (1 - n).
+    """
+    differing = [duels[pair].wins + duels[pair].losses for pair in family]
+    least = holm([min(1.0, 2.0 ** (1 - n)) for n in differing])
+    return {frozenset(p) for p, n, q in zip(family, differing, least, strict=True) if q <= 1 - LEVEL or not n}
+
+
+def _all_paired(columns: Sequence[Variant], paired: Callable[[Sequence[Variant]], Pairs]) -> list[Variant]:
+    """Drop the defense in the fewest pairs until every two of the rest are a pair. Empty if no pair is left."""
+    kept = list(columns)
+    while len(kept) > 1:
+        pairs = paired(kept)
+        if len(pairs) == len(kept) * (len(kept) - 1) // 2:
+            return kept
+        counts = {c: sum(c in pair for pair in pairs) for c in kept}
+        kept.remove(min(reversed(kept), key=counts.__getitem__))
+    return []
+
+
+def _refusal(
+    group: Group,
+    rows: Sequence[Variant],
+    measure: str,
+    able: Sequence[Variant],
+    duels: Mapping[tuple[Variant, Variant], Duel],
+) -> str:
+    """Why no two defenses can be tested, in a sentence."""
+    if not group.attacks():
+        return "No ranking: no record has an attack."
+    if not rows:
+        return "No ranking: no attack counts as implanted."
+    if len(able) < 2:
+        some = "a defense needs a rival" if able else "there is no defense to compare"
+        chance = len(competitors(group)) > len(able)
+        return f"No ranking: {some}{'; defenses with a model at chance are not compared' * chance}."
+    most = max((duels[pair].pairs for pair in _family(able, duels)), default=0)
+    return (
+        f"No ranking by {measure.upper()}: a test needs {FEWEST_ATTACKS} attacks that two defenses share, since all "
+        f"seeds and variants of an attack count once; here they share {f'at most {most}' if most else 'none'}."
+    )
 
 
 def letters(order: Sequence[Variant], apart: Iterable[frozenset[Variant]]) -> dict[Variant, str]:
@@ -198,14 +283,15 @@ def _letter(number: int) -> str:
 
 
 def sensitivities(group: Group, rows: Sequence[Variant]) -> tuple[Sensitivity, ...]:
-    """The spread of every competing defense that has two variants or more with common pairs (attack, seed)."""
+    """The spread of every competing defense with two variants or more that share pairs (attack, seed) of one data."""
     named: dict[str, list[Variant]] = {}
     for column in competitors(group):
         named.setdefault(column.name, []).append(column)
     result = []
     for name, variants in named.items():
         both = [[places(group, v, rows, metric) for v in variants] for metric in ("ca", "asr")]
-        common = set.intersection(*(set(values) for metric in both for values in metric))
+        versions = [_versions(group, v, rows) for v in variants]
+        common = _common([values for metric in both for values in metric], versions)
         if len(variants) < 2 or not common:
             continue
         means = [[math.fsum(v[p] for p in common) / len(common) for v in metric] for metric in both]

@@ -121,8 +121,9 @@ def best(columns: Mapping[int, Mapping[int, float]], *, higher: bool, margin: fl
 
     Returns:
         The column with the best mean, and all columns of two seeds or more whose means are within ``margin`` of it and
-        not :func:`separable` from it. Empty if the best mean rests on a single seed, which is not evidence, or if it
-        has no rival.
+        that are not significantly worse on common seeds (:func:`separable`). Empty if the best mean rests on a single
+        seed, which is not evidence, if it has no rival, or if it is itself significantly worse than a rival on the
+        seeds that both have.
     """
     means = {key: math.fsum(v.values()) / len(v) for key, v in columns.items() if v}
     if len(means) < 2:
@@ -131,5 +132,13 @@ def best(columns: Mapping[int, Mapping[int, float]], *, higher: bool, margin: fl
     first = max(means, key=lambda key: (sign * means[key], len(columns[key]), -key))
     if len(columns[first]) < 2:
         return set()
+    if any(_worse(columns[first], columns[key], sign) for key in means):
+        return set()
     near = {key for key in means if abs(means[key] - means[first]) <= margin + 1e-12 and len(columns[key]) > 1}
-    return {first} | {key for key in near if not separable(columns[first], columns[key])}
+    return {first} | {key for key in near if not _worse(columns[key], columns[first], sign)}
+
+
+def _worse(a: Mapping[int, float], b: Mapping[int, float], sign: int) -> bool:
+    """Whether ``a`` is significantly worse than ``b`` on their common seeds."""
+    found = difference(a, b)
+    return bool(separable(a, b)) and found is not None and sign * found.mean < 0

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from benchbd.report import stats, wording
 from benchbd.report.averages import average
 from benchbd.report.definitions import Definitions
-from benchbd.report.groups import TRANSFORMED, UNDEFENDED, Group
+from benchbd.report.groups import TRANSFORMED, Group
 from benchbd.report.isolation import rates_of
 from benchbd.report.labels import Labels, Variant
 from benchbd.report.mixed_data import OTHER_DATA, mixed_data
@@ -16,6 +16,7 @@ from benchbd.report.precision_classes import mixture
 from benchbd.report.published import scale_text
 from benchbd.report.table import Column, Row, Table, TableCell
 from benchbd.report.timing import Clock, trainings
+from benchbd.report.titles import titles
 from benchbd.storage.record_schema import Record
 
 COLUMNS = (
@@ -126,8 +127,7 @@ def summary_table(group: Group, labels: Labels, clock: Clock) -> Table:
         first = control and bool(rows) and group.columns[len(rows) - 1] not in group.controls
         sign = OTHER_DATA * mixed.deviates(group.attacks(), column) + TRANSFORMED * (column in group.transforms)
         rows.append(Row(labels.heading(column, group.columns), cells, mark=sign, rule=first, tag=column.name))
-    if not mixed.mixes(group.attacks()):
-        _bold(group, rows)
+    _bold(group, rows)
     notes = [
         "Averages over different attacks (see Attacks) are not comparable. Controls stand below the line.",
         f"DER is (max(0, ASR drop) {wording.MINUS} max(0, CA drop) + 1) / 2 in percent, relative to no defense in the "
@@ -160,17 +160,7 @@ def _defined(column: Column, definitions: Definitions) -> Column:
 
 
 def _bold(group: Group, rows: list[Row]) -> None:
-    """Mark the best means, if all competing defenses cover the same attacks; those with failures cannot win."""
-    competing = [i for i, c in enumerate(group.columns) if c not in group.controls and c.name != UNDEFENDED]
-    covers = {frozenset(r for r in group.attacks() if group.entry(r, group.columns[i]).values("ca")) for i in competing}
-    if len(covers - {frozenset()}) != 1:
-        return
+    """Mark the best means over all attacks."""
     for place, metric in ((0, "ca"), (1, "asr"), (3, "ra"), (4, "der")):
-        values = {}
-        for i in competing:
-            column = group.columns[i]
-            found = average(group, column, group.attacks(), metric)
-            if found and not any(group.entry(r, column).failures() for r in group.attacks()):
-                values[i] = found.by_seed
-        for winner in stats.best(values, higher=metric != "asr", margin=stats.MARGINS[metric]):
-            rows[winner].cells[place].best = True
+        for winner in titles(group, group.attacks(), metric):
+            rows[group.columns.index(winner)].cells[place].best = True

@@ -113,6 +113,19 @@ def test_single_seed_takes_no_title_and_shares_none():
     assert stats.best({0: {}, 1: {0: 0.5, 1: 0.6}}, higher=True, margin=0.01) == set()
 
 
+def test_only_a_significantly_worse_mean_loses_the_title():
+    """The second is better on the five common seeds, the first in the mean, for four seeds of its own."""
+    second = {s: 0.912 + s / 1000 + (s % 2) / 1000 for s in range(5)}
+    first = {s: 0.90 + s / 1000 for s in range(5)} | dict.fromkeys((5, 6, 7, 8), 0.95)
+    assert stats.difference(first, second).mean < 0
+    assert stats.separable(first, second) is True
+    assert stats.best({0: first, 1: second}, higher=True, margin=0.01) == set()
+    assert stats.best({0: first, 1: second}, higher=False, margin=0.01) == set()
+    # Nobody else's title is lost to a rival that is beaten.
+    beaten = {s: v - 0.005 for s, v in first.items()}
+    assert stats.best({0: first, 1: beaten}, higher=True, margin=0.01) == {0}
+
+
 def simulated(seed, seeds, means, deviation):
     """Values by seed of each defense: normal, the seed's own share common to all defenses."""
     rng = random.Random(seed)
@@ -143,6 +156,22 @@ def test_an_equal_defense_loses_its_title_about_as_often_as_the_test_says():
     columns = [simulated(i, 5, (0.90, 0.90), 0.002) for i in range(runs)]
     lost = sum(len(stats.best(c, higher=True, margin=0.01)) < 2 for c in columns) / runs
     assert 0.036 < lost < 0.064
+
+
+@pytest.mark.parametrize(
+    ("deviation", "seeds", "share"),
+    [(0.01, 2, 0.05), (0.02, 2, 0.32), (0.02, 5, 0.13), (0.05, 2, 0.69), (0.05, 5, 0.53)],
+)
+def test_an_equal_defense_loses_its_title_as_often_as_the_docs_say(deviation, seeds, share):
+    """ASR, independent seeds. Two seeds by theory: the difference of means has the deviation of one seed."""
+    rng, runs = random.Random(11), 3000
+    lost = 0
+    for _ in range(runs):
+        columns = {i: {s: rng.gauss(0.3, deviation) for s in range(seeds)} for i in (0, 1)}
+        lost += len(stats.best(columns, higher=False, margin=0.02)) < 2
+    assert abs(lost / runs - share) < 0.03
+    if seeds == 2:
+        assert abs(lost / runs - math.erfc(0.02 / deviation / math.sqrt(2))) < 0.03
 
 
 fractions = st.floats(0, 1)
