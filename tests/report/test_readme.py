@@ -66,7 +66,7 @@ def one_seed(attack: str, defense: str) -> str:
         _, _, row, column, seed = record["label"].split("/")
         if (
             seed == "s0"
-            and record["dataset"] == "cifar10"
+            and record["matrix"].startswith("cifar10-small")
             and attack in (row, record["attack"])
             and (column == defense or record["defense"] == defense != "spectral")
         ):
@@ -91,3 +91,21 @@ def test_defenses_beyond_the_paper():
     for defense, *cells in rows:
         attacks = ["none" if name == "no attack" else name for name in header[1:]]
         assert cells == [one_seed(attack, defense) for attack in attacks], defense
+
+
+def test_all_of_cifar10():
+    header, *rows = table("all of CIFAR-10", "no attack")
+    found = {
+        (r["defense"], r["attack"]): r
+        for r in records()
+        if r["matrix"] == "cifar10-narrow" and r["params"]["defense"].get("teachers", 8) == 8
+    }
+    attacks = ["none" if name == "no attack" else name for name in header[1:-1]]
+    assert {key for key in found if key[0] in {row[0] for row in rows}} <= {(d, a) for d, *_ in rows for a in attacks}
+    for defense, *cells, times in rows:
+        for attack, cell in zip(attacks, cells, strict=True):
+            record = found.get((defense, attack))
+            numbers = [] if record is None else [record["ca"], record["asr"]][: 1 if attack == "none" else 2]
+            assert cell == (" / ".join(f"{100 * number:.1f}" for number in numbers) or DASH), (defense, attack)
+        ratio = found[defense, "bn-g"]["time"]["total"] / found["none", "bn-g"]["time"]["total"]
+        assert times == f"{ratio:.1f}", defense
