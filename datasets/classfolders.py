@@ -79,7 +79,7 @@ def _refuse_marked(place: Path) -> None:
         columns = {name.strip().strip('"').lower() for name in head.split(",")}
         if columns & {"poisoned", "triggered"}:
             raise UsageError(
-                f"image-folder: {folder / 'labels.csv'} marks poisoned images, so this is not a clean data set; read it "
+                f"image-folder: {folder / 'labels.csv'} marks poison, so this is not a clean data set; read it "
                 f"with benchbd import {folder} --format csv, or take its clean rows with csv-folder"
             )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
@@ -25,7 +26,8 @@ def read_torch(path: Path, *, arrays: bool = False) -> Any:
         UsageError: the file is missing, is not a torch archive, or holds anything else.
     """
     try:
-        with opened(path) as file:
+        with opened(path) as file, warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch warns of its own old types
             return _loaded(file, path, arrays)
     except UsageError:
         raise

@@ -48,6 +48,26 @@ def read(place: Path, name: str, wishes: Wishes) -> PoisonedSet:
         raise UsageError(f"{place}: {error}") from None
 
 
+LAYOUT = {
+    "backdoor-toolbox": ("labels", "poison_indices"),
+    "backdoorbench": ("bd_train_dataset",),
+    "nab": ("train",),
+    "npz": (),
+    "madrylab": ("train_images.npy", "train_labels.npy", "poisoned_train_indices.npy"),
+    "csv": ("labels.csv",),
+}
+"""What a folder of each format must hold."""
+
+
+def check_layout(place: Path, name: str) -> None:
+    """Raise UsageError if a folder lacks what its format needs."""
+    if not place.exists():
+        raise UsageError(f"{place} does not exist")
+    for needed in LAYOUT[name]:
+        if not (place / needed).exists():
+            raise UsageError(f"{place / needed} is missing; --format {name} needs it")
+
+
 def write(given: PoisonedSet, folder: Path, name: str) -> None:
     """Write a poisoned set into an empty or new folder, in a format of ``WRITTEN``.
 

@@ -181,9 +181,9 @@ def _stated(found: FoundSet, true: np.ndarray, classes: int) -> tuple[int, ...] 
     """The targets that the files state; None if they leave them open."""
     if found.targets is not None:
         return found.targets
-    if found.triggered is None or found.triggered[2] is None or not len(found.triggered[2]):
+    before, aims = (None, None) if found.triggered is None else found.triggered[1:3]
+    if before is None or aims is None or not len(aims):
         return None
-    before, aims = found.triggered[1:3]
     by_class = _by_class(before, aims, classes)
     if by_class is None:
         known = found.poison & (true != UNKNOWN)

@@ -124,7 +124,7 @@ def whole_numbers(array: np.ndarray, where: str) -> np.ndarray:
     """
     if array.dtype.kind == "f" and not (np.isfinite(array).all() and (array == np.rint(array)).all()):
         raise UsageError(f"{where}: must hold whole numbers, not others or values that are not finite")
-    if array.size and not (-LARGEST <= array.min() and array.max() <= LARGEST):
+    if array.size and not (array.min() >= -LARGEST and array.max() <= LARGEST):
         raise UsageError(f"{where}: numbers go from {array.min()} to {array.max()}, beyond any class or position")
     found: np.ndarray = array.astype(np.int64)
     return found
