@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from benchbd import Attack, Budget, DatasetInfo, Impossible, StampContext, UsageError, attack
 from benchbd.core.paths import data_folder
 from benchbd.core.poisoned_set_file import PoisonedSetFile
+from benchbd.errors import shown
 
 if TYPE_CHECKING:
     import torch
@@ -34,8 +35,8 @@ class Imported(Attack):
 
     def __post_init__(self) -> None:
         path = PurePosixPath(self.file)
-        if path.is_absolute() or ".." in path.parts or not path.parts:
-            raise UsageError(f"imported: file must lie below the data folder (--data), not at {str(path)!r}")
+        if path.is_absolute() or ".." in path.parts or not path.parts or "\0" in self.file or len(self.file) > 1000:
+            raise UsageError(f"imported: file must lie below the data folder (--data), not at {shown(self.file)}")
 
     def missing(self, root: str | None) -> str | None:
         """Say what is wrong with the file, else None."""

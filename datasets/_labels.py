@@ -172,13 +172,21 @@ def _mark(where: str, told: dict[str, str], split: str) -> str:
         raise UsageError(f"{where}: {name} must be {known}, not {shown(told[name])}")
     if poisoned and split == "test":
         raise UsageError(f"{where}: a test image cannot be poisoned; mark it as triggered")
-    if triggered and (split == "train" or not told.get("true_label")):
-        return poisoned if split == "train" else _without_truth(where)
-    return "triggered" if triggered else poisoned
-
-
-def _without_truth(where: str) -> str:
-    raise UsageError(f"{where}: a triggered test image needs a true_label; label is the class that the attack wants")
+    true = told.get("true_label", "")
+    if triggered and (poisoned or split == "train"):
+        if not poisoned and told.get("poisoned"):
+            raise UsageError(f"{where}: a training image with the trigger is not clean; set poisoned to 1 or cover")
+        return poisoned or "poison"
+    if triggered:
+        if not true:
+            raise UsageError(
+                f"{where}: a triggered test image needs a true_label; label is the class that the attack wants"
+            )
+        return "triggered"
+    if not poisoned and true and true != told["label"]:
+        labels = f"label is {shown(told['label'])} and true_label {shown(true)}"
+        raise UsageError(f"{where}: {labels}, but poisoned is not set")
+    return poisoned
 
 
 def _checked(path: Path, rows: tuple[Row, ...], whole: bool) -> Table:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from benchbd import UsageError, dataset
+from benchbd.core.files import open_plain
 from benchbd.datasets._folder import SUFFIXES
 from benchbd.datasets._labels import MOST_CLASSES, Row, Table
 from benchbd.datasets._places import base, reason
@@ -40,6 +41,7 @@ class ImageFolder(CsvFolder):
     def _table(self, root: str | None) -> Table:
         """The images as the table of a CSV in that folder, which does not exist."""
         place = self._csv(root)
+        _refuse_marked(place)
         inside = _folders(place)
         splits = {name: SPLIT_FOLDERS[name] for name in inside if name in SPLIT_FOLDERS}
         if (splits and set(splits.values()) != {"train", "test"}) or len(splits) > 2:
@@ -63,6 +65,23 @@ class ImageFolder(CsvFolder):
                         f"image-folder: {where} has {count} images, too few ({', '.join(sorted(SUFFIXES))})"
                     )
         return Table(place / "images", tuple(rows), classes)
+
+
+def _refuse_marked(place: Path) -> None:
+    """Refuse the folder of a poisoned set, whose images this data set would present as clean."""
+    above = [place.parent] if place.name in ("train", "test", "triggered") else []
+    for folder in (place, *above):
+        try:
+            with open(open_plain(os.path.realpath(folder / "labels.csv")), "rb") as file:  # noqa: PTH123 - a descriptor
+                head = file.readline(1000).decode("utf-8-sig", "replace")
+        except OSError:  # usually there is none
+            continue
+        columns = {name.strip().strip('"').lower() for name in head.split(",")}
+        if columns & {"poisoned", "triggered"}:
+            raise UsageError(
+                f"image-folder: {folder / 'labels.csv'} marks poison, so this is not a clean data set; read it "
+                f"with benchbd import {folder} --format csv, or take its clean rows with csv-folder"
+            )
 
 
 def _listed(folder: Path) -> list[os.DirEntry[str]]:

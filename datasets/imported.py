@@ -7,8 +7,9 @@ from typing import ClassVar, Literal
 
 from benchbd import Dataset, DatasetInfo, Images, UsageError, dataset
 from benchbd.core.paths import data_folder
-from benchbd.core.poisoned_set_file import PoisonedSetFile
+from benchbd.core.poisoned_set_file import PoisonedSetFile, SetFacts
 from benchbd.datasets._places import base
+from benchbd.errors import shown
 
 
 @dataset("imported", version=1)
@@ -16,8 +17,8 @@ class Imported(Dataset):
     """The training images and clean test images of a file that ``benchbd import`` wrote; goes with attack ``imported``.
 
     Read from ``DIR/FILE``, where DIR is the folder of ``--data`` or ``BENCHBD_DATA``. Where the file has the originals
-    of its poisoned images, they take their places, and any attack may poison the data set. Without them it goes with
-    the attack ``imported`` of the same file only. Labels are the true ones where the file knows them.
+    of its poisoned images and all true labels, these take their places, and any attack may poison the data set. Without
+    both it goes with the attack ``imported`` of the same file only. Labels are the true ones where the file knows them.
     """
 
     source: ClassVar[str] = "the file, whose header names its source"
@@ -27,8 +28,8 @@ class Imported(Dataset):
 
     def __post_init__(self) -> None:
         path = PurePosixPath(self.file)
-        if path.is_absolute() or ".." in path.parts or not path.parts:
-            raise UsageError(f"imported: file must lie below the data folder (--data), not at {str(path)!r}")
+        if path.is_absolute() or ".." in path.parts or not path.parts or "\0" in self.file or len(self.file) > 1000:
+            raise UsageError(f"imported: file must lie below the data folder (--data), not at {shown(self.file)}")
 
     def _open(self, root: str | None) -> PoisonedSetFile:
         found = PoisonedSetFile(base(root) / self.file)
@@ -49,7 +50,7 @@ class Imported(Dataset):
             facts.test,
             facts.class_counts,
             facts.targets[0],
-            poisoned=not facts.originals,
+            poisoned=not _cleanable(facts),
         )
 
     def missing(self, root: str | None) -> str | None:
@@ -68,11 +69,17 @@ class Imported(Dataset):
         """Read one part."""
         import torch
 
-        whole = self._open(root).load()
+        found = self._open(root)
+        whole = found.load()
         if split == "test" and whole.test is not None:
             return Images(torch.from_numpy(whole.test.images), torch.from_numpy(whole.test.labels))
         images = whole.images
-        if whole.originals is not None:
+        if whole.originals is not None and _cleanable(found.facts):
             images = images.copy()
             images[whole.touched] = whole.originals
         return Images(torch.from_numpy(images), torch.from_numpy(whole.best_labels))
+
+
+def _cleanable(facts: SetFacts) -> bool:
+    """Whether the file holds the clean images and the true labels of all training samples."""
+    return facts.originals and facts.true_labels

@@ -81,15 +81,18 @@ def run(args: argparse.Namespace) -> int:
 
 def _chosen(plan: Plan, args: argparse.Namespace) -> Cell:
     """A cell of the one row that the arguments leave."""
+    from benchbd.plugins import registry
+
     cells = list(plan.cells)
     for kind, wanted in (("attack", args.attack), ("dataset", args.dataset)):
         if wanted is None:
             continue
+        word, wanted = wanted, registry.canonical_name(f"{kind}s", wanted)
         parts = [getattr(cell, kind) for cell in cells]
         cells = [cell for cell, part in zip(cells, parts, strict=True) if wanted in (part.text, part.name)]
         if not cells:
             known = [name for part in parts for name in (part.name, part.text)]
-            raise UsageError(f"--{kind} {shown(wanted)}: not in the matrix{did_you_mean(wanted, known)}")
+            raise UsageError(f"--{kind} {shown(word)}: not in the matrix{did_you_mean(word, known)}")
     if args.seed is not None:
         seeds = sorted({cell.seed for cell in cells})
         cells = [cell for cell in cells if cell.seed == args.seed]

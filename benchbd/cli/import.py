@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from typing import TYPE_CHECKING, Any
 
 from benchbd.cli.common import add_plugin_files, add_plugins, refuse_empty, write
@@ -41,7 +42,7 @@ def register(verbs: Any) -> None:
         "what changed samples with their true label are: poison or cover (backdoorbench; default: by the attack's name)"
     )
     parser.add_argument("--same-label", metavar="WHAT", help=text)
-    parser.add_argument("--size", metavar="S", type=int, default=32, help="pixels of photos (csv; default: 32)")
+    parser.add_argument("--size", metavar="S", type=int, help="pixels of photos (csv; default: 32)")
     parser.add_argument(
         "--data", metavar="DIR", help="folder of the data sets (default: $BENCHBD_DATA, then the user's cache)"
     )
@@ -58,19 +59,29 @@ def run(args: argparse.Namespace) -> int:
     from benchbd.exchange.found_set import Wishes
 
     refuse_empty(args, "to", "dataset", "data", "same_label")
+    if not args.folder.strip():
+        raise UsageError("import: FOLDER is empty; name what the other program wrote (an unset variable?)")
     if args.format not in formats.READ:
         raise UsageError(f"--format {shown(args.format)}: not a format{did_you_mean(args.format, formats.READ)}")
     if args.same_label not in (None, "poison", "cover"):
         raise UsageError(f"--same-label {shown(args.same_label)}: must be poison or cover")
+    for flag, value, own in (("--same-label", args.same_label, "backdoorbench"), ("--size", args.size, "csv")):
+        if value is not None and args.format != own:
+            raise UsageError(f"{flag} is for --format {own} only; leave it out")
     add_plugin_files(args)
     place, target = user_path(args.folder, "import"), user_path(args.to, "--to")
-    wishes = Wishes(_clean(args), args.target, args.round, args.same_label, args.size)
+    if args.dataset is not None:  # which may take minutes to read
+        formats.check_layout(place, args.format)
+    size = Wishes().size if args.size is None else args.size
+    wishes = Wishes(_clean(args), args.target, args.round, args.same_label, size)
     given = formats.read(place, args.format, wishes)
     facts = write_set(given, target)
     write(
         f"{target}: {facts.train} training images of {facts.size} pixels, {facts.poison} poisoned, {facts.cover} "
         f"covers, {facts.triggered} triggered and {facts.test} clean test images; {facts.source['rounding']}"
     )
+    if given.triggered is not None and (given.triggered.targets == given.triggered.true_labels).all():
+        sys.stderr.write("all triggered test images are of the target class, so cells have no ASR and no RA\n")
     if not facts.triggered:
         write("there are no triggered test images, so cells have CA and detection but no ASR and RA")
     if not facts.test:

@@ -20,7 +20,7 @@ from benchbd.cli.common import (
     write,
 )
 from benchbd.core.paths import look, user_path
-from benchbd.errors import UsageError, one_line, shown
+from benchbd.errors import UsageError, one_line, shown, suggestion
 
 if TYPE_CHECKING:
     from benchbd.report import Board
@@ -104,9 +104,13 @@ def _read_folder(args: argparse.Namespace) -> None:
     if args.matrix is None or args.matrix == "-":
         return
     place = user_path(args.matrix, "matrix")
-    folder = look(place, "matrix") == "folder" and (
-        look(place / "records", "matrix") == "folder" or _no_matrix(args.matrix)
-    )
+    kind = look(place, "matrix")
+    if kind == "nothing" and not place.suffix and _no_matrix(args.matrix):
+        from benchbd.plan.shipped import shipped
+
+        near = suggestion(args.matrix, shipped())
+        raise UsageError(f"{shown(args.matrix, 100)}: there is no such folder, file or matrix{near}")
+    folder = kind == "folder" and (look(place / "records", "matrix") == "folder" or _no_matrix(args.matrix))
     if not folder and place.suffix != ".jsonl":
         return
     if args.results or args.output != DEFAULT_OUTPUT:

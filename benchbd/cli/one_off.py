@@ -79,6 +79,10 @@ def one_off_matrix(args: argparse.Namespace) -> dict[str, Any] | None:
         "defenses": [component(text, "defense") for text in args.defenses or ["none"]],
     }
     if args.recipe is not None:
+        if not args.recipe.strip():
+            raise UsageError(
+                f"--recipe {shown(args.recipe)}: is empty; give a value (an unset variable?) or leave it out"
+            )
         from benchbd.plan.matrix_file import parse_yaml
 
         try:
@@ -100,7 +104,12 @@ def component(text: str, kind: str) -> Any:
         name, params = parse_spec(text, kind)
     except UsageError:
         match = _BOARD_FORM.fullmatch(text)
-        if match is None:
+        if match is None or not _closed(match[2]):
+            names = [piece.strip() for piece in _pieces(text.replace(" ", ","))]
+            if len(names) > 1 and all(_WORDS.fullmatch(name) for name in names if name):
+                flag = {"attack": "-a", "defense": "-d"}.get(kind)
+                advice = f"repeat {flag}, as in {flag} {names[0]} {flag} {names[-1]}" if flag else "give one"
+                raise UsageError(f"{kind} {shown(text)}: names several; {advice}") from None
             raise
         name, params = match[1], {}
         for piece in _pieces(match[2]):
@@ -114,6 +123,16 @@ def component(text: str, kind: str) -> Any:
                     raise UsageError(f"{kind} {shown(name)}: cannot read {shown(piece.strip())}") from None
                 params[key] = value
     return {name: params} if params else name
+
+
+def _closed(text: str) -> bool:
+    """Whether no bracket of the text closes one that is open before it: ``a=1),b(c=2`` does."""
+    depth = 0
+    for c in text:
+        depth += (c in "([{") - (c in ")]}")
+        if depth < 0:
+            return False
+    return True
 
 
 def _pieces(text: str) -> Iterator[str]:

@@ -132,12 +132,26 @@ class PoisonedSet:
             _check_labels("labels of the clean test images", self.test.labels, len(self.test.images), self.classes)
             if not len(self.test.labels):
                 raise UsageError("there are 0 clean test images; leave them out instead")
+            self._check_places(self.test)
         if len(self.targets) != self.classes or not all(target in range(self.classes) for target in self.targets):
             raise UsageError(f"there must be one target, 0..{self.classes - 1}, for each of the {self.classes} classes")
         if self.class_names and len(self.class_names) != self.classes:
             raise UsageError(f"there are {len(self.class_names)} class names for {self.classes} classes")
         if not self.poison.any():
             raise UsageError(f"none of the {count} training samples is marked as poison, so there is no attack")
+
+    def _check_places(self, test: CleanTest) -> None:
+        """Check that triggered test images have the labels of the clean ones at their places."""
+        if self.triggered is None:
+            return
+        places, true = self.triggered.places, self.triggered.true_labels
+        other = (places != UNKNOWN) & (test.labels[places] != true)
+        if other.any():
+            first = int(other.argmax())
+            raise UsageError(
+                f"{int(other.sum())} triggered test images have another true label than the clean test image at their "
+                f"place, the first at position {first} ({true[first]}, not {test.labels[places[first]]})"
+            )
 
     def _check_training(self) -> tuple[int, int]:
         """Check the training samples; their number and the images' size."""

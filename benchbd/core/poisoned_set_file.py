@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import tempfile
 import zipfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
+from benchbd.core.files import open_plain
 from benchbd.core.poisoned_set import CleanTest, PoisonedSet, TriggeredTest
 from benchbd.errors import BenchbdError, UsageError, one_line, shown
 
@@ -141,7 +143,7 @@ class PoisonedSetFile:
         """
         facts = self.facts
         try:
-            with zipfile.ZipFile(self.path) as archive:
+            with self._opened() as file, zipfile.ZipFile(file) as archive:
                 arrays = {name: self._array(archive, name) for name in facts.sha256}
         except (OSError, zipfile.BadZipFile) as error:
             raise UsageError(f"{self.path} cannot be read ({one_line(error)}); import it again") from error
@@ -160,6 +162,10 @@ class PoisonedSetFile:
             raise UsageError(f"{self.path} is damaged: its header does not describe its arrays; import it again")
         return given
 
+    def _opened(self) -> IO[bytes]:
+        """The file, open. A pipe, socket or device is refused instead of waited for; links are followed."""
+        return open(open_plain(os.path.realpath(self.path)), "rb")  # noqa: PTH123 - a descriptor
+
     def _array(self, archive: zipfile.ZipFile, name: str) -> np.ndarray:
         import numpy as np
 
@@ -167,14 +173,14 @@ class PoisonedSetFile:
             with archive.open(f"{name}.npy") as member:
                 array = np.lib.format.read_array(member, allow_pickle=False)
         except Exception as error:  # numpy and zlib raise nearly anything on damaged bytes
-            raise UsageError(f"{self.path} is damaged: {name} cannot be read ({one_line(error)[:120]})") from error
+            raise UsageError(f"{self.path} is damaged: {name} is no plain array; import it again") from error
         if array.dtype.hasobject or _sha(array) != self.facts.sha256[name]:
             raise UsageError(f"{self.path} is damaged: {name} does not match its sha256; import it again")
         return np.asarray(array)
 
     def _read_facts(self) -> SetFacts:
         try:
-            with zipfile.ZipFile(self.path) as archive:
+            with self._opened() as file, zipfile.ZipFile(file) as archive:
                 if archive.getinfo(HEADER).file_size >= LARGEST_HEADER:
                     raise ValueError("its header is too large")
                 header = json.loads(archive.read(HEADER))

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import warnings
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
-from benchbd.errors import UsageError, one_line
+from benchbd.core.files import open_plain
+from benchbd.errors import UsageError
 
 
 def read_torch(path: Path, *, arrays: bool = False) -> Any:
@@ -20,25 +25,45 @@ def read_torch(path: Path, *, arrays: bool = False) -> Any:
     Raises:
         UsageError: the file is missing, is not a torch archive, or holds anything else.
     """
+    try:
+        with opened(path) as file, warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch warns of its own old types
+            return _loaded(file, path, arrays)
+    except UsageError:
+        raise
+    except Exception:  # torch raises many kinds on damaged or forbidden archives, with advice that must not be followed
+        raise UsageError(
+            f"{path} is refused: it is no torch archive, is damaged, or holds objects that are not plain arrays"
+        ) from None
+
+
+@contextlib.contextmanager
+def opened(path: Path) -> Iterator[IO[bytes]]:
+    """Open a file of the user's to read; links are followed.
+
+    Raises:
+        UsageError: it is missing, cannot be read, or is a pipe, socket, device or folder.
+    """
+    try:
+        handle = open_plain(os.path.realpath(path))
+    except FileNotFoundError:
+        raise UsageError(f"{path} is missing") from None
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{path} cannot be read ({getattr(error, 'strerror', None) or error})") from None
+    with open(handle, "rb") as file:  # noqa: PTH123 - a descriptor
+        yield file
+
+
+def _loaded(file: IO[bytes], path: Path, arrays: bool) -> Any:
     import torch
     from torch import serialization
 
-    if not path.is_file():
-        raise UsageError(f"{path} is missing")
-    try:
-        if not arrays:
-            return torch.load(path, map_location="cpu", weights_only=True)
-        if not hasattr(serialization, "safe_globals"):
-            raise UsageError(
-                f"{path} holds numpy arrays, which torch {torch.__version__} cannot read safely; update it"
-            )
-        with serialization.safe_globals(_numpy_types()):
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except UsageError:
-        raise
-    except Exception as error:  # torch raises many kinds on damaged or forbidden archives
-        reason = one_line(error).replace("Weights only load failed. ", "")[:160]
-        raise UsageError(f"{path} is refused: it must be a torch archive of plain tensors ({reason})") from None
+    if not arrays:
+        return torch.load(file, map_location="cpu", weights_only=True)
+    if not hasattr(serialization, "safe_globals"):
+        raise UsageError(f"{path} holds numpy arrays, which torch {torch.__version__} cannot read safely; update it")
+    with serialization.safe_globals(_numpy_types()):
+        return torch.load(file, map_location="cpu", weights_only=True)
 
 
 def _numpy_types() -> list[Any]:
@@ -58,11 +83,14 @@ def read_numpy(path: Path) -> np.ndarray:
         UsageError: the file is missing, is damaged, or holds objects.
     """
     try:
-        array = np.load(path, allow_pickle=False)
-    except FileNotFoundError:
-        raise UsageError(f"{path} is missing") from None
-    except Exception as error:  # numpy raises nearly anything on damaged files
-        raise UsageError(f"{path} is refused: it must be a .npy file of numbers ({one_line(error)[:120]})") from None
+        with opened(path) as file:
+            array = np.load(file, allow_pickle=False)
+    except UsageError:
+        raise
+    except Exception:  # numpy raises nearly anything on damaged files, with advice that must not be followed
+        raise UsageError(
+            f"{path} is refused: it is no .npy file, is damaged, or holds objects that are not plain arrays"
+        ) from None
     if not isinstance(array, np.ndarray):
         raise UsageError(f"{path} is refused: it must be a .npy file, not .npz")
     return array

@@ -30,8 +30,11 @@ def read(folder: Path, wishes: Wishes) -> FoundSet:
     if clean is None:
         raise UsageError(f"{folder} holds only changed images; name the data set they come from with --dataset")
     size = int(clean.images.shape[-1])
-    where, images = _changed(folder / "bd_train_dataset", clean.labels, size, clean.name)
     info = _info(folder / "info.pickle")
+    stated = info.get("attack_target")
+    if wishes.target is not None and type(stated) is int and stated != wishes.target and _one_target(info):
+        raise UsageError(f"--target {wishes.target}: {folder / 'info.pickle'} says {stated}; leave --target out")
+    where, images = _changed(folder / "bd_train_dataset", clean.labels, size, clean.name)
     labels = clean.labels.copy()
     labels[where] = _labels(folder, "bd_train", where, clean, wishes, info)
     touched = np.zeros(len(labels), bool)
@@ -82,7 +85,7 @@ def _changed(folder: Path, labels: np.ndarray, size: int, dataset: str) -> tuple
 
 def _info(path: Path) -> dict[str, Any]:
     """The arguments of the run; empty if there is no such file."""
-    if not path.is_file():
+    if not path.exists():
         return {}
     given = read_torch(path)
     return given if isinstance(given, dict) else {}
@@ -95,28 +98,44 @@ def _same_label(info: dict[str, Any]) -> str | None:
     return "cover" if attack.lower() in WITH_COVERS else "poison"
 
 
+def _one_target(info: dict[str, Any]) -> bool:
+    return bool(info.get("attack_label_trans", "all2one") == "all2one")
+
+
 def _labels(
     folder: Path, part: str, where: np.ndarray, clean: CleanData, wishes: Wishes, info: dict[str, Any]
 ) -> np.ndarray:
     """The labels of changed images at ``where``: from attack_result.pt, or the target if that file is missing."""
     path = folder / "attack_result.pt"
-    if not path.is_file():
+    if not path.exists():
         target = wishes.target if wishes.target is not None else info.get("attack_target")
-        if type(target) is not int or info.get("attack_label_trans", "all2one") != "all2one":
+        if type(target) is not int or not _one_target(info):
             raise UsageError(f"{path} is missing, so labels are not known; name the target with --target")
         if part == "bd_train" and _same_label(info) == "cover":
             raise UsageError(f"{path} is missing, and without it covers cannot be told from poison")
+        if not 0 <= target < clean.classes:
+            raise UsageError(f"{folder}: the target {shown(target)} is not a class; classes are 0..{clean.classes - 1}")
         return np.full(len(where), target, np.int64)
     result = read_torch(path, arrays=True)
     try:
         listed = result[part]["bd_data_container"]["data_dict"]
-        pairs = {int(number): entry["other_info"] for number, entry in listed.items()}
-        changed = {number: (int(pair[0]), int(pair[1])) for number, pair in pairs.items()}
-    except (KeyError, TypeError, ValueError, IndexError, AttributeError):
+        pairs = {int(number): list(entry["other_info"])[:2] for number, entry in listed.items()}
+    except (KeyError, TypeError, ValueError, OverflowError, AttributeError):
         raise UsageError(f"{path} has no {part} as BackdoorBench writes it") from None
+    changed = {number: _pair(pair, f"{path}: other_info of image {number}", clean) for number, pair in pairs.items()}
     if sorted(changed) != where.tolist():
         raise UsageError(f"{path} names {len(changed)} images of {part}, but there are {len(where)} other PNG files")
     labels = clean.labels if part == "bd_train" else clean.test.labels
     if wrong := [number for number in changed if changed[number][1] != labels[number]]:
         raise UsageError(f"{path}: the original label of image {wrong[0]} is not that of {clean.name}")
     return np.array([changed[number][0] for number in where.tolist()], np.int64)
+
+
+def _pair(given: list[Any], where: str, clean: CleanData) -> tuple[int, int]:
+    """The new and the original label of an image."""
+    for value in given:
+        if not isinstance(value, (int, np.integer)) or isinstance(value, bool) or not 0 <= value < clean.classes:
+            raise UsageError(f"{where} has {shown(value)}; labels are whole numbers, 0..{clean.classes - 1}")
+    if len(given) != 2:
+        raise UsageError(f"{where} must be the new and the original label, not {shown(given)}")
+    return int(given[0]), int(given[1])

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from benchbd.core.contents import contents_digest
+from benchbd.core.contents import content_hashes, contents_digest
 from benchbd.core.poisoned_set import PoisonedSet
 from benchbd.errors import UsageError
 from benchbd.exchange.found_set import FoundSet, Wishes, complete
@@ -40,11 +40,32 @@ def read(place: Path, name: str, wishes: Wishes) -> PoisonedSet:
         raise UsageError(f"{place} does not exist")
     module: Any = importlib.import_module(f"benchbd.exchange.{READ[name]}")
     found: FoundSet = module.read(place, wishes)
-    source = {"format": name, "name": place.resolve().name, "sha256": _contents(place)}
+    # The name of the folder stays out: a renamed folder must not change the file and make records stale.
+    source = {"format": name, "sha256": _contents(place)}
     try:
         return complete(found, wishes, source)
     except UsageError as error:
         raise UsageError(f"{place}: {error}") from None
+
+
+LAYOUT = {
+    "backdoor-toolbox": ("labels", "poison_indices"),
+    "backdoorbench": ("bd_train_dataset",),
+    "nab": ("train",),
+    "npz": (),
+    "madrylab": ("train_images.npy", "train_labels.npy", "poisoned_train_indices.npy"),
+    "csv": ("labels.csv",),
+}
+"""What a folder of each format must hold."""
+
+
+def check_layout(place: Path, name: str) -> None:
+    """Raise UsageError if a folder lacks what its format needs."""
+    if not place.exists():
+        raise UsageError(f"{place} does not exist")
+    for needed in LAYOUT[name]:
+        if not (place / needed).exists():
+            raise UsageError(f"{place / needed} is missing; --format {name} needs it")
 
 
 def write(given: PoisonedSet, folder: Path, name: str) -> None:
@@ -73,9 +94,11 @@ def check_new(folder: Path) -> None:
 
 
 def _contents(place: Path) -> str | None:
-    """sha256 over the names and contents of all files of a place."""
-    files = [place] if place.is_file() else [Path(at) / name for at, _, names in os.walk(place) for name in names]
+    """sha256 over the names and contents of all files of a folder, or of the contents of a single file."""
     try:
+        if not place.is_dir():
+            return content_hashes(place.parent, [place.name])[0]
+        files = [Path(at) / name for at, _, names in os.walk(place) for name in names]
         return contents_digest(files)
     except OSError as error:
         raise UsageError(f"{error.filename or place} cannot be read ({error.strerror or error})") from None

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from benchbd.core.poisoned_set import UNKNOWN, CleanTest, PoisonedSet, TriggeredTest
+from benchbd.core.poisoned_set import MOST_CLASSES, UNKNOWN, CleanTest, PoisonedSet, TriggeredTest
 from benchbd.errors import UsageError
 from benchbd.exchange.pixels import EXACT
 
@@ -65,6 +66,7 @@ class FoundSet:
         test: clean test images.
         classes: number of classes.
         class_names: names of the classes.
+        targets: the target of each class, where the files state it apart from the labels.
         moved: largest distance by which rounding moved a value, in 1/255.
         notes: facts for the source.
     """
@@ -79,6 +81,7 @@ class FoundSet:
     test: CleanTest | None = None
     classes: int | None = None
     class_names: tuple[str, ...] = ()
+    targets: tuple[int, ...] | None = None
     moved: float = 0.0
     notes: dict[str, Any] = dataclasses.field(default_factory=dict)
 
@@ -102,6 +105,7 @@ def complete(found: FoundSet, wishes: Wishes, source: dict[str, Any]) -> Poisone
         raise UsageError(f"training images are {found.images.shape}, those of {clean.name} are {clean.images.shape}")
     true = _true_labels(found, cover, clean)
     classes = clean.classes if clean else found.classes or _classes(found, true)
+    _check_ranges(found, true, classes, clean.test if clean else found.test)
     if wishes.target is not None and not 0 <= wishes.target < classes:
         raise UsageError(f"--target {wishes.target}: classes are 0..{classes - 1}")
     targets = _targets(found, true, classes, wishes.target)
@@ -123,6 +127,7 @@ def complete(found: FoundSet, wishes: Wishes, source: dict[str, Any]) -> Poisone
         source={**source, "rounding": rounding, "dataset": clean.name if clean else None, **found.notes},
     )
     made._check()
+    _check_aims(made)
     if clean is not None:
         other = (clean.images != found.images).reshape(count, -1).any(1) & ~touched
         if other.any():
@@ -154,13 +159,42 @@ def _classes(found: FoundSet, true: np.ndarray) -> int:
 
 
 def _targets(found: FoundSet, true: np.ndarray, classes: int, given: int | None) -> tuple[int, ...]:
-    """The target of each class: as given, else as the triggered images or the poison's labels say."""
-    if given is not None:
-        return (given,) * classes
-    if found.triggered is not None and found.triggered[2] is not None:
-        before, after = found.triggered[1], found.triggered[2]
-    else:
-        before, after = true[found.poison], found.labels[found.poison]
+    """The target of each class: as the files state it, else as given, else as the poison's labels say."""
+    stated = _stated(found, true, classes)
+    if stated is not None:
+        if given is not None and set(stated) != {given}:
+            raise UsageError(f"--target {given}: the files state {_listed(stated)}; leave --target out")
+        return stated
+    before, after = true[found.poison], found.labels[found.poison]
+    if given is None:
+        by_class = _by_class(before, after, classes)
+        if by_class is None:
+            count = len(set(after.tolist()))
+            raise UsageError(f"poison has {count} labels, so the target is not known; name it with --target")
+        return by_class
+    if given not in after:
+        raise UsageError(f"--target {given}: poison has other labels only ({_listed(after.tolist())}); leave it out")
+    return (given,) * classes
+
+
+def _stated(found: FoundSet, true: np.ndarray, classes: int) -> tuple[int, ...] | None:
+    """The targets that the files state; None if they leave them open."""
+    if found.targets is not None:
+        return found.targets
+    before, aims = (None, None) if found.triggered is None else found.triggered[1:3]
+    if before is None or aims is None or not len(aims):
+        return None
+    by_class = _by_class(before, aims, classes)
+    if by_class is None:
+        known = found.poison & (true != UNKNOWN)
+        by_class = _by_class(np.r_[before, true[known]], np.r_[aims, found.labels[known]], classes)
+    if by_class is None:
+        raise UsageError(f"triggered test images have the targets {_listed(aims.tolist())}, not one for each class")
+    return by_class
+
+
+def _by_class(before: np.ndarray, after: np.ndarray, classes: int) -> tuple[int, ...] | None:
+    """The target of each class, if all have the same one, or all have one and no class lacks it."""
     pairs = {(int(b), int(a)) for b, a in zip(before, after, strict=True)}
     aims = {a for _, a in pairs}
     if len(aims) == 1:
@@ -168,15 +202,47 @@ def _targets(found: FoundSet, true: np.ndarray, classes: int, given: int | None)
     by_class = dict(pairs)
     if len(pairs) == len(by_class) == classes and set(by_class) == set(range(classes)):
         return tuple(by_class[label] for label in range(classes))
-    raise UsageError(f"poison has {len(aims)} labels, so the target is not known; name it with --target")
+    return None
+
+
+def _listed(classes: Iterable[int]) -> str:
+    known = sorted(set(classes))
+    return ", ".join(map(str, known[:5])) + (", ..." if len(known) > 5 else "")
+
+
+def _check_ranges(found: FoundSet, true: np.ndarray, classes: int, test: CleanTest | None) -> None:
+    """Refuse labels beyond the classes before they number anything."""
+    if not 2 <= classes <= MOST_CLASSES:
+        raise UsageError(f"there are {classes} classes; there must be 2 to {MOST_CLASSES:,}")
+    shown = found.triggered or (None, None, None, None)
+    for what, labels, least in (
+        ("training labels", found.labels, 0),
+        ("true labels", true, UNKNOWN),
+        ("true labels of triggered test images", shown[1], 0),
+        ("targets of triggered test images", shown[2], 0),
+        ("labels of the clean test images", test.labels if test else None, 0),
+    ):
+        if labels is not None and len(labels) and not least <= labels.min() <= labels.max() < classes:
+            raise UsageError(f"{what} go from {labels.min()} to {labels.max()}; classes are 0..{classes - 1}")
+
+
+def _check_aims(made: PoisonedSet) -> None:
+    """Refuse triggered images whose targets the poison does not teach: no poison has such a label."""
+    if made.triggered is None:
+        return
+    taught, aims = made.labels[made.poison], set(made.triggered.targets.tolist())
+    before = made.true_labels[made.poison]
+    # With a target for each class, little poison may leave out some classes, but must not contradict the others.
+    agrees = len(aims) > 1 and (before != UNKNOWN).all() and (np.array(made.targets)[before] == taught).all()
+    if (alien := aims - set(taught.tolist())) and not agrees:
+        labels = _listed(taught.tolist())
+        raise UsageError(f"triggered test images have the target {min(alien)}, but poison has other labels ({labels})")
 
 
 def _triggered(found: FoundSet, targets: tuple[int, ...], test: CleanTest | None) -> TriggeredTest | None:
     if found.triggered is None or not len(found.triggered[0]):
         return None
     images, true, aims, places = found.triggered
-    if len(true) and not 0 <= true.min() <= true.max() < len(targets):
-        raise UsageError(f"true labels of triggered test images go from {true.min()} to {true.max()}")
     aims = np.array(targets, np.int64)[true] if aims is None else aims
     if places is None:
         places = _places(true, np.array(targets, np.int64), test)

@@ -50,12 +50,21 @@ def read(folder: Path, wishes: Wishes) -> FoundSet:
 
 
 def write(given: PoisonedSet, folder: Path) -> None:
-    """Write ``train/``, ``triggered/`` and ``test/`` with a folder for each label, and the CSV."""
-    names = [str(label) for label in range(given.classes)]
-    rows: list[tuple[object, ...]] = []
+    """Write ``train/``, ``triggered/`` and ``test/`` with a folder for each class, and the CSV.
 
-    def put(part: str, place: int, image: np.ndarray, label: int, *rest: object) -> None:
-        name = f"{part}/{names[label]}/{place}.png"
+    Names of the folders have leading zeros and each part has all of them, also empty ones, so that torchvision's
+    ImageFolder, which numbers the names in sorted order, gives each class its own number. Triggered images lie in the
+    folder of their true class; the CSV has their target as the label.
+    """
+    width = len(str(given.classes - 1))
+    names = [str(label).zfill(width) for label in range(given.classes)]
+    rows: list[tuple[object, ...]] = []
+    parts = {"train": True, "triggered": given.triggered is not None, "test": given.test is not None}
+    for part, own in ((part, own) for part, there in parts.items() if there for own in names):
+        (folder / part / own).mkdir(parents=True, exist_ok=True)
+
+    def put(part: str, place: int, image: np.ndarray, label: int, *rest: object, inside: int | None = None) -> None:
+        name = f"{part}/{names[label if inside is None else inside]}/{place}.png"
         write_png(folder / name, image)
         rows.append((name, names[label], "train" if part == "train" else "test", *rest))
 
@@ -66,7 +75,8 @@ def write(given: PoisonedSet, folder: Path) -> None:
     if given.triggered is not None:
         shown = given.triggered
         for place, image in enumerate(shown.images):
-            put("triggered", place, image, int(shown.targets[place]), names[int(shown.true_labels[place])], 0, 1)
+            true = int(shown.true_labels[place])
+            put("triggered", place, image, int(shown.targets[place]), names[true], 0, 1, inside=true)
     if given.test is not None:
         for place, image in enumerate(given.test.images):
             label = int(given.test.labels[place])

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from benchbd.exchange.archive import read_numpy
 from benchbd.exchange.found_set import FoundSet, Wishes
-from benchbd.exchange.pixels import to_labels, to_mask, to_pixels
+from benchbd.exchange.pixels import Pixels, to_labels, to_mask
 
 
 def read(folder: Path, wishes: Wishes) -> FoundSet:
@@ -16,14 +16,16 @@ def read(folder: Path, wishes: Wishes) -> FoundSet:
         UsageError: a file is missing or does not fit.
     """
     train, test = folder / "train_images.npy", folder / "test_images.npy"
-    images, moved = to_pixels(read_numpy(train), str(train), wishes.rounding)
+    pixels = Pixels(wishes.rounding)
+    images = pixels.read(read_numpy(train), str(train))
     labels = to_labels(read_numpy(folder / "train_labels.npy"), len(images), str(folder / "train_labels.npy"))
     where = folder / "poisoned_train_indices.npy"
     poison = to_mask(read_numpy(where), len(images), str(where))
     # The attack is clean-label: it changes no label, so all labels are true.
-    found = FoundSet(images=images, labels=labels, poison=poison, true_labels=labels.copy(), moved=moved)
-    if test.is_file():
-        shown, moved = to_pixels(read_numpy(test), str(test), wishes.rounding)
+    found = FoundSet(images=images, labels=labels, poison=poison, true_labels=labels.copy())
+    if test.exists():
+        shown = pixels.read(read_numpy(test), str(test))
         true = to_labels(read_numpy(folder / "test_labels.npy"), len(shown), str(folder / "test_labels.npy"))
-        found.triggered, found.moved = (shown, true, None, None), max(found.moved, moved)
+        found.triggered = (shown, true, None, None)
+    found.moved = pixels.moved
     return found

@@ -8,13 +8,16 @@ from typing import Any
 import numpy as np
 
 from benchbd.core.poisoned_set import CleanTest, PoisonedSet
-from benchbd.core.poisoned_set_file import HEADER, PoisonedSetFile, write_set
-from benchbd.errors import UsageError, one_line
+from benchbd.core.poisoned_set_file import HEADER, KNOWN, PoisonedSetFile, write_set
+from benchbd.errors import UsageError, did_you_mean, shown
+from benchbd.exchange.archive import opened
 from benchbd.exchange.found_set import FoundSet, Wishes
-from benchbd.exchange.pixels import to_labels, to_mask, to_pixels
+from benchbd.exchange.pixels import Pixels, to_labels, to_mask
 
 FILE = "poison.npz"
 """Name of the file in a folder."""
+OTHER_NAMES = {"data": "images", "poisoned_set": "poison", "covers": "cover"}
+"""Names that other programs give to arrays of ours."""
 
 
 def read(place: Path, wishes: Wishes) -> FoundSet:
@@ -25,16 +28,16 @@ def read(place: Path, wishes: Wishes) -> FoundSet:
     """
     path = place / FILE if place.is_dir() else place
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with opened(path) as file, np.load(file, allow_pickle=False) as archive:
             if HEADER in archive.files:
                 return _from_ours(PoisonedSetFile(path).load())
             arrays = {name: archive[name] for name in archive.files}
-    except FileNotFoundError:
-        raise UsageError(f"{path} is missing") from None
     except UsageError:
         raise
-    except Exception as error:  # numpy raises nearly anything on damaged files
-        raise UsageError(f"{path} is refused: it must be a .npz file of numbers ({one_line(error)[:120]})") from None
+    except Exception:  # numpy raises nearly anything on damaged files, with advice that must not be followed
+        raise UsageError(
+            f"{path} is refused: it is no .npz file, is damaged, or holds objects that are not plain arrays"
+        ) from None
     return _from_arrays(arrays, path, wishes)
 
 
@@ -51,14 +54,28 @@ def _from_ours(given: PoisonedSet) -> FoundSet:
         test=given.test,
         classes=given.classes,
         class_names=given.class_names,
+        targets=given.targets,
         notes={"made_from": given.source},
     )
 
 
+def _check_names(arrays: dict[str, Any], path: Path) -> None:
+    """Refuse arrays of other names: an array with a misspelt name must not be left out in silence."""
+    if unknown := sorted(set(arrays) - KNOWN):
+        theirs = [f"{name} is our {ours}" for name, ours in OTHER_NAMES.items() if name in unknown]
+        advice = f"; rename it ({', '.join(theirs)})" if theirs else did_you_mean(unknown[0], KNOWN)
+        raise UsageError(f"{path}: {shown(unknown[0])} is not the name of an array of a poisoned set{advice}")
+    for name in KNOWN & set(arrays):
+        if name.startswith(("triggered_", "test_")) and f"{name.partition('_')[0]}_images" not in arrays:
+            raise UsageError(f"{path} has {name} but no {name.partition('_')[0]}_images")
+
+
 def _from_arrays(arrays: dict[str, Any], path: Path, wishes: Wishes) -> FoundSet:
+    _check_names(arrays, path)
     if missing := [name for name in ("images", "labels", "poison") if name not in arrays]:
         raise UsageError(f"{path} has no array {missing[0]}; it needs images, labels and poison")
-    images, moved = to_pixels(arrays["images"], f"{path} images", wishes.rounding)
+    pixels = Pixels(wishes.rounding)
+    images = pixels.read(arrays["images"], f"{path} images")
     count = len(images)
     found = FoundSet(
         images=images,
@@ -66,7 +83,6 @@ def _from_arrays(arrays: dict[str, Any], path: Path, wishes: Wishes) -> FoundSet
         poison=to_mask(arrays["poison"], count, f"{path} poison"),
         cover=to_mask(arrays["cover"], count, f"{path} cover") if "cover" in arrays else None,
         true_labels=to_labels(arrays["true_labels"], count, f"{path} true_labels") if "true_labels" in arrays else None,
-        moved=moved,
     )
 
     def pair(prefix: str, label: str) -> tuple[np.ndarray, np.ndarray] | None:
@@ -74,8 +90,7 @@ def _from_arrays(arrays: dict[str, Any], path: Path, wishes: Wishes) -> FoundSet
             return None
         if f"{prefix}{label}" not in arrays:
             raise UsageError(f"{path} has {prefix}images but no {prefix}{label}")
-        shown, moved = to_pixels(arrays[f"{prefix}images"], f"{path} {prefix}images", wishes.rounding)
-        found.moved = max(found.moved, moved)
+        shown = pixels.read(arrays[f"{prefix}images"], f"{path} {prefix}images")
         return shown, to_labels(arrays[f"{prefix}{label}"], len(shown), f"{path} {prefix}{label}")
 
     if (clean := pair("test_", "labels")) is not None:
@@ -86,6 +101,9 @@ def _from_arrays(arrays: dict[str, Any], path: Path, wishes: Wishes) -> FoundSet
             for name in ("triggered_targets", "triggered_places")
         )
         found.triggered = (*shown, aims, places)
+    if "originals" in arrays:
+        found.originals = pixels.read(arrays["originals"], f"{path} originals")
+    found.moved = pixels.moved
     return found
 
 

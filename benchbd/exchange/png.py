@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from benchbd.errors import UsageError, one_line
+from benchbd.exchange.archive import opened
 
 
 def read_pngs(paths: Iterable[Path], size: int | None) -> np.ndarray:
@@ -28,13 +29,14 @@ def read_pngs(paths: Iterable[Path], size: int | None) -> np.ndarray:
     found: list[np.ndarray] = []
     for path in paths:
         try:
-            with Image.open(path) as image:
+            with opened(path) as file, Image.open(file) as image:
                 mode, shape = image.mode, image.size
                 pixels = np.asarray(image, np.uint8)
-        except FileNotFoundError:
-            raise UsageError(f"{path} is missing") from None
+        except UsageError:
+            raise
         except Exception as error:  # decoders raise nearly anything
-            raise UsageError(f"{path} is not a picture ({one_line(error)[:120]})") from None
+            reason = one_line(error).partition("<")[0][:120]  # Pillow names the open file by its address
+            raise UsageError(f"{path} is not a picture ({reason.strip()})") from None
         if mode != "RGB" or shape[0] != shape[1]:
             raise UsageError(f"{path} must be a square 8-bit RGB picture, not {mode} {shape[0]} by {shape[1]}")
         size = size or shape[0]

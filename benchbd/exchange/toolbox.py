@@ -15,7 +15,7 @@ from benchbd.core.poisoned_set import CleanTest, PoisonedSet
 from benchbd.errors import UsageError
 from benchbd.exchange.archive import read_torch
 from benchbd.exchange.found_set import FoundSet, Wishes
-from benchbd.exchange.pixels import to_labels, to_mask, to_pixels
+from benchbd.exchange.pixels import Pixels, as_array, to_labels, to_mask
 from benchbd.exchange.png import numbered, read_pngs
 
 
@@ -25,9 +25,9 @@ def read(folder: Path, wishes: Wishes) -> FoundSet:
     Raises:
         UsageError: a file is missing or does not fit.
     """
-    moved = 0.0
-    if (folder / "imgs").is_file() or not (folder / "data").is_dir():
-        images, moved = to_pixels(_tensor(folder / "imgs"), str(folder / "imgs"), wishes.rounding)
+    pixels = Pixels(wishes.rounding)
+    if (folder / "imgs").exists() or not (folder / "data").is_dir():
+        images = _pixels(folder / "imgs", pixels)
     else:
         files = numbered(folder / "data")
         if [number for number, _ in files] != list(range(len(files))):
@@ -38,49 +38,45 @@ def read(folder: Path, wishes: Wishes) -> FoundSet:
         images=images,
         labels=to_labels(_tensor(folder / "labels"), count, str(folder / "labels")),
         poison=to_mask(_tensor(folder / "poison_indices"), count, str(folder / "poison_indices")),
-        moved=moved,
     )
-    if (folder / "cover_indices").is_file():
+    if (folder / "cover_indices").exists():
         found.cover = to_mask(_tensor(folder / "cover_indices"), count, str(folder / "cover_indices"))
-    _read_ours(folder, found, wishes)
+    _read_ours(folder, found, pixels)
+    found.moved = pixels.moved
     return found
 
 
-def _read_ours(folder: Path, found: FoundSet, wishes: Wishes) -> None:
+def _read_ours(folder: Path, found: FoundSet, pixels: Pixels) -> None:
     """Read the files that the writer adds."""
-    if (folder / "true_labels").is_file():
+    if (folder / "true_labels").exists():
         found.true_labels = to_labels(_tensor(folder / "true_labels"), len(found.images), str(folder / "true_labels"))
-    if (folder / "original_imgs").is_file():
-        found.originals = _pixels(folder / "original_imgs", found, wishes)
-    if (folder / "triggered_imgs").is_file():
-        images = _pixels(folder / "triggered_imgs", found, wishes)
+    if (folder / "original_imgs").exists():
+        found.originals = _pixels(folder / "original_imgs", pixels)
+    if (folder / "triggered_imgs").exists():
+        images = _pixels(folder / "triggered_imgs", pixels)
         true, targets, places = (
             to_labels(_tensor(folder / name), len(images), str(folder / name))
             for name in ("triggered_true_labels", "triggered_targets", "triggered_places")
         )
         found.triggered = (images, true, targets, places)
-    if (folder / "clean_test_imgs").is_file():
-        images = _pixels(folder / "clean_test_imgs", found, wishes)
+    if (folder / "clean_test_imgs").exists():
+        images = _pixels(folder / "clean_test_imgs", pixels)
         labels = to_labels(_tensor(folder / "clean_test_labels"), len(images), str(folder / "clean_test_labels"))
         found.test = CleanTest(images, labels)
 
 
-def _pixels(path: Path, found: FoundSet, wishes: Wishes) -> np.ndarray:
-    images, moved = to_pixels(_tensor(path), str(path), wishes.rounding)
-    found.moved = max(found.moved, moved)
-    return images
+def _pixels(path: Path, pixels: Pixels) -> np.ndarray:
+    return pixels.read(_tensor(path), str(path))
 
 
 def _tensor(path: Path) -> np.ndarray:
-    """A tensor, or a list of whole numbers, as an array."""
+    """A tensor or a list of numbers, as an array."""
     import torch
 
     given: Any = read_torch(path)
-    if isinstance(given, torch.Tensor):
-        return given.numpy()
-    if isinstance(given, list) and all(type(value) is int for value in given):
-        return np.asarray(given, np.int64)
-    raise UsageError(f"{path} must hold a tensor or a list of whole numbers, not {type(given).__name__}")
+    if not isinstance(given, (torch.Tensor, list, tuple)):
+        raise UsageError(f"{path} must hold a tensor or a list of whole numbers, not {type(given).__name__}")
+    return as_array(given, str(path))
 
 
 def write(given: PoisonedSet, folder: Path) -> None:

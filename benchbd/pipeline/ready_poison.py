@@ -15,6 +15,8 @@ from benchbd.plugins.train_set import TrainSet
 
 WITHOUT_TRIGGER = "the file of the poisoned set has no triggered test images"
 """Why a cell has no ASR, in its record."""
+OF_TARGET = "all triggered test images of the file of the poisoned set are of the target class"
+"""Another reason."""
 
 
 class TriggeredImages(NamedTuple):
@@ -84,7 +86,7 @@ def facts_about(file: PoisonedSetFile, facts: dict[str, object]) -> dict[str, ob
 
 
 def ready_triggered(file: PoisonedSetFile, test: Images) -> TriggeredImages | None:
-    """The triggered test images of a file; None if it has none.
+    """The triggered test images of a file; None if it has none of another class than the target.
 
     Raises:
         UsageError: their positions or true labels do not fit the clean test set.
@@ -99,6 +101,8 @@ def ready_triggered(file: PoisonedSetFile, test: Images) -> TriggeredImages | No
     if (wrong := labels[given.places[known]] != given.true_labels[known]).any():
         raise UsageError(f"{file.path}: {int(wrong.sum())} true labels of triggered images differ from the test set's")
     others = given.true_labels != given.targets
+    if not others.any():
+        return None
     images, true = torch.from_numpy(given.images), torch.from_numpy(given.true_labels)
     pick, rest = torch.from_numpy(np.flatnonzero(others)), torch.from_numpy(np.flatnonzero(~others))
     return TriggeredImages(
@@ -108,3 +112,8 @@ def ready_triggered(file: PoisonedSetFile, test: Images) -> TriggeredImages | No
         given.places[others] if known[others].all() else None,
         (images[rest], true[rest]) if len(rest) else None,
     )
+
+
+def why_no_asr(file: PoisonedSetFile | None) -> str:
+    """Why a cell whose attack poisons has no triggered test images."""
+    return OF_TARGET if file is not None and file.facts.triggered else WITHOUT_TRIGGER

@@ -36,7 +36,7 @@ from benchbd.pipeline.inputs import InputPrints
 from benchbd.pipeline.peak_memory import peak_memory, reset_peak_memory
 from benchbd.pipeline.poison import Poison, Poisoner, apply, fingerprint
 from benchbd.pipeline.probe_training import Watched
-from benchbd.pipeline.ready_poison import WITHOUT_TRIGGER
+from benchbd.pipeline.ready_poison import why_no_asr
 from benchbd.pipeline.trigger_image import trigger_png
 from benchbd.plan.cell import Cell, Components
 from benchbd.plan.probe import Probe
@@ -346,7 +346,8 @@ def _evaluate(
     originals, of_target = (None, None) if shown is None else (shown.originals, shown.of_target)
     accuracy = evaluate.accuracy(trained, test, triggered, target, device, originals, of_target)
     count = None if triggered is None else len(triggered[1])
-    no_asr = WITHOUT_TRIGGER if shown is None and components.attack.poisons else None
+    attack = components.attack
+    no_asr = why_no_asr(attack.poisoned_set(poisoner.root)) if shown is None and attack.poisons else None
     results.measured = Measured(accuracy, trained.epoch_losses, len(test.labels), count, no_asr)
     if watched is not None:
         results.probe = watched.notes(poison.truth(len(lab.poisoned)))

@@ -49,6 +49,12 @@ def test_an_export_comes_back_with_the_same_hashes(place, capsys):
         ("import . --format csv --to x.npz", "labels.csv cannot be read"),
         ("import . --format madrylab --to x.npz", "train_images.npy is missing"),
         ("import . --format nab --to x.npz --same-label maybe", "must be poison or cover"),
+        ("import . --format nab --to x.npz --same-label cover", "--same-label is for --format backdoorbench only"),
+        ("import . --format nab --to x.npz --size 32", "--size is for --format csv only"),
+        ("import . --format nab --dataset cifar10 --to x.npz", "train is missing; --format nab needs it"),
+        ("leaderboard nofolder", "'nofolder': there is no such folder, file or matrix"),
+        ("plan -a bn-g,blend --dataset digits", "repeat -a, as in -a bn-g -a blend"),
+        ("plan -a bn-g(rate=0.2),blend(alpha=0.3) --dataset digits", "repeat -a"),
         ("export-poison m.yaml --attack bn-x --to x --format npz", "--attack 'bn-x': not in the matrix; did you mean"),
         ("export-poison m.yaml --attack bn-g --to x --format npz", "there are 2 seeds (0, 1); choose with --seed"),
         ("export-poison m.yaml --attack bn-g --seed 7 --to x --format npz", "--seed 7: not in the matrix"),
@@ -63,3 +69,21 @@ def test_bad_input_is_one_line_and_exit_code_2(words, line, place, capsys):
     assert line in said
     assert said.count("\n") == 1
     assert not (place / "x.npz").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["import", "", "--format", "npz", "--to", "x.npz"], "FOLDER is empty"),
+        (["plan", "-a", "bn-g", "--dataset", "digits", "--recipe", ""], "--recipe '': is empty"),
+    ],
+)
+def test_an_empty_value_is_refused(words, line, place, capsys):
+    assert main(words) == 2
+    assert line in capsys.readouterr().err
+
+
+def test_an_alias_names_the_attack_to_export(place, capsys):
+    words = ["export-poison", "m.yaml", "--attack", "BN_G", "--seed", "0", "--to", "set", "--format", "npz"]
+    assert main(words) == 0
+    assert "143 poisoned" in capsys.readouterr().out

@@ -127,3 +127,43 @@ def test_a_link_to_another_image_is_refused(tmp_path):
     assert said is not None
     assert "are the same file" in said
     assert "lines" not in said
+
+
+def test_a_triggered_training_row_is_poison(tmp_path):
+    folder = tmp_path / "troj"
+    rows = ("a,train,0", "b,train,0", "b,train,1", "a,test,0", "b,test,0")
+    for number in range(len(rows)):
+        picture(folder / f"{number}.png", number)
+    lines = [f"{number}.png,{row}" for number, row in enumerate(rows)]
+    (folder / "labels.csv").write_text("\n".join(["file,label,split,triggered", *lines]))
+    data = registry.make("datasets", "csv-folder", folder="troj", size=8)
+    assert greys(data.load("train", str(tmp_path))) == ([0, 1], [0, 1])
+    assert data.poisoned_rows(str(tmp_path))[0].poisoned.tolist() == [0, 0, 1]
+
+
+@pytest.mark.parametrize(
+    ("row", "line"),
+    [
+        ("a,train,a,0,1", "line 2: a training image with the trigger is not clean"),
+        ("a,train,b,0,0", "line 2: label is 'a' and true_label 'b', but poisoned is not set"),
+        ("a,test,b,,", "line 2: label is 'a' and true_label 'b', but poisoned is not set"),
+    ],
+)
+def test_a_row_that_contradicts_itself_is_refused(row, line, tmp_path):
+    marked(tmp_path / "signs", [row, *ROWS])
+    with pytest.raises(UsageError, match=line):
+        registry.make("datasets", "csv-folder", folder="signs", size=8).load("train", str(tmp_path))
+
+
+@pytest.mark.parametrize("folder", ["pets", "pets/train"])
+def test_the_folder_of_a_poisoned_set_is_not_a_clean_data_set(folder, tmp_path):
+    for name in ("train/0/x.png", "train/1/x.png", "test/0/x.png", "test/1/x.png"):
+        picture(tmp_path / "pets" / name, 1)
+    labels = tmp_path / "pets" / "labels.csv"
+    data = registry.make("datasets", "image-folder", folder=folder, size=8)
+    labels.write_text("file,label,split\n")
+    assert "marks poison" not in str(data.missing(str(tmp_path)))
+    labels.write_text("file,label,split,true_label,poisoned,triggered\n")
+    assert "labels.csv marks poison" in (said := str(data.missing(str(tmp_path))))
+    assert "benchbd import" in said
+    assert "\n" not in said

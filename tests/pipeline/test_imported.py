@@ -9,6 +9,7 @@ import pytest
 
 from benchbd import testing
 from benchbd.core.devices import compute_device
+from benchbd.core.poisoned_set import UNKNOWN, TriggeredTest
 from benchbd.core.poisoned_set_file import PoisonedSetFile, write_set
 from benchbd.errors import Impossible, UsageError
 from benchbd.exchange.outgoing import poisoned_set
@@ -66,6 +67,25 @@ def test_without_triggered_images_there_is_no_asr_and_the_record_says_why(made, 
     assert record["ca"] is not None
     assert record["detection"]["auroc"] == 1.0
     assert record["notes"]["no_asr"] == "the file of the poisoned set has no triggered test images"
+
+
+def test_triggered_images_of_the_target_class_give_no_asr(made, tmp_path):
+    mine = made.triggered.true_labels == made.triggered.targets
+    assert mine.any()
+    rewritten(tmp_path, made, triggered=TriggeredTest(*(array[mine] for array in made.triggered)))
+    record = run(tmp_path, attack="imported")
+    assert (record["status"], record["asr"], record["ra"]) == ("done", None, None)
+    assert "all triggered test images" in record["notes"]["no_asr"]
+
+
+def test_originals_without_true_labels_do_not_make_a_clean_data_set(made, tmp_path):
+    unknown = np.where(made.poison, UNKNOWN, made.true_labels)
+    rewritten(tmp_path, made, true_labels=unknown)
+    data = registry.make("datasets", "imported")
+    assert data.info().poisoned
+    images, labels = data.load("train", str(tmp_path))
+    np.testing.assert_array_equal(images.numpy(), made.images)
+    np.testing.assert_array_equal(labels.numpy()[made.poison], made.labels[made.poison])
 
 
 def test_the_data_set_of_the_file_alone(made, tmp_path):
