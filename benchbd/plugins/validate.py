@@ -45,7 +45,8 @@ def check_declared(cls: type[Component]) -> None:
         params.resolve(cls, dict(cls.smoke), "smoke")
     except UsageError as error:
         raise TypeError(str(error)) from None
-    known = {parameter.name for parameter in params.schema(cls)}
+    plain: type = cls  # a component's class is hashable, which mypy does not see
+    known = params.defaults(plain)
     for name in cls.younger:
         if name not in known:
             raise TypeError(f"younger names no parameter: {shown(name)}{did_you_mean(name, known)}")
