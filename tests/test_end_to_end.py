@@ -72,6 +72,10 @@ def run(cells, output: Path) -> list[dict]:
     return [records.read_record(output, c.id) for c in cells]
 
 
+pytestmark = pytest.mark.timeout(1200)
+"""Twice as many defenses as the limit of a test was made for."""
+
+
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     """All rows, run once without a break: output folder, cells, records, and wall-clock by cell."""
