@@ -46,7 +46,7 @@ def packed(nets, images, labels, how):
 
 
 def usual():
-    return usual_settings(1)
+    return usual_settings(torch.get_num_threads())
 
 
 def disabled():
@@ -56,7 +56,7 @@ def disabled():
 @contextlib.contextmanager
 def enabled():
     """A plugin that trains within its own autocast context."""
-    with torch.autocast("cpu"), usual_settings(1):
+    with torch.autocast("cpu"), usual_settings(torch.get_num_threads()):
         yield
 
 

@@ -102,10 +102,12 @@ EXAMPLE = "the example that a verb starts from where nothing is given"
 MAY_NAME = {
     "benchbd/cli/import.py": FORMAT,
     "benchbd/cli/new.py": EXAMPLE,
+    "benchbd/cli/one_off.py": EXAMPLE,
     "benchbd/cli/preview.py": EXAMPLE,
     "benchbd/core/poisoned_set.py": FORMAT,
     "benchbd/core/poisoned_set_file.py": FORMAT,
     "benchbd/deprecated.py": "old names",
+    "benchbd/plugins/aliases.py": "what papers and other programs call the built-in plugins",
     "benchbd/exchange/backdoorbench.py": FORMAT,
     "benchbd/exchange/formats.py": FORMAT,
     "benchbd/exchange/images.py": FORMAT,

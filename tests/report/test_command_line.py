@@ -129,7 +129,7 @@ MISTAKES = [
     (("leaderboard", "smal.yaml", "--output", "out"), "no such file"),
     (("leaderboard", "--output", "out", "--check"), "leaderboard/README.md: cannot be read"),
     (("plot", "fig1", "--output", "out"), "fig1 needs"),
-    (("plot", "figg", "--output", "out"), "no such file"),
+    (("plot", "figg", "--output", "out"), "there is no such folder, file or matrix; did you mean 'fig7'?"),
 ]
 
 
