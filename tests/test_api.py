@@ -57,8 +57,9 @@ def test_a_matrix_runs_and_is_read_as_one_row_a_cell(tiny, tmp_path):
 
 def test_rates_of_flagged_samples_are_those_of_the_leaderboard(tmp_path):
     lines = [line for line in RESULTS.read_text().splitlines() if '"flagged"' in line]
-    record = next(r for r in map(json.loads, lines) if r["detection"]["flagged"] and r["poison"]["count"])
-    assert "fpr" not in record["detection"], "a record of a version that did not measure it"
+    # A record of a version that did not measure the rates.
+    old = (r for r in map(json.loads, lines) if "fpr" not in r["detection"])
+    record = next(r for r in old if r["detection"]["flagged"] and r["poison"]["count"])
     (tmp_path / "results.jsonl").write_text(json.dumps(record) + "\n")
     found = load_results(tmp_path / "results.jsonl").iloc[0]
     detection, poison = record["detection"], record["poison"]
