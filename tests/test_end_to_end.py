@@ -111,7 +111,7 @@ def test_every_defense_comes_to_its_end_in_every_row(whole):
 def test_as_many_trainings_are_done_as_the_plan_says(whole):
     output, cells, found = whole
     undefended = {r["attack"]: r["artifacts"]["model"] for r in found if r["defense"] == "none"}
-    # What no plan knows: AC that drops nothing trains the undefended model; two rows may give NAB the same clean images.
+    # No plan knows this: AC that drops nothing trains the undefended model, and two rows may give NAB the same images.
     ac = [r for r in found if r["defense"] == "ac" and r["artifacts"]["model"] == undefended[r["attack"]]]
     nab = sum(2 - r["trainings_computed"].get("fine-tune", 0) for r in found if r["defense"] == "nab")
     assert 0 <= nab < len(ATTACKS)
