@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from benchbd import Attack, Budget, DatasetInfo, Impossible, StampContext, UsageError, attack
 from benchbd.core.paths import data_folder
-from benchbd.core.poisoned_set_file import PoisonedSetFile
-from benchbd.errors import shown
+from benchbd.core.poisoned_set_file import PoisonedSetFile, check_place
 
 if TYPE_CHECKING:
     import torch
@@ -34,9 +33,7 @@ class Imported(Attack):
     """File below the data folder that ``benchbd import`` wrote."""
 
     def __post_init__(self) -> None:
-        path = PurePosixPath(self.file)
-        if path.is_absolute() or ".." in path.parts or not path.parts or "\0" in self.file or len(self.file) > 1000:
-            raise UsageError(f"imported: file must lie below the data folder (--data), not at {shown(self.file)}")
+        check_place(self.file)
 
     def missing(self, root: str | None) -> str | None:
         """Say what is wrong with the file, else None."""

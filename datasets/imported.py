@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import PurePosixPath
 from typing import ClassVar, Literal
 
 from benchbd import Dataset, DatasetInfo, Images, UsageError, dataset
 from benchbd.core.paths import data_folder
-from benchbd.core.poisoned_set_file import PoisonedSetFile, SetFacts
+from benchbd.core.poisoned_set_file import PoisonedSetFile, SetFacts, check_place
 from benchbd.datasets._places import base
-from benchbd.errors import shown
 
 
 @dataset("imported", version=1)
@@ -27,9 +25,7 @@ class Imported(Dataset):
     """File below the data folder that ``benchbd import`` wrote."""
 
     def __post_init__(self) -> None:
-        path = PurePosixPath(self.file)
-        if path.is_absolute() or ".." in path.parts or not path.parts or "\0" in self.file or len(self.file) > 1000:
-            raise UsageError(f"imported: file must lie below the data folder (--data), not at {shown(self.file)}")
+        check_place(self.file)
 
     def _open(self, root: str | None) -> PoisonedSetFile:
         found = PoisonedSetFile(base(root) / self.file)

@@ -9,12 +9,11 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import tempfile
 import zipfile
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
-from benchbd.core.files import open_plain
+from benchbd.core.files import named_file, open_plain
 from benchbd.core.poisoned_set import CleanTest, PoisonedSet, TriggeredTest
 from benchbd.errors import BenchbdError, UsageError, one_line, shown
 
@@ -26,6 +25,7 @@ VERSION = 1
 HEADER = "header.json"
 LARGEST_HEADER = 1 << 24
 """Bytes from which on something is not a header. Names of 10,000 classes fit."""
+LONGEST_NAME = 1000
 REQUIRED = ("images", "labels", "poison", "cover", "true_labels")
 TRIGGERED = tuple(f"triggered_{name}" for name in TriggeredTest._fields)
 TEST = tuple(f"test_{name}" for name in CleanTest._fields)
@@ -70,6 +70,13 @@ class SetFacts(NamedTuple):
     sha256: dict[str, str]
 
 
+def check_place(file: str) -> None:
+    """Raise UsageError if the name of a set's file does not lie below the data folder."""
+    path = PurePosixPath(file)
+    if path.is_absolute() or ".." in path.parts or not path.parts or "\0" in file or len(file) > LONGEST_NAME:
+        raise UsageError(f"imported: file must lie below the data folder (--data), not at {shown(file)}")
+
+
 def facts_of_set(given: PoisonedSet) -> SetFacts:
     """The facts of a set, as its file's header says them."""
     import numpy as np
@@ -104,21 +111,13 @@ def write_set(given: PoisonedSet, path: Path) -> SetFacts:
     facts = facts_of_set(given)
     text = json.dumps({"format": FORMAT, "version": VERSION, **facts._asdict()}, indent=1, sort_keys=True)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         if path.is_dir():
             raise UsageError(f"{path} is a folder; give the name of a file, such as poison.npz")
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as out:
-            try:
-                with zipfile.ZipFile(out, "w", zipfile.ZIP_STORED) as archive:
-                    archive.writestr(zipfile.ZipInfo(HEADER, _DATE), text)
-                    for name, array in given.arrays().items():
-                        with archive.open(zipfile.ZipInfo(f"{name}.npy", _DATE), "w", force_zip64=True) as member:
-                            np.lib.format.write_array(member, np.ascontiguousarray(array), allow_pickle=False)
-                Path(out.name).chmod(0o644)
-                Path(out.name).replace(path)
-            except BaseException:
-                Path(out.name).unlink(missing_ok=True)
-                raise
+        with named_file(path) as out, zipfile.ZipFile(out, "w", zipfile.ZIP_STORED) as archive:
+            archive.writestr(zipfile.ZipInfo(HEADER, _DATE), text)
+            for name, array in given.arrays().items():
+                with archive.open(zipfile.ZipInfo(f"{name}.npy", _DATE), "w", force_zip64=True) as member:
+                    np.lib.format.write_array(member, np.ascontiguousarray(array), allow_pickle=False)
     except OSError as error:
         raise UsageError(f"{path} cannot be written ({error.strerror or error})") from error
     return facts

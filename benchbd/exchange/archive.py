@@ -25,15 +25,31 @@ def read_torch(path: Path, *, arrays: bool = False) -> Any:
     Raises:
         UsageError: the file is missing, is not a torch archive, or holds anything else.
     """
+    with plain_arrays(path, "torch archive"), opened(path) as file, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch warns of its own old types
+        return _loaded(file, path, arrays)
+
+
+@contextlib.contextmanager
+def plain_arrays(path: Path, kind: str) -> Iterator[None]:
+    """Turn any error of a loader into one line.
+
+    torch and numpy raise nearly anything on damaged or forbidden files, with advice that must not be followed.
+
+    Args:
+        path: the file, for the line.
+        kind: what it should be, for the line.
+
+    Raises:
+        UsageError: the block raised an error; a UsageError passes unchanged.
+    """
     try:
-        with opened(path) as file, warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch warns of its own old types
-            return _loaded(file, path, arrays)
+        yield
     except UsageError:
         raise
-    except Exception:  # torch raises many kinds on damaged or forbidden archives, with advice that must not be followed
+    except Exception:
         raise UsageError(
-            f"{path} is refused: it is no torch archive, is damaged, or holds objects that are not plain arrays"
+            f"{path} is refused: it is no {kind}, is damaged, or holds objects that are not plain arrays"
         ) from None
 
 
@@ -82,15 +98,8 @@ def read_numpy(path: Path) -> np.ndarray:
     Raises:
         UsageError: the file is missing, is damaged, or holds objects.
     """
-    try:
-        with opened(path) as file:
-            array = np.load(file, allow_pickle=False)
-    except UsageError:
-        raise
-    except Exception:  # numpy raises nearly anything on damaged files, with advice that must not be followed
-        raise UsageError(
-            f"{path} is refused: it is no .npy file, is damaged, or holds objects that are not plain arrays"
-        ) from None
+    with plain_arrays(path, ".npy file"), opened(path) as file:
+        array = np.load(file, allow_pickle=False)
     if not isinstance(array, np.ndarray):
         raise UsageError(f"{path} is refused: it must be a .npy file, not .npz")
     return array

@@ -10,7 +10,7 @@ import numpy as np
 from benchbd.core.poisoned_set import CleanTest, PoisonedSet
 from benchbd.core.poisoned_set_file import HEADER, KNOWN, PoisonedSetFile, write_set
 from benchbd.errors import UsageError, did_you_mean, shown
-from benchbd.exchange.archive import opened
+from benchbd.exchange.archive import opened, plain_arrays
 from benchbd.exchange.found_set import FoundSet, Wishes
 from benchbd.exchange.pixels import Pixels, to_labels, to_mask
 
@@ -27,17 +27,10 @@ def read(place: Path, wishes: Wishes) -> FoundSet:
         UsageError: the file is missing, holds objects, or its arrays do not fit.
     """
     path = place / FILE if place.is_dir() else place
-    try:
-        with opened(path) as file, np.load(file, allow_pickle=False) as archive:
-            if HEADER in archive.files:
-                return _from_ours(PoisonedSetFile(path).load())
-            arrays = {name: archive[name] for name in archive.files}
-    except UsageError:
-        raise
-    except Exception:  # numpy raises nearly anything on damaged files, with advice that must not be followed
-        raise UsageError(
-            f"{path} is refused: it is no .npz file, is damaged, or holds objects that are not plain arrays"
-        ) from None
+    with plain_arrays(path, ".npz file"), opened(path) as file, np.load(file, allow_pickle=False) as archive:
+        if HEADER in archive.files:
+            return _from_ours(PoisonedSetFile(path).load())
+        arrays = {name: archive[name] for name in archive.files}
     return _from_arrays(arrays, path, wishes)
 
 

@@ -9,6 +9,7 @@ from benchbd.core.images import Images
 from benchbd.core.poisoned_set import UNKNOWN, CleanTest, PoisonedSet, TriggeredTest
 from benchbd.errors import UsageError
 from benchbd.pipeline.poison import Poisoner, apply
+from benchbd.pipeline.ready_poison import TriggeredImages
 from benchbd.pipeline.selection import targets
 
 
@@ -36,7 +37,7 @@ def poisoned_set(poisoner: Poisoner) -> PoisonedSet:
         classes=info.classes,
         targets=tuple(int(target) for target in targets(attack, info)),
         originals=None if info.poisoned else clean.images.numpy()[poison.indices],
-        triggered=_triggered(poisoner, Images(*test)),
+        triggered=_triggered(poisoner.triggered_test(Images(*test), info, poison), test.labels.numpy()),
         test=CleanTest(test.images.numpy(), test.labels.numpy()),
         class_names=tuple(dataset.class_names),
         source={
@@ -49,10 +50,13 @@ def poisoned_set(poisoner: Poisoner) -> PoisonedSet:
     )
 
 
-def _triggered(poisoner: Poisoner, test: Images) -> TriggeredTest | None:
-    """All triggered test images, those of the target class included, in the order of the test set."""
-    clean, info = poisoner.train_set()
-    shown = poisoner.triggered_test(test, info, poisoner.poison(clean, info))
+def _triggered(shown: TriggeredImages | None, test_labels: np.ndarray) -> TriggeredTest | None:
+    """All triggered test images, those of the target class included, in the order of the test set.
+
+    Args:
+        shown: what the row has; None without triggered images.
+        test_labels: int64 (T,), of the clean test images.
+    """
     if shown is None:
         return None
     count = len(shown.labels)
@@ -63,8 +67,8 @@ def _triggered(poisoner: Poisoner, test: Images) -> TriggeredTest | None:
     places = np.full(len(labels), UNKNOWN, np.int64)
     if shown.originals is not None:
         places[:count] = shown.originals
-        rest = np.setdiff1d(np.arange(len(test.labels)), shown.originals)
-        if len(rest) == len(labels) - count and np.array_equal(test.labels.numpy()[rest], labels[count:]):
+        rest = np.setdiff1d(np.arange(len(test_labels)), shown.originals)
+        if len(rest) == len(labels) - count and np.array_equal(test_labels[rest], labels[count:]):
             places[count:] = rest
     order = np.argsort(places, kind="stable")
     return TriggeredTest(images[order], labels[order], aims[order], places[order])

@@ -64,7 +64,7 @@ def _summary(given: Overview) -> Table:
         Column(f"cost {wording.TIMES}", unit="ratio"), Column("attacks"), Column("needs"),
     ]  # fmt: skip
     rows: list[Row] = []
-    for line in given.lines:
+    for place, line in enumerate(given.lines):
         worst = TableCell(wording.UNDEFINED)
         if line.worst:
             text = f"{wording.percent(line.worst.asr, 1)} {given.short(line.worst.attack)}"
@@ -73,8 +73,7 @@ def _summary(given: Overview) -> Table:
         covered = TableCell(f"{line.attacks}/{len(given.attacks)}", line.attacks)
         numbers = [_number(line.ca), _number(line.asr), worst, _number(line.der)]
         cells = [TableCell(line.group), *numbers, cost, covered, TableCell(wrapped(line.needs, NEEDS))]
-        rule = line.control and bool(rows) and not given.lines[len(rows) - 1].control
-        rows.append(Row(line.name, cells, rule=rule, tag=line.defense.name))
+        rows.append(Row(line.name, cells, rule=_first_control(given, place), tag=line.defense.name))
     ranking = given.ranking
     notes = [
         _coverage(given),
@@ -85,9 +84,9 @@ def _summary(given: Overview) -> Table:
     if ranking.order:
         notes.insert(
             0,
-            f"Defenses that share a letter cannot be told apart by {ranking.measure.upper()}: Wilcoxon's signed-rank "
-            "test on one averaged difference an attack, with Holm's correction. Every ranked defense is tested against "
-            f"every other. {_unranked(given, ranking)}".rstrip(),
+            f"Defenses that share a letter do not differ significantly by {ranking.measure.upper()}: Wilcoxon's "
+            "signed-rank test on one averaged difference an attack, with Holm's correction. Every ranked defense is "
+            f"tested against every other. {_unranked(given, ranking)}".rstrip(),
         )
     elif any(line.group == UNRANKED for line in given.lines):
         notes.insert(0, f"{UNRANKED} is not ranked. {ranking.refusal}")
@@ -219,7 +218,7 @@ def _sensitivity(given: Overview) -> Table:
 
 
 def _bounded(cell: TableCell) -> TableCell:
-    """A number with two decimals, its bounds and its failed seeds; another text as it is."""
+    """A number with two decimals, its bounds and its failed seeds; any other text unchanged."""
     if cell.value is None:
         return TableCell(cell.display)
     bounds = wording.spread_text(cell.spread) if cell.spread else ""
@@ -265,7 +264,7 @@ def _costs(given: Overview) -> Table:
         Column(names.get(c.label, c.label), direction=c.direction, unit=c.unit)
         for c in (means.columns[i] for i in kept)
     ]
-    short = _by_place(given)
+    short = [given.short(item) for item in given.short.defenses]
     rows = [
         Row(short[n], [row.cells[i] for i in kept], row.kind, row.mark, row.rule) for n, row in enumerate(means.rows)
     ]
@@ -275,7 +274,3 @@ def _costs(given: Overview) -> Table:
         "RA is a mean over all attacks. TPR (the recall of the poison), FPR and F1 are those of the flagged samples.",
     )
     return Table("costs", "Detection and trainings", "Defense", columns, rows, notes=notes, level=3, tag=given.tag)
-
-
-def _by_place(given: Overview) -> list[str]:
-    return [given.short(item) for item in given.short.defenses]

@@ -18,10 +18,7 @@ EARLIER: dict[tuple[str, str], dict[str, Any | Implied]] = {
     ("defense", "abl"): {"unlearn_steps": 80},  # without effect, because these records have unlearn_epochs
     ("defense", "asd"): {"augment": _recipe_augment},
     ("defense", "dbd"): {"augment": _recipe_augment},
-    ("defense", "lfd"): {
-        "teachers": 1,
-        "teacher_steps": 4000,
-    },  # the latter without effect, as they have teacher_epochs
+    ("defense", "lfd"): {"teachers": 1, "teacher_steps": 4000},  # the latter without effect beside teacher_epochs
     ("defense", "lfd-ensemble"): {"rungs": lambda params, recipe: [params.get("teacher")], "teacher_steps": 4000},
     ("defense", "spectral"): {"scored": "centred"},
 }

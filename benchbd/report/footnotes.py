@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 from rich.cells import cell_len
 
+from benchbd.core.short_text import shortened
 from benchbd.report.labels import Labels, Variant
 
 LONGEST = 20
@@ -67,11 +68,7 @@ class ShortNames:
 
 def _cut(name: str) -> str:
     """The name, or its beginning if it is too long."""
-    if cell_len(name) <= LONGEST:
-        return name
-    while cell_len(name) >= LONGEST:
-        name = name[:-1]
-    return f"{name}…"
+    return name if cell_len(name) <= LONGEST else shortened(name, LONGEST, "…")
 
 
 def _exact(labels: Labels, item: Variant) -> str:

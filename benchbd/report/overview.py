@@ -131,7 +131,7 @@ class Overview(NamedTuple):
     @property
     def ranking(self) -> Ranking:
         """The first ranking that there is, by DER before ASR."""
-        return next((r for r in self.rankings.values() if r.order), self.rankings[MEASURES[0]])
+        return _first(self.rankings)
 
 
 class Tables(NamedTuple):
@@ -144,20 +144,25 @@ class Tables(NamedTuple):
     usual_seeds: int
 
 
-def evidence(group: Group, gate: float) -> list[Variant]:
-    """The attacks that say something about defenses: the implanted ones, or all if none was judged."""
+def evidence(group: Group, gate: float) -> tuple[list[Variant], bool]:
+    """The attacks that say something about defenses: the implanted ones, or all if none was judged; and if any was."""
     verdicts = {row: implanted(group, row, gate) for row in group.attacks()}
     judged = any(holds is not None for holds in verdicts.values())
-    return [row for row, holds in verdicts.items() if holds or not judged]
+    return [row for row, holds in verdicts.items() if holds or not judged], judged
+
+
+def _first(rankings: dict[str, Ranking]) -> Ranking:
+    """The first ranking that ranks any defense; that of the first measure if none does."""
+    return next((r for r in rankings.values() if r.order), rankings[MEASURES[0]])
 
 
 def overview(given: Tables, labels: Labels, gate: float) -> Overview:
     """Build the overview of a group."""
     group = given.group
-    rows = evidence(group, gate)
+    rows, judged = evidence(group, gate)
     short = ShortNames(labels, group.rows, group.columns)
     rankings = {measure: rank(group, rows, measure) for measure in MEASURES}
-    ranking = next((r for r in rankings.values() if r.order), None)
+    ranking = _first(rankings)
     order = _order(group, ranking)
     lead = [*given.table.lead, *_paper_lead(given.table)]
     marks = [note for note in given.table.notes if not note.startswith(NAMING)]
@@ -167,7 +172,7 @@ def overview(given: Tables, labels: Labels, gate: float) -> Overview:
         lead=tuple(lead),
         attacks=tuple(rows),
         of=len(group.attacks()),
-        judged=any(implanted(group, row, gate) is not None for row in group.attacks()),
+        judged=judged,
         usual_seeds=given.usual_seeds,
         lines=tuple(_lines(given, rows, order, short, ranking)),
         asr=_heat(given, "asr", group.attacks(), order, short),
@@ -181,13 +186,12 @@ def overview(given: Tables, labels: Labels, gate: float) -> Overview:
     )
 
 
-def _order(group: Group, ranking: Ranking | None) -> list[Variant]:
+def _order(group: Group, ranking: Ranking) -> list[Variant]:
     """No defense, the ranked defenses, the others, the controls."""
-    ranked = list(ranking.order) if ranking else []
-    rest = [c for c in group.columns if c not in ranked and c not in group.controls]
+    rest = [c for c in group.columns if c not in ranking.order and c not in group.controls]
     undefended = [c for c in rest if c == group.undefended()]
     others = [c for c in rest if c not in undefended]
-    return [*undefended, *ranked, *others, *(c for c in group.columns if c in group.controls)]
+    return [*undefended, *ranking.order, *others, *(c for c in group.columns if c in group.controls)]
 
 
 def _paper_lead(table: Table) -> list[str]:
@@ -196,9 +200,7 @@ def _paper_lead(table: Table) -> list[str]:
     return [f"{label}: {row.cells[0].display}." for row in table.rows if row.label == label]
 
 
-def _lines(
-    given: Tables, rows: list[Variant], order: list[Variant], short: ShortNames, ranking: Ranking | None
-) -> list[Line]:
+def _lines(given: Tables, rows: list[Variant], order: list[Variant], short: ShortNames, ranking: Ranking) -> list[Line]:
     group, mixed = given.group, mixed_data(given.group)
     found = {m: {c: average(group, c, rows, m) for c in order} for m in ("ca", "asr", "der")}
     best = {metric: titles(group, rows, metric) for metric in found}
@@ -233,9 +235,9 @@ def _lines(
     return lines
 
 
-def _letters(ranking: Ranking | None, apart: bool, column: Variant) -> str:
+def _letters(ranking: Ranking, apart: bool, column: Variant) -> str:
     """The letters of a defense in the summary; empty for one that stands ``apart``, since it is not compared."""
-    return "" if apart else (ranking.groups if ranking else {}).get(column, UNRANKED)
+    return "" if apart else ranking.groups.get(column, UNRANKED)
 
 
 def _heat(given: Tables, metric: str, rows: list[Variant], order: list[Variant], short: ShortNames) -> HeatMap:

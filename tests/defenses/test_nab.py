@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from recording_net import Recorder
 
 from benchbd import Patch, TestTransform, registry, testing
 from benchbd.core.images import DatasetInfo
@@ -93,22 +94,12 @@ def test_labels_are_guessed_on_stamped_images_and_so_is_every_test_image(lab):
     assert lab.traced == [("without the stamp", [])]
 
 
-class Recorder(torch.nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.seen = []
-
-    def forward(self, x01):
-        self.seen.append(x01.clone())
-        return torch.zeros(len(x01), 4, requires_grad=True)
-
-
 def test_the_loop_stamps_after_the_augmentation():
     import contextlib
 
     images = torch.full((6, 3, 5, 5), 100, dtype=torch.uint8)
     which = np.array([True, False, False, True, False, False])
-    net, losses = Recorder(), []
+    net, losses = Recorder(4), []
     loop = SimpleNamespace(
         net=net, device=torch.device("cpu"), labels=torch.zeros(6, dtype=torch.int64), autocast=contextlib.nullcontext,
         batches=lambda: [torch.tensor([[3, 0, 0, 0], [1, 0, 0, 0]]), torch.tensor([[0, 0, 0, 0], [5, 0, 0, 0]])],

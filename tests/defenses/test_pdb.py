@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from recording_net import Recorder
 
 from benchbd import Patch, TestTransform, registry, testing
 from benchbd.core.images import DatasetInfo
@@ -83,19 +84,9 @@ def test_the_set_has_five_stamped_copies_with_shifted_labels(fake_lab):
     assert lab.notes["pdb"] == {"clean_images": 3, "defensive_samples": 15}
 
 
-class Recorder(torch.nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.seen = []
-
-    def forward(self, x01):
-        self.seen.append(x01.clone())
-        return torch.zeros(len(x01), 3, requires_grad=True)
-
-
 def test_only_defensive_samples_are_stamped_and_before_their_views():
     images = torch.randint(0, 256, (8, 3, 16, 16), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    net, losses = Recorder(), []
+    net, losses = Recorder(3), []
     order = torch.tensor([6, 1, 7, 0])
     loop = SimpleNamespace(
         net=net, images=images, labels=torch.zeros(8, dtype=torch.int64), autocast=contextlib.nullcontext,

@@ -55,10 +55,10 @@ def text_of(view: Any, width: int, height: int = 200, color: Any = None, **more:
 
 def test_terminal_and_leaderboard_have_one_rule_of_severity() -> None:
     from benchbd.core.severity import tone
-    from benchbd.report.formats.terminal import STYLES
+    from benchbd.report.formats.terminal import COLOURS
 
     for asr in (None, *(n / 10_000 for n in range(10_001))):
-        assert grid_view.severity(asr) == STYLES[tone(asr)]
+        assert grid_view.severity(asr) == COLOURS[tone(asr)]
 
 
 def test_every_status_has_a_state() -> None:

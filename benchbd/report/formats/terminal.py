@@ -6,6 +6,7 @@ import io
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from benchbd.core.severity import COLOURS
 from benchbd.report.compact import BOUNDS, sections
 from benchbd.report.fit import WIDTH, column_widths
 from benchbd.report.table import Table, grid
@@ -14,8 +15,6 @@ if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
     from benchbd.report.board import Board
-
-STYLES = {"": "", "good": "green", "fair": "yellow", "bad": "red"}
 
 
 def _table(table: Table, width: int) -> RenderableType:
@@ -40,7 +39,7 @@ def _table(table: Table, width: int) -> RenderableType:
         cells = []
         for cell in grid(row):
             text = f"{cell.display}\n{cell.extra}" if cell.extra else cell.display
-            cells.append(Text(text, f"{STYLES[cell.tone]} {'bold' if cell.best else ''}".strip()))
+            cells.append(Text(text, f"{COLOURS[cell.tone]} {'bold' if cell.best else ''}".strip()))
         after = place + 1 < len(table.rows) and table.rows[place + 1].rule
         made.add_row(Text(f"{row.label} {row.mark}".rstrip()), *cells, end_section=after)
     return made

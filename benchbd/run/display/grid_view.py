@@ -13,7 +13,7 @@ from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
-from benchbd.core.severity import BAD, FAIR, tone
+from benchbd.core.severity import BAD, COLOURS, FAIR, tone
 from benchbd.run.display.grid import UNDEFENDED, Entry, Grid, Grids, State, SummaryRow
 from benchbd.run.display.names import Name, legend
 from benchbd.run.settings import duration_text
@@ -27,7 +27,6 @@ MARKS: dict[State, tuple[str, str]] = {
 """Sign of each state, and its replacement where the terminal's encoding is not UTF-8."""
 WORDS: dict[State, str] = {"running": "running", "waiting": "waiting", "failed": "failed", "skipped": "not run"}
 MARK_STYLES = {"running": "bold cyan", "waiting": "dim", "failed": "bold red", "skipped": "dim"}
-ASR_STYLES = {"": "", "good": "green", "fair": "yellow", "bad": "red"}
 LOST, MUCH = 3, 10
 """Points of CA below the cell without a defense: yellow from LOST, red from MUCH."""
 GAP = 1
@@ -40,7 +39,7 @@ FEWEST_ROWS = 3
 
 def severity(asr: float | None) -> str:
     """The colour of an ASR in [0, 1]."""
-    return ASR_STYLES[tone(asr)]
+    return COLOURS[tone(asr)]
 
 
 def loss_style(ca: float | None, undefended: float | None) -> str:
@@ -174,9 +173,9 @@ def reading(grids: Grids, states: Collection[State], *, ascii_only: bool = False
         if state in states:
             text.append(f"  {MARKS[state][int(ascii_only)]} {word}")
     if colours:
-        text.append("  ASR ").append(f"<{100 * FAIR:.0f}", style=ASR_STYLES["good"]).append(" ")
-        text.append(f"<{100 * BAD:.0f}", style=ASR_STYLES["fair"])
-        text.append(f" {100 * BAD:.0f}+", style=ASR_STYLES["bad"])
+        text.append("  ASR ").append(f"<{100 * FAIR:.0f}", style=COLOURS["good"]).append(" ")
+        text.append(f"<{100 * BAD:.0f}", style=COLOURS["fair"])
+        text.append(f" {100 * BAD:.0f}+", style=COLOURS["bad"])
     return text
 
 

@@ -8,6 +8,8 @@ from typing import NamedTuple
 
 from rich.cells import cell_len
 
+from benchbd.core.short_text import shortened
+
 DEFENSE, ATTACK = 16, 12
 """Longest short names, in columns of a terminal, whatever its width, so that an item has one name everywhere."""
 ELLIPSIS = ".."
@@ -40,7 +42,7 @@ def short_names(items: Iterable[Name], width: int) -> dict[Name, str]:
         if item.text in taken:
             found[item] = item.text
             continue
-        bare = item.name if cell_len(item.name) <= width else _cut(item.name, width, ELLIPSIS)
+        bare = item.name if cell_len(item.name) <= width else shortened(item.name, width, ELLIPSIS)
         if same[item.name] > 1 or bare in taken:
             bare = _numbered(item.name, numbers[item.name], width, taken)
         found[item] = bare
@@ -48,16 +50,9 @@ def short_names(items: Iterable[Name], width: int) -> dict[Name, str]:
     return found
 
 
-def _cut(name: str, width: int, tail: str) -> str:
-    """The beginning of a name and a tail, together at most ``width`` columns wide."""
-    while len(name) > 1 and cell_len(name + tail) > width:
-        name = name[:-1]
-    return name + tail
-
-
 def _numbered(name: str, number: int, width: int, taken: set[str]) -> str:
     while True:
-        text = _cut(name, width, f"#{number}")
+        text = shortened(name, width, f"#{number}")
         if text not in taken:
             return text
         number += 1
