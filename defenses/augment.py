@@ -84,7 +84,7 @@ class Mixing:
 
 @defense("augment", version=1)
 class Augment(Defense):
-    """Baseline: CutMix, mixup or Cutout on top of the base recipe; whoever claims more should beat it.
+    """Baseline: CutMix, mixup or Cutout on top of the base recipe. A defense that claims more should beat it.
 
     Source: Borgnia et al. 2021 ("Strong data augmentation sanitizes poisoning and backdoor attacks"), who compare these
     three; each is as published (Yun et al. 2019, Zhang et al. 2018, DeVries and Taylor 2017). Cost: one full training.

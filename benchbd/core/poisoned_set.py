@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 UNKNOWN = -1
-"""Label or position that nobody knows."""
+"""Stands for an unknown label or position."""
 LARGEST_SIZE = 1024
 """Largest allowed height and width in pixels; a larger one is probably a mistake."""
 MOST_CLASSES = 10_000

@@ -72,7 +72,7 @@ KEYS = (
         BLOCKS,
         "component, or list of components",
         "required",
-        "The attacks. `none` leaves the training set as it is: its row shows what a defense costs without an attack.",
+        "The attacks. `none` leaves the training set unchanged: its row shows what a defense costs without an attack.",
         "attacks: [none, bn-g, blend(alpha=0.3)]",
     ),
     MatrixKey(

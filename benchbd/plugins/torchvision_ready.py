@@ -1,8 +1,8 @@
 """Lets users' plugins import torchvision as the built-in data sets do, with any build of torch.
 
-With a CPU-only torch, the torchvision wheel on PyPI cannot be imported as it is (``operator torchvision::nms does not
-exist``); ``benchbd.datasets._torchvision`` declares what the import misses. A plugin that imports torchvision at its
-top gets that when it is loaded, one that imports it inside a function before its cell runs.
+The torchvision wheel on PyPI cannot be imported beside a CPU-only torch (``operator torchvision::nms does not exist``).
+``benchbd.datasets._torchvision`` declares the missing operators. A plugin that imports torchvision at its top gets them
+when it is loaded; one that imports it inside a function gets them before its cell runs.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Which defense is better: paired tests over attacks, groups that cannot be told apart, sensitivity."""
+"""Which defense is better: paired tests over attacks, groups without significant differences, sensitivity."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class Ranking(NamedTuple):
         measure: ``der`` or ``asr``.
         order: the ranked defenses, each tested against each: most significant wins less losses first, then the better
             mean over attacks.
-        groups: letters of each ranked defense. Defenses that share a letter cannot be told apart.
+        groups: letters of each ranked defense. Defenses that share a letter do not differ significantly.
         duels: every duel with a common attack, in both directions.
         unranked: why each other defense is not ranked, in a few words.
         pairs: smallest and largest number of common attacks of the tested duels; None without a test.
@@ -258,14 +258,14 @@ def _refusal(
 
 
 def letters(order: Sequence[Variant], apart: Iterable[frozenset[Variant]]) -> dict[Variant, str]:
-    """Letters such that two items share one unless they are told apart: the insert-and-absorb algorithm.
+    """Letters such that two items share one unless they differ significantly: the insert-and-absorb algorithm.
 
     H.-P. Piepho, An algorithm for a letter-based representation of all-pairwise comparisons, Journal of Computational
     and Graphical Statistics 13 (2004).
 
     Args:
         order: the items, best first.
-        apart: the pairs that are told apart.
+        apart: the pairs that differ significantly.
     """
     groups = [frozenset(order)] if order else []
     for pair in sorted(apart, key=lambda pair: sorted(map(order.index, pair))):

@@ -69,7 +69,7 @@ def _aligned(rows: list[list[str]], headers: list[str], sides: list[str]) -> str
 
 
 def _pipes(rows: list[list[str]], headers: list[str], sides: list[str]) -> str:
-    """A table without padding, which is faster and shorter where nobody reads its source."""
+    """A table without padding: its source is shorter and is written faster, but is not meant to be read."""
     rules = {"left": ":--", "right": "--:", "center": ":-:"}
     lines = [headers, [rules[side] for side in sides], *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
