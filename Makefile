@@ -7,7 +7,7 @@ export OMP_NUM_THREADS ?= 1
 JOBS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart test test-isa test-cluster test-browser torture fuzz bench bench-gpu lint check-leaderboard clean
+.PHONY: help install quickstart test test-isa test-cluster test-browser torture fuzz bench gpu bench-gpu lint check-leaderboard clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /|/' | awk -F'|' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -50,8 +50,12 @@ bench: install  ## benchmarks of the engine and the harness, ratios printed last
 	env $$($(BIN)/python -c "from benchbd.core.allocator import KEEP_MEMORY as k; print(*(f'{n}={v}' for n, v in k.items()))") \
 		$(BIN)/python -m pytest benchmarks --benchmark-only -s  # with the memory settings of a run's workers
 
-bench-gpu:  ## everything about a GPU in one script of under nine minutes; needs no installation
-	$(PYTHON) benchmarks/gpu.py
+GPU_FLAGS = $(if $(DATA),--data $(DATA)) $(if $(SHEETS),--sheets $(SHEETS)) $(if $(OUT),--out $(OUT))
+gpu:  ## prove, measure and use a GPU in under ten minutes (DATA=DIR or SHEETS="DIR DIR", OUT=DIR); needs no installation
+	$(PYTHON) benchmarks/gpu $(GPU_FLAGS)
+
+bench-gpu:  ## only the engine's rates on a GPU, more of them; needs no installation
+	$(PYTHON) benchmarks/gpu $(GPU_FLAGS) --parts rates,more
 
 check-leaderboard: install  ## check that leaderboard/README.md agrees with its records
 	$(BIN)/benchbd leaderboard --check

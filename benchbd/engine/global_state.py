@@ -23,6 +23,8 @@ import torch
 from benchbd.errors import Misused
 
 _TORCH = str(Path(torch.__file__).parent)
+AUTOCAST = ("cpu", "cuda")
+"""Devices whose autocast a plugin may leave switched on."""
 _HOOKS = (
     "_global_forward_hooks",
     "_global_forward_pre_hooks",
@@ -133,7 +135,7 @@ def usual_settings(threads: int | None) -> Iterator[None]:
         threads: number of CPU threads; None leaves it.
     """
     mkldnn: Any = torch.backends.mkldnn
-    before = {
+    before: dict[str, Any] = {
         "threads": torch.get_num_threads(),
         "dtype": torch.get_default_dtype(),
         "deterministic": torch.are_deterministic_algorithms_enabled(),
@@ -141,7 +143,7 @@ def usual_settings(threads: int | None) -> Iterator[None]:
         "matmul": torch.get_float32_matmul_precision(),
         "mkldnn": mkldnn.enabled,
         # Not a context: within one, torch keeps its casts of weights from one step to the next.
-        "autocast": torch.is_autocast_enabled("cpu"),
+        "autocast": {kind: torch.is_autocast_enabled(kind) for kind in AUTOCAST},
     }
     with (
         torch.inference_mode(False),
@@ -149,7 +151,8 @@ def usual_settings(threads: int | None) -> Iterator[None]:
         np.errstate(divide="warn", over="warn", under="ignore", invalid="warn"),
     ):
         try:
-            torch.set_autocast_enabled("cpu", False)
+            for kind in AUTOCAST:
+                torch.set_autocast_enabled(kind, False)
             torch.set_default_dtype(torch.float32)
             torch.use_deterministic_algorithms(False)
             torch.set_float32_matmul_precision("highest")
@@ -166,4 +169,5 @@ def usual_settings(threads: int | None) -> Iterator[None]:
             torch.set_float32_matmul_precision(before["matmul"])
             torch.use_deterministic_algorithms(before["deterministic"], warn_only=before["warn"])
             torch.set_default_dtype(before["dtype"])
-            torch.set_autocast_enabled("cpu", before["autocast"])
+            for kind, enabled in before["autocast"].items():
+                torch.set_autocast_enabled(kind, enabled)

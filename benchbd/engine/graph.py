@@ -97,7 +97,7 @@ class GraphedStep:
         try:
             self._replay = recorder.record(lambda: step(self._rows))
         except RuntimeError as error:
-            log.warning("training without a CUDA graph: %s", str(error).splitlines()[0])
+            log.warning("training without a CUDA graph: %s", _first_line(error))
             step.optimizer.zero_grad(set_to_none=True)
             self._write_back(before)
         self.setup_seconds = time.perf_counter() - started
@@ -125,3 +125,10 @@ class GraphedStep:
         if all(torch.equal(tensor, before[name]) for name, tensor in self.step.tensors().items()):
             raise RuntimeError("the captured training step changes nothing when replayed")
         self._verified = True
+
+
+def _first_line(error: BaseException) -> str:
+    """What went wrong first: ending a capture that has failed raises an error of its own, which says less."""
+    while isinstance(error.__context__, RuntimeError):
+        error = error.__context__
+    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -83,8 +83,10 @@ def losses_of(net: Classifier, images: Tensor, labels: Tensor, *, device: torch.
         device: where to compute.
     """
 
+    labels = labels.to(device)
+
     def each(x01: Tensor, start: int) -> Tensor:
-        return F.cross_entropy(net(x01), labels[start : start + len(x01)].to(x01.device), reduction="none")
+        return F.cross_entropy(net(x01), labels[start : start + len(x01)], reduction="none")
 
     return _whole_set(net, images, device, each)
 

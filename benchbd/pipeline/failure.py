@@ -42,5 +42,5 @@ def _is_out_of_memory(error: BaseException) -> bool:
     """Whether memory ran out, on the device or the host. torch says so in several ways."""
     if isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError)):
         return True
-    signs = ("out of memory", "can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED")
+    signs = ("out of memory", "can't allocate memory", "_ALLOC_FAILED", "_ALLOCATION_FAILED")  # cuBLAS and cuDNN
     return isinstance(error, RuntimeError) and any(sign in str(error) for sign in signs)

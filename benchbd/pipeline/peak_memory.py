@@ -14,6 +14,8 @@ from benchbd.core import allocator
 def reset_peak_memory(device: torch.device) -> None:
     """Start measuring: :func:`peak_memory` forgets what cells before this one took."""
     if device.type == "cuda":
+        # A forked cell has not called CUDA yet, and torch refuses cuda:0 here (not cuda) until something has.
+        torch.cuda.init()  # type: ignore[no-untyped-call]
         torch.cuda.reset_peak_memory_stats(device)
     # Linux forgets the process's high-water mark when 5 is written here; a worker runs many cells.
     with contextlib.suppress(OSError):

@@ -1,21 +1,25 @@
 """What a CUDA graph needs of a training step, seen without a GPU: no value read back, addresses that stay.
 
-Every operation of a step passes through :class:`Watch`, those of its backward pass too.
+Every operation of a step passes through a dispatch mode, those of its backward pass too. Tensors of the device ``meta``
+stand for those of a GPU: they hold no numbers, so reading one is an error.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import sys
 
 import pytest
 import torch
+from dispatch_watch import OneDevice, Watch
 from torch.nn import functional as F
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from benchbd.core.images import Normalisation
 from benchbd.core.recipe import AUGMENTATIONS, CROPS, FLIPS, Recipe
 from benchbd.engine import Precision, build
 from benchbd.engine.augment import batch_of, draw_epoch
+from benchbd.engine.batch_buffer import BatchBuffer
 from benchbd.engine.packed import PackedStep
 from benchbd.engine.packed_network import Packed
 from benchbd.engine.state import make_optimizer, set_lr
@@ -37,29 +41,6 @@ EVERYTHING = Recipe(
     clip_norm=0.5,
 )
 VIEWS = [(name,) for name in AUGMENTATIONS] + [("translate2", "flip_alternate", "rotate15", "cutout"), ()]
-aten = torch.ops.aten
-READS = {
-    aten._local_scalar_dense.default,
-    aten.equal.default,
-    aten.is_nonzero.default,
-    aten.masked_select.default,
-    aten.nonzero.default,
-    aten._unique2.default,
-}
-"""Operations that wait for the device: their result is a number on the host, or its size depends on values."""
-
-
-class Watch(TorchDispatchMode):
-    """Fails at an operation that a capture refuses; counts the others."""
-
-    seen = 0
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        self.seen += 1
-        masks = func is aten.index.Tensor and any(i is not None and i.dtype == torch.bool for i in args[1])
-        assert func not in READS, f"{func} reads a value back"
-        assert not masks, "indexing by a mask reads the number of its elements back"
-        return func(*args, **(kwargs or {}))
 
 
 @pytest.fixture
@@ -145,6 +126,72 @@ def test_an_augmentation_makes_its_tensors_on_the_device(augment):
 
 def test_the_groups_of_augmentations_are_all_here():
     assert set(CROPS) | set(FLIPS) <= {name for names in VIEWS for name in names}
+
+
+def on_meta(step: Step) -> Step:
+    """The step with everything on the device ``meta``, its averages and rates too."""
+    net, recipe, precision = step.net.to("meta"), step.recipe, step.precision
+    optimizer = make_optimizer(net, recipe, torch.device("meta"))
+    for group in optimizer.param_groups:
+        group["lr"] = torch.tensor(group["lr"], device="meta")
+    images, labels, weights = (t.to("meta") for t in (step.images, step.labels, step.weights))
+    return Step(net, optimizer, images, labels, weights, recipe, precision, buffer=step.buffer)
+
+
+@pytest.fixture
+def no_autocast(monkeypatch):
+    """torch has no autocast for ``meta``, not even a disabled one."""
+    monkeypatch.setattr(torch, "autocast", lambda *args, **kwargs: contextlib.nullcontext())
+    for name in ("step", "packed"):
+        module = sys.modules[f"benchbd.engine.{name}"]
+        monkeypatch.setattr(module, "Autocast", lambda device, dtype: contextlib.nullcontext())
+
+
+@pytest.mark.parametrize("streamed", [False, True], ids=["resident", "streamed"])
+@pytest.mark.parametrize("augment", VIEWS, ids="+".join)
+def test_a_step_makes_all_its_tensors_on_the_device(rates_in_tensors, no_autocast, augment, streamed):
+    recipe = dataclasses.replace(EVERYTHING, optimizer="sgdw", augment=augment)
+    step = on_meta(make_step(recipe, rates_in_tensors))
+    step.buffer = BatchBuffer(images_and_labels()[0], 16, torch.device("meta")) if streamed else None
+    rows = draw_epoch(0, 0, 32, augment).to("meta")
+    with OneDevice("meta") as watch:
+        step(rows[:16])
+    assert watch.seen > 200
+
+
+def test_a_loss_with_a_tensor_of_the_host_is_seen(rates_in_tensors, no_autocast):
+    recipe = dataclasses.replace(EVERYTHING, optimizer="sgdw", augment=())
+    step = on_meta(make_step(recipe, rates_in_tensors))
+    step.loss = lambda losses, weights: (losses * torch.ones(16)).mean()
+    with pytest.raises(AssertionError, match="meets tensors of cpu"), OneDevice("meta"):
+        step(draw_epoch(0, 0, 32).to("meta")[:16])
+
+
+@pytest.mark.parametrize(
+    "spec", ["resnet18", "preactresnet18", "airbench", "resnet-s", "vgg11", "mobilenetv2", "lenet-s"]
+)
+def test_a_model_makes_all_its_tensors_on_the_device(no_autocast, spec):
+    net = network(spec).to("meta").to(memory_format=torch.channels_last)
+    with OneDevice("meta"):
+        net(torch.empty(4, 3, 32, 32, device="meta")).sum().backward()
+
+
+LAUNCHES = {"resnet18": 220, "airbench": 110, "resnet-s": 150}
+"""Most operations of a step with the paper's recipe that compute something; docs/gpu.md has the counts."""
+
+
+@pytest.mark.parametrize("spec", LAUNCHES)
+def test_a_step_launches_no_more_than_it_did(spec):
+    recipe = Recipe(batch_size=16, augment=("crop4", "hflip"))
+    net = network(spec).to(memory_format=torch.channels_last)
+    training_mode(net, recipe.bn)
+    optimizer = make_optimizer(net, recipe, CPU)
+    step = Step(net, optimizer, *images_and_labels(), torch.ones(32), recipe, Precision("test"))
+    rows = draw_epoch(0, 0, 32, recipe.augment)
+    step(rows[:16])
+    with Watch() as watch:
+        step(rows[16:])
+    assert LAUNCHES[spec] * 0.8 < watch.launches <= LAUNCHES[spec]
 
 
 def addresses(step: Step) -> dict[str, int]:

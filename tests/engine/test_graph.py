@@ -1,4 +1,4 @@
-"""Graphed steps, with a stand-in for CUDA's recorder; the real one where there is a GPU."""
+"""Graphed steps, with a stand-in for CUDA's recorder; tests/gpu has the real one."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from eager_recorder import EagerRecorder
 
 from benchbd.core.recipe import Recipe
 from benchbd.engine import Precision, choose_precision, fit
@@ -18,24 +19,6 @@ from benchbd.engine.step import Step, training_mode
 
 CPU = torch.device("cpu")
 ANY_BATCH = draw_epoch(77, 0, 150)[:32]
-
-
-class EagerRecorder:
-    """Records without running, replays by running; as CUDA does, seen from outside."""
-
-    def __init__(self) -> None:
-        self.replays = 0
-
-    def warm_up(self, work) -> None:
-        for _ in range(3):
-            work()
-
-    def record(self, work):
-        def replay() -> None:
-            self.replays += 1
-            work()
-
-        return replay
 
 
 class EmptyRecorder(EagerRecorder):
@@ -156,62 +139,6 @@ def test_which_steps_are_captured(monkeypatch, wish, perturbed, rows, graphed, c
     )
     assert module.fast_step(step, torch.zeros(rows, 4)) == (("graphed", step) if graphed else step)
     assert step.forward == (("compiled", "net") if compiled else "net")
-
-
-# From here on with the real thing.
-
-gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
-
-
-def gpu_fit(net, data, wish, seed=2, **more):
-    device = torch.device("cuda", 0)
-    recipe = Recipe(epochs=3, batch_size=32, lr=0.01)
-    precision = choose_precision(device, wish)
-    return fit(net, *data, recipe, device=device, precision=precision, seed=seed, **more)
-
-
-@gpu
-def test_gpu_graph_equals_eager(make_net, toy_set):
-    graphed, eager = make_net(), make_net()
-    one, other = gpu_fit(graphed, toy_set, "fp32-strict"), gpu_fit(eager, toy_set, "fp32-strict-eager")
-    assert one.epoch_losses == pytest.approx(other.epoch_losses, rel=1e-4)
-    torch.testing.assert_close(graphed.state_dict(), eager.state_dict(), rtol=1e-2, atol=1e-4)
-
-
-@gpu
-def test_gpu_strict_is_bitwise_repeatable(make_net, toy_set):
-    one, other = make_net(dropout=True), make_net(dropout=True)
-    assert gpu_fit(one, toy_set, "strict").epoch_losses == gpu_fit(other, toy_set, "strict").epoch_losses
-    assert all(torch.equal(a, b) for a, b in zip(one.state_dict().values(), other.state_dict().values(), strict=True))
-
-
-@gpu
-def test_gpu_steps_do_not_synchronise(make_net, toy_set):
-    device = torch.device("cuda", 0)
-    data = [t.to(device) for t in (*toy_set, torch.ones(150))]
-    net = make_net().to(device).to(memory_format=torch.channels_last)
-    recipe = Recipe(batch_size=32)
-    step = Step(net, make_optimizer(net, recipe, device), *data, recipe, choose_precision(device))
-    rows = draw_epoch(1, 0, 150).to(device)
-    step(rows[:32])
-    torch.cuda.set_sync_debug_mode("error")
-    try:
-        step(rows[32:64])
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
-
-
-@gpu
-def test_gpu_dropout_is_drawn_anew_at_each_replay_and_seeded(make_net, toy_set):
-    """lr 0 and frozen statistics: only the dropout can make two epochs differ."""
-    device = torch.device("cuda", 0)
-    recipe = Recipe(epochs=2, batch_size=50, lr=0.0, augment=(), bn="eval")
-    precision = choose_precision(device, "fp32-strict")
-    one, other = (
-        fit(make_net(dropout=True), *toy_set, recipe, device=device, precision=precision, seed=2) for _ in range(2)
-    )
-    assert one.epoch_losses == other.epoch_losses
-    assert abs(one.epoch_losses[0] - one.epoch_losses[1]) > 1e-4
 
 
 def test_a_replayed_graph_reads_the_batches_of_a_set_that_stays_on_the_host(make_net, toy_set, plain, monkeypatch):

@@ -7,6 +7,8 @@ import sys
 
 import pytest
 import torch
+from eager_recorder import EagerRecorder
+from killed_training import Kept, Killed
 from torch.nn import functional as F
 
 from benchbd.core.recipe import Recipe
@@ -237,30 +239,6 @@ def test_clipping_is_torchs_and_each_model_of_a_pack_is_clipped_for_itself():
 # -- resume, graphs, packs, loops
 
 
-class Killed(Exception):
-    pass
-
-
-class Kept:
-    """Keeps a state as a file would, and stops the training once it has one."""
-
-    def __init__(self, kill_at: int) -> None:
-        self.asked, self.kill_at, self.state = 0, kill_at, None
-
-    def due(self) -> bool:
-        self.asked += 1
-        return self.asked == self.kill_at
-
-    def save(self, state) -> None:
-        assert all(isinstance(v, (int, torch.Tensor)) for v in state.values())
-        assert all(v.is_contiguous() for v in state.values() if isinstance(v, torch.Tensor))
-        self.state = {k: v.clone() if isinstance(v, torch.Tensor) else v for k, v in state.items()}
-        raise Killed
-
-    def load(self):
-        return self.state
-
-
 @pytest.mark.parametrize("optimizer", ["sgdw", "adamw"])
 @pytest.mark.parametrize("kill_at", [1, 4, 5, 8, 14])
 def test_resume_is_bit_identical(make_net, toy_set, optimizer, kill_at):
@@ -281,23 +259,6 @@ def test_a_checkpoint_without_the_average_is_refused(make_net, toy_set):
     kept.kill_at = 0
     with pytest.raises(KeyError):
         train(make_net(), toy_set, EVERYTHING, checkpoint=kept)
-
-
-class EagerRecorder:
-    """CUDA's recorder, seen from outside: warms up, records without running, replays by running."""
-
-    replays = 0
-
-    def warm_up(self, work) -> None:
-        for _ in range(3):
-            work()
-
-    def record(self, work):
-        def replay() -> None:
-            self.replays += 1
-            work()
-
-        return replay
 
 
 @pytest.mark.parametrize("optimizer", ["sgdw", "adamw"])
