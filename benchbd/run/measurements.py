@@ -70,6 +70,7 @@ class Measurements:
         ask: measures; tests substitute their own.
         say: gets a line before something is measured, which takes seconds.
         remeasure: whether to measure rates again that are in the cache; once each.
+        seconds: for which a network's rate is measured.
     """
 
     def __init__(
@@ -79,9 +80,10 @@ class Measurements:
         say: Callable[[str], None] = lambda line: None,
         *,
         remeasure: bool = False,
+        seconds: float = SECONDS,
     ) -> None:
         self.machine, self._ask, self._say = machine, ask or ask_process, say
-        self._remeasure = remeasure
+        self._remeasure, self._seconds = remeasure, seconds
         self._measured: set[Path] = set()
 
     def operations(self, networks: Iterable[Network]) -> dict[Network, Operations]:
@@ -100,7 +102,7 @@ class Measurements:
                 **_of(pace.network),
                 **pace.numerics._asdict(),
                 "recipe": json.loads(recipe),
-                "seconds": SECONDS,
+                "seconds": self._seconds,
             }
             for pace, recipe in paces.items()
         ]
@@ -145,8 +147,14 @@ class Measurements:
         return cache / "measured" / f"{digest(facts)[:32]}.json"
 
 
-def ask_process(kind: str, requests: Sequence[Request]) -> list[Any]:
-    """Have :mod:`benchbd.run.measure_process` answer; problems are written to standard error in one line each."""
+def ask_process(kind: str, requests: Sequence[Request], limit: float = LIMIT) -> list[Any]:
+    """Have :mod:`benchbd.run.measure_process` answer; problems are written to standard error in one line each.
+
+    Args:
+        kind: ``cpu`` or ``cuda``.
+        requests: what to measure.
+        limit: seconds after which the process is stopped; requests that it has answered by then have their answers.
+    """
     slot = Slot(0, None if kind == "cpu" else user_variables().get("CUDA_VISIBLE_DEVICES") or "0", 1, 1)
     given = {"plugins": list(registry.plugin_files()), "device": kind, "requests": list(requests)}
     command = [sys.executable, "-m", "benchbd.run.measure_process"]
@@ -156,13 +164,13 @@ def ask_process(kind: str, requests: Sequence[Request]) -> list[Any]:
             input=json.dumps(given),
             capture_output=True,
             text=True,
-            timeout=LIMIT,
+            timeout=limit,
             check=False,
             env={**user_variables(), **slot.environment()},
         )
         lines, problem = done.stdout.splitlines(), done.stderr.strip().rpartition("\n")[2]
     except subprocess.TimeoutExpired as error:
-        lines, problem = _decoded(error.stdout).splitlines(), f"no answer within {LIMIT:.0f} s"
+        lines, problem = _decoded(error.stdout).splitlines(), f"no answer within {limit:.0f} s"
     except OSError as error:
         lines, problem = [], str(error)
     answers: list[Any] = []

@@ -1,8 +1,8 @@
 """Everything about a GPU in one command: ``make gpu``, or ``python benchmarks/gpu --help``.
 
 It proves the CUDA paths, measures the engine and runs rows of Table 2. It needs torch, torchvision, numpy, pandas,
-scikit-learn, rich, safetensors, pyyaml and pytest, and names what is missing. benchbd need not be installed. Results are
-written as they come.
+scikit-learn, rich, safetensors, pyyaml and pytest, and names what is missing. benchbd need not be installed.
+Results are written as they come.
 """
 
 from __future__ import annotations

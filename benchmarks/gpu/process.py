@@ -99,7 +99,5 @@ def _end(process: subprocess.Popen[bytes]) -> None:
             os.killpg(process.pid, number)
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(PATIENCE)
-            if number == signal.SIGTERM and process.returncode is not None:
-                continue
     if process.stdout is not None:
         process.stdout.close()

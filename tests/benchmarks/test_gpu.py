@@ -7,11 +7,11 @@ import json
 import os
 import subprocess
 import sys
-import sysconfig
 from pathlib import Path
 
 import numpy as np
 import pytest
+from waiting import wait_for
 
 from benchbd.plan import matrix
 
@@ -32,7 +32,8 @@ def run(*arguments: object, **variables: str) -> subprocess.CompletedProcess[str
     start = f"{blocked}; import runpy; sys.argv = [sys.argv[0], *sys.argv[1:]]; sys.path.insert(0, {str(PROGRAM)!r})"
     command = [sys.executable, "-S", "-c", f"{start}; runpy.run_path({str(PROGRAM)!r}, run_name='__main__')"]
     environment = {k: v for k, v in os.environ.items() if k not in ("BENCHBD_DATA", "OUT")}
-    environment |= {"PYTHONPATH": sysconfig.get_path("purelib"), "OMP_NUM_THREADS": "1", **variables}
+    packages = [path for path in sys.path if path.endswith("site-packages")]
+    environment |= {"PYTHONPATH": os.pathsep.join(packages), "OMP_NUM_THREADS": "1", **variables}
     command += [str(argument) for argument in arguments]
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
 
@@ -150,7 +151,7 @@ def test_what_is_not_over_in_time_is_killed_and_the_report_is_complete(tmp_path)
     assert found[0]["text"] == "first"
     assert b"not json" in log.read_bytes()
     child = Path(f"/proc/{found[0]['pid']}/stat")
-    assert not child.exists() or child.read_text().rpartition(")")[2].split()[0] == "Z"
+    wait_for(lambda: not child.exists() or child.read_text().rpartition(")")[2].split()[0] == "Z")
 
 
 def test_a_part_that_fails_is_reported(tmp_path):
