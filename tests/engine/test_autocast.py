@@ -80,11 +80,12 @@ def test_a_step_in_bf16_sees_the_weights_of_the_last(train, around: Callable[[],
     assert all(of_one[-1] < of_one[0] for of_one in expected)
 
 
-def test_the_usual_settings_end_an_autocast_mode_and_bring_it_back():
-    torch.set_autocast_enabled("cpu", True)
+@pytest.mark.parametrize("kind", ["cpu", "cuda"])
+def test_the_usual_settings_end_an_autocast_mode_and_bring_it_back(kind):
+    torch.set_autocast_enabled(kind, True)
     try:
         with usual_settings(None):
-            assert not torch.is_autocast_enabled("cpu")
-        assert torch.is_autocast_enabled("cpu")
+            assert not torch.is_autocast_enabled(kind)
+        assert torch.is_autocast_enabled(kind)
     finally:
-        torch.set_autocast_enabled("cpu", False)
+        torch.set_autocast_enabled(kind, False)

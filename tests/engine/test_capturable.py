@@ -17,6 +17,9 @@ from torch.nn import functional as F
 
 from benchbd.core.images import Normalisation
 from benchbd.core.recipe import AUGMENTATIONS, CROPS, FLIPS, Recipe
+from benchbd.defenses.abl import Flooding, GlobalGradientAscent, LocalGradientAscent
+from benchbd.defenses.cbd import Deconfounded
+from benchbd.defenses.lfd import CappedAscent
 from benchbd.engine import Precision, build
 from benchbd.engine.augment import batch_of, draw_epoch
 from benchbd.engine.batch_buffer import BatchBuffer
