@@ -166,8 +166,26 @@ def test_a_loss_with_a_tensor_of_the_host_is_seen(rates_in_tensors, no_autocast)
     recipe = dataclasses.replace(EVERYTHING, optimizer="sgdw", augment=())
     step = on_meta(make_step(recipe, rates_in_tensors))
     step.loss = lambda losses, weights: (losses * torch.ones(16)).mean()
-    with pytest.raises(AssertionError, match="meets tensors of cpu"), OneDevice("meta"):
-        step(draw_epoch(0, 0, 32).to("meta")[:16])
+    rows = draw_epoch(0, 0, 32).to("meta")
+    with pytest.raises(AssertionError, match=r"aten\.ones.* meets tensors of cpu"), OneDevice("meta"):
+        step(rows[:16])
+
+
+LOSSES = [
+    *(LocalGradientAscent(0.5, level) for level in ("batch", "sample")),
+    *(Flooding(0.5, level) for level in ("batch", "sample")),
+    *(GlobalGradientAscent(), CappedAscent(4.0), Deconfounded()),
+]
+
+
+@pytest.mark.parametrize("loss", LOSSES, ids=repr)
+def test_a_built_in_loss_reads_no_value_back(rates_in_tensors, no_autocast, loss):
+    recipe = dataclasses.replace(EVERYTHING, optimizer="sgdw", augment=())
+    step = on_meta(make_step(recipe, rates_in_tensors))
+    step.loss = loss
+    rows = draw_epoch(0, 0, 32).to("meta")
+    with OneDevice("meta"):
+        step(rows[:16])
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 """CUDA's own code paths without CUDA: stand-ins for torch.cuda note what is called, in which order.
 
-test_capturable.py runs whole steps on the device ``meta``. Fake tensors that claim to be on a GPU (``FakeTensorMode``) are
-no help: a build of torch for CPUs can neither differentiate nor re-lay them ("not linked with support for cuda devices").
+test_capturable.py runs whole steps on the device ``meta``. Fake tensors that claim to be on a GPU (``FakeTensorMode``)
+are no help: a build of torch for CPUs can neither differentiate nor re-lay them.
 """
 
 from __future__ import annotations
