@@ -62,10 +62,14 @@ class CudaRecorder:
 
     def record(self, work: Callable[[], None]) -> Callable[[], None]:
         """Capture ``work`` without running it; the returned function replays it."""
-        graph = torch.cuda.CUDAGraph()
-        # thread_local: another thread of the process, such as a progress display, may call CUDA meanwhile.
-        with torch.cuda.device(self.device), torch.cuda.graph(graph, capture_error_mode="thread_local"):
-            work()
+        graph, stream = torch.cuda.CUDAGraph(), torch.cuda.current_stream(self.device)
+        try:
+            # thread_local: another thread of the process, such as a progress display, may call CUDA meanwhile.
+            with torch.cuda.device(self.device), torch.cuda.graph(graph, capture_error_mode="thread_local"):
+                work()
+        finally:
+            # Where a capture cannot be ended, torch's context leaves its own stream behind as the current one.
+            torch.cuda.set_stream(stream)
         return graph.replay
 
 

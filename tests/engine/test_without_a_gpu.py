@@ -63,6 +63,7 @@ def cuda(monkeypatch) -> Notes:
     current = Stream("current")
     monkeypatch.setattr(torch.cuda, "Stream", Stream)
     monkeypatch.setattr(torch.cuda, "current_stream", lambda device: current)
+    monkeypatch.setattr(torch.cuda, "set_stream", lambda stream: notes.append(f"back on {stream.name}"))
     monkeypatch.setattr(torch.cuda, "stream", lambda stream: notes.context(f"on {stream.name}")())
     monkeypatch.setattr(torch.cuda, "device", notes.context("device"))
     monkeypatch.setattr(torch.cuda, "CUDAGraph", Graph)
@@ -77,10 +78,29 @@ def test_the_recorder_warms_up_on_a_side_stream_and_captures(cuda):
     assert cuda == around
     cuda.clear()
     replay = recorder.record(lambda: cuda.append("work"))
-    assert cuda == ["device(", "capture(", "work", ")", ")"]
+    assert cuda == ["device(", "capture(", "work", ")", ")", "back on current"]
     cuda.clear()
     replay()
     assert cuda == ["replay"]
+
+
+def test_a_failed_capture_ends_on_the_stream_on_which_it_began(cuda, monkeypatch):
+    """torch's context does not come back by itself where the capture cannot be ended."""
+
+    class Failing:
+        def __init__(self, graph, capture_error_mode) -> None:
+            pass
+
+        def __enter__(self) -> None:
+            cuda.append("capture(")
+
+        def __exit__(self, *error: object) -> None:
+            raise RuntimeError("operation failed due to a previous error during capture")
+
+    monkeypatch.setattr(torch.cuda, "graph", Failing)
+    with pytest.raises(RuntimeError, match="previous error during capture"):
+        CudaRecorder(GPU).record(lambda: None)
+    assert cuda[-1] == "back on current"
 
 
 def test_a_failed_capture_is_explained_by_its_first_error(caplog):

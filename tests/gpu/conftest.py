@@ -11,9 +11,9 @@ import sys
 import pytest
 import torch
 from eager_recorder import EagerRecorder
-from toy_training import make_net, toy_set  # noqa: F401  (fixtures)
+from toy_training import SIMPLE, make_net, toy_set  # noqa: F401  (fixtures)
 
-from benchbd.engine import Precision, choose_precision
+from benchbd.engine import Precision, choose_precision, fit
 from benchbd.engine.graph import GraphedStep
 
 
@@ -43,3 +43,13 @@ def precision(device, monkeypatch):
     if device.type == "cpu":
         monkeypatch.setattr(sys.modules["benchbd.engine.fit"], "fast_step", fast_step)
     return choose
+
+
+@pytest.fixture
+def train(device, precision, toy_set):  # noqa: F811
+    """A function that trains a network on the toy set, on the device."""
+
+    def run(net, wish, recipe=SIMPLE, **more):
+        return fit(net, *toy_set, recipe, device=device, precision=precision(wish), seed=2, **more)
+
+    return run

@@ -7,6 +7,7 @@ import sys
 import pytest
 import torch
 from killed_training import Kept, Killed
+from toy_training import SIMPLE
 
 from benchbd.core.images import Normalisation
 from benchbd.core.recipe import Recipe
@@ -17,7 +18,6 @@ from benchbd.engine.state import make_optimizer
 from benchbd.engine.step import Step, training_mode
 from benchbd.plugins import registry
 
-SIMPLE = Recipe(epochs=3, batch_size=32, lr=0.01)
 EVERYTHING = Recipe(
     epochs=3,
     batch_size=32,
@@ -34,16 +34,6 @@ EVERYTHING = Recipe(
     augment=("translate2", "flip_alternate", "cutout"),
 )
 """A recipe that uses whatever a recipe can ask for: a graph must read each step's own learning rate."""
-
-
-@pytest.fixture
-def train(device, precision, toy_set):
-    """A function that trains a network on the toy set, on the device."""
-
-    def run(net, wish, recipe=SIMPLE, **more):
-        return fit(net, *toy_set, recipe, device=device, precision=precision(wish), seed=2, **more)
-
-    return run
 
 
 def same(one, other) -> bool:
@@ -171,11 +161,3 @@ def test_packed_networks_train_as_alone(device, precision):
 
 def _teacher(seed: int):
     return build(registry.make("models", "resnet-s"), 3, 16, Normalisation((0.4,) * 3, (0.2,) * 3), seed)
-
-
-def test_compiled_and_captured_trains(make_net, train, device):
-    if device.type != "cuda":
-        pytest.skip("torch.compile is used on CUDA only")
-    compiled, graphed = make_net(), make_net()
-    one, other = train(compiled, "fp32-compile"), train(graphed, "fp32-strict")
-    assert one.epoch_losses == pytest.approx(other.epoch_losses, rel=1e-2)

@@ -9,9 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from benchbd.core.images import Normalisation
+from benchbd.core.recipe import Recipe
 from benchbd.engine import Classifier, Precision, build
 from benchbd.plugins.contract import Model
 
+SIMPLE = Recipe(epochs=3, batch_size=32, lr=0.01)
+"""A short training of the small network."""
 NORMALISATION = Normalisation((0.4, 0.5, 0.6), (0.2, 0.25, 0.3))
 
 
