@@ -50,12 +50,14 @@ bench: install  ## benchmarks of the engine and the harness, ratios printed last
 	env $$($(BIN)/python -c "from benchbd.core.allocator import KEEP_MEMORY as k; print(*(f'{n}={v}' for n, v in k.items()))") \
 		$(BIN)/python -m pytest benchmarks --benchmark-only -s  # with the memory settings of a run's workers
 
+# The virtual environment if there is one; else any Python that has torch.
+ANY_PYTHON = $(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON))
 GPU_FLAGS = $(if $(DATA),--data $(DATA)) $(if $(SHEETS),--sheets $(SHEETS)) $(if $(OUT),--out $(OUT))
 gpu:  ## prove, measure and use a GPU in under ten minutes (DATA=DIR or SHEETS="DIR DIR", OUT=DIR); needs no installation
-	$(PYTHON) benchmarks/gpu $(GPU_FLAGS)
+	$(ANY_PYTHON) benchmarks/gpu $(GPU_FLAGS)
 
 bench-gpu:  ## only the engine's rates on a GPU, more of them; needs no installation
-	$(PYTHON) benchmarks/gpu $(GPU_FLAGS) --parts rates,more
+	$(ANY_PYTHON) benchmarks/gpu $(GPU_FLAGS) --parts rates,more
 
 check-leaderboard: install  ## check that leaderboard/README.md agrees with its records
 	$(BIN)/benchbd leaderboard --check

@@ -23,6 +23,10 @@ SOURCES = {"cells": "finished cells", "records": "finished trainings", "measured
 """Where a time comes from, for people."""
 
 
+RATES = {"product": "matrix product", "step": "training step"}
+"""What is measured, for people."""
+
+
 def register(verbs: Any) -> None:
     """Add the verb."""
     parser = verbs.add_parser(
@@ -82,7 +86,9 @@ def check_lines(found: Mapping[str, Any]) -> Iterator[str]:
     yield f"  {_graph(found)}"
     yield "rates"
     rows = [(_rate_name(rate), rate["precision"], _rate(rate)) for rate in found["rates"]]
-    yield columns(rows, indent="  ") or "  not measured in time"
+    measured = {(rate["what"], rate["precision"]) for rate in found["rates"]}
+    late = [(what, wish) for what in RATES for wish in ("fp32", "bf16") if (what, wish) not in measured]
+    yield columns([*rows, *((RATES[what], wish, "not measured in time") for what, wish in late)], indent="  ")
     yield "free"
     free = found["memory"]["free_bytes"]
     memory = [("memory", _size(free), "")] if free is not None else []
@@ -120,8 +126,8 @@ def _graph(found: Mapping[str, Any]) -> str:
 
 def _rate_name(rate: Mapping[str, Any]) -> str:
     if rate["what"] == "product":
-        return f"matrix product on {rate['device']}"
-    return f"training step of {rate.get('model', 'a usual model')} on {rate['device']}"
+        return f"{RATES['product']} on {rate['device']}"
+    return f"{RATES['step']} of {rate.get('model', 'a usual model')} on {rate['device']}"
 
 
 def _rate(rate: Mapping[str, Any]) -> str:
@@ -138,7 +144,10 @@ def _time(run: Mapping[str, Any]) -> tuple[str, str]:
 
     missing = sum(run["unknown"].values())
     if run["seconds"] is None:
-        return "unknown", "no rate of its models was measured in time; benchbd plan --time takes the time it needs"
+        return (
+            "unknown",
+            "no rate of its models was measured in time; run this again (what was measured is kept), or plan --time",
+        )
     total = sum(share["cost"] for share in run["sources"])
     parts = [
         f"{share['cost'] / total:.0%} from {SOURCES.get(share['source'], 'the rate of a similar model')}"

@@ -159,7 +159,7 @@ class Program:
         self.parts = checked_parts(args.parts)
         self.images, self.about_images = images(args, scratch)
         facts = device_facts(args, self.variables)
-        rehearsal = args.device == "cpu" or args.smoke or None
+        rehearsal = f"on a {'CPU' if args.device == 'cpu' else 'GPU'}" if args.smoke else None
         self.report = Report(self.out, {**facts, "images": self.about_images, "rehearsal": rehearsal})
         self._seen: set[str] = set()
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
-NOTHING = "Nothing here was measured on a GPU: it is a rehearsal on a CPU, with sizes that say nothing about speed."
+REHEARSALS = {
+    "on a CPU": "Nothing here was measured on a GPU: this is a rehearsal, with sizes that say nothing about speed.",
+    "on a GPU": "This is a rehearsal, with sizes that say nothing about speed.",
+}
+"""What the report says of itself, by where a rehearsal ran."""
 
 
 class Report:
@@ -55,10 +58,10 @@ class Report:
 
     def markdown(self) -> str:
         """The report for people."""
-        lines = ["# What this machine's GPU does", ""]
+        lines = ["# `make gpu`", ""]
         lines += [f"- {key}: {value}" for key, value in self.data.items() if key != "parts" and value is not None]
         if self.data.get("rehearsal"):
-            lines += ["", NOTHING]
+            lines += ["", REHEARSALS[self.data["rehearsal"]]]
         for name, part in self.data["parts"].items():
             took = "" if part["seconds"] is None else f", {part['seconds']:.0f} s"
             lines += ["", f"## {name}: {part['title']} ({part['state']}{took})", ""]
@@ -72,7 +75,6 @@ class Report:
 
 
 def _replace(path: Path, text: str) -> None:
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".writing-")
-    with os.fdopen(handle, "w", encoding="utf-8") as file:
-        file.write(text)
-    Path(name).replace(path)
+    part = path.with_name(f".{path.name}.{os.getpid()}")
+    part.write_text(text, encoding="utf-8")
+    part.replace(path)

@@ -119,6 +119,7 @@ def test_the_text_names_devices_rates_and_how_sure(tmp_path: Path) -> None:
     GPU_BROKEN = [{**fact, "value": "no"} if fact["what"] == "graph" else fact for fact in GPU]
     text = "\n".join(check_lines({**found, **machine_check._devices(GPU_BROKEN)}))
     assert "capture fails on cuda:0, trainings will run without: no" in text
+    assert text.count("not measured in time") == 3, "one of the four rates is there"
     assert "did not answer in time" in "\n".join(check_lines({**found, **machine_check._devices([])}))
 
 
