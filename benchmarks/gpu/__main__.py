@@ -238,6 +238,8 @@ def main() -> int:
     try:
         if problems:
             raise UsageFault("; ".join(problems))
+        if args.seconds is not None and not 0 < args.seconds < float("inf"):
+            raise UsageFault(f"--seconds {args.seconds}: must be more than 0")
         if args.device == "cpu" and not args.smoke:
             raise UsageFault("on a CPU this would take days: add --smoke, or use `make bench`")
         scratch = Path(tempfile.mkdtemp(prefix="benchbd-gpu-"))

@@ -154,6 +154,13 @@ def test_what_is_not_over_in_time_is_killed_and_the_report_is_complete(tmp_path)
     wait_for(lambda: not child.exists() or child.read_text().rpartition(")")[2].split()[0] == "Z")
 
 
+def test_no_part_begins_when_the_time_is_up(tmp_path):
+    done = run("--device", "cpu", "--smoke", "--seconds", "9", "--out", tmp_path)
+    assert done.returncode == 0, done.stderr
+    parts = json.loads((tmp_path / "gpu.json").read_text())["parts"]
+    assert [part["state"] for part in parts.values()] == ["stopped: the time was up before it began"] * 3
+
+
 def test_a_part_that_fails_is_reported(tmp_path):
     from process import run_part
 
@@ -199,6 +206,7 @@ def test_the_rows_are_cells_of_table2():
     ("arguments", "line"),
     [
         (("--device", "cpu"), "on a CPU this would take days: add --smoke"),
+        (("--device", "cpu", "--smoke", "--seconds", "nan"), "--seconds nan: must be more than 0"),
         (("--device", "cpu", "--smoke", "--parts", "rates,colour"), "--parts 'rates,colour': must be some of tests"),
         (("--device", "cpu", "--smoke", "--sheets", "/no/such"), "the folder of sheets /no/such does not exist"),
         (("--device", "cpu", "--smoke", "--data", "/"), "/: holds no cifar-10-batches-py"),
