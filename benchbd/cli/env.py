@@ -19,7 +19,7 @@ Times come from counted operations and measured rates, as in `benchbd plan --tim
   benchbd env --check
   benchbd env --check --json > machine.json
 """
-SOURCES = {"cells": "finished cells", "records": "finished trainings", "measured": "rates measured now"}
+SOURCES = {"cells": "finished cells", "records": "finished trainings", "measured": "rates measured here"}
 """Where a time comes from, for people."""
 
 

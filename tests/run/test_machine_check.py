@@ -107,7 +107,7 @@ def test_the_text_names_devices_rates_and_how_sure(tmp_path: Path) -> None:
     assert "not used without a GPU" in text
     assert "fp32  30 GFLOP/s" in text
     assert "bf16  none: not here" in text
-    assert "within a factor of 2.0 (100% from rates measured now)" in text
+    assert "within a factor of 2.0 (100% from rates measured here)" in text
     assert "cifar10-fast   more than" in text
     assert "trainings of unknown cost" in text
     found = {**check_machine(tmp_path, lambda seconds: CPU, Answers()), **machine_check._devices(GPU)}
