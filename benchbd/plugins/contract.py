@@ -129,6 +129,8 @@ class Defense(Component):
         retries(): how often a training may be repeated, by kind, for the plan. Default: never.
         packed_models(): specs of the models that the defense packs, to refuse unfit ones early. Default: none.
         check(info, attack): raise ``Impossible`` if the defense does not apply. Default: it always applies.
+        missing(): one line that says which file of the user's is missing, or None. Default: None.
+        input_files(): the user's files that train reads, to notice that they changed. Default: none.
         needs: what the lab provides besides the poisoned set, ``clean`` or ``truth``. Default: nothing.
         clean_share: share of the clean training set that ``needs = ("clean",)`` provides. Default: 0.05.
         clean_fraction(): the same share, if it depends on a parameter. Default: ``clean_share``.
@@ -168,6 +170,18 @@ class Defense(Component):
 
     def check(self, info: DatasetInfo, attack: Attack) -> None:
         """Raise :class:`Impossible` if this defense cannot run on this data set or against this attack."""
+
+    def missing(self) -> str | None:
+        """One line that says which file of the user's, or which package, is missing; None if nothing is."""
+        return None
+
+    def input_files(self) -> Sequence[str | os.PathLike[str]]:
+        """Paths of all files of the user's that :meth:`train` reads; empty if there are none.
+
+        A record keeps a digest of their contents, which plans compare with the files. This must not import torch. May
+        raise :class:`UsageError` if files are missing.
+        """
+        return ()
 
     def trainings(self, attack: Attack) -> tuple[Training, ...]:
         """The trainings of one cell with this attack, which the plan counts. Default: one full training of its own."""
