@@ -166,13 +166,14 @@ class Command(Defense):
             folder = Path(place)
             self._fill(folder, lab, sources, digest)
             ended = self._run(folder, lab)
+            tail = [line.replace(f"{folder}/", "") for line in ended.tail]
             said = {
                 "exit_code": ended.code,
                 "seconds": round(ended.seconds, 3),
                 "peak_memory_bytes": ended.peak,
             }
             if fault := ended.fault(f"{self.hours:g} h"):
-                lab.note(self.name, {**said, "log_tail": list(ended.tail)})
+                lab.note(self.name, {**said, "log_tail": tail})
                 raise BenchbdError(f"command: the program {fault}")
             try:
                 content, facts = read_model(folder / RESULT, self.returns), read_facts(folder / RESULT)
@@ -185,7 +186,7 @@ class Command(Defense):
                 except BenchbdError as error:
                     raise type(error)(f"result/{MODEL_FILES[self.returns]}: {error}") from error
             except BenchbdError as error:
-                lab.note(self.name, {**said, "log_tail": list(ended.tail)})
+                lab.note(self.name, {**said, "log_tail": tail})
                 raise type(error)(f"command: {error}") from error
         text = json.dumps({**said, "result": facts._asdict()})
         found = {"model": np.frombuffer(content, np.uint8), "facts": np.frombuffer(text.encode(), np.uint8)}

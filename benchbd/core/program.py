@@ -30,7 +30,8 @@ LONGEST_LINE = 2000
 """Characters of a line of output that are kept."""
 PATIENCE = 15.0
 """Seconds that a supervisor gets to end its program."""
-_START = f"import sys; sys.path.insert(0, sys.argv[1]); from {__package__}.program_supervisor import main; main(sys.argv[2:])"
+_MODULE = f"{__package__}.program_supervisor"
+_START = f"import sys; sys.path.insert(0, sys.argv[1]); from {_MODULE} import main; main(sys.argv[2:])"
 
 _peak = 0
 

@@ -68,4 +68,3 @@ def _report(pipe: int, **facts: Any) -> None:
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
     full = {"status": None, "timed_out": False, "peak": peak, "error": None, **facts}
     os.write(pipe, json.dumps(full).encode())
-

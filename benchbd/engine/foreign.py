@@ -24,8 +24,8 @@ FORMS: tuple[Form, ...] = get_args(Form)
 
 TRIED = 8
 """Images on which a program is tried."""
-TOLERANCE = {"rtol": 1e-3, "atol": 1e-3}
-"""Difference that logits of one image may have in two batches, by rounding."""
+TOLERANCE = 1e-3
+"""Difference, absolute plus relative, that logits of one image may have in two batches by rounding."""
 NAMES = re.compile(
     r"[^/]+/(models/[\w.-]+\.json"
     r"|data/(weights|constants)/(weight|tensor)_\d+|data/(weights|constants)/[\w.-]+\.json"
@@ -149,7 +149,7 @@ def _torchscript(content: bytes, device: torch.device) -> Callable[[Tensor], Any
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
         if not any("/code/" in name for name in archive.namelist()):
             raise UsageError("the file is an archive of torch.save, which is not unpickled; use torch.jit.save")
-    loaded: Any = torch.jit.load(io.BytesIO(content), map_location=device)
+    loaded: Any = torch.jit.load(io.BytesIO(content), map_location=device)  # type: ignore[no-untyped-call]
     loaded.eval()
     return loaded  # type: ignore[no-any-return]
 
@@ -233,9 +233,9 @@ def trial_line(net: Classifier, images: Tensor, device: torch.device) -> str | N
         apart = torch.cat([torch.from_numpy(logits_of(net, part, device=device)) for part in parts]).flip(0)
     except Exception as error:
         return f"the model takes no other batch size than {len(some)}: export it with a free one ({_last_line(error)})"
-    if not torch.allclose(together, again, **TOLERANCE):
+    if not torch.allclose(together, again, TOLERANCE, TOLERANCE):
         return "the model's logits change from call to call; save it in eval mode"
-    if not torch.allclose(together, apart, **TOLERANCE):
+    if not torch.allclose(together, apart, TOLERANCE, TOLERANCE):
         return "the model's logits for an image depend on the rest of its batch; save it in eval mode"
     return None
 
@@ -244,4 +244,3 @@ def _last_line(error: Exception) -> str:
     """The last line of a message: TorchScript puts its own traceback before it."""
     lines = [line for line in str(error).splitlines() if line.strip()]
     return one_line(f"{type(error).__name__}: {lines[-1] if lines else ''}")[:300]
-

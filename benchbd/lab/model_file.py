@@ -135,7 +135,7 @@ def read_safetensors(content: bytes) -> dict[str, Tensor]:
     from safetensors.torch import load
 
     try:
-        return load(content)  # type: ignore[no-any-return]
+        return load(content)
     except Exception as error:
         if content[:2] == b"PK" or content[:1] == b"\x80":
             reason = "it is an archive of torch.save or a pickle, which is never unpickled"

@@ -23,8 +23,7 @@ def input_files_digest(plugin: Dataset | Model | Attack | Defense, root: str | N
         UsageError: a file is missing or cannot be read, or the plugin's ``input_files`` raises or returns no paths.
     """
     with registry.blame(plugin.kind, plugin.name):
-        without_root = isinstance(plugin, (Model, Defense))
-        given: Any = plugin.input_files() if without_root else plugin.input_files(root)
+        given: Any = plugin.input_files() if isinstance(plugin, (Model, Defense)) else plugin.input_files(root)
         if isinstance(given, str) or not isinstance(given, Sequence):
             raise TypeError(f"input_files() must return a list of paths, not {shown(given)}")
         if strange := [path for path in given if not isinstance(os.fspath(path), str)]:

@@ -49,7 +49,7 @@ def changed_sources(cell: Cell, record: Mapping[str, Any]) -> list[str]:
 
 
 class InputFiles:
-    """What the files of data sets, models, attacks and defenses hold now. Each plugin's files are looked at once, and only if needed.
+    """What the files of plugins hold now. Each plugin's files are looked at once, and only if needed.
 
     Args:
         root: folder of the data sets as the user gave it; None is ``BENCHBD_DATA`` or the user's cache.
