@@ -49,7 +49,7 @@ def read_model(folder: Path, form: str) -> bytes:
     name = MODEL_FILES[form]
     if not (folder / name).exists():
         there = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
-        beside = f"it holds {', '.join(there[:5])}" if there else "it is empty"
+        beside = f"holds {', '.join(there[:5])}" if there else "is empty"
         raise UsageError(f"the program wrote no result/{name}: the folder result {beside}")
     if not (content := _read(folder / name, LARGEST["model"])):
         raise UsageError(f"result/{name} is empty")

@@ -98,7 +98,8 @@ def test_the_program_is_told_nothing_of_the_truth(program, tmp_path, monkeypatch
 import os, sys
 there = sorted(os.path.join(at, name)[2:] for at, _, names in os.walk(".") for name in names)
 seen = {"files": there, "arguments": sys.argv, "folder": os.getcwd(), "variables": dict(os.environ), "task": task}
-seen["open"] = [os.readlink(f"/proc/self/fd/{n}") for n in os.listdir("/proc/self/fd") if n > "2"]
+links = [f"/proc/self/fd/{n}" for n in os.listdir("/proc/self/fd") if n > "2"]
+seen["open"] = [os.readlink(link) for link in links if os.path.exists(link)]
 open("result/result.json", "w").write(json.dumps({"notes": seen}))
 """
     record = program(TINY_NET + SAVE + look, env=["WANTED"])
