@@ -45,6 +45,7 @@ class Command(Defense):
     """
 
     other_architecture: ClassVar[bool] = True
+    runs_program: ClassVar[bool] = True
 
     run: str = ""
     """The command line; no shell. python is the Python that runs benchbd. {task}, {train}, {result}, {seed}, {device},

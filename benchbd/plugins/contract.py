@@ -137,6 +137,8 @@ class Defense(Component):
         control: whether the defense is a control, shown below the line in the leaderboard. Default: False.
         other_architecture: whether the returned model may be another than the row's. Default: False.
         test_transform: whether the returned model may change test images and the meaning of outputs. Default: False.
+        runs_program: whether train runs a program that a parameter names; benchbd verify runs no such cell. Default:
+            False.
         teacher_losses(bench, data, first): losses by which the defense tells poison from clean samples, for attacks
             on it. Default: it has no teacher.
         among(defenses): this defense, completed with what it takes from its matrix block. Default: itself.
@@ -164,6 +166,11 @@ class Defense(Component):
     """Whether :meth:`train` may return a model with a test transform (:meth:`benchbd.Lab.with_test_transform`).
 
     It is applied to every test image, with the trigger and without it. The record keeps it, and the tables mark it.
+    """
+    runs_program: ClassVar[bool] = False
+    """Whether :meth:`train` runs a program that a parameter names.
+
+    ``benchbd verify`` never runs such a cell of a stranger's record.
     """
     clean_share: ClassVar[float] = 0.05
     """Share of the clean training set that the lab provides if ``needs`` includes ``clean``."""
