@@ -23,6 +23,7 @@ from benchbd.pipeline.run_cell import execute
 from benchbd.plan import matrix, matrix_file
 from benchbd.plugins import registry
 from benchbd.storage.staleness import InputFiles
+from benchbd.testing.plugin_under_test import PLUGINS
 
 
 @pytest.fixture
@@ -300,6 +301,21 @@ def test_the_files_lie_beside_the_matrix(tmp_path, monkeypatch, capsys):
     absent: list[str] = []
     assert len(matrix.resolve(data, "x", absent=absent).cells) == 1
     assert "'code' is not in" in absent[0]
+
+
+def test_a_cell_runs_again_from_anywhere(tmp_path, monkeypatch, capsys, fresh_registry):
+    monkeypatch.delenv(VARIABLE, raising=False)
+    (tmp_path / "code").mkdir()
+    (tmp_path / "code" / "train.py").write_text(TINY_NET + SAVE)
+    text = "{name: x, dataset: tiny, model: tiny-net, attacks: [none], recipe: {epochs: 1}, defenses: ["
+    (tmp_path / "code" / "m.yaml").write_text(text + "{command: {run: python train.py, files: [train.py]}}]}")
+    here = ["--output", str(tmp_path / "out"), "--executor", "inline", "--display", "none", "--plugin", str(PLUGINS)]
+    assert main(["run", str(tmp_path / "code" / "m.yaml"), *here]) == 0, capsys.readouterr().err
+    (record,) = [json.loads(path.read_text()) for path in (tmp_path / "out" / "records").iterdir()]
+    monkeypatch.chdir("/")
+    (tmp_path / "code" / "train.py").write_text(TINY_NET + SAVE + "print('again')")
+    assert main(["rerun", record["id"], *here]) == 0, capsys.readouterr().err
+    assert "again" in (tmp_path / "out" / "logs" / f"{record['id']}.log").read_text()
 
 
 @pytest.mark.parametrize("name", FORMATS)

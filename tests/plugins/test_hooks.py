@@ -123,7 +123,7 @@ MAY_NAME = {
 }
 """Files that know plugins or parameters by name, and why."""
 ALSO_WORDS = {"none", "features_of", "augment", "command"}
-"""Shipped names with another meaning in the harness: a choice of a flag, a function of the engine, a recipe's entry, and
+"""Shipped names with another meaning in the harness: a choice of a flag, a function of the engine, a recipe's entry,
 the line that repeats a cell."""
 
 
