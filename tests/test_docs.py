@@ -287,3 +287,21 @@ def test_figures_shown_are_drawn_from_committed_records(path):
     (figure,) = panels.figures(path.stem, panels.source(committed_figures()))
     assert plots.numbers(figure) == path.read_text()
     assert path.with_suffix(".png").stat().st_size > 10_000
+
+
+@pytest.mark.timeout(600)
+def test_the_program_of_the_docs_gives_a_row(tmp_path, monkeypatch, capsys, fresh_registry, one_thread):
+    """docs/command.md: the script and the matrix as they stand there, the data shrunk to seconds."""
+    monkeypatch.chdir(tmp_path)
+    for block in blocks(ROOT / "docs" / "command.md"):
+        if block.file:
+            Path(block.file).write_text(block.text)
+    few = ["theirs.yaml", *TINY, "--filter", "attack=bn-g,defense=command*", "--output", "out"]
+    assert main(["run", *few, "--executor", "inline", "--display", "none"]) == 0, capsys.readouterr().err
+    (record,) = report_records.load(tmp_path / "out")
+    assert record["status"] == "done"
+    assert record["epochs_trained"] == 2
+    assert record["detection"]["flagged"] == 20
+    assert 0 <= record["ca"] <= 1
+    (log,) = (tmp_path / "out" / "logs").glob("*.log")
+    assert "epoch 1/1 loss" in log.read_text()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,8 @@ from benchbd.cli.run_arguments import add_run_arguments, run_settings
 from benchbd.errors import UsageError, shown
 
 EPILOG = """\
-Plugin files that the last run of the cell's matrix had are loaded again; --plugin replaces them.
+Plugin files that the last run of the cell's matrix had are loaded again; --plugin replaces them. Files of the defense
+command are looked up where that run found them; BENCHBD_FILES replaces that folder.
 
   benchbd rerun 3f9a
   benchbd rerun cifar10/resnet18/bn-g/lfd/s0 --device cpu --timeout 2h
@@ -62,6 +64,17 @@ def _add_plugins_of(output: Path, record: dict[str, Any]) -> None:
         registry.add_plugin_file(file)
 
 
+def _find_files_of(output: Path, record: dict[str, Any]) -> None:
+    """Look a program's files up where the last run of the record's matrix found them, unless the user says where."""
+    from benchbd.core.files_folder import look_in
+    from benchbd.core.paths import FILES_VARIABLE
+    from benchbd.storage.plugin_places import files_place
+
+    folder = files_place(output, record.get("matrix") or "")
+    if folder and not os.environ.get(FILES_VARIABLE):
+        look_in(Path(folder))
+
+
 def run(args: argparse.Namespace) -> int:
     """Run the cell described by the spec in its record."""
     from benchbd.core.numerics import Numerics
@@ -80,6 +93,7 @@ def run(args: argparse.Namespace) -> int:
     record = find_record(output, args.cell)
     if not args.plugin:
         _add_plugins_of(output, record)
+    _find_files_of(output, record)
     cell = Cell.from_json({"spec": record["spec"], "matrix": record.get("matrix") or ""})
     precision = cell.precision if args.precision is None else asked.precision
     threads = cell.threads if args.threads is None else asked.threads

@@ -42,6 +42,8 @@ class Event(_OfAKind, total=False):
     """Number of images trained on so far."""
     line: str
     """Text for the cell's log; a traceback has several lines."""
+    quiet: bool
+    """Whether a line is for the log alone."""
     warning: str
     text: str
     """Text for the user."""
@@ -110,7 +112,7 @@ def sound(event: Mapping[str, Any]) -> Event:
 def _is_usable(name: str, value: Any) -> bool:
     if name in _TEXTS:
         return isinstance(value, str)
-    if name in ("recorded", "stopped"):
+    if name in ("recorded", "stopped", "quiet"):
         return isinstance(value, bool)
     if name in ("slot", "pid", "code"):
         return type(value) is int and _is_moderate(value)
@@ -156,8 +158,11 @@ def _decimals(value: Any) -> str:
 
 
 def remark(event: Event) -> str | None:
-    """The text of an event that the user sees at once: a note, a warning or a log line (tracebacks stay in the log)."""
-    kind = event.get("event")
+    """The text of an event that the user sees at once: a note, a warning or a log line.
+
+    Tracebacks and quiet lines stay in the log.
+    """
+    kind = event.get("event") if not event.get("quiet") else None
     texts = {"note": event.get("text"), "warning": event.get("warning"), "log": event.get("line")}
     text = str(texts.get(kind) or "").strip() if kind else ""
     return text if text and "\n" not in text else None

@@ -14,6 +14,8 @@ from benchbd.errors import UsageError, shown
 
 VARIABLE = "BENCHBD_DATA"
 """Environment variable with the folder of the data sets."""
+FILES_VARIABLE = "BENCHBD_FILES"
+"""Environment variable with the folder of the user's own files (:mod:`benchbd.core.files_folder`)."""
 LONGEST = 4000
 """Length in characters beyond which no system accepts a path."""
 
@@ -82,7 +84,10 @@ def user_cache() -> Path | None:
 
 @contextlib.contextmanager
 def data_given(folder: str | None) -> Iterator[None]:
-    """Set ``BENCHBD_DATA`` to ``folder``, if given, inside the context. Worker processes inherit it."""
+    """Set ``BENCHBD_DATA`` to ``folder``, if given, inside the context. Worker processes inherit it.
+
+    ``BENCHBD_FILES``, which a matrix file sets (:mod:`benchbd.core.files_folder`), gets its old value at the end.
+    """
     given = folder if folder and "\0" not in folder else os.environ.get(VARIABLE)
-    with variables({VARIABLE: given}):
+    with variables({VARIABLE: given, FILES_VARIABLE: os.environ.get(FILES_VARIABLE)}):
         yield

@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
+from benchbd.core.png import write_png
 from benchbd.core.poisoned_set import UNKNOWN, CleanTest, PoisonedSet
 from benchbd.errors import UsageError
 from benchbd.exchange.found_set import FoundSet, Wishes
-from benchbd.exchange.png import write_png
 from benchbd.plugins import registry
 
 FILE = "labels.csv"

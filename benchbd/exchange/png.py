@@ -46,14 +46,6 @@ def read_pngs(paths: Iterable[Path], size: int | None) -> np.ndarray:
     return np.stack(found) if found else np.zeros((0, 3, size or 0, size or 0), np.uint8)
 
 
-def write_png(path: Path, image: np.ndarray) -> None:
-    """Write one image, uint8 (3, S, S)."""
-    from PIL import Image
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(np.ascontiguousarray(image.transpose(1, 2, 0))).save(path)
-
-
 def numbered(folder: Path) -> list[tuple[int, Path]]:
     """The files ``<number>.png`` of a folder, in order of their numbers.
 

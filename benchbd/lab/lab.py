@@ -10,15 +10,20 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from benchbd.core.hashing import digest, sha_of
+from benchbd.core.hashing import canonical, digest, sha_of
+from benchbd.core.images import Normalisation
 from benchbd.core.pools import Pool, check_number
 from benchbd.errors import Diverged, UsageError, one_line, shown
+from benchbd.lab.costs import Result
 from benchbd.lab.keys import plugin_fingerprint
+from benchbd.lab.model_file import ModelFile
 from benchbd.lab.stages import Stages
+from benchbd.lab.train_request import check_training
 from benchbd.plugins import registry
 from benchbd.plugins.contract import Defense
 from benchbd.plugins.train_set import TrainSet, as_array, positions
@@ -59,6 +64,8 @@ class Lab(Stages):
         recipe: the matrix's base recipe.
         classes: number of classes.
         size: image height and width in pixels.
+        model: spec of the row's model.
+        normalisation: mean and standard deviation of each channel, as the row's model takes them.
     """
 
     def __init__(
@@ -66,6 +73,7 @@ class Lab(Stages):
     ) -> None:
         super().__init__(**base)
         self.poisoned = poisoned
+        self.model, self.normalisation = self._network.part.text, self._network.normalisation
         self._clean, self._truth = clean, truth
         self._base = base
         self._losses: np.ndarray | None = None
@@ -109,6 +117,56 @@ class Lab(Stages):
         if data.key == self.poisoned.key:
             self._losses = found.astype(np.float64)
         return found
+
+    def read_model(
+        self,
+        content: bytes,
+        form: str,
+        *,
+        kind: str = "full",
+        name: str = "model file",
+        epochs: int = 0,
+        epoch_losses: Sequence[float] = (),
+        **how: Any,
+    ) -> TrainedModel:
+        """A network from the bytes of a file; see :meth:`benchbd.plugins.handles.Lab.read_model`."""
+        check_training(self.poisoned, kind, name)
+        file = self._model_file(content, form, **how)
+        losses = [float(loss) for loss in epoch_losses]
+        key = digest([file.key(), self.poisoned.key, epochs, losses])
+
+        def compute() -> Result:
+            state = file.state(self.poisoned.images, self.device)
+            return state, {"epoch_losses": losses, "epochs": epochs, "model": canonical(file.spec.spec())}
+
+        found = self._memo("model", name, key, kind, self._unaffected(compute))
+        return TrainedModel(key, found.arrays, file.spec, losses, epochs, self._origin)
+
+    def check_model(self, content: bytes, form: str, **how: Any) -> None:
+        """Check the bytes of a file; see :meth:`benchbd.plugins.handles.Lab.check_model`."""
+        self._model_file(content, form, **how).state(self.poisoned.images, self.device)
+
+    def _model_file(
+        self,
+        content: bytes,
+        form: Any,
+        model: str | None = None,
+        inputs: Any = "normalised",
+        normalisation: Normalisation | None = None,
+    ) -> ModelFile:
+        """The file with defaults filled in."""
+        return ModelFile(
+            content=content,
+            form=form,
+            row=self._network,
+            model=self._plan_for(model),
+            inputs=inputs,
+            normalisation=normalisation or self.normalisation,
+        )
+
+    def log(self, line: str) -> None:
+        """Write a line to the cell's log."""
+        self._on_event({"event": "log", "line": str(line), "quiet": True})
 
     def suspect(self, scores: Any, flagged: Any = None, losses: Any = None) -> None:
         """Say which samples look poisoned; see :meth:`benchbd.plugins.handles.Lab.suspect`."""

@@ -20,6 +20,7 @@ class InputPrints:
         test: of the decoded test set; None until it is read.
         weights: of the network's initial weights that do not come from the seed; None if all do.
         attack_files: of the files that the attack reads; None if it names none.
+        defense_files: of the user's files that the defense reads; None if it names none.
     """
 
     files: str | None = None
@@ -28,6 +29,7 @@ class InputPrints:
     test: str | None = None
     weights: str | None = None
     attack_files: str | None = None
+    defense_files: str | None = None
 
     def look(self, components: Components, root: str | None) -> None:
         """Look at the files; call it before they are read and after.
@@ -38,16 +40,19 @@ class InputPrints:
         files = input_files_digest(components.dataset, root)
         weight_files = input_files_digest(components.model, None)
         attack_files = input_files_digest(components.attack, root)
+        defense_files = input_files_digest(components.defense, None)
         for then, now, whose in (
             (self.files, files, f"data set {components.dataset.name!r}"),
             (self.weight_files, weight_files, f"model {components.model.name!r}"),
             (self.attack_files, attack_files, f"attack {components.attack.name!r}"),
+            (self.defense_files, defense_files, f"defense {components.defense.name!r}"),
         ):
             if then not in (None, now):
                 raise UsageError(f"{whose}: its files changed while the cell ran; run the cell again")
-        self.files, self.weight_files, self.attack_files = files, weight_files, attack_files
+        self.files, self.weight_files = files, weight_files
+        self.attack_files, self.defense_files = attack_files, defense_files
 
     def as_json(self) -> dict[str, str | None]:
-        """The record's field ``data``; without an entry for the files of an attack that reads none."""
+        """The record's field ``data``; without an entry for the files of an attack or defense that reads none."""
         prints = dataclasses.asdict(self)
-        return prints if self.attack_files else {k: v for k, v in prints.items() if k != "attack_files"}
+        return {k: v for k, v in prints.items() if v or k not in ("attack_files", "defense_files")}

@@ -8,11 +8,12 @@ from pathlib import Path
 
 import torch
 
-from benchbd.core import allocator
+from benchbd.core import allocator, program
 
 
 def reset_peak_memory(device: torch.device) -> None:
     """Start measuring: :func:`peak_memory` forgets what cells before this one took."""
+    program.reset_peak()
     if device.type == "cuda":
         # A forked cell has not called CUDA yet, and torch refuses cuda:0 here (not cuda) until something has.
         torch.cuda.init()  # type: ignore[no-untyped-call]
@@ -23,7 +24,8 @@ def reset_peak_memory(device: torch.device) -> None:
 
 
 def peak_memory(device: torch.device) -> int:
-    """Peak memory in bytes: of the device on CUDA, of the process otherwise."""
+    """Peak memory in bytes: of the device on CUDA, as this process uses it; else of the largest process of the cell."""
     if device.type == "cuda":
         return int(torch.cuda.max_memory_allocated(device))
-    return allocator.peak() or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    own = allocator.peak() or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return max(own, program.peak())

@@ -18,6 +18,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from benchbd.core.files_folder import look_beside
 from benchbd.core.images import DatasetInfo
 from benchbd.core.numerics import NUMERICS, Numerics
 from benchbd.core.paths import data_folder, look, user_path
@@ -107,6 +108,8 @@ class _Block:
         plugins = {kind: [plugin for spec in axis for plugin in spec.instances()] for kind, axis in self.axes.items()}
         plugins["defense"] = _settled(plugins["defense"])
         unique = {kind: _distinct(instances) for kind, instances in plugins.items()}
+        for _, defense in unique["defense"]:
+            _check_files(defense, absent)
         for (dataset_part, dataset), (model_part, model) in itertools.product(unique["dataset"], unique["model"]):
             try:
                 info, dataset_reason = _dataset_info(dataset)
@@ -134,6 +137,16 @@ class _Block:
             absent.append(line)
             return None
         return (None if info is None else poisoned_twice(attack, info)) or _impossible(attack, info)
+
+
+def _check_files(defense: Defense, absent: list[str] | None) -> None:
+    """Raise UsageError if a file of a defense is missing, or put the line into ``absent``."""
+    with registry.blame("defenses", defense.name):
+        line = defense.missing()
+    if line and absent is None:
+        raise UsageError(line)
+    if line and absent is not None:
+        absent.append(line)
 
 
 @contextlib.contextmanager
@@ -205,7 +218,7 @@ def resolve(
         smoke: shrink every cell to a few seconds, to find mistakes before a long run.
         precision: ``--precision``; it overrides the file and ``sets``.
         threads: ``--threads``; likewise.
-        absent: gets the line in which a data set says that its files are missing. All its cells then count as possible:
+        absent: gets the line in which a plugin says that its files are missing. All its cells then count as possible:
             their identities do not depend on the files. Without this list, the line is raised.
 
     Raises:
@@ -344,6 +357,8 @@ def load(
 ) -> Plan:
     """Read, check and resolve a matrix: a path, a shipped name, or ``-``; the rest as for :func:`resolve`."""
     text, where = read(matrix)
+    if Path(where).is_file():
+        look_beside(Path(where))
     numerics: dict[str, Any] = {"precision": precision, "threads": threads}
     return resolve(parse(text, where), where, sets=sets, seeds=seeds, smoke=smoke, absent=absent, **numerics)
 

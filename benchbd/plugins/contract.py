@@ -129,12 +129,16 @@ class Defense(Component):
         retries(): how often a training may be repeated, by kind, for the plan. Default: never.
         packed_models(): specs of the models that the defense packs, to refuse unfit ones early. Default: none.
         check(info, attack): raise ``Impossible`` if the defense does not apply. Default: it always applies.
+        missing(): one line that says which file of the user's is missing, or None. Default: None.
+        input_files(): the user's files that train reads, to notice that they changed. Default: none.
         needs: what the lab provides besides the poisoned set, ``clean`` or ``truth``. Default: nothing.
         clean_share: share of the clean training set that ``needs = ("clean",)`` provides. Default: 0.05.
         clean_fraction(): the same share, if it depends on a parameter. Default: ``clean_share``.
         control: whether the defense is a control, shown below the line in the leaderboard. Default: False.
         other_architecture: whether the returned model may be another than the row's. Default: False.
         test_transform: whether the returned model may change test images and the meaning of outputs. Default: False.
+        runs_program: whether train runs a program that a parameter names; benchbd verify runs no such cell. Default:
+            False.
         teacher_losses(bench, data, first): losses by which the defense tells poison from clean samples, for attacks
             on it. Default: it has no teacher.
         among(defenses): this defense, completed with what it takes from its matrix block. Default: itself.
@@ -163,11 +167,28 @@ class Defense(Component):
 
     It is applied to every test image, with the trigger and without it. The record keeps it, and the tables mark it.
     """
+    runs_program: ClassVar[bool] = False
+    """Whether :meth:`train` runs a program that a parameter names.
+
+    ``benchbd verify`` never runs such a cell of a stranger's record.
+    """
     clean_share: ClassVar[float] = 0.05
     """Share of the clean training set that the lab provides if ``needs`` includes ``clean``."""
 
     def check(self, info: DatasetInfo, attack: Attack) -> None:
         """Raise :class:`Impossible` if this defense cannot run on this data set or against this attack."""
+
+    def missing(self) -> str | None:
+        """One line that says which file of the user's, or which package, is missing; None if nothing is."""
+        return None
+
+    def input_files(self) -> Sequence[str | os.PathLike[str]]:
+        """Paths of all files of the user's that :meth:`train` reads; empty if there are none.
+
+        A record keeps a digest of their contents, which plans compare with the files. This must not import torch. May
+        raise :class:`UsageError` if files are missing.
+        """
+        return ()
 
     def trainings(self, attack: Attack) -> tuple[Training, ...]:
         """The trainings of one cell with this attack, which the plan counts. Default: one full training of its own."""

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import numpy as np
     import torch
 
-    from benchbd.core.images import DatasetInfo
+    from benchbd.core.images import DatasetInfo, Normalisation
     from benchbd.core.recipe import Recipe
     from benchbd.core.transform import TestTransform
     from benchbd.engine import Classifier, Loss, Perturb, TrainingLoop, WeightFunction
@@ -199,9 +199,13 @@ class Lab(Workbench, Protocol):
 
     Attributes:
         poisoned: the training set, some of whose samples may be poisoned.
+        model: spec of the row's model, such as ``resnet18(width=8)``.
+        normalisation: mean and standard deviation of each channel, which the row's model subtracts and divides by.
     """
 
     poisoned: TrainSet
+    model: str
+    normalisation: Normalisation
 
     @property
     def clean(self) -> TrainSet:
@@ -211,6 +215,59 @@ class Lab(Workbench, Protocol):
     @property
     def truth(self) -> np.ndarray:
         """bool (N,): which samples are poisoned; only for controls that declare ``needs = ("truth",)``."""
+        ...
+
+    def read_model(
+        self,
+        content: bytes,
+        form: str,
+        *,
+        model: str | None = None,
+        inputs: str = "normalised",
+        normalisation: Normalisation | None = None,
+        kind: str = "full",
+        name: str = "model file",
+        epochs: int = 0,
+        epoch_losses: Sequence[float] = (),
+    ) -> TrainedModel:
+        """A network that was trained outside of benchbd, from the bytes of its file. Nothing is unpickled.
+
+        It must give finite logits for all training images, which do not depend on the rest of a batch. A program's
+        features are its logits; it is another architecture than the row's model.
+
+        Args:
+            content: the bytes.
+            form: ``safetensors``, a state dict of a known model; or ``torchscript``, ``export`` (``torch.export``) or
+                ``onnx``, a program from images (B, 3, S, S) to logits (B, C).
+            model: spec of the model that the state dict belongs to; the row's where not given.
+            inputs: what the network takes: floats ``normalised`` by mean and standard deviation, floats in [0, 1]
+                (``unit``), or ``uint8`` (programs only).
+            normalisation: mean and standard deviation for ``normalised``; the row's where not given.
+            kind: how the plan counts its training, as for :meth:`train`.
+            name: the stage's name in the record.
+            epochs: of its training, for the record.
+            epoch_losses: mean loss of each epoch, for the record.
+
+        Raises:
+            UsageError: the bytes are not such a model, or it does not fit the images and classes.
+            Diverged: weights or logits are not finite.
+        """
+        ...
+
+    def check_model(
+        self,
+        content: bytes,
+        form: str,
+        *,
+        model: str | None = None,
+        inputs: str = "normalised",
+        normalisation: Normalisation | None = None,
+    ) -> None:
+        """Raise what :meth:`read_model` would raise for the same file. Nothing is stored or counted."""
+        ...
+
+    def log(self, line: str) -> None:
+        """Write a line to the cell's log; the user does not see it otherwise."""
         ...
 
     def suspect(self, scores: Any, flagged: Any = None, losses: Any = None) -> None:

@@ -1,4 +1,4 @@
-"""The files that a data set, a model or an attack reads, and the digest of their contents."""
+"""The files that a plugin reads, and the digest of their contents."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from typing import Any
 from benchbd.core.contents import contents_digest
 from benchbd.errors import UsageError, shown
 from benchbd.plugins import registry
-from benchbd.plugins.contract import Attack, Dataset, Model
+from benchbd.plugins.contract import Attack, Dataset, Defense, Model
 
 
-def input_files_digest(plugin: Dataset | Model | Attack, root: str | None) -> str | None:
+def input_files_digest(plugin: Dataset | Model | Attack | Defense, root: str | None) -> str | None:
     """sha256 over the names and contents of the files that a plugin names; None if it names none.
 
     Args:
-        plugin: the data set, model or attack.
-        root: folder of the data sets; None is the user's cache. Models do not get it.
+        plugin: the data set, model, attack or defense.
+        root: folder of the data sets; None is the user's cache. Models and defenses do not get it.
 
     Raises:
         UsageError: a file is missing or cannot be read, or the plugin's ``input_files`` raises or returns no paths.
     """
     with registry.blame(plugin.kind, plugin.name):
-        given: Any = plugin.input_files() if isinstance(plugin, Model) else plugin.input_files(root)
+        given: Any = plugin.input_files() if isinstance(plugin, (Model, Defense)) else plugin.input_files(root)
         if isinstance(given, str) or not isinstance(given, Sequence):
             raise TypeError(f"input_files() must return a list of paths, not {shown(given)}")
         if strange := [path for path in given if not isinstance(os.fspath(path), str)]:

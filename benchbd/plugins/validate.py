@@ -20,7 +20,7 @@ _DECLARED: dict[str, tuple[tuple[type, ...], str]] = {
     "clean_share": ((int, float), "a number"),
     "class_names": ((tuple, list), "a tuple of names"),
     "source": ((str,), "text"),
-    **dict.fromkeys(("control", "clean_label", "poisons"), ((bool,), "True or False")),
+    **dict.fromkeys(("control", "runs_program", "clean_label", "poisons"), ((bool,), "True or False")),
     **dict.fromkeys(("prepared_from_poison", "prepared_from_budget"), ((bool,), "True or False")),
 }
 

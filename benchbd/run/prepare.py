@@ -10,13 +10,15 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from benchbd.core.files_folder import files_folder
 from benchbd.core.paths import data_folder
 from benchbd.errors import UsageError, shown
 from benchbd.plugins import registry
+from benchbd.plugins.contract import Defense
 from benchbd.plugins.validate import missing_data
 from benchbd.run.rerun_policy import run_works_on
 from benchbd.storage import records
-from benchbd.storage.plugin_places import keep_plugin_places
+from benchbd.storage.plugin_places import keep_files_place, keep_plugin_places
 from benchbd.storage.record_file import Unusable
 from benchbd.storage.staleness import InputFiles, changed_inputs_text, changed_sources
 
@@ -70,8 +72,16 @@ def prepare_output(
     _check_data([cell for cell in plan.cells if cell.id not in closed], existing, settings)
     writable(output)
     keep_plugin_places(output, plan.name, settings.plugins)
+    if any(_reads_files(cell.defense.name) for cell in plan.cells):
+        keep_files_place(output, plan.name, files_folder())
     _record_skipped(plan, output)
     return settings
+
+
+def _reads_files(defense: str) -> bool:
+    """Whether a defense may read files of the user's."""
+    cls: Any = registry.load("defenses", defense)
+    return cls.input_files is not Defense.input_files
 
 
 def kept_on_other_data(plan: Plan, settings: RunSettings, output: Path) -> list[str]:

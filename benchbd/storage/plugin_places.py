@@ -1,24 +1,30 @@
-"""Where the plugin files of a results folder's runs were, so that one of its cells can run again."""
+"""Where plugin files and programs of a results folder's runs were, so that one of its cells can run again."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from benchbd.core.files import write_text
 
 FILE = "plugins.json"
+FOLDERS = "folders.json"
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """A mapping by the matrix's name; empty if nothing usable is there."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def plugin_places(output: Path) -> dict[str, list[str]]:
     """The plugin files that the last run of each matrix had, by the matrix's name; empty if nothing usable is there."""
-    try:
-        found = json.loads((output / FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return {}
-    if not isinstance(found, dict):
-        return {}
+    found = _read(output / FILE)
     return {name: [f for f in files if isinstance(f, str)] for name, files in found.items() if isinstance(files, list)}
 
 
@@ -27,3 +33,16 @@ def keep_plugin_places(output: Path, matrix: str, files: Sequence[str]) -> None:
     places = plugin_places(output)
     if places.get(matrix, []) != [*files]:
         write_text(output / FILE, json.dumps({**places, matrix: [*files]}, indent=2, sort_keys=True) + "\n")
+
+
+def files_place(output: Path, matrix: str) -> str | None:
+    """The folder in which the last run of a matrix looked up the user's files; None if unknown."""
+    found = _read(output / FOLDERS).get(matrix)
+    return found if isinstance(found, str) else None
+
+
+def keep_files_place(output: Path, matrix: str, folder: Path) -> None:
+    """Note the folder that holds the files of a matrix."""
+    if files_place(output, matrix) != str(folder):
+        places = {**_read(output / FOLDERS), matrix: str(folder)}
+        write_text(output / FOLDERS, json.dumps(places, indent=2, sort_keys=True) + "\n")

@@ -107,10 +107,9 @@ _OPTIONAL: dict[str, _Rule] = {
 }
 """Fields that older records lack; null and missing mean the same."""
 
-INPUTS = ("train", "test", "files", "weights", "weight_files", "attack_files")
+INPUTS = ("train", "test", "files", "weights", "weight_files", "attack_files", "defense_files")
 """Entries of the field ``data``: fingerprints of the decoded training and test set, of the files that the data set
-reads, of initial weights that do not come from the seed, of the files that the model reads, and of those that the
-attack reads."""
+reads, of initial weights that do not come from the seed, and of the files that model, attack and defense read."""
 
 _INNER: dict[str, dict[str, _Rule]] = {
     "params": dict.fromkeys(KINDS, _OBJECT),

@@ -24,6 +24,7 @@ INPUTS = {
     "dataset": ("files", "data"),
     "model": ("weight_files", "weights"),
     "attack": ("attack_files", "poison"),
+    "defense": ("defense_files", "files"),
 }
 """By kind of plugin: the entry of a record's ``data`` that holds the digest of its files, and what these are called."""
 
@@ -48,7 +49,7 @@ def changed_sources(cell: Cell, record: Mapping[str, Any]) -> list[str]:
 
 
 class InputFiles:
-    """What the files of data sets and models hold now. Each plugin's files are looked at once, and only if needed.
+    """What the files of plugins hold now. Each plugin's files are looked at once, and only if needed.
 
     Args:
         root: folder of the data sets as the user gave it; None is ``BENCHBD_DATA`` or the user's cache.

@@ -90,8 +90,10 @@ class PluginUnderTest:
 
     @functools.cached_property
     def missing(self) -> str | None:
-        """For a data set or an attack: one line about its missing files. None if it has all, and for other kinds."""
-        return str(self.made.missing(self.root) or "") or None if self.kind in ("datasets", "attacks") else None
+        """One line about the plugin's missing files. None if it has all, and for models."""
+        if self.kind == "models":
+            return None
+        return str((self.made.missing() if self.kind == "defenses" else self.made.missing(self.root)) or "") or None
 
     def poisoner(self, where: str, seed: int = 0) -> Poisoner:
         """A poisoner with this attack on the tiny set, in its own store. Repeated calls return the same one."""

@@ -218,6 +218,20 @@ def test_a_program_named_in_a_record_is_never_run(
     assert not (tmp_path / "ran").exists()
 
 
+def test_a_training_program_named_in_a_record_is_never_run(
+    measured: Records, verify: Callable[..., Any], tmp_path: Path
+) -> None:
+    record = copy.deepcopy(found(measured, "none"))
+    made = registry.make("defenses", f"command(run='touch {tmp_path / 'ran'}')")
+    part = {"name": made.name, "version": made.version, "params": made.params()}
+    record["spec"]["defense"] = part
+    record["defense"], record["params"]["defense"] = made.name, part["params"]
+    rehashed(record)
+    _, out, _ = verify([record], "--sample", "1", *HERE)
+    assert "note: 1 cell not drawn: defense command runs a program that the record names\n" in out
+    assert not (tmp_path / "ran").exists()
+
+
 @pytest.mark.parametrize(
     ("words", "text"),
     [

@@ -107,8 +107,10 @@ class Installation:
     def can_run(self, cell: Cell) -> str:
         """Why a cell cannot be run again here; empty if it can."""
         for kind in KINDS:
-            if any(name in PROGRAMS for name in getattr(cell, kind).params):
-                return f"{kind} {getattr(cell, kind).name} runs a program that the record names"
+            part = getattr(cell, kind)
+            declared = getattr(registry.load(f"{kind}s", part.name), "runs_program", False)
+            if declared or any(name in PROGRAMS for name in part.params):
+                return f"{kind} {part.name} runs a program that the record names"
         try:
             with registry.blame("datasets", cell.dataset.name):
                 return missing_data(cell.components().dataset, data_folder(self._root)) or ""

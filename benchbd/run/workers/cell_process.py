@@ -21,10 +21,10 @@ import traceback
 from pathlib import Path
 from typing import Any, NoReturn
 
+from benchbd.core import process_group
 from benchbd.core.events import Event, decode, encode, log_line
 from benchbd.core.files import open_log
 from benchbd.errors import RunStopped
-from benchbd.run.workers import process_group
 from benchbd.run.workers.one_cell import Execute, clock_time, run_one, set_threads
 from benchbd.run.workers.slots import WORKER_THREADS, thread_variables
 from benchbd.storage.record_schema import STATUSES

@@ -17,7 +17,7 @@ import signal
 import tempfile
 from typing import NoReturn
 
-from benchbd.run.workers import process_group
+from benchbd.core import process_group
 from benchbd.run.workers.wakeup import Wakeup
 
 ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)

@@ -15,8 +15,8 @@ import json
 import os
 import signal
 
+from benchbd.core import process_group
 from benchbd.core.events import Event, encode
-from benchbd.run.workers import process_group
 from benchbd.run.workers.cell_process import CellProcess
 from benchbd.run.workers.guard import fork_guarded
 from benchbd.run.workers.one_cell import Execute, load_execute

@@ -12,11 +12,11 @@ import time
 from pathlib import Path
 from typing import Any
 
+from benchbd.core import process_group
 from benchbd.core.events import Event, decode
 from benchbd.core.user_variables import user_variables
 from benchbd.run.executor import Job
 from benchbd.run.settings import RunSettings
-from benchbd.run.workers import process_group
 from benchbd.run.workers.slots import WORKER_THREADS, Slot, thread_variables
 
 _HASHES = {"PYTHONHASHSEED": "0"}

@@ -1,0 +1,246 @@
+"""Trained networks as programs of other libraries: TorchScript, ``torch.export`` and ONNX. Nothing is unpickled."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import json
+import re
+import warnings
+import zipfile
+from collections.abc import Callable
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from benchbd.core.variables import variables
+from benchbd.engine.network import Classifier
+from benchbd.engine.passes import logits_of
+from benchbd.errors import UsageError, one_line
+
+Form = Literal["torchscript", "export", "onnx"]
+FORMS: tuple[Form, ...] = get_args(Form)
+
+TRIED = 8
+"""Images on which a program is tried."""
+TOLERANCE = 1e-3
+"""Difference, absolute plus relative, that logits of one image may have in two batches by rounding."""
+NAMES = re.compile(
+    r"[^/]+/(models/[\w.-]+\.json"
+    r"|data/(weights|constants)/(weight|tensor)_\d+|data/(weights|constants)/[\w.-]+\.json"
+    r"|data/sample_inputs/[\w.-]+\.pt|archive_format|archive_version|byteorder|version|\.data/[\w.-]+|\.format/[\w.-]+"
+    r"|extra/[\w./-]*)"
+    r"|version|serialized_(exported_program|state_dict|constants|example_inputs)\.(json|pt)"  # before torch 2.8
+)
+"""What an archive of ``torch.export.save`` may hold: a graph and raw tensors, neither libraries nor pickled objects."""
+ONNX_MISSING = "onnxruntime is not installed; pip install 'benchbd[onnx]', or hand over another form of the model"
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class ForeignProgram:
+    """A program that maps images to logits, as a family with one network.
+
+    Attributes:
+        form: its format.
+        content: the bytes of its file.
+        uint8: whether it takes images uint8 instead of floats.
+    """
+
+    form: Form
+    content: bytes
+    uint8: bool = False
+
+    @property
+    def name(self) -> str:
+        """What messages call it."""
+        return self.form
+
+    def build(self, classes: int, size: int) -> nn.Module:
+        """The network; it loads the program when it is first used."""
+        return ForeignNet(self.form, self.content, self.uint8, classes)
+
+
+class _SameLogits(nn.Linear):
+    """A final layer that changes nothing. Its weights say so, for code that computes with them."""
+
+    def __init__(self, classes: int) -> None:
+        super().__init__(classes, classes)
+        with torch.no_grad():
+            self.weight.copy_(torch.eye(classes))
+            self.bias.zero_()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x
+
+
+class ForeignNet(nn.Module):
+    """A network around a program: its features are the logits. The bytes of the program are part of the state.
+
+    Args:
+        form: format of the program.
+        content: bytes of its file.
+        uint8: whether it takes images uint8.
+        classes: number of logits.
+    """
+
+    program: Tensor
+
+    def __init__(self, form: Form, content: bytes, uint8: bool, classes: int) -> None:
+        super().__init__()
+        self.register_buffer("program", torch.frombuffer(bytearray(content), dtype=torch.uint8))
+        self.head = _SameLogits(classes)
+        self._form, self._uint8 = form, uint8
+        self._loaded: dict[torch.device, Callable[[Tensor], Any]] = {}
+
+    def features(self, x: Tensor) -> Tensor:
+        """Compute the logits, float32 (B, classes).
+
+        Args:
+            x: images (B, 3, S, S) by the program's convention; where it takes uint8, floats from 0 to 255.
+        """
+        if x.device not in self._loaded:
+            self._loaded = {x.device: load(self._form, self.program.cpu().numpy().tobytes(), x.device)}
+        x = x.contiguous()
+        found = self._loaded[x.device](x.round().to(torch.uint8) if self._uint8 else x)
+        if not isinstance(found, Tensor):
+            raise UsageError(f"the model returns a {type(found).__name__}; let it return one tensor of logits")
+        classes = self.head.out_features
+        if tuple(found.shape) != (len(x), classes):
+            wanted = f"logits must be {(len(x), classes)}"
+            raise UsageError(f"the model returns {tuple(found.shape)} for {len(x)} images; {wanted}")
+        return found.float()
+
+
+def load(form: Form, content: bytes, device: torch.device) -> Callable[[Tensor], Any]:
+    """Load a program in eval mode.
+
+    Args:
+        form: its format.
+        content: the bytes of its file.
+        device: where it computes. ONNX computes on the CPU.
+
+    Raises:
+        UsageError: it cannot be loaded, or only by unpickling objects.
+    """
+    if form == "onnx":
+        return _onnx(content)
+    if not zipfile.is_zipfile(io.BytesIO(content)):
+        raise UsageError(f"the file is not an archive of {_SAVED_BY[form]}{_looks_like(content)}")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch deprecates one of the two forms
+            return _torchscript(content, device) if form == "torchscript" else _exported(content, device)
+    except UsageError:
+        raise
+    except Exception as error:  # loaders raise nearly anything
+        text = f"the file cannot be read as an archive of {_SAVED_BY[form]}"
+        raise UsageError(f"{text} ({one_line(error)[:300]})") from error
+
+
+_SAVED_BY = {"torchscript": "torch.jit.save", "export": "torch.export.save"}
+
+
+def _looks_like(content: bytes) -> str:
+    return "; it looks like a pickle, which is never loaded" if content[:1] == b"\x80" else ""
+
+
+def _torchscript(content: bytes, device: torch.device) -> Callable[[Tensor], Any]:
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        if not any("/code/" in name for name in archive.namelist()):
+            raise UsageError("the file is an archive of torch.save, which is not unpickled; use torch.jit.save")
+    loaded: Any = torch.jit.load(io.BytesIO(content), map_location=device)  # type: ignore[no-untyped-call]
+    loaded.eval()
+    return loaded  # type: ignore[no-any-return]
+
+
+def _exported(content: bytes, device: torch.device) -> Callable[[Tensor], Any]:
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        names = archive.namelist()
+        if odd := [name for name in names if not NAMES.fullmatch(name)]:
+            raise UsageError(f"the archive holds {odd[0]!r}, which torch.export.save writes for no plain network")
+        for name in names:
+            if "/data/" in name and name.endswith(".json") and _pickled(json.loads(archive.read(name))):
+                raise UsageError("the archive holds pickled objects, which are never loaded; export a plain network")
+    # torch reads sample inputs, and in some versions weights, by torch.load; this makes it take tensors only.
+    with variables({"TORCH_FORCE_WEIGHTS_ONLY_LOAD": "1", "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD": None}):
+        program = torch.export.load(io.BytesIO(content))
+    if device.type != "cpu":
+        from torch.export.passes import move_to_device_pass
+
+        program = move_to_device_pass(program, device)
+    return program.module()
+
+
+def _pickled(config: Any) -> bool:
+    entries = config.get("config", {}).values() if isinstance(config, dict) else ()
+    return any(not isinstance(entry, dict) or entry.get("use_pickle") for entry in entries)
+
+
+def check_onnx() -> None:
+    """Raise UsageError if ONNX Runtime is not installed."""
+    try:
+        import onnxruntime  # noqa: F401
+    except ImportError:
+        raise UsageError(ONNX_MISSING) from None
+
+
+def _onnx(content: bytes) -> Callable[[Tensor], Any]:
+    check_onnx()
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.inter_op_num_threads = torch.get_num_threads(), 1
+    options.log_severity_level = 4
+    try:
+        session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # its errors have no common base
+        raise UsageError(f"ONNX Runtime cannot load the file ({one_line(error)[:300]})") from error
+    if len(session.get_inputs()) != 1 or len(session.get_outputs()) != 1:
+        raise UsageError("the ONNX graph must have one input, the images, and one output, the logits")
+    name = session.get_inputs()[0].name
+
+    def run(x: Tensor) -> Tensor:
+        (found,) = session.run(None, {name: x.cpu().numpy()})
+        return torch.from_numpy(found).to(x.device)
+
+    return run
+
+
+def trial_line(net: Classifier, images: Tensor, device: torch.device) -> str | None:
+    """Say in one line why a loaded network cannot be measured; None if it can.
+
+    It classifies :data:`TRIED` images in batches of several sizes and orders. Logits that are not finite are left to
+    the caller.
+
+    Args:
+        net: the network.
+        images: the training set, uint8 (N, 3, S, S).
+        device: where to compute.
+    """
+    some = images[:: max(1, len(images) // TRIED)][:TRIED]
+    try:
+        together = torch.from_numpy(logits_of(net, some, device=device))
+    except UsageError as error:
+        return str(error)
+    except Exception as error:  # a program of somebody else may raise anything
+        return f"the model fails on images {tuple(some.shape)}; it must take any batch size: {_last_line(error)}"
+    if not bool(torch.isfinite(together).all()):
+        return None
+    try:
+        again = torch.from_numpy(logits_of(net, some, device=device))
+        parts = (some.flip(0)[:3], some.flip(0)[3:])
+        apart = torch.cat([torch.from_numpy(logits_of(net, part, device=device)) for part in parts]).flip(0)
+    except Exception as error:
+        return f"the model takes no other batch size than {len(some)}: export it with a free one ({_last_line(error)})"
+    if not torch.allclose(together, again, TOLERANCE, TOLERANCE):
+        return "the model's logits change from call to call; save it in eval mode"
+    if not torch.allclose(together, apart, TOLERANCE, TOLERANCE):
+        return "the model's logits for an image depend on the rest of its batch; save it in eval mode"
+    return None
+
+
+def _last_line(error: Exception) -> str:
+    """The last line of a message: TorchScript puts its own traceback before it."""
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    return one_line(f"{type(error).__name__}: {lines[-1] if lines else ''}")[:300]

@@ -1,0 +1,183 @@
+"""A trained network from the bytes of a file: weights of a known model, or a program that maps images to logits."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from benchbd.core.hashing import digest
+from benchbd.core.images import Normalisation
+from benchbd.engine.foreign import FORMS, ForeignProgram, Form, trial_line
+from benchbd.engine.passes import logits_of
+from benchbd.errors import Diverged, UsageError, one_line
+from benchbd.lab import keys
+from benchbd.plugins.part import Part
+from benchbd.plugins.trained import InitialWeights, ModelSpec
+
+if TYPE_CHECKING:
+    from benchbd.engine import Classifier
+
+ModelForm = Literal["safetensors", "torchscript", "export", "onnx"]
+MODEL_FORMS: tuple[ModelForm, ...] = get_args(ModelForm)
+Inputs = Literal["normalised", "unit", "uint8"]
+INPUTS: tuple[Inputs, ...] = get_args(Inputs)
+
+PREFIXES = ("", "net.", "module.", "_orig_mod.", "model.")
+"""What wrappers put before the names of a state: nothing, benchbd, DataParallel, torch.compile, Lightning."""
+COUNTER = ".num_batches_tracked"
+"""End of the names of batch norm's counters, which nothing computes with."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ProgramSpec(ModelSpec):
+    """A network that is a program. Its bytes are in its state, and their hash in the name of its part."""
+
+    @functools.cached_property
+    def initial(self) -> InitialWeights | None:
+        """None: there is nothing to start from."""
+        return None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ModelFile:
+    """The bytes of a file, and how to read them.
+
+    Attributes:
+        content: the bytes.
+        form: ``safetensors`` (a state dict), or the format of a program.
+        row: the row's model, data set included.
+        model: the model that a state dict belongs to.
+        inputs: what the network takes: ``normalised`` by mean and std, ``unit`` (floats in [0, 1]) or ``uint8``.
+        normalisation: mean and standard deviation for ``normalised``.
+    """
+
+    content: bytes
+    form: ModelForm
+    row: ModelSpec
+    model: ModelSpec
+    inputs: Inputs
+    normalisation: Normalisation
+
+    def __post_init__(self) -> None:
+        if self.form not in MODEL_FORMS or self.inputs not in INPUTS:
+            raise UsageError(f"a model is one of {', '.join(MODEL_FORMS)}, and its inputs one of {', '.join(INPUTS)}")
+        if self.form == "safetensors" and self.inputs == "uint8":
+            raise UsageError("a model of benchbd takes floats; inputs uint8 goes with a program (torchscript, ...)")
+
+    @functools.cached_property
+    def spec(self) -> ModelSpec:
+        """The network to build."""
+        if self.form not in FORMS:
+            return self.model
+        form: Form = self.form
+        sha = hashlib.sha256(self.content).hexdigest()
+        part = Part(form, 1, {"sha256": sha, "inputs": self.inputs}, _TITLES[form])
+        program = ForeignProgram(form, self.content, uint8=self.inputs == "uint8")
+        return ProgramSpec(program, part, self.row.classes, self.row.size, self._pixels)
+
+    @property
+    def _pixels(self) -> Normalisation:
+        if self.inputs == "normalised":
+            return self.normalisation
+        return Normalisation((0.0,) * 3, (1.0 if self.inputs == "unit" else 1 / 255,) * 3)
+
+    def key(self) -> str:
+        """Hash of everything that determines the network."""
+        sha = hashlib.sha256(self.content).hexdigest()
+        pixels = [list(values) for values in self._pixels]
+        return digest(["model file", keys.CODE_VERSION, self.form, sha, self.spec.spec(), self.inputs, pixels])
+
+    def state(self, images: Tensor, device: torch.device) -> dict[str, np.ndarray]:
+        """The state of the network, once it has classified some images.
+
+        Args:
+            images: the training set, uint8 (N, 3, S, S).
+            device: where to try it.
+
+        Raises:
+            UsageError: the bytes are not such a model, or it does not fit images and classes.
+            Diverged: weights or logits are not finite.
+        """
+        net = self.spec.build(0)
+        if self.form == "safetensors":
+            fit_state(net, read_safetensors(self.content), self.model.part.text)
+        net.mean.copy_(torch.tensor(self._pixels.mean).view(1, 3, 1, 1))
+        net.std.copy_(torch.tensor(self._pixels.std).view(1, 3, 1, 1))
+        net.eval()
+        if fault := trial_line(net, images, device):
+            raise UsageError(fault)
+        # All images: what is not finite for one of them makes scores and rates meaningless.
+        wrong = int((~np.isfinite(logits_of(net, images, device=device)).all(1)).sum())
+        if wrong:
+            raise Diverged(f"the model's logits are not finite for {wrong} of {len(images)} training images")
+        return {name: np.array(value.detach().cpu().numpy()) for name, value in net.state_dict().items()}
+
+
+_TITLES: dict[Form, str] = {
+    "torchscript": "TorchScript program",
+    "export": "torch.export program",
+    "onnx": "ONNX program",
+}
+
+
+def read_safetensors(content: bytes) -> dict[str, Tensor]:
+    """The tensors of a safetensors file, by name.
+
+    Raises:
+        UsageError: the bytes are something else.
+    """
+    from safetensors.torch import load
+
+    try:
+        return load(content)
+    except Exception as error:
+        if content[:2] == b"PK" or content[:1] == b"\x80":
+            reason = "it is an archive of torch.save or a pickle, which is never unpickled"
+        else:
+            reason = one_line(error)[:200]
+        advice = "write it with safetensors.torch.save_file(model.state_dict(), ...)"
+        raise UsageError(f"the file is not a safetensors file ({reason}); {advice}") from error
+
+
+def fit_state(net: Classifier, given: dict[str, Tensor], model: str) -> None:
+    """Load a state dict into a network. Names may have one of :data:`PREFIXES`; floats of any width become float32.
+
+    Args:
+        net: the network, of the row's number of classes.
+        given: tensors by name.
+        model: what to call the network.
+
+    Raises:
+        UsageError: a tensor is missing, is not the network's, or has another shape.
+        Diverged: a weight is not finite.
+    """
+    own: dict[str, Any] = net.net.state_dict()
+    tensors = max(
+        ({name[len(p) :] if name.startswith(p) else name: v for name, v in given.items()} for p in PREFIXES),
+        key=lambda named: len(own.keys() & named.keys()),
+    )
+    missing = [name for name in own if name not in tensors and not name.endswith(COUNTER)]
+    if missing:
+        raise UsageError(f"the state dict lacks {_some(missing)} of model {model}; does it belong to another model?")
+    if odd := [name for name in tensors if name not in own]:
+        raise UsageError(f"the state dict has {_some(odd)}, which model {model} does not have")
+    for name, value in tensors.items():
+        theirs, ours = tuple(value.shape), tuple(own[name].shape)
+        if theirs != ours:
+            hint = f"; the data set has {net.head.out_features} classes" if name.startswith("head.") else ""
+            raise UsageError(f"the state dict's {name} has shape {theirs}, but model {model} needs {ours}{hint}")
+        if own[name].is_floating_point() != value.is_floating_point():
+            raise UsageError(f"the state dict's {name} is {value.dtype}, but model {model} needs {own[name].dtype}")
+        if value.is_floating_point() and not bool(torch.isfinite(value.float()).all()):
+            raise Diverged(f"the state dict's {name} is not finite")
+    net.net.load_state_dict({**own, **{name: value.to(own[name].dtype) for name, value in tensors.items()}})
+
+
+def _some(names: list[str]) -> str:
+    return repr(names[0]) + (f" and {len(names) - 1} more" if len(names) > 1 else "")
