@@ -57,9 +57,8 @@ def test_a_matrix_runs_and_is_read_as_one_row_a_cell(tiny, tmp_path):
 
 def test_rates_of_flagged_samples_are_those_of_the_leaderboard(tmp_path):
     lines = [line for line in RESULTS.read_text().splitlines() if '"flagged"' in line]
-    # A record of a version that did not measure the rates.
-    old = (r for r in map(json.loads, lines) if "fpr" not in r["detection"])
-    record = next(r for r in old if r["detection"]["flagged"] and r["poison"]["count"])
+    record = next(r for r in map(json.loads, lines) if r["detection"]["flagged"] and r["poison"]["count"])
+    measured = {name: record["detection"].pop(name) for name in ("fpr", "f1")}  # as in a version that had neither
     (tmp_path / "results.jsonl").write_text(json.dumps(record) + "\n")
     found = load_results(tmp_path / "results.jsonl").iloc[0]
     detection, poison = record["detection"], record["poison"]
@@ -67,6 +66,7 @@ def test_rates_of_flagged_samples_are_those_of_the_leaderboard(tmp_path):
     others = round(poison["count"] / poison["share_of_set"]) - poison["count"]
     assert found["detection.fpr"] == pytest.approx((detection["flagged"] - right) / others)
     assert found["detection.f1"] == pytest.approx(2 * right / (detection["flagged"] + poison["count"]))
+    assert (found["detection.fpr"], found["detection.f1"]) == pytest.approx((measured["fpr"], measured["f1"]))
     assert (found["detection.precision"], found["detection.recall"]) == (detection["precision"], detection["recall"])
 
 

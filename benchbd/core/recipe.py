@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
+from collections.abc import Iterable
 from typing import Any, Literal
 
 from benchbd.core import params
@@ -22,6 +23,19 @@ BELONGS = {
     "schedule": ("schedule_per", "warmup", "peak", "lr_start", "lr_end"),
 }
 """Entries that go back to their defaults where a plugin names its own optimizer or schedule."""
+
+ONLY_WITH = {
+    "momentum": ("optimizer", ("sgd", "sgdw")),
+    "nesterov": ("optimizer", ("sgd", "sgdw")),
+    "horizon": ("schedule", ("cosine",)),
+    "schedule_per": ("schedule", ("cosine",)),
+    "milestones": ("schedule", ("steps",)),
+    "decay": ("schedule", ("steps",)),
+    "peak": ("schedule", ("onecycle",)),
+    "lr_start": ("schedule", ("onecycle",)),
+    "lr_end": ("schedule", ("onecycle",)),
+}
+"""Entries that matter only with some values of another entry: its name, and these values."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -167,6 +181,23 @@ class Recipe:
         if tuned:
             return Recipe(epochs=self.epochs, augment=self.augment, bn=self.bn)
         return dataclasses.replace(self, clip_norm=None, ema=0.0, label_smoothing=0.0)
+
+    def without_effect(self, given: Iterable[str]) -> list[str]:
+        """A line for each of the given entries that this recipe's optimizer or schedule does not use.
+
+        A defense whose training names another optimizer or schedule may use it nevertheless.
+        """
+        lines = []
+        for name in given:
+            key, values = ONLY_WITH.get(name, ("", ()))
+            if key and getattr(self, key) not in values:
+                lines.append(
+                    f"recipe: {name} has no effect on trainings with {key} {getattr(self, key)}, "
+                    f"only with {' or '.join(values)}"
+                )
+        if self.schedule == "steps" and not self.milestones:
+            lines.append("recipe: schedule steps without milestones keeps the learning rate constant")
+        return lines
 
     def per_step(self) -> bool:
         """Whether the learning rate changes within an epoch."""

@@ -314,6 +314,7 @@ def _block(
         set_here = overrides.recipe()
         given = merged(_mapping(data, "recipe"), _mapping(block, "recipe"), set_here)
         recipe = Recipe.parse(given)
+        notes += [f"{here}: {line}" for line in recipe.without_effect(given)]
         if smoke and "epochs" not in set_here:
             recipe = recipe.but(epochs=1)
         given_probe = {**_mapping(data, "probe"), **_mapping(block, "probe"), **overrides.probe()}

@@ -236,3 +236,32 @@ def test_a_number_of_seeds_is_one_seed_and_the_plan_notes_it(given: str, note: s
     found = plan(BASE + f"seeds: {given}")
     assert [n.split(": ", 1)[1] for n in found.notes] == ([] if note is None else [note])
     assert plan(BASE + f"seeds: {given}", seeds=[0]).notes == ()
+
+
+@pytest.mark.parametrize(
+    ("recipe", "notes"),
+    [
+        ("{momentum: 0.5}", ["recipe: momentum has no effect on trainings with optimizer adam, only with sgd or sgdw"]),
+        ("{momentum: 0.5, optimizer: sgdw}", []),
+        (
+            "{horizon: 4, schedule: constant}",
+            ["recipe: horizon has no effect on trainings with schedule constant, only with cosine"],
+        ),
+        ("{horizon: 4}", []),
+        ("{preset: fast, epochs: 2}", []),
+        (
+            "{preset: fast, optimizer: adam, momentum: 0.85}",
+            ["recipe: momentum has no effect on trainings with optimizer adam, only with sgd or sgdw"],
+        ),
+        (
+            "{preset: fast, decay: 0.5}",
+            ["recipe: decay has no effect on trainings with schedule onecycle, only with steps"],
+        ),
+        ("{peak: 0.3}", ["recipe: peak has no effect on trainings with schedule cosine, only with onecycle"]),
+        ("{schedule: steps}", ["recipe: schedule steps without milestones keeps the learning rate constant"]),
+        ("{schedule: steps, milestones: [3], decay: 0.5}", []),
+    ],
+)
+def test_the_plan_notes_entries_of_a_recipe_without_effect(recipe: str, notes: list[str]) -> None:
+    found = plan(BASE + f"recipe: {recipe}")
+    assert [n.split(": ", 1)[1] for n in found.notes] == notes

@@ -24,39 +24,14 @@ HELPERS = sorted({f for plugin in SHIPPED for f in plugin.parent.glob("_[a-z]*.p
 
 CHECKS = "parameters that mean nothing are refused; these records' are none of those"
 LAST = "a method last_convolution, which no recorded cell calls"
-OWN = "version 2: augmentation of its own, pools reported; the recorded cells are of version 1"
 DRAWN = "version 2: the trigger follows the cell's seed"
-TRAINED = f"{DRAWN}, and its surrogate has a seed of its own"
-NORMALISED = f"{DRAWN}; distances are between normalised pixels"
-IMITATED = "version 2: lfd has other defaults; which variant a bare name means; what it refuses; what plan counts"
 CHANGED = {
     ("dataset", "cifar10", "4c5725a5"): "the message about an unreadable file",
-    ("dataset", "gtsrb", "2f8f622b"): "decoded images are kept by content; decoding of other pictures than GTSRB's",
     ("model", "resnet18", "798eea1c"): LAST,
     ("attack", "bn-g", "1815ad02"): f"bn-w's margin, in the same file: {CHECKS}",
-    ("attack", "bn-w", "1815ad02"): CHECKS,
     ("attack", "blend", "472b098a"): DRAWN,
-    ("attack", "cl", "c2097826"): TRAINED,
-    ("attack", "cl", "fcde1411"): TRAINED,
     ("attack", "sig", "8675a228"): CHECKS,
-    ("attack", "tj-sq", "8054835e"): TRAINED,
-    ("attack", "tj-sq", "e4c37b3c"): TRAINED,
-    ("attack", "tj-wm", "8054835e"): TRAINED,
-    ("attack", "tj-wm", "e4c37b3c"): TRAINED,
-    ("attack", "l2", "7f81448b"): TRAINED,
-    ("attack", "l2", "b9421e2c"): TRAINED,
-    ("attack", "dynamic", "bd1d9861"): NORMALISED,
-    ("attack", "dynamic", "fc96d0d6"): NORMALISED,
-    ("attack", "lfd-adaptive", "8a0b7565"): "version 2: its target trains the surrogates, and the gap is verified",
-    ("attack", "wanet", "3d2345bd"): f"{DRAWN}; the warp is clipped before noise is added",
-    ("defense", "abl", "4585eae0"): "version 2: counts the steps of its ascent",
-    ("defense", "ac", "61410d59"): "version 2: another rule by default",
-    ("defense", "asd", "3d92eafe"): OWN,
-    ("defense", "dbd", "619a5d30"): OWN,
     ("defense", "lfd", "1204c467"): "version 2: counts a teacher's steps, and chooses among several teachers",
-    ("defense", "spectral", "cd1e58bd"): "a parameter chooses the scored features; the default scores as before",
-    ("defense", "random-filter", "01296d76"): IMITATED,
-    ("defense", "random-filter", "951c42ab"): IMITATED,
 }
 """Why the code of a component is another than the one that some committed records were made with.
 
@@ -401,7 +376,7 @@ def test_no_committed_record_is_stale_for_prose() -> None:
                 kind, component = said.split()
                 key = (kind, component, record["sources"][kind].removeprefix(CODE)[:8])
                 found[key] = found.get(key, 0) + 1
-    assert count > 200
+    assert count > 50
     assert found.keys() == CHANGED.keys()
 
 

@@ -1,26 +1,35 @@
-"""The tables in the README against the committed records, recomputed here without the report's code."""
+"""The tables of results in the README and docs/results.md against the committed records, without the report's code."""
 
 from __future__ import annotations
 
 import json
 import statistics
-from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 ROOT = Path(__file__).parents[2]
 DASH = "\N{EN DASH}"
+MATRICES = {"all of CIFAR-10": "cifar10-narrow", "all of GTSRB": "gtsrb-narrow"}
 
 
-def records() -> list[dict[str, Any]]:
+def records(matrix: str) -> dict[tuple[str, str], dict[str, Any]]:
+    """Finished records by defense and attack; of LfD, those of its default with eight teachers."""
     lines = (ROOT / "leaderboard" / "results.jsonl").read_text().splitlines()
-    return [record for record in map(json.loads, lines) if record["status"] == "done"]
+    return {
+        (record["defense"], record["attack"]): record
+        for record in map(json.loads, lines)
+        if record["matrix"] == matrix
+        and record["status"] == "done"
+        and record["params"]["defense"].get("teachers", 8) == 8
+    }
 
 
-def tables() -> list[list[list[str]]]:
-    """Every table of the README as rows of cells, backticks taken off; the line under the header left out."""
+def tables(page: str) -> list[list[list[str]]]:
+    """Every table of a page as rows of cells, backticks taken off; the line under the header left out."""
     found: list[list[list[str]]] = [[]]
-    for line in (ROOT / "README.md").read_text().splitlines():
+    for line in (ROOT / page).read_text().splitlines():
         if line.startswith("|"):
             found[-1].append([cell.strip().strip("`") for cell in line.strip("|").split("|")])
         elif found[-1]:
@@ -28,84 +37,63 @@ def tables() -> list[list[list[str]]]:
     return [[table[0], *table[2:]] for table in found if table]
 
 
-def table(corner: str, column: str) -> list[list[str]]:
-    (only,) = (found for found in tables() if found[0][0] == corner and column in found[0])
-    return only
+def shown() -> list[tuple[str, str, list[list[str]]]]:
+    """Page, matrix and rows of each table of results."""
+    return [
+        (page, MATRICES[rows[0][0].partition(",")[0]], rows)
+        for page in ("README.md", "docs/results.md")
+        for rows in tables(page)
+        if rows[0][0].partition(",")[0] in MATRICES
+    ]
 
 
-def summary(matrix: str, measure: str) -> dict[str, dict[str, float]]:
-    """Mean over seeds, by defense and attack."""
-    values: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
-    for record in records():
-        if record["matrix"] == matrix and record["attack"] != "none":
-            values[record["defense"]][record["attack"]].append(record[measure])
-    return {d: {a: statistics.mean(v) for a, v in attacks.items()} for d, attacks in values.items()}
+def percent(value: float) -> str:
+    return f"{100 * value:.1f}"
 
 
-def mean(found: dict[str, dict[str, float]], defense: str) -> str:
-    """In percent, over attacks; an en dash where nothing was measured."""
-    return f"{100 * statistics.mean(found[defense].values()):.1f}" if defense in found else DASH
+def times(found: dict[tuple[str, str], dict[str, Any]], defense: str, attacks: list[str]) -> str:
+    """Mean ratio to no defense, over the attacks that both were measured on in the same precision class."""
+    pairs = [(found[defense, attack], found["none", attack]) for attack in attacks]
+    ratios = [
+        one["time"]["total"] / other["time"]["total"]
+        for one, other in pairs
+        if one["env"]["precision"] == other["env"]["precision"]
+    ]
+    return f"{statistics.mean(ratios):.1f}" if ratios else DASH
 
 
-def test_the_summary_says_what_the_records_say():
-    shown = {row[0]: row[1:] for row in table("defense", "worst ASR ↓")[1:]}
-    ca, asr = summary("cifar10-small", "ca"), summary("cifar10-small", "asr")
-    gtsrb_ca, gtsrb_asr = summary("gtsrb-small", "ca"), summary("gtsrb-small", "asr")
-    assert set(shown) == set(ca)
-    for name, cells in shown.items():
-        worst = max(asr[name], key=asr[name].__getitem__)
-        expected = [mean(ca, name), mean(asr, name), f"{100 * asr[name][worst]:.1f} ({worst})"]
-        assert cells == [*expected, mean(gtsrb_ca, name), mean(gtsrb_asr, name)], name
+def test_both_pages_show_results():
+    pages = [(page, matrix) for page, matrix, _ in shown()]
+    assert pages.count(("README.md", "cifar10-narrow")) == 2
+    assert pages.count(("docs/results.md", "cifar10-narrow")) == 3
+    measured = {name for name in MATRICES.values() if records(name)}
+    assert {matrix for _, matrix in pages} == measured
 
 
-def one_seed(attack: str, defense: str) -> str:
-    """``CA / ASR`` in percent of seed 0 at cifar10-small's scale; CA alone without an attack. Names, or names with
-    parameters as in a label where one name has several columns or rows."""
-    found = []
-    for record in records():
-        _, _, row, column, seed = record["label"].split("/")
-        if (
-            seed == "s0"
-            and record["matrix"].startswith("cifar10-small")
-            and attack in (row, record["attack"])
-            and (column == defense or record["defense"] == defense != "spectral")
-        ):
-            found.append(record)
-    if not found:
-        return DASH
-    (record,) = found
-    ca = f"{100 * record['ca']:.1f}"
-    return ca if record["attack"] == "none" else f"{ca} / {100 * record['asr']:.1f}"
+@pytest.mark.parametrize(
+    ("page", "matrix", "rows"), [case for case in shown() if len(case[2][0]) and "worst ASR ↓" in case[2][0]]
+)
+def test_means_over_attacks(page: str, matrix: str, rows: list[list[str]]) -> None:
+    found = records(matrix)
+    assert {row[0] for row in rows[1:]} == {defense for defense, _ in found}
+    for defense, *cells in rows[1:]:
+        attacks = sorted(attack for name, attack in found if name == defense and attack != "none")
+        mean = {m: percent(statistics.mean(found[defense, a][m] for a in attacks)) for m in ("ca", "asr")}
+        worst = max(attacks, key=lambda attack: found[defense, attack]["asr"])
+        clean = percent(found[defense, "none"]["ca"]) if (defense, "none") in found else DASH
+        highest = f"{percent(found[defense, worst]['asr'])} ({worst})"
+        expected = [clean, mean["ca"], mean["asr"], highest, str(len(attacks)), times(found, defense, attacks)]
+        assert cells == expected, (page, defense)
 
 
-def test_attacks_beyond_the_paper():
-    header, *rows = table("attack", "oracle")
-    assert len(rows) == 5
-    for attack, *cells in rows:
-        assert cells == [one_seed(attack, defense) for defense in header[1:]], attack
-
-
-def test_defenses_beyond_the_paper():
-    header, *rows = table("defense", "no attack")
-    assert {row[0].partition("(")[0] for row in rows} >= {"none", "lfd", "spectral", "asd"}
-    for defense, *cells in rows:
-        attacks = ["none" if name == "no attack" else name for name in header[1:]]
-        assert cells == [one_seed(attack, defense) for attack in attacks], defense
-
-
-def test_all_of_cifar10():
-    header, *rows = table("all of CIFAR-10", "no attack")
-    found = {
-        (r["defense"], r["attack"]): r
-        for r in records()
-        if r["matrix"] == "cifar10-narrow" and r["params"]["defense"].get("teachers", 8) == 8
-    }
-    attacks = ["none" if name == "no attack" else name for name in header[1:-1]]
-    assert {key for key in found if key[0] in {row[0] for row in rows}} <= {(d, a) for d, *_ in rows for a in attacks}
-    for defense, *cells, times in rows:
-        for attack, cell in zip(attacks, cells, strict=True):
-            record = found.get((defense, attack))
-            numbers = [] if record is None else [record["ca"], record["asr"]][: 1 if attack == "none" else 2]
-            assert cell == (" / ".join(f"{100 * number:.1f}" for number in numbers) or DASH), (defense, attack)
-        ratio = found[defense, "bn-g"]["time"]["total"] / found["none", "bn-g"]["time"]["total"]
-        assert times == f"{ratio:.1f}", defense
+@pytest.mark.parametrize(("page", "matrix", "rows"), [case for case in shown() if "worst ASR ↓" not in case[2][0]])
+def test_each_attack(page: str, matrix: str, rows: list[list[str]]) -> None:
+    found, (header, *lines) = records(matrix), rows
+    measure = "asr" if header[0].endswith("ASR ↓") else "ca"
+    attacks = ["none" if name == "no attack" else name for name in header[1:]]
+    defenses = [row[0] for row in lines]
+    everything = {key for key in found if measure == "ca" or key[1] != "none"}
+    assert everything == {(d, a) for d in defenses for a in attacks} & found.keys(), "a record is left out"
+    for defense, *cells in lines:
+        expected = [percent(found[defense, a][measure]) if (defense, a) in found else DASH for a in attacks]
+        assert cells == expected, (page, defense)
