@@ -103,7 +103,7 @@ def run(args: argparse.Namespace) -> int:
             write(f"note: {note}")
         same = sum(each.repeats for each in repeats)
         again = f"; {same} of {len(repeats)} cells drawn with seed {seed} repeat" if args.sample else ""
-        write(f"{summary(submission, len(findings))}{again}")
+        write(f"{summary(submission, len(findings), len(notes))}{again}")
     return 130 if interrupted else 1 if findings else 0
 
 

@@ -54,7 +54,7 @@ def test_triggered_images_of_the_target_class_alone_get_a_warning(among, place, 
     write_set(given, place / "set.npz")
     assert main(["import", "set.npz", "--format", "npz", "--to", "x.npz"]) == 0
     out, err = capsys.readouterr()
-    line = "all triggered test images are of the target class, so cells have no ASR and no RA\n"
+    line = "warning: all triggered test images are of the target class, so cells have no ASR and no RA\n"
     assert err == ("" if among == "all" else line)
     assert "there are no triggered test images" not in out
     assert header(place / "x.npz")["triggered"] == (16 if among == "all" else 4)

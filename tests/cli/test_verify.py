@@ -255,6 +255,7 @@ def test_a_plugin_file_makes_its_cells_known(
     records = copy.deepcopy(measured)
     record = found(records, "none")
     record["defense"] = record["spec"]["defense"]["name"] = "wonder"
+    record["label"] = record["label"].replace("/none/s0", "/wonder/s0")
     rehashed(record)
     file = plugin_file(
         """
@@ -293,7 +294,7 @@ def test_a_program_named_in_a_record_is_never_run(
     part = {"name": "outside", "version": 1, "params": {"command": str(tmp_path / "ran")}}
     if nested:
         named = f"outside(command={str(tmp_path / 'ran')!r})"
-        part = {"name": "random-filter", "version": 1, "params": {"of": named}}
+        part = {"name": "random-filter", "version": 2, "params": {"of": named}}
     record["spec"]["defense"] = part
     record["defense"], record["params"]["defense"] = part["name"], part["params"]
     rehashed(record)

@@ -108,8 +108,8 @@ def _shared_models(records: Iterable[Record]) -> Iterable[Finding]:
             yield of_record("duplicate", sharing[0], text)
 
 
-def summary(submission: Submission, findings: int) -> str:
+def summary(submission: Submission, findings: int, notes: int) -> str:
     """The number of records, findings and notes in one line."""
     done = sum(record["status"] == "done" for record in submission.records.values())
-    notes = counted(len(submission.notes), "note")
-    return f"{counted(submission.number, 'record')}, {done} done: {counted(findings, 'finding')}, {notes}"
+    found = f"{counted(findings, 'finding')}, {counted(notes, 'note')}"
+    return f"{counted(submission.number, 'record')}, {done} done: {found}"
