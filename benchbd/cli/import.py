@@ -81,7 +81,7 @@ def run(args: argparse.Namespace) -> int:
         f"covers, {facts.triggered} triggered and {facts.test} clean test images; {facts.source['rounding']}"
     )
     if given.triggered is not None and (given.triggered.targets == given.triggered.true_labels).all():
-        sys.stderr.write("all triggered test images are of the target class, so cells have no ASR and no RA\n")
+        sys.stderr.write("warning: all triggered test images are of the target class, so cells have no ASR and no RA\n")
     if not facts.triggered:
         write("there are no triggered test images, so cells have CA and detection but no ASR and RA")
     if not facts.test:

@@ -25,7 +25,8 @@ Checked are the schema; IDs against their specs; duplicates; shares of test imag
 each other; plugins that this installation does not know, or whose version or code differs; and data whose fingerprint
 differs from that of the files here. RESULTS is never changed.
 --sample runs cells again in a temporary folder and compares CA, ASR and RA. The tolerance is 0 if the CPU's precision
-class and name and the versions of torch, numpy and benchbd agree. Otherwise it is 7 points of CA, 42 of ASR and 16 of
+class and name, the system and the versions of torch, torchvision, numpy, scikit-learn and benchbd agree; then counts of
+flagged samples and trainings must agree, too. Otherwise it is 7 points of CA, 42 of ASR and 16 of
 RA and three standard errors of the test set; --tolerance replaces both (docs/submitting.md says where they come from).
 Exit codes: 0 fine, 1 findings, 2 usage error, 130 interrupted.
 
@@ -82,7 +83,7 @@ def run(args: argparse.Namespace) -> int:
         seed = secrets.randbelow(2**31) if args.seed is None else args.seed
         interrupted, repeats = _repeat(args, submission, seed) if args.sample else (False, [])
     findings = [*submission.findings, *(finding for each in repeats for finding in each.findings)]
-    notes = [*submission.notes, *_not_drawn(args.sample, submission)]
+    notes = [*submission.notes, *_not_drawn(args.sample, submission), *(each.note for each in repeats if each.note)]
     if args.json:
         write_json(
             {
@@ -100,9 +101,9 @@ def run(args: argparse.Namespace) -> int:
                 write(f"finding: {finding.text}")
         for note in notes:
             write(f"note: {note}")
-        same = sum(not each.findings for each in repeats)
+        same = sum(each.repeats for each in repeats)
         again = f"; {same} of {len(repeats)} cells drawn with seed {seed} repeat" if args.sample else ""
-        write(f"{summary(submission, len(findings))}{again}")
+        write(f"{summary(submission, len(findings), len(notes))}{again}")
     return 130 if interrupted else 1 if findings else 0
 
 

@@ -56,6 +56,10 @@ def _numbers_by_name(value: Any) -> bool:
     return isinstance(value, dict) and all(_is_number(number) for number in value.values())
 
 
+def _counts_by_name(value: Any) -> bool:
+    return _numbers_by_name(value) and all(number >= 0 for number in value.values())
+
+
 def _is_stamp(value: Any) -> bool:
     if not isinstance(value, dict):
         return value is None
@@ -95,7 +99,7 @@ _FIELDS: dict[str, _Rule] = {
     **dict.fromkeys(("params", "recipe", "spec", "time", "env", "artifacts", "notes", "sources"), _OBJECT),
     **dict.fromkeys(("detection", "poison"), _OBJECT_OR_NULL),
     **dict.fromkeys(("peak_memory_bytes", "epochs_trained"), _AMOUNT),
-    "trainings": _Rule(_numbers_by_name, "counts by kind of training"),
+    "trainings": _Rule(_counts_by_name, "counts by kind of training"),
     "needs": _Rule(lambda v: isinstance(v, list) and all(isinstance(word, str) for word in v), "a list of words"),
     "control": _Rule(lambda v: isinstance(v, bool), "true or false"),
 }

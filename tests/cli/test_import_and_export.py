@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import numpy as np
 import pytest
+from poisoned_sets import poisoned_set
 
 from benchbd.cli import main
+from benchbd.core.poisoned_set import TriggeredTest
+from benchbd.core.poisoned_set_file import write_set
 
 MATRIX = "{name: x, dataset: digits, model: resnet18, attacks: [none, bn-g, blend], seeds: [0, 1], defenses: [none]}"
 
@@ -36,6 +40,24 @@ def test_an_export_comes_back_with_the_same_hashes(place, capsys):
     assert theirs["source"]["format"] == "backdoor-toolbox"
     assert mine["source"]["seed"] == 1
     assert main(["preview", "imported(file='set.npz')", "--data", "in", "-o", "sheet.png", "--images", "1"]) == 0
+
+
+@pytest.mark.parametrize("among", ["all", "the target class"])
+def test_triggered_images_of_the_target_class_alone_get_a_warning(among, place, capsys):
+    given = poisoned_set()
+    shown = given.triggered
+    if among != "all":
+        mine = shown.true_labels == shown.targets
+        assert mine.any()
+        assert not mine.all()
+        given = dataclasses.replace(given, triggered=TriggeredTest(*(array[mine] for array in shown)))
+    write_set(given, place / "set.npz")
+    assert main(["import", "set.npz", "--format", "npz", "--to", "x.npz"]) == 0
+    out, err = capsys.readouterr()
+    line = "warning: all triggered test images are of the target class, so cells have no ASR and no RA\n"
+    assert err == ("" if among == "all" else line)
+    assert "there are no triggered test images" not in out
+    assert header(place / "x.npz")["triggered"] == (16 if among == "all" else 4)
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import gzip
 import json
 import random
 from collections.abc import Callable
@@ -13,6 +14,7 @@ import fuzzing
 import pytest
 
 from benchbd.cli import main
+from benchbd.core.confusion import Confusion
 from benchbd.plan.cell import identity
 from benchbd.plugins import registry
 from benchbd.storage import results_file
@@ -98,6 +100,30 @@ def _other_seed(records: Records) -> None:
     records.append(record)
 
 
+def _one_of_many_images(records: Records) -> None:
+    """Any CA is a whole number of enough images."""
+    unattacked(records).update(ca=0.987654, ca_non_target=None, asr_all=None, triggered=None)
+    unattacked(records)["notes"] = {"test_images": 1_000_000}
+
+
+def _many_triggered(records: Records) -> None:
+    record = found(records, "none")
+    record.update(asr=0.987654, ra=0.0, asr_all=None, ca_non_target=None, clean_asr=None, triggered=None)
+    record["notes"]["triggered_test_images"] = 1_000_000
+
+
+def _many_unflagged(records: Records) -> None:
+    record = found(records, "ac")
+    confusion = {**record["detection"]["confusion"], "tn": 10**6}
+    record["detection"].update(confusion=confusion, **Confusion(**confusion).rates())
+    record["poison"]["share_of_set"] = None
+
+
+def _unfinished_of_another_version(records: Records) -> None:
+    _other_version(records)
+    found(records, "ac").update(status="failed", error="out of luck")
+
+
 TAMPERED: dict[str, tuple[Callable[[Records], Any], str]] = {
     "ca": (lambda r: unattacked(r).update(ca=0.987654), "ca 0.987654 is not a whole number of its 50 test images"),
     "range": (lambda r: found(r, "ac").update(ca=1.2), "ca must be a fraction in [0, 1] or null, not 1.2"),
@@ -121,6 +147,16 @@ TAMPERED: dict[str, tuple[Callable[[Records], Any], str]] = {
     "status": (lambda r: found(r, "ac").update(status="splendid"), "status must be"),
     "failed": (lambda r: found(r, "ac").update(status="failed"), "is failed but gives no reason in error"),
     "data": (lambda r: found(r, "ac")["data"].update(train="0" * 64), "were measured on another training set"),
+    "needs": (lambda r: found(r, "ac").update(needs=["clean"]), "needs is ['clean'], but defense ac has [] here"),
+    "control": (lambda r: found(r, "ac").update(control=True), "control is True, but defense ac has False here"),
+    "label": (lambda r: found(r, "ac").update(label="cifar10/x"), "bn-g/ac/s0: is called 'cifar10/x' in label"),
+    "trainings": (lambda r: found(r, "ac").update(trainings={"full": -1}), "trainings must be counts by kind"),
+    "test images": (_one_of_many_images, "notes.test_images is 1000000, but digits has 50 test images"),
+    "triggered images": (_many_triggered, "has 1000000 triggered test images, but digits has 50 test images"),
+    "training images": (_many_unflagged, "but digits has 100 training images"),
+    "unfinished": (_unfinished_of_another_version, "but was measured in version 99"),
+    "odd source": (lambda r: found(r, "ac")["sources"].update(defense="x"), "has no digest of its code in sources"),
+    "odd class": (lambda r: found(r, "ac")["env"].update(precision="banana"), "'banana' is not a precision class"),
     "no class": (lambda r: found(r, "ac")["env"].pop("precision"), "names no precision class"),
 }
 
@@ -155,6 +191,51 @@ def test_a_plausible_lie_is_found_by_running_the_cell_again(measured: Records, v
     assert verify(records, "--sample", "1", "--tolerance", "2", *HERE)[0] == 0
 
 
+def test_invented_flags_are_found_by_running_the_cell_again(measured: Records, verify: Callable[..., Any]) -> None:
+    record = copy.deepcopy(found(measured, "ac"))
+    perfect = {"tp": 10, "fp": 0, "fn": 0, "tn": 90}
+    assert record["detection"]["confusion"] != perfect
+    record["detection"] = {"confusion": perfect, "auroc": 1.0, **Confusion(**perfect).rates()}
+    assert verify([record])[0] == 0
+    code, out, _ = verify([record], "--sample", "1", *HERE)
+    assert code == 1
+    assert "detection.confusion is {'tp': 10, 'fp': 0, 'fn': 0, 'tn': 90} in the record, but" in out
+    assert "detection.auroc is 1.0 in the record, but" in out
+    assert verify([record], "--sample", "1", "--tolerance", "0", *HERE)[0] == 0  # the user asks for CA, ASR and RA
+
+
+def test_a_cell_that_ends_for_a_reason_of_this_machine_refuses_nothing(
+    measured: Records, verify: Callable[..., Any]
+) -> None:
+    words = ("--sample", "1", "--seed", "1", "--timeout", "0.01s", "--device", "cpu", "--display", "none")
+    code, out, _ = verify(measured, *words)
+    assert code == 0
+    assert "has no result on this machine (timeout: " in out
+    assert "0 findings, 1 note; 0 of 1 cells drawn with seed 1 repeat" in out
+    _, out, _ = verify(measured, "--json", *words)
+    assert [each["repeats"] for each in json.loads(out)["repeats"]] == [False]
+
+
+def test_an_attack_whose_file_is_missing_here_is_not_drawn(
+    verify: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("BENCHBD_DATA", raising=False)
+    Path("m.yaml").write_text(MATRIX.replace("[none, bn-g]", "[bn-g]").replace("[none, ac]", "[none]"))
+    set_of = ["export-poison", "m.yaml", "--attack", "bn-g", "--seed", "0", "--to", "set", "--format", "npz"]
+    assert main(set_of) == 0
+    assert main(["import", "set", "--format", "npz", "--to", "data/p.npz"]) == 0
+    Path("m.yaml").write_text(Path("m.yaml").read_text().replace("[bn-g]", "[\"imported(file='p.npz')\"]"))
+    assert main(["run", "m.yaml", "--data", "data", "--output", "out", *HERE]) == 0
+    records = results_file.load("out", identity)
+    code, out, _ = verify(records, "--sample", "1", *HERE)
+    assert code == 0
+    assert "note: 1 cell not drawn: imported: give the folder of p.npz with --data or BENCHBD_DATA\n" in out
+    code, out, _ = verify(records, "--sample", "1", "--data", "data", *HERE)
+    assert code == 0
+    assert "1 of 1 cells drawn" in out
+
+
 def test_json_has_the_same_findings(measured: Records, verify: Callable[..., Any]) -> None:
     records = copy.deepcopy(measured)
     _unknown_plugin(records)
@@ -174,6 +255,7 @@ def test_a_plugin_file_makes_its_cells_known(
     records = copy.deepcopy(measured)
     record = found(records, "none")
     record["defense"] = record["spec"]["defense"]["name"] = "wonder"
+    record["label"] = record["label"].replace("/none/s0", "/wonder/s0")
     rehashed(record)
     file = plugin_file(
         """
@@ -191,8 +273,9 @@ def test_a_plugin_file_makes_its_cells_known(
     assert verify(records, "--plugin", str(file))[0] == 0
 
 
+@pytest.mark.parametrize("nested", [False, True])
 def test_a_program_named_in_a_record_is_never_run(
-    measured: Records, verify: Callable[..., Any], plugin_file: Callable[..., Path], tmp_path: Path
+    nested: bool, measured: Records, verify: Callable[..., Any], plugin_file: Callable[..., Path], tmp_path: Path
 ) -> None:
     file = plugin_file(
         """
@@ -209,11 +292,14 @@ def test_a_program_named_in_a_record_is_never_run(
     )
     record = copy.deepcopy(found(measured, "none"))
     part = {"name": "outside", "version": 1, "params": {"command": str(tmp_path / "ran")}}
+    if nested:
+        named = f"outside(command={str(tmp_path / 'ran')!r})"
+        part = {"name": "random-filter", "version": 2, "params": {"of": named}}
     record["spec"]["defense"] = part
-    record["defense"], record["params"]["defense"] = "outside", part["params"]
+    record["defense"], record["params"]["defense"] = part["name"], part["params"]
     rehashed(record)
     _, out, _ = verify([record], "--sample", "1", "--plugin", str(file), *HERE)
-    assert "note: 1 cell not drawn: defense outside runs a program that the record names\n" in out
+    assert f"note: 1 cell not drawn: defense {part['name']} runs a program that the record names\n" in out
     assert "0 of 0 cells drawn" in out
     assert not (tmp_path / "ran").exists()
 
@@ -238,6 +324,8 @@ def test_a_training_program_named_in_a_record_is_never_run(
         ([""], "RESULTS is empty"),
         (["nothing-there.jsonl"], "no records found"),
         (["empty.jsonl"], "holds no records"),
+        (["packed.jsonl"], "is not a results file, which has a JSON record on each line (line 1: cannot be read (not"),
+        (["indented.jsonl"], "is not a results file, which has a JSON record on each line (line 1: not JSON ("),
         (["full.jsonl", "--sample", "-1"], "--sample must be 0 or more"),
         (["full.jsonl", "--tolerance", "nan"], "--tolerance must be 0 to 100 points"),
         (["full.jsonl", "--data", "nowhere"], "no such folder"),
@@ -256,6 +344,8 @@ def test_bad_usage_is_one_line(
     monkeypatch.chdir(tmp_path)
     Path("empty.jsonl").write_text("\n")
     Path("full.jsonl").write_text(json.dumps(measured[0]))
+    Path("packed.jsonl").write_bytes(gzip.compress(json.dumps(measured).encode()))
+    Path("indented.jsonl").write_text(json.dumps(measured[0], indent=1))
     assert main(["verify", *words]) == 2
     err = capsys.readouterr().err
     assert text in err

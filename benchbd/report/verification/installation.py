@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -10,9 +11,12 @@ from benchbd.core.paths import data_folder
 from benchbd.errors import BenchbdError, shown
 from benchbd.plan.cell import Cell
 from benchbd.plugins import registry
+from benchbd.plugins.contract import Attack
 from benchbd.plugins.source_digest import CODE
+from benchbd.plugins.spec import parse_spec
 from benchbd.plugins.validate import missing_data
-from benchbd.report.verification.finding import Finding, of_many
+from benchbd.report.verification.finding import Finding, of_many, of_record
+from benchbd.report.verification.plausibility import beyond_the_data
 from benchbd.report.wording import counted
 from benchbd.storage.merge import mixed_data
 from benchbd.storage.record_schema import Record
@@ -20,6 +24,8 @@ from benchbd.storage.staleness import InputFiles, changed_sources
 
 PROGRAMS = ("command", "program")
 """Parameters with which a component runs another program. A stranger's record must not run one here."""
+_DIGEST = re.compile(rf"(?:{re.escape(CODE)})?[0-9a-f]{{64}}")
+"""Digests of code, of this kind and of the earlier one."""
 
 
 class Installation:
@@ -40,8 +46,8 @@ class Installation:
         self._problems: dict[tuple[str, str, str], str] = {}
 
     def compare(self, records: Iterable[Record]) -> None:
-        """Compare finished records with the plugins and data that are here."""
-        records = [record for record in records if record["status"] == "done"]
+        """Compare records with the plugins that are here, and finished ones with code and data, too."""
+        records = [*records]
         plugins: list[tuple[str, str]] = []
         sources: list[tuple[str, str]] = []
         data: list[tuple[str, str]] = []
@@ -49,6 +55,13 @@ class Installation:
         for record in records:
             cell, problems = self._cell(record)
             plugins += [(text, record["id"]) for text in problems]
+            if cell is not None:
+                plugins += [(text, record["id"]) for text in _declared_otherwise(cell, record)]
+                if record["label"] != cell.label:
+                    text = f"is called {shown(record['label'], 200)} in label"
+                    self.findings.append(of_record("record", {**record, "label": cell.label}, text))
+            if record["status"] != "done":
+                continue
             undigested = _without_digest(record)
             sources += [(text, record["id"]) for text in undigested]
             older += _is_older(record)
@@ -56,6 +69,7 @@ class Installation:
             if cell is None:
                 continue
             self.cells[record["id"]] = cell
+            self.findings += [of_record("number", record, text) for text in self._sizes(cell, record)]
             for name in changed_sources(cell, record):
                 sources.append((f"{name} was measured with other code than that of this installation", record["id"]))
             for name in files.changed(cell, record):
@@ -67,7 +81,7 @@ class Installation:
             self.notes.append(f"{counted(undated, 'record')} of an earlier release without fingerprints of data")
         if older:
             self.notes.append(f"{counted(older, 'record')} with digests of code of an earlier kind, not comparable")
-        if dirty := sum(_is_dirty(record) for record in records):
+        if dirty := sum(_is_dirty(record) for record in records if record["status"] == "done"):
             self.notes.append(f"{counted(dirty, 'record')} measured with uncommitted changes in benchbd's checkout")
 
     def _cell(self, record: Record) -> tuple[Cell | None, list[str]]:
@@ -104,18 +118,60 @@ class Installation:
             return f"{kind} {shown(name)} cannot be built here: {error}"
         return ""
 
+    def _sizes(self, cell: Cell, record: Record) -> list[str]:
+        """The numbers of images that the data set does not have; none if it cannot be asked without its files."""
+        try:
+            with registry.blame("datasets", cell.dataset.name):
+                components = cell.components()
+                brings_images = type(components.attack).poisoned_set is not Attack.poisoned_set
+                return [*beyond_the_data(record, components.dataset.info(), brings_images)]
+        except BenchbdError:
+            return []
+
     def can_run(self, cell: Cell) -> str:
         """Why a cell cannot be run again here; empty if it can."""
         for kind in KINDS:
             part = getattr(cell, kind)
-            declared = getattr(registry.load(f"{kind}s", part.name), "runs_program", False)
-            if declared or any(name in PROGRAMS for name in part.params):
+            if _runs_program(part.name, part.params):
                 return f"{kind} {part.name} runs a program that the record names"
         try:
+            folder = data_folder(self._root)
+            with registry.blame("attacks", cell.attack.name):
+                line = cell.components().attack.missing(folder)
             with registry.blame("datasets", cell.dataset.name):
-                return missing_data(cell.components().dataset, data_folder(self._root)) or ""
+                return line or missing_data(cell.components().dataset, folder) or ""
         except BenchbdError as error:
             return str(error)
+
+
+def _runs_program(name: str, params: Mapping[str, Any]) -> bool:
+    """Whether a component declares that it runs a program, names one in a parameter, or names a component that does."""
+    if any(name in PROGRAMS for name in params) or any(_declares_program(kind, name) for kind in KINDS):
+        return True
+    for value in params.values():
+        try:
+            if isinstance(value, str) and _runs_program(*parse_spec(value, "component")):
+                return True
+        except BenchbdError:  # other text than a spec
+            continue
+    return False
+
+
+def _declares_program(kind: str, name: str) -> bool:
+    try:
+        return bool(getattr(registry.load(f"{kind}s", name), "runs_program", False))
+    except BenchbdError:  # no component of this kind has the name
+        return False
+
+
+def _declared_otherwise(cell: Cell, record: Record) -> list[str]:
+    """What a record says about its defense that the plugin does not."""
+    defense = cell.components().defense
+    return [
+        f"{name} is {shown(record[name])}, but defense {defense.name} has {shown(here)} here"
+        for name, here in (("needs", list(defense.needs)), ("control", defense.control))
+        if record[name] != here
+    ]
 
 
 def _without_digest(record: Record) -> list[str]:
@@ -123,14 +179,16 @@ def _without_digest(record: Record) -> list[str]:
     found = []
     for kind in KINDS:
         digest = record["sources"].get(kind)
-        if not isinstance(digest, str) or not digest:
+        if not isinstance(digest, str) or not _DIGEST.fullmatch(digest):
             found.append(f"{kind} {record[kind]} has no digest of its code in sources")
     return found
 
 
 def _is_older(record: Record) -> bool:
     digests = [record["sources"].get(kind) for kind in KINDS]
-    return any(isinstance(digest, str) and digest and not digest.startswith(CODE) for digest in digests)
+    return any(
+        isinstance(digest, str) and _DIGEST.fullmatch(digest) and not digest.startswith(CODE) for digest in digests
+    )
 
 
 def _is_dirty(record: Record) -> bool:

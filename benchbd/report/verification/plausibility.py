@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from benchbd.core.images import DatasetInfo
 from benchbd.core.numerics import precision_class
 from benchbd.errors import shown
 from benchbd.report.binomial import images_of
@@ -16,6 +18,8 @@ ROUNDING = 1e-6
 """Images by which a share times the number of images may miss a whole number: shares are float64 quotients."""
 MOST_SEEDS = 2**31
 """Seeds are smaller than this."""
+_CLASS = re.compile(r"[a-z]+-(?:fp32|bf16)(?:-[a-z0-9]+)*")
+"""A precision class, such as ``cuda-bf16-strict``."""
 
 
 def contradictions(record: Mapping[str, Any]) -> Iterator[str]:
@@ -39,6 +43,25 @@ def contradictions(record: Mapping[str, Any]) -> Iterator[str]:
     yield from _detection(record)
     yield from _times(record)
     yield from _numerics(record)
+
+
+def beyond_the_data(record: Mapping[str, Any], info: DatasetInfo, brings_images: bool) -> Iterator[str]:
+    """The numbers of images in a finished record that its data set does not have.
+
+    Args:
+        record: a record that keeps the schema.
+        info: facts about its data set.
+        brings_images: whether the attack has triggered test images of its own, in any number.
+    """
+    name, notes = record["dataset"], _notes(record)
+    if _whole(tested := notes.get("test_images")) and tested != info.test:
+        yield f"notes.test_images is {shown(tested)}, but {name} has {counted(info.test, 'test image')}"
+    triggered = images_of(record, "asr")
+    if triggered is not None and triggered > info.test and not brings_images:
+        yield f"has {counted(triggered, 'triggered test image')}, but {name} has {counted(info.test, 'test image')}"
+    confusion = (record.get("detection") or {}).get("confusion")
+    if confusion is not None and (samples := sum(confusion.values())) != info.train:
+        yield f"detection.confusion counts {counted(samples, 'sample')}, but {name} has {info.train} training images"
 
 
 def _notes(record: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -160,6 +183,8 @@ def _numerics(record: Mapping[str, Any]) -> Iterator[str]:
     if measured is None:
         yield "names no precision class in env.precision"
         return
+    if not _CLASS.fullmatch(measured):
+        yield f"env.precision {shown(measured)} is not a precision class such as cpu-fp32"
     asked = str(record["spec"].get("precision") or "auto").split("-")
     formats = [word for word in asked if word in ("fp32", "bf16")]
     if formats and formats[0] not in measured.split("-"):

@@ -8,13 +8,14 @@ from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from benchbd.core.numerics import precision_class
+from benchbd.errors import shown
 from benchbd.report.binomial import images_of
 from benchbd.report.verification.finding import Finding, named, of_record
 from benchbd.report.wording import percent
 from benchbd.storage.data_version import data_version
 from benchbd.storage.record_schema import METRICS, Record
 
-SAME_BITS = ("torch", "numpy", "benchbd")
+SAME_BITS = ("torch", "torchvision", "numpy", "scikit-learn", "benchbd")
 """Packages whose versions must agree for equal results on a processor of one name."""
 ELSEWHERE = {"ca": 0.07, "asr": 0.42, "ra": 0.16}
 """Largest difference between processors, versions or precision classes, before the error of the test set.
@@ -25,6 +26,10 @@ pairs: 6.8, 41.4 and 15.2 points, rounded up.
 """
 SIGMAS = 3.0
 """Standard errors of the difference of two shares of a test set that are added to ``ELSEWHERE``."""
+OUTSIDE = ("oom", "timeout", "killed", "lost", "cancelled")
+"""Ends of a cell that say something about this machine and not about the record."""
+EQUAL = ("clean_asr", "triggered", "trainings", "epochs_trained")
+"""Fields that are equal wherever CA, ASR and RA must be."""
 EXACT = 1e-9
 """Difference below which two shares are equal."""
 
@@ -38,7 +43,8 @@ class Repetition(NamedTuple):
         status: how it ended here.
         classes: precision class of the record and of this machine; None if unknown.
         shares: by metric: of the record, measured here, and the largest difference allowed.
-        findings: what differs by more than it may; empty if the cell repeats.
+        findings: what differs by more than it may.
+        note: why there is nothing to compare, if this machine is the reason; else empty.
     """
 
     id: str
@@ -47,6 +53,12 @@ class Repetition(NamedTuple):
     classes: tuple[str | None, str | None]
     shares: dict[str, tuple[float | None, float | None, float]]
     findings: tuple[Finding, ...]
+    note: str = ""
+
+    @property
+    def repeats(self) -> bool:
+        """Whether the cell has run and nothing differs by more than it may."""
+        return not self.findings and not self.note
 
     @property
     def line(self) -> str:
@@ -68,7 +80,7 @@ class Repetition(NamedTuple):
             for name, (there, here, most) in self.shares.items()
         }
         classes = {"record": self.classes[0], "here": self.classes[1]}
-        more = {"classes": classes, "shares": shares, "repeats": not self.findings}
+        more = {"classes": classes, "shares": shares, "repeats": self.repeats}
         return {"id": self.id, "label": self.label, "status": self.status, **more}
 
 
@@ -81,8 +93,8 @@ def drawn(ids: Iterable[str], number: int, seed: int) -> list[str]:
 def tolerance(record: Record, here: Record, metric: str, given: float | None = None) -> float:
     """The largest difference between a record's share and that of its cell here, as a fraction.
 
-    It is 0 if the CPU class, the processor's name and the versions agree, because a cell gives the same bits again on
-    one CPU. Otherwise it is ``ELSEWHERE`` and the error of the test set.
+    It is 0 if the CPU class, the processor's name, the system and the versions agree, because a cell gives the same
+    bits again on one CPU. Otherwise it is ``ELSEWHERE`` and the error of the test set.
 
     Args:
         record: from elsewhere.
@@ -101,7 +113,7 @@ def tolerance(record: Record, here: Record, metric: str, given: float | None = N
 
 
 def same_arithmetic(one: Record, other: Record) -> bool:
-    """Whether two records name the same CPU class, processor and versions."""
+    """Whether two records name the same CPU class, processor, system and versions."""
     classes = precision_class(one), precision_class(other)
     if classes[0] is None or classes[0] != classes[1] or not classes[0].startswith("cpu"):
         return False
@@ -111,7 +123,7 @@ def same_arithmetic(one: Record, other: Record) -> bool:
 def _machine(record: Record) -> list[Any]:
     versions = record["env"].get("versions")
     known = versions if isinstance(versions, Mapping) else {}
-    return [record["env"].get("device"), *(known.get(name) for name in SAME_BITS)]
+    return [record["env"].get("device"), record["env"].get("system"), *(known.get(name) for name in SAME_BITS)]
 
 
 def repetition(record: Record, here: Record | None, why: str, given: float | None = None) -> Repetition:
@@ -126,10 +138,14 @@ def repetition(record: Record, here: Record | None, why: str, given: float | Non
     status = here["status"] if here is not None else "not run"
     if here is None or status != "done":
         reason = f"has no result on this machine ({status}: {why or (here or {}).get('error')})"
-        found = (of_record("repeat", record, reason),)
-        return Repetition(record["id"], named(record), status, (precision_class(record), None), {}, found)
+        found = of_record("repeat", record, reason)
+        result = Repetition(record["id"], named(record), status, (precision_class(record), None), {}, (found,))
+        return result._replace(findings=(), note=found.text) if status in OUTSIDE else result
     shares = {m: (record[m], here[m], tolerance(record, here, m, given)) for m in METRICS}
-    findings = [of_record("repeat", record, text) for text in _differences(shares, same_arithmetic(record, here))]
+    same = same_arithmetic(record, here)
+    findings = [of_record("repeat", record, text) for text in _differences(shares, same)]
+    if same and given is None:
+        findings += [of_record("repeat", record, text) for text in _unequal(record, here)]
     there, ours = data_version(record), data_version(here)
     if there is not None and ours is not None and (other := there.difference(ours)):
         findings.append(of_record("data", record, f"was measured on another {other} than is here"))
@@ -150,6 +166,16 @@ def _differences(shares: Mapping[str, tuple[float | None, float | None, float]],
                 f"{name} is {_percent(there)} in the record, but {_percent(here)} here; "
                 f"the tolerance is {percent(most)} points{hint}"
             )
+
+
+def _unequal(record: Record, here: Record) -> Iterable[str]:
+    """What a record claims beside CA, ASR and RA that differs here. What it leaves out, it does not claim."""
+    detection, measured = record.get("detection") or {}, here.get("detection") or {}
+    fields = [(name, record.get(name), here.get(name)) for name in EQUAL]
+    fields += [(f"detection.{name}", detection.get(name), measured.get(name)) for name in ("confusion", "auroc")]
+    for name, there, ours in fields:
+        if there is not None and there != ours:
+            yield f"{name} is {shown(there, 120)} in the record, but {shown(ours, 120)} here"
 
 
 def _percent(share: float | None) -> str:

@@ -17,6 +17,9 @@ from benchbd.storage import results_file
 from benchbd.storage.record_file import Unusable
 from benchbd.storage.record_schema import METRICS, Record
 
+NO_LINE = ("not JSON", "cannot be read (not UTF-8 text)", "is not a record but")
+"""How the reason begins if a line does not come from a results file."""
+
 
 class Submission(NamedTuple):
     """The result of :func:`read_submission`.
@@ -48,15 +51,18 @@ def read_submission(place: Path, root: str | None) -> Submission:
     Raises:
         UsageError: there is no such file or folder, it cannot be read, or it holds no record.
     """
-    findings: list[Finding] = []
-
-    def unusable(problem: Unusable) -> None:
-        findings.append(Finding("record", one_line(problem)))
-
-    found = results_file.load(place, identity, unusable)
-    number = len(found) + len(findings)
+    unusable: list[Unusable] = []
+    found = results_file.load(place, identity, unusable.append)
+    number = len(found) + len(unusable)
     if not number:
         raise UsageError(f"{shown(str(place), 200)}: holds no records")
+    foreign = all(problem.reason.startswith(NO_LINE) for problem in unusable)
+    if not found and unusable[1:] and place.is_file() and foreign:
+        raise UsageError(
+            f"{shown(str(place), 200)}: is not a results file, which has a JSON record on each line "
+            f"({unusable[0].where.rpartition(', ')[2]}: {unusable[0].reason})"
+        )
+    findings = [Finding("record", one_line(problem)) for problem in unusable]
     records: dict[str, Record] = {}
     for record in found:
         records.setdefault(record["id"], record)
@@ -102,8 +108,8 @@ def _shared_models(records: Iterable[Record]) -> Iterable[Finding]:
             yield of_record("duplicate", sharing[0], text)
 
 
-def summary(submission: Submission, findings: int) -> str:
+def summary(submission: Submission, findings: int, notes: int) -> str:
     """The number of records, findings and notes in one line."""
     done = sum(record["status"] == "done" for record in submission.records.values())
-    notes = counted(len(submission.notes), "note")
-    return f"{counted(submission.number, 'record')}, {done} done: {counted(findings, 'finding')}, {notes}"
+    found = f"{counted(findings, 'finding')}, {counted(notes, 'note')}"
+    return f"{counted(submission.number, 'record')}, {done} done: {found}"
