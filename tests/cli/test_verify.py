@@ -304,17 +304,21 @@ def test_a_program_named_in_a_record_is_never_run(
     assert not (tmp_path / "ran").exists()
 
 
+@pytest.mark.parametrize("nested", [False, True])
 def test_a_training_program_named_in_a_record_is_never_run(
-    measured: Records, verify: Callable[..., Any], tmp_path: Path
+    nested: bool, measured: Records, verify: Callable[..., Any], tmp_path: Path
 ) -> None:
     record = copy.deepcopy(found(measured, "none"))
-    made = registry.make("defenses", f"command(run='touch {tmp_path / 'ran'}')")
+    named = f"command(run='touch {tmp_path / 'ran'}')"
+    made = registry.make("defenses", named)
     part = {"name": made.name, "version": made.version, "params": made.params()}
+    if nested:
+        part = {"name": "random-filter", "version": 2, "params": {"of": named}}
     record["spec"]["defense"] = part
-    record["defense"], record["params"]["defense"] = made.name, part["params"]
+    record["defense"], record["params"]["defense"] = part["name"], part["params"]
     rehashed(record)
     _, out, _ = verify([record], "--sample", "1", *HERE)
-    assert "note: 1 cell not drawn: defense command runs a program that the record names\n" in out
+    assert f"note: 1 cell not drawn: defense {part['name']} runs a program that the record names\n" in out
     assert not (tmp_path / "ran").exists()
 
 
