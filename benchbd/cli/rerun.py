@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import sys
-from pathlib import Path
 from typing import Any
 
 from benchbd.cli.common import (
@@ -13,13 +12,13 @@ from benchbd.cli.common import (
     add_output,
     add_plugin_files,
     add_plugins,
+    add_plugins_of,
     find_record,
     output_folder,
     refuse_empty,
     write,
 )
 from benchbd.cli.run_arguments import add_run_arguments, run_settings
-from benchbd.errors import UsageError, shown
 
 EPILOG = """\
 Plugin files that the last run of the cell's matrix had are loaded again; --plugin replaces them.
@@ -49,19 +48,6 @@ def register(verbs: Any) -> None:
     parser.set_defaults(run=run)
 
 
-def _add_plugins_of(output: Path, record: dict[str, Any]) -> None:
-    """Register the plugin files that the last run of the record's matrix had. Raises UsageError if one is gone."""
-    from benchbd.plugins import registry
-    from benchbd.storage.plugin_places import plugin_places
-
-    matrix = record.get("matrix") or ""
-    for file in plugin_places(output).get(matrix, []):
-        if not Path(file).is_file():
-            gone = f"the plugin {shown(file, 200)} of matrix {shown(matrix)} is gone"
-            raise UsageError(f"{gone}; name where it is now with --plugin FILE")
-        registry.add_plugin_file(file)
-
-
 def run(args: argparse.Namespace) -> int:
     """Run the cell described by the spec in its record."""
     from benchbd.core.numerics import Numerics
@@ -79,7 +65,7 @@ def run(args: argparse.Namespace) -> int:
     output = output_folder(args)
     record = find_record(output, args.cell)
     if not args.plugin:
-        _add_plugins_of(output, record)
+        add_plugins_of(output, record)
     cell = Cell.from_json({"spec": record["spec"], "matrix": record.get("matrix") or ""})
     precision = cell.precision if args.precision is None else asked.precision
     threads = cell.threads if args.threads is None else asked.threads
