@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from benchbd.core.images import DatasetInfo, Normalisation
 from benchbd.core.transform import TestTransform
-from benchbd.engine import Classifier
+from benchbd.engine.outside_state import load_outside_state, renamed_state
 from benchbd.errors import BenchbdError, UsageError, one_line, shown
 from benchbd.exchange.archive import plain_arrays, read_torch
 from benchbd.exchange.model_files import onnx_session
@@ -30,8 +30,6 @@ from benchbd.plugins.trained import ModelSpec
 
 NESTED = ("state_dict", "model_state_dict", "model", "net", "netC", "weights")
 """Entries under which checkpoints of other programs keep the weights."""
-HEADS = ("fc", "linear", "classifier", "head", "last_linear")
-"""Names that other code gives the last linear layer."""
 FEWEST_LOGITS_ALIKE = 1e-3
 """Largest difference, as a share of the largest logit or of 1, between an image's logits alone and in a batch."""
 
@@ -62,7 +60,7 @@ class _Program(nn.Module):
     """Normalises images, runs a program on them in batches that it accepts, and checks what it returns.
 
     Args:
-        call: float32 (B, 3, H, W) to logits, on the CPU if ``cpu_only``.
+        call: a function, float32 (B, 3, H, W) to logits.
         path: the file, for messages.
         classes: number of classes that the logits must have.
         normalisation: applied first; None for nothing.
@@ -243,7 +241,7 @@ def _torchscript(path: Path, info: DatasetInfo, normalise: str | None, given: No
         raise UsageError(f"{path} cannot be read as TorchScript ({one_line(error)[:200]})") from None
     facts = _facts(_text(extra[f"{METADATA}.json"]))
     words = _described(facts, path, info, normalise, given)
-    net = _Program(script, path, info.classes, given, inner=script)
+    net = _Program(lambda x: script(x), path, info.classes, given, inner=script)
     return _checked(ForeignModel(net, "torchscript", words, _transform(facts, info)), path, info)
 
 
@@ -293,7 +291,7 @@ def _exported(
     batch = shapes[0][0] if len(shapes) == 1 and len(shapes[0]) == 4 else None
     if batch is None:
         raise UsageError(f"{path} takes {len(shapes)} inputs, not one batch of images (N, 3, H, W)")
-    net = _Program(inner, path, info.classes, given, batch if isinstance(batch, int) else None, _NoModes(inner))
+    net = _Program(lambda x: inner(x), path, info.classes, given, batch if isinstance(batch, int) else None, _NoModes(inner))
     words = "none added" if given is None else _words(given)
     return _checked(ForeignModel(net, "exported program", words), path, info)
 
@@ -376,7 +374,7 @@ def _state_dict(
         model = registry.make("models", str(stated.get("name")), **dict(stated.get("params") or {}))
     spec = ModelSpec(model, part_of(model), info.classes, info.size, given or Normalisation((0.0,) * 3, (1.0,) * 3))
     net = spec.build(0)
-    state = _renamed(state, net)
+    state = renamed_state(state, net)
     own = {"mean", "std"} <= state.keys()
     if own and normalise is not None:
         raise UsageError(f"--normalise {shown(normalise)}: {path} has its own mean and std; leave --normalise out")
@@ -385,59 +383,10 @@ def _state_dict(
             f"{path} does not say how its network's images are normalised; say it with --normalise: none, dataset, or "
             "three means and three deviations"
         )
-    load_state(net, state, f"{path} does not fit {spec.part.text} for {info.classes} classes")
+    load_outside_state(net, state, f"{path} does not fit {spec.part.text} for {info.classes} classes")
     net.test_transform = _transform(facts, info)
     words = "in the file" if own else "none added" if given is None else _words(given)
     return _checked(ForeignModel(net.eval(), kind, words, net.test_transform, spec.part.text), path, info)
-
-
-def _renamed(state: dict[str, Tensor], net: Classifier) -> dict[str, Tensor]:
-    """A state under the names of a classifier: without DataParallel's prefix, with ours, its last layer a ``head``."""
-    if state and all(name.startswith("module.") for name in state):
-        state = {name.removeprefix("module."): value for name, value in state.items()}
-    wanted = net.state_dict()
-    if "channel_mask" in state or any(name.startswith("net.") for name in state):
-        found = dict(state)
-    else:
-        found = {f"net.{name}": value for name, value in state.items()}
-    if "net.head.weight" not in found:
-        heads = [name for name in HEADS if f"net.{name}.weight" in found and f"net.{name}.weight" not in wanted]
-        for part in ("weight", "bias") if len(heads) == 1 else ():
-            if f"net.{heads[0]}.{part}" in found:
-                found[f"net.head.{part}"] = found.pop(f"net.{heads[0]}.{part}")
-    return found
-
-
-def load_state(net: Classifier, state: Mapping[str, Tensor], misfit: str) -> None:
-    """Load a state whose mean, std and channel mask may be missing.
-
-    Args:
-        net: gets the state.
-        state: tensors by the names of the classifier.
-        misfit: how the message begins.
-
-    Raises:
-        UsageError: names or shapes differ, or a value is not finite.
-    """
-    wanted = net.state_dict()
-    optional = {"mean", "std", "channel_mask", *(name for name in wanted if name.endswith("num_batches_tracked"))}
-    missing = [name for name in wanted if name not in state and name not in optional]
-    unknown = [name for name in state if name not in wanted]
-    if missing or unknown:
-        parts = [f"{what} {_some(names)}" for what, names in (("lacks", missing), ("has unknown", unknown)) if names]
-        raise UsageError(f"{misfit}: it {' and '.join(parts)}")
-    for name, value in state.items():
-        if value.shape != wanted[name].shape:
-            has, needs = tuple(value.shape), tuple(wanted[name].shape)
-            raise UsageError(f"{misfit}: {name.removeprefix('net.')} is {has}, not {needs}")
-        if not torch.isfinite(value).all():
-            raise UsageError(f"{misfit}: {name.removeprefix('net.')} has values that are not finite")
-    net.load_state_dict({**wanted, **state})
-
-
-def _some(names: list[str]) -> str:
-    rest = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    return ", ".join(name.removeprefix("net.") for name in names[:3]) + rest
 
 
 def _checked(model: ForeignModel, path: Path, info: DatasetInfo) -> ForeignModel:

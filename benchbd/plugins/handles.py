@@ -5,7 +5,7 @@ The harness has one class behind each, in :mod:`benchbd.lab` and :mod:`benchbd.p
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 if TYPE_CHECKING:
@@ -34,6 +34,11 @@ class Workbench(Protocol):
     device: torch.device
     classes: int
     size: int
+
+    @property
+    def model(self) -> str:
+        """The row's model as a spec, such as ``resnet18(width=16)``; ``train(model=...)`` takes one."""
+        ...
 
     def seed_for(self, purpose: str) -> int:
         """A seed for a purpose of the plugin's own, stable for this cell's seed."""
@@ -146,6 +151,25 @@ class Workbench(Protocol):
 
         Raises:
             Impossible: ``at="filters"``, and the network does not say which convolution is its last.
+        """
+        ...
+
+    def adopt(self, state: Mapping[str, Any], *, model: str | None = None, name: str = "adopt") -> TrainedModel:
+        """The network with weights that the plugin made outside :meth:`train`: averaged, edited or read from a file.
+
+        Copying them costs no training; whatever made them counts as the defense's own time. The key is a hash of the
+        weights, so make them from nothing but the lab's sets and :meth:`seed_for`.
+
+        Args:
+            state: tensors or arrays by name, as ``state_dict()`` of ``TrainedModel.module()`` or of the plain network
+                returns. Prefixes of DataParallel and the names ``fc``, ``linear`` and ``classifier`` of a last layer are
+                understood. Without ``mean``, ``std`` and ``channel_mask``, images are normalised as the data set's,
+                and no channel is masked.
+            model: another model's spec; the cell's where not given.
+            name: the stage's name in the record.
+
+        Raises:
+            UsageError: names or shapes do not fit the model, or a value is not finite.
         """
         ...
 
