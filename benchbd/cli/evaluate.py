@@ -32,9 +32,9 @@ EPILOG = """\
   benchbd evaluate --model net.pth --arch resnet18 --normalise dataset --dataset cifar10 --attack 'blend(alpha=0.2)'
   benchbd evaluate --model net.safetensors --dataset digits --attack none --json
 
-FILE is ONNX, TorchScript, an exported program, safetensors, or a state dict of torch.save; nothing is unpickled. A program
-gets images RGB / 255. Weights without a program need --arch and --normalise, unless benchbd export-model wrote them. The
-trigger is that of seed S: the checkpoint must have been trained on the same one. See docs/models.md.
+FILE is ONNX, TorchScript, an exported program, safetensors, or a state dict of torch.save; nothing is unpickled. A
+program gets images RGB / 255. Weights without a program need --arch and --normalise, unless benchbd export-model wrote
+them. The trigger is that of seed S: the checkpoint must have been trained on the same one. See docs/models.md.
 """
 
 
@@ -101,7 +101,9 @@ def run(args: argparse.Namespace) -> int:
     refuse_empty(args, "model", "arch", "dataset", "attack", "normalise", "data")
     path = user_path(args.model, "--model")
     if (kind := look(path, "--model")) != "file":
-        raise UsageError(f"--model {shown(args.model, 200)}: " + ("no such file" if kind == "nothing" else "not a file"))
+        raise UsageError(
+            f"--model {shown(args.model, 200)}: " + ("no such file" if kind == "nothing" else "not a file")
+        )
     device = compute_device(args.device, "--device")
     add_plugin_files(args)
     cell = _cell(args)
@@ -117,7 +119,8 @@ def run(args: argparse.Namespace) -> int:
         test = Images(*dataset.load("test", root))
         clean, info = poisoner.train_set()
         shown_images = poisoner.triggered_test(test, info, poisoner.poison(clean, info))
-        triggered, target, originals, of_target = None, 0, None, None
+        triggered, originals, of_target = None, None, None
+        target: Any = 0
         if shown_images is not None:
             triggered, target = (shown_images.images, shown_images.labels), shown_images.targets
             originals, of_target = shown_images.originals, shown_images.of_target

@@ -27,9 +27,9 @@ EPILOG = """\
   benchbd export-model 3f9a --to lfd.onnx
   benchbd export-model cifar10/resnet18/bn-g/lfd/s0 --format torchscript --to lfd.pt
 
-All formats take images RGB / 255 of shape (N, 3, size, size) and give logits. TorchScript and ONNX normalise inside, and
-apply the defense's test transform, if it has one; safetensors holds the weights, mean and std. docs/models.md describes
-the formats. The file is written only if it gives the model's logits on test images.
+All formats take images RGB / 255 of shape (N, 3, size, size) and give logits. TorchScript and ONNX normalise inside,
+and apply the defense's test transform, if it has one; safetensors holds the weights, mean and std. docs/models.md
+describes the formats. The file is written only if it gives the model's logits on test images.
 """
 
 

@@ -18,7 +18,7 @@ from benchbd.cli.common import (
     refuse_empty,
     write,
 )
-from benchbd.cli.run_arguments import add_run_arguments, run_settings
+from benchbd.cli.run_arguments import add_run_arguments, display_of, run_settings
 
 EPILOG = """\
 Plugin files that the last run of the cell's matrix had are loaded again; --plugin replaces them.
@@ -54,7 +54,6 @@ def run(args: argparse.Namespace) -> int:
     from benchbd.plan.cell import Cell
     from benchbd.run import run_cells
     from benchbd.run.display.base import numbers
-    from benchbd.run.display.choose import make_display
     from benchbd.run.prepare import writable
     from benchbd.run.summary import summary
     from benchbd.storage.staleness import InputFiles, changed_inputs_text
@@ -76,7 +75,7 @@ def run(args: argparse.Namespace) -> int:
     for line in changed_inputs_text([changed], "the rerun reads what is there now, and tables mark different data"):
         sys.stderr.write(f"benchbd: {line}\n")
     sys.stderr.flush()
-    outcome = run_cells([cell], settings, make_display(args.display))
+    outcome = run_cells([cell], settings, display_of(args))
     if args.display != "none":
         sys.stderr.write(summary(outcome, {cell.id: cell.label}, settings))
     if outcome.statuses[cell.id] == "done":

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from benchbd.engine.network import Classifier
-from benchbd.errors import UsageError
+from benchbd.errors import UsageError, shown
 
 HEADS = ("fc", "linear", "classifier", "last_linear")
 """Names that other code gives the last linear layer."""
@@ -69,3 +71,19 @@ def load_outside_state(net: Classifier, state: Mapping[str, Tensor], misfit: str
 def _some(names: list[str]) -> str:
     rest = f" and {len(names) - 3} more" if len(names) > 3 else ""
     return ", ".join(name.removeprefix("net.") for name in names[:3]) + rest
+
+
+def state_tensors(state: Any, name: str) -> dict[str, torch.Tensor]:
+    """Tensors by name on the CPU. Raises UsageError, which begins with ``name``, for anything but arrays by name."""
+    if not isinstance(state, Mapping) or not state:
+        raise UsageError(f"{name}: a state is a dict of arrays by name, as state_dict() returns, not {shown(state)}")
+    found = {}
+    for key, value in state.items():
+        tensor = value.detach().cpu() if isinstance(value, torch.Tensor) else value
+        if not isinstance(tensor, torch.Tensor):
+            try:
+                tensor = torch.from_numpy(np.array(value))
+            except (TypeError, ValueError):
+                raise UsageError(f"{name}: {shown(str(key))} is {shown(value)}, not an array of numbers") from None
+        found[str(key)] = tensor
+    return found

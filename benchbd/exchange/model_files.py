@@ -62,9 +62,10 @@ def to_bytes(net: Classifier, size: int, facts: ModelFacts, form: str) -> bytes:
 
 
 def _torchscript(program: ModelProgram, example: torch.Tensor, facts: ModelFacts) -> bytes:
-    traced = torch.jit.trace(program, example, check_trace=False)
+    jit: Any = torch.jit
+    traced = jit.trace(program, example, check_trace=False)
     body = io.BytesIO()
-    torch.jit.save(traced, body, _extra_files={f"{METADATA}.json": facts.text()})
+    jit.save(traced, body, _extra_files={f"{METADATA}.json": facts.text()})
     return body.getvalue()
 
 

@@ -20,6 +20,7 @@ from benchbd.core.transform import TestTransform
 from benchbd.engine.outside_state import load_outside_state, renamed_state
 from benchbd.errors import BenchbdError, UsageError, one_line, shown
 from benchbd.exchange.archive import plain_arrays, read_torch
+from benchbd.exchange.foreign_program import FixedMode, ForeignProgram
 from benchbd.exchange.model_files import onnx_session
 from benchbd.exchange.model_program import FORMAT, METADATA
 from benchbd.pipeline.stored_model import transform_of
@@ -54,67 +55,6 @@ class ForeignModel(NamedTuple):
     def module(self) -> Any:
         """The network, as :meth:`benchbd.TrainedModel.module` gives one."""
         return self.net
-
-
-class _Program(nn.Module):
-    """Normalises images, runs a program on them in batches that it accepts, and checks what it returns.
-
-    Args:
-        call: a function, float32 (B, 3, H, W) to logits.
-        path: the file, for messages.
-        classes: number of classes that the logits must have.
-        normalisation: applied first; None for nothing.
-        batch: number of images that the program insists on; None for any.
-        inner: the module behind ``call``, so that it moves with this one; None if there is none.
-    """
-
-    mean: Tensor
-    std: Tensor
-
-    def __init__(
-        self,
-        call: Any,
-        path: Path,
-        classes: int,
-        normalisation: Normalisation | None,
-        batch: int | None = None,
-        inner: nn.Module | None = None,
-    ) -> None:
-        super().__init__()
-        self._call, self._path, self._classes, self._batch = call, path, classes, batch
-        self.inner = inner
-        self._plain = normalisation is None
-        mean, std = normalisation or ((0.0,) * 3, (1.0,) * 3)
-        self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).view(1, 3, 1, 1))
-        self.register_buffer("std", torch.tensor(std, dtype=torch.float32).view(1, 3, 1, 1))
-
-    def forward(self, x01: Tensor) -> Tensor:
-        """Compute logits float32 (N, C)."""
-        x = x01 if self._plain else (x01 - self.mean) / self.std
-        step = self._batch or max(1, len(x))
-        return torch.cat([self._logits(part, step) for part in x.split(step)]) if len(x) else x.new_zeros(0, 1)
-
-    def _logits(self, x: Tensor, step: int) -> Tensor:
-        count = len(x)
-        if self._batch and count < step:
-            x = torch.cat([x, x[-1:].expand(step - count, -1, -1, -1)])
-        size = x.shape[-1]
-        try:
-            out = self._call(x.contiguous())
-        except BenchbdError:
-            raise
-        except Exception as error:
-            why = f"{type(error).__name__}: {one_line(error)[-300:]}"
-            raise UsageError(f"{self._path} fails on images of {size} pixels ({why})") from None
-        while isinstance(out, (tuple, list)) and out:
-            out = out[0]
-        if not isinstance(out, Tensor) or not out.is_floating_point() or out.shape != (len(x), self._classes):
-            got = f"{out.dtype} {tuple(out.shape)}" if isinstance(out, Tensor) else type(out).__name__
-            raise UsageError(
-                f"{self._path} gives {got} for {len(x)} images, not logits ({len(x)}, {self._classes}), one for each "
-                "class of the data set"
-            )
-        return out[:count].float()
 
 
 def read_model(
@@ -236,12 +176,13 @@ def _words(normalisation: Normalisation) -> str:
 def _torchscript(path: Path, info: DatasetInfo, normalise: str | None, given: Normalisation | None) -> ForeignModel:
     extra = {f"{METADATA}.json": ""}
     try:
-        script = torch.jit.load(str(path), map_location="cpu", _extra_files=extra).eval()
+        jit: Any = torch.jit
+        script = jit.load(str(path), map_location="cpu", _extra_files=extra).eval()
     except RuntimeError as error:
         raise UsageError(f"{path} cannot be read as TorchScript ({one_line(error)[:200]})") from None
     facts = _facts(_text(extra[f"{METADATA}.json"]))
     words = _described(facts, path, info, normalise, given)
-    net = _Program(lambda x: script(x), path, info.classes, given, inner=script)
+    net = ForeignProgram(lambda x: script(x), path, info.classes, given, inner=script)
     return _checked(ForeignModel(net, "torchscript", words, _transform(facts, info)), path, info)
 
 
@@ -273,7 +214,7 @@ def _onnx(path: Path, info: DatasetInfo, normalise: str | None, given: Normalisa
 
     facts = _facts(session.get_modelmeta().custom_metadata_map.get(METADATA))
     words = _described(facts, path, info, normalise, given)
-    net = _Program(call, path, info.classes, given, batch if isinstance(batch, int) else None)
+    net = ForeignProgram(call, path, info.classes, given, batch if isinstance(batch, int) else None)
     return _checked(ForeignModel(net, "onnx", words, _transform(facts, info)), path, info)
 
 
@@ -287,26 +228,17 @@ def _exported(
         inner = program.module()
     except Exception as error:
         raise UsageError(f"{path} cannot be read as an exported program ({one_line(error)[:200]})") from None
-    shapes = [node.meta["val"].shape for node in program.graph.nodes if node.name in program.graph_signature.user_inputs]
+    shapes = [
+        node.meta["val"].shape for node in program.graph.nodes if node.name in program.graph_signature.user_inputs
+    ]
     batch = shapes[0][0] if len(shapes) == 1 and len(shapes[0]) == 4 else None
     if batch is None:
         raise UsageError(f"{path} takes {len(shapes)} inputs, not one batch of images (N, 3, H, W)")
-    net = _Program(lambda x: inner(x), path, info.classes, given, batch if isinstance(batch, int) else None, _NoModes(inner))
+    net = ForeignProgram(
+        lambda x: inner(x), path, info.classes, given, batch if isinstance(batch, int) else None, FixedMode(inner)
+    )
     words = "none added" if given is None else _words(given)
     return _checked(ForeignModel(net, "exported program", words), path, info)
-
-
-class _NoModes(nn.Module):
-    """Holds an exported program, whose mode is fixed: torch refuses train() and eval() on it."""
-
-    def __init__(self, inner: nn.Module) -> None:
-        super().__init__()
-        self.inner = inner
-
-    def train(self, mode: bool = True) -> _NoModes:
-        """Change nothing but the flag of this holder."""
-        self.training = mode
-        return self
 
 
 def _refuse_pickles(path: Path, names: list[str]) -> None:
@@ -322,9 +254,8 @@ def _refuse_pickles(path: Path, names: list[str]) -> None:
         raise UsageError(refused)
     with plain_arrays(path, "exported program"), zipfile.ZipFile(path) as archive:
         for name in names:
-            if name.endswith(".json") and "use_pickle" in (text := archive.read(name).decode()):
-                if '"use_pickle": true' in json.dumps(json.loads(text)):
-                    raise UsageError(refused)
+            if name.endswith(".json") and '"use_pickle": true' in json.dumps(json.loads(archive.read(name))):
+                raise UsageError(refused)
             if name.endswith(".pt"):
                 torch.load(io.BytesIO(archive.read(name)), map_location="cpu", weights_only=True)
 
@@ -398,7 +329,7 @@ def _checked(model: ForeignModel, path: Path, info: DatasetInfo) -> ForeignModel
     size = info.size
     x = torch.rand(4, 3, size, size, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
-        together, again, alone = model.net(x), model.net(x), torch.cat([model.net(part) for part in x.split(1)])
+        together, again, alone = model.net(x), model.net(x), torch.cat([model.net(part) for part in torch.split(x, 1)])
     if not torch.isfinite(together).all():
         raise UsageError(f"{path} gives logits that are not finite")
     limit = FEWEST_LOGITS_ALIKE * max(1.0, float(together.abs().max()))

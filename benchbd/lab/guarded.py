@@ -8,7 +8,20 @@ from benchbd.errors import Misused, shown
 from benchbd.plugins.train_set import TrainSet
 from benchbd.plugins.trained import Origin, TrainedModel
 
-_FIXED = ("poisoned", "clean", "truth", "indices", "info", "target", "seed", "recipe", "device", "classes", "size", "model")
+_FIXED = (
+    "poisoned",
+    "clean",
+    "truth",
+    "indices",
+    "info",
+    "target",
+    "seed",
+    "recipe",
+    "device",
+    "classes",
+    "size",
+    "model",
+)
 """Attributes that a plugin must not assign: keys and the evaluation rely on them."""
 
 

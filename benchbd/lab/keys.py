@@ -71,8 +71,8 @@ def cache_key_form(thing: Any, what: str) -> Any:
     """The form in which a loss or a perturbation goes into a key: its class, the class's source, its fields.
 
     Raises:
-        UsageError: it is not a frozen dataclass of numbers, text, arrays and trained models. Other objects have no reliable
-            form: the repr of a function is an address in memory, that of a large array is cut short.
+        UsageError: it is not a frozen dataclass of numbers, text, arrays and trained models. Other objects have no
+            reliable form: the repr of a function is an address in memory, that of a large array is cut short.
     """
     if isinstance(thing, float) and not math.isfinite(thing):
         return repr(thing)

@@ -23,7 +23,7 @@ from benchbd.core.seeding import seed_for
 from benchbd.core.transform import TestTransform
 from benchbd.deprecated import renamed_keywords
 from benchbd.engine import global_state, passes
-from benchbd.engine.outside_state import load_outside_state, renamed_state
+from benchbd.engine.outside_state import load_outside_state, renamed_state, state_tensors
 from benchbd.errors import BenchbdError, Diverged, Misused, UsageError, one_line, shown
 from benchbd.lab import keys
 from benchbd.lab.costs import CostLedger, Result, StageCosts
@@ -388,7 +388,7 @@ class Stages(Guarded):
         plan = self._plan_for(model)
         net = plan.build(0)
         misfit = f"{name}: the state does not fit {plan.part.text} for {self.classes} classes"
-        load_outside_state(net, renamed_state(_tensors(state, name), net), misfit)
+        load_outside_state(net, renamed_state(state_tensors(state, name), net), misfit)
         arrays = {k: np.array(v.detach().cpu().numpy()) for k, v in net.state_dict().items()}
         key = digest(["adopt", keys.CODE_VERSION, plan.spec(), {k: sha_of(v) for k, v in sorted(arrays.items())}])
 
@@ -448,19 +448,3 @@ class Stages(Guarded):
             return found, {}
 
         return self._memo("array", name, key, "", checked).arrays
-
-
-def _tensors(state: Any, name: str) -> dict[str, torch.Tensor]:
-    """Tensors by name on the CPU. Raises UsageError for anything that is not a state dict."""
-    if not isinstance(state, Mapping) or not state:
-        raise UsageError(f"{name}: a state is a dict of arrays by name, as state_dict() returns, not {shown(state)}")
-    found = {}
-    for key, value in state.items():
-        tensor = value.detach().cpu() if isinstance(value, torch.Tensor) else value
-        if not isinstance(tensor, torch.Tensor):
-            try:
-                tensor = torch.from_numpy(np.array(value))
-            except (TypeError, ValueError):
-                raise UsageError(f"{name}: {shown(str(key))} is {shown(value)}, not an array of numbers") from None
-        found[str(key)] = tensor
-    return found

@@ -40,9 +40,7 @@ def stored_model(record: dict[str, Any], store: Store) -> tuple[Cell, TrainedMod
     spec = ModelSpec(model, part, info.classes, info.size, normalisation)
     transform = found.meta.get("test_transform")
     given = None if transform is None else transform_of(transform, info.classes, info.size)
-    trained = TrainedModel(
-        key, found.arrays, spec, list(found.meta.get("epoch_losses", ())), 0, test_transform=given
-    )
+    trained = TrainedModel(key, found.arrays, spec, list(found.meta.get("epoch_losses", ())), 0, test_transform=given)
     try:
         trained.module()
     except RuntimeError as error:

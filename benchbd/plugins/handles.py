@@ -162,8 +162,8 @@ class Workbench(Protocol):
 
         Args:
             state: tensors or arrays by name, as ``state_dict()`` of ``TrainedModel.module()`` or of the plain network
-                returns. Prefixes of DataParallel and the names ``fc``, ``linear`` and ``classifier`` of a last layer are
-                understood. Without ``mean``, ``std`` and ``channel_mask``, images are normalised as the data set's,
+                returns. Prefixes of DataParallel and the names ``fc``, ``linear`` and ``classifier`` of a last layer
+                are understood. Without ``mean``, ``std`` and ``channel_mask``, images are normalised as the data set's,
                 and no channel is masked.
             model: another model's spec; the cell's where not given.
             name: the stage's name in the record.

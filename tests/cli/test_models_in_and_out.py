@@ -57,7 +57,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "renamer.py").write_text(PLUGIN)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        assert main("run study.yaml --executor inline --device cpu --display none --output out".split()) == 0
+        words = "study.yaml --executor inline --device cpu --display none --output out"
+        assert main(["run", *words.split()]) == 0
     registry.forget_plugin_file(str((folder / "renamer.py").resolve()))
     return folder
 
@@ -120,7 +121,9 @@ def test_the_files_state_their_conventions_and_hold_no_paths(place):
 
 def test_a_torchscript_file_needs_no_benchbd(place):
     """Images in [0, 1] in any batch, the stamp and the order of the classes inside."""
-    assert main(["export-model", f"{LABEL}renamer/s0", "--format", "torchscript", "--to", "m.pt", "--output", "out"]) == 0
+    assert (
+        main(["export-model", f"{LABEL}renamer/s0", "--format", "torchscript", "--to", "m.pt", "--output", "out"]) == 0
+    )
     net = torch.jit.load("m.pt")
     images = torch.rand(5, 3, 32, 32, generator=torch.Generator().manual_seed(1))
     covered = images.clone()
@@ -159,7 +162,9 @@ def test_a_model_that_is_gone(place, capsys):
     shutil.rmtree(place / "out" / "store" / "model" / key[:2] / key)
     assert main(["export-model", record["id"], "--to", "m.safetensors", "--output", "out"]) == 2
     said = capsys.readouterr().err
-    assert f"its model is no longer in out/store; train it again with: benchbd rerun {record['id']} --output out" in said
+    assert (
+        f"its model is no longer in out/store; train it again with: benchbd rerun {record['id']} --output out" in said
+    )
     assert said.count("\n") == 1
     again = f"rerun {record['id']} --output out --executor inline --device cpu --display none"
     assert main(again.split()) == 0
@@ -248,7 +253,7 @@ def _files(place: Path) -> None:
     plain = {name.removeprefix("net."): value for name, value in whole.items() if name.startswith("net.")}
     torch.save(plain, "plain.pth")
     torch.save(dict(list(plain.items())[1:]), "short.pth")
-    torch.save({**plain, "head.weight": torch.zeros(7, 84)}, "seven.pth")
+    torch.save({**plain, "head.weight": plain["head.weight"][:7]}, "seven.pth")
     torch.save({**plain, "head.bias": plain["head.bias"] * float("nan")}, "nan.pth")
     torch.save({"model": Evil()}, "evil.pth")
     Path("evil.pkl").write_bytes(pickle.dumps(Evil()))
@@ -273,7 +278,7 @@ def _files(place: Path) -> None:
         ("--model plain.pth --arch lenet-s --normalise 1,2", "plain.pth"),
         ("--model plain.pth --arch lenet-s --normalise 1,2,3", "--normalise '1,2,3': give none, dataset, or three"),
         ("--model short.pth --arch lenet-s --normalise none", "does not fit lenet-s for 10 classes: it lacks"),
-        ("--model seven.pth --arch lenet-s --normalise none", "head.weight is (7, 84), not (10, 84)"),
+        ("--model seven.pth --arch lenet-s --normalise none", "not fit lenet-s for 10 classes: head.weight is (7, "),
         ("--model nan.pth --arch lenet-s --normalise none", "head.bias has values that are not finite"),
         ("--model evil.pth --arch lenet-s --normalise none", "evil.pth is refused"),
         ("--model evil.pkl --arch lenet-s --normalise none", "evil.pkl is refused"),
@@ -326,5 +331,8 @@ def test_the_table_has_wilson_intervals(place, capsys):
     ca = next(line.split() for line in lines if line.startswith("CA "))
     assert ca[1] == f"{100 * record['ca']:.2f}"
     n, p, z = 50, record["ca"], 1.96
-    centre, half = (p + z * z / 2 / n) / (1 + z * z / n), z / (1 + z * z / n) * np.sqrt(p * (1 - p) / n + z * z / 4 / n**2)
+    centre, half = (
+        (p + z * z / 2 / n) / (1 + z * z / n),
+        z / (1 + z * z / n) * np.sqrt(p * (1 - p) / n + z * z / 4 / n**2),
+    )
     assert [float(ca[2]), float(ca[4])] == pytest.approx([100 * (centre - half), 100 * (centre + half)], abs=0.01)

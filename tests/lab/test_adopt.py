@@ -1,4 +1,4 @@
-"""Weights made elsewhere become a model of the lab; a training loop may hold a frozen model; the lab names its model."""
+"""Weights made elsewhere become a model of the lab; a loop may hold a frozen model; the lab names its model."""
 
 from __future__ import annotations
 
