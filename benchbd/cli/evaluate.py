@@ -67,6 +67,8 @@ def _cell(args: argparse.Namespace) -> Cell:
     """The undefended cell whose attack and test images measure the checkpoint."""
     from benchbd.plan import matrix
 
+    if args.seed < 0:
+        raise UsageError(f"--seed {args.seed}: a seed is a whole number from 0")
     named = {
         "name": "evaluate",
         "dataset": component(args.dataset, "dataset"),

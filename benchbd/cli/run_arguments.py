@@ -150,21 +150,22 @@ def display_of(args: argparse.Namespace) -> Display:
         return shown_to
     from benchbd.run.tracking import TrackedDisplay, make_tracker
 
-    check_log(args)
     output = output_folder(args).resolve()
-    return TrackedDisplay(shown_to, {name: make_tracker(name, output) for name in dict.fromkeys(args.log)})
+    return TrackedDisplay(shown_to, {name: make_tracker(name, output) for name in check_log(args)})
 
 
-def check_log(args: argparse.Namespace) -> None:
-    """Raise UsageError if a tracker of ``--log`` is unknown, or its package is missing."""
+def check_log(args: argparse.Namespace) -> list[str]:
+    """The trackers of ``--log``, each once. Raises UsageError if one is unknown, or its package is missing."""
     if not args.log:
-        return
+        return []
     from benchbd.run.tracking import TRACKERS, check_trackers
 
-    for name in args.log:
+    names = list(dict.fromkeys(name.strip() for given in args.log for name in given.split(",")))
+    for name in names:
         if name not in TRACKERS:
             raise UsageError(f"--log {shown(name)}: not a tracker{did_you_mean(name, TRACKERS)}")
-    check_trackers(args.log)
+    check_trackers(names)
+    return names
 
 
 def same_command(args: argparse.Namespace, *extra: str) -> str:

@@ -290,6 +290,7 @@ def _files(place: Path) -> None:
         ("--model training.pt", "export the model in eval mode"),
         ("--model right.pt --arch lenet-s", "holds a program with its architecture; leave --arch out"),
         ("--model right.pt --attack bn-x", "did you mean"),
+        ("--model right.pt --seed -1", "--seed -1: a seed is a whole number from 0"),
         ("--model right.pt --dataset digitz", "did you mean 'digits'?"),
     ],
 )

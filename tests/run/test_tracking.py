@@ -126,7 +126,7 @@ def test_a_missing_package_is_one_line_before_anything(
 
 
 def test_an_unknown_tracker(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main([*RUN, "--log", "tensorbord"]) == 2
+    assert main([*RUN, "--log", "tensorbord,wandb"]) == 2
     assert "--log 'tensorbord': not a tracker; did you mean 'tensorboard'?" in capsys.readouterr().err
 
 
