@@ -30,6 +30,8 @@ VERBS = (
     "export",
     "import",
     "export-poison",
+    "export-model",
+    "evaluate",
     "clean",
     "preview",
     "prepare",

@@ -109,6 +109,19 @@ def add_plugin_files(args: argparse.Namespace) -> None:
             registry.add_plugin_file(file)
 
 
+def add_plugins_of(output: Path, record: dict[str, Any]) -> None:
+    """Register the plugin files that the last run of the record's matrix had. Raises UsageError if one is gone."""
+    from benchbd.plugins import registry
+    from benchbd.storage.plugin_places import plugin_places
+
+    matrix = record.get("matrix") or ""
+    for file in plugin_places(output).get(matrix, []):
+        if not Path(file).is_file():
+            gone = f"the plugin {shown(file, 200)} of matrix {shown(matrix)} is gone"
+            raise UsageError(f"{gone}; name where it is now with --plugin FILE")
+        registry.add_plugin_file(file)
+
+
 def refuse_empty(args: argparse.Namespace, *flags: str) -> None:
     """Refuse a flag whose value is empty. Raises UsageError.
 

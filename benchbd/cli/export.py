@@ -12,10 +12,14 @@ EPILOG = """\
 The suffix of FILE selects the format:
   .jsonl   one record per line, complete; leaderboard, compare and merge read it
   .csv     one row per cell, with every field that is not nested
+  .parquet the same rows, with a type for each column and IDs as text (benchbd[parquet])
   .zip     records, logs and the leaderboard, to attach or archive
 
   benchbd export results.jsonl --matrix table2
   benchbd export results.csv
+  benchbd export results.parquet
+
+A program that reads the csv must be told that IDs are text (pandas: dtype={"id": str}): some consist of digits only.
 """
 
 
@@ -27,7 +31,7 @@ def register(verbs: Any) -> None:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("file", metavar="FILE", help="file to write: .jsonl, .csv or .zip")
+    parser.add_argument("file", metavar="FILE", help="file to write: .jsonl, .csv, .parquet or .zip")
     parser.add_argument("--matrix", metavar="NAME", help="only records from a matrix of this name")
     add_output(parser)
     parser.set_defaults(run=run)
@@ -37,12 +41,14 @@ def run(args: argparse.Namespace) -> int:
     """Write the file."""
     from benchbd.core.paths import user_path
     from benchbd.report import export
+    from benchbd.report.parquet import as_parquet
     from benchbd.storage import results_file
 
     target = user_path(args.file, "export")
-    writer = {".jsonl": export.as_jsonl, ".csv": export.as_csv, ".zip": export.as_zip}.get(target.suffix)
+    writers = {".jsonl": export.as_jsonl, ".csv": export.as_csv, ".zip": export.as_zip, ".parquet": as_parquet}
+    writer = writers.get(target.suffix)
     if writer is None:
-        raise UsageError(f"export {args.file}: the name must end in .jsonl, .csv or .zip")
+        raise UsageError(f"export {args.file}: the name must end in .jsonl, .csv, .parquet or .zip")
     output = output_folder(args)
     records = usable_records(output)
     if args.matrix:

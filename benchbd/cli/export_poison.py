@@ -14,10 +14,11 @@ if TYPE_CHECKING:
     from benchbd.plan.cell import Cell
     from benchbd.plan.matrix import Plan
 
-FORMATS = ("backdoor-toolbox", "npz", "imagefolder")
+FORMATS = ("backdoor-toolbox", "npz", "imagefolder", "hf")
 EPILOG = """\
   benchbd export-poison quickstart --attack blend --to blend --format backdoor-toolbox
   benchbd export-poison table2 --attack bn-g --dataset cifar10 --seed 0 --to bn-g --format imagefolder
+  benchbd export-poison quickstart --attack blend --to blend-hf --format hf      for datasets.load_dataset
 
 DIR gets the poisoned training set, the triggered and the clean test images, masks and true labels. docs/importing.md
 describes the formats. benchbd import reads them again.
@@ -62,6 +63,10 @@ def run(args: argparse.Namespace) -> int:
     refuse_empty(args, "to", "attack", "dataset")
     if args.format not in formats.WRITTEN:
         raise UsageError(f"--format {shown(args.format)}: not a format{did_you_mean(args.format, formats.WRITTEN)}")
+    if args.format == "hf":
+        from benchbd.core.extras import require_extra
+
+        require_extra("parquet", "--format hf")
     folder = user_path(args.to, "--to")
     formats.check_new(folder)
     device = compute_device(args.device, "--device")

@@ -12,7 +12,7 @@ from benchbd.errors import UsageError, shown
 if TYPE_CHECKING:
     from benchbd.exchange.found_set import CleanData
 
-FORMATS = ("backdoor-toolbox", "backdoorbench", "nab", "npz", "madrylab", "csv")
+FORMATS = ("backdoor-toolbox", "backdoorbench", "nab", "npz", "madrylab", "csv", "hf")
 EPILOG = """\
   benchbd import cifar10/badnet_0.100_poison_seed=0 --format backdoor-toolbox --dataset cifar10 --to data/badnet.npz
   benchbd import record/my_run --format backdoorbench --dataset cifar10 --to data/run.npz

@@ -29,7 +29,7 @@ COMMITTED = Path("leaderboard")
 RESULTS, README = COMMITTED / "results.jsonl", COMMITTED / "README.md"
 ASR_OVER, CA_OVER = ("non-target", "all"), ("all", "non-target")
 """As in :mod:`benchbd.report.definitions`, which the parser need not import."""
-FORMATS = ("md", "text", "csv", "latex", "html", "json", "jsonl")
+FORMATS = ("md", "text", "csv", "latex", "html", "json", "jsonl", "parquet")
 
 EPILOG = """\
   benchbd leaderboard                                   every record in benchbd-out
@@ -38,6 +38,7 @@ EPILOG = """\
   benchbd leaderboard table2 --paper --format html --write board.html
   benchbd leaderboard table2 --precision strict         the cells of run --precision strict
   benchbd leaderboard cifar10-small --format jsonl --write leaderboard/results.jsonl
+  benchbd leaderboard --format parquet --write all.parquet   a row for each cell, IDs as text
   benchbd leaderboard --results leaderboard/results.jsonl --write leaderboard/README.md
   benchbd leaderboard --check                           exit 1 if leaderboard/README.md is out of date
 """
@@ -60,7 +61,8 @@ def register(verbs: Any) -> None:
     parser.add_argument(
         "--format",
         choices=FORMATS,
-        help="default: text on a terminal, else md; jsonl gives the records themselves, sorted",
+        help="default: text on a terminal, else md; jsonl gives the records themselves, sorted; "
+        "parquet a table of them, with --write FILE",
     )
     parser.add_argument(
         "--paper", action="store_true", help="add the paper's values, the differences, and verdicts on its claims"
@@ -189,6 +191,8 @@ def make(args: argparse.Namespace) -> Board:
 
 def run(args: argparse.Namespace) -> int:
     """Print the leaderboard, write it to a file, or check that file."""
+    if args.format == "parquet":
+        return _write_parquet(args)
     if args.check:
         if (args.asr_over, args.ca_over) != (ASR_OVER[0], CA_OVER[0]):
             raise UsageError(
@@ -211,6 +215,23 @@ def run(args: argparse.Namespace) -> int:
         write_named(Path(args.write).expanduser(), text)
     else:
         write(text)
+    return 0
+
+
+def _write_parquet(args: argparse.Namespace) -> int:
+    """Write the records as one table."""
+    from benchbd.core.extras import require_extra
+    from benchbd.report.parquet import as_parquet
+    from benchbd.storage import results_file
+
+    if args.check or not args.write:
+        raise UsageError("--format parquet is for --write FILE only, such as --write all.parquet")
+    require_extra("parquet", "--format parquet")
+    records, _, _ = read(args)
+    try:
+        as_parquet(results_file.ordered(records), user_path(args.write, "--write"))
+    except OSError as error:
+        raise UsageError(f"--write {args.write}: cannot be written ({error.strerror or error})") from error
     return 0
 
 

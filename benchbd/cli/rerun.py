@@ -14,13 +14,13 @@ from benchbd.cli.common import (
     add_output,
     add_plugin_files,
     add_plugins,
+    add_plugins_of,
     find_record,
     output_folder,
     refuse_empty,
     write,
 )
-from benchbd.cli.run_arguments import add_run_arguments, run_settings
-from benchbd.errors import UsageError, shown
+from benchbd.cli.run_arguments import add_run_arguments, display_of, run_settings
 
 EPILOG = """\
 Plugin files that the last run of the cell's matrix had are loaded again; --plugin replaces them. Files of the defense
@@ -51,19 +51,6 @@ def register(verbs: Any) -> None:
     parser.set_defaults(run=run)
 
 
-def _add_plugins_of(output: Path, record: dict[str, Any]) -> None:
-    """Register the plugin files that the last run of the record's matrix had. Raises UsageError if one is gone."""
-    from benchbd.plugins import registry
-    from benchbd.storage.plugin_places import plugin_places
-
-    matrix = record.get("matrix") or ""
-    for file in plugin_places(output).get(matrix, []):
-        if not Path(file).is_file():
-            gone = f"the plugin {shown(file, 200)} of matrix {shown(matrix)} is gone"
-            raise UsageError(f"{gone}; name where it is now with --plugin FILE")
-        registry.add_plugin_file(file)
-
-
 def _find_files_of(output: Path, record: dict[str, Any]) -> None:
     """Look a program's files up where the last run of the record's matrix found them, unless the user says where."""
     from benchbd.core.files_folder import look_in
@@ -81,7 +68,6 @@ def run(args: argparse.Namespace) -> int:
     from benchbd.plan.cell import Cell
     from benchbd.run import run_cells
     from benchbd.run.display.base import numbers
-    from benchbd.run.display.choose import make_display
     from benchbd.run.prepare import writable
     from benchbd.run.summary import summary
     from benchbd.storage.staleness import InputFiles, changed_inputs_text
@@ -92,7 +78,7 @@ def run(args: argparse.Namespace) -> int:
     output = output_folder(args)
     record = find_record(output, args.cell)
     if not args.plugin:
-        _add_plugins_of(output, record)
+        add_plugins_of(output, record)
     _find_files_of(output, record)
     cell = Cell.from_json({"spec": record["spec"], "matrix": record.get("matrix") or ""})
     precision = cell.precision if args.precision is None else asked.precision
@@ -104,7 +90,7 @@ def run(args: argparse.Namespace) -> int:
     for line in changed_inputs_text([changed], "the rerun reads what is there now, and tables mark different data"):
         sys.stderr.write(f"benchbd: {line}\n")
     sys.stderr.flush()
-    outcome = run_cells([cell], settings, make_display(args.display))
+    outcome = run_cells([cell], settings, display_of(args))
     if args.display != "none":
         sys.stderr.write(summary(outcome, {cell.id: cell.label}, settings))
     if outcome.statuses[cell.id] == "done":

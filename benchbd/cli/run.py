@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchbd.cli.common import DamagedRecords, add_matrix_arguments, load_plan, output_folder, say_notes, write
-from benchbd.cli.run_arguments import add_run_arguments, run_settings, same_command
+from benchbd.cli.run_arguments import add_run_arguments, display_of, run_settings, same_command
 from benchbd.errors import BenchbdError, UsageError
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ Exit codes: 0 all cells done, 1 some cells have no result, 2 usage error, 130 in
   benchbd run table2 --data ~/data --seeds 0-2 --timeout 2h --retries 1
   benchbd run table2 --filter 'defense=lfd*,attack!=none' --set epochs=2
   benchbd run -a bn-g -d none -d 'lfd(beta=0)' --dataset digits --model 'resnet18(width=8)' --set epochs=8
+  benchbd run table2 --log tensorboard                 curves in OUTPUT/tensorboard; also mlflow, wandb (offline)
   benchbd run table2 --precision strict                repeats bit for bit on one kind of GPU; other cell IDs
   benchbd run table2 --shard 2/4 --output part2        then: benchbd merge part1 part2 part3 part4
 """
@@ -51,7 +52,6 @@ def run(args: argparse.Namespace) -> int:
     """Run the cells, print a summary, show the leaderboard."""
     from benchbd.core.standard_streams import discard, on_terminal
     from benchbd.run import run_cells
-    from benchbd.run.display.choose import make_display
     from benchbd.run.prepare import kept_on_other_data, prepare_output
     from benchbd.run.summary import summary
 
@@ -70,7 +70,7 @@ def run(args: argparse.Namespace) -> int:
     for line in kept_on_other_data(plan, settings, output):
         sys.stderr.write(f"benchbd: {line}\n")
     sys.stderr.flush()
-    outcome = run_cells(plan.cells, settings, make_display(args.display))
+    outcome = run_cells(plan.cells, settings, display_of(args))
     if args.display != "none":
         labels = {cell.id: cell.label for cell in plan.cells}
         kept = settings.stale - set(outcome.ran)

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from benchbd.cli.common import output_folder, refuse_empty
 from benchbd.cli.one_off import given_flags
-from benchbd.errors import UsageError, one_line
+from benchbd.errors import UsageError, did_you_mean, one_line, shown
 
 if TYPE_CHECKING:
+    from benchbd.run.display.base import Display
     from benchbd.run.settings import RunSettings
 
 CONFIGURED = ("slurm", "ray")
@@ -62,6 +63,13 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
         default="auto",
         help="default: rich on a terminal, plain otherwise",
     )
+    parser.add_argument(
+        "--log",
+        metavar="TRACKER",
+        action="append",
+        default=[],
+        help="also send losses, results and hashes to tensorboard, mlflow or wandb; may be repeated",
+    )
     parser.add_argument("--execute", help=argparse.SUPPRESS)
 
 
@@ -103,6 +111,7 @@ def run_settings(args: argparse.Namespace, **more: Any) -> RunSettings:
             f"--executor-config is only for {' and '.join(CONFIGURED)}, not for --executor {args.executor}; "
             "leave it out or choose one of these executors"
         )
+    check_log(args)
     output = output_folder(args)
     shard = getattr(args, "shard", None)
     settings = RunSettings(
@@ -128,6 +137,37 @@ def run_settings(args: argparse.Namespace, **more: Any) -> RunSettings:
     return settings
 
 
+def display_of(args: argparse.Namespace) -> Display:
+    """The display of ``--display``, with the trackers of ``--log`` behind it.
+
+    Raises:
+        UsageError: a tracker is unknown, or its package is missing.
+    """
+    from benchbd.run.display.choose import make_display
+
+    shown_to = make_display(args.display)
+    if not args.log:
+        return shown_to
+    from benchbd.run.tracking import TrackedDisplay, make_tracker
+
+    output = output_folder(args).resolve()
+    return TrackedDisplay(shown_to, {name: make_tracker(name, output) for name in check_log(args)})
+
+
+def check_log(args: argparse.Namespace) -> list[str]:
+    """The trackers of ``--log``, each once. Raises UsageError if one is unknown, or its package is missing."""
+    if not args.log:
+        return []
+    from benchbd.run.tracking import TRACKERS, check_trackers
+
+    names = list(dict.fromkeys(name.strip() for given in args.log for name in given.split(",")))
+    for name in names:
+        if name not in TRACKERS:
+            raise UsageError(f"--log {shown(name)}: not a tracker{did_you_mean(name, TRACKERS)}")
+    check_trackers(names)
+    return names
+
+
 def same_command(args: argparse.Namespace, *extra: str) -> str:
     """The command that runs the same cells again, ready to paste into a shell."""
     cells = [args.matrix] if args.matrix is not None else [word for pair in given_flags(args) for word in pair]
@@ -139,6 +179,7 @@ def same_command(args: argparse.Namespace, *extra: str) -> str:
     words += ["--seeds", args.seeds] if args.seeds else []
     words += ["--precision", args.precision] if args.precision else []
     words += ["--smoke"] if args.smoke else []
+    words += [word for name in args.log for word in ("--log", name)]
     for flag in (
         "executor",
         "executor_config",

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from benchbd.core.contents import content_hashes, contents_digest
+from benchbd.core.extras import require_extra
 from benchbd.core.poisoned_set import PoisonedSet
 from benchbd.errors import UsageError
 from benchbd.exchange.found_set import FoundSet, Wishes, complete
@@ -19,9 +20,10 @@ READ = {
     "npz": "npz",
     "madrylab": "madrylab",
     "csv": "images",
+    "hf": "hf",
 }
 """Module of this package that reads a format."""
-WRITTEN = {"backdoor-toolbox": "toolbox", "npz": "npz", "imagefolder": "images"}
+WRITTEN = {"backdoor-toolbox": "toolbox", "npz": "npz", "imagefolder": "images", "hf": "hf"}
 """Module of this package that writes a format."""
 
 
@@ -55,6 +57,7 @@ LAYOUT = {
     "npz": (),
     "madrylab": ("train_images.npy", "train_labels.npy", "poisoned_train_indices.npy"),
     "csv": ("labels.csv",),
+    "hf": ("data",),
 }
 """What a folder of each format must hold."""
 
@@ -74,6 +77,8 @@ def write(given: PoisonedSet, folder: Path, name: str) -> None:
     Raises:
         UsageError: the folder is not empty or cannot be written.
     """
+    if name == "hf":
+        require_extra("parquet", "--format hf")
     module: Any = importlib.import_module(f"benchbd.exchange.{WRITTEN[name]}")
     check_new(folder)
     try:

@@ -16,6 +16,7 @@ from benchbd.errors import UsageError, shown
 from benchbd.plugins import registry
 from benchbd.plugins.contract import Component
 from benchbd.plugins.source_digest import code_digest
+from benchbd.plugins.trained import TrainedModel
 
 if TYPE_CHECKING:
     from benchbd.engine import Precision
@@ -70,8 +71,8 @@ def cache_key_form(thing: Any, what: str) -> Any:
     """The form in which a loss or a perturbation goes into a key: its class, the class's source, its fields.
 
     Raises:
-        UsageError: it is not a frozen dataclass of numbers, text and arrays. Other objects have no reliable
-            form: the repr of a function is an address in memory, that of a large array is cut short.
+        UsageError: it is not a frozen dataclass of numbers, text, arrays and trained models. Other objects have no
+            reliable form: the repr of a function is an address in memory, that of a large array is cut short.
     """
     if isinstance(thing, float) and not math.isfinite(thing):
         return repr(thing)
@@ -81,6 +82,8 @@ def cache_key_form(thing: Any, what: str) -> Any:
         return [cache_key_form(item, what) for item in thing]
     if isinstance(thing, (np.ndarray, torch.Tensor)):
         return {"sha256": sha_of(np.asarray(thing.detach().cpu() if isinstance(thing, torch.Tensor) else thing))}
+    if isinstance(thing, TrainedModel):
+        return {"model": thing.key, **({} if thing.test_transform is None else {"test": thing.test_transform.spec()})}
     frozen = getattr(getattr(thing, "__dataclass_params__", None), "frozen", False)
     if isinstance(thing, type) or not frozen:
         raise UsageError(f"{what} must be a frozen dataclass, so that its fields tell all about it, not {shown(thing)}")

@@ -64,7 +64,6 @@ class Lab(Stages):
         recipe: the matrix's base recipe.
         classes: number of classes.
         size: image height and width in pixels.
-        model: spec of the row's model.
         normalisation: mean and standard deviation of each channel, as the row's model takes them.
     """
 
@@ -73,7 +72,7 @@ class Lab(Stages):
     ) -> None:
         super().__init__(**base)
         self.poisoned = poisoned
-        self.model, self.normalisation = self._network.part.text, self._network.normalisation
+        self.normalisation = self._network.normalisation
         self._clean, self._truth = clean, truth
         self._base = base
         self._losses: np.ndarray | None = None

@@ -7,7 +7,7 @@ class, code version. It excludes the caller, the stage's name and the progress d
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -23,6 +23,7 @@ from benchbd.core.seeding import seed_for
 from benchbd.core.transform import TestTransform
 from benchbd.deprecated import renamed_keywords
 from benchbd.engine import global_state, passes
+from benchbd.engine.outside_state import load_outside_state, renamed_state, state_tensors
 from benchbd.errors import BenchbdError, Diverged, Misused, UsageError, one_line, shown
 from benchbd.lab import keys
 from benchbd.lab.costs import CostLedger, Result, StageCosts
@@ -96,6 +97,11 @@ class Stages(Guarded):
     def seed_for(self, purpose: str) -> int:
         """A seed for a purpose of the plugin's own, stable for this cell's seed."""
         return seed_for("plugin", self._seed, purpose)
+
+    @property
+    def model(self) -> str:
+        """The row's model as a spec, such as ``resnet18(width=16)``, to build others from or to name in messages."""
+        return self._network.part.text
 
     def _plan_for(self, model: str | None) -> ModelSpec:
         if model is None:
@@ -177,6 +183,10 @@ class Stages(Guarded):
         for what, given in (("start", start), ("scorer", scorer)):
             if given is not None:
                 self._own(given, f"{name}: {what}")
+        if dataclasses.is_dataclass(training_loop):
+            for field in dataclasses.fields(training_loop):
+                if isinstance(held := getattr(training_loop, field.name), TrainedModel):
+                    self._own(held, f"{name}: training_loop.{field.name}")
         if start is not None:
             self._plain(start, f"{name}: start")
         plan = start._plan if start is not None and model is None else self._plan_for(model)
@@ -371,6 +381,21 @@ class Stages(Guarded):
 
         found = self._memo("model", "prune", key, "", self._unaffected(compute))
         return TrainedModel(key, found.arrays, trained._plan, trained.epoch_losses, 0, self._origin)
+
+    def adopt(self, state: Mapping[str, Any], *, model: str | None = None, name: str = "adopt") -> TrainedModel:
+        """A network with weights made elsewhere; see :meth:`benchbd.plugins.handles.Workbench.adopt`."""
+        plan = self._plan_for(model)
+        net = plan.build(0)
+        misfit = f"{name}: the state does not fit {plan.part.text} for {self.classes} classes"
+        load_outside_state(net, renamed_state(state_tensors(state, name), net), misfit)
+        arrays = {k: np.array(v.detach().cpu().numpy()) for k, v in net.state_dict().items()}
+        key = digest(["adopt", keys.CODE_VERSION, plan.spec(), {k: sha_of(v) for k, v in sorted(arrays.items())}])
+
+        def compute() -> Result:
+            return arrays, {"epoch_losses": [], "epochs": 0, "model": canonical(plan.spec())}
+
+        found = self._memo("model", name, key, "", compute)
+        return TrainedModel(key, found.arrays, plan, [], 0, self._origin)
 
     def with_test_transform(self, trained: TrainedModel, transform: TestTransform) -> TrainedModel:
         """The model with a test transform; see :meth:`benchbd.plugins.handles.Workbench.with_test_transform`."""

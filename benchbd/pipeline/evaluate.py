@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -15,7 +15,7 @@ from benchbd.core.images import Images
 from benchbd.core.pools import Pool
 from benchbd.lab.lab import Suspicion
 from benchbd.pipeline.unchanged import unchanged
-from benchbd.plugins.trained import CurvePoint, TrainedModel
+from benchbd.plugins.trained import CurvePoint
 
 EMBEDDED = (1e-18, 1e18)
 """Standard deviation of the first principal component, and largest distance, between which t-SNE computes in float32:
@@ -53,8 +53,16 @@ class Accuracy(NamedTuple):
     ca_non_target: float | None = None
 
 
+class Measurable(Protocol):
+    """A model to measure, such as :class:`benchbd.TrainedModel`."""
+
+    def module(self) -> engine.Classifier:
+        """The network in eval mode."""
+        ...
+
+
 def accuracy(
-    trained: TrainedModel,
+    trained: Measurable,
     test: Images,
     triggered: tuple[torch.Tensor, torch.Tensor] | None,
     target: int | np.ndarray,

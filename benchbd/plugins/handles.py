@@ -5,7 +5,7 @@ The harness has one class behind each, in :mod:`benchbd.lab` and :mod:`benchbd.p
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 if TYPE_CHECKING:
@@ -34,6 +34,11 @@ class Workbench(Protocol):
     device: torch.device
     classes: int
     size: int
+
+    @property
+    def model(self) -> str:
+        """The row's model as a spec, such as ``resnet18(width=16)``; ``train(model=...)`` takes one."""
+        ...
 
     def seed_for(self, purpose: str) -> int:
         """A seed for a purpose of the plugin's own, stable for this cell's seed."""
@@ -149,6 +154,25 @@ class Workbench(Protocol):
         """
         ...
 
+    def adopt(self, state: Mapping[str, Any], *, model: str | None = None, name: str = "adopt") -> TrainedModel:
+        """The network with weights that the plugin made outside :meth:`train`: averaged, edited or read from a file.
+
+        Copying them costs no training; whatever made them counts as the defense's own time. The key is a hash of the
+        weights, so make them from nothing but the lab's sets and :meth:`seed_for`.
+
+        Args:
+            state: tensors or arrays by name, as ``state_dict()`` of ``TrainedModel.module()`` or of the plain network
+                returns. Prefixes of DataParallel and the names ``fc``, ``linear`` and ``classifier`` of a last layer
+                are understood. Without ``mean``, ``std`` and ``channel_mask``, images are normalised as the data set's,
+                and no channel is masked.
+            model: another model's spec; the cell's where not given.
+            name: the stage's name in the record.
+
+        Raises:
+            UsageError: names or shapes do not fit the model, or a value is not finite.
+        """
+        ...
+
     def with_test_transform(self, trained: TrainedModel, transform: TestTransform) -> TrainedModel:
         """The model with a change of every image that it sees and of what its outputs mean; nothing is trained.
 
@@ -199,12 +223,10 @@ class Lab(Workbench, Protocol):
 
     Attributes:
         poisoned: the training set, some of whose samples may be poisoned.
-        model: spec of the row's model, such as ``resnet18(width=8)``.
         normalisation: mean and standard deviation of each channel, which the row's model subtracts and divides by.
     """
 
     poisoned: TrainSet
-    model: str
     normalisation: Normalisation
 
     @property

@@ -82,7 +82,7 @@ def test_triggered_images_of_the_target_class_alone_get_a_warning(among, place, 
         ("export-poison m.yaml --attack bn-g --seed 7 --to x --format npz", "--seed 7: not in the matrix"),
         ("export-poison m.yaml --attack none --seed 0 --to x --format npz", "poisons nothing"),
         ("export-poison m.yaml --attack bn-g --seed 0 --to . --format npz", "is not an empty folder"),
-        ("export-poison m.yaml --attack bn-g --seed 0 --to x --format hf", "--format 'hf': not a format"),
+        ("export-poison m.yaml --attack bn-g --seed 0 --to x --format hff", "--format 'hff': not a format"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(words, line, place, capsys):

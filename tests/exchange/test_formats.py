@@ -28,6 +28,8 @@ def same(one, two, *without):
 @pytest.mark.parametrize("name", formats.WRITTEN)
 @pytest.mark.parametrize("with_dataset", [False, True])
 def test_what_is_written_reads_back_with_the_same_hashes(name, with_dataset, tmp_path):
+    if name == "hf":
+        pytest.importorskip("pyarrow")
     given = poisoned_set()
     formats.write(given, tmp_path / "out", name)
     wishes = Wishes(clean_data() if with_dataset else None, size=8)
@@ -277,3 +279,32 @@ def test_the_commands_name_the_formats_that_there_are():
     reader, writer = (importlib.import_module(f"benchbd.cli.{name}") for name in ("import", "export_poison"))
     assert set(reader.FORMATS) == set(formats.READ)
     assert set(writer.FORMATS) == set(formats.WRITTEN)
+
+
+def test_a_set_in_parquet_files(tmp_path):
+    """Others' files need image, label, poisoned, and cover if there are covers; ours hold everything."""
+    pyarrow = pytest.importorskip("pyarrow")
+    import pyarrow.parquet as pq
+
+    given = poisoned_set()
+    formats.write(given, tmp_path / "ours", "hf")
+    table = pq.read_table(tmp_path / "ours" / "data" / "train-00000-of-00001.parquet")
+    assert table["poisoned"].to_pylist() == given.poison.tolist()
+    (tmp_path / "theirs" / "data").mkdir(parents=True)
+    small = table.select(["image", "label", "poisoned", "cover"]).replace_schema_metadata(None)
+    pq.write_table(small, tmp_path / "theirs" / "data" / "train-0.parquet")
+    back = formats.read(tmp_path / "theirs", "hf", Wishes(clean_data(), target=1))
+    np.testing.assert_array_equal(back.images, given.images)
+    np.testing.assert_array_equal(back.poison, given.poison)
+    for spoilt, line in (
+        (small.drop(["poisoned"]), "no column 'poisoned'"),
+        (small.drop(["image"]), "no column 'image'"),
+        (small.set_column(1, "label", pyarrow.array(["a"] * len(small))), "'label' must hold whole numbers"),
+        (small.set_column(2, "poisoned", pyarrow.array([7] * len(small))), "'poisoned' must hold true and false"),
+    ):
+        pq.write_table(spoilt, tmp_path / "theirs" / "data" / "train-0.parquet")
+        with pytest.raises(UsageError, match=line):
+            formats.read(tmp_path / "theirs", "hf", Wishes())
+    (tmp_path / "theirs" / "data" / "train-0.parquet").write_bytes(b"junk")
+    with pytest.raises(UsageError, match="cannot be read as Parquet"):
+        formats.read(tmp_path / "theirs", "hf", Wishes())

@@ -1,0 +1,89 @@
+"""Weights of other programs under the names of a classifier, and loading them with every misfit in one line."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from benchbd.engine.network import Classifier
+from benchbd.errors import UsageError, shown
+
+HEADS = ("fc", "linear", "classifier", "last_linear")
+"""Names that other code gives the last linear layer."""
+PREFIXES = ("module.", "_orig_mod.")
+"""What DataParallel and torch.compile put before every name."""
+
+
+def renamed_state(state: Mapping[str, Tensor], net: Classifier) -> dict[str, Tensor]:
+    """A state under the names of a classifier.
+
+    Args:
+        state: tensors by the names of the classifier or of the network in it; its last layer may have one of ``HEADS``
+            as its name.
+        net: the classifier.
+    """
+    found = dict(state)
+    for prefix in PREFIXES:
+        if found and all(name.startswith(prefix) for name in found):
+            found = {name.removeprefix(prefix): value for name, value in found.items()}
+    if "channel_mask" not in found and not any(name.startswith("net.") for name in found):
+        found = {f"net.{name}": value for name, value in found.items()}
+    if "net.head.weight" not in found:
+        known = net.state_dict()
+        heads = [name for name in HEADS if f"net.{name}.weight" in found and f"net.{name}.weight" not in known]
+        for part in ("weight", "bias") if len(heads) == 1 else ():
+            if f"net.{heads[0]}.{part}" in found:
+                found[f"net.head.{part}"] = found.pop(f"net.{heads[0]}.{part}")
+    return found
+
+
+def load_outside_state(net: Classifier, state: Mapping[str, Tensor], misfit: str) -> None:
+    """Load a state whose mean, std, channel mask and counts of batches may be missing: those of ``net`` stay.
+
+    Args:
+        net: gets the state.
+        state: tensors by the names of the classifier.
+        misfit: how the message begins.
+
+    Raises:
+        UsageError: names or shapes differ, or a value is not finite.
+    """
+    wanted = net.state_dict()
+    optional = {"mean", "std", "channel_mask", *(name for name in wanted if name.endswith("num_batches_tracked"))}
+    missing = [name for name in wanted if name not in state and name not in optional]
+    unknown = [name for name in state if name not in wanted]
+    if missing or unknown:
+        parts = [f"{what} {_some(names)}" for what, names in (("lacks", missing), ("has unknown", unknown)) if names]
+        raise UsageError(f"{misfit}: it {' and '.join(parts)}")
+    for name, value in state.items():
+        short = name.removeprefix("net.")
+        if value.shape != wanted[name].shape:
+            raise UsageError(f"{misfit}: {short} is {tuple(value.shape)}, not {tuple(wanted[name].shape)}")
+        if not torch.isfinite(value).all():
+            raise UsageError(f"{misfit}: {short} has values that are not finite")
+    net.load_state_dict({**wanted, **state})
+
+
+def _some(names: list[str]) -> str:
+    rest = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return ", ".join(name.removeprefix("net.") for name in names[:3]) + rest
+
+
+def state_tensors(state: Any, name: str) -> dict[str, torch.Tensor]:
+    """Tensors by name on the CPU. Raises UsageError, which begins with ``name``, for anything but arrays by name."""
+    if not isinstance(state, Mapping) or not state:
+        raise UsageError(f"{name}: a state is a dict of arrays by name, as state_dict() returns, not {shown(state)}")
+    found = {}
+    for key, value in state.items():
+        tensor = value.detach().cpu() if isinstance(value, torch.Tensor) else value
+        if not isinstance(tensor, torch.Tensor):
+            try:
+                tensor = torch.from_numpy(np.array(value))
+            except (TypeError, ValueError):
+                raise UsageError(f"{name}: {shown(str(key))} is {shown(value)}, not an array of numbers") from None
+        found[str(key)] = tensor
+    return found

@@ -1,0 +1,339 @@
+"""Reading a checkpoint of any origin as a function from images to logits. Nothing is unpickled."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import warnings
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from benchbd.core.images import DatasetInfo, Normalisation
+from benchbd.core.transform import TestTransform
+from benchbd.engine.outside_state import load_outside_state, renamed_state
+from benchbd.errors import BenchbdError, UsageError, one_line, shown
+from benchbd.exchange.archive import plain_arrays, read_torch
+from benchbd.exchange.foreign_program import FixedMode, ForeignProgram
+from benchbd.exchange.model_files import onnx_session
+from benchbd.exchange.model_program import FORMAT, METADATA
+from benchbd.pipeline.stored_model import transform_of
+from benchbd.plugins import registry
+from benchbd.plugins.contract import Model
+from benchbd.plugins.identity import part_of
+from benchbd.plugins.trained import ModelSpec
+
+NESTED = ("state_dict", "model_state_dict", "model", "net", "netC", "weights")
+"""Entries under which checkpoints of other programs keep the weights."""
+FEWEST_LOGITS_ALIKE = 1e-3
+"""Largest difference, as a share of the largest logit or of 1, between an image's logits alone and in a batch."""
+
+
+class ForeignModel(NamedTuple):
+    """A model from a file.
+
+    Attributes:
+        net: float (N, 3, H, W) in [0, 1] to logits float32 (N, C).
+        kind: ``safetensors``, ``torchscript``, ``onnx``, ``exported program`` or ``state dict``.
+        normalisation: in words, where images are normalised.
+        test_transform: in words; None if there is none.
+        arch: the architecture that weights were loaded into; None for a program.
+    """
+
+    net: nn.Module
+    kind: str
+    normalisation: str
+    test_transform: TestTransform | None = None
+    arch: str | None = None
+
+    def module(self) -> Any:
+        """The network, as :meth:`benchbd.TrainedModel.module` gives one."""
+        return self.net
+
+
+def read_model(
+    path: Path, info: DatasetInfo, own: Normalisation, arch: Model | None, normalise: str | None
+) -> ForeignModel:
+    """Read a checkpoint by what is in it, whatever its suffix.
+
+    Args:
+        path: a safetensors file, a TorchScript archive, a torch.export archive, an ONNX model, or a state dict of
+            ``torch.save``.
+        info: classes and size of the data set to evaluate on.
+        own: the data set's normalisation, for ``normalise="dataset"``.
+        arch: the model that weights without a program belong to; None if the file names it.
+        normalise: ``none``, ``dataset`` or three means and three deviations; None for what the file says.
+
+    Raises:
+        UsageError: the file cannot be read, is of another kind, or does not fit the architecture or the data set.
+    """
+    given = parse_normalise(normalise, own)
+    try:
+        head = _start(path)
+    except OSError as error:
+        raise UsageError(f"--model {path} cannot be read ({error.strerror or error})") from None
+    names = _zip_names(path) if head[:2] == b"PK" else []
+    if names:
+        tops = {name.partition("/")[2] for name in names}
+        if any(name == "archive_format" or name.startswith("models/") for name in tops) or "version" in names:
+            return _programs_only(arch, path, lambda: _exported(path, info, normalise, given, names))
+        if any(name.startswith("code/") for name in tops):
+            return _programs_only(arch, path, lambda: _torchscript(path, info, normalise, given))
+        return _state_dict(_weights_of(read_torch(path), path), path, info, arch, normalise, given)
+    if _is_safetensors(head, path):
+        return _safetensors(path, info, arch, normalise, given)
+    if head[:1] == b"\x08":  # an ONNX model begins with its version; a pickle and a tar archive do not
+        return _programs_only(arch, path, lambda: _onnx(path, info, normalise, given))
+    return _state_dict(_weights_of(read_torch(path), path), path, info, arch, normalise, given)
+
+
+def parse_normalise(text: str | None, own: Normalisation) -> Normalisation | None:
+    """The normalisation that ``--normalise`` asks for; None for none.
+
+    Raises:
+        UsageError: it is not ``none``, ``dataset`` or six numbers.
+    """
+    if text is None or text.strip().lower() == "none":
+        return None
+    if text.strip().lower() == "dataset":
+        return own
+    try:
+        values = [float(part) for part in text.replace("/", ",").replace(";", ",").split(",")]
+    except ValueError:
+        values = []
+    if len(values) == 2:
+        values = [values[0]] * 3 + [values[1]] * 3
+    if len(values) != 6 or not np.isfinite(values).all() or min(values[3:]) <= 0:
+        raise UsageError(
+            f"--normalise {shown(text)}: give none, dataset, or three means and three deviations in units of [0, 1], "
+            "such as 0.4914,0.4822,0.4465,0.2470,0.2435,0.2616"
+        )
+    red, green, blue, *std = values
+    return Normalisation((red, green, blue), (std[0], std[1], std[2]))
+
+
+def _start(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(4096)
+
+
+def _zip_names(path: Path) -> list[str]:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.namelist()
+    except (OSError, zipfile.BadZipFile) as error:
+        raise UsageError(f"--model {path} is a damaged archive ({one_line(error)})") from None
+
+
+def _is_safetensors(head: bytes, path: Path) -> bool:
+    length = int.from_bytes(head[:8], "little")
+    return head[8:9] == b"{" and 2 <= length <= path.stat().st_size
+
+
+def _programs_only(arch: Model | None, path: Path, read: Any) -> ForeignModel:
+    if arch is not None:
+        raise UsageError(f"--arch {arch.name}: {path} holds a program with its architecture; leave --arch out")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        found: ForeignModel = read()
+    return found
+
+
+def _facts(text: str | None) -> dict[str, Any]:
+    """The facts that a file of ours holds; empty for other files."""
+    try:
+        facts = json.loads(text or "{}")
+    except ValueError:
+        return {}
+    return facts if isinstance(facts, dict) and facts.get("format") == FORMAT else {}
+
+
+def _described(facts: dict[str, Any], path: Path, info: DatasetInfo, normalise: str | None, given: Any) -> str:
+    """Where a program's images are normalised, in words. Raises UsageError where --normalise contradicts the file."""
+    if not facts:
+        return "none added" if given is None else _words(given)
+    if given is not None:
+        raise UsageError(f"--normalise {shown(normalise)}: {path} normalises images itself; leave --normalise out")
+    if facts.get("classes") != info.classes or facts.get("size") != info.size:
+        raise UsageError(
+            f"{path} is for {facts.get('classes')} classes and images of {facts.get('size')} pixels, the data set has "
+            f"{info.classes} classes and {info.size} pixels"
+        )
+    return "in the file"
+
+
+def _words(normalisation: Normalisation) -> str:
+    mean, std = (", ".join(f"{value:.4g}" for value in part) for part in normalisation)
+    return f"mean {mean}; deviation {std}"
+
+
+def _torchscript(path: Path, info: DatasetInfo, normalise: str | None, given: Normalisation | None) -> ForeignModel:
+    extra = {f"{METADATA}.json": ""}
+    try:
+        jit: Any = torch.jit
+        script = jit.load(str(path), map_location="cpu", _extra_files=extra).eval()
+    except RuntimeError as error:
+        raise UsageError(f"{path} cannot be read as TorchScript ({one_line(error)[:200]})") from None
+    facts = _facts(_text(extra[f"{METADATA}.json"]))
+    words = _described(facts, path, info, normalise, given)
+    net = ForeignProgram(lambda x: script(x), path, info.classes, given, inner=script)
+    return _checked(ForeignModel(net, "torchscript", words, _transform(facts, info)), path, info)
+
+
+def _text(value: str | bytes) -> str:
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else value
+
+
+def _transform(facts: dict[str, Any], info: DatasetInfo) -> TestTransform | None:
+    spec = facts.get("test_transform")
+    return None if spec is None else transform_of(spec, info.classes, info.size)
+
+
+def _onnx(path: Path, info: DatasetInfo, normalise: str | None, given: Normalisation | None) -> ForeignModel:
+    try:
+        session = onnx_session(str(path), f"--model {path}")
+    except BenchbdError:
+        raise
+    except Exception as error:
+        raise UsageError(f"{path} cannot be read as ONNX ({one_line(error)[-200:]})") from None
+    inputs = session.get_inputs()
+    if len(inputs) != 1 or inputs[0].type != "tensor(float)" or len(inputs[0].shape) != 4:
+        takes = ", ".join(f"{i.name} {i.type} {i.shape}" for i in inputs)
+        raise UsageError(f"{path} takes {takes}, not one batch of float images (N, 3, H, W)")
+    batch = inputs[0].shape[0]
+    name = inputs[0].name
+
+    def call(x: Tensor) -> Tensor:
+        return torch.from_numpy(session.run(None, {name: x.cpu().numpy()})[0]).to(x.device)
+
+    facts = _facts(session.get_modelmeta().custom_metadata_map.get(METADATA))
+    words = _described(facts, path, info, normalise, given)
+    net = ForeignProgram(call, path, info.classes, given, batch if isinstance(batch, int) else None)
+    return _checked(ForeignModel(net, "onnx", words, _transform(facts, info)), path, info)
+
+
+def _exported(
+    path: Path, info: DatasetInfo, normalise: str | None, given: Normalisation | None, names: list[str]
+) -> ForeignModel:
+    _refuse_pickles(path, names)
+    try:
+        with contextlib.redirect_stderr(io.StringIO()):
+            program = torch.export.load(str(path))
+        inner = program.module()
+    except Exception as error:
+        raise UsageError(f"{path} cannot be read as an exported program ({one_line(error)[:200]})") from None
+    shapes = [
+        node.meta["val"].shape for node in program.graph.nodes if node.name in program.graph_signature.user_inputs
+    ]
+    batch = shapes[0][0] if len(shapes) == 1 and len(shapes[0]) == 4 else None
+    if batch is None:
+        raise UsageError(f"{path} takes {len(shapes)} inputs, not one batch of images (N, 3, H, W)")
+    net = ForeignProgram(
+        lambda x: inner(x), path, info.classes, given, batch if isinstance(batch, int) else None, FixedMode(inner)
+    )
+    words = "none added" if given is None else _words(given)
+    return _checked(ForeignModel(net, "exported program", words), path, info)
+
+
+def _refuse_pickles(path: Path, names: list[str]) -> None:
+    """Refuse an exported program whose loading would unpickle objects or run compiled code.
+
+    torch.export.load unpickles entries whose configuration says so, and example inputs that its weights-only loader
+    refuses.
+    """
+    refused = f"{path} is refused: it holds pickled objects or compiled code"
+    if "version" in names:
+        raise UsageError(f"{path} is in the form of an older torch; save it again with torch.export.save")
+    if any("aotinductor" in name for name in names):
+        raise UsageError(refused)
+    with plain_arrays(path, "exported program"), zipfile.ZipFile(path) as archive:
+        for name in names:
+            if name.endswith(".json") and '"use_pickle": true' in json.dumps(json.loads(archive.read(name))):
+                raise UsageError(refused)
+            if name.endswith(".pt"):
+                torch.load(io.BytesIO(archive.read(name)), map_location="cpu", weights_only=True)
+
+
+def _safetensors(
+    path: Path, info: DatasetInfo, arch: Model | None, normalise: str | None, given: Normalisation | None
+) -> ForeignModel:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(str(path), "pt") as file:
+            facts = _facts((file.metadata() or {}).get(METADATA))
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a mapping)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise UsageError(f"{path} cannot be read as safetensors ({one_line(error)[:200]})") from None
+    return _state_dict(state, path, info, arch, normalise, given, facts, "safetensors")
+
+
+def _weights_of(found: Any, path: Path) -> dict[str, Tensor]:
+    """The tensors by name in what ``torch.save`` wrote, perhaps under another entry."""
+    for name in NESTED:
+        if isinstance(found, Mapping) and isinstance(found.get(name), Mapping):
+            found = found[name]
+    if isinstance(found, Mapping):
+        state = {str(name): value for name, value in found.items() if isinstance(value, Tensor)}
+        if state and len(state) == len(found):
+            return state
+    raise UsageError(f"{path} holds no state dict (tensors by name), alone or under {', '.join(NESTED)}")
+
+
+def _state_dict(
+    state: dict[str, Tensor],
+    path: Path,
+    info: DatasetInfo,
+    arch: Model | None,
+    normalise: str | None,
+    given: Normalisation | None,
+    facts: dict[str, Any] | None = None,
+    kind: str = "state dict",
+) -> ForeignModel:
+    facts = facts or {}
+    if arch is None and not facts:
+        raise UsageError(f"{path} holds weights without a program; name the architecture with --arch, such as resnet18")
+    stated = facts.get("model") or {}
+    model = arch
+    if model is None:
+        model = registry.make("models", str(stated.get("name")), **dict(stated.get("params") or {}))
+    spec = ModelSpec(model, part_of(model), info.classes, info.size, given or Normalisation((0.0,) * 3, (1.0,) * 3))
+    net = spec.build(0)
+    state = renamed_state(state, net)
+    own = {"mean", "std"} <= state.keys()
+    if own and normalise is not None:
+        raise UsageError(f"--normalise {shown(normalise)}: {path} has its own mean and std; leave --normalise out")
+    if not own and normalise is None:
+        raise UsageError(
+            f"{path} does not say how its network's images are normalised; say it with --normalise: none, dataset, or "
+            "three means and three deviations"
+        )
+    load_outside_state(net, state, f"{path} does not fit {spec.part.text} for {info.classes} classes")
+    net.test_transform = _transform(facts, info)
+    words = "in the file" if own else "none added" if given is None else _words(given)
+    return _checked(ForeignModel(net.eval(), kind, words, net.test_transform, spec.part.text), path, info)
+
+
+def _checked(model: ForeignModel, path: Path, info: DatasetInfo) -> ForeignModel:
+    """The model, once it gives finite logits that depend on nothing but the image.
+
+    Raises:
+        UsageError: it does not; a program exported in training mode, for example.
+    """
+    size = info.size
+    x = torch.rand(4, 3, size, size, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        together, again, alone = model.net(x), model.net(x), torch.cat([model.net(part) for part in torch.split(x, 1)])
+    if not torch.isfinite(together).all():
+        raise UsageError(f"{path} gives logits that are not finite")
+    limit = FEWEST_LOGITS_ALIKE * max(1.0, float(together.abs().max()))
+    for other, what in ((again, "change from call to call"), (alone, "depend on the other images of a batch")):
+        if float((together - other).abs().max()) > limit:
+            raise UsageError(f"{path}: an image's logits {what}; export the model in eval mode")
+    return model
