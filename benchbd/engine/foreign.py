@@ -154,7 +154,12 @@ def _torchscript(content: bytes, device: torch.device) -> Callable[[Tensor], Any
     return loaded  # type: ignore[no-any-return]
 
 
-def _exported(content: bytes, device: torch.device) -> Callable[[Tensor], Any]:
+def exported_program(content: bytes) -> Any:
+    """The ``torch.export.ExportedProgram`` in the bytes of an archive.
+
+    Raises:
+        UsageError: the archive holds more than a plain network: libraries or pickled objects.
+    """
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
         names = archive.namelist()
         if odd := [name for name in names if not NAMES.fullmatch(name)]:
@@ -164,12 +169,17 @@ def _exported(content: bytes, device: torch.device) -> Callable[[Tensor], Any]:
                 raise UsageError("the archive holds pickled objects, which are never loaded; export a plain network")
     # torch reads sample inputs, and in some versions weights, by torch.load; this makes it take tensors only.
     with variables({"TORCH_FORCE_WEIGHTS_ONLY_LOAD": "1", "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD": None}):
-        program = torch.export.load(io.BytesIO(content))
+        return torch.export.load(io.BytesIO(content))
+
+
+def _exported(content: bytes, device: torch.device) -> Callable[[Tensor], Any]:
+    program = exported_program(content)
     if device.type != "cpu":
         from torch.export.passes import move_to_device_pass
 
         program = move_to_device_pass(program, device)
-    return program.module()
+    module: Callable[[Tensor], Any] = program.module()
+    return module
 
 
 def _pickled(config: Any) -> bool:

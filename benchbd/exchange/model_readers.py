@@ -17,9 +17,10 @@ from torch import Tensor, nn
 
 from benchbd.core.images import DatasetInfo, Normalisation
 from benchbd.core.transform import TestTransform
+from benchbd.engine.foreign import exported_program
 from benchbd.engine.outside_state import load_outside_state, renamed_state
 from benchbd.errors import BenchbdError, UsageError, one_line, shown
-from benchbd.exchange.archive import plain_arrays, read_torch
+from benchbd.exchange.archive import read_torch
 from benchbd.exchange.foreign_program import FixedMode, ForeignProgram
 from benchbd.exchange.model_files import onnx_session
 from benchbd.exchange.model_program import FORMAT, METADATA
@@ -82,7 +83,7 @@ def read_model(
     if names:
         tops = {name.partition("/")[2] for name in names}
         if any(name == "archive_format" or name.startswith("models/") for name in tops) or "version" in names:
-            return _programs_only(arch, path, lambda: _exported(path, info, normalise, given, names))
+            return _programs_only(arch, path, lambda: _exported(path, info, normalise, given))
         if any(name.startswith("code/") for name in tops):
             return _programs_only(arch, path, lambda: _torchscript(path, info, normalise, given))
         return _state_dict(_weights_of(read_torch(path), path), path, info, arch, normalise, given)
@@ -218,14 +219,13 @@ def _onnx(path: Path, info: DatasetInfo, normalise: str | None, given: Normalisa
     return _checked(ForeignModel(net, "onnx", words, _transform(facts, info)), path, info)
 
 
-def _exported(
-    path: Path, info: DatasetInfo, normalise: str | None, given: Normalisation | None, names: list[str]
-) -> ForeignModel:
-    _refuse_pickles(path, names)
+def _exported(path: Path, info: DatasetInfo, normalise: str | None, given: Normalisation | None) -> ForeignModel:
     try:
         with contextlib.redirect_stderr(io.StringIO()):
-            program = torch.export.load(str(path))
+            program = exported_program(path.read_bytes())
         inner = program.module()
+    except UsageError as error:
+        raise UsageError(f"{path} is refused: {error}") from None
     except Exception as error:
         raise UsageError(f"{path} cannot be read as an exported program ({one_line(error)[:200]})") from None
     shapes = [
@@ -239,25 +239,6 @@ def _exported(
     )
     words = "none added" if given is None else _words(given)
     return _checked(ForeignModel(net, "exported program", words), path, info)
-
-
-def _refuse_pickles(path: Path, names: list[str]) -> None:
-    """Refuse an exported program whose loading would unpickle objects or run compiled code.
-
-    torch.export.load unpickles entries whose configuration says so, and example inputs that its weights-only loader
-    refuses.
-    """
-    refused = f"{path} is refused: it holds pickled objects or compiled code"
-    if "version" in names:
-        raise UsageError(f"{path} is in the form of an older torch; save it again with torch.export.save")
-    if any("aotinductor" in name for name in names):
-        raise UsageError(refused)
-    with plain_arrays(path, "exported program"), zipfile.ZipFile(path) as archive:
-        for name in names:
-            if name.endswith(".json") and '"use_pickle": true' in json.dumps(json.loads(archive.read(name))):
-                raise UsageError(refused)
-            if name.endswith(".pt"):
-                torch.load(io.BytesIO(archive.read(name)), map_location="cpu", weights_only=True)
 
 
 def _safetensors(
