@@ -12,7 +12,7 @@ from benchbd.report.overview import Overview
 
 RULE = (
     "The line joins the points that no other beats on CA and on ASR; no defense may be one of them. Controls are left "
-    "out, and so are defenses with a failed seed, a model at chance, other data or fewer attacks than there are."
+    "out, and so are defenses with a failed seed, a model at chance, other data or other attacks than the rest."
 )
 """Which points the Pareto line joins, for legends."""
 

@@ -58,6 +58,12 @@ def test_a_defense_with_fewer_attacks_or_a_failed_seed_is_not_on_the_front(recor
     assert {name for name, point in found.items() if point.front} == {"none", "good", "cheap"}
 
 
+def test_an_attack_that_no_defense_has_keeps_none_of_them_off_the_front(records, make_record):
+    found = by_name([*records, make_record("blend", "none", 0, 0.95, 0.99)])
+    assert {name for name, point in found.items() if point.front} == {"good", "cheap"}
+    assert not found["none"].comparable, "its means are over other attacks"
+
+
 def test_no_point_without_an_attack(make_record):
     assert by_name([make_record("none", "ac")]) == {}
 
