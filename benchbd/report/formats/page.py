@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 SCRIPTS = ("page_base.js", "page_tables.js", "page_scatter.js", "page_evidence.js", "page_records.js")
 """The parts of the script, in this order: each uses only names of earlier ones."""
 
+GENERATOR = '<meta name="generator" content="benchbd leaderboard">'
+"""What every page has near its beginning, and by which a later one may replace it."""
+
 
 @functools.cache
 def _resource(name: str) -> str:
@@ -66,6 +69,7 @@ def render_html(board: Board) -> str:
     parts = {
         "title": text(board.title),
         "csp": text(policy()),
+        "generator": GENERATOR,
         "css": _resource("page.css"),
         "script": script(),
         "count": counted(len(found), "record"),
