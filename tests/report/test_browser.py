@@ -299,7 +299,7 @@ def test_a_cell_opens_its_records_and_closes_by_escape(shown):
     text = shown.detail()
     for part in (
         "CA",
-        "What was removed",
+        "What was removed or flagged",
         "Time",
         "Train loss",
         "Parameters: attack",

@@ -42,6 +42,7 @@ def evidence_of(page):
         for kind, numbers in places["extras"].items():
             number = numbers[line]
             facts[kind] = "left out" if number == -1 else None if number is None else unpacked(lines[number])[place]
+        facts |= facts.pop("measured") or {}
         if isinstance(facts["trigger"], int):
             facts["trigger"] = lines[facts["trigger"]] if facts["trigger"] >= 0 else "left out"
         found[i] = facts

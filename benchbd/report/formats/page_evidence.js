@@ -102,7 +102,7 @@ const copyButton = (text) => {
   button.addEventListener("click", () => (navigator.clipboard ? navigator.clipboard.writeText(text).then(() => said(true), () => said(false)) : said(false)));
   return button;
 };
-const LEFT_OUT = { loss: "training losses", trigger: "the picture of the trigger", histogram: "suspicion", probe: "losses of clean and poisoned samples", course: "the course of CA and ASR", notes: "notes" };
+const LEFT_OUT = { measured: "rates, detection, times and costs", loss: "training losses", trigger: "the picture of the trigger", histogram: "suspicion", probe: "losses of clean and poisoned samples", course: "the course of CA and ASR", notes: "notes" };
 
 const places = JSON.parse(document.getElementById("places").textContent);
 let turns = null;
@@ -128,6 +128,7 @@ const evidenceOf = async (i) => {
     if (number === -1) found.left.push(kind);
     else if (number !== null) found[kind] = (await unpack(number))[place];
   }
+  Object.assign(found, found.measured);
   if (found.trigger === -1) found.left.push("trigger");
   found.picture = Number.isInteger(found.trigger) && found.trigger >= 0 ? `data:image/png;base64,${lineText(found.trigger)}` : null;
   return found;
@@ -146,7 +147,7 @@ const evidence = (i, e) => {
     extra.length ? block("Further rates", pairs(extra)) : null,
     e.picture ? block("Trigger", el("img", { class: "trigger", src: e.picture, alt: `A poisoned training image: before, with the trigger of ${name("attack")}, and the difference` })) : null,
     el("div", { class: "figures" },
-      block("What was removed", removed(e.detection, e.rates)),
+      e.left.includes("measured") ? null : block("What was removed or flagged", removed(e.detection, e.rates)),
       e.histogram ? block("Suspicion", suspicion(e.histogram)) : null,
       e.course ? block("CA and ASR on the way", curves("CA, ASR and RA", e.course.name, [["CA", e.course.ca], ["ASR", e.course.asr], ["RA", e.course.ra]], { step: "step", unit: "fraction", top: 1 })) : null,
       e.loss ? block("Train loss", curves("Train loss", Array.from({ length: longest }, (_, n) => n + 1), e.loss)) : null,

@@ -38,7 +38,7 @@ def inert_json(value: Any) -> str:
 def packed(value: Any) -> str:
     """JSON, compressed in zlib's format, as base64. Lone surrogates stay JSON escapes."""
     text = json_text(value, separators=(",", ":"))
-    return base64.b64encode(zlib.compress(text.encode("ascii"), 9)).decode("ascii")
+    return base64.b64encode(zlib.compress(text.encode("ascii"), 6)).decode("ascii")
 
 
 def unpacked(line: str) -> Any:

@@ -10,7 +10,8 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from benchbd.core.kinds import KINDS
-from benchbd.report.formats.page_packing import RECORDS_A_LINE, Lines, Pool, chunks, rounded
+from benchbd.core.numerics import NUMERICS
+from benchbd.report.formats.page_packing import LEFT_OUT, RECORDS_A_LINE, Lines, Pool, chunks, rounded
 from benchbd.report.formats.reproduce import command
 from benchbd.report.gate import lift_of
 from benchbd.report.isolation import rates_of
@@ -27,7 +28,7 @@ LONGEST_NOTE = 2_000
 LARGEST_PICTURE = 200_000
 PLACES = 80
 """Bytes that the numbers of lines take for each line of records, generously."""
-EXTRAS = ("loss", "trigger", "histogram", "probe", "course", "notes")
+EXTRAS = ("measured", "loss", "trigger", "histogram", "probe", "course", "notes")
 """Kinds of evidence that a page may leave out to stay small, the most useful first."""
 OWN_NOTES = ("train_loss", "probe", "tsne", "trigger_png", "suspicion", "curve")
 """Notes that are not shown as notes: other evidence holds them, or figures draw them."""
@@ -101,6 +102,13 @@ class Rerun(NamedTuple):
         return cls(f"{before}id=", f"{between}\nseeds: ", f"\n{after}")
 
 
+def _rerun_key(record: Record) -> str:
+    """What decides the command but for ID and seed."""
+    spec = record.get("spec") or {}
+    asked = [spec.get(key) for key in ("probe", *NUMERICS)]
+    return repr([record.get("matrix"), record.get("recipe"), asked, [record[k] for k in KINDS], record.get("params")])
+
+
 class PageRecords:
     """The records of a board as the page holds them.
 
@@ -114,6 +122,7 @@ class PageRecords:
         self._labels = board.labels
         self.variants = {kind: Pool() for kind in KINDS}
         self._shared = Pool()
+        self._reruns: dict[str, int] = {}
         self._entries = {
             id(record): (number, place)
             for number, tables in enumerate(board.groups)
@@ -174,17 +183,13 @@ class PageRecords:
             "params": {kind: [item.values() for item in pool.items] for kind, pool in self.variants.items()},
         }
         pool = lines.add(shared)
-        parts = {kind: chunks([_EXTRA[kind](r) for r in self._records], order) for kind in EXTRAS}
         pictures: dict[str, int] = {}
         found: dict[str, list[int | None]] = {kind: [] for kind in EXTRAS}
-        # Training losses of all records come first; of the rest, everything about the first seeds.
-        for kinds in (EXTRAS[:1], EXTRAS[1:]):
-            for number in range(len(facts)):
+        # What was measured of all records comes first, then their losses; of the rest, all about the first seeds.
+        for kinds in (EXTRAS[:1], EXTRAS[1:2], EXTRAS[2:]):
+            for part in chunks(self._records, order):
                 for kind in kinds:
-                    part = parts[kind][number]
-                    if kind == "trigger":
-                        part = [None if text is None else _offered(pictures, text, lines) for text in part]
-                    found[kind].append(lines.offer(part) if any(v is not None for v in part) else None)
+                    found[kind].append(_offered(kind, part, lines, pictures, found[kind]))
         return {"size": RECORDS_A_LINE, "facts": facts, "pool": pool, "extras": found}
 
     def _facts(self, record: Record) -> dict[str, Any]:
@@ -192,28 +197,51 @@ class PageRecords:
         recipe = {**(record.get("recipe") or {}), **({"numerics": asked} if asked else {})}
         prints = {f"sha256 of {k}": v for k, v in (record.get("data") or {}).items() if v}
         sources = {**{f"source of {k}": v for k, v in (record.get("sources") or {}).items()}, **prints}
-        rerun = Rerun.of(record)
+        key = _rerun_key(record)
+        rerun = self._reruns.get(key)
+        if rerun is None:
+            parts = Rerun.of(record)
+            rerun = self._reruns[key] = self._shared.place(parts, parts)
         facts = {key: record.get(key) for key in ("error", "matrix")}
-        keys = ("ra", "asr_all", "ca_non_target", "clean_asr", "poison", "triggered", "test_transform")
-        facts |= {key: rounded(record.get(key)) for key in keys}
-        facts["lift"] = rounded(lift_of(record))
-        if detection := record.get("detection"):
-            facts["detection"] = rounded({k: v for k, v in detection.items() if k != "histogram"})
-            facts["rates"] = rounded({k: v for k, v in rates_of(record).items() if v is not None})
-        facts["time"] = rounded(record.get("time"))
-        costs = ("trainings", "epochs_trained", "peak_memory_bytes", "needs", "control")
-        facts["cost"] = {k: rounded(record[k]) for k in costs if record.get(k) not in (None, [])}
         for name, shared in (("recipe", recipe), ("env", record.get("env") or {}), ("sources", sources)):
-            facts[name] = self._shared.place(shared, f"{name}{json.dumps(shared, sort_keys=True)}")
-        facts["rerun"] = self._shared.place(rerun, rerun)
+            facts[name] = self._shared.place(shared, f"{name}{shared!r}")
+        facts["rerun"] = rerun
         return {k: v for k, v in facts.items() if v not in (None, {}, [])}
 
 
-def _offered(pictures: dict[str, int], text: str, lines: Lines) -> int:
+def _offered(
+    kind: str, part: Sequence[Record], lines: Lines, pictures: dict[str, int], before: Sequence[int | None]
+) -> int | None:
+    """The line of one kind of evidence of some records; None if they have none.
+
+    A kind of which a line has been left out before stays left out.
+    """
+    if LEFT_OUT in before:
+        return LEFT_OUT
+    values = [_EXTRA[kind](record) for record in part]
+    if kind == "trigger":
+        values = [None if text is None else _picture_line(pictures, text, lines) for text in values]
+    return lines.offer(values) if any(value is not None for value in values) else None
+
+
+def _picture_line(pictures: dict[str, int], text: str, lines: Lines) -> int:
     """The line of a picture; equal pictures share one."""
     if text not in pictures:
         pictures[text] = lines.offer_text(text)
     return pictures[text]
+
+
+def _measured(record: Record) -> Any:
+    """Rates, detection, times and costs, without what is None or empty."""
+    keys = ("ra", "asr_all", "ca_non_target", "clean_asr", "poison", "triggered", "test_transform", "time")
+    found = {key: rounded(record.get(key)) for key in keys}
+    found["lift"] = rounded(lift_of(record))
+    if detection := record.get("detection"):
+        found["detection"] = rounded({k: v for k, v in detection.items() if k != "histogram"})
+        found["rates"] = rounded({k: v for k, v in rates_of(record).items() if v is not None})
+    costs = ("trainings", "epochs_trained", "peak_memory_bytes", "needs", "control")
+    found["cost"] = {k: rounded(record[k]) for k in costs if record.get(k) not in (None, [])}
+    return {k: v for k, v in found.items() if v not in (None, {}, [])} or None
 
 
 def _loss(record: Record) -> Any:
@@ -249,4 +277,4 @@ def _notes(record: Record) -> Any:
     return kept or None
 
 
-_EXTRA = dict(zip(EXTRAS, (_loss, _trigger, _histogram, _probe, _course, _notes), strict=True))
+_EXTRA = dict(zip(EXTRAS, (_measured, _loss, _trigger, _histogram, _probe, _course, _notes), strict=True))
