@@ -101,6 +101,8 @@ dialog.addEventListener("close", () => {
   if (opener && opener.isConnected) opener.focus();
 });
 
+addEventListener("beforeprint", () => { dialog.scrollTop = 0; });
+
 readAddress();
 if (!list.tBodies[0].rows.length) drawList();
 performance.mark("interactive");
