@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from benchbd.report import Board
 
 COMMITTED = Path("leaderboard")
+INDEX = "index.html"
 RESULTS, README = COMMITTED / "results.jsonl", COMMITTED / "README.md"
 ASR_OVER, CA_OVER = ("non-target", "all"), ("all", "non-target")
 """As in :mod:`benchbd.report.definitions`, which the parser need not import."""
@@ -35,6 +36,7 @@ EPILOG = """\
   benchbd leaderboard                                   every record in benchbd-out
   benchbd leaderboard part2                             every record in the results folder part2
   benchbd leaderboard --format text                     plain text, coloured on a terminal
+  benchbd leaderboard --format html                     index.html beside the records, ready for GitHub Pages
   benchbd leaderboard table2 --paper --format html --write board.html
   benchbd leaderboard table2 --precision strict         the cells of run --precision strict
   benchbd leaderboard cifar10-small --format jsonl --write leaderboard/results.jsonl
@@ -61,8 +63,8 @@ def register(verbs: Any) -> None:
     parser.add_argument(
         "--format",
         choices=FORMATS,
-        help="default: text on a terminal, else md; jsonl gives the records themselves, sorted; "
-        "parquet a table of them, with --write FILE",
+        help="default: text on a terminal, else md; html also writes index.html beside the records, unless --write "
+        "names a file; jsonl gives the records themselves, sorted; parquet a table of them, with --write FILE",
     )
     parser.add_argument(
         "--paper", action="store_true", help="add the paper's values, the differences, and verdicts on its claims"
@@ -213,6 +215,8 @@ def run(args: argparse.Namespace) -> int:
         from benchbd.core.files import write_named
 
         write_named(Path(args.write).expanduser(), text)
+    elif args.format == "html":
+        _write_index(args, text)
     else:
         write(text)
     return 0
@@ -233,6 +237,36 @@ def _write_parquet(args: argparse.Namespace) -> int:
     except OSError as error:
         raise UsageError(f"--write {args.write}: cannot be written ({error.strerror or error})") from error
     return 0
+
+
+def _write_index(args: argparse.Namespace, text: str) -> None:
+    """Write the page as ``index.html`` beside the records. A pipe gets the page too, a terminal the place of the file.
+
+    Raises:
+        UsageError: standard output is a terminal, and the file cannot be written or is somebody else's.
+    """
+    from benchbd.core.files import read_plain, write_text
+    from benchbd.report.formats.page import GENERATOR
+
+    place = Path(args.results).expanduser().parent if args.results else output_folder(args)
+    index = place / INDEX
+    shows = sys.stdout.isatty()
+    problem = ""
+    try:
+        if index.is_symlink() or (index.exists() and GENERATOR.encode() not in read_plain(index)[:4096]):
+            problem = "is not a page of benchbd leaderboard, so it stays as it is; move it away"
+        else:
+            write_text(index, text)
+    except OSError as error:
+        problem = f"cannot be written ({error.strerror or error}); change that"
+    except UsageError as error:
+        problem = f"cannot be written ({error}); change that"
+    if problem:
+        line = f"{index}: {problem}, or name another file with --write"
+        if shows:
+            raise UsageError(line)
+        sys.stderr.write(f"benchbd: {one_line(line)}\n")
+    write(f"page: {index}" if shows else text)
 
 
 def check(args: argparse.Namespace) -> int:

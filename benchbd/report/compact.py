@@ -220,10 +220,10 @@ def _sensitivity(given: Overview) -> Table:
 def _bounded(cell: TableCell) -> TableCell:
     """A number with two decimals, its bounds and its failed seeds; any other text unchanged."""
     if cell.value is None:
-        return TableCell(cell.display)
+        return TableCell(cell.display, records=cell.records)
     bounds = wording.spread_text(cell.spread) if cell.spread else ""
     text = " ".join(filter(None, (wording.percent(cell.value), bounds, cell.failures)))
-    return TableCell(text, cell.value, best=cell.best)
+    return TableCell(text, cell.value, best=cell.best, records=cell.records)
 
 
 def _numbers(given: Overview) -> Table:
@@ -266,7 +266,8 @@ def _costs(given: Overview) -> Table:
     ]
     short = [given.short(item) for item in given.short.defenses]
     rows = [
-        Row(short[n], [row.cells[i] for i in kept], row.kind, row.mark, row.rule) for n, row in enumerate(means.rows)
+        Row(short[n], [row.cells[i] for i in kept], row.kind, row.mark, row.rule, row.tag)
+        for n, row in enumerate(means.rows)
     ]
     notes = [note for note in means.notes if not note.startswith(("Averages", "DER", "Time is"))]
     notes.insert(

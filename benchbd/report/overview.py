@@ -16,7 +16,7 @@ from benchbd.report.mixed_data import OTHER_DATA, mixed_data
 from benchbd.report.ranking import MEASURES, Ranking, Sensitivity, rank, sensitivities
 from benchbd.report.table import Table, TableCell
 from benchbd.report.timing import Clock
-from benchbd.report.titles import AT_CHANCE, chance_cells, titles
+from benchbd.report.titles import AT_CHANCE, chance_cells, competitors, titles
 
 UNRANKED = "?"
 """Stands for the letters of a defense that was not tested against all others."""
@@ -53,6 +53,8 @@ class Line(NamedTuple):
         cost: multiple of the wall-clock time of no defense, over common cells on one device.
         attacks: number of attacks that it has.
         needs: its inputs beyond the poisoned set, in words.
+        comparable: whether its means may be compared with those of others: it is no control, has just the attacks that
+            the compared defenses have between them, and no failed seed, model at chance or other data there.
     """
 
     defense: Variant
@@ -66,6 +68,7 @@ class Line(NamedTuple):
     cost: float | None
     attacks: int
     needs: str
+    comparable: bool = True
 
 
 class HeatMap(NamedTuple):
@@ -204,6 +207,7 @@ def _lines(given: Tables, rows: list[Variant], order: list[Variant], short: Shor
     group, mixed = given.group, mixed_data(given.group)
     found = {m: {c: average(group, c, rows, m) for c in order} for m in ("ca", "asr", "der")}
     best = {metric: titles(group, rows, metric) for metric in found}
+    compared = {row for row in rows for column in competitors(group) if group.entry(row, column).values("ca")}
     lines = []
     for column in order:
         numbers = {
@@ -217,6 +221,9 @@ def _lines(given: Tables, rows: list[Variant], order: list[Variant], short: Shor
         sign += AT_CHANCE * bool(chance_cells(group, group.rows, column))
         control = column in group.controls
         top = max(worst, key=lambda item: item[0].mean if item[0] else 0.0, default=None)
+        covered = {row for row in rows if group.entry(row, column).values("ca")}
+        flawed = control or mixed.deviates(rows, column) or chance_cells(group, rows, column)
+        failed = any(group.entry(row, column).failures() for row in rows)
         lines.append(
             Line(
                 defense=column,
@@ -228,8 +235,9 @@ def _lines(given: Tables, rows: list[Variant], order: list[Variant], short: Shor
                 worst=Worst(top[1], top[0].mean) if top and top[0] else None,
                 der=numbers.get("der"),
                 cost=relative[0] if relative else None,
-                attacks=sum(bool(group.entry(row, column).values("ca")) for row in rows),
+                attacks=len(covered),
                 needs=wording.needs_text(group.needs.get(column, ()), False, group.returns.get(column)),
+                comparable=covered == compared and not flawed and not failed,
             )
         )
     return lines

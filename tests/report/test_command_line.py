@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from benchbd.cli import main
+from benchbd.errors import UsageError
 from benchbd.storage import results_file
 
 MATRIX = """\
@@ -80,6 +81,68 @@ def test_formats_to_file_and_to_the_terminal(ran, capsys, fmt):
     code, nothing, _ = out(capsys, "leaderboard", "--output", "out", "--format", fmt, "--write", "deep/board")
     assert (code, nothing) == (0, "")
     assert (ran / "deep" / "board").read_text() == text
+
+
+def test_html_is_also_written_beside_the_records(ran, capsys):
+    index = ran / "out" / "index.html"
+    code, text, errors = out(capsys, "leaderboard", "out", "--format", "html")
+    assert (code, errors) == (0, "")
+    assert index.read_text() == text
+    assert out(capsys, "leaderboard", "small.yaml", "--output", "out", "--format", "html")[0] == 0
+    assert "<title>small</title>" in index.read_text()
+    results = ran / "copy" / "results.jsonl"
+    assert out(capsys, "leaderboard", "out", "--format", "jsonl", "--write", str(results))[0] == 0
+    assert not (ran / "copy" / "index.html").exists()
+    _, page, _ = out(capsys, "leaderboard", str(results), "--format", "html")
+    assert (ran / "copy" / "index.html").read_text() == page
+
+
+def test_a_named_file_is_the_only_one(ran, capsys):
+    out(capsys, "leaderboard", "out", "--format", "html", "--write", "board.html")
+    assert (ran / "board.html").exists()
+    assert not (ran / "out" / "index.html").exists()
+
+
+@pytest.mark.parametrize("kind", ["file", "link", "folder"])
+def test_somebodys_own_index_stays(ran, capsys, kind, monkeypatch):
+    index, other = ran / "out" / "index.html", ran / "other.html"
+    if kind == "folder":
+        index.mkdir()
+    else:
+        other.write_text("<h1>mine</h1>")
+        if kind == "link":
+            index.symlink_to(other)
+        else:
+            other.rename(index)
+    code, text, errors = out(capsys, "leaderboard", "out", "--format", "html")
+    assert code == 0
+    assert text.startswith("<!doctype html>"), "a pipe gets the page"
+    assert errors.count("\n") == 1
+    assert "out/index.html" in errors
+    assert "--write" in errors
+    assert kind == "folder" or index.read_text() == "<h1>mine</h1>"
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    code, text, errors = out(capsys, "leaderboard", "out", "--format", "html")
+    assert (code, text) == (2, "")
+    assert errors.count("\n") == 1
+
+
+def test_a_pipe_gets_the_page_from_a_folder_that_cannot_be_written(ran, capsys, monkeypatch):
+    def refuse(path, text):
+        raise UsageError(f"{path}: read-only file system")
+
+    monkeypatch.setattr("benchbd.core.files.write_text", refuse)
+    code, text, errors = out(capsys, "leaderboard", "out", "--format", "html")
+    assert code == 0
+    assert text.startswith("<!doctype html>")
+    assert errors.count("\n") == 1
+    assert "read-only file system" in errors
+
+
+def test_a_terminal_gets_the_place_of_the_page(ran, capsys, monkeypatch):
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    assert out(capsys, "leaderboard", "out", "--format", "html") == (0, "page: out/index.html\n", "")
+    assert (ran / "out" / "index.html").read_text().startswith("<!doctype html>")
 
 
 def test_paper(ran, capsys):

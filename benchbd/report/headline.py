@@ -1,0 +1,67 @@
+"""The answer to a reader's first question: which defense is best, how sure that is, and what it costs."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from benchbd.report.overview import Line, Overview
+from benchbd.report.ranking import Ranking
+from benchbd.report.wording import counted, listed
+
+NAMED = 6
+"""Defenses that a sentence lists; the rest are only counted."""
+
+
+class Headline(NamedTuple):
+    """The answer for one data set, model and recipe.
+
+    Attributes:
+        sentence: which defense is best, or why none can be called so.
+        certainty: what the sentence rests on.
+        leaders: the lines of the defenses that it is about, best first; empty without a ranking.
+        undefended: the line of no defense; None if there is none.
+    """
+
+    sentence: str
+    certainty: str
+    leaders: tuple[Line, ...]
+    undefended: Line | None
+
+
+def headline(given: Overview) -> Headline:
+    """Read the answer off the ranking of an overview."""
+    undefended = next((line for line in given.lines if line.defense.name == "none"), None)
+    ranking, measured = given.ranking, _measured(given)
+    if not ranking.order:
+        return Headline(f"No defense can be called best. {ranking.refusal}".rstrip(), measured, (), undefended)
+    first, *others = ranking.order
+    near = [other for other in others if set(ranking.groups[other]) & set(ranking.groups[first])]
+    by_defense = {line.defense: line for line in given.lines}
+    leaders = tuple(by_defense[defense] for defense in (first, *near))
+    name = given.short(first)
+    if near:
+        names = listed([given.short(other) for other in near], NAMED)
+        sentence = f"{name} leads by {ranking.measure.upper()}, and {names} cannot be told apart from it."
+    elif all(ranking.duels[first, other].better == 1 for other in others):
+        rivals = f"{'each of ' * (len(others) > 1)}{counted(len(others), 'other ranked defense')}"
+        sentence = f"{name} is best: significantly better by {ranking.measure.upper()} than {rivals}."
+    else:
+        sentence = f"{name} leads by {ranking.measure.upper()}."
+    return Headline(sentence, f"{_tests(ranking)} {measured}".strip(), leaders, undefended)
+
+
+def _tests(ranking: Ranking) -> str:
+    """How defenses were compared."""
+    few, many = ranking.pairs or (0, 0)
+    over = counted(many, "attack") if few == many else f"{few} to {many} attacks"
+    return (
+        f"{counted(len(ranking.order), 'defense')} compared over {over} by Wilcoxon's signed-rank test at 5 %, with "
+        "Holm's correction."
+    )
+
+
+def _measured(given: Overview) -> str:
+    """How many seeds the numbers rest on."""
+    if not given.usual_seeds:
+        return ""
+    return f"{counted(given.usual_seeds, 'seed')} a cell."

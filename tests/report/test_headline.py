@@ -1,0 +1,54 @@
+"""Which defense is best, in a sentence."""
+
+from __future__ import annotations
+
+import pytest
+
+from benchbd.report import board
+from benchbd.report.headline import headline
+
+
+def answer(make_record, defenses, attacks=8, seeds=(0, 1)):
+    """The headline of a table; ``defenses`` gives each ASR by the number of an attack."""
+    records = [make_record(f"a{a}", "none", s, 0.9, 0.95) for a in range(attacks) for s in seeds]
+    records += [
+        make_record(f"a{a}", d, s, 0.9, asr(a)) for d, asr in defenses.items() for a in range(attacks) for s in seeds
+    ]
+    (found,) = board(records).overviews()
+    return headline(found)
+
+
+def test_one_defense_is_best(make_record):
+    found = answer(make_record, {"lfd": lambda a: 0.01 + a / 100, "ac": lambda a: 0.9, "abl": lambda a: 0.5 + a / 50})
+    assert found.sentence == "lfd is best: significantly better by DER than each of 2 other ranked defenses."
+    assert [line.name for line in found.leaders] == ["lfd"]
+    assert found.undefended.name == "none"
+    assert found.certainty == (
+        "3 defenses compared over 8 attacks by Wilcoxon's signed-rank test at 5 %, with Holm's correction. "
+        "2 seeds a cell."
+    )
+
+
+def test_defenses_that_cannot_be_told_apart_share_the_lead(make_record):
+    found = answer(
+        make_record,
+        {"lfd": lambda a: 0.1 + 0.05 * (a % 2), "abl": lambda a: 0.15 - 0.05 * (a % 2), "ac": lambda a: 0.9},
+        attacks=10,
+    )
+    first, second = (line.name for line in found.leaders)
+    assert {first, second} == {"lfd", "abl"}
+    assert found.sentence == f"{first} leads by DER, and {second} cannot be told apart from it."
+
+
+@pytest.mark.parametrize("attacks", [1, 5])
+def test_too_few_attacks_make_no_best(make_record, attacks):
+    found = answer(make_record, {"lfd": lambda a: 0.0, "ac": lambda a: 0.9}, attacks=attacks)
+    assert found.sentence.startswith("No defense can be called best. No ranking by DER: a test needs 6 attacks")
+    assert found.leaders == ()
+    assert found.certainty == "2 seeds a cell."
+
+
+def test_records_without_an_attack(make_record):
+    (found,) = board([make_record("none", "ac", status="failed", error="x")]).overviews()
+    assert headline(found).sentence == "No defense can be called best. No ranking: no record has an attack."
+    assert headline(found).certainty == ""
