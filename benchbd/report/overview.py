@@ -53,6 +53,8 @@ class Line(NamedTuple):
         cost: multiple of the wall-clock time of no defense, over common cells on one device.
         attacks: number of attacks that it has.
         needs: its inputs beyond the poisoned set, in words.
+        comparable: whether its means may be compared with those of others: it is no control, has every attack, and has
+            no failed seed, model at chance or other data there.
     """
 
     defense: Variant
@@ -66,6 +68,7 @@ class Line(NamedTuple):
     cost: float | None
     attacks: int
     needs: str
+    comparable: bool = True
 
 
 class HeatMap(NamedTuple):
@@ -217,6 +220,9 @@ def _lines(given: Tables, rows: list[Variant], order: list[Variant], short: Shor
         sign += AT_CHANCE * bool(chance_cells(group, group.rows, column))
         control = column in group.controls
         top = max(worst, key=lambda item: item[0].mean if item[0] else 0.0, default=None)
+        covered = sum(bool(group.entry(row, column).values("ca")) for row in rows)
+        flawed = control or mixed.deviates(rows, column) or chance_cells(group, rows, column)
+        failed = any(group.entry(row, column).failures() for row in rows)
         lines.append(
             Line(
                 defense=column,
@@ -228,8 +234,9 @@ def _lines(given: Tables, rows: list[Variant], order: list[Variant], short: Shor
                 worst=Worst(top[1], top[0].mean) if top and top[0] else None,
                 der=numbers.get("der"),
                 cost=relative[0] if relative else None,
-                attacks=sum(bool(group.entry(row, column).values("ca")) for row in rows),
+                attacks=covered,
                 needs=wording.needs_text(group.needs.get(column, ()), False, group.returns.get(column)),
+                comparable=covered == len(rows) and not flawed and not failed,
             )
         )
     return lines

@@ -1,0 +1,84 @@
+"""Defenses as points: mean CA against mean ASR, with the cost, and which of them no other beats on both."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from benchbd.report import stats
+from benchbd.report.groups import UNDEFENDED
+from benchbd.report.labels import Variant
+from benchbd.report.overview import Overview
+
+RULE = (
+    "The line joins the points that no other beats on CA and on ASR. No defense is one of them if it fits. Controls are "
+    "left out, and so are defenses with a failed seed, a model at chance, other data or other attacks than the rest."
+)
+"""Which points the Pareto line joins, for legends."""
+
+
+class Point(NamedTuple):
+    """A defense of one data set, model and recipe. All values are means over the attacks of its overview.
+
+    Attributes:
+        defense: the defense.
+        name: its short name, with signs that the notes of the overview explain.
+        ca: mean CA, a fraction.
+        asr: mean ASR, a fraction.
+        worst: the highest mean ASR of an attack, a fraction; None if no attack has one.
+        cost: multiple of the wall-clock time of no defense; None if unknown.
+        control: whether it sees the truth.
+        undefended: whether it is no defense.
+        comparable: whether it may be on the front (see :data:`RULE`).
+        front: whether it is on it.
+        ca_spread: bounds of ``ca`` over seeds; None if attacks have different seeds, or one seed.
+        asr_spread: bounds of ``asr``, likewise.
+    """
+
+    defense: Variant
+    name: str
+    ca: float
+    asr: float
+    worst: float | None
+    cost: float | None
+    control: bool
+    undefended: bool
+    comparable: bool
+    front: bool
+    ca_spread: stats.Spread | None
+    asr_spread: stats.Spread | None
+
+
+def front(pairs: Iterable[tuple[float, float]]) -> set[tuple[float, float]]:
+    """The pairs (CA, ASR) that no other pair beats: none has a CA as high and an ASR as low, and one of both better."""
+    found: set[tuple[float, float]] = set()
+    least = float("inf")
+    for ca, asr in sorted(set(pairs), key=lambda pair: (-pair[0], pair[1])):
+        if asr < least:
+            least = asr
+            found.add((ca, asr))
+    return found
+
+
+def points(given: Overview) -> tuple[Point, ...]:
+    """The points of the defenses that have a CA and an ASR, in the order of the summary."""
+    lines = [line for line in given.lines if line.ca and line.asr]
+    best = front((line.ca.mean, line.asr.mean) for line in lines if line.comparable and line.ca and line.asr)
+    return tuple(
+        Point(
+            defense=line.defense,
+            name=line.name,
+            ca=line.ca.mean,
+            asr=line.asr.mean,
+            worst=line.worst.asr if line.worst else None,
+            cost=line.cost,
+            control=line.control,
+            undefended=line.defense.name == UNDEFENDED,
+            comparable=line.comparable,
+            front=line.comparable and (line.ca.mean, line.asr.mean) in best,
+            ca_spread=line.ca.spread,
+            asr_spread=line.asr.spread,
+        )
+        for line in lines
+        if line.ca and line.asr
+    )
