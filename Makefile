@@ -7,7 +7,7 @@ export OMP_NUM_THREADS ?= 1
 JOBS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart test test-isa test-cluster test-browser torture fuzz bench bench-gpu lint check-leaderboard clean
+.PHONY: help install quickstart test test-isa test-cluster test-browser torture fuzz bench bench-gpu docs lint check-leaderboard clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /|/' | awk -F'|' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -52,6 +52,10 @@ bench: install  ## benchmarks of the engine and the harness, ratios printed last
 
 bench-gpu:  ## everything about a GPU in one script of under nine minutes; needs no installation
 	$(PYTHON) benchmarks/gpu.py
+
+docs: install  ## the documentation as a site in build/site/site, links checked
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[docs]'
+	$(BIN)/python tools/build_site.py
 
 check-leaderboard: install  ## check that leaderboard/README.md agrees with its records
 	$(BIN)/benchbd leaderboard --check
