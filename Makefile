@@ -7,7 +7,7 @@ export OMP_NUM_THREADS ?= 1
 JOBS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart test test-isa test-cluster test-browser torture fuzz bench gpu bench-gpu lint check-leaderboard clean
+.PHONY: help install quickstart test test-isa test-cluster test-browser torture fuzz bench gpu bench-gpu docs lint check-leaderboard clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /|/' | awk -F'|' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -58,6 +58,10 @@ gpu:  ## prove, measure and use a GPU in under ten minutes (DATA=DIR or SHEETS="
 
 bench-gpu:  ## only the engine's rates on a GPU, more of them; needs no installation
 	$(ANY_PYTHON) benchmarks/gpu $(GPU_FLAGS) --parts rates,more
+
+docs: install  ## the documentation as a site in build/site/site, links checked
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[docs]'
+	$(BIN)/python tools/build_site.py
 
 check-leaderboard: install  ## check that leaderboard/README.md agrees with its records
 	$(BIN)/benchbd leaderboard --check

@@ -29,7 +29,7 @@ from benchbd.storage import results_file as report_records
 
 ROOT = Path(__file__).parents[1]
 FOLDERS = "docs|matrices|tests|benchmarks|tools|leaderboard|benchbd"
-DOCS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+DOCS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
 TINY = ["--set", "dataset.train=200", "--set", "dataset.test=100", "--set", "epochs=1", "--seeds", "0"]
 """What the tutorial's matrix is shrunk by here."""
 

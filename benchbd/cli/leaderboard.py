@@ -46,6 +46,26 @@ EPILOG = """\
 """
 
 
+def add_definitions(parser: Any) -> None:
+    """Add what CA and ASR are over, and the gate, to a parser or to a group of arguments."""
+    parser.add_argument(
+        "--asr-over",
+        choices=ASR_OVER,
+        default=ASR_OVER[0],
+        help="test images that ASR is over: of other classes than the target (default), or all of them, as in the code "
+        "of input-aware attacks and I-BAU",
+    )
+    parser.add_argument(
+        "--ca-over",
+        choices=CA_OVER,
+        default=CA_OVER[0],
+        help="test images that CA is over: all (default), or those of other classes than the target, as in ABL's code",
+    )
+    parser.add_argument(
+        "--gate", metavar="ASR", type=float, help="lowest undefended ASR at which an attack counts as implanted"
+    )
+
+
 def register(verbs: Any) -> None:
     """Add the verb."""
     parser = verbs.add_parser(
@@ -69,22 +89,7 @@ def register(verbs: Any) -> None:
     parser.add_argument(
         "--paper", action="store_true", help="add the paper's values, the differences, and verdicts on its claims"
     )
-    parser.add_argument(
-        "--asr-over",
-        choices=ASR_OVER,
-        default=ASR_OVER[0],
-        help="test images that ASR is over: of other classes than the target (default), or all of them, as in the code "
-        "of input-aware attacks and I-BAU",
-    )
-    parser.add_argument(
-        "--ca-over",
-        choices=CA_OVER,
-        default=CA_OVER[0],
-        help="test images that CA is over: all (default), or those of other classes than the target, as in ABL's code",
-    )
-    parser.add_argument(
-        "--gate", metavar="ASR", type=float, help="lowest undefended ASR at which an attack counts as implanted"
-    )
+    add_definitions(parser)
     parser.add_argument("--write", metavar="FILE", help="write to this file instead of standard output")
     parser.add_argument(
         "--check",
@@ -103,7 +108,7 @@ def register(verbs: Any) -> None:
     parser.set_defaults(run=run)
 
 
-def _read_folder(args: argparse.Namespace) -> None:
+def read_folder(args: argparse.Namespace) -> None:
     """Turn a results folder or file in the place of MATRIX into --output or --results."""
     if args.matrix is None or args.matrix == "-":
         return
@@ -139,7 +144,7 @@ def read(args: argparse.Namespace) -> tuple[list[dict[str, Any]], float | None, 
     Raises:
         UsageError: there are no records, or a record is invalid.
     """
-    _read_folder(args)
+    read_folder(args)
     place = Path(args.results).expanduser() if args.results else output_folder(args)
     if args.results and not place.is_file():
         raise UsageError(f"--results {args.results}: no such file")
@@ -179,12 +184,17 @@ def read(args: argparse.Namespace) -> tuple[list[dict[str, Any]], float | None, 
 
 def make(args: argparse.Namespace) -> Board:
     """Build the leaderboard that the arguments ask for."""
+    return board_of(args, read(args))
+
+
+def board_of(args: argparse.Namespace, found: tuple[list[dict[str, Any]], float | None, str]) -> Board:
+    """Build the leaderboard of records, with the matrix's gate and a title (see :func:`read`)."""
     from benchbd.report import GATE, board
     from benchbd.report.definitions import Definitions
 
     if args.gate is not None and not 0 <= args.gate <= 1:
         raise UsageError(f"--gate is an ASR in [0, 1], not {args.gate:g}")
-    records, gate, title = read(args)
+    records, gate, title = found
     if args.gate is not None:
         gate = args.gate
     over = Definitions(args.asr_over, args.ca_over)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
+import pickle
 import re
 import warnings
 import zipfile
@@ -34,6 +35,7 @@ NAMES = re.compile(
     r"|version|serialized_(exported_program|state_dict|constants|example_inputs)\.(json|pt)"  # before torch 2.8
 )
 """What an archive of ``torch.export.save`` may hold: a graph and raw tensors, neither libraries nor pickled objects."""
+PICKLED = "the archive holds pickled objects, which are never loaded; export a plain network"
 ONNX_MISSING = "onnxruntime is not installed; pip install 'benchbd[onnx]', or hand over another form of the model"
 
 
@@ -166,7 +168,12 @@ def exported_program(content: bytes) -> Any:
             raise UsageError(f"the archive holds {odd[0]!r}, which torch.export.save writes for no plain network")
         for name in names:
             if "/data/" in name and name.endswith(".json") and _pickled(json.loads(archive.read(name))):
-                raise UsageError("the archive holds pickled objects, which are never loaded; export a plain network")
+                raise UsageError(PICKLED)
+            if name.endswith(".pt"):
+                try:
+                    torch.load(io.BytesIO(archive.read(name)), map_location="cpu", weights_only=True)
+                except pickle.UnpicklingError:
+                    raise UsageError(PICKLED) from None
     # torch reads sample inputs, and in some versions weights, by torch.load; this makes it take tensors only.
     with variables({"TORCH_FORCE_WEIGHTS_ONLY_LOAD": "1", "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD": None}):
         return torch.export.load(io.BytesIO(content))

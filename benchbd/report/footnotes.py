@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Sequence
 
 from rich.cells import cell_len
 
@@ -12,7 +13,8 @@ from benchbd.report.labels import Labels, Variant
 
 LONGEST = 20
 """Longest label of a defense, and longest name, that stays whole. Columns, which are attacks, show names only."""
-RAISED = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
+RAISED_DIGITS = "⁰¹²³⁴⁵⁶⁷⁸⁹"
+RAISED = str.maketrans("0123456789", RAISED_DIGITS)
 LOWERED = str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉")
 
 
@@ -75,3 +77,14 @@ def _exact(labels: Labels, item: Variant) -> str:
     """The parameters of a label as JSON, which tells 1, 1.0, true and "1" apart; all of them if it shows none."""
     shown = labels.changed(item) or item.values()
     return ",".join(f"{key}={json.dumps(value)}" for key, value in shown.items()) or "no parameters"
+
+
+def signs(text: str) -> set[str]:
+    """Signs in a text that notes explain: numbers of footnotes, and single signs such as a dagger."""
+    return set(re.findall(rf"[{RAISED_DIGITS}]+|[†‡§¶‖]", text))
+
+
+def notes_on(texts: Iterable[str], notes: Sequence[str]) -> list[str]:
+    """The notes on the signs that the texts use. A note begins with its sign."""
+    used = signs("\n".join(texts))
+    return [note for note in notes if note.partition(" ")[0] in used]

@@ -239,6 +239,8 @@ def test_leaderboard_needs_neither_torch_nor_pandas_nor_matplotlib(ran):
 
 def test_figures_on_the_command_line_are_those_that_exist():
     from benchbd.cli import plot
-    from benchbd.report.figures import panels
+    from benchbd.report.figures import charts, panels
 
-    assert set(plot.FIGURES) == set(panels.FIGURES)
+    assert set(plot.PANELS) == set(panels.FIGURES)
+    assert set(plot.CHARTS) == set(charts.METRICS)
+    assert set(plot.FIGURES) == {*plot.PANELS, *plot.CHARTS}

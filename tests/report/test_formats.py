@@ -156,7 +156,9 @@ def test_latex_escapes():
         r"50 \% of a\_b \& \{c\} \#1 \textasciicircum{} \textasciitilde{} \textbackslash{}x"
     )
     assert latex("±†") == r"$\pm$$\dagger$"
-    assert latex("漢") == "?"
+    assert latex("漢") == "U+6F22"
+    assert latex("é Ç ﬁ \N{GREEK SMALL LETTER ALPHA} Ω") == r"\'{e} \c{C} fi $\alpha$ $\Omega$"
+    assert latex("a--b ?`'' ,,") == r"a-{}-b ?{}`'{}' ,{},"
 
 
 def test_latex_rows_fill_the_columns(mixed):

@@ -1,18 +1,17 @@
-"""Draw figures with matplotlib as PNG and SVG, and write their numbers as CSV."""
+"""Draw the paper's figures with matplotlib, and their numbers as CSV."""
 
 from __future__ import annotations
 
 import csv
 import io
 import math
-import re
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchbd.core.files import write_text
-from benchbd.errors import UsageError
+from benchbd.report.figures import files
+from benchbd.report.figures.files import Drawn
 from benchbd.report.figures.panels import Figure, Panel, Series
 
 if TYPE_CHECKING:
@@ -46,7 +45,8 @@ def _bars(half: Sequence[float], y: Sequence[float]) -> list[float] | None:
     return widths if len(widths) == len(y) and any(widths) else None
 
 
-def _draw(ax: Axes, panel: Panel) -> None:
+def draw_panel(ax: Axes, panel: Panel) -> None:
+    """Draw a panel on a set of axes."""
     words = _categories(panel)
     count = len(panel.series)
     for index, series in enumerate(panel.series):
@@ -145,7 +145,7 @@ def canvas(figure: Figure) -> Canvas:
         FigureCanvasAgg(drawing)
         axes = drawing.subplots(rows, columns, squeeze=False, sharey=figure.shared).flatten()
         for ax, panel in zip(axes, figure.panels, strict=False):
-            _draw(ax, panel)
+            draw_panel(ax, panel)
         for ax in axes[len(figure.panels) :]:
             ax.set_visible(False)
         handles: dict[str, Any] = {}
@@ -189,31 +189,11 @@ def _points(figure: Figure, panel: Panel, series: Series) -> list[list[Any]]:
     return rows
 
 
-def _slug(text: str) -> str:
-    return re.sub(r"[^A-Za-z0-9=.]+", "-", text).strip("-")[:100]
+def drawn(figure: Figure) -> Drawn:
+    """A figure of the paper, to write into a file."""
+    return Drawn(figure.name, figure.scale, lambda: canvas(figure), numbers(figure))
 
 
 def save(found: Sequence[Figure], folder: str | Path) -> list[Path]:
-    """Write each figure as NAME.png, NAME.svg and NAME.csv. If there are several, the scale is added to each name.
-
-    The same records give the same bytes with the same matplotlib: files hold no dates or random identifiers.
-
-    Raises:
-        UsageError: the folder is not writable.
-    """
-    import matplotlib
-
-    target = Path(folder)
-    written = []
-    for figure in found:
-        stem = figure.name if len(found) == 1 else f"{figure.name}-{_slug(figure.scale)}"
-        drawing = canvas(figure)
-        write_text(target / f"{stem}.csv", numbers(figure))
-        try:
-            drawing.savefig(target / f"{stem}.png", dpi=160, metadata={"Software": None})
-            with matplotlib.rc_context({"svg.hashsalt": stem}):
-                drawing.savefig(target / f"{stem}.svg", metadata={"Date": None, "Creator": None})
-        except OSError as error:
-            raise UsageError(f"{target}: cannot be written ({error.strerror})") from None
-        written += [target / f"{stem}{end}" for end in (".png", ".svg", ".csv")]
-    return written
+    """Write each figure into a folder (see :func:`benchbd.report.figures.files.save`)."""
+    return files.save([drawn(figure) for figure in found], Path(folder))
