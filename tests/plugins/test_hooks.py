@@ -120,6 +120,8 @@ MAY_NAME = {
     "benchbd/report/paper/sweeps.py": PAPER,
     "benchbd/report/probes.py": PAPER,
     "benchbd/report/published.py": PAPER,
+    "benchbd/run/machine_check.py": "the row of table2 whose time on this machine it estimates",
+    "benchbd/run/machine_probe.py": "the models whose training step it times",
 }
 """Files that know plugins or parameters by name, and why."""
 ALSO_WORDS = {"none", "features_of", "augment", "command"}
