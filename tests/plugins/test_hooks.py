@@ -124,9 +124,9 @@ MAY_NAME = {
     "benchbd/run/machine_probe.py": "the models whose training step it times",
 }
 """Files that know plugins or parameters by name, and why."""
-ALSO_WORDS = {"none", "features_of", "augment", "command"}
+ALSO_WORDS = {"none", "features_of", "augment", "command", "parquet"}
 """Shipped names with another meaning in the harness: a choice of a flag, a function of the engine, a recipe's entry,
-the line that repeats a cell."""
+the line that repeats a cell, a format of tables."""
 
 
 def _strings(file: Path) -> Iterator[tuple[int, str]]:
