@@ -5,8 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from training_programs import SAVE, TINY_NET
 
 from benchbd import testing
+from benchbd.core.files_folder import VARIABLE
 from benchbd.core.images import DatasetInfo
 from benchbd.errors import Impossible, UsageError
 from benchbd.pipeline.run_cell import execute
@@ -135,11 +137,11 @@ def test_success_is_the_share_of_all_test_images_taken_for_the_next_class(tmp_pa
 
 
 @pytest.mark.parametrize("defense", [name for name in names("defenses") if not name.startswith("tiny")])
-def test_every_defense_works_on_it(tmp_path, quick, defense):
-    given = {
-        **registry.load("defenses", defense).smoke,
-        **({"of": "tiny-filter"} if defense == "random-filter" else {}),
-    }
+def test_every_defense_works_on_it(tmp_path, quick, defense, monkeypatch):
+    monkeypatch.setenv(VARIABLE, str(tmp_path))
+    (tmp_path / "train.py").write_text(TINY_NET + SAVE)
+    usual = {"random-filter": {"of": "tiny-filter"}, "command": {"run": "python train.py", "files": ["train.py"]}}
+    given = {**registry.load("defenses", defense).smoke, **usual.get(defense, {})}
     inner = ", ".join(f"{key}={value!r}" for key, value in given.items())
     this = testing.cell(attack="bn-a2a(smoothing=0.2)", defense=f"{defense}({inner})", epochs=1)
     record = execute(this.to_json(), output=tmp_path, device="cpu")
