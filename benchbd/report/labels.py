@@ -97,6 +97,10 @@ class Labels:
             keys = dict.fromkeys(key for one in given for key in one)
             self._seen[plugin] = {k: {json.dumps(one[k]) if k in one else "" for one in given} for k in keys}
 
+    def defaults(self, item: Variant) -> Mapping[str, Any]:
+        """The plugin's defaults by parameter; empty if the plugin is unknown."""
+        return self._defaults(item.kind, item.name) or {}
+
     def changed(self, item: Variant) -> dict[str, Any]:
         """The parameters that the label shows, by name."""
         defaults = self._defaults(item.kind, item.name)

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from importlib import resources
 from typing import Any, NamedTuple
 
-from benchbd.core.recipe import Recipe
+from benchbd.core.recipe import YOUNGER, Recipe
 from benchbd.report.groups import Group, Scale
 from benchbd.report.labels import Labels, Variant, recipe_text, value_text
 
@@ -76,6 +76,31 @@ def _differences(item: Variant, dataset: str, labels: Labels) -> int:
     return sum(k != SEED and (k not in stated or value != stated[k]) for k, value in labels.changed(item).items())
 
 
+def nearest_columns(group: Group, labels: Labels) -> list[Variant]:
+    """The columns of each defense that are nearest to the paper's, in a stable order, whatever the group's network.
+
+    Those with the parameters that the paper gives come before others, even if they have more differences.
+    """
+    dataset = group.scale.dataset.name
+    stated = [c for c in group.columns if as_stated(c, dataset)]
+    others = [c for c in group.columns if c.name not in {s.name for s in stated}]
+    return sorted(_nearest([*stated, *others], labels, group))
+
+
+def parameter_differences(column: Variant, dataset: str, labels: Labels) -> list[str]:
+    """List how a defense's parameters differ from the paper's, one short phrase each: ``lfd teachers 8 (paper: 1)``."""
+    values, stated = column.values(), STATED.get((column.name, dataset), {})
+    usual = labels.defaults(column)
+    found = []
+    for key in dict.fromkeys([*labels.changed(column), *stated]):
+        theirs = stated.get(key, usual.get(key))
+        ours = values.get(key, theirs)
+        same = ours.partition("(")[0] == theirs if key == "teacher" and isinstance(ours, str) else ours == theirs
+        if key != SEED and not same:
+            found.append(f"{column.name} {key.replace('_', ' ')} {value_text(ours)} (paper: {value_text(theirs)})")
+    return found
+
+
 class PublishedComparison:
     """Pairs the cells of a group with the paper's.
 
@@ -129,6 +154,8 @@ def _recipe_differences(recipe: str) -> list[str]:
 
     given: Mapping[str, Any] = json.loads(recipe)
     default = Recipe().spec()
+    if len(YOUNGER.keys() & given.keys()) > 1:  # another preset or the like, better known by its name
+        return [f"{recipe_text(recipe)} (paper: {recipe_text(json.dumps(default))})"]
     return [
         f"{key.replace('_', ' ')} {value_text(given[key])} (paper: {value_text(default[key])})"
         for key in default

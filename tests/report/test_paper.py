@@ -285,3 +285,51 @@ def test_neighbours_of_tsne(make_record):
     assert "poisoned 1 and 1" in found[3]
     turned = [r | {"notes": other["notes"]} for r, other in zip(records, reversed(records), strict=True)]
     assert verdicts(turned)[text][1] == "fails"
+
+
+def judged(records, **wanted):
+    """Claim, verdict, figures and differences of each claim that was measured."""
+    table = board(records, paper=True, **wanted).tables[-1]
+    assert table.title == "The paper's claims"
+    cells = {row.label: [cell.display for cell in grid(row)] for row in table.rows}
+    return {claim: (c[1], c[3], c[5]) for claim, c in cells.items() if c[1] != "not measured"}
+
+
+def small(attack, defense, ca, asr, **more):
+    return dict(dataset="cifar10", model="airbench", ca=ca, asr=asr, attack=attack, defense=defense, seed=0, **more)
+
+
+def test_claims_are_judged_on_other_networks_and_with_other_parameters_and_say_so(make_record):
+    records = [
+        make_record(**small("bn-g", "none", 0.87, 0.99)),
+        make_record(**small("bn-g", "lfd", 0.86, 0.01)),
+        make_record(**small("bn-g", "abl", 0.7, 0.2, given={"defense": {"turning_epochs": 2}})),
+        make_record(**small("wanet", "none", 0.85, 0.9)),
+        make_record(**small("wanet", "lfd", 0.4, 0.9)),
+    ]
+    found = judged(records)
+    verdict, figures, differences = found[
+        "CIFAR-10: LfD brings the average ASR to the published level (rule: within 5 points)"
+    ]
+    assert (verdict, figures) == ("holds", "lfd 1.00 (1 attack)"), "WaNet is none of the paper's attacks"
+    assert "airbench (paper: resnet18)" in differences
+    assert "lfd teachers 8 (paper: 1)" in differences
+    assert "abl" not in differences, "the figures of this claim do not name it"
+    verdict, figures, differences = found["CIFAR-10: LfD keeps more CA than ABL on average"]
+    assert verdict == "holds"
+    assert figures.startswith("lfd 86.00, abl 70.00 (1 attack;")
+    assert "abl turning epochs 2 (paper: 20)" in differences
+
+
+def test_a_column_with_the_papers_parameters_goes_before_one_that_is_nearer_to_the_defaults(make_record):
+    records = [
+        make_record(**small("bn-g", "none", 0.87, 0.99)),
+        make_record(**small("bn-g", "lfd", 0.86, 0.01)),
+        make_record(**small("bn-g", "lfd", 0.85, 0.5, given={"defense": {"teachers": 1, "teacher_epochs": 10}})),
+    ]
+    verdict, figures, differences = judged(records)[
+        "CIFAR-10: LfD brings the average ASR to the published level (rule: within 5 points)"
+    ]
+    assert (verdict, figures) == ("fails", "lfd 50.00 (1 attack)")
+    assert "lfd teachers" not in differences
+    assert "lfd teacher epochs 10" in differences

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
@@ -12,7 +13,14 @@ from benchbd.report.gate import implanted
 from benchbd.report.groups import Group, Scale
 from benchbd.report.labels import Labels, Variant
 from benchbd.report.mixed_data import Measured, measured, other_data_text
-from benchbd.report.published import STUDENTS, PublishedComparison, scale_differences, scale_text
+from benchbd.report.published import (
+    STUDENTS,
+    nearest_columns,
+    parameter_differences,
+    scale_differences,
+    scale_text,
+    table2,
+)
 
 
 class Finding(NamedTuple):
@@ -86,19 +94,28 @@ class Evidence:
         self.groups, self.labels, self.gate = list(groups), labels, gate
 
     def groups_of(self, dataset: str) -> list[Group]:
-        """The groups of a data set whose network is one of the paper's students."""
-        return [g for g in self.groups if g.scale.dataset.name == dataset and g.scale.model.name in STUDENTS.values()]
+        """The groups of a data set of the paper, whatever their network; :meth:`differences` names another one."""
+        return [g for g in self.groups if g.scale.dataset.name == dataset and dataset in STUDENTS]
 
     def columns(self, group: Group) -> dict[str, Variant]:
-        """The column that represents each defense of the paper, by name."""
+        """The column that represents each defense of the paper, by name.
+
+        It has the paper's parameters where such a column was measured, and else as few others as possible, which
+        :meth:`differences` names.
+        """
         found: dict[str, Variant] = {}
-        for column in PublishedComparison(group, self.labels).compared_columns():
+        for column in nearest_columns(group, self.labels):
             found.setdefault(column.name, column)
         return found
 
+    def attacks(self, group: Group) -> list[Variant]:
+        """The rows of attacks that the paper has on this data set."""
+        dataset = group.scale.dataset.name
+        return [row for row in group.attacks() if (dataset, row.name, "none") in table2()]
+
     def working_attacks(self, group: Group) -> list[Variant]:
-        """The attack rows except those that are not implanted."""
-        return [row for row in group.attacks() if implanted(group, row, self.gate) is not False]
+        """Those except the attacks that are not implanted."""
+        return [row for row in self.attacks(group) if implanted(group, row, self.gate) is not False]
 
     def compare(
         self, dataset: str, a: str, b: str, metric: str, rule: Callable[[Pair], bool], *, clean: bool = False
@@ -107,7 +124,13 @@ class Evidence:
         found = []
         for group in self.groups_of(dataset):
             columns = self.columns(group)
-            rows = sorted(group.clean) if clean else self.working_attacks(group) if metric == "asr" else group.attacks()
+            rows = (
+                sorted(group.clean)
+                if clean
+                else self.working_attacks(group)
+                if metric == "asr"
+                else self.attacks(group)
+            )
             if a in columns and b in columns and (both := pair(group, columns[a], columns[b], rows, metric)):
                 text = both.text(a, b).replace("1 attack;", "no attack;") if clean else both.text(a, b)
                 found.append(Finding(rule(both), text, group.scale))
@@ -118,8 +141,15 @@ class Evidence:
         return scale_text(scale, self.labels)
 
     def differences(self, found: Finding) -> str:
-        """How the scale of a finding differs from the paper's."""
-        return "; ".join(scale_differences(found.scale, self.labels, found.network)) or "as in the paper"
+        """How a finding's scale and its defenses differ from the paper's: those that its figures name, or else all."""
+        parts = scale_differences(found.scale, self.labels, found.network)
+        for group in self.groups:
+            if group.scale == found.scale:
+                columns = self.columns(group)
+                named = [n for n in columns if re.search(rf"(?<![\w-]){re.escape(n)} \d", found.figures)]
+                for name in named or columns:
+                    parts += parameter_differences(columns[name], group.scale.dataset.name, self.labels)
+        return "; ".join(parts) or "as in the paper"
 
 
 def noted(figures: str, *found: Measured) -> str:
