@@ -332,4 +332,4 @@ def test_a_column_with_the_papers_parameters_goes_before_one_that_is_nearer_to_t
     ]
     assert (verdict, figures) == ("fails", "lfd 50.00 (1 attack)")
     assert "lfd teachers" not in differences
-    assert "lfd teacher epochs 10" in differences
+    assert "lfd teacher epochs 10 (paper: not stated)" in differences
