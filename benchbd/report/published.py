@@ -97,9 +97,8 @@ def parameter_differences(column: Variant, dataset: str, labels: Labels) -> list
         ours = values.get(key, theirs)
         same = ours.partition("(")[0] == theirs if key == "teacher" and isinstance(ours, str) else ours == theirs
         if key != SEED and not same:
-            found.append(
-                f"{column.name} {key.replace('_', ' ')} {value_text(ours)} (paper: {'not stated' if theirs is None else value_text(theirs)})"
-            )
+            paper = "not stated" if theirs is None else value_text(theirs)
+            found.append(f"{column.name} {key.replace('_', ' ')} {value_text(ours)} (paper: {paper})")
     return found
 
 
