@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import statistics
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -51,15 +52,20 @@ def percent(value: float) -> str:
     return f"{100 * value:.1f}"
 
 
-def times(found: dict[tuple[str, str], dict[str, Any]], defense: str, attacks: list[str]) -> str:
-    """Mean ratio to no defense, over the attacks that both were measured on in the same precision class."""
-    pairs = [(found[defense, attack], found["none", attack]) for attack in attacks]
-    ratios = [
-        one["time"]["total"] / other["time"]["total"]
-        for one, other in pairs
-        if one["env"]["precision"] == other["env"]["precision"]
+def device(record: dict[str, Any]) -> tuple[str, str]:
+    return record["env"]["device"], record["env"]["precision"]
+
+
+def times(found: dict[tuple[str, str], dict[str, Any]], defense: str) -> str:
+    """Time over that of no defense, summed over the cells that both have on the device with the most records."""
+    counts = Counter(map(device, found.values()))
+    most = max(counts, key=lambda name: (counts[name], name))
+    pairs = [
+        (record["time"]["total"], other["time"]["total"])
+        for (name, attack), record in found.items()
+        if name == defense and (other := found.get(("none", attack))) and device(record) == device(other) == most
     ]
-    return f"{statistics.mean(ratios):.1f}" if ratios else DASH
+    return f"{sum(a for a, _ in pairs) / sum(b for _, b in pairs):.1f}" if pairs else DASH
 
 
 def test_both_pages_show_results():
@@ -82,7 +88,7 @@ def test_means_over_attacks(page: str, matrix: str, rows: list[list[str]]) -> No
         worst = max(attacks, key=lambda attack: found[defense, attack]["asr"])
         clean = percent(found[defense, "none"]["ca"]) if (defense, "none") in found else DASH
         highest = f"{percent(found[defense, worst]['asr'])} ({worst})"
-        expected = [clean, mean["ca"], mean["asr"], highest, str(len(attacks)), times(found, defense, attacks)]
+        expected = [clean, mean["ca"], mean["asr"], highest, str(len(attacks)), times(found, defense)]
         assert cells == expected, (page, defense)
 
 
