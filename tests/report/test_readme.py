@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
 import statistics
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from benchbd.cli import main
 
 ROOT = Path(__file__).parents[2]
 DASH = "\N{EN DASH}"
@@ -103,3 +106,18 @@ def test_each_attack(page: str, matrix: str, rows: list[list[str]]) -> None:
     for defense, *cells in lines:
         expected = [percent(found[defense, a][measure]) if (defense, a) in found else DASH for a in attacks]
         assert cells == expected, (page, defense)
+
+
+def test_the_claims_have_the_verdicts_of_the_command(capsys: pytest.CaptureFixture[str]) -> None:
+    results = str(ROOT / "leaderboard" / "results.jsonl")
+    assert main(["leaderboard", "cifar10-narrow", "--results", results, "--paper", "--format", "md"]) == 0
+    text = capsys.readouterr().out.partition("## The paper's claims")[2]
+    judged = []
+    for line in text.splitlines():
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        if line.startswith("|") and cells[2] in ("holds", "fails"):
+            figures = re.sub("; difference[^)]*", "", cells[4])
+            judged.append([cells[0].removeprefix("CIFAR-10: "), cells[2], figures])
+    (stated,) = (rows for rows in tables("docs/results.md") if rows[0][0] == "Claim on CIFAR-10")
+    assert judged
+    assert stated[1:] == judged
