@@ -159,7 +159,8 @@ def test_a_pack_trains_what_each_network_trains_alone(recipe):
         theirs = fit(net, images[number], labels[number], recipe, device=CPU, precision=precision, seed=number)
         assert found[number].epoch_losses == pytest.approx(theirs.epoch_losses, rel=1e-3)
         mine = packed[number]
-        torch.testing.assert_close(mine.state_dict(), net.state_dict(), rtol=1e-3, atol=1e-4)
+        # Adam divides gradients by their own size, so that rounding grows: 1.4e-3 with AVX512, less with AVX2.
+        torch.testing.assert_close(mine.state_dict(), net.state_dict(), rtol=5e-3, atol=1e-4)
         assert torch.equal(mine.net.whitening.filters, filters[number])
         assert all(bool((m.weight == 1).all()) for m in mine.modules() if isinstance(m, nn.BatchNorm2d))
 
