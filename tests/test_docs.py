@@ -271,6 +271,20 @@ def committed_figures():
     return report_records.load(ROOT / "leaderboard" / "figures.jsonl")
 
 
+SHIPPED = [line for line in commands(ROOT / "docs" / "figures.md") if re.match(r"benchbd plot .*leaderboard/", line)]
+
+
+@pytest.mark.parametrize("line", SHIPPED)
+def test_figures_of_the_shipped_records_are_drawn_as_the_docs_say(tmp_path, monkeypatch, capsys, line):
+    monkeypatch.chdir(tmp_path)
+    Path("leaderboard").symlink_to(ROOT / "leaderboard")
+    words = [re.sub(r"\.(pdf|svg)$", ".csv", word) for word in shlex.split(line)[1:]]
+    assert main(words) == 0, capsys.readouterr().err
+    written = capsys.readouterr().out.split()
+    assert written
+    assert all(Path(name).is_file() for name in written)
+
+
 def test_records_behind_the_figures_are_cells_of_the_commands_shown(fresh_registry):
     known = set()
     for line in commands(ROOT / "docs" / "figures.md"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -108,8 +109,11 @@ def register(verbs: Any) -> None:
     parser.set_defaults(run=run)
 
 
-def read_folder(args: argparse.Namespace) -> None:
-    """Turn a results folder or file in the place of MATRIX into --output or --results."""
+def read_folder(args: argparse.Namespace, others: Collection[str] = ()) -> None:
+    """Turn a results folder or file in the place of MATRIX into --output or --results.
+
+    ``others`` are words besides matrices that may have been meant there, for the suggestion.
+    """
     if args.matrix is None or args.matrix == "-":
         return
     place = user_path(args.matrix, "matrix")
@@ -117,7 +121,7 @@ def read_folder(args: argparse.Namespace) -> None:
     if kind == "nothing" and not place.suffix and _no_matrix(args.matrix):
         from benchbd.plan.shipped import shipped
 
-        near = suggestion(args.matrix, shipped())
+        near = suggestion(args.matrix, [*others, *shipped()])
         raise UsageError(f"{shown(args.matrix, 100)}: there is no such folder, file or matrix{near}")
     folder = kind == "folder" and (look(place / "records", "matrix") == "folder" or _no_matrix(args.matrix))
     if not folder and place.suffix != ".jsonl":

@@ -15,12 +15,13 @@ from benchbd.errors import UsageError, shown
 from benchbd.plugins.scan import DECORATORS
 
 EPILOG = """\
-Writes NAME.py, test_NAME.py and NAME.yaml. All three work unchanged. For example:
+Writes NAME.py, test_NAME.py and NAME.yaml, with an underscore for each hyphen of NAME. All three work unchanged.
+For example:
 
   benchbd new defense my-defense                     or new scorer, for a defense that only scores samples
   benchbd check my-defense --plugin my_defense.py    run the contract tests on it
   python -m pytest test_my_defense.py                run them along with your own tests
-  benchbd run my-defense.yaml                        show a leaderboard that includes it
+  benchbd run my_defense.yaml                        show a leaderboard that includes it
 """
 MATRIX = """\
 # {title}, on {images}: a minute or two on one core.

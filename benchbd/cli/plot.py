@@ -34,7 +34,7 @@ wide, as a paper's column; --width 7 fills both columns. fig1, fig2, fig4a, fig4
 paper's (for fig1, run its cells first: benchbd run fig1). A MATRIX in their place gives the overview of its cells.
 
   benchbd plot heatmap leaderboard/results.jsonl --write heatmap.pdf
-  benchbd plot scatter cifar10-small --write scatter.svg --width 7
+  benchbd plot scatter cifar10-narrow --results leaderboard/results.jsonl --write scatter.svg --width 7
   benchbd plot ranking --filter dataset=cifar10* --write ranking.png     of the records in benchbd-out
   benchbd plot curves --metric loss --results leaderboard/figures.jsonl
   benchbd plot fig4b
@@ -130,7 +130,7 @@ def _records(args: argparse.Namespace) -> tuple[list[Record], float | None, str]
     """The selected records, the gate and the title. --filter and --exclude work without a matrix too."""
     from benchbd.cli.leaderboard import read, read_folder
 
-    read_folder(args)
+    read_folder(args, others=FIGURES if args.figure == "overview" else ())
     if args.matrix is not None or not (args.filter or args.exclude):
         return read(args)
     filters, excludes = args.filter, args.exclude

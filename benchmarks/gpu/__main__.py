@@ -134,7 +134,9 @@ def device_facts(args: argparse.Namespace, variables: dict[str, str]) -> dict[st
         last = done.stderr.strip().rpartition("\n")[2]
         raise UsageFault(f"torch cannot be imported: {last}") from None
     if args.device == "cuda" and facts["gpu"] is None:
-        what = "is a CPU build" if facts["cuda"] is None else "sees no GPU (nvidia-smi tells whether the driver does)"
+        what = "sees no GPU (nvidia-smi tells whether the driver does)"
+        if facts["cuda"] is None:
+            what = "is a CPU build (pytorch.org/get-started has builds for CUDA)"
         raise UsageFault(f"torch {facts['torch']} {what}; --device cpu --smoke rehearses everything without one")
     return facts
 

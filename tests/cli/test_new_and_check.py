@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 
 import pytest
 
 from benchbd.cli import main
+from benchbd.cli.new import EPILOG
 from benchbd.plan import matrix
 
 KINDS = ("attack", "defense", "scorer", "model", "dataset")
@@ -31,6 +33,12 @@ def test_what_new_writes_passes_its_own_test_and_its_matrix_is_planned(inside, k
     assert not plan.skipped
     part = "defense" if kind == "scorer" else kind
     assert any(getattr(cell, part).name == "my-own" for cell in plan.cells)
+
+
+def test_the_help_names_the_files_that_new_writes(inside):
+    assert main(["new", "defense", "my-defense"]) == 0
+    named = set(re.findall(r"\S*my.defense\.\w+", EPILOG))
+    assert named == {path.name for path in inside.iterdir()}
 
 
 def test_the_matrix_that_new_writes_runs(inside, capsys):

@@ -222,6 +222,16 @@ def test_texts_are_large_enough_inside_and_cover_each_other_nowhere(made, name, 
                 assert not box.overlaps(extent), (chart.name, text, other)
 
 
+def test_a_caption_says_most_cells_only_if_seeds_differ_and_counts_one_attack_as_one(records):
+    blend = [record for record in records if record["attack"] == "blend" and record["status"] == "done"]
+    (chart,) = charts.charts("heatmap", board(blend))
+    assert "mean over 2 seeds." in chart.note
+    (chart,) = charts.charts("heatmap", board([r for r in blend if r["defense"] != "lfd" or r["seed"] == 0]))
+    assert "mean over 2 seeds in most cells." in chart.note
+    (chart,) = charts.charts("scatter", board(blend))
+    assert "Means over 1 attack that is implanted." in chart.note
+
+
 @pytest.mark.parametrize("kind", ["png", "svg", "pdf"])
 def test_the_same_records_give_the_same_bytes(made, tmp_path, kind):
     contents = []
@@ -272,6 +282,10 @@ def test_one_file_as_asked_or_one_for_each_scale(place, capsys):
         capsys, "curves", "--results", "results.jsonl", "--exclude", "dataset=gtsrb", "--write", "c.csv"
     )
     assert out.split() == [f"c-curves-{metric}.csv" for metric in charts.METRICS["curves"]]
+    code, out, _ = said(
+        capsys, "curves", "--results", "results.jsonl", "--exclude", "dataset=gtsrb", "--write", "curves.csv"
+    )
+    assert out.split() == [f"curves-{metric}.csv" for metric in charts.METRICS["curves"]]
     code, out, _ = said(capsys, "ranking", "results.jsonl", "--metric", "asr", "--out", "figures")
     assert out.split() == [f"figures/ranking-asr.{kind}" for kind in ("png", "svg", "csv")]
 

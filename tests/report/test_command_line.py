@@ -192,6 +192,8 @@ MISTAKES = [
     (("leaderboard", "smal.yaml", "--output", "out"), "no such file"),
     (("leaderboard", "--output", "out", "--check"), "leaderboard/README.md: cannot be read"),
     (("plot", "fig1", "--output", "out"), "fig1 needs"),
+    (("plot", "heatmp", "--output", "out"), "no such folder, file or matrix; did you mean 'heatmap'?"),
+    (("plot", "heatmap", "heatmp", "--output", "out"), "'heatmp': there is no such folder, file or matrix\n"),
     (("plot", "figg", "--output", "out"), "there is no such folder, file or matrix; did you mean 'fig7'?"),
 ]
 

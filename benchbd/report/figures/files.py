@@ -38,7 +38,9 @@ def _slug(text: str) -> str:
 def _stems(found: Sequence[Drawn], stem: str = "") -> list[str]:
     """Distinct names of files: ``stem``, or each figure's name, and what tells the figures apart."""
     names, scales = not stem or len({f.name for f in found}) > 1, len(found) > 1 and len({f.scale for f in found}) > 1
-    made = ["-".join([stem] * bool(stem) + [f.name] * names + [_slug(f.scale)] * scales) for f in found]
+    # A figure's name that begins with the stem says the stem: curves.png becomes curves-loss.png.
+    first = [[stem] * (bool(stem) and not (names and f"{f.name}-".startswith(f"{stem}-"))) for f in found]
+    made = ["-".join(a + [f.name] * names + [_slug(f.scale)] * scales) for a, f in zip(first, found, strict=True)]
     return [text if made.count(text) == 1 else f"{text}-{made[: i + 1].count(text)}" for i, text in enumerate(made)]
 
 
