@@ -18,7 +18,7 @@ class Headline(NamedTuple):
     Attributes:
         sentence: which defense is best, or why none can be called so.
         certainty: what the sentence rests on.
-        leaders: the lines of the defenses that it is about, best first; empty without a ranking.
+        leaders: the lines of the defenses that it names, best first.
         undefended: the line of no defense; None if there is none.
     """
 
@@ -33,7 +33,10 @@ def headline(given: Overview) -> Headline:
     undefended = next((line for line in given.lines if line.defense.name == "none"), None)
     ranking, measured = given.ranking, _measured(given)
     if not ranking.order:
-        return Headline(f"No defense can be called best. {ranking.refusal}".rstrip(), measured, (), undefended)
+        sentence, leaders = f"No defense can be called best. {ranking.refusal}".rstrip(), _highest(given)
+        if leaders:
+            sentence += f" {given.short(leaders[0].defense)} has the highest mean DER."
+        return Headline(sentence, measured, leaders, undefended)
     first, *others = ranking.order
     near = [other for other in others if set(ranking.groups[other]) & set(ranking.groups[first])]
     by_defense = {line.defense: line for line in given.lines}
@@ -48,6 +51,14 @@ def headline(given: Overview) -> Headline:
     else:
         sentence = f"{name} leads by {ranking.measure.upper()}."
     return Headline(sentence, f"{_tests(ranking)} {measured}".strip(), leaders, undefended)
+
+
+def _highest(given: Overview) -> tuple[Line, ...]:
+    """The line with the highest mean DER, if two or more defenses have one over the same attacks."""
+    lines = [line for line in given.lines if line.comparable and line.der is not None]
+    if len(lines) < 2:
+        return ()
+    return (max(lines, key=lambda line: line.der.mean if line.der else 0.0),)
 
 
 def _tests(ranking: Ranking) -> str:

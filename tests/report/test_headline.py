@@ -44,8 +44,15 @@ def test_defenses_that_cannot_be_told_apart_share_the_lead(make_record):
 def test_too_few_attacks_make_no_best(make_record, attacks):
     found = answer(make_record, {"lfd": lambda a: 0.0, "ac": lambda a: 0.9}, attacks=attacks)
     assert found.sentence.startswith("No defense can be called best. No ranking by DER: a test needs 6 attacks")
-    assert found.leaders == ()
+    assert found.sentence.endswith(". lfd has the highest mean DER.")
+    assert [line.name for line in found.leaders] == ["lfd"]
     assert found.certainty == "2 seeds a cell."
+
+
+def test_one_defense_alone_has_no_highest(make_record):
+    found = answer(make_record, {"lfd": lambda a: 0.0}, attacks=2)
+    assert found.leaders == ()
+    assert "highest" not in found.sentence
 
 
 def test_records_without_an_attack(make_record):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import html
 import re
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from benchbd.report.compact import BOUNDS, sections
@@ -88,8 +89,16 @@ def table_text(table: Table) -> str:
     parts += map(escape, table.lead)
     if rows and table.columns:
         parts.append(_pipes(rows, headers, sides) if len(rows) > LONG else _aligned(rows, headers, sides))
-    parts += ["\n".join(f"- {escape(note)}" for note in table.notes)] if table.notes else []
+    parts += [_items(table.notes)] if table.notes else []
     return "\n\n".join(parts)
+
+
+def _items(lines: Iterable[str]) -> str:
+    return "\n".join(f"- {escape(line)}" for line in lines)
+
+
+def _folded(summary: str, text: str) -> str:
+    return f"<details>\n<summary>{summary}</summary>\n\n{text}\n\n</details>"
 
 
 def overview_text(found: Overview) -> str:
@@ -99,7 +108,7 @@ def overview_text(found: Overview) -> str:
         if folded:
             summary = html.escape(table.title)
             table = dataclasses.replace(table, title="")
-            parts.append(f"<details>\n<summary>{summary}</summary>\n\n{table_text(table)}\n\n</details>")
+            parts.append(_folded(summary, table_text(table)))
         else:
             parts.append(table_text(table))
     return "\n\n".join(parts)
@@ -112,7 +121,8 @@ def render_md(board: Board) -> str:
     if not board.tables:
         parts.append("No records yet.")
     else:
-        parts.append("\n".join(f"- {escape(line)}" for line in (*board.reading, BOUNDS, *board.notes)))
+        parts.append(_folded("How to read the tables", _items((*board.reading, BOUNDS))))
+        parts += [_items(board.notes)] if board.notes else []
     for found in board.overviews():
         parts.append(overview_text(found))
     parts += [table_text(table) for table in board.further_tables()]
