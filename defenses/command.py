@@ -31,7 +31,7 @@ THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXP
 
 @defense("command", version=1)
 class Command(Defense):
-    """Somebody's own training program: ``command(run='python train.py', files=[train.py])``.
+    """Somebody's own training program: ``command(run='python train.py', files=['train.py'])``.
 
     The program runs in a process of its own. Its current folder is new and holds its files, the poisoned training
     images and labels in train/, and task.json: recipe, classes, image shape, seed, device, threads, time limit. It
