@@ -16,7 +16,15 @@ from benchbd.core.files_folder import check_names, user_files
 from benchbd.core.program import Ended, clean_variables, run_program
 from benchbd.core.training_files import write_training_files
 from benchbd.defenses._command_line import filled_in, words_of
-from benchbd.defenses._program_results import FACTS, MODEL_FILES, read_facts, read_flagged, read_model, read_samples
+from benchbd.defenses._program_results import (
+    FACTS,
+    MODEL_FILES,
+    check_folder,
+    read_facts,
+    read_flagged,
+    read_model,
+    read_samples,
+)
 from benchbd.errors import shown
 
 if TYPE_CHECKING:
@@ -177,6 +185,7 @@ class Command(Defense):
                 lab.note(self.name, {**said, "log_tail": tail})
                 raise BenchbdError(f"command: the program {fault}")
             try:
+                check_folder(folder / RESULT)
                 content, facts = read_model(folder / RESULT, self.returns), read_facts(folder / RESULT)
                 scores = read_samples(folder / RESULT, "scores", len(lab.poisoned))
                 flagged = read_flagged(folder / RESULT, len(lab.poisoned))
