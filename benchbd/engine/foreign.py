@@ -238,7 +238,7 @@ def exported_batch(program: Any) -> Any:
         UsageError: the program does not take one batch of images.
     """
     nodes, names = program.graph.nodes, program.graph_signature.user_inputs
-    shapes = [getattr(node.meta["val"], "shape", ()) for node in nodes if node.name in names]
+    shapes: list[Any] = [getattr(node.meta["val"], "shape", ()) for node in nodes if node.name in names]
     if len(shapes) != 1 or len(shapes[0]) != 4:
         raise UsageError(f"it takes {len(shapes)} inputs, not one batch of images (N, 3, H, W)")
     return shapes[0][0]
