@@ -269,6 +269,8 @@ class _Picture(io.BytesIO):
     def __str__(self) -> str:
         return self._place
 
+    __repr__ = __str__
+
 
 class _Rows:
     """Images by ``FILE#ROW``, where :class:`benchbd.datasets._decoded.Source` has a folder."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import math
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,6 +23,11 @@ MODEL_FILES = {
 FACTS = "result.json"
 LARGEST = {"model": 8 << 30, "samples": 1 << 30, "facts": 1 << 20}
 """Bytes from which on a file counts as something else."""
+
+LARGEST_LOSS = 1e300
+"""Largest loss of an epoch; also keeps whole numbers within floats."""
+DEEPEST = 50
+"""Levels of lists and objects in notes."""
 
 
 class Facts(NamedTuple):
@@ -147,9 +151,32 @@ def read_facts(folder: Path) -> Facts:
     epochs, losses = given.get("epochs", 0), given.get("epoch_losses", [])
     if type(epochs) is not int or not 0 <= epochs < 10**9:
         raise UsageError(f"result/{FACTS}: epochs must be a whole number, not {shown(epochs)}")
-    if not isinstance(losses, list) or not all(type(v) in (int, float) and math.isfinite(v) for v in losses):
+    if not isinstance(losses, list) or not all(type(v) in (int, float) and abs(v) <= LARGEST_LOSS for v in losses):
         raise UsageError(f"result/{FACTS}: epoch_losses must be a list of numbers")
-    return Facts(epochs, tuple(float(loss) for loss in losses), given.get("notes"))
+    notes = given.get("notes")
+    try:
+        json.dumps(notes, ensure_ascii=False, allow_nan=False).encode()
+    except (ValueError, RecursionError):
+        raise UsageError(f"result/{FACTS}: notes hold a number or a text that no record can hold") from None
+    if _deeper(notes, DEEPEST):
+        raise UsageError(f"result/{FACTS}: notes are nested more than {DEEPEST} deep")
+    return Facts(epochs, tuple(float(loss) for loss in losses), notes)
+
+
+def _deeper(value: Any, limit: int) -> bool:
+    """Whether lists and objects of a JSON value are nested more than ``limit`` deep."""
+    level = [value]
+    for _ in range(limit + 1):
+        nested = [one.values() if isinstance(one, dict) else one for one in level if isinstance(one, (dict, list))]
+        level = [inner for one in nested for inner in one]
+    return bool(level)
+
+
+def check_folder(folder: Path) -> None:
+    """Raise UsageError if the program has put something else where its folder for results was, such as a link."""
+    if folder.is_symlink() or not folder.is_dir():
+        there = "a link" if folder.is_symlink() else "a file" if folder.exists() else "gone"
+        raise UsageError(f"the program's folder {folder.name} is {there}; write into the one that is there")
 
 
 def _refuse(text: str) -> float:

@@ -16,7 +16,15 @@ from benchbd.core.files_folder import check_names, user_files
 from benchbd.core.program import Ended, clean_variables, run_program
 from benchbd.core.training_files import write_training_files
 from benchbd.defenses._command_line import filled_in, words_of
-from benchbd.defenses._program_results import FACTS, MODEL_FILES, read_facts, read_flagged, read_model, read_samples
+from benchbd.defenses._program_results import (
+    FACTS,
+    MODEL_FILES,
+    check_folder,
+    read_facts,
+    read_flagged,
+    read_model,
+    read_samples,
+)
 from benchbd.errors import shown
 
 if TYPE_CHECKING:
@@ -31,7 +39,7 @@ THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXP
 
 @defense("command", version=1)
 class Command(Defense):
-    """Somebody's own training program: ``command(run='python train.py', files=[train.py])``.
+    """Somebody's own training program: ``command(run='python train.py', files=['train.py'])``.
 
     The program runs in a process of its own. Its current folder is new and holds its files, the poisoned training
     images and labels in train/, and task.json: recipe, classes, image shape, seed, device, threads, time limit. It
@@ -177,6 +185,7 @@ class Command(Defense):
                 lab.note(self.name, {**said, "log_tail": tail})
                 raise BenchbdError(f"command: the program {fault}")
             try:
+                check_folder(folder / RESULT)
                 content, facts = read_model(folder / RESULT, self.returns), read_facts(folder / RESULT)
                 scores = read_samples(folder / RESULT, "scores", len(lab.poisoned))
                 flagged = read_flagged(folder / RESULT, len(lab.poisoned))

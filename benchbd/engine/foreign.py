@@ -26,7 +26,7 @@ FORMS: tuple[Form, ...] = get_args(Form)
 TRIED = 8
 """Images on which a program is tried."""
 TOLERANCE = 1e-3
-"""Difference, absolute plus relative, that logits of one image may have in two batches by rounding."""
+"""Largest difference, as a share of the largest logit or of 1, that one image's logits may have in two batches."""
 NAMES = re.compile(
     r"[^/]+/(models/[\w.-]+\.json"
     r"|data/(weights|constants)/(weight|tensor)_\d+|data/(weights|constants)/[\w.-]+\.json"
@@ -95,6 +95,9 @@ class ForeignNet(nn.Module):
         self._form, self._uint8 = form, uint8
         self._loaded: dict[torch.device, Callable[[Tensor], Any]] = {}
 
+    def _load(self, device: torch.device) -> Callable[[Tensor], Any]:
+        return load(self._form, self.program.cpu().numpy().tobytes(), device, self._uint8)
+
     def features(self, x: Tensor) -> Tensor:
         """Compute the logits, float32 (B, classes).
 
@@ -102,31 +105,78 @@ class ForeignNet(nn.Module):
             x: images (B, 3, S, S) by the program's convention; where it takes uint8, floats from 0 to 255.
         """
         if x.device not in self._loaded:
-            self._loaded = {x.device: load(self._form, self.program.cpu().numpy().tobytes(), x.device)}
+            self._loaded = {x.device: self._load(x.device)}
         x = x.contiguous()
-        found = self._loaded[x.device](x.round().to(torch.uint8) if self._uint8 else x)
+        found = single_tensor(self._loaded[x.device](x.round().to(torch.uint8) if self._uint8 else x))
         if not isinstance(found, Tensor):
             raise UsageError(f"the model returns a {type(found).__name__}; let it return one tensor of logits")
         classes = self.head.out_features
         if tuple(found.shape) != (len(x), classes):
             wanted = f"logits must be {(len(x), classes)}"
             raise UsageError(f"the model returns {tuple(found.shape)} for {len(x)} images; {wanted}")
+        if not found.is_floating_point():
+            raise UsageError(f"the model returns {found.dtype}; let it return logits, which are floats")
         return found.float()
 
 
-def load(form: Form, content: bytes, device: torch.device) -> Callable[[Tensor], Any]:
+def check_sound(archive: zipfile.ZipFile) -> None:
+    """Raise UsageError if the bytes of an archive have changed since it was written; torch does not look."""
+    try:
+        damaged = archive.testzip()
+    except Exception as error:  # damaged lengths and offsets raise nearly anything
+        raise UsageError(f"the archive is damaged ({one_line(error)[:200]})") from None
+    if damaged is not None:
+        raise UsageError(f"the archive is damaged: {one_line(damaged)[:200]} is not as it was written; copy it again")
+
+
+def single_tensor(found: Any) -> Any:
+    """What a program returned, out of a tuple or list that holds nothing else."""
+    while isinstance(found, (tuple, list)) and len(found) == 1:
+        found = found[0]
+    return found
+
+
+def in_batches(call: Callable[[Tensor], Any], batch: Any) -> Callable[[Tensor], Any]:
+    """A program that takes any number of images, from 1; the last batch is filled up with copies of its last image.
+
+    Args:
+        call: the program.
+        batch: the number of images that it insists on; anything but a number if it takes any.
+    """
+    if not isinstance(batch, int):
+        return lambda x: call(x)  # never the module itself, whose mode may be fixed
+
+    def run(x: Tensor) -> Tensor:
+        parts = []
+        for part in torch.split(x, batch):
+            found = single_tensor(call(torch.cat([part, part[-1:].expand(batch - len(part), -1, -1, -1)])))
+            if not isinstance(found, Tensor) or found.shape[:1] != (batch,):
+                raise UsageError(f"the model does not return one tensor of logits for {batch} images")
+            parts.append(found[: len(part)])
+        return torch.cat(parts)
+
+    return run
+
+
+def alike(some: Tensor, others: Tensor) -> bool:
+    """Whether logits of the same images, all finite, are equal up to rounding (:data:`TOLERANCE`)."""
+    return float((some - others).abs().max()) <= TOLERANCE * max(1.0, float(some.abs().max()))
+
+
+def load(form: Form, content: bytes, device: torch.device, uint8: bool = False) -> Callable[[Tensor], Any]:
     """Load a program in eval mode.
 
     Args:
         form: its format.
         content: the bytes of its file.
         device: where it computes. ONNX computes on the CPU.
+        uint8: whether it takes images uint8; only ONNX is told.
 
     Raises:
         UsageError: it cannot be loaded, or only by unpickling objects.
     """
     if form == "onnx":
-        return _onnx(content)
+        return _onnx(content, uint8)
     if not zipfile.is_zipfile(io.BytesIO(content)):
         raise UsageError(f"the file is not an archive of {_SAVED_BY[form]}{_looks_like(content)}")
     try:
@@ -151,6 +201,7 @@ def _torchscript(content: bytes, device: torch.device) -> Callable[[Tensor], Any
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
         if not any("/code/" in name for name in archive.namelist()):
             raise UsageError("the file is an archive of torch.save, which is not unpickled; use torch.jit.save")
+        check_sound(archive)
     loaded: Any = torch.jit.load(io.BytesIO(content), map_location=device)  # type: ignore[no-untyped-call]
     loaded.eval()
     return loaded  # type: ignore[no-any-return]
@@ -166,6 +217,7 @@ def exported_program(content: bytes) -> Any:
         names = archive.namelist()
         if odd := [name for name in names if not NAMES.fullmatch(name)]:
             raise UsageError(f"the archive holds {odd[0]!r}, which torch.export.save writes for no plain network")
+        check_sound(archive)
         for name in names:
             if "/data/" in name and name.endswith(".json") and _pickled(json.loads(archive.read(name))):
                 raise UsageError(PICKLED)
@@ -179,14 +231,27 @@ def exported_program(content: bytes) -> Any:
         return torch.export.load(io.BytesIO(content))
 
 
+def exported_batch(program: Any) -> Any:
+    """The number of images that an exported program takes, as torch says it: an int if the program insists on it.
+
+    Raises:
+        UsageError: the program does not take one batch of images.
+    """
+    nodes, names = program.graph.nodes, program.graph_signature.user_inputs
+    shapes: list[Any] = [getattr(node.meta["val"], "shape", ()) for node in nodes if node.name in names]
+    if len(shapes) != 1 or len(shapes[0]) != 4:
+        raise UsageError(f"it takes {len(shapes)} inputs, not one batch of images (N, 3, H, W)")
+    return shapes[0][0]
+
+
 def _exported(content: bytes, device: torch.device) -> Callable[[Tensor], Any]:
     program = exported_program(content)
+    batch = exported_batch(program)
     if device.type != "cpu":
         from torch.export.passes import move_to_device_pass
 
         program = move_to_device_pass(program, device)
-    module: Callable[[Tensor], Any] = program.module()
-    return module
+    return in_batches(program.module(), batch)
 
 
 def _pickled(config: Any) -> bool:
@@ -202,7 +267,7 @@ def check_onnx() -> None:
         raise UsageError(ONNX_MISSING) from None
 
 
-def _onnx(content: bytes) -> Callable[[Tensor], Any]:
+def _onnx(content: bytes, uint8: bool) -> Callable[[Tensor], Any]:
     check_onnx()
     import onnxruntime
 
@@ -213,15 +278,32 @@ def _onnx(content: bytes) -> Callable[[Tensor], Any]:
         session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # its errors have no common base
         raise UsageError(f"ONNX Runtime cannot load the file ({one_line(error)[:300]})") from error
-    if len(session.get_inputs()) != 1 or len(session.get_outputs()) != 1:
-        raise UsageError("the ONNX graph must have one input, the images, and one output, the logits")
-    name = session.get_inputs()[0].name
+    return onnx_call(session, "uint8" if uint8 else "float")
+
+
+def onnx_call(session: Any, kind: str) -> Callable[[Tensor], Tensor]:
+    """A graph of ONNX Runtime as a function from images to logits.
+
+    Args:
+        session: the session that runs it.
+        kind: what ONNX calls the type of the images.
+
+    Raises:
+        UsageError: it does not take one batch of such images, or gives more than the logits.
+    """
+    inputs, outputs = session.get_inputs(), session.get_outputs()
+    if len(inputs) != 1 or inputs[0].type != f"tensor({kind})" or len(inputs[0].shape) not in (0, 4):
+        takes = ", ".join(f"{one.name} {one.type} {one.shape}" for one in inputs)
+        raise UsageError(f"the graph takes {one_line(takes)[:200]}, not one batch of {kind} images (N, 3, H, W)")
+    if len(outputs) != 1:
+        raise UsageError(f"the graph gives {len(outputs)} outputs, not one, the logits")
+    name, shape = inputs[0].name, inputs[0].shape
 
     def run(x: Tensor) -> Tensor:
         (found,) = session.run(None, {name: x.cpu().numpy()})
         return torch.from_numpy(found).to(x.device)
 
-    return run
+    return in_batches(run, shape[0] if shape else None)
 
 
 def trial_line(net: Classifier, images: Tensor, device: torch.device) -> str | None:
@@ -250,9 +332,9 @@ def trial_line(net: Classifier, images: Tensor, device: torch.device) -> str | N
         apart = torch.cat([torch.from_numpy(logits_of(net, part, device=device)) for part in parts]).flip(0)
     except Exception as error:
         return f"the model takes no other batch size than {len(some)}: export it with a free one ({_last_line(error)})"
-    if not torch.allclose(together, again, TOLERANCE, TOLERANCE):
+    if not alike(together, again):
         return "the model's logits change from call to call; save it in eval mode"
-    if not torch.allclose(together, apart, TOLERANCE, TOLERANCE):
+    if not alike(together, apart):
         return "the model's logits for an image depend on the rest of its batch; save it in eval mode"
     return None
 

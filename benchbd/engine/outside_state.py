@@ -14,8 +14,10 @@ from benchbd.errors import UsageError, shown
 
 HEADS = ("fc", "linear", "classifier", "last_linear")
 """Names that other code gives the last linear layer."""
-PREFIXES = ("module.", "_orig_mod.")
-"""What DataParallel and torch.compile put before every name."""
+PREFIXES = ("module.", "_orig_mod.", "model.", "net.")
+"""What DataParallel, torch.compile, Lightning and benchbd put before every name."""
+COUNTER = "num_batches_tracked"
+"""End of the names of batch norm's counters, which nothing computes with."""
 
 
 def renamed_state(state: Mapping[str, Tensor], net: Classifier) -> dict[str, Tensor]:
@@ -27,9 +29,9 @@ def renamed_state(state: Mapping[str, Tensor], net: Classifier) -> dict[str, Ten
         net: the classifier.
     """
     found = dict(state)
-    for prefix in PREFIXES:
-        if found and all(name.startswith(prefix) for name in found):
-            found = {name.removeprefix(prefix): value for name, value in found.items()}
+    own = {name.removeprefix("net.") for name in net.state_dict()}
+    while prefix := next((prefix for prefix in PREFIXES if _before_all(prefix, found, own)), ""):
+        found = {name.removeprefix(prefix): value for name, value in found.items()}
     if "channel_mask" not in found and not any(name.startswith("net.") for name in found):
         found = {f"net.{name}": value for name, value in found.items()}
     if "net.head.weight" not in found:
@@ -39,6 +41,27 @@ def renamed_state(state: Mapping[str, Tensor], net: Classifier) -> dict[str, Ten
             if f"net.{heads[0]}.{part}" in found:
                 found[f"net.head.{part}"] = found.pop(f"net.{heads[0]}.{part}")
     return found
+
+
+def _before_all(prefix: str, state: Mapping[str, Tensor], own: set[str]) -> bool:
+    """Whether a prefix stands before all names of a state, and before none of the network's own."""
+    given = bool(state) and all(name.startswith(prefix) for name in state)
+    return given and not any(name.startswith(prefix) for name in own)
+
+
+def odd_tensor(value: Tensor, own: Tensor, name: str) -> str | None:
+    """Say why a tensor cannot stand for one of a network, whatever its shape; None if it can.
+
+    Args:
+        value: the tensor.
+        own: the network's.
+        name: its name.
+    """
+    if value.layout != torch.strided or value.is_quantized or value.device.type == "meta":
+        return "is not a plain array of numbers"
+    if own.is_floating_point() != value.is_floating_point() and not name.endswith(COUNTER):
+        return f"is {value.dtype}, not {own.dtype}"
+    return "is complex" if value.is_complex() else None
 
 
 def load_outside_state(net: Classifier, state: Mapping[str, Tensor], misfit: str) -> None:
@@ -53,7 +76,7 @@ def load_outside_state(net: Classifier, state: Mapping[str, Tensor], misfit: str
         UsageError: names or shapes differ, or a value is not finite.
     """
     wanted = net.state_dict()
-    optional = {"mean", "std", "channel_mask", *(name for name in wanted if name.endswith("num_batches_tracked"))}
+    optional = {"mean", "std", "channel_mask", *(name for name in wanted if name.endswith(COUNTER))}
     missing = [name for name in wanted if name not in state and name not in optional]
     unknown = [name for name in state if name not in wanted]
     if missing or unknown:
@@ -63,7 +86,9 @@ def load_outside_state(net: Classifier, state: Mapping[str, Tensor], misfit: str
         short = name.removeprefix("net.")
         if value.shape != wanted[name].shape:
             raise UsageError(f"{misfit}: {short} is {tuple(value.shape)}, not {tuple(wanted[name].shape)}")
-        if not torch.isfinite(value).all():
+        if odd := odd_tensor(value, wanted[name], name):
+            raise UsageError(f"{misfit}: {short} {odd}")
+        if not torch.isfinite(value.float()).all():
             raise UsageError(f"{misfit}: {short} has values that are not finite")
     net.load_state_dict({**wanted, **state})
 

@@ -9,18 +9,18 @@ import torch
 from torch import Tensor, nn
 
 from benchbd.core.images import Normalisation
+from benchbd.engine.foreign import single_tensor
 from benchbd.errors import BenchbdError, UsageError, one_line
 
 
 class ForeignProgram(nn.Module):
-    """Normalises images, runs a program on them in batches that it accepts, and checks what it returns.
+    """Normalises images, runs a program on them, and checks what it returns.
 
     Args:
         call: a function, float32 (B, 3, H, W) to logits.
         path: the file, for messages.
         classes: number of classes that the logits must have.
         normalisation: applied first; None for nothing.
-        batch: number of images that the program insists on; None for any.
         inner: the module behind ``call``, so that it moves with this one; None if there is none.
     """
 
@@ -33,11 +33,10 @@ class ForeignProgram(nn.Module):
         path: Path,
         classes: int,
         normalisation: Normalisation | None,
-        batch: int | None = None,
         inner: nn.Module | None = None,
     ) -> None:
         super().__init__()
-        self._call, self._path, self._classes, self._batch = call, path, classes, batch
+        self._call, self._path, self._classes = call, path, classes
         self.inner = inner
         self._plain = normalisation is None
         mean, std = normalisation or ((0.0,) * 3, (1.0,) * 3)
@@ -47,30 +46,23 @@ class ForeignProgram(nn.Module):
     def forward(self, x01: Tensor) -> Tensor:
         """Compute logits float32 (N, C)."""
         x = x01 if self._plain else (x01 - self.mean) / self.std
-        step = self._batch or max(1, len(x))
-        return torch.cat([self._logits(part, step) for part in torch.split(x, step)]) if len(x) else x.new_zeros(0, 1)
+        return self._logits(x) if len(x) else x.new_zeros(0, self._classes)
 
-    def _logits(self, x: Tensor, step: int) -> Tensor:
-        count = len(x)
-        if self._batch and count < step:
-            x = torch.cat([x, x[-1:].expand(step - count, -1, -1, -1)])
-        size = x.shape[-1]
+    def _logits(self, x: Tensor) -> Tensor:
         try:
-            out = self._call(x.contiguous())
-        except BenchbdError:
-            raise
+            out = single_tensor(self._call(x.contiguous()))
+        except BenchbdError as error:
+            raise UsageError(f"{self._path}: {error}") from None
         except Exception as error:
             why = f"{type(error).__name__}: {one_line(error)[-300:]}"
-            raise UsageError(f"{self._path} fails on images of {size} pixels ({why})") from None
-        while isinstance(out, (tuple, list)) and out:
-            out = out[0]
+            raise UsageError(f"{self._path} fails on images of {x.shape[-1]} pixels ({why})") from None
         if not isinstance(out, Tensor) or not out.is_floating_point() or out.shape != (len(x), self._classes):
-            got = f"{out.dtype} {tuple(out.shape)}" if isinstance(out, Tensor) else type(out).__name__
+            got = f"{out.dtype} {tuple(out.shape)}" if isinstance(out, Tensor) else f"a {type(out).__name__}"
             raise UsageError(
                 f"{self._path} gives {got} for {len(x)} images, not logits ({len(x)}, {self._classes}), one for each "
                 "class of the data set"
             )
-        return out[:count].float()
+        return out.float()
 
 
 class FixedMode(nn.Module):

@@ -152,6 +152,8 @@ def read(folder: Path, wishes: Wishes) -> FoundSet:
         class_names=names if facts.get("class_names", True) else (),
     )
     if facts.get("originals"):
+        if "original" not in train:
+            raise UsageError(f"{folder / FOLDER}: there is no column 'original', although the file says so")
         some = [value for value in train["original"] if value is not None]
         size = images.shape[-1]
         found.originals = _images({"original": some}, "original", folder, "train") if some else images[:0]

@@ -148,9 +148,9 @@ def write_model(path: Path, body: bytes, trained: Classifier, images: torch.Tens
         UsageError: the logits differ by more than ``TOLERANCE``, or the file cannot be written.
     """
     target = Path(os.path.realpath(path))
-    if target.exists() and not target.is_file():
-        raise UsageError(f"--to {path}: is not a file")
     try:
+        if target.exists() and not target.is_file():
+            raise UsageError(f"--to {path}: is not a file")
         with atomic_file(target) as file:
             file.write(body)
             file.flush()

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from benchbd.core.images import DatasetInfo, Normalisation
 from benchbd.core.transform import TestTransform
-from benchbd.engine.foreign import exported_program
+from benchbd.engine.foreign import alike, check_sound, exported_batch, exported_program, in_batches, onnx_call
 from benchbd.engine.outside_state import load_outside_state, renamed_state
 from benchbd.errors import BenchbdError, UsageError, one_line, shown
 from benchbd.exchange.archive import read_torch
@@ -32,8 +32,6 @@ from benchbd.plugins.trained import ModelSpec
 
 NESTED = ("state_dict", "model_state_dict", "model", "net", "netC", "weights")
 """Entries under which checkpoints of other programs keep the weights."""
-FEWEST_LOGITS_ALIKE = 1e-3
-"""Largest difference, as a share of the largest logit or of 1, between an image's logits alone and in a batch."""
 
 
 class ForeignModel(NamedTuple):
@@ -127,9 +125,12 @@ def _start(path: Path) -> bytes:
 def _zip_names(path: Path) -> list[str]:
     try:
         with zipfile.ZipFile(path) as archive:
+            check_sound(archive)
             return archive.namelist()
     except (OSError, zipfile.BadZipFile) as error:
         raise UsageError(f"--model {path} is a damaged archive ({one_line(error)})") from None
+    except UsageError as error:
+        raise UsageError(f"--model {path}: {error}") from None
 
 
 def _is_safetensors(head: bytes, path: Path) -> bool:
@@ -179,7 +180,7 @@ def _torchscript(path: Path, info: DatasetInfo, normalise: str | None, given: No
     try:
         jit: Any = torch.jit
         script = jit.load(str(path), map_location="cpu", _extra_files=extra).eval()
-    except RuntimeError as error:
+    except Exception as error:  # loaders raise nearly anything
         raise UsageError(f"{path} cannot be read as TorchScript ({one_line(error)[:200]})") from None
     facts = _facts(_text(extra[f"{METADATA}.json"]))
     words = _described(facts, path, info, normalise, given)
@@ -203,19 +204,13 @@ def _onnx(path: Path, info: DatasetInfo, normalise: str | None, given: Normalisa
         raise
     except Exception as error:
         raise UsageError(f"{path} cannot be read as ONNX ({one_line(error)[-200:]})") from None
-    inputs = session.get_inputs()
-    if len(inputs) != 1 or inputs[0].type != "tensor(float)" or len(inputs[0].shape) != 4:
-        takes = ", ".join(f"{i.name} {i.type} {i.shape}" for i in inputs)
-        raise UsageError(f"{path} takes {takes}, not one batch of float images (N, 3, H, W)")
-    batch = inputs[0].shape[0]
-    name = inputs[0].name
-
-    def call(x: Tensor) -> Tensor:
-        return torch.from_numpy(session.run(None, {name: x.cpu().numpy()})[0]).to(x.device)
-
+    try:
+        call = onnx_call(session, "float")
+    except UsageError as error:
+        raise UsageError(f"{path}: {error}") from None
     facts = _facts(session.get_modelmeta().custom_metadata_map.get(METADATA))
     words = _described(facts, path, info, normalise, given)
-    net = ForeignProgram(call, path, info.classes, given, batch if isinstance(batch, int) else None)
+    net = ForeignProgram(call, path, info.classes, given)
     return _checked(ForeignModel(net, "onnx", words, _transform(facts, info)), path, info)
 
 
@@ -223,20 +218,12 @@ def _exported(path: Path, info: DatasetInfo, normalise: str | None, given: Norma
     try:
         with contextlib.redirect_stderr(io.StringIO()):
             program = exported_program(path.read_bytes())
-        inner = program.module()
+        batch, inner = exported_batch(program), program.module()
     except UsageError as error:
         raise UsageError(f"{path} is refused: {error}") from None
     except Exception as error:
         raise UsageError(f"{path} cannot be read as an exported program ({one_line(error)[:200]})") from None
-    shapes = [
-        node.meta["val"].shape for node in program.graph.nodes if node.name in program.graph_signature.user_inputs
-    ]
-    batch = shapes[0][0] if len(shapes) == 1 and len(shapes[0]) == 4 else None
-    if batch is None:
-        raise UsageError(f"{path} takes {len(shapes)} inputs, not one batch of images (N, 3, H, W)")
-    net = ForeignProgram(
-        lambda x: inner(x), path, info.classes, given, batch if isinstance(batch, int) else None, FixedMode(inner)
-    )
+    net = ForeignProgram(in_batches(inner, batch), path, info.classes, given, FixedMode(inner))
     words = "none added" if given is None else _words(given)
     return _checked(ForeignModel(net, "exported program", words), path, info)
 
@@ -313,8 +300,7 @@ def _checked(model: ForeignModel, path: Path, info: DatasetInfo) -> ForeignModel
         together, again, alone = model.net(x), model.net(x), torch.cat([model.net(part) for part in torch.split(x, 1)])
     if not torch.isfinite(together).all():
         raise UsageError(f"{path} gives logits that are not finite")
-    limit = FEWEST_LOGITS_ALIKE * max(1.0, float(together.abs().max()))
     for other, what in ((again, "change from call to call"), (alone, "depend on the other images of a batch")):
-        if float((together - other).abs().max()) > limit:
+        if not alike(together, other):
             raise UsageError(f"{path}: an image's logits {what}; export the model in eval mode")
     return model

@@ -14,6 +14,7 @@ from torch import Tensor
 from benchbd.core.hashing import digest
 from benchbd.core.images import Normalisation
 from benchbd.engine.foreign import FORMS, ForeignProgram, Form, trial_line
+from benchbd.engine.outside_state import COUNTER, odd_tensor, renamed_state
 from benchbd.engine.passes import logits_of
 from benchbd.errors import Diverged, UsageError, one_line
 from benchbd.lab import keys
@@ -27,11 +28,6 @@ ModelForm = Literal["safetensors", "torchscript", "export", "onnx"]
 MODEL_FORMS: tuple[ModelForm, ...] = get_args(ModelForm)
 Inputs = Literal["normalised", "unit", "uint8"]
 INPUTS: tuple[Inputs, ...] = get_args(Inputs)
-
-PREFIXES = ("", "net.", "module.", "_orig_mod.", "model.")
-"""What wrappers put before the names of a state: nothing, benchbd, DataParallel, torch.compile, Lightning."""
-COUNTER = ".num_batches_tracked"
-"""End of the names of batch norm's counters, which nothing computes with."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -146,7 +142,7 @@ def read_safetensors(content: bytes) -> dict[str, Tensor]:
 
 
 def fit_state(net: Classifier, given: dict[str, Tensor], model: str) -> None:
-    """Load a state dict into a network. Names may have one of :data:`PREFIXES`; floats of any width become float32.
+    """Load a state dict into a network. Names are read as by :func:`renamed_state`; floats of any width become float32.
 
     Args:
         net: the network, of the row's number of classes.
@@ -158,10 +154,7 @@ def fit_state(net: Classifier, given: dict[str, Tensor], model: str) -> None:
         Diverged: a weight is not finite.
     """
     own: dict[str, Any] = net.net.state_dict()
-    tensors = max(
-        ({name[len(p) :] if name.startswith(p) else name: v for name, v in given.items()} for p in PREFIXES),
-        key=lambda named: len(own.keys() & named.keys()),
-    )
+    tensors = {name.removeprefix("net."): value for name, value in renamed_state(given, net).items()}
     missing = [name for name in own if name not in tensors and not name.endswith(COUNTER)]
     if missing:
         raise UsageError(f"the state dict lacks {_some(missing)} of model {model}; does it belong to another model?")
@@ -172,8 +165,8 @@ def fit_state(net: Classifier, given: dict[str, Tensor], model: str) -> None:
         if theirs != ours:
             hint = f"; the data set has {net.head.out_features} classes" if name.startswith("head.") else ""
             raise UsageError(f"the state dict's {name} has shape {theirs}, but model {model} needs {ours}{hint}")
-        if own[name].is_floating_point() != value.is_floating_point():
-            raise UsageError(f"the state dict's {name} is {value.dtype}, but model {model} needs {own[name].dtype}")
+        if fault := odd_tensor(value, own[name], name):
+            raise UsageError(f"the state dict's {name} {fault}")
         if value.is_floating_point() and not bool(torch.isfinite(value.float()).all()):
             raise Diverged(f"the state dict's {name} is not finite")
     net.net.load_state_dict({**own, **{name: value.to(own[name].dtype) for name, value in tensors.items()}})

@@ -204,6 +204,11 @@ def measured(capsys: pytest.CaptureFixture[str], *words: str) -> dict:
     return json.loads(capsys.readouterr().out)
 
 
+def test_a_name_that_the_file_system_refuses_is_one_line(place, capsys):
+    assert main(["export-model", f"{LABEL}none/s0", "--to", "x" * 300 + ".safetensors", "--output", "out"]) == 2
+    assert "cannot be written (File name too long)" in capsys.readouterr().err
+
+
 def test_programs_of_others_measure_alike(place, capsys):
     net, example = foreign(), torch.rand(2, 3, 32, 32)
     torch.jit.save(torch.jit.trace(net, example), "a.pt")

@@ -19,6 +19,8 @@ from benchbd import testing
 from benchbd.cli import main
 from benchbd.core.files_folder import VARIABLE
 from benchbd.core.training_files import FORMATS, write_training_files
+from benchbd.defenses._program_results import check_folder, read_facts
+from benchbd.errors import UsageError
 from benchbd.pipeline.run_cell import execute
 from benchbd.plan import matrix, matrix_file
 from benchbd.plugins import registry
@@ -344,3 +346,34 @@ def test_every_format_holds_images_and_labels_alone(name, tmp_path):
 def test_its_parameters_survive_a_spec():
     made = registry.make("defenses", "command(run='a b', files=['x'], mean=[0.1, 0.2, 0.3], std=[1.0, 1.0, 1.0])")
     assert registry.make("defenses", "command", **made.params()) == made
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ('{"notes": 1e999}', "notes hold a number or a text that no record can hold"),
+        ('{"notes": {"a": ["\\ud800"]}}', "notes hold a number or a text that no record can hold"),
+        ('{"notes": ' + "[" * 60 + "]" * 60 + "}", "notes are nested more than 50 deep"),
+        ('{"epoch_losses": [' + "9" * 400 + "]}", "epoch_losses must be a list of numbers"),
+    ],
+    ids=["infinite", "half a character", "deep", "large"],
+)
+def test_facts_that_no_record_can_hold_are_one_line(text, line, tmp_path):
+    (tmp_path / "result.json").write_text(text)
+    with pytest.raises(UsageError, match=line):
+        read_facts(tmp_path)
+
+
+def test_nested_notes_are_kept(tmp_path):
+    (tmp_path / "result.json").write_text('{"notes": ' + "[" * 40 + "]" * 40 + "}")
+    assert read_facts(tmp_path).notes
+
+
+def test_a_folder_of_results_that_is_a_link_is_not_followed(tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "result").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(UsageError, match="folder result is a link"):
+        check_folder(tmp_path / "result")
+    (tmp_path / "result").unlink()
+    with pytest.raises(UsageError, match="folder result is gone"):
+        check_folder(tmp_path / "result")

@@ -42,6 +42,15 @@ def test_what_is_written_reads_back_with_the_same_hashes(name, with_dataset, tmp
     assert back.targets == (1, 1, 1, 1)
 
 
+def test_parquet_without_the_originals_that_it_promises_is_one_line(tmp_path):
+    parquet = pytest.importorskip("pyarrow.parquet")
+    formats.write(poisoned_set(), tmp_path / "out", "hf")
+    (path,) = (tmp_path / "out" / "data").glob("train-*")
+    parquet.write_table(parquet.read_table(path).drop_columns(["original"]), path)
+    with pytest.raises(UsageError, match="there is no column 'original'"):
+        formats.read(tmp_path / "out", "hf", Wishes())
+
+
 def test_the_file_is_the_same_every_time_and_numpy_reads_it(tmp_path):
     given = poisoned_set()
     for name in ("a.npz", "b.npz"):
