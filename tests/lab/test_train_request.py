@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from benchbd.engine import precision
 from benchbd.errors import Diverged, UsageError
 from benchbd.lab.train_request import TrainRequest
 
@@ -22,7 +23,9 @@ KEYS = {
 
 def test_keys_are_those_of_earlier_releases(open_lab, no_training, monkeypatch):
     """Of trainings without a plugin's own code, so that they are the same as long as CODE_VERSION is."""
-    monkeypatch.setattr("benchbd.engine.precision.cpu_multiplies_bf16", lambda: False)  # the keys are of float32
+    # The keys are of float32. Without its cache, so that the choice of later tests is their own.
+    monkeypatch.setattr(precision, "_choose", precision._choose.__wrapped__)
+    monkeypatch.setattr(precision, "cpu_multiplies_bf16", lambda: False)
     lab = open_lab()
     plain = lab.train(lab.poisoned, model="resnet-s")  # a model of benchbd's own
     found = {
