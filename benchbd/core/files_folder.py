@@ -13,7 +13,8 @@ from benchbd.core.paths import FILES_VARIABLE as VARIABLE
 from benchbd.core.paths import look
 from benchbd.errors import UsageError, shown
 
-_found: list[str] = []
+_found: set[str] = set()
+"""Folders that this process has looked in so far: the variable is the user's own if it has another value."""
 
 
 def files_folder() -> Path:
@@ -30,7 +31,7 @@ def look_beside(matrix: Path) -> None:
 
 def look_in(folder: Path) -> None:
     """Look files up in a folder from now on, in this process and in those that it starts."""
-    _found[:] = [str(folder)]
+    _found.add(str(folder))
     os.environ[VARIABLE] = str(folder)
 
 

@@ -34,7 +34,11 @@ if TYPE_CHECKING:
 
 Go = Callable[..., Outcome]
 ZOO = Path(__file__).parents[1] / "zoo"
-DEFENSES = [entry.name for entry in registry.entries("defenses") if not entry.error]
+DEFENSES = [
+    entry.name
+    for entry in registry.entries("defenses")
+    if not entry.error and not registry.load("defenses", entry.name).runs_program  # nothing without a user's program
+]
 MATRIX = """
 name: isolation
 seeds: 0

@@ -152,6 +152,8 @@ def as_array(thing: Any) -> np.ndarray | None:
     if issubclass(type(thing), np.ndarray):
         return thing
     if issubclass(type(thing), torch.Tensor):
+        if thing.device.type == "meta" or type(thing).__module__.startswith("torch._subclasses"):
+            return None  # shapes without values, as torch.export leaves them behind
         values = thing.detach().cpu()
         return (values.float() if values.dtype == torch.bfloat16 else values).numpy()  # numpy has no bfloat16
     return None
@@ -201,7 +203,7 @@ class _Spy(Defense):
         secrets = json.loads(Path(self.secrets).read_text())
         if self.everywhere:
             memory = Search(secrets)
-            there = [as_array(thing) for thing in alive()]
+            there = [array for thing in alive() if (array := as_array(thing)) is not None]
             for array in there:
                 memory.look(array)
             known = any(np.array_equal(array, lab.poisoned.images.numpy()) for array in there)
