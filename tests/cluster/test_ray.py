@@ -70,6 +70,9 @@ def test_a_killed_ray_worker_costs_its_cell_only(fakes: ModuleType, go: Go, tmp_
     assert outcome.statuses == {hung.id: "killed", good.id: "done"}
     assert outcome.reasons[hung.id] == "the Ray worker died; it may have been killed"
     ours = [r[3] for r in fakes.read_trace(tmp_path)]
+    deadline = time.monotonic() + 30  # it notices the death a moment later than Ray does
+    while any(_alive(pid) for pid in ours) and time.monotonic() < deadline:
+        time.sleep(0.1)
     assert not any(_alive(pid) for pid in ours), "our worker died with it"
     assert go([hung, good]).counts == {"done": 2}
 
