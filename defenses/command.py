@@ -216,7 +216,7 @@ class Command(Defense):
         (folder / TASK).write_text(json.dumps(self._task(lab), indent=2) + "\n", encoding="utf-8")
 
     def _task(self, lab: Lab) -> dict[str, Any]:
-        """All that the program is told."""
+        """The contents of ``task.json``."""
         import torch
 
         own = Normalisation(self.mean, self.std) if self.mean else lab.normalisation  # type: ignore[arg-type]

@@ -268,7 +268,7 @@ def _write_index(args: argparse.Namespace, text: str) -> None:
     problem = ""
     try:
         if index.is_symlink() or (index.exists() and GENERATOR.encode() not in read_plain(index)[:4096]):
-            problem = "is not a page of benchbd leaderboard, so it stays as it is; move it away"
+            problem = "is not a page of benchbd leaderboard and is left unchanged; move it away"
         else:
             write_text(index, text)
     except OSError as error:

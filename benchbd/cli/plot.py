@@ -25,7 +25,8 @@ WIDTHS = (2.0, 40.0)
 EPILOG = """\
 scatter   CA against ASR of each defense, its cost as area, and the Pareto line
 heatmap   ASR (or --metric ca) of each defense under each attack, coloured by severity
-ranking   wins/ties/losses of each defense against each other, and which cannot be told apart (--metric der or asr)
+ranking   wins, ties and losses of each pair of defenses; a line joins those that cannot be told apart (--metric der
+          or asr)
 curves    loss of clean and of poisoned samples by epoch (--metric loss), training loss by epoch (train-loss), CA and
           ASR of the models on the way (ca, asr); all that the records hold without --metric
 

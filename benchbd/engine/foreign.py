@@ -126,7 +126,9 @@ def check_sound(archive: zipfile.ZipFile) -> None:
     except Exception as error:  # damaged lengths and offsets raise nearly anything
         raise UsageError(f"the archive is damaged ({one_line(error)[:200]})") from None
     if damaged is not None:
-        raise UsageError(f"the archive is damaged: {one_line(damaged)[:200]} is not as it was written; copy it again")
+        raise UsageError(
+            f"the archive is damaged: {one_line(damaged)[:200]} has changed since it was written; copy it again"
+        )
 
 
 def single_tensor(found: Any) -> Any:
@@ -170,7 +172,7 @@ def load(form: Form, content: bytes, device: torch.device, uint8: bool = False) 
         form: its format.
         content: the bytes of its file.
         device: where it computes. ONNX computes on the CPU.
-        uint8: whether it takes images uint8; only ONNX is told.
+        uint8: whether it takes images uint8; used for ONNX only.
 
     Raises:
         UsageError: it cannot be loaded, or only by unpickling objects.
@@ -182,6 +184,8 @@ def load(form: Form, content: bytes, device: torch.device, uint8: bool = False) 
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch deprecates one of the two forms
+            with zipfile.ZipFile(io.BytesIO(content)) as archive:
+                check_sound(archive)
             return _torchscript(content, device) if form == "torchscript" else _exported(content, device)
     except UsageError:
         raise
@@ -201,14 +205,13 @@ def _torchscript(content: bytes, device: torch.device) -> Callable[[Tensor], Any
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
         if not any("/code/" in name for name in archive.namelist()):
             raise UsageError("the file is an archive of torch.save, which is not unpickled; use torch.jit.save")
-        check_sound(archive)
     loaded: Any = torch.jit.load(io.BytesIO(content), map_location=device)  # type: ignore[no-untyped-call]
     loaded.eval()
     return loaded  # type: ignore[no-any-return]
 
 
 def exported_program(content: bytes) -> Any:
-    """The ``torch.export.ExportedProgram`` in the bytes of an archive.
+    """The ``torch.export.ExportedProgram`` in the bytes of an archive that :func:`check_sound` has passed.
 
     Raises:
         UsageError: the archive holds more than a plain network: libraries or pickled objects.
@@ -217,7 +220,6 @@ def exported_program(content: bytes) -> Any:
         names = archive.namelist()
         if odd := [name for name in names if not NAMES.fullmatch(name)]:
             raise UsageError(f"the archive holds {odd[0]!r}, which torch.export.save writes for no plain network")
-        check_sound(archive)
         for name in names:
             if "/data/" in name and name.endswith(".json") and _pickled(json.loads(archive.read(name))):
                 raise UsageError(PICKLED)
@@ -267,15 +269,24 @@ def check_onnx() -> None:
         raise UsageError(ONNX_MISSING) from None
 
 
-def _onnx(content: bytes, uint8: bool) -> Callable[[Tensor], Any]:
-    check_onnx()
+def onnx_session(model: bytes | str) -> Any:
+    """A session of ONNX Runtime, which must be installed, on the CPU with torch's number of threads.
+
+    Args:
+        model: the bytes of the model, or the path of its file.
+    """
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = torch.get_num_threads(), 1
     options.log_severity_level = 4
+    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+
+
+def _onnx(content: bytes, uint8: bool) -> Callable[[Tensor], Any]:
+    check_onnx()
     try:
-        session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+        session = onnx_session(content)
     except Exception as error:  # its errors have no common base
         raise UsageError(f"ONNX Runtime cannot load the file ({one_line(error)[:300]})") from error
     return onnx_call(session, "uint8" if uint8 else "float")

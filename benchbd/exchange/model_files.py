@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from benchbd import engine
-from benchbd.core.extras import extra_module, require_extra
+from benchbd.core.extras import require_extra
 from benchbd.core.files import atomic_file
 from benchbd.engine import Classifier
 from benchbd.errors import UsageError, one_line
@@ -111,23 +111,6 @@ def _quiet() -> Iterator[None]:
             yield
     finally:
         logging.disable(disabled)
-
-
-def onnx_session(body: bytes | str, what: str) -> Any:
-    """A session of ONNX Runtime on the CPU, in one thread.
-
-    Args:
-        body: the model, or the path of its file.
-        what: what needs it, for messages.
-
-    Raises:
-        UsageError: onnxruntime is missing.
-    """
-    runtime = extra_module("onnxruntime", "onnx", what)
-    options = runtime.SessionOptions()
-    options.intra_op_num_threads = torch.get_num_threads()
-    options.log_severity_level = 4
-    return runtime.InferenceSession(body, options, providers=["CPUExecutionProvider"])
 
 
 def write_model(path: Path, body: bytes, trained: Classifier, images: torch.Tensor, read: Read, form: str) -> float:

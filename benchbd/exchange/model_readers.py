@@ -15,14 +15,22 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from benchbd.core.extras import extra_module
 from benchbd.core.images import DatasetInfo, Normalisation
 from benchbd.core.transform import TestTransform
-from benchbd.engine.foreign import alike, check_sound, exported_batch, exported_program, in_batches, onnx_call
+from benchbd.engine.foreign import (
+    alike,
+    check_sound,
+    exported_batch,
+    exported_program,
+    in_batches,
+    onnx_call,
+    onnx_session,
+)
 from benchbd.engine.outside_state import load_outside_state, renamed_state
-from benchbd.errors import BenchbdError, UsageError, one_line, shown
+from benchbd.errors import UsageError, one_line, shown
 from benchbd.exchange.archive import read_torch
 from benchbd.exchange.foreign_program import FixedMode, ForeignProgram
-from benchbd.exchange.model_files import onnx_session
 from benchbd.exchange.model_program import FORMAT, METADATA
 from benchbd.pipeline.stored_model import transform_of
 from benchbd.plugins import registry
@@ -198,10 +206,9 @@ def _transform(facts: dict[str, Any], info: DatasetInfo) -> TestTransform | None
 
 
 def _onnx(path: Path, info: DatasetInfo, normalise: str | None, given: Normalisation | None) -> ForeignModel:
+    extra_module("onnxruntime", "onnx", f"--model {path}")
     try:
-        session = onnx_session(str(path), f"--model {path}")
-    except BenchbdError:
-        raise
+        session = onnx_session(str(path))
     except Exception as error:
         raise UsageError(f"{path} cannot be read as ONNX ({one_line(error)[-200:]})") from None
     try:

@@ -108,7 +108,7 @@ class ModelFile:
         net.eval()
         if fault := trial_line(net, images, device):
             raise UsageError(fault)
-        # All images: what is not finite for one of them makes scores and rates meaningless.
+        # All images, because a single logit that is not finite makes scores and rates meaningless.
         wrong = int((~np.isfinite(logits_of(net, images, device=device)).all(1)).sum())
         if wrong:
             raise Diverged(f"the model's logits are not finite for {wrong} of {len(images)} training images")

@@ -118,10 +118,6 @@ class PublishedComparison:
         self._columns = _nearest(stated, labels, group)
         self._rows = _nearest(group.rows, labels, group) if known else set()
 
-    def compared_columns(self) -> list[Variant]:
-        """The defenses compared with the paper's, in a stable order."""
-        return sorted(self._columns)
-
     def published(self, row: Variant, column: Variant) -> Published | None:
         """The paper's numbers for a cell; None if the paper has none or the cell is not comparable."""
         if row not in self._rows or column not in self._columns:

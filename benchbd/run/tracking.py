@@ -7,7 +7,7 @@ that fails is dropped with one line, and no cell is affected.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -122,7 +122,7 @@ class TrackedDisplay:
         self._shown.event(cell_id, label, event)
         loss, epoch = event.get("loss"), event.get("epoch")
         if event.get("event") == "progress" and _is_number(loss) and _is_number(epoch):
-            for name, tracker in self._each():
+            for name, tracker in list(self._trackers.items()):
                 try:
                     run = self._run(name, tracker, cell_id, label)
                     run.log({f"loss/{event.get('stage') or 'train'}": float(loss or 0)}, int(epoch or 0))
@@ -136,7 +136,7 @@ class TrackedDisplay:
         self._shown.ended(cell_id, label, status, reason, wall, record)
         notes = (record or {}).get("notes") or {}
         losses = (notes.get("train_loss") or {}).get("model") if status == "done" else None
-        for name, tracker in self._each():
+        for name, tracker in list(self._trackers.items()):
             try:
                 run = self._run(name, tracker, cell_id, label)
                 for epoch, loss in enumerate(losses or (), 1):
@@ -157,7 +157,7 @@ class TrackedDisplay:
 
     def end(self, outcome: Outcome) -> None:
         """The run is over."""
-        for name, tracker in self._each():
+        for name, tracker in list(self._trackers.items()):
             try:
                 for cell_id, run in self._runs[name].items():
                     run.end({}, {"status": outcome.statuses.get(cell_id, "cancelled")}, "cancelled")
@@ -165,9 +165,6 @@ class TrackedDisplay:
             except Exception as error:
                 self._drop(name, error)
         self._shown.end(outcome)
-
-    def _each(self) -> Iterator[tuple[str, Tracker]]:
-        yield from list(self._trackers.items())
 
     def _run(self, name: str, tracker: Tracker, cell_id: str, label: str) -> TrackedRun:
         runs = self._runs[name]

@@ -146,7 +146,7 @@ class Program:
 
     Args:
         args: the command line.
-        scratch: folder for what is not a result.
+        scratch: folder for temporary files.
     """
 
     def __init__(self, args: argparse.Namespace, scratch: Path) -> None:

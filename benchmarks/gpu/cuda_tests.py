@@ -1,4 +1,4 @@
-"""Runs the tests of ``tests/gpu`` and prints the result of each, one JSON object a line, as soon as it is known."""
+"""Runs the tests of ``tests/gpu``. Each result is printed at once as a line of JSON."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The engine's rates on a GPU: ``rates.py --help``. Prints a fact, one JSON object a line, as soon as it is known.
+"""The engine's rates on a GPU: ``rates.py --help``. Each fact is printed at once as a line of JSON.
 
 Images are random bytes, except where real ones are given: what they show does not change how long they take. Times
 leave out data upload, warm-up, graph capture and compilation, which have lines of their own.

@@ -12,6 +12,7 @@ import sys
 
 import pytest
 import torch
+import toy_training
 from dispatch_watch import OneDevice, Watch
 from torch.nn import functional as F
 
@@ -31,17 +32,8 @@ from benchbd.engine.update import Average, clip
 from benchbd.plugins import registry
 
 CPU = torch.device("cpu")
-EVERYTHING = Recipe(
-    batch_size=16,
-    lr=0.05,
-    momentum=0.85,
-    nesterov=True,
-    weight_decay=1e-2,
-    schedule="onecycle",
-    bias_lr=4.0,
-    label_smoothing=0.2,
-    ema=0.8,
-    clip_norm=0.5,
+EVERYTHING = dataclasses.replace(
+    toy_training.EVERYTHING, epochs=80, batch_size=16, optimizer="adam", augment=("crop4", "hflip")
 )
 VIEWS = [(name,) for name in AUGMENTATIONS] + [("translate2", "flip_alternate", "rotate15", "cutout"), ()]
 

@@ -4,36 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
+from killed_training import Kept, Killed
 
 from benchbd.core.recipe import Recipe
 from benchbd.engine import choose_precision, fit
 from benchbd.engine.state import make_optimizer, restore, set_lr, snapshot
 
 CPU = torch.device("cpu")
-
-
-class Killed(Exception):
-    pass
-
-
-class RestrictedStore:
-    """Keeps a state as a file would: copies, contiguous, and stops the training at a chosen step."""
-
-    def __init__(self, kill_at: int | None) -> None:
-        self.asked, self.kill_at, self.state = 0, kill_at, None
-
-    def due(self) -> bool:
-        self.asked += 1
-        return self.asked == self.kill_at
-
-    def save(self, state) -> None:
-        assert all(isinstance(v, (int, torch.Tensor)) for v in state.values())
-        assert all(v.is_contiguous() and v.device == CPU for v in state.values() if isinstance(v, torch.Tensor))
-        self.state = state
-        raise Killed
-
-    def load(self):
-        return self.state
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "sgd"])
@@ -49,7 +26,7 @@ def test_resume_is_bit_identical(make_net, toy_set, optimizer, kill_at):
         return fit(net, *toy_set, recipe, device=CPU, precision=precision, seed=2, checkpoint=checkpoint, **more)
 
     expected = train(whole, None)
-    shelf = RestrictedStore(kill_at)
+    shelf = Kept(kill_at)
     with pytest.raises(Killed):
         train(make_net(dropout=True), shelf)
     kept = {name: value.clone() if isinstance(value, torch.Tensor) else value for name, value in shelf.state.items()}
@@ -67,7 +44,7 @@ def test_resume_is_bit_identical(make_net, toy_set, optimizer, kill_at):
 
 
 def test_a_finished_training_asks_for_no_checkpoint(make_net, toy_set):
-    shelf = RestrictedStore(None)
+    shelf = Kept(None)
     recipe = Recipe(epochs=2, batch_size=50)
     fit(make_net(), *toy_set, recipe, device=CPU, precision=choose_precision(CPU), seed=2, checkpoint=shelf)
     assert shelf.asked == 5

@@ -7,6 +7,7 @@ import sys
 
 import pytest
 import torch
+import toy_training
 from eager_recorder import EagerRecorder
 from killed_training import Kept, Killed
 from torch.nn import functional as F
@@ -22,25 +23,7 @@ from benchbd.engine.update import Average, Update, clip
 from benchbd.errors import Diverged
 
 CPU = torch.device("cpu")
-EVERYTHING = Recipe(
-    epochs=3,
-    batch_size=32,
-    optimizer="sgdw",
-    lr=0.05,
-    momentum=0.85,
-    nesterov=True,
-    weight_decay=1e-2,
-    schedule="onecycle",
-    peak=0.3,
-    lr_start=0.2,
-    lr_end=0.1,
-    bias_lr=4.0,
-    label_smoothing=0.2,
-    ema=0.8,
-    clip_norm=0.5,
-    augment=("translate2", "flip_alternate", "cutout"),
-)
-"""A recipe that uses whatever a recipe can ask for."""
+EVERYTHING = dataclasses.replace(toy_training.EVERYTHING, peak=0.3, lr_start=0.2, lr_end=0.1)
 
 
 def train(net, data, recipe, precision=None, **more):

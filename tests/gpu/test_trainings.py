@@ -7,7 +7,7 @@ import sys
 import pytest
 import torch
 from killed_training import Kept, Killed
-from toy_training import SIMPLE
+from toy_training import EVERYTHING, SIMPLE
 
 from benchbd.core.images import Normalisation
 from benchbd.core.recipe import Recipe
@@ -17,23 +17,6 @@ from benchbd.engine.packed import fit_packed
 from benchbd.engine.state import make_optimizer
 from benchbd.engine.step import Step, training_mode
 from benchbd.plugins import registry
-
-EVERYTHING = Recipe(
-    epochs=3,
-    batch_size=32,
-    optimizer="sgdw",
-    lr=0.05,
-    momentum=0.85,
-    nesterov=True,
-    weight_decay=1e-2,
-    schedule="onecycle",
-    bias_lr=4.0,
-    label_smoothing=0.2,
-    ema=0.8,
-    clip_norm=0.5,
-    augment=("translate2", "flip_alternate", "cutout"),
-)
-"""A recipe that uses whatever a recipe can ask for: a graph must read each step's own learning rate."""
 
 
 def same(one, other) -> bool:

@@ -10,9 +10,9 @@ class Killed(Exception):
 
 
 class Kept:
-    """Keeps a state as a file would, and stops the training once it has one."""
+    """Keeps a state as a file would, and stops the training once it has one; never, with ``kill_at=None``."""
 
-    def __init__(self, kill_at: int) -> None:
+    def __init__(self, kill_at: int | None) -> None:
         self.asked, self.kill_at, self.state = 0, kill_at, None
 
     def due(self) -> bool:

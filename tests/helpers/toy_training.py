@@ -15,6 +15,22 @@ from benchbd.plugins.contract import Model
 
 SIMPLE = Recipe(epochs=3, batch_size=32, lr=0.01)
 """A short training of the small network."""
+EVERYTHING = Recipe(
+    epochs=3,
+    batch_size=32,
+    optimizer="sgdw",
+    lr=0.05,
+    momentum=0.85,
+    nesterov=True,
+    weight_decay=1e-2,
+    schedule="onecycle",
+    bias_lr=4.0,
+    label_smoothing=0.2,
+    ema=0.8,
+    clip_norm=0.5,
+    augment=("translate2", "flip_alternate", "cutout"),
+)
+"""A recipe that uses whatever a recipe can ask for: a graph must read each step's own learning rate."""
 NORMALISATION = Normalisation((0.4, 0.5, 0.6), (0.2, 0.25, 0.3))
 
 

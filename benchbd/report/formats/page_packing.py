@@ -92,7 +92,7 @@ class Lines:
         return self._keep(line) if len(line) < self.budget else LEFT_OUT
 
     def offer_text(self, text: str) -> int:
-        """Keep a text of one line as it is if it fits, else return :data:`LEFT_OUT`."""
+        """Return a text of one line unchanged if it fits, else :data:`LEFT_OUT`."""
         return self._keep(text) if len(text) < self.budget else LEFT_OUT
 
     def _keep(self, line: str) -> int:

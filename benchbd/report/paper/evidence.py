@@ -14,7 +14,6 @@ from benchbd.report.groups import Group, Scale
 from benchbd.report.labels import Labels, Variant
 from benchbd.report.mixed_data import Measured, measured, other_data_text
 from benchbd.report.published import (
-    STUDENTS,
     nearest_columns,
     parameter_differences,
     scale_differences,
@@ -95,7 +94,7 @@ class Evidence:
 
     def groups_of(self, dataset: str) -> list[Group]:
         """The groups of a data set of the paper, whatever their network; :meth:`differences` names another one."""
-        return [g for g in self.groups if g.scale.dataset.name == dataset and dataset in STUDENTS]
+        return [group for group in self.groups if group.scale.dataset.name == dataset]
 
     def columns(self, group: Group) -> dict[str, Variant]:
         """The column that represents each defense of the paper, by name.
