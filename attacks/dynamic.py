@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 
-from benchbd import Attack, DatasetInfo, Impossible, StampContext, Training, UsageError, attack, share_of
+from benchbd import Attack, DatasetInfo, Impossible, StampContext, Training, UsageError, Work, attack, share_of
 from benchbd.core.seeding import seed_for
 
 if TYPE_CHECKING:
     import torch
 
-    from benchbd import Workshop
+    from benchbd import Recipe, Workshop
     from benchbd.attacks._generator import Generator
     from benchbd.attacks._input_aware import Schedule
     from benchbd.engine import Classifier
@@ -85,6 +85,35 @@ class Dynamic(Attack):
     def trainings(self) -> tuple[Training, ...]:
         """Two training loops of its own: one for the mask network, which variants share, and one for the patterns."""
         return (Training("loop", ("dynamic-mask",)), Training("loop", ()))
+
+    def training_work(self, recipe: Recipe, info: DatasetInfo) -> tuple[Work, ...]:
+        """Both phases: the convolutions of the two networks and, in the second, the classifier's steps."""
+        passed = info.train - min(HELD_OUT, info.train // 10)
+        passed = passed if self.fit_images is None else min(passed, self.fit_images)
+        batch = min(self.batch, passed)
+        passed -= passed % batch
+
+        def operations(channels: int) -> tuple[float, float]:
+            """Operations of a network's forward pass and training step for one image."""
+            found, inside = [], 3
+            for stage in range(self.stages):
+                wide, pixels = self.width * 2**stage, (info.size // 2**stage) ** 2
+                outside = wide // 2 if stage else channels
+                found += [18 * pixels * wide * layer for layer in (inside, wide, wide, outside)]
+                inside = wide
+            middle = 18 * (info.size // 2**self.stages) ** 2 * inside**2
+            forward = sum(found) + middle
+            # The images need no gradient.
+            return forward, 3 * forward - found[0]
+
+        mask_forward, mask_step = operations(1)
+        _, pattern_step = operations(3)
+        made = 2 * max(1, int(0.1 * batch)) / batch
+        joint = self.joint_epochs * passed
+        return (
+            Work(0, operations=2 * self.mask_epochs * passed * mask_step),
+            Work(joint, operations=made * joint * (pattern_step + mask_forward)),
+        )
 
     def _fit_mask(self, images: torch.Tensor, plan: Schedule) -> dict[str, np.ndarray]:
         from benchbd.attacks._generator import arrays_of

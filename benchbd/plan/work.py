@@ -143,8 +143,8 @@ def _checked(given: Any, trainings: Sequence[Training]) -> tuple[Work | None, ..
             continue
         if not isinstance(work, Work):
             raise TypeError(f"training_work() must return Work objects or None, not {shown(work)}")
-        if not all(math.isfinite(number) and number >= 0 for number in (work.images, work.forward)):
-            raise ValueError(f"training_work(): numbers of images must be 0 or more, not {shown(work)}")
+        if not all(math.isfinite(number) and number >= 0 for number in (work.images, work.forward, work.operations)):
+            raise ValueError(f"training_work(): numbers of images and operations must be 0 or more, not {shown(work)}")
     return works
 
 

@@ -39,11 +39,14 @@ class Work(NamedTuple):
         images: images that pass forward and backward, in all epochs together. Count an image once per pass.
         forward: images that only pass forward. A backward pass to the images alone counts as one more.
         model: spec of the network (``resnet-s(stem=2)``); the cell's where not given.
+        operations: further operations, of networks that are no models of the registry. A multiply-add counts as two.
+            They are taken to run at the rate of the network, and the estimate says that this is less sure.
     """
 
     images: float
     forward: float = 0.0
     model: str | None = None
+    operations: float = 0.0
 
 
 def usual_work(training: Training, recipe: Recipe, info: DatasetInfo) -> Work | None:

@@ -16,7 +16,7 @@ from benchbd.core.operations import Operations
 from benchbd.plan.shared_work import Key, shared_work_of
 from benchbd.plan.work import CellWork, Network, Pace, Piece, work_of
 from benchbd.run.costs import Costs, facts_of
-from benchbd.run.rates import Rate, operations_of, spread
+from benchbd.run.rates import WITHIN, Rate, operations_of, spread
 from benchbd.run.simulate import SimulatedJob
 
 if TYPE_CHECKING:
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 CELLS = "cells"
 """Source of costs that come from finished cells of the same data set, defense, model and recipe."""
+LESS_SURE = ("records", "measured")
+"""Sources of a network's own rate, which is another network's where a piece has further operations."""
 UNIT = Rate(1.0, "given", 0, 1.0)
 """The rate at which an operation takes one unit."""
 
@@ -183,6 +185,8 @@ class _Account:
         if self._first(piece, number):
             rate = self._rate(piece.pace)
             assert rate is not None
+            if piece.work is not None and piece.work.operations and rate.source in LESS_SURE:
+                rate = rate._replace(source="scaled", within=max(rate.within, WITHIN["scaled"]))
             self._add(piece.label, price, source or rate.source)
             if not source:
                 self._weighted[rate.source] += price * rate.within

@@ -182,4 +182,4 @@ def operations_of(piece: Piece, operations: Mapping[Network, Operations]) -> flo
     each = operations.get(piece.pace.network)
     if piece.work is None or each is None:
         return None
-    return piece.work.images * each.step + piece.work.forward * each.forward
+    return piece.work.images * each.step + piece.work.forward * each.forward + piece.work.operations

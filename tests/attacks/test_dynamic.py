@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from benchbd.attacks import _generator
 from benchbd.attacks._generator import (
@@ -27,6 +28,7 @@ from benchbd.core.images import DatasetInfo
 from benchbd.errors import Diverged, Impossible
 from benchbd.plugins import registry
 from benchbd.plugins.contract import StampContext
+from benchbd.plugins.training import Work
 
 TINY_DYNAMIC = "dynamic(mask_epochs=2, joint_epochs=2, width=4, stages=2, batch=20)"
 
@@ -57,6 +59,28 @@ def test_generators_come_back_from_arrays(channels, width, stages):
     assert torch.allclose(back(images), net(images), atol=1e-5)
     assert back(images).shape == (2, channels, 16, 16)
     assert not back.training
+
+
+@pytest.mark.parametrize(("width", "stages", "size"), [(32, 3, 32), (8, 2, 28)])
+def test_the_declared_work_is_what_torch_counts(width, stages, size):
+    def counted(channels):
+        net = Generator(channels, width, stages).train()
+        with FlopCounterMode(display=False) as counter:
+            made = net(torch.rand(2, 3, size, size))
+            forward = counter.get_total_flops() / 2
+            made.sum().backward()
+        return forward, counter.get_total_flops() / 2
+
+    attack = registry.make(
+        "attacks",
+        f"dynamic(width={width}, stages={stages}, batch=40, mask_epochs=3, joint_epochs=5, fit_images=200)",
+    )
+    info = DatasetInfo(classes=10, size=size, train=1000, test=100, class_counts=None, target=0)
+    masks, patterns = attack.training_work(None, info)
+    # Each image passes twice; in the second phase, a tenth of each batch does so, with a mask as well.
+    assert masks == Work(0, operations=2 * 3 * 200 * counted(1)[1])
+    assert patterns.images == 5 * 200
+    assert patterns.operations == pytest.approx(2 * 0.1 * 5 * 200 * (counted(3)[1] + counted(1)[0]))
 
 
 def test_fresh_generators_follow_their_seed_and_disturb_nothing():

@@ -85,7 +85,15 @@ def test_defenses(defense: str, work: list[Work | None]) -> None:
             "{lfd-adaptive: {alpha: 0.1, of: \"lfd-ensemble(teacher_epochs=2, rungs=['resnet-s1', 'resnet-s'])\"}}",
             [Work(1600, model="resnet-s1"), Work(1600, model="resnet-s")] * 2,
         ),
-        ("dynamic", [None, None]),
+        # 128 of 180 images fill a batch. Two passes for 25 epochs; for 100 epochs, two passes of 12 images of each.
+        # The operations of both networks at full width and 32 pixels are those that torch counts.
+        (
+            "dynamic",
+            [
+                Work(100 * 128, operations=100 * 2 * 12 * (475_987_968 + 158_072_832)),
+                Work(0, operations=25 * 2 * 128 * 472_449_024),
+            ],
+        ),
     ],
 )
 def test_attacks(attack: str, work: list[Work | None]) -> None:

@@ -354,8 +354,17 @@ def test_flags_that_do_not_go_together(say: Say, words: list[str], message: str)
 
 
 def test_what_is_unknown_is_said(say: Say) -> None:
+    Path("m.yaml").write_text(MATRIX.replace("- none", "- dp-sgd"))
+    text = say("--time", "--device", "cpu")
+    assert "not included: 2 trainings of unknown cost (2 x full of dp-sgd)" in text
+
+
+def test_networks_that_are_no_models_are_included_and_less_sure(say: Say) -> None:
     Path("m.yaml").write_text(MATRIX.replace("bn-g, blend", "dynamic"))
-    assert "not included: 2 trainings of unknown cost (2 x loop of dynamic)" in say("--time", "--device", "cpu")
+    text = say("--time", "--device", "cpu")
+    assert "not included" not in text
+    assert "2 x loop, resnet18(width=4) on digits" in text
+    assert "the rate of another model of similar size: within a factor of 3.0" in text
 
 
 def test_nothing_is_left(say: Say, monkeypatch: pytest.MonkeyPatch) -> None:

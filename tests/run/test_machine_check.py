@@ -68,7 +68,7 @@ def test_times_are_operations_by_measured_rates(tmp_path: Path) -> None:
     images = sum(work.images + work.forward / 3 for work in pieces.values())
     run = found["runs"]["quickstart"]
     assert run["core_seconds"] == pytest.approx(images * SECONDS_PER_IMAGE)
-    assert run["seconds"] >= run["core_seconds"] / found["jobs"]
+    assert run["seconds"] >= run["core_seconds"] / found["jobs"] * (1 - 1e-12), "up to the order of sums"
     assert run["within"] == 2.0
     assert run["unknown"] == {}
     assert found["runs"]["cifar10-fast"]["unknown"], "plugins that do not say how much they train"
