@@ -97,6 +97,7 @@ class CellResults:
         pools: sizes of the pools that the defense reported, and the poison in them.
         measured: accuracy on the test images.
         probe: notes of the probe.
+        rates: its note of rates by epoch.
         curve: accuracies of intermediate models.
         peak_memory: bytes.
         test_transform: what the model does to test images and outputs; None if nothing.
@@ -117,6 +118,7 @@ class CellResults:
     pools: list[dict[str, Any]] | None = None
     measured: Measured | None = None
     probe: dict[str, Any] | None = None
+    rates: dict[str, Any] | None = None
     curve: list[dict[str, Any]] | None = None
     peak_memory: int | None = None
     test_transform: dict[str, Any] | None = None
@@ -222,7 +224,7 @@ def _notes(results: CellResults) -> dict[str, Any]:
             notes["triggered_test_images"] = measured.triggered_images
         if measured.no_asr is not None:
             notes["no_asr"] = measured.no_asr
-    notes |= results.probe or {}
+    notes |= {**(results.probe or {}), **(results.rates or {})}
     if results.curve is not None:
         notes["curve"] = results.curve
     return notes
