@@ -15,7 +15,8 @@ from benchbd.core.hashing import digest
 from benchbd.engine import passes
 from benchbd.errors import BenchbdError, one_line
 from benchbd.lab import keys
-from benchbd.pipeline.epoch_rates import RATES, EpochRates
+from benchbd.pipeline.epoch_rates import EpochRates
+from benchbd.storage.record_schema import METRICS, RATES_BY_EPOCH
 
 if TYPE_CHECKING:
     import torch
@@ -26,8 +27,6 @@ if TYPE_CHECKING:
     from benchbd.plan.cell import Cell
     from benchbd.plugins.trained import ModelSpec, TrainedModel
 
-NOTE = "rates_by_epoch"
-"""Name of the note."""
 DIVERGED = "the undefended training diverged"
 
 
@@ -94,12 +93,12 @@ class CellRates:
             if final.pruned:
                 model["pruned"] = True
             elif "epochs" in model:
-                for name in RATES:  # the cell's own: a training repeated on a GPU is the same only up to rounding
+                for name in METRICS:  # the cell's own: a training repeated on a GPU is the same only up to rounding
                     model[name][-1] = getattr(own, name)
         self._forget()
         self.measuring = time.perf_counter() - began
         self.seconds += self.measuring
-        return {NOTE: {"undefended": undefended, "model": model}}
+        return {RATES_BY_EPOCH: {"undefended": undefended, "model": model}}
 
     def failed(self, accuracy: Callable[[TrainedModel], Accuracy]) -> None:
         """The defense has failed: measure the undefended training, for the row's other cells, and remove weights."""

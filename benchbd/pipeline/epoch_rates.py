@@ -15,6 +15,7 @@ import numpy as np
 from benchbd.core.hashing import digest
 from benchbd.errors import BenchbdError
 from benchbd.plugins.trained import ModelSpec, TrainedModel
+from benchbd.storage.record_schema import METRICS
 
 if TYPE_CHECKING:
     from benchbd.core.transform import TestTransform
@@ -26,7 +27,6 @@ KIND = "probe"
 """Kind of the artifacts of probes; not one of ``STAGE_KINDS``."""
 VERSION = 1
 """Part of every key here: raise it when other rates are measured, or the same in another way."""
-RATES = ("ca", "asr", "ra")
 
 
 def wanted_epochs(every: int, epochs: int) -> list[int]:
@@ -123,11 +123,11 @@ class EpochRates:
                 if found is None:
                     raise BenchbdError(f"the weights of epoch {epoch} are gone; run the cell again")
                 rates = accuracy(TrainedModel(training, found.arrays, plan, [], epoch, test_transform=transform))
-                known[epoch] = [getattr(rates, name) for name in RATES]
+                known[epoch] = [getattr(rates, name) for name in METRICS]
             place = self._place(training, transform)
             self._store.put(KIND, place, {"epochs": np.array(sorted(known))}, {"rates": known})
             self._remove(training, epochs)
-        columns = {name: [known[epoch][place] for epoch in wanted] for place, name in enumerate(RATES)}
+        columns = {name: [known[epoch][place] for epoch in wanted] for place, name in enumerate(METRICS)}
         return {"epochs": wanted, **columns}
 
 
