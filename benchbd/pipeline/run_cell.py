@@ -190,7 +190,8 @@ def _run(
             rates.defended(trained)
     computed = Counter(ledger.computed) + Counter(attacker.computed) + Counter(unseen.computed)
     charged = sum(ledger.stages.values())
-    results.defended = Defended(trained.key, own, charged, computed, _other_architecture(trained, lab))
+    sha256 = store.sha256("model", trained.key)
+    results.defended = Defended(trained.key, own, charged, computed, _other_architecture(trained, lab), sha256)
     results.test_transform = None if trained.test_transform is None else trained.test_transform.spec()
 
     began = time.perf_counter()
@@ -238,7 +239,7 @@ def _open_lab(
     network = ModelSpec(components.model, cell.model, info.classes, info.size, components.dataset.normalisation)
     _refuse_unpackable(components.defense, network)
     poison = poisoner.poison(clean, info)
-    results.poisoned = Poisoned(poison.facts, poison.key, poison.prepared.key, poison.trigger_sha256)
+    results.poisoned = Poisoned(poison.facts, poison.key, poison.prepared.key, poison.trigger_sha256, poison.sha256)
     poisoned = apply(clean, poison)
     needs = components.defense.needs
     if results.inputs:

@@ -256,10 +256,11 @@ def by_epoch(record: Mapping[str, Any], training: str) -> dict[str, list[Any]]:
 
 
 def _odd_rates_by_epoch(record: Mapping[str, Any]) -> str | None:
-    """An entry of the rates by epoch that is not what it must be; None if there is none."""
-    for name, value in courses(record).items():
+    """What the rates by epoch must be, if they are not; None if they are, or there are none."""
+    for value in courses(record).values():
         if not is_course(value) and not (isinstance(value, dict) and isinstance(value.get("no_rates"), str)):
-            return f"notes.{RATES_BY_EPOCH}.{shown(name, 40)} must be epochs and as many fractions, or no_rates"
+            must = "hold epochs and as many fractions of each metric, or no_rates"
+            return f"notes.{RATES_BY_EPOCH} must {must}, not {shown(value, 40)}"
     return None
 
 
