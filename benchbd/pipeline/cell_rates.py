@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from benchbd.core.hashing import digest
-from benchbd.engine import passes
+from benchbd.engine import global_state, passes
 from benchbd.errors import BenchbdError, one_line
 from benchbd.lab import keys
 from benchbd.pipeline.epoch_rates import EpochRates
@@ -100,10 +100,15 @@ class CellRates:
         self.seconds += self.measuring
         return {RATES_BY_EPOCH: {"undefended": undefended, "model": model}}
 
-    def failed(self, accuracy: Callable[[TrainedModel], Accuracy]) -> None:
-        """The defense has failed: measure the undefended training, for the row's other cells, and remove weights."""
-        self._of_undefended(accuracy)
+    def failed(self, accuracy: Callable[[], Callable[[TrainedModel], Accuracy]]) -> None:
+        """The defense has failed: remove its weights, and measure the undefended training for the row's other cells.
+
+        Args:
+            accuracy: loads the test images and gives what measures a model.
+        """
         self._forget()
+        global_state.check()  # what the defense may have replaced would measure the wrong thing
+        self._of_undefended(accuracy())
 
     def _of_undefended(self, accuracy: Callable[[TrainedModel], Accuracy]) -> dict[str, Any]:
         if self._undefended is None:

@@ -71,7 +71,7 @@ class EpochRates:
         """Whether an epoch before the last has neither weights nor rates, so that the training must run once more."""
         known = self._known(training, None)
         places = (self._key(training, "weights", e) for e in wanted_epochs(self.every, epochs)[:-1] if e not in known)
-        return any(self._store.get(KIND, place) is None for place in places)
+        return not all(self._store.has(KIND, place) for place in places)
 
     def forget(self, training: str, epochs: int) -> None:
         """Remove the weights of a training's epochs."""

@@ -363,7 +363,8 @@ def _judge_failed_defense(
     try:
         info, poison = _judge_findings(results, poisoner, lab)
         if rates is not None:
-            rates.failed(ShownImages.load(components, poisoner, info, poison).accuracy(poisoner.device))
+            with global_state.usual_settings(poisoner.cell.threads if poisoner.device.type == "cpu" else None):
+                rates.failed(lambda: ShownImages.load(components, poisoner, info, poison).accuracy(poisoner.device))
     except Exception as error:
         events.line(f"what the defense had found until then could not be judged: {one_line(error)}")
 
