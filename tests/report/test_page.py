@@ -168,6 +168,7 @@ def test_rates_by_epoch_are_shown_of_both_trainings_if_they_differ(make_record):
     cases = (
         ({"model": one, "undefended": other}, {"model": one, "undefended": other}),
         ({"model": one, "undefended": one}, {"model": one}),
+        ({"model": {**one, "pruned": True}}, {"model": {**one, "pruned": True}}),
         ({"model": {**one, "ca": [0.5]}, "undefended": {"no_rates": "none"}}, None),
     )
     for given, expected in cases:

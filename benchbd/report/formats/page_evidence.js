@@ -43,7 +43,7 @@ const curves = (quantity, names, series, { step = "epoch", unit = "loss", top = 
 // CA, ASR and RA by epoch of one training, in a figure of its own: trainings may have other epochs.
 const byEpoch = (training, c) => {
   const rates = [["CA", c.ca], ["ASR", c.asr], ["RA", c.ra]].filter(([, ys]) => ys.some((v) => v !== null));
-  const name = training === "model" ? "Training of the model" : "Undefended training";
+  const name = training === "model" ? `Training of the model${c.pruned ? ", before channels were pruned" : ""}` : "Undefended training";
   return el("div", {}, el("p", {}, name), curves(`${name}: CA, ASR and RA`, c.epochs, rates, { unit: "fraction", top: 1 }));
 };
 const bars = (label, xName, yName, ticks, groups, head, rows) => {

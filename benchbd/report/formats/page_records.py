@@ -18,7 +18,7 @@ from benchbd.report.isolation import rates_of
 from benchbd.report.labels import asked_numerics, variant
 from benchbd.report.probes import probe_of
 from benchbd.report.wording import percent
-from benchbd.storage.record_schema import RATES_BY_EPOCH, TRAININGS, by_epoch
+from benchbd.storage.record_schema import RATES_BY_EPOCH, TRAININGS, by_epoch, courses
 
 if TYPE_CHECKING:
     from benchbd.report.board import Board
@@ -269,8 +269,12 @@ def _epochs(record: Record) -> Any:
     found = {training: each for training in TRAININGS if (each := by_epoch(record, training))}
     if found.get("undefended") == found.get("model"):
         found.pop("undefended", None)
-    shown = {training: {name: curve(values) for name, values in each.items()} for training, each in found.items()}
-    return {training: each for training, each in shown.items() if None not in each.values()} or None
+    shown: dict[str, dict[str, Any]] = {}
+    for training, each in found.items():
+        lists = {name: curve(values) for name, values in each.items()}
+        if None not in lists.values():
+            shown[training] = lists | ({"pruned": True} if courses(record)[training].get("pruned") is True else {})
+    return shown or None
 
 
 def _course(record: Record) -> Any:
