@@ -178,7 +178,8 @@ def _rate_panels(metric: str) -> Callable[[Overview, Group], tuple[list[Panel], 
     def made(found: Overview, group: Group) -> tuple[list[Panel], int]:
         panels, most = [], 0
         for line in found.lines:
-            name, names = found.short(line.defense), []
+            name = found.short(line.defense)
+            names: list[str] = []
             for course in (epoch_course, rate_course):
                 given = {row: course(group.entry(row, line.defense), metric) for row in group.rows}
                 units = {one.unit for one in given.values() if one}
