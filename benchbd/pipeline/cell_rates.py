@@ -65,7 +65,7 @@ class CellRates:
         """
         self.seconds = self.kept.seconds
         began = time.perf_counter()
-        self._final = final = self._lab.final(trained)
+        self._final = final = self._lab._final(trained)
         if not isinstance(final, str) and final.again and self.kept.lacks(final.training, final.epochs):
             try:
                 final.again()
@@ -130,7 +130,7 @@ class CellRates:
             return {"no_rates": one_line(error)}
 
     def _forget(self) -> None:
-        for training, epochs in self._lab.watched().items():
+        for training, epochs in self._lab._watched().items():
             if training != self._undefended:
                 self.kept.forget(training, epochs)
 

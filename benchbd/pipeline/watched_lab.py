@@ -115,11 +115,11 @@ class WatchedLab(Lab):
         self._made_from[transformed.key] = (trained.key, False)
         return transformed
 
-    def watched(self) -> dict[str, int]:
+    def _watched(self) -> dict[str, int]:
         """Number of epochs of each training whose weights were kept, by key."""
         return {key: self._epochs[key] for key, kept in self._kept.items() if kept}
 
-    def final(self, trained: TrainedModel) -> Final | str:
+    def _final(self, trained: TrainedModel) -> Final | str:
         """The training that made a model of this lab; why none can be watched by epoch, if so."""
         key, pruned = trained.key, False
         while key in self._made_from:
