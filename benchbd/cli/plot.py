@@ -28,7 +28,8 @@ heatmap   ASR (or --metric ca) of each defense under each attack, coloured by se
 ranking   wins, ties and losses of each pair of defenses; a line joins those that cannot be told apart (--metric der
           or asr)
 curves    loss of clean and of poisoned samples by epoch (--metric loss), training loss by epoch (train-loss), CA and
-          ASR of the models on the way (ca, asr); all that the records hold without --metric
+          ASR by epoch (ca, asr; needs probe: {rates: true} in the matrix) and of the models that a defense traces; all
+          that the records hold without --metric
 
 These four show the numbers of benchbd leaderboard, one figure for each data set, model and recipe. They are 3.4 inches
 wide, as a paper's column; --width 7 fills both columns. fig1, fig2, fig4a, fig4b, fig4c, fig5, fig6 and fig7 are the
@@ -38,6 +39,7 @@ paper's (for fig1, run its cells first: benchbd run fig1). A MATRIX in their pla
   benchbd plot scatter cifar10-narrow --results leaderboard/results.jsonl --write scatter.svg --width 7
   benchbd plot ranking --filter dataset=cifar10* --write ranking.png     of the records in benchbd-out
   benchbd plot curves --metric loss --results leaderboard/figures.jsonl
+  benchbd plot curves my-matrix --metric asr --write asr.pdf
   benchbd plot fig4b
   benchbd plot cifar10-small --out figures
 """

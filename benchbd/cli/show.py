@@ -62,7 +62,7 @@ def _rows(record: dict[str, Any]) -> list[tuple[str, str]]:
     from benchbd.core.numerics import numerics_text
     from benchbd.report.isolation import rates_of
     from benchbd.report.pools import pools_of
-    from benchbd.storage.record_schema import METRICS
+    from benchbd.storage.record_schema import METRICS, RATES_BY_EPOCH, courses
 
     rows = [
         ("cell", f"{record['label']} ({record['id']})"),
@@ -96,13 +96,38 @@ def _rows(record: dict[str, Any]) -> list[tuple[str, str]]:
     rows += [(f"data {k}", str(v)[:SHORT]) for k, v in (record.get("data") or {}).items() if v is not None]
     rows += [(f"env {k}", _pairs(v) if isinstance(v, dict) else str(v)) for k, v in record["env"].items()]
     pools, notes = pools_of(record), dict(record["notes"])
+    rows += _epoch_rows(record)
     # Of a pool that changes from epoch to epoch, the first and the last.
     rows += [
         (f"pool {name}", "; ".join(map(_pool_text, found[:: max(1, len(found) - 1)]))) for name, found in pools.items()
     ]
     if isinstance(notes.get("warnings"), list):
         rows += [("warning", str(line)) for line in notes.pop("warnings")]
-    rows += [(f"note {k}", str(v)[:100]) for k, v in notes.items() if k != "pools" or not pools]
+    shown = {"pools"} if pools else set()
+    shown |= {RATES_BY_EPOCH} if courses(record) else set()
+    rows += [(f"note {k}", str(v)[:100]) for k, v in notes.items() if k not in shown]
+    return rows
+
+
+def _epoch_rows(record: dict[str, Any]) -> list[tuple[str, str]]:
+    """CA, ASR and RA of up to seven epochs of each training that was watched, or why there are none."""
+    from benchbd.storage.record_schema import METRICS, TRAININGS, by_epoch, courses
+
+    rows: list[tuple[str, str]] = []
+    shown: list[dict[str, list[Any]]] = []
+    for training in TRAININGS:
+        given, found = courses(record).get(training) or {}, by_epoch(record, training)
+        if "no_rates" in given:
+            rows.append((f"{training}, by epoch", str(given["no_rates"])))
+        if not found or found in shown:
+            continue
+        shown.append(found)
+        last = len(found["epochs"]) - 1
+        for place in sorted({round(last * part / 6) for part in range(7)}):
+            rates = " / ".join(_number(found[metric][place]) for metric in METRICS)
+            rows.append((f"{training}, epoch {found['epochs'][place]}", rates))
+        if given.get("pruned"):
+            rows.append((f"{training}, then", "channels were pruned"))
     return rows
 
 

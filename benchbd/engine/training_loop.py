@@ -155,6 +155,7 @@ def fit_with_loop(
     precision: Precision,
     seed: int,
     on_progress: Callable[[dict[str, Any]], None] | None = None,
+    on_epoch: Callable[[int, Classifier], None] | None = None,
     checkpoint: Checkpoint | None = None,
 ) -> Fit:
     """Train a network in place with a plugin's own loop.
@@ -186,6 +187,7 @@ def fit_with_loop(
             context.optimizer,
             recipe,
             on_progress=on_progress,
+            on_epoch=None if on_epoch is None else lambda epoch: on_epoch(epoch, net),
             checkpoint=checkpoint,
             own_state=lambda next_batch: _state_of(context),
             average=context._update.average,

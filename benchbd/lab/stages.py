@@ -209,7 +209,7 @@ class Stages(Guarded):
             repeat=repeat,
         )
         key = request.key()
-        found = self._trained(name, key, kind, lambda: self._fit(request, key))
+        found = self._trained(name, key, kind, lambda: self._fit(request, key), request)
         losses, epochs = list(found.meta["epoch_losses"]), int(found.meta["epochs"])
         pools = tuple(Pool.from_json(values) for values in found.meta.get("pools", ()))
         trained = TrainedModel(key, found.arrays, plan, losses, epochs, self._origin, pools)
@@ -250,8 +250,13 @@ class Stages(Guarded):
 
         return request.unpacked(key, self._trained(name, key, kind, compute), self._origin)
 
-    def _trained(self, name: str, key: str, kind: str, compute: Callable[[], Result]) -> Artifact:
-        """The artifact of a training. One that stops being finite is remembered in ``broken_off``."""
+    def _trained(
+        self, name: str, key: str, kind: str, compute: Callable[[], Result], request: TrainRequest | None = None
+    ) -> Artifact:
+        """The artifact of a training. One that stops being finite is remembered in ``broken_off``.
+
+        ``request`` is None for a pack; :mod:`benchbd.pipeline.watched_lab` needs it.
+        """
         try:
             found = self._memo("model", name, key, kind, self._unaffected(compute))
         except Misused:
@@ -302,6 +307,7 @@ class Stages(Guarded):
             "precision": request.precision,
             "seed": request.batch_seed(),
             "on_progress": self._progress(request.name),
+            "on_epoch": self._watcher(key, recipe.epochs),
             "checkpoint": Checkpoint(self._store, key, self._checkpoint_every, check),
         }
         if request.training_loop is not None:
@@ -316,7 +322,6 @@ class Stages(Guarded):
                 epoch_weights=request.epoch_weights(),
                 loss=request.loss,
                 perturb=request.perturb,
-                on_epoch=self._watcher(key),
                 **how,
             )
         state = proved_state(net, request.model, data.images, self.device)
@@ -328,8 +333,8 @@ class Stages(Guarded):
     def _progress(self, name: str) -> Callable[[dict[str, Any]], None]:
         return lambda facts: self._on_event(progress(name, facts))
 
-    def _watcher(self, key: str) -> Callable[[int, Classifier], None] | None:
-        """What to call after each epoch of a training; :mod:`benchbd.pipeline.probe_training` overrides it."""
+    def _watcher(self, key: str, epochs: int = 0) -> Callable[[int, Classifier], None] | None:
+        """What to call after each of a training's epochs; :mod:`benchbd.pipeline.probe_training` overrides it."""
         return None
 
     def _pass(self, kind: str, trained: TrainedModel, data: TrainSet) -> np.ndarray:

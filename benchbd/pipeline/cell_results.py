@@ -19,12 +19,14 @@ class Poisoned(NamedTuple):
         key: artifact of the poison.
         trigger_key: artifact of the attack's prepared arrays, or None.
         trigger_sha256: of the prepared arrays, or None.
+        sha256: of the poison's arrays as stored, or None.
     """
 
     facts: dict[str, Any]
     key: str
     trigger_key: str | None
     trigger_sha256: str | None
+    sha256: str | None = None
 
 
 class Defended(NamedTuple):
@@ -36,6 +38,7 @@ class Defended(NamedTuple):
         charged_seconds: cost of its stages.
         computed: trainings by kind that were not in the store, the attack's and the probe's included.
         other_architecture: spec of the returned model if it is not the row's; None if it is.
+        model_sha256: of the model's arrays as stored, or None if the model is a part of an artifact.
     """
 
     model_key: str
@@ -43,6 +46,7 @@ class Defended(NamedTuple):
     charged_seconds: float
     computed: Counter[str]
     other_architecture: str | None = None
+    model_sha256: str | None = None
 
 
 class DefenseNotes(NamedTuple):
@@ -97,6 +101,7 @@ class CellResults:
         pools: sizes of the pools that the defense reported, and the poison in them.
         measured: accuracy on the test images.
         probe: notes of the probe.
+        rates: its note of rates by epoch.
         curve: accuracies of intermediate models.
         peak_memory: bytes.
         test_transform: what the model does to test images and outputs; None if nothing.
@@ -117,6 +122,7 @@ class CellResults:
     pools: list[dict[str, Any]] | None = None
     measured: Measured | None = None
     probe: dict[str, Any] | None = None
+    rates: dict[str, Any] | None = None
     curve: list[dict[str, Any]] | None = None
     peak_memory: int | None = None
     test_transform: dict[str, Any] | None = None
@@ -182,14 +188,18 @@ def _time(results: CellResults, seconds: float) -> dict[str, Any]:
 
 
 def _artifacts(results: CellResults) -> dict[str, Any]:
-    """Keys of the cell's artifacts in the store."""
+    """Keys of the cell's artifacts in the store, and the sha256 of what lies there."""
     artifacts: dict[str, Any] = {}
     if results.poisoned:
         poisoned = results.poisoned
         artifacts |= {"poisoned_set": poisoned.key, "trigger": poisoned.trigger_key}
         artifacts["trigger_sha256"] = poisoned.trigger_sha256
+        if poisoned.sha256 is not None:
+            artifacts["poisoned_set_sha256"] = poisoned.sha256
     if results.defended:
         artifacts["model"] = results.defended.model_key
+        if results.defended.model_sha256 is not None:
+            artifacts["model_sha256"] = results.defended.model_sha256
     if results.ledger:
         artifacts["stages"] = results.ledger.artifacts
     return artifacts
@@ -222,7 +232,7 @@ def _notes(results: CellResults) -> dict[str, Any]:
             notes["triggered_test_images"] = measured.triggered_images
         if measured.no_asr is not None:
             notes["no_asr"] = measured.no_asr
-    notes |= results.probe or {}
+    notes |= {**(results.probe or {}), **(results.rates or {})}
     if results.curve is not None:
         notes["curve"] = results.curve
     return notes

@@ -96,6 +96,7 @@ class Poison(NamedTuple):
         flags: bool (P,), False for changed images that are not poison (covers, which keep their true label).
         data_key: key of the poisoned training set: a hash of its content, which does not lead to the artifact.
         pace: seconds of stamping per image.
+        sha256: of the artifact's arrays as stored; None if nothing is poisoned.
     """
 
     indices: np.ndarray
@@ -107,6 +108,7 @@ class Poison(NamedTuple):
     flags: np.ndarray
     data_key: str
     pace: float = 0.0
+    sha256: str | None = None
 
     @property
     def trigger(self) -> dict[str, np.ndarray]:
@@ -256,7 +258,7 @@ class Poisoner:
         data_key = digest(["poisoned", clean.key, found.sha256])
         images, labels = found.arrays["images"], found.arrays["labels"]
         pace = float(found.meta["seconds"]) / max(1, len(where))
-        return Poison(where, images, labels, facts, trigger, key, flags, data_key, pace)
+        return Poison(where, images, labels, facts, trigger, key, flags, data_key, pace, found.sha256)
 
     def triggered_test(self, test: Images, info: DatasetInfo, poison: Poison) -> TriggeredImages | None:
         """The triggered test images; None if nothing is poisoned, or if the file of a poisoned set has none."""

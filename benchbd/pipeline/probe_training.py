@@ -2,7 +2,7 @@
 
 Losses and weights of each epoch are artifacts of a kind that no lab's view of the store contains. The training itself
 is the one that a defense asks for: it has the same key and the same weights. The probe is compared with the truth only
-once the defense has returned.
+once the defense has returned; :mod:`benchbd.pipeline.cell_rates` measures CA and ASR by epoch.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from benchbd.lab.costs import Result
 from benchbd.lab.keys import CODE_VERSION
 from benchbd.lab.stages import Stages
 from benchbd.pipeline import evaluate
+from benchbd.pipeline.epoch_rates import KIND, EpochRates, state_of
 from benchbd.plan.probe import Probe
 from benchbd.plugins.train_set import TrainSet
 from benchbd.plugins.trained import TrainedModel
@@ -28,9 +29,6 @@ from benchbd.plugins.trained import TrainedModel
 if TYPE_CHECKING:
     from benchbd.engine import Classifier
     from benchbd.storage.artifacts import Artifact, Store
-
-KIND = "probe"
-"""Kind of the artifacts; not one of ``STAGE_KINDS``."""
 
 
 class Watched(Stages):
@@ -40,12 +38,15 @@ class Watched(Stages):
         probe: which epochs to keep.
         data: the poisoned set.
         store: the whole store; a lab's view of it is not enough.
+        rates: keeps weights for rates by epoch; None if the probe asks for none.
         **base: as for :class:`Stages`.
     """
 
-    def __init__(self, probe: Probe, data: TrainSet, *, store: Store, **base: Any) -> None:
+    def __init__(
+        self, probe: Probe, data: TrainSet, *, store: Store, rates: EpochRates | None = None, **base: Any
+    ) -> None:
         super().__init__(store=store, **base)
-        self._probe, self._data, self._whole = probe, data, store
+        self._probe, self._data, self._whole, self._rates = probe, data, store, rates
         self.training = ""
 
     def undefended(self) -> None:
@@ -63,7 +64,8 @@ class Watched(Stages):
         self.training = key
         with self._whole.lock(f"{KIND}-{key}"):
             found = super()._memo(kind, name, key, counted_as, compute)
-            if any(self._kept(place) is None for place in self._places()):
+            lacking = self._rates is not None and self._rates.lacks(key, self.recipe.epochs)
+            if lacking or any(self._kept(place) is None for place in self._places()):
                 self._whole.drop("checkpoint", key)  # of an unwatched run: the epochs before it would be missing
                 compute()
         return found
@@ -79,8 +81,9 @@ class Watched(Stages):
     def _kept(self, place: str) -> Artifact | None:
         return self._whole.get(KIND, self._key(place))
 
-    def _watcher(self, key: str) -> Callable[[int, Classifier], None]:
+    def _watcher(self, key: str, epochs: int = 0) -> Callable[[int, Classifier], None]:
         wanted = self._places()
+        keep = None if self._rates is None else self._rates.watcher(key, epochs)
 
         def look(epoch: int, net: Classifier) -> None:
             place = f"losses {epoch + 1}"
@@ -89,8 +92,9 @@ class Watched(Stages):
                 self._whole.put(KIND, self._key(place), {"losses": losses}, {})
             place = f"weights {epoch + 1}"
             if place in wanted:
-                state = {k: v.detach().cpu().contiguous().numpy() for k, v in net.state_dict().items()}
-                self._whole.put(KIND, self._key(place), state, {})
+                self._whole.put(KIND, self._key(place), state_of(net), {})
+            if keep is not None:
+                keep(epoch, net)
 
         return look
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import gc
 import time
 import traceback
 from collections import Counter
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +20,7 @@ from benchbd.core import environment
 from benchbd.core.devices import compute_device
 from benchbd.core.events import Listener
 from benchbd.core.forks import only_this_process
-from benchbd.core.images import DatasetInfo, Images
+from benchbd.core.images import DatasetInfo
 from benchbd.core.kinds import KINDS
 from benchbd.core.paths import data_folder
 from benchbd.core.seeding import seed_for
@@ -29,7 +32,9 @@ from benchbd.lab.keys import plugin_fingerprint
 from benchbd.lab.lab import Lab
 from benchbd.lab.stages import STAGE_KINDS
 from benchbd.pipeline import evaluate
+from benchbd.pipeline.cell_rates import CellRates, row_digest
 from benchbd.pipeline.cell_results import CellResults, Defended, DefenseNotes, Measured, Poisoned, record_of
+from benchbd.pipeline.epoch_rates import EpochRates
 from benchbd.pipeline.failure import status_and_line
 from benchbd.pipeline.handed_out import blamed
 from benchbd.pipeline.inputs import InputPrints
@@ -37,7 +42,9 @@ from benchbd.pipeline.peak_memory import peak_memory, reset_peak_memory
 from benchbd.pipeline.poison import Poison, Poisoner, apply, fingerprint
 from benchbd.pipeline.probe_training import Watched
 from benchbd.pipeline.ready_poison import why_no_asr
+from benchbd.pipeline.shown_images import ShownImages
 from benchbd.pipeline.trigger_image import trigger_png
+from benchbd.pipeline.watched_lab import WatchedLab
 from benchbd.plan.cell import Cell, Components
 from benchbd.plan.probe import Probe
 from benchbd.plugins import registry
@@ -48,7 +55,13 @@ from benchbd.plugins.train_set import TrainSet
 from benchbd.plugins.trained import ModelSpec, TrainedModel
 from benchbd.storage import records
 from benchbd.storage.artifacts import Store
-from benchbd.storage.restricted import EventProxy, RestrictedStore, event_proxy, restricted_store
+from benchbd.storage.restricted import (
+    EventProxy,
+    RestrictedStore,
+    event_proxy,
+    keeper_proxy,
+    restricted_store,
+)
 
 
 def execute(
@@ -144,14 +157,21 @@ def _run(
     not_charged: dict[str, float] = {}
     results.inputs = InputPrints()
     results.inputs.look(components, poisoner.root)
-    with restricted_store(Store(store.root, store.say, STAGE_KINDS)) as stages:
+    kept = EpochRates(store, cell.probe["rates"]) if cell.probe and cell.probe.get("rates") else None
+    keeping = contextlib.nullcontext() if kept is None else keeper_proxy(kept.keep)
+    with restricted_store(Store(store.root, store.say, STAGE_KINDS)) as stages, keeping as keeper:
         began = time.perf_counter()
         events({"event": "stage", "stage": "poison"})
-        lab = _open_lab(cell, components, poisoner, ledger, stages, results)
+        make = Lab if keeper is None or kept is None else partial(WatchedLab, every=kept.every, keep=keeper)
+        lab = _open_lab(cell, components, poisoner, ledger, stages, results, make)
         results.env = environment.describe(device, lab.precision_for(lab._network).name)
         not_charged["poison"] = time.perf_counter() - began
         began = time.perf_counter()
-        watched = _watch(cell, lab, store, unseen, events)
+        rates = None
+        if kept is not None and isinstance(lab, WatchedLab):
+            kept.row = row_digest(cell, results, device)
+            rates = CellRates(kept, lab, components.recipe.epochs)
+        watched = _watch(cell, lab, store, unseen, events, rates)
         if cell.probe is not None:
             not_charged["probe"] = time.perf_counter() - began
 
@@ -163,32 +183,45 @@ def _run(
         except (KeyboardInterrupt, RunStopped):
             raise
         except BaseException:
-            _judge_failed_defense(results, poisoner, lab, events)
+            _judge_failed_defense(results, components, poisoner, lab, events, rates)
             raise
         own = max(0.0, time.perf_counter() - began - ledger.inside)
+        if rates is not None:
+            rates.defended(trained)
     computed = Counter(ledger.computed) + Counter(attacker.computed) + Counter(unseen.computed)
     charged = sum(ledger.stages.values())
-    results.defended = Defended(trained.key, own, charged, computed, _other_architecture(trained, lab))
+    sha256 = store.sha256("model", trained.key)
+    results.defended = Defended(trained.key, own, charged, computed, _other_architecture(trained, lab), sha256)
     results.test_transform = None if trained.test_transform is None else trained.test_transform.spec()
 
     began = time.perf_counter()
     events({"event": "stage", "stage": "evaluate"})
     with global_state.usual_settings(cell.threads if device.type == "cpu" else None):
-        _evaluate(results, components, poisoner, trained, lab, watched)
+        _evaluate(results, components, poisoner, trained, lab, watched, rates)
     not_charged["evaluate"] = time.perf_counter() - began
+    if rates is not None:
+        not_charged["evaluate"] -= rates.measuring
+        not_charged["probe"] += rates.seconds
     results.seconds_not_charged = not_charged
 
 
-def _watch(cell: Cell, lab: Lab, store: Store, ledger: CostLedger, events: EventProxy) -> Watched | None:
+def _watch(
+    cell: Cell, lab: Lab, store: Store, ledger: CostLedger, events: EventProxy, rates: CellRates | None
+) -> Watched | None:
     """The undefended training as the matrix's probe saw it, not judged yet; the defense never gets it."""
     if cell.probe is None:
         return None
-    watched = Watched(Probe(**cell.probe), lab.poisoned, **{**lab._base, "store": store, "ledger": ledger})
+    base = {**lab._base, "store": store, "ledger": ledger, "rates": None if rates is None else rates.kept}
+    watched = Watched(Probe(**cell.probe), lab.poisoned, **base)
     try:
         watched.undefended()
     except Diverged as error:  # whether that ends the cell is for the defense to find out
         events.line(f"{one_line(error)}; the record gets no probe")
+        if rates is not None:
+            rates.diverged(watched.training)
         return None
+    if rates is not None:
+        rates.watched(watched.training)
     return watched
 
 
@@ -199,19 +232,20 @@ def _open_lab(
     ledger: CostLedger,
     stages: RestrictedStore,
     results: CellResults,
+    make: Callable[..., Lab],
 ) -> Lab:
     """The lab with the poisoned set in it, and no more of the truth than the defense declares."""
     clean, info = poisoner.train_set()
     network = ModelSpec(components.model, cell.model, info.classes, info.size, components.dataset.normalisation)
     _refuse_unpackable(components.defense, network)
     poison = poisoner.poison(clean, info)
-    results.poisoned = Poisoned(poison.facts, poison.key, poison.prepared.key, poison.trigger_sha256)
+    results.poisoned = Poisoned(poison.facts, poison.key, poison.prepared.key, poison.trigger_sha256, poison.sha256)
     poisoned = apply(clean, poison)
     needs = components.defense.needs
     if results.inputs:
         results.inputs.train = poisoner.train_print
         results.inputs.weights = network.initial.fixed if network.initial else None
-    return Lab(
+    return make(
         poisoned,
         clean=_clean_part(clean, poison, components, cell.seed, info.poisoned) if "clean" in needs else None,
         truth=poison.truth(len(poisoned)) if "truth" in needs else None,
@@ -317,10 +351,20 @@ def _picture(clean: TrainSet, poison: Poison) -> str | None:
     return trigger_png(clean.images[int(poison.indices[first])].numpy(), poison.images[first])
 
 
-def _judge_failed_defense(results: CellResults, poisoner: Poisoner, lab: Lab, events: EventProxy) -> None:
+def _judge_failed_defense(
+    results: CellResults,
+    components: Components,
+    poisoner: Poisoner,
+    lab: Lab,
+    events: EventProxy,
+    rates: CellRates | None,
+) -> None:
     """Judge what a defense had found before it failed: it may say why. An error here must not hide that failure."""
     try:
-        _judge_findings(results, poisoner, lab)
+        info, poison = _judge_findings(results, poisoner, lab)
+        if rates is not None:
+            with global_state.usual_settings(poisoner.cell.threads if poisoner.device.type == "cpu" else None):
+                rates.failed(lambda: ShownImages.load(components, poisoner, info, poison).accuracy(poisoner.device))
     except Exception as error:
         events.line(f"what the defense had found until then could not be judged: {one_line(error)}")
 
@@ -332,24 +376,22 @@ def _evaluate(
     trained: TrainedModel,
     lab: Lab,
     watched: Watched | None,
+    rates: CellRates | None,
 ) -> None:
     """Measure with the truth and the test images."""
     device = poisoner.device
     info, poison = _judge_findings(results, poisoner, lab)
-    test = components.dataset.load("test", poisoner.root)
+    shown = ShownImages.load(components, poisoner, info, poison)
     if results.inputs:
-        results.inputs.test = fingerprint(test)
+        results.inputs.test = fingerprint(shown.test)
         results.inputs.look(components, poisoner.root)
-    shown = poisoner.triggered_test(Images(*test), info, poison)
-    triggered = None if shown is None else (shown.images, shown.labels)
-    target: int | np.ndarray = 0 if shown is None else shown.targets
-    originals, of_target = (None, None) if shown is None else (shown.originals, shown.of_target)
-    accuracy = evaluate.accuracy(trained, test, triggered, target, device, originals, of_target)
-    count = None if triggered is None else len(triggered[1])
-    attack = components.attack
-    no_asr = why_no_asr(attack.poisoned_set(poisoner.root)) if shown is None and attack.poisons else None
-    results.measured = Measured(accuracy, trained.epoch_losses, len(test.labels), count, no_asr)
+    accuracy, marked, attack = shown.every_rate(trained, device), shown.marked, components.attack
+    count = None if marked is None else len(marked.labels)
+    no_asr = why_no_asr(attack.poisoned_set(poisoner.root)) if marked is None and attack.poisons else None
+    results.measured = Measured(accuracy, trained.epoch_losses, len(shown.test.labels), count, no_asr)
     if watched is not None:
         results.probe = watched.notes(poison.truth(len(lab.poisoned)))
+    if rates is not None:
+        results.rates = rates.notes(shown.accuracy(device), trained, accuracy)
     if lab.traced:
-        results.curve = evaluate.curve(lab.traced, test, triggered, target, device)
+        results.curve = evaluate.curve(lab.traced, shown.test, shown.triggered, shown.target, device)

@@ -1,4 +1,4 @@
-"""A matrix's ``probe`` entry: facts that the evaluator records about the undefended training, unseen by the defense."""
+"""A matrix's ``probe`` entry: facts that the evaluator records about trainings, unseen by the defense."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from benchbd.errors import UsageError
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Probe:
-    """Which facts about the undefended training go into a record's ``notes``.
+    """Which facts about the undefended training go into a record's ``notes``, and CA and ASR by epoch.
 
     A cell that has a probe includes it in its identity.
     """
@@ -22,10 +22,16 @@ class Probe:
     """Epoch after which the penultimate features are recorded, for a t-SNE plot; None records none."""
     samples: int = 2000
     """Number of training images in that plot, sampled at random."""
+    rates: bool | int = False
+    """Record CA, ASR and RA after each epoch (true), or after every this many epochs and the last, of the undefended
+    training and of the training that makes the cell's model."""
 
     def __post_init__(self) -> None:
-        if not self.losses and self.features is None:
-            raise UsageError("probe: records nothing; write losses: true or features: 20, or leave probe out")
+        if self.rates is not False and self.rates < 1:
+            raise UsageError(f"probe: rates must be true or a number of epochs of at least 1, not {self.rates}")
+        object.__setattr__(self, "rates", int(self.rates))  # true and 1 are the same request
+        if not self.losses and self.features is None and not self.rates:
+            raise UsageError("probe: records nothing; write losses: true, features: 20 or rates: true, or leave it out")
         if self.features is not None and self.features < 1:
             raise UsageError(f"probe: features must be an epoch of at least 1, not {self.features}")
         if self.samples < 10:
@@ -51,5 +57,6 @@ class Probe:
         return probe
 
     def spec(self) -> dict[str, Any]:
-        """Every entry, ready for JSON."""
-        return dataclasses.asdict(self)
+        """Every entry, ready for JSON; ``rates`` only if it is asked for, as probes were identified before it."""
+        spec = dataclasses.asdict(self)
+        return spec if self.rates else {name: value for name, value in spec.items() if name != "rates"}

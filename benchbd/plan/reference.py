@@ -122,9 +122,11 @@ KEYS = (
         BOTH,
         "mapping of entries",
         "off",
-        "Facts about the undefended training that the evaluator records, for figures. It is part of a cell's identity. "
-        "`benchbd describe probe` shows the entries.",
-        "probe: {losses: true}",
+        "Facts that the evaluator records while networks train, unseen by the defense: of the undefended training, the "
+        "losses of clean and poisoned samples by epoch (`losses`) and features for a t-SNE plot (`features`); of this "
+        "training and of the one that makes the cell's model, CA, ASR and RA by epoch (`rates`). It is part of a "
+        "cell's identity, but changes no other number. `benchbd describe probe` shows the entries.",
+        "probe: {losses: false, rates: true}   # rates: 5 measures every fifth epoch and the last",
     ),
     MatrixKey(
         "gate",

@@ -1,7 +1,8 @@
-"""The course of a cell: its training loss by epoch, and CA and ASR of the intermediate models that were traced.
+"""The course of a cell: its training loss, CA and ASR by epoch, and CA and ASR of the models that were traced.
 
 A record's ``notes.train_loss`` holds the mean loss of each epoch, one list for each training, or one list.
-``notes.curve`` holds ``name``, ``ca`` and ``asr`` of each traced model, in their order.
+``notes.curve`` holds ``name``, ``ca`` and ``asr`` of each traced model, in their order. ``notes.rates_by_epoch`` holds
+``epochs``, ``ca``, ``asr`` and ``ra`` of the undefended training and of the one that made the cell's model.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from benchbd.report.groups import SeedRecords
+from benchbd.storage.record_schema import by_epoch
 
 FINAL = "model"
 """Name of the training that made the model of the cell."""
@@ -70,6 +72,20 @@ def loss_course(entry: SeedRecords) -> Course | None:
         return None
     x, y = _mean(found)
     return Course(x, y, len(found), "epoch")
+
+
+def epoch_course(entry: SeedRecords, metric: str) -> Course | None:
+    """CA or ASR by epoch of the training that made the cell's model; None if no two epochs have it in every seed."""
+    rates = [by_epoch(record, FINAL) for record in entry.done()]
+    found = [
+        {epoch: value for epoch, value in zip(each["epochs"], each[metric], strict=True) if value is not None}
+        for each in rates
+        if each
+    ]
+    if not any(found):
+        return None
+    x, y = _mean([each for each in found if each])
+    return Course(x, y, len(found), "epoch") if len(x) > 1 else None
 
 
 def rate_course(entry: SeedRecords, metric: str) -> Course | None:

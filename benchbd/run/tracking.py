@@ -17,6 +17,7 @@ from benchbd.errors import one_line
 from benchbd.plan.cell import Cell
 from benchbd.run.display.base import Display, Facts
 from benchbd.run.outcome import Outcome
+from benchbd.storage.record_schema import METRICS, TRAININGS, by_epoch
 
 TRACKERS = ("tensorboard", "mlflow", "wandb")
 """Names for ``--log``, which are those of the extras too."""
@@ -83,6 +84,26 @@ def results_of(record: dict[str, Any] | None) -> dict[str, float]:
     return {name: float(value) for name, value in found.items() if value is not None and _is_number(value)}
 
 
+def curves_of(record: dict[str, Any] | None) -> dict[int, dict[str, float]]:
+    """The finite numbers that a record holds by epoch, by name for each epoch, from 1.
+
+    ``loss/model`` is the loss of the training that made the cell's model; ``model/ca``, ``model/asr`` and ``model/ra``
+    are its rates, and ``undefended/ca`` and so on those of the undefended training, if a probe measured them.
+    """
+    found: dict[int, dict[str, float]] = {}
+    losses = (((record or {}).get("notes") or {}).get("train_loss") or {}).get("model") or ()
+    for epoch, loss in enumerate(losses, 1):
+        if _is_number(loss):
+            found.setdefault(epoch, {})["loss/model"] = float(loss)
+    for training in TRAININGS:
+        rates = by_epoch(record or {}, training)
+        for metric in METRICS if rates else ():
+            for epoch, value in zip(rates["epochs"], rates[metric], strict=True):
+                if value is not None:
+                    found.setdefault(epoch, {})[f"{training}/{metric}"] = float(value)
+    return found
+
+
 def facts_of(record: dict[str, Any] | None, status: str, reason: str) -> dict[str, str]:
     """How a cell ended, and the hashes of its artifacts, data and code, as text by name."""
     record = record or {}
@@ -134,14 +155,12 @@ class TrackedDisplay:
     ) -> None:
         """A cell ended: its results and hashes are kept."""
         self._shown.ended(cell_id, label, status, reason, wall, record)
-        notes = (record or {}).get("notes") or {}
-        losses = (notes.get("train_loss") or {}).get("model") if status == "done" else None
+        by_epoch = curves_of(record) if status == "done" else {}
         for name, tracker in list(self._trackers.items()):
             try:
                 run = self._run(name, tracker, cell_id, label)
-                for epoch, loss in enumerate(losses or (), 1):
-                    if _is_number(loss):
-                        run.log({"loss/model": float(loss)}, epoch)
+                for epoch, values in sorted(by_epoch.items()):
+                    run.log(values, epoch)
                 del self._runs[name][cell_id]
                 run.end(results_of(record) if status == "done" else {}, facts_of(record, status, reason), status)
             except Exception as error:

@@ -160,6 +160,14 @@ class Store:
         """Whether the artifact exists. Its contents are not checked."""
         return (self._place(kind, key) / "meta.json").is_file()
 
+    def sha256(self, kind: str, key: str) -> str | None:
+        """The sha256 that is kept with an artifact's arrays, not compared with them; None if it cannot be read."""
+        try:
+            found = json.loads(read_plain(self._place(kind, key) / "meta.json"))["sha256"]
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
+            return None
+        return found if isinstance(found, str) else None
+
     def put(self, kind: str, key: str, arrays: Mapping[str, Any], facts: dict[str, Any]) -> str:
         """Store an artifact and return its arrays' sha256. The last writer wins; equal keys mean equal content."""
         from safetensors.numpy import save

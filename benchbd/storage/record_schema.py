@@ -131,6 +131,12 @@ _INNER: dict[str, dict[str, _Rule]] = {
 }
 """Fields inside a field that is not null. A missing inner field counts as null."""
 
+RATES_BY_EPOCH = "rates_by_epoch"
+"""The note of a probe with ``rates``: for ``undefended`` and ``model``, ``epochs`` and ``METRICS`` as lists of the same
+length, or ``no_rates``, the reason."""
+TRAININGS = ("model", "undefended")
+"""Its trainings: the one that made the cell's model, and the row's undefended one."""
+
 
 def _refuse(text: str) -> float:
     raise ValueError(f"{text} is not JSON")
@@ -167,8 +173,9 @@ def fault(record: Any, identity: Identity | None = None) -> str | None:
             value = record[name].get(key)
             if not rule.holds(value):
                 return f"{name}.{key} must be {rule.what}, not {shown(value, 40)}"
-    if (reason := _odd_counts(record) or _odd_definitions(record) or _odd_rates(record)) is not None:
-        return reason
+    for odd in (_odd_counts, _odd_definitions, _odd_rates, _odd_rates_by_epoch):
+        if (reason := odd(record)) is not None:
+            return reason
     if record["status"] == "done" and record["ca"] is None:
         return "is done but has no ca"
     return None if identity is None else _contradiction(record, identity)
@@ -218,6 +225,42 @@ def _odd_rates(record: Mapping[str, Any]) -> str | None:
         agree = rate is given if rate is None or given is None else abs(rate - given) <= 1e-6
         if not agree:
             return f"has a detection.{name} that its counts of flagged samples contradict"
+    return None
+
+
+def courses(record: Mapping[str, Any]) -> dict[str, Any]:
+    """The entries of ``notes.rates_by_epoch``; none if the cell's probe did not ask for rates.
+
+    A defense may have a note of this name of its own.
+    """
+    probe, notes = (record.get("spec") or {}).get("probe"), record.get("notes") or {}
+    found = notes.get(RATES_BY_EPOCH) if isinstance(probe, dict) and probe.get("rates") else None
+    return found if isinstance(found, dict) else {}
+
+
+def is_course(value: Any) -> bool:
+    """Whether a value holds ``epochs``, ascending from 1, and as many rates of each metric."""
+    if not isinstance(value, dict) or not all(isinstance(value.get(name), list) for name in ("epochs", *METRICS)):
+        return False
+    epochs = value["epochs"]
+    rising = bool(epochs) and all(map(_is_count, epochs)) and epochs[0] > 0 and epochs == sorted(set(epochs))
+    return rising and all(
+        len(value[name]) == len(epochs) and all(map(_FRACTION.holds, value[name])) for name in METRICS
+    )
+
+
+def by_epoch(record: Mapping[str, Any], training: str) -> dict[str, list[Any]]:
+    """``epochs``, ``ca``, ``asr`` and ``ra`` of one of ``TRAININGS``, as lists; empty if the record has none."""
+    found: Any = courses(record).get(training)
+    return {name: found[name] for name in ("epochs", *METRICS)} if is_course(found) else {}
+
+
+def _odd_rates_by_epoch(record: Mapping[str, Any]) -> str | None:
+    """What the rates by epoch must be, if they are not; None if they are, or there are none."""
+    for value in courses(record).values():
+        if not is_course(value) and not (isinstance(value, dict) and isinstance(value.get("no_rates"), str)):
+            must = "hold epochs and as many fractions of each metric, or no_rates"
+            return f"notes.{RATES_BY_EPOCH} must {must}, not {shown(value, 40)}"
     return None
 
 

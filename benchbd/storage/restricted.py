@@ -1,7 +1,8 @@
-"""Proxies that a lab holds in place of the event listener and the store, which would reveal the attack.
+"""Proxies that a lab holds in place of the event listener, the store and the keeper of weights, which know the attack.
 
-This module keeps the listeners and stores in tables and looks them up by number. Nothing that is reachable from a lab
-through attributes, slots, closures or containers therefore names the attack or leads to the folder with the poison.
+This module keeps the listeners, stores and keepers in tables and looks them up by number. Nothing that is reachable
+from a lab through attributes, slots, closures or containers therefore names the attack or leads to the folder with the
+poison.
 """
 
 from __future__ import annotations
@@ -16,8 +17,12 @@ from benchbd.core.events import Event, Listener
 if TYPE_CHECKING:
     from benchbd.storage.artifacts import Artifact, Store
 
+    Keeper = Callable[[str, int, Mapping[str, Any]], None]
+    """Keeps the weights of an epoch: key of the training, epoch from 1, arrays by name."""
+
 _listeners: dict[int, Listener] = {}
 _stores: dict[int, Store] = {}
+_keepers: dict[int, Keeper] = {}
 _numbers = itertools.count()
 
 
@@ -70,6 +75,29 @@ class RestrictedStore:
     def say(self, line: str) -> None:
         """Report a line through the store's ``say``."""
         _stores[self._number].say(line)
+
+
+class KeeperProxy:
+    """Hands the weights of epochs to a keeper, which knows the attack, and gives nothing back."""
+
+    __slots__ = ("_number",)
+
+    def __init__(self, number: int) -> None:
+        self._number = number
+
+    def __call__(self, training: str, epoch: int, state: Mapping[str, Any]) -> None:
+        _keepers[self._number](training, epoch, state)
+
+
+@contextlib.contextmanager
+def keeper_proxy(keeper: Keeper) -> Iterator[KeeperProxy]:
+    """A proxy for a keeper; it works only inside the context."""
+    number = next(_numbers)
+    _keepers[number] = keeper
+    try:
+        yield KeeperProxy(number)
+    finally:
+        del _keepers[number]
 
 
 @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gc
 import json
 from pathlib import Path
@@ -15,6 +16,7 @@ from benchbd.errors import UsageError
 from benchbd.pipeline import run_cell as module
 from benchbd.pipeline.poison import Poisoner, apply
 from benchbd.pipeline.run_cell import _clean_part, execute
+from benchbd.plan.probe import Probe
 from benchbd.plugins import registry
 from benchbd.storage.artifacts import Store
 
@@ -67,12 +69,12 @@ def write_secrets(path: Path, attack: str, scratch: Path) -> None:
 def spy(tmp_path):
     """Run a spy: ``spy("spy-clean", everywhere=True)`` and return its notes."""
 
-    def run(name: str, *, attack: str = "watch-drawn", everywhere: bool = False, on_event=None) -> dict:
+    def run(name: str, *, attack: str = "watch-drawn", everywhere: bool = False, on_event=None, probe=None) -> dict:
         path = tmp_path / "secrets.json"
         write_secrets(path, attack, tmp_path / "scratch")
         gc.collect()
         defense = f"{name}(secrets={str(path)!r}, everywhere={everywhere})"
-        this = testing.cell(dataset=DATA, attack=attack, defense=defense)
+        this = dataclasses.replace(testing.cell(dataset=DATA, attack=attack, defense=defense), probe=probe)
         record = execute(this.to_json(), output=tmp_path / "out", device="cpu", on_event=on_event)
         assert record["status"] == "done", record["error"]
         assert record["notes"]["reach"]["arrays"] > 10
@@ -98,6 +100,13 @@ def test_a_defense_without_needs_finds_nothing(spy, attack):
     notes = spy("spy", attack=attack, on_event=Executor(attack).hear)
     assert notes["reach"]["found"] == []
     assert notes["words"] == []  # not even which attack it is
+
+
+def test_a_probe_of_rates_hides_nothing_where_a_defense_can_look(spy):
+    probe = Probe(losses=True, rates=True).spec()
+    notes = spy("spy", everywhere=True, probe=probe)
+    assert notes["rates_by_epoch"]["model"]["epochs"]
+    assert notes["reach"]["found"] == notes["words"] == notes["memory"]["found"] == []
 
 
 def test_clean_images_are_found_by_those_who_declare_them_and_nothing_else(spy):

@@ -37,7 +37,8 @@ def test_notes_of_the_harness_win_over_the_defense_s():
     assert record["notes"] == {"curve": [{"name": "a"}], "mine": 1, "trigger_png": 2}
 
 
-POISONED = {"poisoned_set", "trigger", "trigger_sha256", "stages"}
+POISONED = {"poisoned_set", "poisoned_set_sha256", "trigger", "trigger_sha256", "stages"}
+MODEL = POISONED | {"model", "model_sha256"}
 PICTURE = {"trigger_png"}
 MEASURED = {"train_loss", "test_images", "ca_per_class", "triggered_test_images"}
 PHASES = {
@@ -45,15 +46,15 @@ PHASES = {
     "apply": ((run_cell, "apply"), {"poison"}, POISONED, set()),
     "env": ((environment, "describe"), {"poison"}, POISONED, set()),
     "defense": (None, {"poison", "env", "detection"}, POISONED, {"seen", "suspicion"} | PICTURE),
-    "detection": ((evaluate, "detection"), {"poison", "env"}, POISONED | {"model"}, PICTURE),
-    "histogram": ((evaluate, "histogram"), {"poison", "env", "detection"}, POISONED | {"model"}, PICTURE),
+    "detection": ((evaluate, "detection"), {"poison", "env"}, MODEL, PICTURE),
+    "histogram": ((evaluate, "histogram"), {"poison", "env", "detection"}, MODEL, PICTURE),
     "test images": (
         (Poisoner, "triggered"),
         {"poison", "env", "detection"},
-        POISONED | {"model"},
+        MODEL,
         {"suspicion"} | PICTURE,
     ),
-    "done": (None, {"poison", "env", "detection", "ca"}, POISONED | {"model"}, {"suspicion"} | PICTURE | MEASURED),
+    "done": (None, {"poison", "env", "detection", "ca"}, MODEL, {"suspicion"} | PICTURE | MEASURED),
 }
 
 

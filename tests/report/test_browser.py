@@ -471,12 +471,22 @@ def test_an_open_record_fits_its_width(browser, tmp_path, make_record, width):
     detection = {"auroc": 0.5, "precision": 0.1, "recall": 0.1, "flagged_per_class": [100] * 43}
     given = {"defense": {"of": "lfd(teacher_epochs=40)"}}
     path = tmp_path / "one.html"
-    record = make_record("bn-g", "random-filter", time=time, detection=detection, given=given, control=True)
+    by_epoch = {"epochs": [*range(1, 81)], "ca": [0.9] * 80, "asr": [0.1] * 80, "ra": [0.8] * 80}
+    notes = {"rates_by_epoch": {"model": by_epoch, "undefended": {**by_epoch, "asr": [None] * 80, "ra": [None] * 80}}}
+    more = {"time": time, "detection": detection, "given": given, "control": True, "notes": notes}
+    record = make_record("bn-g", "random-filter", **more)
+    record["spec"]["probe"] = {"rates": 1}
     path.write_text(board([record]).render("html"))
     browser.size(width)
     browser.open(path)
     browser.run("document.querySelector('#list tbody button.open').click()")
-    browser.detail()
+    text = browser.detail()
+    assert text.index("CA and ASR by epoch") < text.index("Training of the model") < text.index("Undefended training")
+    labels = browser.run(
+        "return [...document.querySelectorAll('#detail svg')].map((e) => e.getAttribute('aria-label'))"
+    )
+    assert any(f"{label}".startswith("Training of the model: CA, ASR and RA by epoch: CA from") for label in labels)
+    assert any(f"{label}".startswith("Undefended training: CA, ASR and RA by epoch: CA from") for label in labels)
     wide = "const d = document.getElementById('record'); return d.scrollWidth - d.clientWidth"
     assert browser.run(wide) <= 0
 

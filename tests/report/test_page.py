@@ -162,6 +162,23 @@ def test_records_are_embedded_with_what_they_open_to(make_record):
     assert evidence_of(board([older]).render("html"))[0]["histogram"] == histogram
 
 
+def test_rates_by_epoch_are_shown_of_both_trainings_if_they_differ(make_record):
+    one = {"epochs": [1, 2], "ca": [0.3, 0.9], "asr": [0.0, 0.8], "ra": [0.4, 0.2]}
+    other = {"epochs": [1, 2], "ca": [0.2, 0.8], "asr": [None, None], "ra": [None, None]}
+    cases = (
+        ({"model": one, "undefended": other}, {"model": one, "undefended": other}),
+        ({"model": one, "undefended": one}, {"model": one}),
+        ({"model": {**one, "pruned": True}}, {"model": {**one, "pruned": True}}),
+        ({"model": {**one, "ca": [0.5]}, "undefended": {"no_rates": "none"}}, None),
+    )
+    for given, expected in cases:
+        record = make_record(notes={"rates_by_epoch": given})
+        record["spec"]["probe"] = {"rates": 1}
+        (shown,) = evidence_of(board([record]).render("html"))
+        assert shown["epochs"] == expected
+        assert ("rates_by_epoch" in (shown["notes"] or {})) == (expected is None)
+
+
 def test_each_record_opens_to_its_own_evidence(make_record):
     """Also where records fill several lines and seeds are not in the order of the list."""
     records = [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import json
 from pathlib import Path
@@ -93,8 +94,24 @@ def test_a_tracker_gets_losses_results_and_hashes(fake: Fake) -> None:
     assert end[2]["artifact.model"] == found["artifacts"]["model"]
     assert end[2]["artifact.poisoned_set"] == found["artifacts"]["poisoned_set"]
     assert end[2]["data.train"] == found["data"]["train"]
+    for name, kind, artifact in (("model", "model", "model"), ("poisoned_set", "poison", "poisoned_set")):
+        key = found["artifacts"][artifact]
+        file = Path("out/store") / kind / key[:2] / key / "arrays.safetensors"
+        assert end[2][f"artifact.{name}_sha256"] == hashlib.sha256(file.read_bytes()).hexdigest()
     assert end[3] == "done"
     assert fake.seen[-1] == ("close",)
+
+
+def test_a_tracker_gets_rates_by_epoch(fake: Fake) -> None:
+    probe = ("--set", "probe.rates=true", "--set", "probe.losses=false")
+    assert main([*RUN, *probe, "--display", "none", "--log", "wandb"]) == 0
+    told = record()["notes"]["rates_by_epoch"]
+    logged = {(s[2], name): value for s in fake.seen if s[0] == "log" for name, value in s[1].items()}
+    for training in ("model", "undefended"):
+        for metric in ("ca", "asr", "ra"):
+            found = [logged[epoch, f"{training}/{metric}"] for epoch in told[training]["epochs"]]
+            assert found == told[training][metric]
+    assert [epoch for epoch, name in logged if name == "model/ca"] == [1, 2, 3]
 
 
 @pytest.mark.parametrize("fails", ["start", "log", "end", "close"])

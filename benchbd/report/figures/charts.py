@@ -12,7 +12,7 @@ from benchbd.core.severity import BAD, FAIR
 from benchbd.errors import UsageError, shown
 from benchbd.report import points, wording
 from benchbd.report.board import Board
-from benchbd.report.course import Course, loss_course, rate_course
+from benchbd.report.course import Course, epoch_course, loss_course, rate_course
 from benchbd.report.figures.panels import Panel, Series
 from benchbd.report.footnotes import notes_on
 from benchbd.report.groups import Group
@@ -33,8 +33,8 @@ is, and a heat map ASR."""
 NEEDED = {
     "loss": "undefended records with notes.probe (probe: {losses: true} in a matrix)",
     "train-loss": "records with notes.train_loss",
-    "ca": "records of defenses that trace intermediate models",
-    "asr": "records of defenses that trace intermediate models, under attack",
+    "ca": "records with notes.rates_by_epoch (probe: {rates: true} in a matrix) or of defenses that trace models",
+    "asr": "records under attack with notes.rates_by_epoch (probe: {rates: true}) or of defenses that trace models",
 }
 """Which records a curve is drawn from."""
 
@@ -177,16 +177,19 @@ def _train_panels(found: Overview, group: Group) -> tuple[list[Panel], int]:
 def _rate_panels(metric: str) -> Callable[[Overview, Group], tuple[list[Panel], int]]:
     def made(found: Overview, group: Group) -> tuple[list[Panel], int]:
         panels, most = [], 0
-        heading = group.definitions.heading(metric)
         for line in found.lines:
-            given = {row: rate_course(group.entry(row, line.defense), metric) for row in group.rows}
-            units = {one.unit for one in given.values() if one}
-            if not units:
-                continue
-            series = [_series(found.short(row), one, 100.0) for row, one in given.items()]
-            unit = units.pop() if len(units) == 1 else ""
-            panels.append(Panel(found.short(line.defense), unit, f"{heading} in %", "line", series))
-            most = max(most, *(one.seeds for one in given.values() if one))
+            name = found.short(line.defense)
+            names: list[str] = []
+            for course in (epoch_course, rate_course):
+                given = {row: course(group.entry(row, line.defense), metric) for row in group.rows}
+                units = {one.unit for one in given.values() if one}
+                if not units:
+                    continue
+                names.append(name if not names else f"{name}, traced")
+                series = [_series(found.short(row), one, 100.0) for row, one in given.items()]
+                unit = units.pop() if len(units) == 1 else ""
+                panels.append(Panel(names[-1], unit, f"{metric.upper()} in %", "line", series))
+                most = max(most, *(one.seeds for one in given.values() if one))
         return panels, most
 
     return made
@@ -196,8 +199,8 @@ _PANELS = {"loss": _loss_panels, "train-loss": _train_panels, "ca": _rate_panels
 _ABOUT = {
     "loss": "Loss of the undefended training, in eval mode, without augmentation",
     "train-loss": "Mean loss of each epoch, as trained",
-    "ca": "CA of the intermediate models that a defense traces",
-    "asr": "ASR of the intermediate models that a defense traces",
+    "ca": "CA by epoch of the training that made a cell's model, or of the models that a defense traces",
+    "asr": "ASR by epoch of the training that made a cell's model, or of the models that a defense traces",
 }
 
 

@@ -40,6 +40,12 @@ const curves = (quantity, names, series, { step = "epoch", unit = "loss", top = 
   });
   return el("div", {}, picture, numbersOf([step, ...series.map(([name]) => name)], names.map((e, i) => [e, ...series.map(([, ys]) => ys[i] ?? null)])));
 };
+// CA, ASR and RA by epoch of one training, in a figure of its own: trainings may have other epochs.
+const byEpoch = (training, c) => {
+  const rates = [["CA", c.ca], ["ASR", c.asr], ["RA", c.ra]].filter(([, ys]) => ys.some((v) => v !== null));
+  const name = training === "model" ? `Training of the model${c.pruned ? ", before channels were pruned" : ""}` : "Undefended training";
+  return el("div", {}, el("p", {}, name), curves(`${name}: CA, ASR and RA`, c.epochs, rates, { unit: "fraction", top: 1 }));
+};
 const bars = (label, xName, yName, ticks, groups, head, rows) => {
   const high = Math.max(...groups.flatMap(([, counts]) => counts), 1);
   const bins = groups[0][1].length, step = (WIDTH - LEFT - RIGHT) / bins;
@@ -102,7 +108,7 @@ const copyButton = (text) => {
   button.addEventListener("click", () => (navigator.clipboard ? navigator.clipboard.writeText(text).then(() => said(true), () => said(false)) : said(false)));
   return button;
 };
-const LEFT_OUT = { measured: "rates, detection, times and costs", loss: "training losses", trigger: "the picture of the trigger", histogram: "suspicion", probe: "losses of clean and poisoned samples", course: "the course of CA and ASR", notes: "notes" };
+const LEFT_OUT = { measured: "rates, detection, times and costs", loss: "training losses", trigger: "the picture of the trigger", histogram: "suspicion", epochs: "CA and ASR by epoch", probe: "losses of clean and poisoned samples", course: "the course of CA and ASR", notes: "notes" };
 
 const places = JSON.parse(document.getElementById("places").textContent);
 let turns = null;
@@ -149,6 +155,7 @@ const evidence = (i, e) => {
     el("div", { class: "figures" },
       e.left.includes("measured") ? null : block("What was removed or flagged", removed(e.detection, e.rates)),
       e.histogram ? block("Suspicion", suspicion(e.histogram)) : null,
+      e.epochs ? block("CA and ASR by epoch", ...Object.entries(e.epochs).map(([name, c]) => byEpoch(name, c))) : null,
       e.course ? block("CA and ASR on the way", curves("CA, ASR and RA", e.course.name, [["CA", e.course.ca], ["ASR", e.course.asr], ["RA", e.course.ra]], { step: "step", unit: "fraction", top: 1 })) : null,
       e.loss ? block("Train loss", curves("Train loss", Array.from({ length: longest }, (_, n) => n + 1), e.loss)) : null,
       e.probe ? block("Loss of clean and poisoned samples", curves("Mean loss", e.probe.epochs, [["clean", e.probe.clean], ["poisoned", e.probe.poison]])) : null,

@@ -18,6 +18,7 @@ from benchbd.report.isolation import rates_of
 from benchbd.report.labels import asked_numerics, variant
 from benchbd.report.probes import probe_of
 from benchbd.report.wording import percent
+from benchbd.storage.record_schema import RATES_BY_EPOCH, TRAININGS, by_epoch, courses
 
 if TYPE_CHECKING:
     from benchbd.report.board import Board
@@ -28,9 +29,9 @@ LONGEST_NOTE = 2_000
 LARGEST_PICTURE = 200_000
 PLACES = 80
 """Bytes that the numbers of lines take for each line of records, generously."""
-EXTRAS = ("measured", "loss", "trigger", "histogram", "probe", "course", "notes")
+EXTRAS = ("measured", "loss", "trigger", "histogram", "epochs", "probe", "course", "notes")
 """Kinds of evidence that a page may leave out to stay small, the most useful first."""
-OWN_NOTES = ("train_loss", "probe", "tsne", "trigger_png", "suspicion", "curve")
+OWN_NOTES = ("train_loss", "probe", "tsne", "trigger_png", "suspicion", "curve", RATES_BY_EPOCH)
 """Notes that are not shown as notes: other evidence holds them, or figures draw them."""
 
 
@@ -263,18 +264,29 @@ def _probe(record: Record) -> Any:
     return {"epochs": found["epochs"], "clean": curve(found["clean_mean"]), "poison": curve(found["poison_mean"])}
 
 
+def _epochs(record: Record) -> Any:
+    """Rates by epoch by training, with 4 significant digits; the undefended one only if it is another training."""
+    found = {training: each for training in TRAININGS if (each := by_epoch(record, training))}
+    if found.get("undefended") == found.get("model"):
+        found.pop("undefended", None)
+    shown: dict[str, dict[str, Any]] = {}
+    for training, each in found.items():
+        lists = {name: curve(values) for name, values in each.items()}
+        if None not in lists.values():
+            shown[training] = lists | ({"pruned": True} if courses(record)[training].get("pruned") is True else {})
+    return shown or None
+
+
 def _course(record: Record) -> Any:
     return course((record.get("notes") or {}).get("curve"))
 
 
 def _notes(record: Record) -> Any:
     notes = record.get("notes") or {}
-    if course(notes.get("curve")) is None and "curve" in notes:
-        own = tuple(name for name in OWN_NOTES if name != "curve")
-    else:
-        own = OWN_NOTES
+    shown = {"curve": course(notes.get("curve")), RATES_BY_EPOCH: _epochs(record)}
+    own = tuple(name for name in OWN_NOTES if shown.get(name, name) is not None)
     kept = {k: rounded(v) for k, v in notes.items() if k not in own and len(json.dumps(v)) <= LONGEST_NOTE}
     return kept or None
 
 
-_EXTRA = dict(zip(EXTRAS, (_measured, _loss, _trigger, _histogram, _probe, _course, _notes), strict=True))
+_EXTRA = dict(zip(EXTRAS, (_measured, _loss, _trigger, _histogram, _epochs, _probe, _course, _notes), strict=True))

@@ -12,7 +12,7 @@ from benchbd.core.numerics import precision_class
 from benchbd.errors import shown
 from benchbd.report.binomial import images_of
 from benchbd.report.wording import counted
-from benchbd.storage.record_schema import METRICS
+from benchbd.storage.record_schema import METRICS, RATES_BY_EPOCH, courses, is_course
 
 ROUNDING = 1e-6
 """Images by which a share times the number of images may miss a whole number: shares are float64 quotients."""
@@ -39,6 +39,7 @@ def contradictions(record: Mapping[str, Any]) -> Iterator[str]:
         return
     yield from _shares(record)
     yield from _triggered(record)
+    yield from _by_epoch(record)
     yield from _classes(record)
     yield from _detection(record)
     yield from _times(record)
@@ -75,7 +76,10 @@ def _whole(value: Any) -> bool:
 
 def _hits(record: Mapping[str, Any], name: str, images: int) -> int | None:
     """How many of a number of images a share stands for; None if it is missing or not a whole number of them."""
-    share = record.get(name)
+    return _hits_of(record.get(name), images)
+
+
+def _hits_of(share: float | None, images: int) -> int | None:
     if share is None:
         return None
     hits = share * images
@@ -122,6 +126,27 @@ def _triggered(record: Mapping[str, Any]) -> Iterator[str]:
         hits = _hits(record, name, images) if images else None
         if hits is not None and count is not None and count > hits:
             yield f"counts {count} triggered images more than the {hits} behind its {name}"
+
+
+def _by_epoch(record: Mapping[str, Any]) -> Iterator[str]:
+    """Rates by epoch count the images that the record's rates count, and end with the rates of its model."""
+    for name, course in courses(record).items():
+        if not is_course(course):  # it says why there are none
+            continue
+        where = f"notes.{RATES_BY_EPOCH}.{name}"
+        for metric in METRICS:
+            images, last = images_of(record, metric), course[metric][-1]
+            odd = [v for v in course[metric] if v is not None and images and _hits_of(v, images) is None]
+            if odd:
+                yield f"{where}: {metric} {odd[0]!r} is not a whole number of its {counted(images or 0, 'test image')}"
+            if {v is None for v in course[metric]} != {record[metric] is None}:
+                yield f"{where} has {metric} where the record has none, or the reverse"
+            elif name == "model" and not course.get("pruned") and last != record[metric]:
+                yield f"{where} ends with {metric} {last!r}, but the record has {record[metric]!r}"
+        for epoch, asr, ra in zip(course["epochs"], course["asr"], course["ra"], strict=True):
+            if asr is not None and ra is not None and asr + ra > 1 + ROUNDING:
+                yield f"{where}: asr {asr!r} and ra {ra!r} of epoch {epoch} add up to more than 1"
+                break
 
 
 def _classes(record: Mapping[str, Any]) -> Iterator[str]:

@@ -1,0 +1,156 @@
+"""The rates by epoch of one cell: of the row's undefended training, and of the training that makes the cell's model.
+
+``notes.rates_by_epoch`` holds ``undefended`` and ``model``, each with lists of the same length: ``epochs`` (from 1),
+``ca``, ``asr`` and ``ra`` (fractions; null without an attack), or with ``no_rates``, the reason. ``pruned: true`` says
+that channels were pruned after the training; otherwise the last rates of ``model`` are those of the record.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from benchbd.core.hashing import digest
+from benchbd.engine import global_state, passes
+from benchbd.errors import BenchbdError, one_line
+from benchbd.lab import keys
+from benchbd.pipeline.epoch_rates import EpochRates
+from benchbd.storage.record_schema import METRICS, RATES_BY_EPOCH
+
+if TYPE_CHECKING:
+    import torch
+
+    from benchbd.pipeline.cell_results import CellResults
+    from benchbd.pipeline.evaluate import Accuracy
+    from benchbd.pipeline.watched_lab import Final, WatchedLab
+    from benchbd.plan.cell import Cell
+    from benchbd.plugins.trained import ModelSpec, TrainedModel
+
+DIVERGED = "the undefended training diverged"
+
+
+class CellRates:
+    """What to measure of one cell.
+
+    Args:
+        kept: keeps the weights and measures them.
+        lab: the lab of the cell's defense.
+        epochs: number of epochs of the undefended training.
+
+    Attributes:
+        kept: keeps the weights and measures them.
+        seconds: wall-clock time since the defense began that is not charged to it: keeping, repeating and measuring.
+        measuring: the part of it spent on measuring.
+    """
+
+    def __init__(self, kept: EpochRates, lab: WatchedLab, epochs: int) -> None:
+        self.kept, self._lab, self._epochs = kept, lab, epochs
+        self.seconds = self.measuring = 0.0
+        self._undefended: str | None = None
+        self._final: Final | str = ""
+
+    def watched(self, training: str) -> None:
+        """The undefended training, which has this key, is over."""
+        self._undefended, self.kept.seconds = training, 0.0
+
+    def diverged(self, training: str) -> None:
+        """The undefended training stopped being finite."""
+        self.kept.forget(training, self._epochs)
+
+    def defended(self, trained: TrainedModel) -> None:
+        """The defense has returned: find the training that made its model, and repeat it if it was not watched.
+
+        Call it before truth or test data are in memory, since a training runs code of the defense.
+        """
+        self.seconds = self.kept.seconds
+        began = time.perf_counter()
+        self._final = final = self._lab._final(trained)
+        if not isinstance(final, str) and final.again and self.kept.lacks(final.training, final.epochs):
+            try:
+                final.again()
+            except BenchbdError as error:
+                self._final = f"the training could not be repeated to be watched: {one_line(error)}"
+        self.seconds += time.perf_counter() - began
+
+    def notes(
+        self, accuracy: Callable[[TrainedModel], Accuracy], trained: TrainedModel, own: Accuracy
+    ) -> dict[str, Any]:
+        """Measure both trainings, and remove all weights that were kept for this cell.
+
+        Args:
+            accuracy: measures a model.
+            trained: the cell's model.
+            own: its rates.
+        """
+        began = time.perf_counter()
+        undefended = self._of_undefended(accuracy)
+        final = self._final
+        if isinstance(final, str):
+            model: dict[str, Any] = {"no_rates": final}
+        else:
+            model = self._of(final.training, final.epochs, final.plan, accuracy, trained)
+            if final.pruned:
+                model["pruned"] = True
+            elif "epochs" in model:
+                for name in METRICS:  # the cell's own: a training repeated on a GPU is the same only up to rounding
+                    model[name][-1] = getattr(own, name)
+        self._forget()
+        self.measuring = time.perf_counter() - began
+        self.seconds += self.measuring
+        return {RATES_BY_EPOCH: {"undefended": undefended, "model": model}}
+
+    def failed(self, accuracy: Callable[[], Callable[[TrainedModel], Accuracy]]) -> None:
+        """The defense has failed: remove its weights, and measure the undefended training for the row's other cells.
+
+        Args:
+            accuracy: loads the test images and gives what measures a model.
+        """
+        self._forget()
+        global_state.check()  # what the defense may have replaced would measure the wrong thing
+        self._of_undefended(accuracy())
+
+    def _of_undefended(self, accuracy: Callable[[TrainedModel], Accuracy]) -> dict[str, Any]:
+        if self._undefended is None:
+            return {"no_rates": DIVERGED}
+        return self._of(self._undefended, self._epochs, self._lab._network, accuracy, None)
+
+    def _of(
+        self,
+        training: str,
+        epochs: int,
+        plan: ModelSpec,
+        accuracy: Callable[[TrainedModel], Accuracy],
+        trained: TrainedModel | None,
+    ) -> dict[str, Any]:
+        transform = None if trained is None else trained.test_transform
+        try:
+            return dict(self.kept.measured(training, epochs, plan, accuracy, transform))
+        except BenchbdError as error:
+            return {"no_rates": one_line(error)}
+
+    def _forget(self) -> None:
+        for training, epochs in self._lab._watched().items():
+            if training != self._undefended:
+                self.kept.forget(training, epochs)
+
+
+def row_digest(cell: Cell, results: CellResults, device: torch.device) -> str:
+    """A digest of all that rates depend on besides a model's weights: the test set, the attack on it, the device.
+
+    Args:
+        cell: the cell.
+        results: its results so far, with the poisoned set.
+        device: computes the passes.
+    """
+    poisoned, sources, inputs = results.poisoned, results.sources or {}, results.inputs
+    return digest(
+        [
+            passes.VERSION,
+            keys.pass_device(device, cell.threads),
+            [cell.dataset.spec(), cell.attack.spec(), cell.seed],
+            None if poisoned is None else [poisoned.key, poisoned.trigger_key, poisoned.trigger_sha256],
+            [sources.get("dataset"), sources.get("attack")],
+            None if inputs is None else [inputs.files, inputs.attack_files],
+        ]
+    )
