@@ -344,6 +344,7 @@ def pretended_gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[PretendedGpu]:
         "device": lambda device: contextlib.nullcontext(),
         "CUDAGraph": make_graph,
         "graph": lambda graph, **options: graph.capturing(),
+        "is_current_stream_capturing": lambda: numbers.capture is not None,
         "set_sync_debug_mode": lambda mode: setattr(numbers, "waiting_fails", mode == "error"),
     }
     for name, stand in stands.items():
