@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -25,8 +26,8 @@ def _importable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(PROGRAM))
 
 
-def run(*arguments: object, **variables: str) -> subprocess.CompletedProcess[str]:
-    """Run the program in a Python that has the packages, but neither benchbd nor those that it does not need."""
+def started(*arguments: object, **variables: str) -> subprocess.Popen[str]:
+    """Start the program in a Python that has the packages, but neither benchbd nor those that it does not need."""
     # Without site, an editable installation's finder is not there either.
     blocked = f"import sys; sys.modules.update(dict.fromkeys({NOT_NEEDED!r}))"
     start = f"{blocked}; import runpy; sys.argv = [sys.argv[0], *sys.argv[1:]]; sys.path.insert(0, {str(PROGRAM)!r})"
@@ -35,7 +36,20 @@ def run(*arguments: object, **variables: str) -> subprocess.CompletedProcess[str
     packages = [path for path in sys.path if path.endswith("site-packages")]
     environment |= {"PYTHONPATH": os.pathsep.join(packages), "OMP_NUM_THREADS": "1", **variables}
     command += [str(argument) for argument in arguments]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def run(*arguments: object, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Run the program to its end."""
+    process = started(*arguments, **variables)
+    output, errors = process.communicate()
+    return subprocess.CompletedProcess(process.args, process.returncode, output, errors)
+
+
+def is_over(process: int | str) -> bool:
+    """Whether a process has ended, though perhaps nobody has asked how."""
+    state = Path(f"/proc/{process}/stat")
+    return not state.exists() or state.read_text().rpartition(")")[2].split()[0] == "Z"
 
 
 def flat_images(count: int, seed: int) -> np.ndarray:
@@ -150,8 +164,26 @@ def test_what_is_not_over_in_time_is_killed_and_the_report_is_complete(tmp_path)
     assert state == "stopped: its 2 s were over"
     assert found[0]["text"] == "first"
     assert b"not json" in log.read_bytes()
-    child = Path(f"/proc/{found[0]['pid']}/stat")
-    wait_for(lambda: not child.exists() or child.read_text().rpartition(")")[2].split()[0] == "Z")
+    wait_for(lambda: is_over(found[0]["pid"]))
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_a_program_that_is_killed_leaves_a_complete_report_and_no_process(tmp_path, number):
+    process = started("--device", "cpu", "--smoke", "--parts", "rates", "--out", tmp_path)
+
+    def facts() -> list[dict]:
+        report = tmp_path / "gpu.json"
+        return json.loads(report.read_text())["parts"].get("rates", {}).get("facts", []) if report.exists() else []
+
+    wait_for(facts)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    assert len(children) == 1
+    process.send_signal(number)
+    process.communicate(timeout=60)
+    assert process.returncode == (128 + number if number == signal.SIGTERM else -number)
+    wait_for(lambda: is_over(children[0]))
+    assert "(cut off)" in (tmp_path / "gpu.md").read_text()
+    assert facts()
 
 
 def test_no_part_begins_when_the_time_is_up(tmp_path):
