@@ -12,8 +12,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from waiting import wait_for
 
+from benchbd.core.recipe import Recipe
 from benchbd.plan import matrix
 
 ROOT = Path(__file__).parents[2]
@@ -222,6 +224,31 @@ def test_missing_and_old_packages_are_named():
     assert faults(lambda package: "2.10.1") == ["torch 2.10 is too old; 2.11 or later is needed"]
     (line,) = faults(lambda package: "2.13.0", ["no_such_module_here"])
     assert line.startswith("the package no_such_module_here is missing")
+
+
+ON_A_GPU = (
+    *("products", "conventional", "eager", "graph", "strict", "teachers", "airbench", "airbench_to_accuracy", "full"),
+    *("synchronisations", "large_images"),
+)
+"""Measurements in this process; the others compile, or start processes."""
+
+
+@pytest.mark.parametrize("name", ON_A_GPU)
+def test_a_rate_is_measured_on_a_pretended_gpu(monkeypatch, capfd, name):
+    import rates
+    from pretended_gpu import pretended_gpu
+
+    sizes = rates.SMOKE._replace(teachers=2)
+    real = rates.real_images("digits", None, [], smoke=True)
+    recipe = Recipe.parse({"preset": "fast"}).but(batch_size=32, epochs=2)
+    monkeypatch.setattr(rates.Rates, "fast_recipe", lambda self: recipe)
+    with pretended_gpu(monkeypatch) as gpu:
+        getattr(rates.Rates(torch.device("cuda"), sizes, real), name)()
+    said = [json.loads(line) for line in capfd.readouterr().out.splitlines()]
+    assert said
+    assert not any(fact.get("failed") for fact in said)
+    captured = name not in ("products", "conventional", "eager", "synchronisations")
+    assert bool(sum(graph.replays for graph in gpu.graphs)) == captured
 
 
 def test_the_rows_are_cells_of_table2():

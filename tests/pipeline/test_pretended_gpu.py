@@ -54,7 +54,7 @@ def on_gpu(monkeypatch, tmp_path):
         this = dataclasses.replace(this, **{kind[:-1]: part_of(bench.made)})
         said: list[str] = []
         with pretended_gpu(monkeypatch) as gpu:
-            record = execute(this.to_json(), output=tmp_path, device="cuda", on_event=lambda event: said.append(str(event)))
+            record = execute(this.to_json(), output=tmp_path, device="cuda", on_event=lambda one: said.append(str(one)))
         assert record["status"] == "done", f"{record['error']}\n{' '.join(said)[-3000:]}"
         assert (record["env"]["device"], record["env"]["precision"]) == (NAME, "cuda-fp32-strict")
         return record, gpu
