@@ -28,11 +28,15 @@ def _importable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(PROGRAM))
 
 
-def started(*arguments: object, **variables: str) -> subprocess.Popen[str]:
+def started(*arguments: object, missing: str = "", **variables: str) -> subprocess.Popen[str]:
     """Start the program in a Python that has the packages, but neither benchbd nor those that it does not need."""
     # Without site, an editable installation's finder is not there either.
     blocked = f"import sys; sys.modules.update(dict.fromkeys({NOT_NEEDED!r}))"
     start = f"{blocked}; import runpy; sys.argv = [sys.argv[0], *sys.argv[1:]]; sys.path.insert(0, {str(PROGRAM)!r})"
+    if missing:
+        start += (
+            f"; import importlib.util as u; f = u.find_spec; u.find_spec = lambda n: None if n == {missing!r} else f(n)"
+        )
     command = [sys.executable, "-S", "-c", f"{start}; runpy.run_path({str(PROGRAM)!r}, run_name='__main__')"]
     environment = {k: v for k, v in os.environ.items() if k not in ("BENCHBD_DATA", "OUT")}
     packages = [path for path in sys.path if path.endswith("site-packages")]
@@ -41,9 +45,9 @@ def started(*arguments: object, **variables: str) -> subprocess.Popen[str]:
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-def run(*arguments: object, **variables: str) -> subprocess.CompletedProcess[str]:
+def run(*arguments: object, missing: str = "", **variables: str) -> subprocess.CompletedProcess[str]:
     """Run the program to its end."""
-    process = started(*arguments, **variables)
+    process = started(*arguments, missing=missing, **variables)
     output, errors = process.communicate()
     return subprocess.CompletedProcess(process.args, process.returncode, output, errors)
 
@@ -249,6 +253,17 @@ def test_a_rate_is_measured_on_a_pretended_gpu(monkeypatch, capfd, name):
     assert not any(fact.get("failed") for fact in said)
     captured = name not in ("products", "conventional", "eager", "synchronisations")
     assert bool(sum(graph.replays for graph in gpu.graphs)) == captured
+
+
+@pytest.mark.parametrize(
+    "module", ["torch", "torchvision", "numpy", "pandas", "sklearn", "rich", "safetensors", "yaml"]
+)
+def test_a_missing_package_is_named_before_anything_needs_it(tmp_path, module):
+    done = run("--device", "cpu", "--smoke", "--out", tmp_path, missing=module)
+    name = {"sklearn": "scikit-learn", "yaml": "pyyaml"}.get(module, module)
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"gpu: the package {name} is missing (import {module} finds nothing in ")
+    assert done.stderr.count("\n") == 1
 
 
 def test_the_rows_are_cells_of_table2():
