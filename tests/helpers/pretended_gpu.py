@@ -122,13 +122,14 @@ class _Numbers(TorchDispatchMode):
         counts: how often values were read back, copied, or indices of the host were used, by operation.
         capture: the operations of the graph that is being captured, or None.
         waiting_fails: whether waiting for the GPU is an error, as in torch's mode that finds synchronisations.
+        tf32_fails: whether a convolution is an error where torch allows TF32 for it, as it does by default.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.counts: Counter[str] = Counter()
         self.capture: list[Recorded] | None = None
-        self.waiting_fails = False
+        self.waiting_fails = self.tf32_fails = False
         self._memory: dict[int, tuple[StorageWeakRef, torch.UntypedStorage]] = {}
         self._prune_at = 2000
 
@@ -215,6 +216,8 @@ class _Numbers(TorchDispatchMode):
         masks = indexes and any(isinstance(t, torch.Tensor) and t.dtype == torch.bool for t in leaves[1:])
         if func in READS or masks or (strangers and indexes):
             self._wait(f"{name} reads")
+        if self.tf32_fails and name.startswith("convolution") and torch.backends.cudnn.allow_tf32:
+            raise Mixed(f"{func}: float32 may mean TF32 here; compute within engine.precision.arithmetic")
         if torch.are_deterministic_algorithms_enabled():
             sums = name == "cumsum" and leaves[0].is_floating_point()
             medians = name in ("median", "nanmedian") and func._overloadname != "default"

@@ -1,7 +1,7 @@
 """Whole cells on a pretended GPU: each attack, each defense and each model, with CUDA's own paths of the engine.
 
 Found are tensors on the wrong device, ``numpy()`` of a tensor on the GPU, generators of the wrong device, operations
-without a deterministic version, and values read back while a graph is captured.
+without a deterministic version, TF32 in place of float32, and values read back while a graph is captured.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ VARIANTS = [
     ("abl", {"loss": "flooding", "sign_level": "sample", "finetune_data": "all", "bn_mode": "eval"}),
     *(("ac", {"features": "map"}), ("cbd", {"information": True})),
     *(("augment", {"policy": policy}) for policy in ("mixup", "cutout")),
-    ("fine-pruning", {"mask_at": "filters", "finetune_epochs": 0}),
+    ("fine-pruning", {"mask_at": "filters", "finetune_epochs": 0, "model": "resnet-s"}),
     ("lfd", {"recompute": "epoch", "teachers": 2}),
 ]
 """Parameters with which a plugin takes another way on the device than with its smoke parameters."""
@@ -45,15 +45,16 @@ def names(kind: str) -> list[str]:
 def on_gpu(monkeypatch, tmp_path):
     """A function that runs a cell on the pretended GPU and returns its record and what was seen."""
 
-    def run(kind: str, name: str, **given) -> tuple[dict, PretendedGpu]:
+    def run(kind: str, name: str, model: str = "lenet-s", **given) -> tuple[dict, PretendedGpu]:
         bench = PluginUnderTest(kind, name, None, **given)
         if bench.missing:
             pytest.skip(bench.missing)
         attack = "none" if kind == "attacks" else "tiny-patch"
-        this = dataclasses.replace(cell(dataset=TINY, model="lenet-s", attack=attack), numerics=STRICT)
+        this = dataclasses.replace(cell(dataset=TINY, model=model, attack=attack), numerics=STRICT)
         this = dataclasses.replace(this, **{kind[:-1]: part_of(bench.made)})
         said: list[str] = []
         with pretended_gpu(monkeypatch) as gpu:
+            gpu.numbers.tf32_fails = True
             record = execute(this.to_json(), output=tmp_path, device="cuda", on_event=lambda one: said.append(str(one)))
         assert record["status"] == "done", f"{record['error']}\n{' '.join(said)[-3000:]}"
         assert (record["env"]["device"], record["env"]["precision"]) == (NAME, "cuda-fp32-strict")
@@ -76,7 +77,9 @@ def test_a_defense_runs_on_a_gpu(on_gpu, name):
     assert bool(sum(graph.replays for graph in gpu.graphs)) == (name not in OWN_LOOPS)
 
 
-@pytest.mark.parametrize(("name", "given"), VARIANTS, ids=lambda value: value if isinstance(value, str) else None)
+@pytest.mark.parametrize(
+    ("name", "given"), VARIANTS, ids=lambda part: part if isinstance(part, str) else "-".join(part)
+)
 def test_a_variant_runs_on_a_gpu(on_gpu, name, given):
     on_gpu("attacks" if name in names("attacks") else "defenses", name, **given)
 
