@@ -125,6 +125,8 @@ def flat_maps(lab: Lab, trained: TrainedModel, data: TrainSet) -> np.ndarray:
     """A network's last feature map (C, h, w) before pooling, flattened: float32 (N, C h w)."""
     import torch
 
+    from benchbd.engine.precision import arithmetic
+
     seen: dict[str, torch.Tensor] = {}
 
     def keep(module: torch.nn.Module, inputs: Any, output: Any) -> None:
@@ -134,7 +136,7 @@ def flat_maps(lab: Lab, trained: TrainedModel, data: TrainSet) -> np.ndarray:
     net = trained.module().to(lab.device)
     hooks = [module.register_forward_hook(keep) for module in net.modules()]
     rows = []
-    with torch.inference_mode():
+    with arithmetic(lab.device, strict=False, search=False), torch.inference_mode():
         for start in range(0, len(data), 256):
             images = data.images[start : start + 256]
             net.features(images.to(lab.device).float() / 255)

@@ -11,6 +11,7 @@ import argparse
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -22,7 +23,7 @@ from typing import Any
 from packages import faults
 from process import run_part
 from report import Report
-from tree import ROOT, environment, importable
+from tree import PARENT, ROOT, environment, importable
 
 HERE = Path(__file__).resolve().parent
 PARTS = {
@@ -158,6 +159,7 @@ class Program:
             self.results = scratch / "rows"  # only a few files come back from there
         self.variables = environment(importable(scratch))
         self.variables |= {"OMP_NUM_THREADS": "1"} if args.device == "cpu" else {}
+        self.variables[PARENT] = str(os.getpid())
         self.parts = checked_parts(args.parts)
         self.images, self.about_images = images(args, scratch)
         facts = device_facts(args, self.variables)
@@ -236,6 +238,8 @@ class Program:
 def main() -> int:
     """Entry point. Returns the exit code: 0, 1 if something failed, 2 if it cannot run here."""
     args = arguments()
+    for number in (signal.SIGTERM, signal.SIGHUP):  # as `timeout` and a closed terminal send them
+        signal.signal(number, lambda number, frame: sys.exit(128 + number))
     problems = faults()
     try:
         if problems:

@@ -8,7 +8,7 @@ import os
 import sys
 
 import pytest
-from tree import ROOT
+from tree import ROOT, end_with_parent
 
 FILES = [ROOT / "tests" / "gpu" / f"test_{name}.py" for name in ("trainings", "cells", "compile")]
 """In the order of their importance: the last ones are cut off if the time is up."""
@@ -53,6 +53,7 @@ def main() -> int:
     parser.add_argument("--device", choices=("cpu", "cuda"), required=True)
     parser.add_argument("--smoke", action="store_true", help="three of the tests")
     args = parser.parse_args()
+    end_with_parent()
     os.environ["BENCHBD_TEST_DEVICE"] = args.device
     sys.path.append(str(ROOT / "tests" / "helpers"))
     os.chdir(ROOT)

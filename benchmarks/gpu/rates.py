@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
+from tree import end_with_parent
 
 from benchbd.core.images import Images, Normalisation
 from benchbd.core.recipe import Recipe
@@ -368,6 +369,7 @@ def main() -> int:
     parser.add_argument("--plugin", action="append", default=[], help="file with a plugin")
     parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
+    end_with_parent()
     device, sizes, began = torch.device(args.device), SMOKE if args.smoke else Sizes(), time.monotonic()
     if device.type == "cpu":
         torch.set_num_threads(1)

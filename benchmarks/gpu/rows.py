@@ -12,6 +12,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from tree import end_with_parent
+
 ATTACKS = ("bn-g", "blend", "sig")
 DEFENSES = ("none", "fine-pruning", "abl", "lfd", "ac")
 RECIPE = {
@@ -70,6 +72,7 @@ def main() -> int:
     parser.add_argument("--device", choices=("cpu", "cuda"), required=True)
     parser.add_argument("--smoke", action="store_true", help="one row of two tiny cells")
     args = parser.parse_args()
+    end_with_parent()
     from benchbd import run_matrix
 
     code = 0

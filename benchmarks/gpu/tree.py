@@ -9,6 +9,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 INSIDE = ("attacks", "datasets", "defenses", "matrices", "models")
 """Folders beside the package that an installation puts inside it."""
+PARENT = "BENCHBD_GPU_PARENT"
+"""Variable with the process ID of the program that runs the parts."""
 
 
 def importable(place: Path) -> Path:
@@ -31,3 +33,11 @@ def environment(site: Path, given: Mapping[str, str] = os.environ) -> dict[str, 
     """Variables with which a process, and all that it starts, imports from :func:`importable`."""
     paths = [str(site), *filter(None, [given.get("PYTHONPATH")])]
     return {**given, "PYTHONPATH": os.pathsep.join(paths), "PYTHONUNBUFFERED": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+
+
+def end_with_parent() -> None:
+    """Let this process end when the one that runs the parts is killed, so that nothing keeps the GPU."""
+    from benchbd.core.process_group import die_with_parent
+
+    if (parent := os.environ.pop(PARENT, None)) is not None:
+        die_with_parent(int(parent))

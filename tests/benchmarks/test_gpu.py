@@ -5,14 +5,17 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from waiting import wait_for
 
+from benchbd.core.recipe import Recipe
 from benchbd.plan import matrix
 
 ROOT = Path(__file__).parents[2]
@@ -25,17 +28,34 @@ def _importable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(PROGRAM))
 
 
-def run(*arguments: object, **variables: str) -> subprocess.CompletedProcess[str]:
-    """Run the program in a Python that has the packages, but neither benchbd nor those that it does not need."""
+def started(*arguments: object, missing: str = "", **variables: str) -> subprocess.Popen[str]:
+    """Start the program in a Python that has the packages, but neither benchbd nor those that it does not need."""
     # Without site, an editable installation's finder is not there either.
     blocked = f"import sys; sys.modules.update(dict.fromkeys({NOT_NEEDED!r}))"
     start = f"{blocked}; import runpy; sys.argv = [sys.argv[0], *sys.argv[1:]]; sys.path.insert(0, {str(PROGRAM)!r})"
+    if missing:
+        start += (
+            f"; import importlib.util as u; f = u.find_spec; u.find_spec = lambda n: None if n == {missing!r} else f(n)"
+        )
     command = [sys.executable, "-S", "-c", f"{start}; runpy.run_path({str(PROGRAM)!r}, run_name='__main__')"]
     environment = {k: v for k, v in os.environ.items() if k not in ("BENCHBD_DATA", "OUT")}
     packages = [path for path in sys.path if path.endswith("site-packages")]
     environment |= {"PYTHONPATH": os.pathsep.join(packages), "OMP_NUM_THREADS": "1", **variables}
     command += [str(argument) for argument in arguments]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def run(*arguments: object, missing: str = "", **variables: str) -> subprocess.CompletedProcess[str]:
+    """Run the program to its end."""
+    process = started(*arguments, missing=missing, **variables)
+    output, errors = process.communicate()
+    return subprocess.CompletedProcess(process.args, process.returncode, output, errors)
+
+
+def is_over(process: int | str) -> bool:
+    """Whether a process has ended, though perhaps nobody has asked how."""
+    state = Path(f"/proc/{process}/stat")
+    return not state.exists() or state.read_text().rpartition(")")[2].split()[0] == "Z"
 
 
 def flat_images(count: int, seed: int) -> np.ndarray:
@@ -150,8 +170,26 @@ def test_what_is_not_over_in_time_is_killed_and_the_report_is_complete(tmp_path)
     assert state == "stopped: its 2 s were over"
     assert found[0]["text"] == "first"
     assert b"not json" in log.read_bytes()
-    child = Path(f"/proc/{found[0]['pid']}/stat")
-    wait_for(lambda: not child.exists() or child.read_text().rpartition(")")[2].split()[0] == "Z")
+    wait_for(lambda: is_over(found[0]["pid"]))
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_a_program_that_is_killed_leaves_a_complete_report_and_no_process(tmp_path, number):
+    process = started("--device", "cpu", "--smoke", "--parts", "rates", "--out", tmp_path)
+
+    def facts() -> list[dict]:
+        report = tmp_path / "gpu.json"
+        return json.loads(report.read_text())["parts"].get("rates", {}).get("facts", []) if report.exists() else []
+
+    wait_for(facts)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    assert len(children) == 1
+    process.send_signal(number)
+    process.communicate(timeout=60)
+    assert process.returncode == (128 + number if number == signal.SIGTERM else -number)
+    wait_for(lambda: is_over(children[0]))
+    assert "(cut off)" in (tmp_path / "gpu.md").read_text()
+    assert facts()
 
 
 def test_no_part_begins_when_the_time_is_up(tmp_path):
@@ -190,6 +228,42 @@ def test_missing_and_old_packages_are_named():
     assert faults(lambda package: "2.10.1") == ["torch 2.10 is too old; 2.11 or later is needed"]
     (line,) = faults(lambda package: "2.13.0", ["no_such_module_here"])
     assert line.startswith("the package no_such_module_here is missing")
+
+
+ON_A_GPU = (
+    *("products", "conventional", "eager", "graph", "strict", "teachers", "airbench", "airbench_to_accuracy", "full"),
+    *("synchronisations", "large_images"),
+)
+"""Measurements in this process; the others compile, or start processes."""
+
+
+@pytest.mark.parametrize("name", ON_A_GPU)
+def test_a_rate_is_measured_on_a_pretended_gpu(monkeypatch, capfd, name):
+    import rates
+    from pretended_gpu import pretended_gpu
+
+    sizes = rates.SMOKE._replace(teachers=2)
+    real = rates.real_images("digits", None, [], smoke=True)
+    recipe = Recipe.parse({"preset": "fast"}).but(batch_size=32, epochs=2)
+    monkeypatch.setattr(rates.Rates, "fast_recipe", lambda self: recipe)
+    with pretended_gpu(monkeypatch) as gpu:
+        getattr(rates.Rates(torch.device("cuda"), sizes, real), name)()
+    said = [json.loads(line) for line in capfd.readouterr().out.splitlines()]
+    assert said
+    assert not any(fact.get("failed") for fact in said)
+    captured = name not in ("products", "conventional", "eager", "synchronisations")
+    assert bool(sum(graph.replays for graph in gpu.graphs)) == captured
+
+
+@pytest.mark.parametrize(
+    "module", ["torch", "torchvision", "numpy", "pandas", "sklearn", "rich", "safetensors", "yaml"]
+)
+def test_a_missing_package_is_named_before_anything_needs_it(tmp_path, module):
+    done = run("--device", "cpu", "--smoke", "--out", tmp_path, missing=module)
+    name = {"sklearn": "scikit-learn", "yaml": "pyyaml"}.get(module, module)
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"gpu: the package {name} is missing (import {module} finds nothing in ")
+    assert done.stderr.count("\n") == 1
 
 
 def test_the_rows_are_cells_of_table2():

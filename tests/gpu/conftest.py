@@ -1,47 +1,47 @@
 """The device of these tests: a GPU if there is one. Without one they rehearse on a CPU what `make gpu` does there.
 
-On a CPU, a stand-in takes the place of CUDA's graph recorder, so that the code around a captured step runs there too.
+Trainings then run on a pretended GPU (tests/helpers/pretended_gpu.py), so that CUDA's own paths are rehearsed.
 """
 
 from __future__ import annotations
 
 import os
-import sys
+from collections.abc import Iterator
 
 import pytest
 import torch
-from eager_recorder import EagerRecorder
+from pretended_gpu import pretended_gpu
 from toy_training import SIMPLE, make_net, toy_set  # noqa: F401  (fixtures)
 
 from benchbd.engine import Precision, choose_precision, fit
-from benchbd.engine.graph import GraphedStep
+
+REAL = torch.cuda.is_available()
 
 
 @pytest.fixture
-def device() -> torch.device:
+def machine() -> torch.device:
     """The first GPU, or the CPU. BENCHBD_TEST_DEVICE=cuda makes a missing GPU a failure."""
-    if torch.cuda.is_available():
-        return torch.device("cuda", 0)
-    assert os.environ.get("BENCHBD_TEST_DEVICE") != "cuda", "torch sees no GPU"
-    return torch.device("cpu")
+    assert REAL or os.environ.get("BENCHBD_TEST_DEVICE") != "cuda", "torch sees no GPU"
+    return torch.device("cuda", 0) if REAL else torch.device("cpu")
 
 
 @pytest.fixture
-def precision(device, monkeypatch):
-    """A function from a wish to a precision class. On a CPU, classes with a graph replay the stand-in's."""
+def device(machine, monkeypatch) -> Iterator[torch.device]:
+    """The first GPU, or a pretended one."""
+    if REAL:
+        yield machine
+        return
+    with pretended_gpu(monkeypatch):
+        yield torch.device("cuda", 0)
+
+
+@pytest.fixture
+def precision(device):
+    """A function from a wish to a precision class."""
 
     def choose(wish: str) -> Precision:
-        if device.type == "cuda":
-            return choose_precision(device, wish)
-        graph = "eager" not in wish
-        return Precision(f"cpu-{wish}", torch.bfloat16 if "fp32" not in wish else None, graph=graph)
+        return choose_precision(device, wish)
 
-    def fast_step(step, rows):
-        captured = step.precision.graph and step.perturb is None and len(rows) == step.recipe.batch_size
-        return GraphedStep(step, rows, EagerRecorder()) if captured else step
-
-    if device.type == "cpu":
-        monkeypatch.setattr(sys.modules["benchbd.engine.fit"], "fast_step", fast_step)
     return choose
 
 

@@ -24,28 +24,28 @@ MATRIX = {
 
 
 @pytest.fixture
-def run(device, tmp_path):
+def run(machine, tmp_path):
     """A function that runs a matrix in workers and returns its records by defense."""
 
     def go(defenses=None, plugins=(), matrix=MATRIX, **settings):
         if defenses is not None:
             matrix = {**matrix, "blocks": [{**matrix["blocks"][0], "defenses": list(defenses)}]}
-        frame = run_matrix(matrix, output=tmp_path, plugins=plugins, device=device.type, **{"jobs": 1, **settings})
+        frame = run_matrix(matrix, output=tmp_path, plugins=plugins, device=machine.type, **{"jobs": 1, **settings})
         found = [read_record(tmp_path, ident) for ident in frame["id"]]
         return {f"{record['defense']} {record['params']['defense'].get('how', '')}".strip(): record for record in found}
 
     return go
 
 
-def test_forked_cells_compute_on_the_device(run, device):
+def test_forked_cells_compute_on_the_device(run, machine):
     """Each cell starts CUDA in a process of its own: the worker that forks it must not have."""
     records = run()
     assert {record["status"] for record in records.values()} == {"done"}, [r["error"] for r in records.values()]
     for record in records.values():
         assert record["peak_memory_bytes"] > 1 << 20
-        assert record["env"]["precision"].startswith(device.type)
-    if device.type == "cuda":
-        assert {record["env"]["device"] for record in records.values()} == {torch.cuda.get_device_name(device)}
+        assert record["env"]["precision"].startswith(machine.type)
+    if machine.type == "cuda":
+        assert {record["env"]["device"] for record in records.values()} == {torch.cuda.get_device_name(machine)}
         assert all(record["env"]["cuda"] == torch.version.cuda for record in records.values())
 
 
@@ -58,19 +58,19 @@ def test_what_breaks_the_device_costs_one_cell(run, zoo):
     assert [records[name]["status"] for name in ("none", "fine-pruning")] == ["done", "done"]
 
 
-def test_two_cells_at_once_share_the_device(run, device):
+def test_two_cells_at_once_share_the_device(run, machine):
     records = run(["none", "fine-pruning"], jobs=2)
     assert {record["status"] for record in records.values()} == {"done"}
-    if device.type == "cuda":
+    if machine.type == "cuda":
         assert {record["env"].get("gpu_share") for record in records.values()} == {"2"}
 
 
-def test_strict_cells_repeat_bit_for_bit(run, device, tmp_path):
+def test_strict_cells_repeat_bit_for_bit(run, machine, tmp_path):
     """The same cell again in an empty folder: the same accuracies and the same stored weights."""
-    precision = "strict" if device.type == "cuda" else None
+    precision = "strict" if machine.type == "cuda" else None
     first = run(["none"], precision=precision)["none"]
     matrix = {**MATRIX, "blocks": [{**MATRIX["blocks"][0], "defenses": ["none"]}]}
-    frame = run_matrix(matrix, output=tmp_path / "again", device=device.type, jobs=1, precision=precision)
+    frame = run_matrix(matrix, output=tmp_path / "again", device=machine.type, jobs=1, precision=precision)
     again = read_record(tmp_path / "again", frame["id"][0])
     assert [again[key] for key in ("ca", "asr", "ra")] == [first[key] for key in ("ca", "asr", "ra")]
     one, other = (_weights(folder) for folder in (tmp_path, tmp_path / "again"))

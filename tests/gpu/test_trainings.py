@@ -101,24 +101,22 @@ def test_dropout_is_drawn_anew_at_each_replay_and_seeded(make_net, train):
 
 
 def test_a_step_waits_for_nothing(make_net, toy_set, device, precision):
-    """CUDA's mode in which waiting for the device is an error; on a CPU tests/engine/test_capturable.py looks."""
+    """CUDA's mode in which waiting for the device is an error."""
     data = [t.to(device) for t in (*toy_set, torch.ones(150))]
     net, recipe = make_net().to(device).to(memory_format=torch.channels_last), EVERYTHING
     training_mode(net, recipe.bn)
     step = Step(net, make_optimizer(net, recipe, device), *data, recipe, precision("auto"))
     rows = draw_epoch(1, 0, 150, recipe.augment).to(device)
     step(rows[:32])
-    if device.type == "cuda":
-        torch.cuda.set_sync_debug_mode("error")
+    torch.cuda.set_sync_debug_mode("error")
     try:
         step(rows[32:64])
     finally:
-        if device.type == "cuda":
-            torch.cuda.set_sync_debug_mode("default")
+        torch.cuda.set_sync_debug_mode("default")
     assert all(torch.isfinite(tensor).all() for tensor in step.tensors().values())
 
 
-def test_a_loss_that_looks_trains_without_a_graph(make_net, train, device, caplog):
+def test_a_loss_that_looks_trains_without_a_graph(make_net, train, caplog):
     def curious(losses, weights):
         return losses.mean() if losses.mean() > 0 else losses.sum()
 
@@ -126,8 +124,7 @@ def test_a_loss_that_looks_trains_without_a_graph(make_net, train, device, caplo
     train(net, "fp32-strict", loss=curious)
     train(eager, "fp32-strict-eager", loss=curious)
     close(net, eager)
-    if device.type == "cuda":
-        assert "training without a CUDA graph" in caplog.text
+    assert "training without a CUDA graph" in caplog.text
 
 
 def test_packed_networks_train_as_alone(device, precision):

@@ -136,6 +136,31 @@ def test_the_probe_finds_the_devices_of_this_machine() -> None:
     for fact in facts[2:]:
         assert fact["value"]["operations_per_second"] > 0
         assert fact["value"]["precision"] in ("fp32", "bf16")
+    assert facts[4]["value"]["class"] == facts[1]["value"]["auto"], "the class of trainings comes first"
+
+
+def test_the_probe_finds_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    from pretended_gpu import MEMORY, NAME, pretended_gpu
+
+    small = {"PRODUCT": {"cuda": 16}, "STUDENT": {"cuda": ("resnet-s", "paper")}, "PRODUCT_SECONDS": 0.01, "SIZE": 8}
+    for name, value in small.items():
+        monkeypatch.setattr(machine_probe, name, value)
+    with pretended_gpu(monkeypatch) as gpu:
+        facts = [(fact.what, fact.device, fact.value) for fact in machine_probe.facts(0.01)]
+    assert [what for what, *_ in facts] == [
+        "torch",
+        "gpu",
+        "class",
+        "class",
+        *["graph", "product", "product"],
+        *["step"] * 2,
+    ]
+    assert facts[1] == ("gpu", "cuda:0", {"name": NAME, "free_bytes": MEMORY, "total_bytes": MEMORY})
+    assert facts[2][2] == {"auto": "cuda-fp32", "fp32": "cuda-fp32"}
+    assert facts[4] == ("graph", "cuda:0", None)
+    assert sum(graph.replays for graph in gpu.graphs) > 1
+    assert facts[7][2]["images_per_second"] > 0
+    assert facts[8][2] == {"precision": "bf16", "error": "precision 'bf16': this GPU cannot compute in bf16; use fp32"}
 
 
 def test_a_probe_that_hangs_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
