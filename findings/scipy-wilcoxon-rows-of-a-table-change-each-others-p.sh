@@ -18,8 +18,9 @@
 # Source: scipy/stats/_wilcoxon.py. _wilcoxon_iv counts zeros with axis=None, _wilcoxon_statistic reduces the ties of all
 # rows to one truth value (has_ties), and _wilcoxon_nd chooses the method from these two. The documentation of `axis` says
 # that each slice gives one element of the output; that of `method` speaks of one sample. Checked against all 2**14 sign
-# patterns. It is not the known subtlety that rounding decides whether a sample has ties (https://github.com/scipy/scipy/pull/26091):
-# here all differences are integers. Way out: name the method, or call wilcoxon for each row.
+# patterns. It is not the known subtlety that rounding decides whether a sample has ties (see
+# https://github.com/scipy/scipy/pull/26091): here all differences are integers. Way out: name the method, or call
+# wilcoxon for each row.
 #
 # Exit code 0: scipy behaves as described. 1: it does not. 2: the packages could not be installed.
 set -euo pipefail
