@@ -25,7 +25,8 @@ set -euo pipefail
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 python3 -m venv "$work/venv" || exit 2
-"$work/venv/bin/pip" install --quiet adversarial-robustness-toolbox==1.20.1 numpy==2.3.5 scipy==1.17.1 scikit-learn==1.9.1 || exit 2
+"$work/venv/bin/pip" install --quiet adversarial-robustness-toolbox==1.20.1 packaging==26.4 numpy==2.3.5 scipy==1.17.1 \
+    scikit-learn==1.9.1 || exit 2
 cat > "$work/share.py" <<'PY'
 import sys
 import warnings
