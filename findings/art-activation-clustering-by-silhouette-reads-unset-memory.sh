@@ -95,4 +95,4 @@ described = (
 )
 sys.exit(0 if described else 1)
 PY
-TQDM_DISABLE=1 "$work/venv/bin/python" "$work/silhouette.py"
+"$work/venv/bin/python" "$work/silhouette.py"

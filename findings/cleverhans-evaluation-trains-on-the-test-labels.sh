@@ -4,9 +4,9 @@
 # fast_gradient_method, and projected_gradient_descent on top of it, gets the gradient of the picture by loss.backward().
 # That also adds the gradient of the attack's loss to .grad of all parameters, once an iteration, and nothing removes it.
 # A loop that calls zero_grad() after optimizer.step(), as many trainers do, hands the leftovers of an evaluation to its next
-# step: adversarial training on the test set, with its true labels, ten times as strong as the training gradient for ten
-# iterations. model.eval() and frozen batch norm do not help. In adversarial training with zero_grad() in front of the attack,
-# the step is the sum over all iterations: a learning rate many times as large as the one that is reported.
+# step: adversarial training on the test set, with its true labels and one more gradient for each iteration of the attack.
+# model.eval() does not help. In adversarial training with zero_grad() in front of the attack, the step is the sum over all
+# iterations: a learning rate many times as large as the one that is reported.
 # There is no error and no warning.
 #
 # Seen with cleverhans 4.0.0, torch 2.13.0, Python 3.11 (output of this script; test labels are random, so that chance is

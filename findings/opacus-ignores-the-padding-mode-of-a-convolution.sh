@@ -2,10 +2,10 @@
 # opacus 1.6.0: per-sample gradients of a convolution ignore its padding_mode, so DP-SGD follows a wrong gradient.
 #
 # The default way to per-sample gradients ("hooks") rebuilds the layer's input with zeros around it, whatever padding_mode
-# says. With "reflect", "replicate" or "circular" (WideResNets and generators use them) the forward pass and .grad are right
-# and grad_sample is not: in a 3x3 layer on 8x8 maps by more than a tenth of its length. ModuleValidator finds no fault,
-# nothing warns, and without noise and with clipping out of reach the DP optimizer still differs from plain SGD. A loss of
-# accuracy that comes from this looks like the price of privacy. Conv1d, Conv2d and Conv3d behave alike.
+# says. With "reflect", "replicate" or "circular" the forward pass and .grad are right and grad_sample is not: in a 3x3 layer
+# on 8x8 maps by more than a third of its length. ModuleValidator finds no fault, nothing warns, and without noise and with
+# clipping out of reach the DP optimizer still differs from plain SGD. A loss of accuracy that comes from this looks like the
+# price of privacy. Conv1d, Conv2d and Conv3d behave alike.
 #
 # Seen with opacus 1.6.0, torch 2.13.0, Python 3.11 (output of this script; error relative to a loop over the samples):
 #   opacus 1.6.0, torch 2.13.0+cpu
