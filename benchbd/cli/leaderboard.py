@@ -207,6 +207,14 @@ def board_of(args: argparse.Namespace, found: tuple[list[dict[str, Any]], float 
 
 def run(args: argparse.Namespace) -> int:
     """Print the leaderboard, write it to a file, or check that file."""
+    from benchbd.storage.results_file import uncollected
+
+    # Paused from the first record to the last line, the collector never walks through the records.
+    with uncollected():
+        return _run(args)
+
+
+def _run(args: argparse.Namespace) -> int:
     if args.format == "parquet":
         return _write_parquet(args)
     if args.check:
