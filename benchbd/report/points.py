@@ -12,8 +12,8 @@ from benchbd.report.labels import Variant
 from benchbd.report.overview import Overview
 
 RULE = (
-    "The line joins the points that no other beats on CA and on ASR; no defense may be one of them. It leaves out "
-    "controls, and defenses with a failed seed, a model at chance, other data or other attacks than the rest."
+    "The line joins the points that no other beats on both CA and ASR; the undefended model counts as a point. It "
+    "leaves out controls, and defenses with a failed seed, a model at chance, other data or other attacks than the rest."
 )
 """Which points the Pareto line joins, for legends."""
 

@@ -45,7 +45,7 @@ def _is_integer(value: Any) -> bool:
 
 def _is_number(value: Any) -> bool:
     """Whether a value is a number that a float can represent. NaN and infinities are not."""
-    return _is_integer(value) or (isinstance(value, float) and -_LARGEST <= value <= _LARGEST)
+    return -_LARGEST <= value <= _LARGEST if isinstance(value, float) else _is_integer(value)
 
 
 def _is_count(value: Any) -> bool:
@@ -163,8 +163,9 @@ def fault(record: Any, identity: Identity | None = None) -> str | None:
         if not rule.holds(record.get(name)):
             return f"{name} must be {rule.what}, not {shown(record[name], 40)}"
     for name, rules in _INNER.items():
-        for key, rule in rules.items() if record.get(name) is not None else ():
-            value = record[name].get(key)
+        inner = record.get(name)
+        for key, rule in rules.items() if inner is not None else ():
+            value = inner.get(key)
             if not rule.holds(value):
                 return f"{name}.{key} must be {rule.what}, not {shown(value, 40)}"
     if (reason := _odd_counts(record) or _odd_definitions(record) or _odd_rates(record)) is not None:
@@ -228,9 +229,9 @@ def _contradiction(record: Mapping[str, Any], identity: Identity) -> str | None:
         expected = identity(spec)
         if expected != record["id"]:
             return f"claims the id {record['id']}, but its spec has the id {expected}"
-        described = {kind: spec[kind]["name"] for kind in KINDS}
-        described |= {"seed": spec["seed"], "recipe": spec["recipe"]}
-        described |= {"params": {kind: spec[kind]["params"] for kind in KINDS}}
+        described: dict[str, Any] = {kind: spec[kind]["name"] for kind in KINDS}
+        described["seed"], described["recipe"] = spec["seed"], spec["recipe"]
+        described["params"] = {kind: spec[kind]["params"] for kind in KINDS}
     except (KeyError, TypeError, ValueError, RecursionError) as error:
         return f"has a spec that cannot be read ({type(error).__name__}: {shown(str(error), 100)})"
     for name, value in described.items():

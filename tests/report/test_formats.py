@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import csv
+import gc
 import io
 import json
 import re
+import sys
 import time
 from pathlib import Path
 
@@ -249,3 +251,18 @@ def test_ten_thousand_records_in_two_seconds(make_record, tmp_path):
         allowed.append(2.0 * max(1.0, (before + additions()) / 2 / 0.33))
     assert text.count("\n## ") == 5
     assert any(a < b for a, b in zip(spent, allowed, strict=True))
+
+def test_a_board_lets_go_of_its_records_without_the_collector(make_record):
+    """A cycle would keep ten thousand records until the collector has walked through all of them, which takes longer
+    than half of the leaderboard."""
+    data = {"train": "a" * 64, "test": "b" * 64}
+    found = [make_record(a, d, s, data=data) for a in ("bn-g", "sig") for d in ("none", "lfd") for s in (0, 1)]
+    before = [sys.getrefcount(record) for record in found]
+    gc.collect()
+    gc.disable()
+    try:
+        for fmt in ("md", "html", "latex"):
+            assert board(found).render(fmt)
+        assert [sys.getrefcount(record) for record in found] == before
+    finally:
+        gc.enable()

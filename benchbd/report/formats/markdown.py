@@ -23,6 +23,7 @@ SEPARATOR = "‖"
 
 _PLAIN = re.compile(r"(?:[A-Za-z0-9.,%()/:;\N{EN DASH}\N{MINUS SIGN}-]+(?: (?!$)|$))*")
 """Text without a sign that markdown may read, and without a space to remove."""
+_ESCAPED = str.maketrans({sign: f"\\{sign}" for sign in "\\`*|[]~$"})
 
 
 def escape(text: str) -> str:
@@ -31,8 +32,8 @@ def escape(text: str) -> str:
         return text
     text = " ".join(text.split())
     text = text.replace("&", "&amp;").replace("<", "&lt;")
-    text = re.sub(r"([\\`*|\[\]~$])", r"\\\1", text)
-    return re.sub(r"(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])", r"\\_", text)
+    text = text.translate(_ESCAPED)
+    return re.sub(r"(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])", r"\\_", text) if "_" in text else text
 
 
 def _cell(cell: TableCell) -> str:
