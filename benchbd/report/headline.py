@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from benchbd.report.overview import Line, Overview
 from benchbd.report.ranking import Ranking
-from benchbd.report.wording import counted, listed
+from benchbd.report.wording import TIMES, counted, listed, percent
 
 NAMED = 6
 """Defenses that a sentence lists; the rest are only counted."""
@@ -33,10 +33,11 @@ def headline(given: Overview) -> Headline:
     undefended = next((line for line in given.lines if line.defense.name == "none"), None)
     ranking, measured = given.ranking, _measured(given)
     if not ranking.order:
-        sentence, leaders = f"No defense can be called best. {ranking.refusal}".rstrip(), _highest(given)
+        sentence, leaders = "No defense can be called best.", _highest(given)
         if leaders:
-            sentence += f" {given.short(leaders[0].defense)} has the highest mean DER."
-        return Headline(sentence, measured, leaders, undefended)
+            highest = given.short(leaders[0].defense)
+            sentence = f"{highest} has the highest mean DER, but no defense can be called best."
+        return Headline(sentence, f"{ranking.refusal} {measured}".strip(), leaders, undefended)
     first, *others = ranking.order
     near = [other for other in others if set(ranking.groups[other]) & set(ranking.groups[first])]
     by_defense = {line.defense: line for line in given.lines}
@@ -51,6 +52,24 @@ def headline(given: Overview) -> Headline:
     else:
         sentence = f"{name} leads by {ranking.measure.upper()}."
     return Headline(sentence, f"{_tests(ranking)} {measured}".strip(), leaders, undefended)
+
+
+def facts(answer: Headline, given: Overview) -> list[str]:
+    """The numbers behind a headline and what it rests on, a line each, for media without a place of their own for it."""
+    lines = [*answer.leaders[:NAMED], *([answer.undefended] if answer.leaders and answer.undefended else [])]
+    found = [f"{line.name}: {_numbers(line, given)}" for line in lines]
+    words = "DER weighs the ASR that a defense takes away against the CA that it costs." * ("DER" in answer.sentence)
+    return [*found, *([rest] if (rest := f"{words} {answer.certainty}".strip()) else [])]
+
+
+def _numbers(line: Line, given: Overview) -> str:
+    """CA, ASR with the worst attack, DER and cost of a defense, in words."""
+    rates = ((given.ca.heading, line.ca), (given.asr.heading, line.asr), ("DER", line.der))
+    parts = {heading: f"{heading} {percent(rate.mean, 1)} %" for heading, rate in rates if rate}
+    if line.worst and given.asr.heading in parts:
+        parts[given.asr.heading] += f" (worst: {percent(line.worst.asr, 1)} %, {given.short(line.worst.attack)})"
+    cost = f"{line.cost:.2f} {TIMES} the time of no defense" if line.cost is not None else "time unknown"
+    return ", ".join([*parts.values(), *([cost] if line.defense.name != "none" else [])])
 
 
 def _highest(given: Overview) -> tuple[Line, ...]:
