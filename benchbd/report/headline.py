@@ -45,13 +45,21 @@ def headline(given: Overview) -> Headline:
     name = given.short(first)
     if near:
         names = listed([given.short(other) for other in near], NAMED)
-        sentence = f"{name} leads by {ranking.measure.upper()}, and {names} cannot be told apart from it."
+        leads = "leads by" if _has_best_mean(leaders, ranking) else "has the most significant wins by"
+        sentence = f"{name} {leads} {ranking.measure.upper()}, and {names} cannot be told apart from it."
     elif all(ranking.duels[first, other].better == 1 for other in others):
         rivals = f"{'each of ' * (len(others) > 1)}{counted(len(others), 'other ranked defense')}"
         sentence = f"{name} is best: significantly better by {ranking.measure.upper()} than {rivals}."
     else:
         sentence = f"{name} leads by {ranking.measure.upper()}."
     return Headline(sentence, f"{_tests(ranking)} {measured}".strip(), leaders, undefended)
+
+
+def _has_best_mean(leaders: tuple[Line, ...], ranking: Ranking) -> bool:
+    """Whether the first leader has the best mean, too. The order is by significant wins less losses."""
+    sign = -1 if ranking.measure == "asr" else 1
+    means = [sign * mean.mean for line in leaders if (mean := line.asr if sign < 0 else line.der)]
+    return not means or means[0] == max(means)
 
 
 def facts(answer: Headline, given: Overview) -> list[str]:

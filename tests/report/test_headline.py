@@ -78,3 +78,18 @@ def test_a_text_says_first_which_defense_is_best_how_sure_and_at_what_cost(make_
     assert "none: CA 95.0 %, ASR 93.5 % (worst: 97.0 %, a7)" in top
     assert "compared over 8 attacks by Wilcoxon's signed-rank test" in top
     assert "|" not in top, "before any table"
+
+
+def test_a_leader_by_wins_is_not_called_the_one_with_the_best_mean(make_record):
+    """abl beats ac on every attack; lfd's mean is better, but one attack makes it no significant rival of ac."""
+    found = answer(
+        make_record,
+        {
+            "lfd": lambda a: 0.95 if a == 0 else 0.0,
+            "abl": lambda a: 0.3 + a / 100,
+            "ac": lambda a: 0.4 + a / 100,
+        },
+        attacks=8,
+    )
+    assert found.leaders[0].name == "abl"
+    assert found.sentence == "abl has the most significant wins by DER, and lfd cannot be told apart from it."

@@ -61,6 +61,10 @@ const scatter = (section) => {
     }
     const wanted = chosen();
     const boxes = points.map((p) => ({ left: x(p.asr) - radius(p.cost), right: x(p.asr) + radius(p.cost), top: y(p.ca) - radius(p.cost), bottom: y(p.ca) + radius(p.cost) }));
+    for (let i = 1; i < line.length; i++) {  // Names keep off the line as off the marks.
+      const [[a, b], [c, d]] = [line[i - 1], line[i]];
+      boxes.push({ left: x(Math.min(a, c)) - 1, right: x(Math.max(a, c)) + 1, top: y(Math.max(b, d)) - 1, bottom: y(Math.min(b, d)) + 1 });
+    }
     const marks = points.map((p, i) => {
       const [cx, cy, r] = [x(p.asr), y(p.ca), radius(p.cost)];
       const kind = `${p.kind}${p.front ? " front-point" : ""}${p.comparable || p.kind === "control" ? "" : " apart"}`;
