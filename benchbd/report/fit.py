@@ -13,7 +13,7 @@ from benchbd.report.table import Row, Table, grid
 WIDTH = 110
 """Widest row of plain text in characters, three a column included for its padding."""
 GITHUB = 92
-"""Widest row of numbers in markdown, counted alike: what GitHub shows in 830 pixels without scrolling, at 9 pixels each.
+"""Widest row of numbers in markdown, counted alike: what GitHub's 830 pixels hold without scrolling, at 9 pixels each.
 The summary may be wider, since GitHub breaks its names and words."""
 PADDING = 3
 

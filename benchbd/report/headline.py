@@ -63,7 +63,7 @@ def _has_best_mean(leaders: tuple[Line, ...], ranking: Ranking) -> bool:
 
 
 def facts(answer: Headline, given: Overview) -> list[str]:
-    """The numbers behind a headline and what it rests on, a line each, for media without a place of their own for it."""
+    """The numbers behind a headline and what it rests on, a line each, for media without a layout of their own."""
     lines = [*answer.leaders[:NAMED], *([answer.undefended] if answer.leaders and answer.undefended else [])]
     found = [f"{line.name}: {_numbers(line, given)}" for line in lines]
     words = "DER weighs the ASR that a defense takes away against the CA that it costs." * ("DER" in answer.sentence)

@@ -79,4 +79,15 @@ def board(
         implanted = f"An attack counts as implanted if its undefended ASR is at least {100 * gate:.0f} %."
     weak = lines(grouping.groups, labels, gate)
     reading = (*LEGEND, *definitions.reading(), implanted)
-    return Board(tables, found, labels, gate, paper, title, reading, notes=list(grouping.left_out), not_implanted=weak, groups=groups)
+    return Board(
+        tables,
+        found,
+        labels,
+        gate,
+        paper,
+        title,
+        reading,
+        notes=list(grouping.left_out),
+        not_implanted=weak,
+        groups=groups,
+    )

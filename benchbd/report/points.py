@@ -12,8 +12,9 @@ from benchbd.report.labels import Variant
 from benchbd.report.overview import Overview
 
 RULE = (
-    "The line joins the points that no other beats on both CA and ASR; the undefended model counts as a point. It "
-    "leaves out controls, and defenses with a failed seed, a model at chance, other data or other attacks than the rest."
+    "The line joins the points that no other beats on both CA and ASR; the undefended model counts as a point. "
+    "It leaves out controls, and defenses with a failed seed, a model at chance, other data or other attacks than the "
+    "rest."
 )
 """Which points the Pareto line joins, for legends."""
 
@@ -65,7 +66,7 @@ def front(pairs: Iterable[tuple[float, float]]) -> set[tuple[float, float]]:
 
 
 def front_line(given: Iterable[Point]) -> list[tuple[float, float]]:
-    """The corners (ASR, CA) of the line through the front, from the lowest ASR on; empty if it has fewer than two points.
+    """The corners (ASR, CA) of the line through the front, from the lowest ASR on; empty for fewer than two points.
 
     The line is a step: at each ASR, it has the highest CA of a defense whose ASR is as low. A slope between two points
     would promise defenses that nobody has measured.

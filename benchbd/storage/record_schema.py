@@ -164,7 +164,9 @@ def fault(record: Any, identity: Identity | None = None) -> str | None:
             return f"{name} must be {rule.what}, not {shown(record[name], 40)}"
     for name, rules in _INNER.items():
         inner = record.get(name)
-        for key, rule in rules.items() if inner is not None else ():
+        if inner is None:
+            continue
+        for key, rule in rules.items():
             value = inner.get(key)
             if not rule.holds(value):
                 return f"{name}.{key} must be {rule.what}, not {shown(value, 40)}"

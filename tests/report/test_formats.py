@@ -261,6 +261,7 @@ def test_ten_thousand_records_in_two_seconds(make_record, tmp_path):
     assert text.count("\n## ") == 5
     assert any(a < b for a, b in zip(spent, allowed, strict=True))
 
+
 def test_a_board_lets_go_of_its_records_without_the_collector(make_record):
     """A cycle would keep ten thousand records until the collector has walked through all of them, which takes longer
     than half of the leaderboard."""
