@@ -44,7 +44,7 @@ def headline(given: Overview) -> Headline:
     leaders = tuple(by_defense[defense] for defense in (first, *near))
     name = given.short(first)
     if near:
-        names = listed([given.short(other) for other in near], NAMED)
+        names = _enumerated([given.short(other) for other in near])
         leads = "leads by" if _has_best_mean(leaders, ranking) else "has the most significant wins by"
         sentence = f"{name} {leads} {ranking.measure.upper()}, and {names} cannot be told apart from it."
     elif all(ranking.duels[first, other].better == 1 for other in others):
@@ -53,6 +53,13 @@ def headline(given: Overview) -> Headline:
     else:
         sentence = f"{name} leads by {ranking.measure.upper()}."
     return Headline(sentence, f"{_tests(ranking)} {measured}".strip(), leaders, undefended)
+
+
+def _enumerated(names: list[str]) -> str:
+    """``lfd``, ``lfd, dbd and abl``, or the first of very many and the number of the others."""
+    if len(names) > NAMED:
+        return listed(names, NAMED)
+    return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
 
 
 def _has_best_mean(leaders: tuple[Line, ...], ranking: Ranking) -> bool:

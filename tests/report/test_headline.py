@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from benchbd.report import board
+from benchbd.report.headline import _enumerated as enumerated
 from benchbd.report.headline import facts, headline
 
 
@@ -38,6 +39,13 @@ def test_defenses_that_cannot_be_told_apart_share_the_lead(make_record):
     first, second = (line.name for line in found.leaders)
     assert {first, second} == {"lfd", "abl"}
     assert found.sentence == f"{first} leads by DER, and {second} cannot be told apart from it."
+
+
+def test_names_are_enumerated_as_in_a_sentence():
+    assert enumerated(["a"]) == "a"
+    assert enumerated(["a", "b"]) == "a and b"
+    assert enumerated(["a", "b", "c"]) == "a, b and c"
+    assert enumerated(list("abcdefgh")) == "a, b, c, d, e, f and 2 more"
 
 
 @pytest.mark.parametrize("attacks", [1, 5])
