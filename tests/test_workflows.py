@@ -83,3 +83,31 @@ def _collected(workflow: dict[Any, Any], folder: Path, base: str) -> bytes:
     command = ["bash", "-e", "-c", step["run"]]
     subprocess.run(command, cwd=folder, check=True, capture_output=True, env=environment)
     return (folder / "added.jsonl").read_bytes()
+
+
+def test_the_site_is_published_as_make_docs_builds_it() -> None:
+    """Only the job that publishes may write, only on a push, and only to Pages; the artifact is the built folder."""
+    given: dict[Any, Any] = yaml.safe_load((ROOT / ".github" / "workflows" / "docs.yml").read_text())
+    assert given["permissions"] == {"contents": "read"}
+    assert given[True]["push"] == {"branches": ["main"]}
+    build, publish = given["jobs"]["build"], given["jobs"]["publish"]
+    assert "permissions" not in build
+    assert publish["permissions"] == {"pages": "write", "id-token": "write"}
+    assert publish["needs"] == "build"
+    assert publish["if"] == "github.event_name == 'push'"
+    assert publish["environment"]["name"] == "github-pages"
+    assert publish["concurrency"]["cancel-in-progress"] is False
+    makefile = (ROOT / "Makefile").read_text().partition("\ndocs: ")[2].partition("\n\n")[0]
+    made = [line.removeprefix("\t$(BIN)/python ") for line in makefile.splitlines() if line.startswith("\t")]
+    assert len(made) == 2
+    steps = [step["run"] for step in build["steps"] if "run" in step]
+    assert made[0].removeprefix("-m ").replace(" --quiet", "") in steps
+    assert f"python {made[1]}" in steps
+    (artifact,) = [step["with"]["path"] for step in build["steps"] if "upload-pages-artifact" in step.get("uses", "")]
+    tool = (ROOT / "tools" / "build_site.py").read_text()
+    assert 'ROOT / "build" / "site"' in tool
+    config = (ROOT / "mkdocs.yml").read_text()
+    folder = next((x.split(":")[1].strip() for x in config.splitlines() if x.startswith("site_dir:")), "site")
+    assert artifact == f"build/site/{folder}"
+    uses = [step["uses"] for job in given["jobs"].values() for step in job["steps"] if "uses" in step]
+    assert all("@v" in name for name in uses)

@@ -40,6 +40,11 @@ REFERENCE = {
     "library": ("Use from Python", ["benchbd.api", "benchbd.plugins.registry", "benchbd.testing"]),
 }  # fmt: skip
 """Pages of the reference: the name, the title, and the modules on it."""
+STYLE = """\
+/* Tables of numbers fit beside the navigation. */
+.md-typeset table:not([class]) th { min-width: 0; }
+.md-typeset table:not([class]) th, .md-typeset table:not([class]) td { padding: .45em .6em; }
+"""
 ROLE = re.compile(r":(?:func|class|meth|mod|attr|data|exc):`~?(?:[\w.]*\.)?(\w+)`")
 LINK = re.compile(r"(\]\()([^)\s#:]+)((?:#[^)\s]*)?\))")
 FENCE = re.compile(r"(^```.*?^```$)", re.MULTILINE | re.DOTALL)
@@ -108,6 +113,7 @@ def lay_out(folder: Path) -> None:
         if (ROOT / file).is_file():
             (docs / place_of(file)).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / file, docs / place_of(file))
+    (folder / "docs" / "site.css").write_text(STYLE, encoding="utf-8")
     _reference(folder)
 
 

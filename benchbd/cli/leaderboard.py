@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 COMMITTED = Path("leaderboard")
 INDEX = "index.html"
+STANDARD_OUTPUT = "-"
 RESULTS, README = COMMITTED / "results.jsonl", COMMITTED / "README.md"
 ASR_OVER, CA_OVER = ("non-target", "all"), ("all", "non-target")
 """As in :mod:`benchbd.report.definitions`, which the parser need not import."""
@@ -91,7 +92,8 @@ def register(verbs: Any) -> None:
         "--paper", action="store_true", help="add the paper's values, the differences, and verdicts on its claims"
     )
     add_definitions(parser)
-    parser.add_argument("--write", metavar="FILE", help="write to this file instead of standard output")
+    text = "write to this file and print its path; - is standard output"
+    parser.add_argument("--write", metavar="FILE", help=text)
     parser.add_argument(
         "--check",
         action="store_true",
@@ -207,9 +209,19 @@ def board_of(args: argparse.Namespace, found: tuple[list[dict[str, Any]], float 
 
 def run(args: argparse.Namespace) -> int:
     """Print the leaderboard, write it to a file, or check that file."""
+    from benchbd.storage.results_file import uncollected
+
+    # Paused from the first record to the last line, the collector never walks through the records.
+    with uncollected():
+        return _run(args)
+
+
+def _run(args: argparse.Namespace) -> int:
     if args.format == "parquet":
         return _write_parquet(args)
     if args.check:
+        if args.write == STANDARD_OUTPUT:
+            raise UsageError("--check compares with a file; --write - names none")
         if (args.asr_over, args.ca_over) != (ASR_OVER[0], CA_OVER[0]):
             raise UsageError(
                 "--check compares with a file of the usual definitions; leave out --asr-over and --ca-over"
@@ -225,15 +237,25 @@ def run(args: argparse.Namespace) -> int:
         return 0
     args.format = args.format or "md"
     text = make(args).render(args.format)
-    if args.write:
+    if args.write == STANDARD_OUTPUT:
+        write(text)
+    elif args.write:
         from benchbd.core.files import write_named
 
-        write_named(Path(args.write).expanduser(), text)
+        place = Path(args.write).expanduser()
+        write_named(place, text)
+        _name(place)
     elif args.format == "html":
         _write_index(args, text)
     else:
         write(text)
     return 0
+
+
+def _name(place: Path) -> None:
+    """Print the path of a written file. A device or a pipe has got the text itself, and nothing may follow it there."""
+    if place.is_file():
+        write(str(place))
 
 
 def _write_parquet(args: argparse.Namespace) -> int:
@@ -242,14 +264,16 @@ def _write_parquet(args: argparse.Namespace) -> int:
     from benchbd.report.parquet import as_parquet
     from benchbd.storage import results_file
 
-    if args.check or not args.write:
+    if args.check or args.write in (None, "", STANDARD_OUTPUT):
         raise UsageError("--format parquet is for --write FILE only, such as --write all.parquet")
     require_extra("parquet", "--format parquet")
     records, _, _ = read(args)
     try:
-        as_parquet(results_file.ordered(records), user_path(args.write, "--write"))
+        place = user_path(args.write, "--write")
+        as_parquet(results_file.ordered(records), place)
     except OSError as error:
         raise UsageError(f"--write {args.write}: cannot be written ({error.strerror or error})") from error
+    _name(place)
     return 0
 
 

@@ -207,12 +207,12 @@ def named_file(path: Path) -> Iterator[IO[bytes]]:
     A file, or the file that a symbolic link leads to, is replaced when the block ends without an error (see
     :func:`atomic_file`). A device, a pipe or a terminal stays what it is and is written to.
     """
-    target = Path(os.path.realpath(path))
-    if target.exists() and not target.is_file():
-        with target.open("wb") as file:
+    # The link of a pipe, such as /dev/stdout, leads to a name that is no path: only the link itself can be opened.
+    if path.exists() and not path.is_file():
+        with path.open("wb") as file:
             yield file
     else:
-        with atomic_file(target) as file:
+        with atomic_file(Path(os.path.realpath(path))) as file:
             yield file
 
 

@@ -28,15 +28,16 @@ class Section(NamedTuple):
     folded: bool = False
 
 
-def sections(given: Overview, most: int = WIDTH) -> list[Section]:
+def sections(given: Overview, most: int = WIDTH, summary: int = 0) -> list[Section]:
     """All tables of an overview, the summary first. The last of the open ones carries the notes.
 
     Args:
         given: the overview.
         most: widest table, in characters.
+        summary: the same of the summary, if it may be wider, since a medium breaks its words.
     """
     heats = [*_heat_tables(given, given.asr, most), *_heat_tables(given, given.ca, most)]
-    shown = [*fit(_summary(given), most, "columns"), *heats]
+    shown = [*fit(_summary(given), max(most, summary), "columns"), *heats]
     for ranking in given.rankings.values():
         if duels := _duels(given, ranking):
             shown += fit(duels, most, "defenses")

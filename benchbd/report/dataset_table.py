@@ -109,7 +109,7 @@ class _Builder:
     def _cell(self, row: Variant, column: Variant, metric: str) -> TableCell:
         entry = self.group.entry(row, column)
         values, failures, ids = entry.values(metric), entry.failures(), entry.ids()
-        found = stats.mean_of(values.values())
+        found = entry.mean(metric)
         published = self.comparison.published(row, column) if self.comparison else None
         paper_value = getattr(published, metric) if published else None
         if found is None:
@@ -255,7 +255,7 @@ class _Builder:
                 f"Wall-clock time is measured on {self.clock.device} only. It is the time the cell would take alone, "
                 "including shared stages."
             )
-        if mixed := mixture(self.group.done()):
+        if mixed := mixture(self.group):
             notes.append(f"{mixed} {self._mixed_rows()}")
         return notes
 

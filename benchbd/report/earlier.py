@@ -27,5 +27,8 @@ EARLIER: dict[tuple[str, str], dict[str, Any | Implied]] = {
 
 def completed(kind: str, name: str, params: Mapping[str, Any], recipe: Mapping[str, Any]) -> Mapping[str, Any]:
     """The parameters of a record's component, with those that its plugin did not have yet."""
-    missing = {k: v for k, v in EARLIER.get((kind, name), {}).items() if k not in params}
+    younger = EARLIER.get((kind, name))
+    if younger is None:
+        return params
+    missing = {k: v for k, v in younger.items() if k not in params}
     return {**params, **{k: v(params, recipe) if callable(v) else v for k, v in missing.items()}} if missing else params

@@ -11,7 +11,10 @@ from rich.cells import cell_len
 from benchbd.report.table import Row, Table, grid
 
 WIDTH = 110
-"""Widest row in characters, three a column included for its padding. GitHub shows it without scrolling."""
+"""Widest row of plain text in characters, three a column included for its padding."""
+GITHUB = 92
+"""Widest row of numbers in markdown, counted alike: what GitHub's 830 pixels hold without scrolling, at 9 pixels each.
+The summary may be wider, since GitHub breaks its names and words."""
 PADDING = 3
 
 
@@ -39,11 +42,23 @@ def label_width(table: Table) -> int:
 def blocks(first: int, widths: Sequence[int], most: int = WIDTH) -> list[range]:
     """Split columns into blocks no wider than ``most``, each with the labels in front; a block has a column at least.
 
+    There are as few blocks as possible, and the widest of them is as narrow as possible.
+
     Args:
         first: width of the labels.
         widths: width of each column.
         most: widest block, in characters.
     """
+    found = _filled(first, widths, most)
+    if len(found) > 1:
+        least = (first + PADDING) + (sum(widths) + PADDING * len(widths)) // len(found)
+        found = next(made for limit in range(min(least, most), most + 1)
+                     if len(made := _filled(first, widths, limit)) == len(found))  # fmt: skip
+    return found
+
+
+def _filled(first: int, widths: Sequence[int], most: int) -> list[range]:
+    """Blocks that take columns as long as they fit."""
     found, start, used = [], 0, first + PADDING
     for place, width in enumerate(widths):
         if place > start and used + width + PADDING > most:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeVar
 
 from benchbd.core.kinds import KINDS
+from benchbd.report import stats
 from benchbd.report.definitions import USUAL, Definitions
 from benchbd.report.labels import Variant, asked_numerics, variant
 from benchbd.report.wording import counted, transform_text
@@ -57,12 +58,17 @@ class SeedRecords:
         ca, asr = self.values("ca").get(seed), self.values("asr").get(seed)
         return None if ca is None or asr is None else (ca, asr)
 
-    def failures(self) -> Counter[str]:
+    def mean(self, metric: str) -> stats.Mean | None:
+        """A metric's mean over the seeds where it is defined; None without one."""
+        return self.remembered(f"mean {metric}", lambda: stats.mean_of(self.values(metric).values()))
+
+    def failures(self) -> Mapping[str, int]:
         """Number of seeds by status, for every status but ``done``."""
         return self.remembered("failures", self._failures)
 
-    def _failures(self) -> Counter[str]:
-        return Counter([r["status"] for r in self.by_seed.values() if r["status"] != "done"])
+    def _failures(self) -> Mapping[str, int]:
+        ends = [r["status"] for r in self.by_seed.values() if r["status"] != "done"]
+        return Counter(ends) if ends else {}
 
     def remembered(self, key: str, make: Callable[[], T]) -> T:
         """What ``make`` returned when the key was asked for first. The key is not a metric."""
@@ -137,9 +143,9 @@ def _rank(name: str, order: Mapping[str, int]) -> tuple[int, str]:
 
 def _versions(record: Mapping[str, Any]) -> tuple[int, ...]:
     spec = record.get("spec") or {}
-    found = (spec.get(kind) for kind in KINDS)
+    found = [spec.get(kind) for kind in KINDS]
     return tuple(
-        part["version"] if isinstance(part, dict) and isinstance(part.get("version"), int) else 0 for part in found
+        [part["version"] if isinstance(part, dict) and isinstance(part.get("version"), int) else 0 for part in found]
     )
 
 

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from benchbd.report.overview import Line, Overview
 from benchbd.report.ranking import Ranking
-from benchbd.report.wording import counted, listed
+from benchbd.report.wording import TIMES, counted, listed, percent
 
 NAMED = 6
 """Defenses that a sentence lists; the rest are only counted."""
@@ -33,24 +33,58 @@ def headline(given: Overview) -> Headline:
     undefended = next((line for line in given.lines if line.defense.name == "none"), None)
     ranking, measured = given.ranking, _measured(given)
     if not ranking.order:
-        sentence, leaders = f"No defense can be called best. {ranking.refusal}".rstrip(), _highest(given)
+        sentence, leaders = "No defense can be called best.", _highest(given)
         if leaders:
-            sentence += f" {given.short(leaders[0].defense)} has the highest mean DER."
-        return Headline(sentence, measured, leaders, undefended)
+            highest = given.short(leaders[0].defense)
+            sentence = f"{highest} has the highest mean DER, but no defense can be called best."
+        return Headline(sentence, f"{ranking.refusal} {measured}".strip(), leaders, undefended)
     first, *others = ranking.order
     near = [other for other in others if set(ranking.groups[other]) & set(ranking.groups[first])]
     by_defense = {line.defense: line for line in given.lines}
     leaders = tuple(by_defense[defense] for defense in (first, *near))
     name = given.short(first)
     if near:
-        names = listed([given.short(other) for other in near], NAMED)
-        sentence = f"{name} leads by {ranking.measure.upper()}, and {names} cannot be told apart from it."
+        names = _enumerated([given.short(other) for other in near])
+        leads = "leads by" if _has_best_mean(leaders, ranking) else "has the most significant wins by"
+        sentence = f"{name} {leads} {ranking.measure.upper()}, and {names} cannot be told apart from it."
     elif all(ranking.duels[first, other].better == 1 for other in others):
         rivals = f"{'each of ' * (len(others) > 1)}{counted(len(others), 'other ranked defense')}"
         sentence = f"{name} is best: significantly better by {ranking.measure.upper()} than {rivals}."
     else:
         sentence = f"{name} leads by {ranking.measure.upper()}."
     return Headline(sentence, f"{_tests(ranking)} {measured}".strip(), leaders, undefended)
+
+
+def _enumerated(names: list[str]) -> str:
+    """``lfd``, ``lfd, dbd and abl``, or the first of very many and the number of the others."""
+    if len(names) > NAMED:
+        return listed(names, NAMED)
+    return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
+
+
+def _has_best_mean(leaders: tuple[Line, ...], ranking: Ranking) -> bool:
+    """Whether the first leader has the best mean, too. The order is by significant wins less losses."""
+    sign = -1 if ranking.measure == "asr" else 1
+    means = [sign * mean.mean for line in leaders if (mean := line.asr if sign < 0 else line.der)]
+    return not means or means[0] == max(means)
+
+
+def facts(answer: Headline, given: Overview) -> list[str]:
+    """The numbers behind a headline and what it rests on, a line each, for media without a layout of their own."""
+    lines = [*answer.leaders[:NAMED], *([answer.undefended] if answer.leaders and answer.undefended else [])]
+    found = [f"{line.name}: {_numbers(line, given)}" for line in lines]
+    words = "DER weighs the ASR that a defense takes away against the CA that it costs." * ("DER" in answer.sentence)
+    return [*found, *([rest] if (rest := f"{words} {answer.certainty}".strip()) else [])]
+
+
+def _numbers(line: Line, given: Overview) -> str:
+    """CA, ASR with the worst attack, DER and cost of a defense, in words."""
+    rates = ((given.ca.heading, line.ca), (given.asr.heading, line.asr), ("DER", line.der))
+    parts = {heading: f"{heading} {percent(rate.mean, 1)} %" for heading, rate in rates if rate}
+    if line.worst and given.asr.heading in parts:
+        parts[given.asr.heading] += f" (worst: {percent(line.worst.asr, 1)} %, {given.short(line.worst.attack)})"
+    cost = f"{line.cost:.2f} {TIMES} the time of no defense" if line.cost is not None else "time unknown"
+    return ", ".join([*parts.values(), *([cost] if line.defense.name != "none" else [])])
 
 
 def _highest(given: Overview) -> tuple[Line, ...]:

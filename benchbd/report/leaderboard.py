@@ -73,11 +73,21 @@ def board(
     for number, table in enumerate(tables, 1):
         table.key = f"table-{number}"
         table.check()
-    notes = list(grouping.left_out)
     if any(lift_of(record) is not None for record in found):
-        notes.append(rule(gate))
+        implanted = rule(gate)
     else:
-        notes.append(f"An attack counts as implanted if its undefended ASR is at least {100 * gate:.0f} %.")
+        implanted = f"An attack counts as implanted if its undefended ASR is at least {100 * gate:.0f} %."
     weak = lines(grouping.groups, labels, gate)
-    reading = (*LEGEND, *definitions.reading())
-    return Board(tables, found, labels, gate, paper, title, reading, notes=notes, not_implanted=weak, groups=groups)
+    reading = (*LEGEND, *definitions.reading(), implanted)
+    return Board(
+        tables,
+        found,
+        labels,
+        gate,
+        paper,
+        title,
+        reading,
+        notes=list(grouping.left_out),
+        not_implanted=weak,
+        groups=groups,
+    )

@@ -47,7 +47,8 @@ class MixedData:
     """
 
     def __init__(self, group: Group) -> None:
-        self._group = group
+        # The group remembers this object. A way back to it would keep all records until the collector comes.
+        self._rows, self._columns = group.rows, group.columns
         self._found = {
             place: {record["seed"]: version for record in entry.done() if (version := data_version(record)) is not None}
             for place, entry in group.entries.items()
@@ -65,7 +66,7 @@ class MixedData:
 
     def mixes(self, rows: Iterable[Variant]) -> bool:
         """Whether the numbers in some rows rest on more than one version, so that they cannot be compared."""
-        return len(self.versions(rows, self._group.columns)) > 1
+        return len(self.versions(rows, self._columns)) > 1
 
     def deviates(self, rows: Iterable[Variant], column: Variant) -> bool:
         """Whether a column's numbers in some rows rest on another version than the usual one of the table."""
@@ -74,8 +75,8 @@ class MixedData:
     def notes(self, labels: Labels) -> list[str]:
         """The note on the sign: which cells were measured on what other data; empty if there are none."""
         found = []
-        for row in self._group.rows:
-            for column in self._group.columns:
+        for row in self._rows:
+            for column in self._columns:
                 named = f"{labels(row)} {TIMES} {labels(column)}"
                 by_seed = self._found.get((row, column), {}).items()
                 others = {seed: version for seed, version in sorted(by_seed) if version != self.usual}

@@ -215,12 +215,12 @@ def _lines(given: Tables, rows: list[Variant], order: list[Variant], short: Shor
             for metric, by_column in found.items()
             if (mean := by_column[column])
         }
-        worst = [(stats.mean_of(v.values()), row) for row in rows if (v := group.entry(row, column).values("asr"))]
+        worst = [(rate, row) for row in rows if (rate := group.entry(row, column).mean("asr"))]
         relative = given.clock.relative(column)
         sign = OTHER_DATA * mixed.deviates(rows, column) + TRANSFORMED * (column in group.transforms)
         sign += AT_CHANCE * bool(chance_cells(group, group.rows, column))
         control = column in group.controls
-        top = max(worst, key=lambda item: item[0].mean if item[0] else 0.0, default=None)
+        top = max(worst, key=lambda item: item[0].mean, default=None)
         covered = {row for row in rows if group.entry(row, column).values("ca")}
         flawed = control or mixed.deviates(rows, column) or chance_cells(group, rows, column)
         failed = any(group.entry(row, column).failures() for row in rows)
@@ -232,7 +232,7 @@ def _lines(given: Tables, rows: list[Variant], order: list[Variant], short: Shor
                 group=_letters(ranking, control or column == group.undefended(), column),
                 ca=numbers.get("ca"),
                 asr=numbers.get("asr"),
-                worst=Worst(top[1], top[0].mean) if top and top[0] else None,
+                worst=Worst(top[1], top[0].mean) if top else None,
                 der=numbers.get("der"),
                 cost=relative[0] if relative else None,
                 attacks=len(covered),

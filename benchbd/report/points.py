@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable
 from typing import NamedTuple
 
@@ -11,10 +12,14 @@ from benchbd.report.labels import Variant
 from benchbd.report.overview import Overview
 
 RULE = (
-    "The line joins the points that no other beats on CA and on ASR; no defense may be one of them. It leaves out "
-    "controls, and defenses with a failed seed, a model at chance, other data or other attacks than the rest."
+    "The line joins the points that no other beats on both CA and ASR; the undefended model counts as a point. "
+    "It leaves out controls, and defenses with a failed seed, a model at chance, other data or other attacks than the "
+    "rest."
 )
 """Which points the Pareto line joins, for legends."""
+
+BEST = "Upper left is best."
+"""Where the best defenses are in a plot of CA (upwards) against ASR."""
 
 
 class Point(NamedTuple):
@@ -58,6 +63,19 @@ def front(pairs: Iterable[tuple[float, float]]) -> set[tuple[float, float]]:
             least = asr
             found.add((ca, asr))
     return found
+
+
+def front_line(given: Iterable[Point]) -> list[tuple[float, float]]:
+    """The corners (ASR, CA) of the line through the front, from the lowest ASR on; empty for fewer than two points.
+
+    The line is a step: at each ASR, it has the highest CA of a defense whose ASR is as low. A slope between two points
+    would promise defenses that nobody has measured.
+    """
+    ends = sorted({(point.asr, point.ca) for point in given if point.front})
+    corners = ends[:1] if len(ends) > 1 else []
+    for (_, before), (asr, ca) in itertools.pairwise(ends):
+        corners += [(asr, before), (asr, ca)]
+    return corners
 
 
 def points(given: Overview) -> tuple[Point, ...]:

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from benchbd.core.numerics import precision_class
+from benchbd.report.groups import Group
 from benchbd.report.wording import counted
 
 NUMBERS = ("two", "three", "four", "five")
@@ -25,9 +26,9 @@ def classes_text(classes: Mapping[str, int]) -> str:
     return ", ".join(f"{name} ({counted(count, 'cell')})" for name, count in sorted(classes.items()))
 
 
-def mixture(records: Iterable[Mapping[str, Any]]) -> str | None:
-    """A sentence about records of several precision classes, or None if they are of one."""
-    classes = classes_of(records)
+def mixture(group: Group) -> str | None:
+    """A sentence about a group's finished records if they are of several precision classes, or None."""
+    classes = group.remembered("precision classes", lambda: classes_of(group.done()))
     if len(classes) < 2:
         return None
     number = NUMBERS[len(classes) - 2] if len(classes) - 2 < len(NUMBERS) else str(len(classes))

@@ -105,7 +105,11 @@ def separable(a: Mapping[int, float], b: Mapping[int, float]) -> bool | None:
     Return None if they share fewer than five seeds, which allow no test. A difference too small to be shown does not
     count.
     """
-    found = difference(a, b)
+    return _apart(difference(a, b))
+
+
+def _apart(found: Mean | None) -> bool | None:
+    """Whether a mean difference is not 0 (see :func:`separable`)."""
     if found is None or found.half is None:
         return None
     return abs(found.mean) > max(found.half, RESOLUTION)
@@ -140,5 +144,7 @@ def best(columns: Mapping[int, Mapping[int, float]], *, higher: bool, margin: fl
 
 def _worse(a: Mapping[int, float], b: Mapping[int, float], sign: int) -> bool:
     """Whether ``a`` is significantly worse than ``b`` on their common seeds."""
+    if len(a) < FEWEST or len(b) < FEWEST:
+        return False
     found = difference(a, b)
-    return bool(separable(a, b)) and found is not None and sign * found.mean < 0
+    return bool(_apart(found)) and found is not None and sign * found.mean < 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Iterable
 
 from benchbd.report import stats, wording
 from benchbd.report.averages import average
@@ -17,7 +17,6 @@ from benchbd.report.published import scale_text
 from benchbd.report.table import Column, Row, Table, TableCell
 from benchbd.report.timing import Clock, trainings
 from benchbd.report.titles import titles
-from benchbd.storage.record_schema import Record
 
 COLUMNS = (
     Column("CA, mean", "", "up", "fraction"),
@@ -45,9 +44,7 @@ def _mean(group: Group, column: Variant, metric: str) -> TableCell:
 
 
 def _worst(group: Group, column: Variant, labels: Labels) -> TableCell:
-    found = [
-        (m, row) for row in group.attacks() if (m := stats.mean_of(group.entry(row, column).values("asr").values()))
-    ]
+    found = [(m, row) for row in group.attacks() if (m := group.entry(row, column).mean("asr"))]
     if not found:
         return TableCell(wording.UNDEFINED)
     worst, row = max(found, key=lambda item: item[0].mean)
@@ -60,31 +57,31 @@ def _coverage(group: Group, column: Variant) -> TableCell:
     return TableCell(f"{done}/{len(group.attacks())}", done)
 
 
-def _detection(group: Group, column: Variant, value: Callable[[Record], float | None], without: str) -> TableCell:
-    """Mean over attacks of a value of the records' detection; ``without`` says why a defense has none."""
-    rows = {}
-    for row in group.attacks():
-        values = [v for r in group.entry(row, column).done() if (v := value(r)) is not None]
+def _detection(found_by_attack: Iterable[Iterable[float | None]], without: str) -> TableCell:
+    """Mean over attacks of the mean over seeds of a value; ``without`` says why a defense has none."""
+    means = []
+    for given in found_by_attack:
+        values = [v for v in given if v is not None]
         if values:
-            rows[row] = sum(values) / len(values)
-    found = stats.mean_of(rows.values())
+            means.append(sum(values) / len(values))
+    found = stats.mean_of(means)
     if found is None:
         return TableCell(wording.UNDEFINED, note=without)
     return TableCell(f"{found.mean:.3f}", found.mean, n=found.n, note=f"mean over {found.n} attacks")
 
 
-def _auroc(record: Record) -> float | None:
-    return (record.get("detection") or {}).get("auroc")
-
-
-def _rate(name: str) -> Callable[[Record], float | None]:
-    return lambda record: rates_of(record)[name]
-
-
 def _found_poison(group: Group, column: Variant) -> list[TableCell]:
     """AUROC of the scores, then TPR, FPR and F1 of the flagged samples."""
-    flags = [_detection(group, column, _rate(name), "the defense flags no samples") for name in ("recall", "fpr", "f1")]
-    return [_detection(group, column, _auroc, "the defense suspects no samples"), *flags]
+    records = [group.entry(row, column).done() for row in group.attacks()]
+    rates = [[rates_of(r) for r in done] for done in records]
+    scores = [[(r.get("detection") or {}).get("auroc") for r in done] for done in records]
+    return [
+        _detection(scores, "the defense suspects no samples"),
+        *(
+            _detection([[r[name] for r in one] for one in rates], "the defense flags no samples")
+            for name in ("recall", "fpr", "f1")
+        ),
+    ]
 
 
 def _whole_recipe(counts: dict[str, float]) -> float:
@@ -143,7 +140,7 @@ def summary_table(group: Group, labels: Labels, clock: Clock) -> Table:
         notes.append(
             f"Time is relative to no defense, over cell pairs (same attack and seed) that finished on {clock.device}."
         )
-    if classes := mixture(group.done()):
+    if classes := mixture(group):
         notes.append(f"{classes} Means over cells mix them.")
     tag = group.scale.dataset.name
     columns = [_defined(column, group.definitions) for column in COLUMNS]

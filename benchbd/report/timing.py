@@ -43,19 +43,19 @@ class Clock:
 
     def __init__(self, group: Group) -> None:
         self._group = group
-        self._times: dict[str, tuple[str, float]] = {}
+        times: dict[str, tuple[str, float]] = {}
         for entry in group.entries.values():
             for record in entry.done():
                 seconds = total_of(record)
                 if seconds is not None:
-                    self._times[record["id"]] = (device_of(record), seconds)
-        counts = Counter(device for device, _ in self._times.values())
+                    times[record["id"]] = (device_of(record), seconds)
+        counts = Counter(device for device, _ in times.values())
         self.device = max(counts, key=lambda name: (name != UNKNOWN, counts[name], name)) if counts else None
+        self._seconds = {ident: seconds for ident, (device, seconds) in times.items() if device == self.device}
 
     def seconds(self, record: Mapping[str, Any]) -> float | None:
         """A cell's time in seconds if it was measured on ``device``, else None."""
-        device, seconds = self._times.get(record["id"], (None, 0.0))
-        return seconds if device is not None and device == self.device else None
+        return self._seconds.get(record["id"])
 
     def mean(self, column: Variant) -> tuple[float, int] | None:
         """Mean seconds over a column's timed cells, and the number of those cells."""
@@ -65,6 +65,9 @@ class Clock:
 
     def relative(self, column: Variant) -> tuple[float, int] | None:
         """Time relative to no defense over the cells that both finished: ratio of the sums, and number of pairs."""
+        return self._group.remembered(("relative time", column), lambda: self._relative(column))
+
+    def _relative(self, column: Variant) -> tuple[float, int] | None:
         undefended = self._group.undefended()
         if undefended is None:
             return None
@@ -80,11 +83,17 @@ class Clock:
 
 def trainings(group: Group, column: Variant) -> dict[str, float]:
     """Mean number of trainings by kind that a column's finished cells requested; some may have been shared."""
-    total: Counter[str] = Counter()
+    return group.remembered(("trainings", column), lambda: _trainings(group, column))
+
+
+def _trainings(group: Group, column: Variant) -> dict[str, float]:
+    total: dict[str, float] = {}
     cells = 0
     for row in group.rows:
         for record in group.entry(row, column).done():
             if counts := record.get("trainings"):
-                total.update({k: v for k, v in counts.items() if v})
                 cells += 1
+                for kind, count in counts.items():
+                    if count:
+                        total[kind] = total.get(kind, 0) + count
     return {kind: n / cells for kind, n in total.items()} if cells else {}

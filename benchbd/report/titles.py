@@ -43,6 +43,11 @@ def titles(group: Group, rows: Sequence[Variant], metric: str) -> set[Variant]:
     defenses cover different rows, if the rows mix data, or if a rival has other seeds in one row than in another: it
     has no averages by seed to compare.
     """
+    given = tuple(rows)
+    return group.remembered(("titles", metric, given), lambda: _titles(group, given, metric))
+
+
+def _titles(group: Group, rows: Sequence[Variant], metric: str) -> set[Variant]:
     columns = competitors(group)
     if len(rows) > 1:
         covered = {frozenset(row for row in rows if values_of(group, row, c, metric)) for c in columns}

@@ -16,6 +16,8 @@ NOT_RUN = "not run"
 def percent(fraction: float, digits: int = 2) -> str:
     """``92.01`` for 0.9201; never ``-0.00``."""
     # Round half away from zero, as people do, though its binary fraction may lie slightly below: 6.135 gives 6.14.
+    if fraction > 0:
+        return f"{100 * fraction + 1e-9:.{digits}f}"
     text = f"{100 * fraction + math.copysign(1e-9, fraction):.{digits}f}"
     return text.lstrip("-").replace("-", "") if float(text) == 0 else text.replace("-", MINUS)
 

@@ -45,7 +45,7 @@ def _is_integer(value: Any) -> bool:
 
 def _is_number(value: Any) -> bool:
     """Whether a value is a number that a float can represent. NaN and infinities are not."""
-    return _is_integer(value) or (isinstance(value, float) and -_LARGEST <= value <= _LARGEST)
+    return -_LARGEST <= value <= _LARGEST if isinstance(value, float) else _is_integer(value)
 
 
 def _is_count(value: Any) -> bool:
@@ -169,8 +169,11 @@ def fault(record: Any, identity: Identity | None = None) -> str | None:
         if not rule.holds(record.get(name)):
             return f"{name} must be {rule.what}, not {shown(record[name], 40)}"
     for name, rules in _INNER.items():
-        for key, rule in rules.items() if record.get(name) is not None else ():
-            value = record[name].get(key)
+        inner = record.get(name)
+        if inner is None:
+            continue
+        for key, rule in rules.items():
+            value = inner.get(key)
             if not rule.holds(value):
                 return f"{name}.{key} must be {rule.what}, not {shown(value, 40)}"
     for odd in (_odd_counts, _odd_definitions, _odd_rates, _odd_rates_by_epoch):
@@ -271,9 +274,9 @@ def _contradiction(record: Mapping[str, Any], identity: Identity) -> str | None:
         expected = identity(spec)
         if expected != record["id"]:
             return f"claims the id {record['id']}, but its spec has the id {expected}"
-        described = {kind: spec[kind]["name"] for kind in KINDS}
-        described |= {"seed": spec["seed"], "recipe": spec["recipe"]}
-        described |= {"params": {kind: spec[kind]["params"] for kind in KINDS}}
+        described: dict[str, Any] = {kind: spec[kind]["name"] for kind in KINDS}
+        described["seed"], described["recipe"] = spec["seed"], spec["recipe"]
+        described["params"] = {kind: spec[kind]["params"] for kind in KINDS}
     except (KeyError, TypeError, ValueError, RecursionError) as error:
         return f"has a spec that cannot be read ({type(error).__name__}: {shown(str(error), 100)})"
     for name, value in described.items():

@@ -417,7 +417,7 @@ def test_the_plot_answers_pointer_and_keys(shown):
     assert len(labels) == 3
     assert any(text.startswith("lfd: CA 92.9 %") and "no other beats it on both" in text for text in labels)
     assert not any(text.startswith("ac:") and "no other" in text for text in labels)
-    assert shown.run("return document.querySelectorAll('section[data-scale=\"1\"] svg path.front').length") == 1
+    assert shown.run("return document.querySelectorAll('section[data-scale=\"1\"] svg polyline.front').length") == 1
     box = shown.run(
         "const b = document.querySelector(arguments[0]).getBoundingClientRect();"
         "return [b.x + b.width / 2, b.y + b.height / 2]",

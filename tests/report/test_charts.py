@@ -13,7 +13,7 @@ import pytest
 
 from benchbd.cli import main
 from benchbd.errors import UsageError
-from benchbd.report import board
+from benchbd.report import board, points
 from benchbd.report.course import counted_names
 from benchbd.report.figures import chart_plots, charts, files, scatter
 from benchbd.report.wording import TIMES
@@ -80,7 +80,11 @@ def test_the_scatter_has_the_means_of_the_summary(made):
     assert by_name["oracle"]["control"] == "yes"
     drawing = chart_plots.chart_canvas(chart)
     (line,) = drawing.axes[0].get_lines()
-    assert list(line.get_xdata()) == sorted(100 * float(by_name[n]["ca"]) for n in ("none", "lfd"))
+    asr, ca = zip(*[[100 * x for x in corner] for corner in points.front_line(chart.body)], strict=True)
+    assert (list(line.get_xdata()), list(line.get_ydata())) == (list(asr), list(ca))
+    assert asr[0] == pytest.approx(100 * float(by_name["lfd"]["asr"]), rel=1e-5)
+    assert ca[-1] == pytest.approx(100 * float(by_name["none"]["ca"]), rel=1e-5)
+    assert "Upper left is best." in chart.note
 
 
 def test_the_area_of_a_point_is_its_cost(make_record):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 import json
 import subprocess
 import sys
@@ -78,9 +79,35 @@ def test_a_matrix_chooses_cells_gate_title_and_skipped_ones(ran, capsys):
 @pytest.mark.parametrize("fmt", ["md", "csv", "latex", "html", "json", "jsonl"])
 def test_formats_to_file_and_to_the_terminal(ran, capsys, fmt):
     _, text, _ = out(capsys, "leaderboard", "--output", "out", "--format", fmt)
-    code, nothing, _ = out(capsys, "leaderboard", "--output", "out", "--format", fmt, "--write", "deep/board")
-    assert (code, nothing) == (0, "")
+    code, path, _ = out(capsys, "leaderboard", "--output", "out", "--format", fmt, "--write", "deep/board")
+    assert (code, path) == (0, "deep/board\n")
     assert (ran / "deep" / "board").read_text() == text
+    assert out(capsys, "leaderboard", "--output", "out", "--format", fmt, "--write", "-")[1] == text
+    assert not (ran / "-").exists()
+    if fmt == "html":
+        (ran / "out" / "index.html").unlink()
+        out(capsys, "leaderboard", "--output", "out", "--format", fmt, "--write", "-")
+        assert not (ran / "out" / "index.html").exists(), "only standard output was named"
+
+
+def test_a_pipe_named_as_the_file_gets_the_text_and_nothing_else(ran, capsys):
+    _, text, _ = out(capsys, "leaderboard", "--output", "out", "--format", "csv")
+    words = ["leaderboard", "--output", "out", "--format", "csv", "--write", "/dev/stdout"]
+    piped = subprocess.run([sys.executable, "-m", "benchbd", *words], check=True, stdout=subprocess.PIPE, text=True)
+    assert piped.stdout == text
+
+
+def test_the_collector_pauses_from_the_first_record_to_the_last_line(ran, monkeypatch):
+    """Else it walks through ten thousand records again and again."""
+    from benchbd.report.board import Board
+
+    found = []
+    render = Board.render
+    monkeypatch.setattr(Board, "render", lambda *given: (found.append(gc.isenabled()), render(*given))[1])
+    monkeypatch.setattr(results_file, "ordered", lambda given: (found.append(gc.isenabled()), list(given))[1])
+    assert main(["leaderboard", "--output", "out", "--format", "jsonl"]) == 0
+    assert found == [False, False]
+    assert gc.isenabled()
 
 
 def test_html_is_also_written_beside_the_records(ran, capsys):
@@ -190,6 +217,8 @@ MISTAKES = [
     (("leaderboard", "--output", "out", "--check", "--asr-over", "all"), "--check compares with a file of the usual"),
     (("leaderboard", "--output", "out", "--paper", "--ca-over", "non-target"), "--paper: the paper's ASR is over"),
     (("leaderboard", "smal.yaml", "--output", "out"), "no such file"),
+    (("leaderboard", "--output", "out", "--check", "--write", "-"), "--write - names none"),
+    (("leaderboard", "--output", "out", "--format", "parquet", "--write", "-"), "--format parquet is for --write FILE"),
     (("leaderboard", "--output", "out", "--check"), "leaderboard/README.md: cannot be read"),
     (("plot", "fig1", "--output", "out"), "fig1 needs"),
     (("plot", "heatmp", "--output", "out"), "no such folder, file or matrix; did you mean 'heatmap'?"),

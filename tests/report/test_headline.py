@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from benchbd.report import board
-from benchbd.report.headline import headline
+from benchbd.report.headline import _enumerated as enumerated
+from benchbd.report.headline import facts, headline
 
 
 def answer(make_record, defenses, attacks=8, seeds=(0, 1)):
@@ -40,13 +41,20 @@ def test_defenses_that_cannot_be_told_apart_share_the_lead(make_record):
     assert found.sentence == f"{first} leads by DER, and {second} cannot be told apart from it."
 
 
+def test_names_are_enumerated_as_in_a_sentence():
+    assert enumerated(["a"]) == "a"
+    assert enumerated(["a", "b"]) == "a and b"
+    assert enumerated(["a", "b", "c"]) == "a, b and c"
+    assert enumerated(list("abcdefgh")) == "a, b, c, d, e, f and 2 more"
+
+
 @pytest.mark.parametrize("attacks", [1, 5])
 def test_too_few_attacks_make_no_best(make_record, attacks):
     found = answer(make_record, {"lfd": lambda a: 0.0, "ac": lambda a: 0.9}, attacks=attacks)
-    assert found.sentence.startswith("No defense can be called best. No ranking by DER: a test needs 6 attacks")
-    assert found.sentence.endswith(". lfd has the highest mean DER.")
+    assert found.sentence == "lfd has the highest mean DER, but no defense can be called best."
     assert [line.name for line in found.leaders] == ["lfd"]
-    assert found.certainty == "2 seeds a cell."
+    assert found.certainty.startswith("No ranking by DER: a test needs 6 attacks")
+    assert found.certainty.endswith(" 2 seeds a cell.")
 
 
 def test_one_defense_alone_has_no_highest(make_record):
@@ -57,5 +65,39 @@ def test_one_defense_alone_has_no_highest(make_record):
 
 def test_records_without_an_attack(make_record):
     (found,) = board([make_record("none", "ac", status="failed", error="x")]).overviews()
-    assert headline(found).sentence == "No defense can be called best. No ranking: no record has an attack."
-    assert headline(found).certainty == ""
+    assert headline(found).sentence == "No defense can be called best."
+    assert headline(found).certainty == "No ranking: no record has an attack."
+    assert facts(headline(found), found) == ["No ranking: no record has an attack."]
+
+
+@pytest.mark.parametrize("fmt", ["md", "text"])
+def test_a_text_says_first_which_defense_is_best_how_sure_and_at_what_cost(make_record, fmt):
+    """Above the first table, in one line each: the answer, the numbers of the leader and of no defense, the test."""
+    records = [
+        make_record(f"a{a}", d, s, ca, asr + a / 100, time={"total": seconds, "own": seconds, "stages": {}})
+        for a in range(8)
+        for d, ca, asr, seconds in (("none", 0.95, 0.9, 100), ("lfd", 0.93, 0.01, 250), ("ac", 0.9, 0.8, 150))
+        for s in (0, 1)
+    ]
+    text = board(records).render(fmt)
+    top = " ".join(text[text.index("80 epochs") : text.index("Summary")].split())
+    assert "lfd is best: significantly better by DER than 1 other ranked defense." in top
+    assert "lfd: CA 93.0 %, ASR 4.5 % (worst: 8.0 %, a7), DER 93.5 %, 2.50 \N{MULTIPLICATION SIGN} the time" in top
+    assert "none: CA 95.0 %, ASR 93.5 % (worst: 97.0 %, a7)" in top
+    assert "compared over 8 attacks by Wilcoxon's signed-rank test" in top
+    assert "|" not in top, "before any table"
+
+
+def test_a_leader_by_wins_is_not_called_the_one_with_the_best_mean(make_record):
+    """abl beats ac on every attack; lfd's mean is better, but one attack makes it no significant rival of ac."""
+    found = answer(
+        make_record,
+        {
+            "lfd": lambda a: 0.95 if a == 0 else 0.0,
+            "abl": lambda a: 0.3 + a / 100,
+            "ac": lambda a: 0.4 + a / 100,
+        },
+        attacks=8,
+    )
+    assert found.leaders[0].name == "abl"
+    assert found.sentence == "abl has the most significant wins by DER, and lfd cannot be told apart from it."

@@ -13,12 +13,13 @@ from benchbd.cli import main
 RESULTS = Path(__file__).parents[2] / "leaderboard" / "results.jsonl"
 
 
-def test_every_record_comes_back_exactly(tmp_path, monkeypatch):
+def test_every_record_comes_back_exactly(tmp_path, monkeypatch, capsys):
     pytest.importorskip("pyarrow")
     import pyarrow.parquet
 
     monkeypatch.chdir(tmp_path)
     assert main(["leaderboard", "--results", str(RESULTS), "--format", "parquet", "--write", "all.parquet"]) == 0
+    assert capsys.readouterr().out == "all.parquet\n"
     table = pyarrow.parquet.read_table("all.parquet")
     rows = {row["id"]: row for row in table.to_pylist()}
     records = [json.loads(line) for line in RESULTS.read_text().splitlines()]

@@ -8,7 +8,7 @@ import random
 import pytest
 
 from benchbd.report import board
-from benchbd.report.points import front, points
+from benchbd.report.points import front, front_line, points
 
 
 def by_name(records):
@@ -74,3 +74,23 @@ def test_the_front_is_that_of_the_definition():
         pairs = [(chance.randrange(6) / 5, chance.randrange(6) / 5) for _ in range(8)]
         beaten = {a for a, b in itertools.product(pairs, repeat=2) if b != a and b[0] >= a[0] and b[1] <= a[1]}
         assert front(pairs) == set(pairs) - beaten
+
+
+def test_the_line_is_the_highest_ca_at_each_asr(records):
+    """At every ASR, a step has the best CA of the defenses whose ASR is as low; checked between all corners."""
+    chance = random.Random(2)
+    plain = next(iter(by_name(records).values()))
+    for _ in range(30):
+        pairs = [(chance.randrange(8) / 7, chance.randrange(8) / 7) for _ in range(6)]
+        best = front(pairs)
+        given = [plain._replace(ca=ca, asr=asr, front=(ca, asr) in best) for ca, asr in pairs]
+        corners = front_line(given)
+        if len(best) == 1:
+            assert corners == []
+            continue
+        assert corners == sorted(corners), "to the right and up"
+        assert all(a[0] == b[0] or a[1] == b[1] for a, b in itertools.pairwise(corners)), "no slope"
+        for (left, height), (right, _) in itertools.pairwise(corners):
+            if left < right:
+                middle = (left + right) / 2
+                assert height == max(ca for ca, asr in pairs if asr <= middle)

@@ -90,9 +90,13 @@ def _legend(chart: Chart, drawing: Canvas) -> Legend | None:
     else:
         handles, names = point_key(body)
         across = 4 if drawing.get_figwidth() < 5 else 8
+    # Marks larger than the text, such as those of high costs, need room of their own.
+    over = max(0.0, max((handle.get_markersize() / SMALL for handle in handles if hasattr(handle, "get_markersize")),
+                        default=0.0) - 1.0)  # fmt: skip
     made = drawing.legend(
         handles, names, loc="lower center", frameon=False, fontsize=SMALL, ncols=across, handletextpad=0.5,
-        columnspacing=1.0, borderpad=0.2, borderaxespad=0.0,
+        columnspacing=1.0, borderpad=0.2 + over / 2, borderaxespad=0.0, labelspacing=max(0.5, over),
+        handlelength=max(2.0, 1.0 + over),
     )  # fmt: skip
     made.set_in_layout(False)
     return made

@@ -99,6 +99,7 @@ def _scatter(found: Overview, metric: str | None, group: Group) -> Chart | str:
         return "no defense has both a CA and an ASR" if found.attacks else "no attack counts as implanted"
     rules = (
         _attacks(found),
+        points.BEST,
         "Lines are 95 % t-intervals over seeds from five on, ranges under five." * any(p.ca_spread for p in body),
         "Area is the cost, a multiple of the wall-clock time of no defense." * any(p.cost for p in body),
         points.RULE,

@@ -1,4 +1,4 @@
-"""Draw defenses as points of CA and ASR, with names beside them that cover as little as possible."""
+"""Draw defenses as points of CA against ASR, with names beside them that cover as little as possible."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from benchbd.report import wording
-from benchbd.report.points import Point
+from benchbd.report.points import Point, front_line
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -21,20 +21,21 @@ AREA = 26.0
 
 def draw_points(body: tuple[Point, ...], ax: Axes) -> None:
     """Draw the points, their bounds and the Pareto line."""
-    front = _front(body)
+    corners = front_line(body)
     ax.plot(
-        [100 * p.ca for p in front], [100 * p.asr for p in front], color=GREY, linestyle="--", linewidth=0.8, zorder=1
-    )
+        [100 * asr for asr, _ in corners], [100 * ca for _, ca in corners], color=GREY, linestyle="--", linewidth=0.8,
+        zorder=1,
+    )  # fmt: skip
     for point in body:
-        x, y = 100 * point.ca, 100 * point.asr
-        if point.ca_spread:
-            ax.hlines(y, 100 * point.ca_spread.low, 100 * point.ca_spread.high, "#999999", linewidth=0.6, zorder=2)
+        x, y = 100 * point.asr, 100 * point.ca
         if point.asr_spread:
-            ax.vlines(x, 100 * point.asr_spread.low, 100 * point.asr_spread.high, "#999999", linewidth=0.6, zorder=2)
+            ax.hlines(y, 100 * point.asr_spread.low, 100 * point.asr_spread.high, "#999999", linewidth=0.6, zorder=2)
+        if point.ca_spread:
+            ax.vlines(x, 100 * point.ca_spread.low, 100 * point.ca_spread.high, "#999999", linewidth=0.6, zorder=2)
         ax.scatter([x], [y], zorder=3, linewidths=0.9, **_mark(point))
     _limits(body, ax)
-    ax.set_xlabel("CA in %")
-    ax.set_ylabel("ASR in %")
+    ax.set_xlabel("ASR in %, lower is better")
+    ax.set_ylabel("CA in %, higher is better")
     ax.grid(color="#e5e5e5", linewidth=0.5)
     ax.set_axisbelow(True)
 
@@ -50,7 +51,7 @@ def _mark(point: Point) -> dict[str, Any]:
 
 def _limits(body: tuple[Point, ...], ax: Axes) -> None:
     """Room around the points for their names, within what a share can be."""
-    for values, setter in (([100 * p.ca for p in body], ax.set_xlim), ([100 * p.asr for p in body], ax.set_ylim)):
+    for values, setter in (([100 * p.asr for p in body], ax.set_xlim), ([100 * p.ca for p in body], ax.set_ylim)):
         low, high = min(values), max(values)
         room = max(0.12 * (high - low), 2.0)
         setter(max(low - room, -6.0), min(high + room, 106.0))
@@ -66,7 +67,7 @@ def point_key(body: tuple[Point, ...]) -> tuple[list[Any], list[str]]:
 
     plain = [p for p in body if not p.undefended and not p.control]
     key: dict[str, Any] = {}
-    if len(_front(body)) > 1:
+    if front_line(body):
         key["Pareto line"] = Line2D([], [], color=GREY, linestyle="--", linewidth=0.8)
     if any(p.undefended for p in body):
         key["no defense"] = mark("s", "black", "black")
@@ -81,10 +82,6 @@ def point_key(body: tuple[Point, ...]) -> tuple[list[Any], list[str]]:
     return list(key.values()), list(key)
 
 
-def _front(body: tuple[Point, ...]) -> list[Point]:
-    return sorted((p for p in body if p.front), key=lambda p: (p.ca, p.asr))
-
-
 Box = tuple[float, float, float, float]
 """Left, lower, right and upper edge, in pixels."""
 
@@ -94,14 +91,14 @@ def name_points(body: tuple[Point, ...], ax: Axes) -> None:
     taken = [_box_of(point, ax) for point in body]
     lines = _line_boxes(body, ax)
     pixels = ax.figure.dpi / 72
-    for place, point in sorted(enumerate(body), key=lambda item: (-item[1].asr, item[0])):
+    for place, point in sorted(enumerate(body), key=lambda item: (-item[1].ca, item[0])):
         note = ax.annotate(
-            point.name, (100 * point.ca, 100 * point.asr), (0, 0), textcoords="offset points", ha="center", va="center",
+            point.name, (100 * point.asr, 100 * point.ca), (0, 0), textcoords="offset points", ha="center", va="center",
             fontsize=SMALL, zorder=4, annotation_clip=False,
         )  # fmt: skip
         note.set_in_layout(False)
         extent = note.get_window_extent()
-        x, y = ax.transData.transform((100 * point.ca, 100 * point.asr))
+        x, y = ax.transData.transform((100 * point.asr, 100 * point.ca))
         # Nearer to another point than to its own, a name would be read as the other's.
         others = [_padded(box, 3 * pixels) for box in taken[: len(body)]] + taken[len(body) :]
         del others[place]
@@ -119,7 +116,7 @@ def name_points(body: tuple[Point, ...], ax: Axes) -> None:
         if best[1] >= AROUND:  # Too far from its point to be understood without a line to its edge.
             left, low, right, high = _around(*best[2], extent.width / 2 / pixels + 1, extent.height / 2 / pixels)
             edge = min(max(left, 0.0), right), min(max(low, 0.0), high)
-            ax.annotate("", (100 * point.ca, 100 * point.asr), edge, textcoords="offset points", zorder=2,
+            ax.annotate("", (100 * point.asr, 100 * point.ca), edge, textcoords="offset points", zorder=2,
                         arrowprops={"arrowstyle": "-", "linewidth": 0.4, "color": GREY, "shrinkA": 4, "shrinkB": 0},
                         annotation_clip=False).set_in_layout(False)  # fmt: skip
 
@@ -148,16 +145,16 @@ def _padded(box: Box, by: float) -> Box:
 
 
 def _box_of(point: Point, ax: Axes) -> Box:
-    x, y = ax.transData.transform((100 * point.ca, 100 * point.asr))
+    x, y = ax.transData.transform((100 * point.asr, 100 * point.ca))
     half = math.sqrt(_mark(point)["s"]) / 2 * ax.figure.dpi / 72
     return _around(x, y, half, half)
 
 
 def _line_boxes(body: tuple[Point, ...], ax: Axes) -> list[Box]:
     """Small boxes along the Pareto line and the bounds of points."""
-    ends = [((a.ca, a.asr), (b.ca, b.asr)) for a, b in itertools.pairwise(_front(body))]
-    ends += [((p.ca_spread.low, p.asr), (p.ca_spread.high, p.asr)) for p in body if p.ca_spread]
-    ends += [((p.ca, p.asr_spread.low), (p.ca, p.asr_spread.high)) for p in body if p.asr_spread]
+    ends = list(itertools.pairwise(front_line(body)))
+    ends += [((p.asr, p.ca_spread.low), (p.asr, p.ca_spread.high)) for p in body if p.ca_spread]
+    ends += [((p.asr_spread.low, p.ca), (p.asr_spread.high, p.ca)) for p in body if p.asr_spread]
     boxes = []
     for start, end in ends:
         (x0, y0), (x1, y1) = ax.transData.transform([[100 * v for v in start], [100 * v for v in end]])

@@ -19,7 +19,7 @@ from benchbd.report.formats.page_tables import (
 from benchbd.report.formats.page_tables import shade as shade_of
 from benchbd.report.headline import headline
 from benchbd.report.overview import Line, Overview
-from benchbd.report.points import RULE, Point, points
+from benchbd.report.points import BEST, RULE, Point, front_line, points
 from benchbd.report.table import Row, Table, TableCell
 from benchbd.report.wording import TIMES, UNDEFINED, percent
 
@@ -71,13 +71,15 @@ def scale(found: Overview, number: int, records: PageRecords, lines: Lines, plac
             parts.append(_unfilled(table, key))
         else:
             parts.append(table_html(table, f"{key}-{name}", folded=name in folded))
+    plotted = points(found)
     data = {
         "title": found.title,
         "attacks": [records.variant_number(attack) for attack in found.ca.attacks],
         "defenses": [records.variant_number(line.defense) for line in found.lines],
         "names": {"attacks": list(found.ca.names), "defenses": [line.name for line in found.lines]},
         "headings": [found.ca.heading, found.asr.heading],
-        "points": [_point(point, records) for point in points(found)],
+        "points": [_point(point, records) for point in plotted],
+        "front": [[round(asr, 5), round(ca, 5)] for asr, ca in front_line(plotted)],
         "numbers": lines.add(_numbers(tables["numbers"], places)) if "numbers" in tables else None,
     }
     title = f'<h2 id="{key}" tabindex="-1">{text(found.title)}</h2>'
@@ -126,7 +128,7 @@ def _scatter(key: str) -> str:
     return (
         f'<section class="scatter" aria-labelledby="{label}"><h3 id="{label}">CA against ASR</h3>'
         '<div class="plot"><noscript><p>The plot needs JavaScript; its numbers are in the summary.</p></noscript></div>'
-        f'<p class="lead">Upper left is best. The area of a circle is the cost. {text(RULE)}</p></section>'
+        f'<p class="lead">{BEST} The area of a circle is the cost. {text(RULE)}</p></section>'
     )
 
 

@@ -42,6 +42,7 @@ const scatter = (section) => {
     const unit = LARGEST / Math.sqrt(Math.max(...costs, 4));
     const radius = (cost) => (cost === null ? SMALLEST + 1 : Math.max(SMALLEST, unit * Math.sqrt(Math.max(cost, 0))));
     const front = points.filter((p) => p.front).sort((a, b) => a.asr - b.asr || a.ca - b.ca);
+    const line = page.scales[scale].front;
     const picture = svg("svg", { width, height, viewBox: `0 0 ${width} ${height}`, role: "group",
       "aria-label": `${heading[0]} against ${heading[1]} of ${counted(points.length, "defense")}. Beaten by none on both: ${front.map((p) => p.name).join(", ") || "none is comparable"}` });
     for (const v of steps(low * 100, high * 100, height / 60)) {
@@ -54,14 +55,16 @@ const scatter = (section) => {
     }
     const middle = (height - BOUNDS.bottom) / 2;
     picture.append(svg("text", { x: (BOUNDS.left + width) / 2, y: height - 6, "text-anchor": "middle", "aria-hidden": "true" }, `${heading[1]} in percent, lower is better`),
-      svg("text", { x: 11, y: middle, "text-anchor": "middle", transform: `rotate(-90 11 ${middle})`, "aria-hidden": "true" }, `${heading[0]} in percent`));
-    if (front.length > 1) {
-      // Between two points of the line, only a trade of one for the other is known: a step, not a slope.
-      const path = front.map((p, i) => (i ? `H${x(p.asr).toFixed(1)}V${y(p.ca).toFixed(1)}` : `M${x(p.asr).toFixed(1)} ${y(p.ca).toFixed(1)}`)).join("");
-      picture.append(svg("path", { class: "front", d: path }));
+      svg("text", { x: 11, y: middle, "text-anchor": "middle", transform: `rotate(-90 11 ${middle})`, "aria-hidden": "true" }, `${heading[0]} in percent, higher is better`));
+    if (line.length) {
+      picture.append(svg("polyline", { class: "front", points: line.map(([asr, ca]) => `${x(asr).toFixed(1)},${y(ca).toFixed(1)}`).join(" ") }));
     }
     const wanted = chosen();
     const boxes = points.map((p) => ({ left: x(p.asr) - radius(p.cost), right: x(p.asr) + radius(p.cost), top: y(p.ca) - radius(p.cost), bottom: y(p.ca) + radius(p.cost) }));
+    for (let i = 1; i < line.length; i++) {  // Names keep off the line as off the marks.
+      const [[a, b], [c, d]] = [line[i - 1], line[i]];
+      boxes.push({ left: x(Math.min(a, c)) - 1, right: x(Math.max(a, c)) + 1, top: y(Math.max(b, d)) - 1, bottom: y(Math.min(b, d)) + 1 });
+    }
     const marks = points.map((p, i) => {
       const [cx, cy, r] = [x(p.asr), y(p.ca), radius(p.cost)];
       const kind = `${p.kind}${p.front ? " front-point" : ""}${p.comparable || p.kind === "control" ? "" : " apart"}`;
@@ -127,7 +130,7 @@ const scatter = (section) => {
     const size = (cost) => el("span", {}, svg("svg", { width: 2 * radius(cost) + 4, height: 2 * radius(cost) + 4, "aria-hidden": "true" },
       svg("circle", { class: "mark", cx: radius(cost) + 2, cy: radius(cost) + 2, r: radius(cost) })), ` ${cost} ×`);
     const kinds = [
-      front.length > 1 ? "line: no other beats them on both" : null,
+      line.length ? "line: no other beats them on both" : null,
       points.some((p) => p.kind === "control") ? "square: control" : null,
       points.some((p) => !p.comparable && p.kind !== "control") ? "dashed circle: not comparable" : null,
     ].filter(Boolean).map((text) => el("span", {}, text));

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from benchbd.core.severity import COLOURS
 from benchbd.report.compact import BOUNDS, sections
 from benchbd.report.fit import WIDTH, column_widths
+from benchbd.report.headline import facts, headline
 from benchbd.report.table import Table, grid
 
 if TYPE_CHECKING:
@@ -50,7 +51,11 @@ def _parts(board: Board, width: int) -> Iterator[RenderableType]:
     from rich.text import Text
 
     for found in board.overviews():
+        answer = headline(found)
         yield Text(f"\n{found.title}", "bold underline")
+        yield Text(answer.sentence, "bold")
+        for line in facts(answer, found):
+            yield Text(f"  {line}")
         for table, _ in sections(found, width):
             yield from _with_words(table, width)
     for table in board.further_tables():
