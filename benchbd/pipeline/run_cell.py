@@ -162,8 +162,8 @@ def _run(
     with restricted_store(Store(store.root, store.say, STAGE_KINDS)) as stages, keeping as keeper:
         began = time.perf_counter()
         events({"event": "stage", "stage": "poison"})
-        make = Lab if keeper is None or kept is None else partial(WatchedLab, every=kept.every, keep=keeper)
-        lab = _open_lab(cell, components, poisoner, ledger, stages, results, make)
+        make = [] if kept is None or keeper is None else [partial(WatchedLab, every=kept.every, keep=keeper)]
+        lab = _open_lab(cell, components, poisoner, ledger, stages, results, *make)
         results.env = environment.describe(device, lab.precision_for(lab._network).name)
         not_charged["poison"] = time.perf_counter() - began
         began = time.perf_counter()
@@ -232,7 +232,7 @@ def _open_lab(
     ledger: CostLedger,
     stages: RestrictedStore,
     results: CellResults,
-    make: Callable[..., Lab],
+    make: Callable[..., Lab] = Lab,
 ) -> Lab:
     """The lab with the poisoned set in it, and no more of the truth than the defense declares."""
     clean, info = poisoner.train_set()
