@@ -137,7 +137,8 @@ def row(table, label):
 def test_a_board_of_old_records_says_what_it_said(make_record):
     made = board([old(make_record, 0.9), old(make_record, 0.1, attack="sig")])
     assert "Lift" not in [c.label for c in made.tables[0].columns]
-    assert made.notes == ["An attack counts as implanted if its undefended ASR is at least 50 %."]
+    assert made.reading[-1] == "An attack counts as implanted if its undefended ASR is at least 50 %."
+    assert made.notes == []
     told = "† not implanted: the undefended ASR is below 50 %, so it is not evidence for any defense."
     assert told in made.tables[0].notes
     assert made.not_implanted == ["sig on cifar10 is not implanted: ASR 10.00 is below 50 %"]
@@ -165,7 +166,7 @@ def test_the_last_column_is_the_undefended_lift(mixed):
     assert lifts["none"].display == lifts["cl"].display == UNDEFINED
     assert [row(table, a).mark for a in ("bn-g", "blend", "sig", "cl", "none")] == ["", "†", "", "‡", ""]
     assert "blend: the trigger changes no pixel." in next(n for n in table.notes if n.startswith("†"))
-    assert "the lift is ASR minus clean ASR" in made.notes[-1]
+    assert "the lift is ASR minus clean ASR" in made.reading[-1]
     assert "Average, implanted attacks" in [r.label for r in table.rows]
     assert made.not_implanted == ["blend on cifar10 is not implanted: the trigger changes no pixel"]
 
