@@ -83,7 +83,7 @@ class LibraryModel(Model):
             raise UsageError(f"{self.name}: name {shown(self.network)} is not a network's, such as resnet18")
         if self.resize is not None and not SMALLEST <= self.resize <= 4096:
             raise UsageError(f"{self.name}: resize must be from {SMALLEST} to 4096 pixels, not {self.resize}")
-        path = PurePosixPath(self.weights or "x")
+        path = PurePosixPath("x" if self.weights is None else self.weights)
         if not path.parts or path.is_absolute() or ".." in path.parts or str(path).startswith("~") or "\0" in str(path):
             raise UsageError(
                 f"{self.name}: weights {shown(self.weights, 200)} must be a name below the folder of the matrix file "
