@@ -287,7 +287,7 @@ def _files(place: Path) -> None:
         ("--model plain.pth --arch lenet-s --normalise 1,2", "plain.pth"),
         (
             "--model plain.pth --arch lenet-s --normalise 1,2,3",
-            "--normalise '1,2,3': give none, dataset, imagenet, or three",
+            "--normalise '1,2,3': give none, dataset, imagenet",
         ),
         ("--model short.pth --arch lenet-s --normalise none", "does not fit lenet-s for 10 classes: it lacks"),
         ("--model seven.pth --arch lenet-s --normalise none", "not fit lenet-s for 10 classes: head.weight is (7, "),
