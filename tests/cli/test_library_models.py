@@ -20,7 +20,7 @@ model: {{torchvision: {{name: {NAME}, weights: w.pth, resize: 32}}}}
 attacks: [bn-g]
 defenses: [none]
 """
-RUN = "run study/m.yaml --executor inline --device cpu --display none --output out".split()
+RUN = ["run", "study/m.yaml", "--executor", "inline", "--device", "cpu", "--display", "none", "--output", "out"]
 EVALUATE = ("evaluate", "--dataset", DATASET, "--attack", "bn-g", "--device", "cpu", "--output", "out", "--json")
 
 
