@@ -118,7 +118,7 @@ def _facts(record: dict[str, Any], cell: Cell, trained: TrainedModel, spec: Mode
         classes=spec.classes,
         class_names=tuple(names) if len(names) == spec.classes else tuple(map(str, range(spec.classes))),
         size=spec.size,
-        normalisation=(tuple(spec.normalisation.mean), tuple(spec.normalisation.std)),
+        normalisation=(tuple(spec.pixels.mean), tuple(spec.pixels.std)),
         test_transform=None if trained.test_transform is None else trained.test_transform.spec(),
         program=form in PROGRAMS,
         version=str(versions().get("benchbd", "?")),

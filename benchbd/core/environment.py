@@ -12,7 +12,7 @@ from typing import Any
 
 from benchbd.core.kinds import KINDS
 
-PACKAGES = ("benchbd", "torch", "torchvision", "numpy", "scikit-learn", "safetensors")
+PACKAGES = ("benchbd", "torch", "torchvision", "numpy", "scikit-learn", "safetensors", "timm")
 
 
 @functools.cache

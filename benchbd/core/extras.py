@@ -14,6 +14,7 @@ EXTRAS = {
     "tensorboard": ("tensorboard",),
     "mlflow": ("mlflow",),
     "wandb": ("wandb",),
+    "timm": ("timm",),
 }
 """Packages of each extra in pyproject.toml, by the name of the extra."""
 

@@ -42,3 +42,7 @@ class Normalisation(NamedTuple):
 
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
+
+
+IMAGENET = Normalisation((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+"""Of the training images of ImageNet, as the pretrained weights of torchvision and most of timm's take images."""

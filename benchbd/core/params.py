@@ -235,7 +235,12 @@ def resolve(cls: type, given: dict[str, Any], where: str, also: Iterable[str] = 
         UsageError: a name is unknown, or a value has the wrong type.
     """
     values = dict(defaults(cls))
-    for name, value in given.items():
+    spellings: dict[str, str] = getattr(cls, "spellings", {})
+    for spelling, name in spellings.items():
+        if spelling in given and name in given:
+            raise UsageError(f"{where}: {spelling} is another name of {name}; give one of them")
+    for word, value in given.items():
+        name = spellings.get(word, word) if isinstance(word, str) else word
         if name not in values:
             hint = did_you_mean(name if isinstance(name, str) else "", [*values, *also])
             raise UsageError(f"{where} has no parameter {shown(name)}{hint}")

@@ -99,6 +99,11 @@ class Classifier(nn.Module):
         rows = (x01.permute(0, 2, 3, 1).reshape(batch, height, 3 * width) - mean) / std
         return rows.view(batch, height, width, 3).permute(0, 3, 1, 2)
 
+    def set_normalisation(self, normalisation: Normalisation) -> None:
+        """Subtract another mean from now on, and divide by another standard deviation."""
+        for buffer, values in ((self.mean, normalisation.mean), (self.std, normalisation.std)):
+            buffer.copy_(torch.tensor(values).view(1, 3, 1, 1))
+
     @torch.no_grad()
     def initialise_from(self, images: Tensor) -> None:
         """Let the network initialise itself from training images, uint8 (N, 3, H, W) on the CPU, if it can.
@@ -137,7 +142,9 @@ class Classifier(nn.Module):
         return logits
 
 
-def build(model: Buildable, classes: int, size: int, normalisation: Normalisation, seed: int) -> Classifier:
+def build(
+    model: Buildable, classes: int, size: int, normalisation: Normalisation, seed: int, *, to_load: bool = False
+) -> Classifier:
     """Build a freshly initialised network on the CPU. Torch's global generator is restored afterwards.
 
     Args:
@@ -146,6 +153,7 @@ def build(model: Buildable, classes: int, size: int, normalisation: Normalisatio
         size: pixels on a side of an image.
         normalisation: mean and standard deviation of each colour.
         seed: seed of the initial weights.
+        to_load: whether the whole state of the network is loaded afterwards, so that no file of weights need be read.
 
     Raises:
         UsageError: the network cannot be trained or stored (:func:`network_fault`); the message names the model.
@@ -154,7 +162,7 @@ def build(model: Buildable, classes: int, size: int, normalisation: Normalisatio
     before = torch.get_rng_state()
     try:
         torch.default_generator.manual_seed(seed)
-        net = model.build(classes, size)
+        net = (getattr(model, "build_to_load", model.build) if to_load else model.build)(classes, size)
     finally:
         torch.set_rng_state(before)
     if fault := network_fault(net, classes):

@@ -24,14 +24,17 @@ def renamed_state(state: Mapping[str, Tensor], net: Classifier) -> dict[str, Ten
     """A state under the names of a classifier.
 
     Args:
-        state: tensors by the names of the classifier or of the network in it; its last layer may have one of ``HEADS``
-            as its name.
+        state: tensors by the names of the classifier, of the network in it or of its library; its last layer may have
+            one of ``HEADS`` as its name.
         net: the classifier.
     """
     found = dict(state)
     own = {name.removeprefix("net.") for name in net.state_dict()}
     while prefix := next((prefix for prefix in PREFIXES if _before_all(prefix, found, own)), ""):
         found = {name.removeprefix(prefix): value for name, value in found.items()}
+    if (library := getattr(net.net, "library_names", None)) is not None:
+        named = library()
+        found = {named.get(name, name): value for name, value in found.items()}
     if "channel_mask" not in found and not any(name.startswith("net.") for name in found):
         found = {f"net.{name}": value for name, value in found.items()}
     if "net.head.weight" not in found:

@@ -73,7 +73,13 @@ def compute_alike(pack: PackLike, packed: nn.Module, nets: Sequence[Classifier])
     run = _Run(packed, layers, lambda: pack(pack.inputs([net.normalise(x01) for net in nets])))
     if run.error:
         return f"{run.failed} cannot be packed: it fails on the joined channels of several models"
-    if all(_agree(run.result[:, index], one.result) for index, one in enumerate(alone)):
+    # Features too: logits hide a difference where the biases of the head outweigh what a new network computes.
+    features = _features(packed, pack.inputs([net.normalise(x01) for net in nets])).view(len(x01), pack.count, -1)
+    if all(
+        _agree(run.result[:, index], one.result)
+        and _agree(features[:, index], _features(net.net, net.normalise(x01)).flatten(1))
+        for index, (one, net) in enumerate(zip(alone, nets, strict=True))
+    ):
         return None
     for index, one in enumerate(alone):
         for (name, mine), (other, theirs) in zip(run.outputs, one.outputs, strict=False):
@@ -82,6 +88,13 @@ def compute_alike(pack: PackLike, packed: nn.Module, nets: Sequence[Classifier])
             if not _agree_on(mine, theirs, index, pack.count):
                 return f"{name} ({layers[name]}) cannot be packed: in it, channels of different models mix"
     return f"features ({layers['']}) cannot be packed: in it, channels of different models mix"
+
+
+def _features(net: nn.Module, x: Tensor) -> Tensor:
+    """Inputs of the head in eval mode."""
+    with torch.no_grad(), eval_mode(net):
+        found: Tensor = net.features(x)  # type: ignore[operator]
+        return found
 
 
 class _Run:

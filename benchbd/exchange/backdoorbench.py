@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from benchbd.core.archive import read_torch
 from benchbd.errors import UsageError, shown
-from benchbd.exchange.archive import read_torch
 from benchbd.exchange.found_set import CleanData, FoundSet, Wishes
 from benchbd.exchange.png import numbered, read_pngs
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from benchbd.exchange.archive import read_numpy
+from benchbd.core.archive import read_numpy
 from benchbd.exchange.found_set import FoundSet, Wishes
 from benchbd.exchange.pixels import Pixels, to_labels, to_mask
 

@@ -7,7 +7,6 @@ import io
 import json
 import warnings
 import zipfile
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,8 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from benchbd.core.archive import read_torch
 from benchbd.core.extras import extra_module
-from benchbd.core.images import DatasetInfo, Normalisation
+from benchbd.core.images import IMAGENET, DatasetInfo, Normalisation
 from benchbd.core.transform import TestTransform
 from benchbd.engine.foreign import (
     alike,
@@ -28,8 +28,8 @@ from benchbd.engine.foreign import (
     onnx_session,
 )
 from benchbd.engine.outside_state import load_outside_state, renamed_state
+from benchbd.engine.weights_file import is_safetensors, read_safetensors_file, state_dict_of
 from benchbd.errors import UsageError, one_line, shown
-from benchbd.exchange.archive import read_torch
 from benchbd.exchange.foreign_program import FixedMode, ForeignProgram
 from benchbd.exchange.model_program import FORMAT, METADATA
 from benchbd.pipeline.stored_model import transform_of
@@ -37,9 +37,6 @@ from benchbd.plugins import registry
 from benchbd.plugins.contract import Model
 from benchbd.plugins.identity import part_of
 from benchbd.plugins.trained import ModelSpec
-
-NESTED = ("state_dict", "model_state_dict", "model", "net", "netC", "weights")
-"""Entries under which checkpoints of other programs keep the weights."""
 
 
 class ForeignModel(NamedTuple):
@@ -75,7 +72,7 @@ def read_model(
         info: classes and size of the data set to evaluate on.
         own: the data set's normalisation, for ``normalise="dataset"``.
         arch: the model that weights without a program belong to; None if the file names it.
-        normalise: ``none``, ``dataset`` or three means and three deviations; None for what the file says.
+        normalise: ``none``, ``dataset``, ``imagenet`` or three means and three deviations; None for what the file says.
 
     Raises:
         UsageError: the file cannot be read, is of another kind, or does not fit the architecture or the data set.
@@ -92,22 +89,24 @@ def read_model(
             return _programs_only(arch, path, lambda: _exported(path, info, normalise, given))
         if any(name.startswith("code/") for name in tops):
             return _programs_only(arch, path, lambda: _torchscript(path, info, normalise, given))
-        return _state_dict(_weights_of(read_torch(path), path), path, info, arch, normalise, given)
-    if _is_safetensors(head, path):
+        return _state_dict(state_dict_of(read_torch(path), path), path, info, arch, normalise, given)
+    if is_safetensors(head, path.stat().st_size):
         return _safetensors(path, info, arch, normalise, given)
     if head[:1] == b"\x08":  # an ONNX model begins with its version; a pickle and a tar archive do not
         return _programs_only(arch, path, lambda: _onnx(path, info, normalise, given))
-    return _state_dict(_weights_of(read_torch(path), path), path, info, arch, normalise, given)
+    return _state_dict(state_dict_of(read_torch(path), path), path, info, arch, normalise, given)
 
 
 def parse_normalise(text: str | None, own: Normalisation) -> Normalisation | None:
     """The normalisation that ``--normalise`` asks for; None for none.
 
     Raises:
-        UsageError: it is not ``none``, ``dataset`` or six numbers.
+        UsageError: it is not ``none``, ``dataset``, ``imagenet`` or six numbers.
     """
     if text is None or text.strip().lower() == "none":
         return None
+    if text.strip().lower() == "imagenet":
+        return IMAGENET
     if text.strip().lower() == "dataset":
         return own
     try:
@@ -118,8 +117,8 @@ def parse_normalise(text: str | None, own: Normalisation) -> Normalisation | Non
         values = [values[0]] * 3 + [values[1]] * 3
     if len(values) != 6 or not np.isfinite(values).all() or min(values[3:]) <= 0:
         raise UsageError(
-            f"--normalise {shown(text)}: give none, dataset, or three means and three deviations in units of [0, 1], "
-            "such as 0.4914,0.4822,0.4465,0.2470,0.2435,0.2616"
+            f"--normalise {shown(text)}: give none, dataset, imagenet, or three means and three deviations in units of "
+            "[0, 1], such as 0.4914,0.4822,0.4465,0.2470,0.2435,0.2616"
         )
     red, green, blue, *std = values
     return Normalisation((red, green, blue), (std[0], std[1], std[2]))
@@ -139,11 +138,6 @@ def _zip_names(path: Path) -> list[str]:
         raise UsageError(f"--model {path} is a damaged archive ({one_line(error)})") from None
     except UsageError as error:
         raise UsageError(f"--model {path}: {error}") from None
-
-
-def _is_safetensors(head: bytes, path: Path) -> bool:
-    length = int.from_bytes(head[:8], "little")
-    return head[8:9] == b"{" and 2 <= length <= path.stat().st_size
 
 
 def _programs_only(arch: Model | None, path: Path, read: Any) -> ForeignModel:
@@ -238,27 +232,9 @@ def _exported(path: Path, info: DatasetInfo, normalise: str | None, given: Norma
 def _safetensors(
     path: Path, info: DatasetInfo, arch: Model | None, normalise: str | None, given: Normalisation | None
 ) -> ForeignModel:
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(str(path), "pt") as file:
-            facts = _facts((file.metadata() or {}).get(METADATA))
-            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a mapping)
-    except (SafetensorError, OSError, ValueError) as error:
-        raise UsageError(f"{path} cannot be read as safetensors ({one_line(error)[:200]})") from None
+    state, metadata = read_safetensors_file(path)
+    facts = _facts(metadata.get(METADATA))
     return _state_dict(state, path, info, arch, normalise, given, facts, "safetensors")
-
-
-def _weights_of(found: Any, path: Path) -> dict[str, Tensor]:
-    """The tensors by name in what ``torch.save`` wrote, perhaps under another entry."""
-    for name in NESTED:
-        if isinstance(found, Mapping) and isinstance(found.get(name), Mapping):
-            found = found[name]
-    if isinstance(found, Mapping):
-        state = {str(name): value for name, value in found.items() if isinstance(value, Tensor)}
-        if state and len(state) == len(found):
-            return state
-    raise UsageError(f"{path} holds no state dict (tensors by name), alone or under {', '.join(NESTED)}")
 
 
 def _state_dict(
@@ -278,17 +254,19 @@ def _state_dict(
     model = arch
     if model is None:
         model = registry.make("models", str(stated.get("name")), **dict(stated.get("params") or {}))
-    spec = ModelSpec(model, part_of(model), info.classes, info.size, given or Normalisation((0.0,) * 3, (1.0,) * 3))
-    net = spec.build(0)
+    spec = ModelSpec(model, part_of(model), info.classes, info.size, Normalisation((0.0,) * 3, (1.0,) * 3))
+    net = spec.build_to_load()
     state = renamed_state(state, net)
     own = {"mean", "std"} <= state.keys()
     if own and normalise is not None:
         raise UsageError(f"--normalise {shown(normalise)}: {path} has its own mean and std; leave --normalise out")
-    if not own and normalise is None:
+    if not own and normalise is None and spec.own_normalisation is None:
         raise UsageError(
-            f"{path} does not say how its network's images are normalised; say it with --normalise: none, dataset, or "
-            "three means and three deviations"
+            f"{path} does not say how its network's images are normalised; say it with --normalise: none, dataset, "
+            "imagenet, or three means and three deviations"
         )
+    given = spec.own_normalisation if normalise is None else given
+    net.set_normalisation(given or Normalisation((0.0,) * 3, (1.0,) * 3))
     load_outside_state(net, state, f"{path} does not fit {spec.part.text} for {info.classes} classes")
     net.test_transform = _transform(facts, info)
     words = "in the file" if own else "none added" if given is None else _words(given)

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from benchbd.core.archive import read_torch
 from benchbd.errors import UsageError
-from benchbd.exchange.archive import read_torch
 from benchbd.exchange.found_set import FoundSet, Wishes
 from benchbd.exchange.pixels import Pixels, as_array, to_labels, to_mask, whole_numbers
 

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from benchbd.core.archive import opened, plain_arrays
 from benchbd.core.poisoned_set import CleanTest, PoisonedSet
 from benchbd.core.poisoned_set_file import HEADER, KNOWN, PoisonedSetFile, write_set
 from benchbd.errors import UsageError, did_you_mean, shown
-from benchbd.exchange.archive import opened, plain_arrays
 from benchbd.exchange.found_set import FoundSet, Wishes
 from benchbd.exchange.pixels import Pixels, to_labels, to_mask
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
+from benchbd.core.archive import opened
 from benchbd.errors import UsageError, one_line
-from benchbd.exchange.archive import opened
 
 
 def read_pngs(paths: Iterable[Path], size: int | None) -> np.ndarray:

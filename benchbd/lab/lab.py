@@ -72,7 +72,7 @@ class Lab(Stages):
     ) -> None:
         super().__init__(**base)
         self.poisoned = poisoned
-        self.normalisation = self._network.normalisation
+        self.normalisation = self._network.pixels
         self._clean, self._truth = clean, truth
         self._base = base
         self._losses: np.ndarray | None = None

@@ -100,11 +100,10 @@ class ModelFile:
             UsageError: the bytes are not such a model, or it does not fit images and classes.
             Diverged: weights or logits are not finite.
         """
-        net = self.spec.build(0)
+        net = self.spec.build_to_load()
         if self.form == "safetensors":
             fit_state(net, read_safetensors(self.content), self.model.part.text)
-        net.mean.copy_(torch.tensor(self._pixels.mean).view(1, 3, 1, 1))
-        net.std.copy_(torch.tensor(self._pixels.std).view(1, 3, 1, 1))
+        net.set_normalisation(self._pixels)
         net.eval()
         if fault := trial_line(net, images, device):
             raise UsageError(fault)

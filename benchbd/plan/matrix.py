@@ -33,7 +33,7 @@ from benchbd.plan.probe import Probe
 from benchbd.plan.shipped import shipped
 from benchbd.plugins import registry
 from benchbd.plugins.attack import poisoned_twice
-from benchbd.plugins.contract import Attack, Defense
+from benchbd.plugins.contract import Attack, Defense, Model
 from benchbd.plugins.part import Part
 
 __all__ = [
@@ -108,8 +108,8 @@ class _Block:
         plugins = {kind: [plugin for spec in axis for plugin in spec.instances()] for kind, axis in self.axes.items()}
         plugins["defense"] = _settled(plugins["defense"])
         unique = {kind: _distinct(instances) for kind, instances in plugins.items()}
-        for _, defense in unique["defense"]:
-            _check_files(defense, absent)
+        for _, plugin in (*unique["model"], *unique["defense"]):
+            _check_files(plugin, absent)
         for (dataset_part, dataset), (model_part, model) in itertools.product(unique["dataset"], unique["model"]):
             try:
                 info, dataset_reason = _dataset_info(dataset)
@@ -139,10 +139,10 @@ class _Block:
         return (None if info is None else poisoned_twice(attack, info)) or _impossible(attack, info)
 
 
-def _check_files(defense: Defense, absent: list[str] | None) -> None:
-    """Raise UsageError if a file of a defense is missing, or put the line into ``absent``."""
-    with registry.blame("defenses", defense.name):
-        line = defense.missing()
+def _check_files(plugin: Defense | Model, absent: list[str] | None) -> None:
+    """Raise UsageError if a file of a plugin is missing, or put the line into ``absent``."""
+    with registry.blame(plugin.kind, plugin.name):
+        line = plugin.missing()
     if line and absent is None:
         raise UsageError(line)
     if line and absent is not None:

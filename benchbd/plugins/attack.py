@@ -89,6 +89,7 @@ class Attack(Component):
         prepared_from_poison: whether ``prepare`` depends on which images are poisoned. Default: False.
         prepared_from_budget: whether ``prepare`` depends on how many images are poisoned. Default: False.
         smoke: parameters with which the attack runs in seconds. Default: no changes.
+        spellings: other names of parameters, by what users write. Default: none.
         younger: parameters that were added without a new version, for stable IDs. Default: none.
     """
 

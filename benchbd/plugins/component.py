@@ -23,6 +23,12 @@ class Component:
     smoke: ClassVar[dict[str, Any]] = {}
     """Parameters with which the plugin runs in seconds, for ``--smoke`` and the contract tests."""
 
+    spellings: ClassVar[dict[str, str]] = {}
+    """Other names of parameters, such as ``{"name": "network"}``: what users write, and the parameter that it means.
+
+    Records and tables have the parameter's own name.
+    """
+
     younger: ClassVar[tuple[str, ...]] = ()
     """Parameters that were added without a new version, because the results with their defaults stay as they were.
 

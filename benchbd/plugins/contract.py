@@ -79,6 +79,7 @@ class Dataset(Component):
         class_names: names of the classes. Default: their numbers.
         source: origin, licence and citation. Default: empty.
         smoke: parameters with which the data set is small. Default: no changes.
+        spellings: other names of parameters, by what users write. Default: none.
         younger: parameters that were added without a new version, for stable IDs. Default: none.
     """
 
@@ -143,6 +144,7 @@ class Defense(Component):
             on it. Default: it has no teacher.
         among(defenses): this defense, completed with what it takes from its matrix block. Default: itself.
         smoke: parameters with which the defense runs in seconds. Default: no changes.
+        spellings: other names of parameters, by what users write. Default: none.
         younger: parameters that were added without a new version, for stable IDs. Default: none.
     """
 
@@ -262,8 +264,13 @@ class Model(Component):
 
     Optional:
         check(info): raise ``Impossible`` if the network does not fit the images. Default: it fits all.
+        missing(): one line that says which file of weights, or which package, is missing, or None. Default: None.
         input_files(): the files of weights that build reads, to notice that they changed. Default: unknown.
+        build_to_load(classes, size): build a network whose whole state is loaded afterwards. Default: ``build``.
+        normalisation(): mean and standard deviation that the network's images need. Default: those of the data set.
+        packages: packages that the network's code comes from, whose versions enter keys of trainings. Default: none.
         smoke: parameters with which the model runs in seconds. Default: no changes.
+        spellings: other names of parameters, by what users write. Default: none.
         younger: parameters that were added without a new version, for stable IDs. Default: none.
 
     Required of the network that ``build`` returns:
@@ -273,15 +280,25 @@ class Model(Component):
     Optional for the network that ``build`` returns:
         last_convolution(): the convolution whose filters correspond one to one to the features, and the batch norm
             after it or None. Default: unknown, so filters cannot be pruned.
+        library_names(): the network's own names of weights by those that a library gives them. Default: none.
         initialise_from(x): set weights from some of the training images, float (M, 3, H, W), which the harness has
             normalised; called on a fresh network before its training, on the CPU. The key of the training's data covers
             them. Default: nothing.
     """
 
     kind: ClassVar[str] = "models"
+    packages: ClassVar[tuple[str, ...]] = ()
+    """Packages that the network's code comes from. A training is not used again with another version of them."""
 
     def check(self, info: DatasetInfo) -> None:
-        """Raise :class:`Impossible` if the network does not fit the images of this data set."""
+        """Raise :class:`Impossible` if the network does not fit the images of this data set.
+
+        May raise :class:`UsageError` if a file of weights does not fit the network.
+        """
+
+    def missing(self) -> str | None:
+        """One line that says which file of weights, or which package, is missing; None if nothing is."""
+        return None
 
     def input_files(self) -> Sequence[str | os.PathLike[str]]:
         """Paths of all files, such as pretrained weights, that :meth:`build` reads; empty if there are none.
@@ -298,6 +315,22 @@ class Model(Component):
             size: image height and width in pixels.
         """
         raise NotImplementedError
+
+    def build_to_load(self, classes: int, size: int) -> nn.Module:
+        """Build a network whose whole state is loaded afterwards, so that no file of weights need be read.
+
+        Args:
+            classes: number of classes.
+            size: image height and width in pixels.
+        """
+        return self.build(classes, size)
+
+    def normalisation(self) -> Normalisation | None:
+        """Mean and standard deviation that the network's images need, as pretrained weights may do.
+
+        None: those of the data set.
+        """
+        return None
 
 
 def _decorator(base: type[Component], name: str, version: int) -> Callable[[T], T]:

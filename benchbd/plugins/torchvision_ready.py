@@ -8,13 +8,13 @@ when it is loaded; one that imports it inside a function gets them before its ce
 from __future__ import annotations
 
 import contextlib
-import importlib
 import re
 import sys
 from pathlib import Path
 
+from benchbd.core.torchvision_module import torchvision_module
+
 _IMPORT = re.compile(rb"^[ \t]*(?:import|from)[ \t]+torchvision\b", re.MULTILINE)
-_HELPER = "benchbd.datasets._torchvision"
 _wanted: set[str] = set()
 
 
@@ -31,7 +31,7 @@ def ready_torchvision() -> None:
     """Import torchvision if a noted plugin imports it. If that fails, the plugin's own import reports why."""
     if _wanted:
         with contextlib.suppress(Exception):
-            importlib.import_module(_HELPER).torchvision()
+            torchvision_module()
 
 
 def is_mismatch(error: BaseException) -> bool:

@@ -7,6 +7,7 @@ import functools
 import hashlib
 import sys
 from collections.abc import Callable, Mapping
+from importlib import metadata
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -30,7 +31,10 @@ if TYPE_CHECKING:
 
 
 OWN_MODELS = "benchbd.models."
-"""Start of the names of the modules whose networks start from the seed alone, as a test of each of them shows."""
+"""Start of the names of the modules whose networks start from the seed alone, as a test of each of them shows.
+
+Those that come from another package are an exception.
+"""
 PROBE_SEEDS = (1, 2)
 """Seeds with which a network is built to see what its initial weights depend on."""
 
@@ -47,12 +51,33 @@ class ModelSpec:
 
     def build(self, seed: int) -> Classifier:
         """Build a freshly initialised network."""
-        return engine.build(self.model, self.classes, self.size, self.normalisation, seed)
+        return engine.build(self.model, self.classes, self.size, self.pixels, seed)
+
+    def build_to_load(self) -> Classifier:
+        """Build a network whose whole state is loaded afterwards. It needs no file of weights."""
+        return engine.build(self.model, self.classes, self.size, self.pixels, 0, to_load=True)
+
+    @functools.cached_property
+    def own_normalisation(self) -> Normalisation | None:
+        """Mean and standard deviation that the model insists on; None if it takes those of the data set."""
+        own = getattr(self.model, "normalisation", None)
+        return own() if own else None
+
+    @property
+    def pixels(self) -> Normalisation:
+        """Mean and standard deviation that the network's images get: the model's own, else those of the data set."""
+        return self.own_normalisation or self.normalisation
+
+    @functools.cached_property
+    def packages(self) -> dict[str, str]:
+        """Versions of the packages that the network's code comes from, without local parts such as ``+cpu``."""
+        return {name: metadata.version(name).partition("+")[0] for name in getattr(self.model, "packages", ())}
 
     @functools.cached_property
     def initial(self) -> InitialWeights | None:
         """What the network starts from. None for a model of benchbd's own, which starts from the seed alone."""
-        return None if type(self.model).__module__.startswith(OWN_MODELS) else initial_weights(self.build)
+        from_seed = type(self.model).__module__.startswith(OWN_MODELS) and not self.packages
+        return None if from_seed else initial_weights(self.build)
 
     def fresh(self, seed: int) -> Classifier:
         """Build a network to train.
@@ -78,8 +103,15 @@ class ModelSpec:
         return f"model {self.part.text!r}: {found}" if found else None
 
     def spec(self) -> dict[str, Any]:
-        """The spec's values, ready for JSON, for use in keys. A user's model has its weights and code in it."""
+        """The spec's values, ready for JSON, for use in keys.
+
+        A user's model has its weights and code in it; one from another package has its weights and the package's
+        version.
+        """
+        own = self.own_normalisation
         return {
+            **({"packages": self.packages} if self.packages else {}),
+            **({"own_normalisation": [list(v) for v in own]} if own else {}),
             **({} if self.initial is None else {"initial": self.initial.drawn, "source": _source(type(self.model))}),
             "model": self.part.spec(),
             "classes": self.classes,
@@ -200,7 +232,7 @@ class TrainedModel:
 
     def module(self) -> Classifier:
         """A new copy of the network in eval mode on the CPU. It applies the test transform, if there is one."""
-        net = self._plan.build(0)
+        net = self._plan.build_to_load()
         net.test_transform = self.test_transform
         net.load_state_dict({k: torch.from_numpy(np.array(v)) for k, v in self._state.items()})
         return net.eval()

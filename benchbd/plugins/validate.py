@@ -15,6 +15,8 @@ from benchbd.plugins.contract import Component, Dataset
 _DECLARED: dict[str, tuple[tuple[type, ...], str]] = {
     "version": ((int,), "a whole number"),
     "smoke": ((dict,), "a mapping of parameters such as {'epochs': 1}"),
+    "spellings": ((dict,), "a mapping such as {'name': 'network'}"),
+    "packages": ((tuple, list), "a tuple of packages such as ('timm',)"),
     "younger": ((tuple, list), "a tuple of parameters such as ('epochs',)"),
     "needs": ((tuple, list), "a tuple of words such as ('clean',)"),
     "clean_share": ((int, float), "a number"),
@@ -37,7 +39,7 @@ def check_declared(cls: type[Component]) -> None:
         value = getattr(cls, name)
         # For Python, True is an int.
         fits = isinstance(value, types) and (bool in types or not isinstance(value, bool))
-        if fits and name in ("younger", "needs", "class_names"):
+        if fits and name in ("younger", "needs", "class_names", "packages"):
             fits = all(isinstance(word, str) for word in value)
         if not fits:
             raise TypeError(f"{name} must be {expected}, not {shown(value)}")
@@ -47,9 +49,10 @@ def check_declared(cls: type[Component]) -> None:
         raise TypeError(str(error)) from None
     plain: type = cls  # a component's class is hashable, which mypy does not see
     known = params.defaults(plain)
-    for name in cls.younger:
-        if name not in known:
-            raise TypeError(f"younger names no parameter: {shown(name)}{did_you_mean(name, known)}")
+    for what, names in (("younger", cls.younger), ("spellings", cls.spellings.values())):
+        for name in names:
+            if name not in known:
+                raise TypeError(f"{what} names no parameter: {shown(name)}{did_you_mean(name, known)}")
 
 
 def check_info(data: Dataset) -> None:

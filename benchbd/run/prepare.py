@@ -14,7 +14,7 @@ from benchbd.core.files_folder import files_folder
 from benchbd.core.paths import data_folder
 from benchbd.errors import UsageError, shown
 from benchbd.plugins import registry
-from benchbd.plugins.contract import Defense
+from benchbd.plugins.contract import Defense, Model
 from benchbd.plugins.validate import missing_data
 from benchbd.run.rerun_policy import run_works_on
 from benchbd.storage import records
@@ -72,16 +72,17 @@ def prepare_output(
     _check_data([cell for cell in plan.cells if cell.id not in closed], existing, settings)
     writable(output)
     keep_plugin_places(output, plan.name, settings.plugins)
-    if any(_reads_files(cell.defense.name) for cell in plan.cells):
+    if any(_reads_files(cell) for cell in plan.cells):
         keep_files_place(output, plan.name, files_folder())
     _record_skipped(plan, output)
     return settings
 
 
-def _reads_files(defense: str) -> bool:
-    """Whether a defense may read files of the user's."""
-    cls: Any = registry.load("defenses", defense)
-    return cls.input_files is not Defense.input_files
+def _reads_files(cell: Cell) -> bool:
+    """Whether the defense or the model of a cell may read files of the user's."""
+    defense: Any = registry.load("defenses", cell.defense.name)
+    model: Any = registry.load("models", cell.model.name)
+    return defense.input_files is not Defense.input_files or model.input_files is not Model.input_files
 
 
 def kept_on_other_data(plan: Plan, settings: RunSettings, output: Path) -> list[str]:

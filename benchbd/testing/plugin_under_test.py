@@ -90,10 +90,9 @@ class PluginUnderTest:
 
     @functools.cached_property
     def missing(self) -> str | None:
-        """One line about the plugin's missing files. None if it has all, and for models."""
-        if self.kind == "models":
-            return None
-        return str((self.made.missing() if self.kind == "defenses" else self.made.missing(self.root)) or "") or None
+        """One line about the plugin's missing files or packages. None if it has all."""
+        own = self.kind in ("defenses", "models")
+        return str((self.made.missing() if own else self.made.missing(self.root)) or "") or None
 
     def poisoner(self, where: str, seed: int = 0) -> Poisoner:
         """A poisoner with this attack on the tiny set, in its own store. Repeated calls return the same one."""

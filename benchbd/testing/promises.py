@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 Check = Callable[["PluginUnderTest"], Iterator[str]]
 
-HEAVY = ("torch", "torchvision", "sklearn", "scipy", "pandas", "matplotlib", "PIL")
+HEAVY = ("torch", "torchvision", "sklearn", "scipy", "pandas", "matplotlib", "PIL", "timm")
 """Packages that a plugin may import only inside its methods, so that listing and planning stay instant."""
 GREY = Normalisation((0.5,) * 3, (0.5,) * 3)
 

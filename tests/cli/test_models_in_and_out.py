@@ -41,7 +41,11 @@ recipe: {epochs: 2, batch_size: 50, augment: []}
 dataset: digits(train=100, test=50)
 model: lenet-s
 attacks: [bn-g]
-defenses: [none, renamer]
+defenses:
+  - none
+  - renamer
+  - nab: {isolation_epochs: 1, label_epochs: 1, epochs: 1, clean_frac: 0.3}
+  - pdb: {epochs: 1}
 """
 LABEL = f"{DATASET}/lenet-s/bn-g/"
 EVALUATE = ("evaluate", "--dataset", DATASET, "--attack", "bn-g", "--device", "cpu", "--output", "out", "--json")
@@ -51,7 +55,7 @@ pytestmark = [pytest.mark.usefixtures("one_thread"), pytest.mark.filterwarnings(
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A results folder with two finished cells."""
+    """A results folder with finished cells."""
     folder = tmp_path_factory.mktemp("trained")
     (folder / "study.yaml").write_text(MATRIX)
     (folder / "renamer.py").write_text(PLUGIN)
@@ -73,19 +77,20 @@ def place(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fresh_
 
 def record_of(defense: str) -> dict:
     found = [json.loads(path.read_text()) for path in Path("out/records").glob("*.json")]
-    return next(record for record in found if record["label"] == f"{LABEL}{defense}/s0")
+    return next(record for record in found if record["spec"]["defense"]["name"] == defense)
 
 
 @pytest.mark.parametrize("form", ["safetensors", "torchscript", "onnx"])
-@pytest.mark.parametrize("defense", ["none", "renamer"])
+@pytest.mark.parametrize("defense", ["none", "renamer", "nab", "pdb"])
 def test_an_exported_model_measures_as_its_cell_did(form, defense, place, capsys):
     if form == "onnx":
         for package in ("onnx", "onnxruntime", "onnxscript"):
             pytest.importorskip(package)
-    assert main(["export-model", f"{LABEL}{defense}/s0", "--format", form, "--to", "m.bin", "--output", "out"]) == 0
+    cell = record_of(defense)["id"]
+    assert main(["export-model", cell, "--format", form, "--to", "m.bin", "--output", "out"]) == 0
     said = capsys.readouterr().out
     assert "logits on 50 test images differ by up to" in said
-    assert ("test transform of renamer" in said) == (defense == "renamer")
+    assert (f"test transform of {defense}" in said) == (defense != "none")
     assert main([*EVALUATE, "--model", "m.bin"]) == 0
     found, record = json.loads(capsys.readouterr().out), record_of(defense)
     for name in ("ca", "asr", "ra", "clean_asr", "ca_non_target"):
@@ -280,7 +285,10 @@ def _files(place: Path) -> None:
         ("--model plain.pth --arch lenet-x --normalise none", "did you mean 'lenet-s'?"),
         ("--model plain.pth --arch resnet18 --normalise none", "does not fit resnet18 for 10 classes: it lacks stem"),
         ("--model plain.pth --arch lenet-s --normalise 1,2", "plain.pth"),
-        ("--model plain.pth --arch lenet-s --normalise 1,2,3", "--normalise '1,2,3': give none, dataset, or three"),
+        (
+            "--model plain.pth --arch lenet-s --normalise 1,2,3",
+            "--normalise '1,2,3': give none, dataset, imagenet",
+        ),
         ("--model short.pth --arch lenet-s --normalise none", "does not fit lenet-s for 10 classes: it lacks"),
         ("--model seven.pth --arch lenet-s --normalise none", "not fit lenet-s for 10 classes: head.weight is (7, "),
         ("--model nan.pth --arch lenet-s --normalise none", "head.bias has values that are not finite"),

@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[2]
 BASES = {"attack": Attack, "defense": Defense, "model": Model, "data set": Dataset}
 NO_HOOKS = {"name", "version", "kind", "params"}
 """Public names of a base class that the decorator or the harness sets, or that no plugin overrides."""
-NETWORK = {"features", "head", "last_convolution", "initialise_from"}
+NETWORK = {"features", "head", "last_convolution", "library_names", "initialise_from"}
 """What the harness asks of the network that a model builds."""
 
 
@@ -124,9 +124,9 @@ MAY_NAME = {
     "benchbd/run/machine_probe.py": "the models whose training step it times",
 }
 """Files that know plugins or parameters by name, and why."""
-ALSO_WORDS = {"none", "features_of", "augment", "command", "parquet"}
+ALSO_WORDS = {"none", "features_of", "augment", "command", "parquet", "torchvision", "timm"}
 """Shipped names with another meaning in the harness: a choice of a flag, a function of the engine, a recipe's entry,
-the line that repeats a cell, a format of tables."""
+the line that repeats a cell, a format of tables, packages."""
 
 
 def _strings(file: Path) -> Iterator[tuple[int, str]]:

@@ -138,6 +138,8 @@ class Installation:
             folder = data_folder(self._root)
             with registry.blame("attacks", cell.attack.name):
                 line = cell.components().attack.missing(folder)
+            with registry.blame("models", cell.model.name):
+                line = line or cell.components().model.missing()
             with registry.blame("datasets", cell.dataset.name):
                 return line or missing_data(cell.components().dataset, folder) or ""
         except BenchbdError as error:

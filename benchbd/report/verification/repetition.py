@@ -17,6 +17,8 @@ from benchbd.storage.record_schema import METRICS, Record
 
 SAME_BITS = ("torch", "torchvision", "numpy", "scikit-learn", "benchbd")
 """Packages whose versions must agree for equal results on a processor of one name."""
+OPTIONAL = ("timm",)
+"""Packages whose versions must agree, too, where both machines have them."""
 ELSEWHERE = {"ca": 0.07, "asr": 0.42, "ra": 0.16}
 """Largest difference between processors, versions or precision classes, before the error of the test set.
 
@@ -117,12 +119,18 @@ def same_arithmetic(one: Record, other: Record) -> bool:
     classes = precision_class(one), precision_class(other)
     if classes[0] is None or classes[0] != classes[1] or not classes[0].startswith("cpu"):
         return False
-    return _machine(one) == _machine(other)
+    here, there = _versions(one), _versions(other)
+    differ = any(here[name] != there[name] for name in OPTIONAL if name in here and name in there)
+    return _machine(one) == _machine(other) and not differ
+
+
+def _versions(record: Record) -> Mapping[str, Any]:
+    versions = record["env"].get("versions")
+    return versions if isinstance(versions, Mapping) else {}
 
 
 def _machine(record: Record) -> list[Any]:
-    versions = record["env"].get("versions")
-    known = versions if isinstance(versions, Mapping) else {}
+    known = _versions(record)
     return [record["env"].get("device"), record["env"].get("system"), *(known.get(name) for name in SAME_BITS)]
 
 
