@@ -28,7 +28,7 @@ from benchbd.engine.foreign import (
     onnx_session,
 )
 from benchbd.engine.outside_state import load_outside_state, renamed_state
-from benchbd.errors import UsageError, one_line, shown
+from benchbd.errors import Diverged, UsageError, one_line, shown
 from benchbd.exchange.archive import read_torch
 from benchbd.exchange.foreign_program import FixedMode, ForeignProgram
 from benchbd.exchange.model_program import FORMAT, METADATA
@@ -289,7 +289,10 @@ def _state_dict(
             f"{path} does not say how its network's images are normalised; say it with --normalise: none, dataset, or "
             "three means and three deviations"
         )
-    load_outside_state(net, state, f"{path} does not fit {spec.part.text} for {info.classes} classes")
+    try:
+        load_outside_state(net, state, f"{path} does not fit {spec.part.text} for {info.classes} classes")
+    except Diverged as error:
+        raise UsageError(str(error)) from None
     net.test_transform = _transform(facts, info)
     words = "in the file" if own else "none added" if given is None else _words(given)
     return _checked(ForeignModel(net.eval(), kind, words, net.test_transform, spec.part.text), path, info)

@@ -180,6 +180,11 @@ def _misbehave(do: str, output: Path) -> None:
     elif do == "talk":
         sys.stdout.write("said on stdout\n")
         os.write(2, b"said on stderr by native code\n")
+    elif do == "flood":
+        # A child that prints, as native code would.
+        subprocess.run(
+            ["sh", "-c", "echo the beginning; yes 'and so on' | head -c 30000000; echo the end >&2"], check=True
+        )
     elif do == "cuda":
         _break_the_device()
     elif do == "outside":

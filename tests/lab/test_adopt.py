@@ -11,7 +11,7 @@ import torch
 from torch.nn import functional as F
 
 from benchbd import UsageError
-from benchbd.errors import Misused
+from benchbd.errors import Diverged, Misused
 
 
 def averaged(one: Any, other: Any) -> dict[str, torch.Tensor]:
@@ -56,7 +56,6 @@ def test_names_of_other_programs(open_lab):
         (lambda state: {**state, "net.extra": torch.zeros(1)}, "it has unknown extra"),
         (lambda state: {k: v for k, v in state.items() if k != "net.head.bias"}, "it lacks head.bias"),
         (lambda state: {**state, "net.head.bias": torch.zeros(9)}, "head.bias is (9,), not (4,)"),
-        (lambda state: {**state, "net.head.bias": torch.full((4,), float("inf"))}, "values that are not finite"),
         (lambda state: {**state, "net.head.bias": "text"}, "not an array of numbers"),
     ],
 )
@@ -66,6 +65,14 @@ def test_states_that_do_not_fit(edit, line, open_lab):
     with pytest.raises(UsageError, match=r"adopt: ") as found:
         lab.adopt(edit(state))
     assert line in str(found.value)
+
+
+def test_values_that_are_not_finite_are_a_diverged_training(open_lab):
+    lab = open_lab()
+    state = lab.train(lab.poisoned).module().state_dict()
+    state["net.head.bias"][1] = float("nan")
+    with pytest.raises(Diverged, match=r"adopt: the state does not fit .*: head\.bias has values that are not finite"):
+        lab.adopt(state)
 
 
 def test_later_changes_of_the_state_do_not_reach_the_model(open_lab):
