@@ -52,9 +52,28 @@ def test_a_picture_that_cannot_be_read_is_one_line_for_all_rows(
     assert last == "benchbd: 2 of 2 rows are not prepared"
 
 
-def test_a_row_that_fails_does_not_stop_the_others(pictures: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (pictures.parents[1] / "prepared.yaml").write_text(MATRIX.replace("bn-g", "\"imported(file='gone.benchbd')\""))
-    assert main(WORDS) == 2
+PLUGIN = """
+from benchbd import Attack, Diverged, UsageError, attack
+
+@attack("ends", version=1)
+class Ends(Attack):
+    usage: bool = True
+
+    def stamp(self, images, context):
+        raise UsageError("its trigger is no picture") if self.usage else Diverged("its generator diverged")
+"""
+
+
+@pytest.mark.parametrize(("usage", "code"), [("true", 2), ("false", 1)])
+def test_a_row_that_fails_does_not_stop_the_others(
+    usage: str, code: int, pictures: Path, capsys: pytest.CaptureFixture[str], fresh_registry: None
+) -> None:
+    attacks = f"[{{ends: {{usage: {usage}}}}}, none]"
+    (pictures.parents[1] / "prepared.yaml").write_text(MATRIX.replace("[none, bn-g]", attacks))
+    (pictures.parents[1] / "ends.py").write_text(PLUGIN)
+    assert main([*WORDS, "--plugin", "ends.py"]) == code
     said = capsys.readouterr()
     assert "40 clean images" in said.out
-    assert "gone.benchbd" in said.err
+    (line,) = said.err.splitlines()
+    assert line.startswith("benchbd: image-folder")
+    assert line.endswith(("its trigger is no picture", "its generator diverged"))
