@@ -228,11 +228,11 @@ class _Messages:
 
     def event(self, event: Event) -> None:
         """Write an event to the log and send it."""
-        text = log_line(event)
-        if text is not None and text != self._last:
+        text, printed = log_line(event), is_for_log_alone(event)
+        if text is not None and (printed or text != self._last):
             self._last = text
             self.write(f"{clock_time()} {text}")
-        if not is_for_log_alone(event):  # a program may print gigabytes
+        if not printed:  # a program may print gigabytes
             self.send(event)
 
 
