@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save
 from torch.nn import functional as F
 
 from benchbd import UsageError
@@ -115,3 +116,14 @@ def test_the_lab_names_its_model(open_lab):
     assert lab.train(lab.poisoned, model=lab.model).key == lab.train(lab.poisoned).key
     with pytest.raises(Misused):
         lab.model = "other"
+
+
+def test_the_mean_and_deviation_in_a_file_count(open_lab):
+    lab = open_lab()
+    trained = lab.train(lab.poisoned).module()
+    state = {name: value.clone().contiguous() for name, value in trained.state_dict().items()}
+    own = lab.read_model(save({**state, "mean": state["mean"] + 0.25}), "safetensors", name="own")
+    np.testing.assert_allclose(own.module().mean, state["mean"] + 0.25)
+    bare = {name.removeprefix("net."): value for name, value in state.items() if name.startswith("net.")}
+    plain = lab.read_model(save(bare), "safetensors", name="plain")
+    np.testing.assert_allclose(plain.module().mean.flatten(), lab.normalisation.mean)
