@@ -70,8 +70,7 @@ def run(args: argparse.Namespace) -> int:
             raise UsageError(f"{flag} is for --format {own} only; leave it out")
     add_plugin_files(args)
     place, target = user_path(args.folder, "import"), user_path(args.to, "--to")
-    if args.dataset is not None:  # which may take minutes to read
-        formats.check_layout(place, args.format)
+    formats.check_layout(place, args.format)  # before --dataset is read, which may take minutes
     size = Wishes().size if args.size is None else args.size
     wishes = Wishes(_clean(args), args.target, args.round, args.same_label, size)
     given = formats.read(place, args.format, wishes)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import codecs
+import os
 import sys
 import time
 from pathlib import Path
@@ -68,12 +70,15 @@ def run(args: argparse.Namespace) -> int:
 
     output = output_folder(args)
     path = find_log(output, args.cell)
-    with open(open_plain(path), encoding="utf-8", errors="replace") as file:  # noqa: PTH123 - a descriptor
+    with open(open_plain(path), "rb", buffering=0) as file:  # noqa: PTH123 - a descriptor
+        decoder = codecs.getincrementaldecoder("utf-8")("replace")
         while True:
             # Check before reading: otherwise the last lines of a cell that ends in between would be missed.
             busy = args.follow and path.stem in running(output)
+            if file.tell() > os.fstat(file.fileno()).st_size:  # its middle has been left out
+                file.seek(0, os.SEEK_END)
             while chunk := file.read(1 << 16):
-                sys.stdout.write(chunk)
+                sys.stdout.write(decoder.decode(chunk))
             sys.stdout.flush()
             if not busy:
                 return 0

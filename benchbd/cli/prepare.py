@@ -38,7 +38,11 @@ def _warned(event: Event) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Prepare every row once. A row that fails does not stop the others."""
+    """Prepare every row once. A row that fails does not stop the others.
+
+    Returns:
+        0; 2 if data or other input of a row cannot be used; 1 if rows failed for other reasons alone.
+    """
     from benchbd.core.devices import compute_device
     from benchbd.core.paths import data_folder
     from benchbd.engine.threads import cpu_threads
@@ -49,10 +53,11 @@ def run(args: argparse.Namespace) -> int:
     device = compute_device(args.device, "--device")
     plan = load_plan(args)
     store = Store(output_folder(args) / "store", write)
-    failed = 0
     rows: dict[str, Cell] = {}
     for cell in plan.cells:
         rows.setdefault(cell.row_key, cell)
+    code = failed = 0
+    told: set[str] = set()
     for cell in rows.values():
         row = f"{cell.dataset.text}/{cell.model.text}/{cell.attack.text}/s{cell.seed}"
         try:
@@ -61,9 +66,13 @@ def run(args: argparse.Namespace) -> int:
             with cpu_threads(cell.threads, device):
                 poison = poisoner.poison(clean, info)
         except BenchbdError as error:
-            failed += 1
-            sys.stderr.write(f"{row}: {one_line(error)}\n")
+            code, failed = max(code, error.exit_code), failed + 1
+            if (line := one_line(error)) not in told:  # all rows of a data set have the same broken picture
+                told.add(line)
+                sys.stderr.write(f"benchbd: {row}: {line}\n")
             continue
         count = poison.facts.get("count")
         write(f"{row}: {f'{count} of {len(clean)} images poisoned' if count else f'{len(clean)} clean images'}")
-    return 1 if failed else 0
+    if failed > 1:
+        sys.stderr.write(f"benchbd: {failed} of {len(rows)} rows are not prepared\n")
+    return code

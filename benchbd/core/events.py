@@ -157,6 +157,11 @@ def _decimals(value: Any) -> str:
         return " ".join(str(value)[:40].split())
 
 
+def is_for_log_alone(event: Event) -> bool:
+    """Whether an event is a line that the run itself has no use for."""
+    return event.get("event") == "log" and event.get("quiet") is True
+
+
 def remark(event: Event) -> str | None:
     """The text of an event that the user sees at once: a note, a warning or a log line.
 

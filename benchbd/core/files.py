@@ -145,11 +145,6 @@ def open_own(path: Path, flags: int) -> int:
     return open_plain(path, flags | os.O_CREAT)
 
 
-def open_log(path: Path) -> int:
-    """Open a cell's log for appending and return its descriptor."""
-    return open_own(path, os.O_WRONLY | os.O_APPEND)
-
-
 def write_synced(path: Path, data: bytes) -> None:
     """Write a new file and fsync it. Raises FileExistsError if the path exists."""
     with path.open("xb") as file:

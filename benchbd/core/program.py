@@ -108,7 +108,7 @@ def run_program(
         folder: its current folder.
         variables: its whole environment.
         seconds: its time limit.
-        say: called with each line of its output.
+        say: called with its output, as it comes: one line, or several of a program that prints fast.
 
     Raises:
         BaseException: what interrupts this process meanwhile. The program is ended then, too.
@@ -137,9 +137,9 @@ def run_program(
         finally:
             os.close(write)
         try:
-            for line in _lines(supervisor):
-                tail.append(line)
-                say(line)
+            for lines in _lines(supervisor):
+                tail.extend(lines)
+                say("\n".join(lines))
             supervisor.wait(PATIENCE)
         finally:
             _end(supervisor)
@@ -158,8 +158,8 @@ def run_program(
     return found
 
 
-def _lines(supervisor: subprocess.Popen[bytes]) -> Iterator[str]:
-    """Lines of output until the end of the supervisor. A progress bar's returns end a line, too."""
+def _lines(supervisor: subprocess.Popen[bytes]) -> Iterator[list[str]]:
+    """Lines of output, those that come together, until the end of the supervisor. A progress bar's returns end one."""
     assert supervisor.stdout is not None
     pipe, rest = supervisor.stdout.fileno(), b""
     while True:
@@ -168,17 +168,18 @@ def _lines(supervisor: subprocess.Popen[bytes]) -> Iterator[str]:
             if not chunk:
                 break
             *whole, rest = re.split(rb"[\r\n]+", rest + chunk)
-            yield from map(_text, whole)
+            if whole:
+                yield [_text(line) for line in whole]
             rest = rest[-LONGEST_LINE * 4 :]
         elif supervisor.poll() is not None:
             break
     if rest:
-        yield _text(rest)
+        yield [_text(rest)]
 
 
 def _text(line: bytes) -> str:
     text = line.decode("utf-8", "replace")[:LONGEST_LINE]
-    return "".join(c if c.isprintable() or c == "\t" else " " for c in text)
+    return text if text.isprintable() else "".join(c if c.isprintable() or c == "\t" else " " for c in text)
 
 
 def _end(supervisor: subprocess.Popen[bytes]) -> None:

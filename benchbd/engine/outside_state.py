@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from benchbd.engine.network import Classifier
-from benchbd.errors import UsageError, shown
+from benchbd.errors import Diverged, UsageError, shown
 
 HEADS = ("fc", "linear", "classifier", "last_linear")
 """Names that other code gives the last linear layer."""
@@ -76,7 +76,8 @@ def load_outside_state(net: Classifier, state: Mapping[str, Tensor], misfit: str
         misfit: how the message begins.
 
     Raises:
-        UsageError: names or shapes differ, or a value is not finite.
+        UsageError: names or shapes differ, or a value is not a plain number.
+        Diverged: a value is not finite.
     """
     wanted = net.state_dict()
     optional = {"mean", "std", "channel_mask", *(name for name in wanted if name.endswith(COUNTER))}
@@ -92,7 +93,7 @@ def load_outside_state(net: Classifier, state: Mapping[str, Tensor], misfit: str
         if odd := odd_tensor(value, wanted[name], name):
             raise UsageError(f"{misfit}: {short} {odd}")
         if not torch.isfinite(value.float()).all():
-            raise UsageError(f"{misfit}: {short} has values that are not finite")
+            raise Diverged(f"{misfit}: {short} has values that are not finite")
     net.load_state_dict({**wanted, **state})
 
 

@@ -40,6 +40,12 @@ def read(folder: Path, wishes: Wishes) -> FoundSet:
         classes=len(names),
         class_names=names,
     )
+    if wishes.clean is None:
+        known = {UNKNOWN, *(int(label) for part in (train, shown, test) for label in part.labels)}
+        for label in (*train.true_labels, *shown.true_labels):
+            if int(label) not in known:
+                which = f"the true_label {names[int(label)]!r} is the label of no row"
+                raise UsageError(f"{folder / FILE}: {which}; correct it, or name the data set with --dataset")
     if len(shown.images):
         if (shown.true_labels == UNKNOWN).any():
             raise UsageError(f"{folder / FILE}: triggered test images need a true_label")

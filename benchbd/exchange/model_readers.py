@@ -29,7 +29,7 @@ from benchbd.engine.foreign import (
 )
 from benchbd.engine.outside_state import load_outside_state, renamed_state
 from benchbd.engine.weights_file import is_safetensors, read_safetensors_file, state_dict_of
-from benchbd.errors import UsageError, one_line, shown
+from benchbd.errors import Diverged, UsageError, one_line, shown
 from benchbd.exchange.foreign_program import FixedMode, ForeignProgram
 from benchbd.exchange.model_program import FORMAT, METADATA
 from benchbd.pipeline.stored_model import transform_of
@@ -267,7 +267,10 @@ def _state_dict(
         )
     given = spec.own_normalisation if normalise is None else given
     net.set_normalisation(given or Normalisation((0.0,) * 3, (1.0,) * 3))
-    load_outside_state(net, state, f"{path} does not fit {spec.part.text} for {info.classes} classes")
+    try:
+        load_outside_state(net, state, f"{path} does not fit {spec.part.text} for {info.classes} classes")
+    except Diverged as error:
+        raise UsageError(str(error)) from None
     net.test_transform = _transform(facts, info)
     words = "in the file" if own else "none added" if given is None else _words(given)
     return _checked(ForeignModel(net.eval(), kind, words, net.test_transform, spec.part.text), path, info)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import Literal, get_args
 
 import numpy as np
 import torch
@@ -14,15 +14,12 @@ from torch import Tensor
 from benchbd.core.hashing import digest
 from benchbd.core.images import Normalisation
 from benchbd.engine.foreign import FORMS, ForeignProgram, Form, trial_line
-from benchbd.engine.outside_state import COUNTER, odd_tensor, renamed_state
+from benchbd.engine.outside_state import load_outside_state, renamed_state
 from benchbd.engine.passes import logits_of
 from benchbd.errors import Diverged, UsageError, one_line
 from benchbd.lab import keys
 from benchbd.plugins.part import Part
 from benchbd.plugins.trained import InitialWeights, ModelSpec
-
-if TYPE_CHECKING:
-    from benchbd.engine import Classifier
 
 ModelForm = Literal["safetensors", "torchscript", "export", "onnx"]
 MODEL_FORMS: tuple[ModelForm, ...] = get_args(ModelForm)
@@ -101,9 +98,11 @@ class ModelFile:
             Diverged: weights or logits are not finite.
         """
         net = self.spec.build_to_load()
-        if self.form == "safetensors":
-            fit_state(net, read_safetensors(self.content), self.model.part.text)
         net.set_normalisation(self._pixels)
+        if self.form == "safetensors":
+            state = renamed_state(read_safetensors(self.content), net)
+            misfit = f"the state dict does not fit model {self.model.part.text} for {self.model.classes} classes"
+            load_outside_state(net, state, misfit)
         net.eval()
         if fault := trial_line(net, images, device):
             raise UsageError(fault)
@@ -138,38 +137,3 @@ def read_safetensors(content: bytes) -> dict[str, Tensor]:
             reason = one_line(error)[:200]
         advice = "write it with safetensors.torch.save_file(model.state_dict(), ...)"
         raise UsageError(f"the file is not a safetensors file ({reason}); {advice}") from error
-
-
-def fit_state(net: Classifier, given: dict[str, Tensor], model: str) -> None:
-    """Load a state dict into a network. Names are read as by :func:`renamed_state`; floats of any width become float32.
-
-    Args:
-        net: the network, of the row's number of classes.
-        given: tensors by name.
-        model: what to call the network.
-
-    Raises:
-        UsageError: a tensor is missing, is not the network's, or has another shape.
-        Diverged: a weight is not finite.
-    """
-    own: dict[str, Any] = net.net.state_dict()
-    tensors = {name.removeprefix("net."): value for name, value in renamed_state(given, net).items()}
-    missing = [name for name in own if name not in tensors and not name.endswith(COUNTER)]
-    if missing:
-        raise UsageError(f"the state dict lacks {_some(missing)} of model {model}; does it belong to another model?")
-    if odd := [name for name in tensors if name not in own]:
-        raise UsageError(f"the state dict has {_some(odd)}, which model {model} does not have")
-    for name, value in tensors.items():
-        theirs, ours = tuple(value.shape), tuple(own[name].shape)
-        if theirs != ours:
-            hint = f"; the data set has {net.head.out_features} classes" if name.startswith("head.") else ""
-            raise UsageError(f"the state dict's {name} has shape {theirs}, but model {model} needs {ours}{hint}")
-        if fault := odd_tensor(value, own[name], name):
-            raise UsageError(f"the state dict's {name} {fault}")
-        if value.is_floating_point() and not bool(torch.isfinite(value.float()).all()):
-            raise Diverged(f"the state dict's {name} is not finite")
-    net.net.load_state_dict({**own, **{name: value.to(own[name].dtype) for name, value in tensors.items()}})
-
-
-def _some(names: list[str]) -> str:
-    return repr(names[0]) + (f" and {len(names) - 1} more" if len(names) > 1 else "")

@@ -169,7 +169,8 @@ class Workbench(Protocol):
             name: the stage's name in the record.
 
         Raises:
-            UsageError: names or shapes do not fit the model, or a value is not finite.
+            UsageError: names or shapes do not fit the model.
+            Diverged: a value is not finite.
         """
         ...
 

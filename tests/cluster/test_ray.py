@@ -13,12 +13,17 @@ from typing import Any
 
 import pytest
 from ancestors import ancestor
+from training_programs import SAVE, TINY_NET
 
+from benchbd import testing
+from benchbd.core.contents import contents_digest
+from benchbd.core.paths import FILES_VARIABLE
 from benchbd.errors import UsageError
 from benchbd.plan.cell import Cell
 from benchbd.run import Outcome, RunSettings, run_cells
 from benchbd.run.display.base import NoDisplay
 from benchbd.storage import records
+from benchbd.testing.plugin_under_test import PLUGINS
 
 pytestmark = pytest.mark.usefixtures("ray")
 Go = Callable[..., Outcome]
@@ -103,3 +108,29 @@ def test_fractions_of_a_gpu_are_shared_and_who_runs_out_of_memory_there_gets_one
     assert outcome.statuses == {tight.id: "done", hopeless.id: "oom"}
     starts = [row[2] for row in fakes.read_trace(tmp_path) if row[1] == "start"]
     assert [starts.count(cell.id) for cell in (tight, hopeless)] == [2, 2]
+
+
+def test_the_files_of_a_program_reach_the_machine_that_runs_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mine, there = tmp_path / "mine", tmp_path / "there"
+    (mine / "code").mkdir(parents=True)
+    (mine / "train.py").write_text(
+        TINY_NET + "import sys, os; sys.path.append('code'); import saving; print(os.getcwd())"
+    )
+    (mine / "code" / "saving.py").write_text("from __main__ import save_file, state" + SAVE)
+    monkeypatch.setenv(FILES_VARIABLE, str(mine))
+    spec = "command(run='python train.py', files=['train.py', 'code'])"
+    cell, gone = testing.cell(defense=spec), testing.cell(defense=spec.replace("'code'", "'code', 'gone.txt'"))
+    settings = RunSettings(
+        output=tmp_path / "here",
+        plugins=(str(PLUGINS),),
+        executor="ray",
+        device="cpu",
+        executor_config={"output": str(there), "num_gpus": 0},
+    )
+    outcome = run_cells([cell, gone], settings, NoDisplay())
+    assert outcome.statuses == {cell.id: "done", gone.id: "failed"}, outcome.reasons
+    assert "'gone.txt' is not in" in outcome.reasons[gone.id]
+    record = records.read_record(tmp_path / "here", cell.id)
+    assert record is not None
+    assert record["data"]["defense_files"] == contents_digest([mine / "train.py", mine / "code" / "saving.py"])
+    assert str(mine) not in (tmp_path / "here" / "logs" / f"{cell.id}.log").read_text()

@@ -13,7 +13,8 @@ from benchbd.core.program import Ended, clean_variables, peak, reset_peak, run_p
 
 def run(tmp_path: Path, *words: str, seconds: float = 60.0) -> tuple[Ended, list[str]]:
     said: list[str] = []
-    return run_program(words, tmp_path, clean_variables([], {}), seconds, said.append), said
+    ended = run_program(words, tmp_path, clean_variables([], {}), seconds, said.append)
+    return ended, "\n".join(said).split("\n")
 
 
 def test_a_program_that_ends_well_has_no_fault(tmp_path):
@@ -63,3 +64,14 @@ def test_the_environment_is_a_new_one(tmp_path, monkeypatch):
     said: list[str] = []
     run_program([sys.executable, "-c", code], tmp_path, {"PATH": "/bin", "ONE": "1"}, 60.0, said.append)
     assert set(eval(said[0])) <= {"PATH", "ONE", "LC_CTYPE", "PWD"}
+
+
+def test_every_line_of_a_program_that_prints_fast_arrives(tmp_path):
+    text = "import sys; sys.stdout.write('same\\n' * 300_000 + 'bar 1\\rbar 2\\r\\n' + 'caf\\xe9\\x1b[0m' + '\\nend')"
+    heard: list[str] = []
+    ended = run_program([sys.executable, "-c", text], tmp_path, {"PYTHONIOENCODING": "utf-8"}, 60, heard.append)
+    lines = "\n".join(heard).split("\n")
+    assert lines == ["same"] * 300_000 + ["bar 1", "bar 2", "café [0m", "end"]
+    assert ended.code == 0
+    assert list(ended.tail) == lines[-20:]
+    assert len(heard) < 3000, "lines that come together are one call"

@@ -214,3 +214,17 @@ def test_class_folders_of_an_export_are_numbered_by_their_class(tmp_path):
             assert found == np.flatnonzero(labels == number).tolist()
     rows = (tmp_path / "e" / "labels.csv").read_text().splitlines()
     assert "triggered/02/2.png,01,test,02,0,1" in rows
+
+
+def test_a_true_label_of_no_row_is_a_mistake(tmp_path):
+    (tmp_path / "mine").mkdir()
+    lines = ["file,label,split,true_label,poisoned"]
+    for number in range(8):
+        Image.new("RGB", (8, 8), (number, 0, 0)).save(tmp_path / "mine" / f"{number}.png")
+        lines.append(f"{number}.png,{'ab'[number % 2]},train,{'b' if number == 2 else ''},{int(number == 2)}")
+    table = tmp_path / "mine" / "labels.csv"
+    table.write_text("\n".join(lines))
+    assert formats.read(tmp_path / "mine", "csv", Wishes(size=8)).classes == 2
+    table.write_text("\n".join(lines).replace("train,b", "train,bee"))
+    with pytest.raises(UsageError, match="the true_label 'bee' is the label of no row; correct it, or name"):
+        formats.read(tmp_path / "mine", "csv", Wishes(size=8))

@@ -101,6 +101,10 @@ def execute(
         record["error"] = f"the disk is full ({output}); free some space and run the same command again"
     elif do == "results-full":
         record["error"] = f"the disk of the results is full ({output}); free some space"
+    elif do == "files":
+        place = Path(os.environ["BENCHBD_FILES"])
+        found = {path.relative_to(place).as_posix(): path.read_text() for path in place.rglob("*") if path.is_file()}
+        record |= {"status": "done", "ca": 0.9, "notes": {"place": str(place), "files": found}}
     elif do == "environment":
         names = ("OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES", "BENCHBD_GPU_SHARE")
         record |= {
@@ -180,6 +184,11 @@ def _misbehave(do: str, output: Path) -> None:
     elif do == "talk":
         sys.stdout.write("said on stdout\n")
         os.write(2, b"said on stderr by native code\n")
+    elif do == "flood":
+        # A child that prints, as native code would.
+        subprocess.run(
+            ["sh", "-c", "echo the beginning; yes 'and so on' | head -c 30000000; echo the end >&2"], check=True
+        )
     elif do == "cuda":
         _break_the_device()
     elif do == "outside":

@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save
 from torch.nn import functional as F
 
 from benchbd import UsageError
-from benchbd.errors import Misused
+from benchbd.errors import Diverged, Misused
 
 
 def averaged(one: Any, other: Any) -> dict[str, torch.Tensor]:
@@ -56,7 +57,6 @@ def test_names_of_other_programs(open_lab):
         (lambda state: {**state, "net.extra": torch.zeros(1)}, "it has unknown extra"),
         (lambda state: {k: v for k, v in state.items() if k != "net.head.bias"}, "it lacks head.bias"),
         (lambda state: {**state, "net.head.bias": torch.zeros(9)}, "head.bias is (9,), not (4,)"),
-        (lambda state: {**state, "net.head.bias": torch.full((4,), float("inf"))}, "values that are not finite"),
         (lambda state: {**state, "net.head.bias": "text"}, "not an array of numbers"),
     ],
 )
@@ -66,6 +66,14 @@ def test_states_that_do_not_fit(edit, line, open_lab):
     with pytest.raises(UsageError, match=r"adopt: ") as found:
         lab.adopt(edit(state))
     assert line in str(found.value)
+
+
+def test_values_that_are_not_finite_are_a_diverged_training(open_lab):
+    lab = open_lab()
+    state = lab.train(lab.poisoned).module().state_dict()
+    state["net.head.bias"][1] = float("nan")
+    with pytest.raises(Diverged, match=r"adopt: the state does not fit .*: head\.bias has values that are not finite"):
+        lab.adopt(state)
 
 
 def test_later_changes_of_the_state_do_not_reach_the_model(open_lab):
@@ -108,3 +116,14 @@ def test_the_lab_names_its_model(open_lab):
     assert lab.train(lab.poisoned, model=lab.model).key == lab.train(lab.poisoned).key
     with pytest.raises(Misused):
         lab.model = "other"
+
+
+def test_the_mean_and_deviation_in_a_file_count(open_lab):
+    lab = open_lab()
+    trained = lab.train(lab.poisoned).module()
+    state = {name: value.clone().contiguous() for name, value in trained.state_dict().items()}
+    own = lab.read_model(save({**state, "mean": state["mean"] + 0.25}), "safetensors", name="own")
+    np.testing.assert_allclose(own.module().mean, state["mean"] + 0.25)
+    bare = {name.removeprefix("net."): value for name, value in state.items() if name.startswith("net.")}
+    plain = lab.read_model(save(bare), "safetensors", name="plain")
+    np.testing.assert_allclose(plain.module().mean.flatten(), lab.normalisation.mean)

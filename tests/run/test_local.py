@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from benchbd.core.cell_log import KEPT, LONGEST
 from benchbd.errors import BenchbdError
 from benchbd.run import Outcome
 from benchbd.run.executor import Job, JobResult
@@ -126,6 +127,19 @@ def test_everything_a_cell_says_is_in_its_log(fakes: ModuleType, go: Go, tmp_pat
     assert "_misbehave" in crashed, "the Python stack of a native crash is there"
     assert "said on" not in (tmp_path / "logs" / f"{quiet.id}.log").read_text()
     assert sorted(p.name for p in (tmp_path / "logs").iterdir()) == sorted(f"{c.id}.log" for c in (talk, crash, quiet))
+
+
+def test_a_cell_that_prints_without_end_does_not_fill_the_disk(fakes: ModuleType, go: Go, tmp_path: Path) -> None:
+    flood = fakes.cell("flood")
+    go([flood], jobs=1)
+    log = tmp_path / "logs" / f"{flood.id}.log"
+    assert log.stat().st_size < LONGEST + KEPT
+    text = log.read_text()
+    assert text.startswith(f"== {flood.label}  attempt 1")
+    assert "the beginning" in text[:1000]
+    assert "the end" in text[-1000:]
+    assert "bytes of output are left out here" in text
+    assert text.rstrip().endswith("done")
 
 
 def test_workers_see_one_thread_and_no_gpu(fakes: ModuleType, go: Go, tmp_path: Path) -> None:

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchbd.core.files import NotAFile, open_log, open_plain, read_plain
+from benchbd.core.cell_log import CellLog
+from benchbd.core.files import NotAFile, open_plain, read_plain
 from benchbd.core.locks import FileLock, lock_state
 from benchbd.plan.cell import Cell, identity
 from benchbd.storage import records, results_file
@@ -74,7 +75,7 @@ def test_a_device_is_not_read() -> None:
 def test_logs_and_locks_take_the_place_of_what_is_no_file(tmp_path: Path, put_in_place: Any) -> None:
     make, _ = put_in_place
     make(tmp_path / "log")
-    os.close(open_log(tmp_path / "log"))
+    CellLog(tmp_path / "log").close()
     assert read_plain(tmp_path / "log") == b""
     make(tmp_path / "lock")
     lock = FileLock(tmp_path / "lock")

@@ -14,10 +14,12 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benchbd.core.files import open_log
+from benchbd.core.files import open_own
 from benchbd.core.user_variables import only_user_variables
-from benchbd.errors import UsageError, did_you_mean, one_line
+from benchbd.errors import BenchbdError, UsageError, did_you_mean, one_line
+from benchbd.plan.cell import Cell
 from benchbd.run.cluster.remote import order_of, run_order
+from benchbd.run.cluster.sent_files import OwnFiles, own_files
 from benchbd.run.executor import Job, JobResult, Notify
 from benchbd.run.settings import RunSettings
 
@@ -65,6 +67,9 @@ class RayExecutor:
             self.places = min(self.places, settings.jobs)
         self._running: dict[Any, tuple[Job, float]] = {}
         self._cancelled: set[str] = set()
+        self._files: dict[str, Any] = {}
+        """Ray's references to the files of defenses, by their digest."""
+        self._early: list[JobResult] = []
 
     def _connect(self, config: dict[str, Any]) -> None:
         if not self._ours:
@@ -92,14 +97,29 @@ class RayExecutor:
         share = max(1, round(1 / self._gpus)) if 0 < self._gpus < 1 else 1
         gpus = 1.0 if job.alone and self._gpus else self._gpus
         demands = {"num_cpus": self._cpus, "num_gpus": gpus, "resources": self._resources}
-        order = order_of(job, self._settings, share=share, ship_plugins=True)
+        try:
+            own = own_files(Cell.from_json(job.cell))
+            files = self._sent(own)
+        except BenchbdError as error:
+            self._early.append(JobResult(job.id, "failed", one_line(error)))
+            return
+        order = order_of(job, self._settings, share=share, ship_plugins=True, own=own)
         # One call per process: the plugins and modules that a task loads must not affect the next task.
         task = self._ray.remote(max_calls=1, max_retries=0)(run_order).options(**demands, name=f"benchbd {job.label}")
-        self._running[task.remote(order)] = (job, time.monotonic())
+        self._running[task.remote(order, files)] = (job, time.monotonic())
         self._notify(job.id, {"event": "started", "where": "ray"})
+
+    def _sent(self, own: OwnFiles | None) -> Any:
+        """Ray's reference to the files of a defense, which it gets once for all cells; None without files."""
+        if own is not None and own.digest not in self._files:
+            self._files[own.digest] = self._ray.put(own.read())
+        return None if own is None else self._files[own.digest]
 
     def poll(self, seconds: float) -> list[JobResult]:
         """Collect the results of finished tasks."""
+        if self._early:
+            early, self._early = self._early, []
+            return early
         if not self._running:
             time.sleep(seconds)
             return []
@@ -139,7 +159,7 @@ class RayExecutor:
         path = self._output / "logs" / f"{job.id}.log"
         if path.is_file() and not path.is_symlink() and path.stat().st_size >= len(text.encode()):
             return
-        with os.fdopen(open_log(path), "w", encoding="utf-8") as log:
+        with os.fdopen(open_own(path, os.O_WRONLY), "w", encoding="utf-8") as log:
             log.truncate(0)
             log.write(text)
 

@@ -12,16 +12,20 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from benchbd.core.files_folder import files_folder
+from benchbd.core.paths import FILES_VARIABLE
+from benchbd.core.variables import variables
+from benchbd.errors import BenchbdError, one_line
+from benchbd.run.cluster.sent_files import File, OwnFiles, unpack
 from benchbd.run.executor import Job
 from benchbd.run.settings import RunSettings
-
-LOG_TAIL = 1_000_000
-"""Maximum number of characters of a log that are sent back."""
 
 Order = dict[str, Any]
 
 
-def order_of(job: Job, settings: RunSettings, *, share: int = 1, ship_plugins: bool = False) -> Order:
+def order_of(
+    job: Job, settings: RunSettings, *, share: int = 1, ship_plugins: bool = False, own: OwnFiles | None = None
+) -> Order:
     """Everything that another machine needs to run a job, as plain data.
 
     Args:
@@ -29,6 +33,7 @@ def order_of(job: Job, settings: RunSettings, *, share: int = 1, ship_plugins: b
         settings: settings of the run that submits it.
         share: number of jobs on one GPU.
         ship_plugins: whether to send the text of plugin files instead of their paths.
+        own: the user's files that are sent beside the order.
     """
     plugins: Sequence[Any] = settings.plugins
     if ship_plugins:
@@ -44,17 +49,31 @@ def order_of(job: Job, settings: RunSettings, *, share: int = 1, ship_plugins: b
         "timeout": settings.timeout,
         "execute": settings.execute,
         "share": 1 if job.alone else share,
+        "files": None if ship_plugins else str(files_folder()),
+        "files_digest": None if own is None else own.digest,
     }
 
 
-def run_order(order: Order) -> dict[str, Any]:
+def run_order(order: Order, files: list[File] | None = None) -> dict[str, Any]:
     """Run the cell of an order on this machine.
+
+    Args:
+        order: the order.
+        files: the files whose digest the order names; None if it names none.
 
     Returns:
         A dict of ``status``, ``reason``, ``record`` (or None) and ``log``.
     """
     with tempfile.TemporaryDirectory(prefix="benchbd-plugins-") as folder:
-        return _run(order, [_plugin(given, Path(folder)) for given in order["plugins"]])
+        place = order.get("files")
+        if files is not None:
+            place = str(Path(folder) / "files")
+            try:
+                unpack(files, order["files_digest"], Path(place))
+            except (BenchbdError, OSError) as error:
+                return {"status": "failed", "reason": one_line(error), "record": None, "log": ""}
+        with variables({} if place is None else {FILES_VARIABLE: place}):
+            return _run(order, [_plugin(given, Path(folder)) for given in order["plugins"]])
 
 
 def _plugin(given: str | dict[str, str], folder: Path) -> str:
@@ -93,7 +112,7 @@ def _run(order: Order, plugins: list[str]) -> dict[str, Any]:
     scheduler = Scheduler([cell], settings, PlainDisplay())
     outcome = scheduler.run(lambda given, notify: LocalExecutor(make_slots(given), given, notify))
     log = settings.log_path(cell.id)
-    text = log.read_text(encoding="utf-8", errors="replace")[-LOG_TAIL:] if log.is_file() else ""
+    text = log.read_text(encoding="utf-8", errors="replace") if log.is_file() else ""
     record = records.last_attempt(settings.output, cell.id)
     status = outcome.statuses[cell.id]
     if record is not None and record["status"] != status:

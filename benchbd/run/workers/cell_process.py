@@ -22,8 +22,8 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from benchbd.core import process_group
-from benchbd.core.events import Event, decode, encode, log_line
-from benchbd.core.files import open_log
+from benchbd.core.cell_log import CellLog
+from benchbd.core.events import Event, decode, encode, is_for_log_alone, log_line
 from benchbd.errors import RunStopped
 from benchbd.run.workers.one_cell import Execute, clock_time, run_one, set_threads
 from benchbd.run.workers.slots import WORKER_THREADS, thread_variables
@@ -35,6 +35,8 @@ FROM_CELLS = ("stage", "progress", "waiting", "log", "warning", "note")
 """Kinds of events that a cell sends to the run. Its result goes to its worker."""
 LONGEST_LINE = 1 << 24
 """Bytes after which a line in a cell's pipe cannot be an event."""
+REST = 64
+"""Reads of a dead cell's output, of 64 KiB each: more than a pipe holds."""
 
 
 class CellProcess:
@@ -47,8 +49,7 @@ class CellProcess:
         close: file descriptors of the worker that the cell must not have.
 
     Attributes:
-        pipe: file descriptor from which the cell's events are read.
-        silent: whether the cell has closed its end of the pipe.
+        open_pipes: file descriptors of the cell's events and output, each until the cell has closed its other end.
     """
 
     def __init__(
@@ -56,29 +57,56 @@ class CellProcess:
     ) -> None:
         self.id = str(order["id"])
         self.result: Event | None = None
-        self.silent = False
         self._buffer = b""
+        self._notes: list[Event] = []
+        self._log = self._open_log(Path(settings.output) / "logs" / f"{self.id}.log")
         self._scratch = _scratch_folder(settings.scratch)
-        self.pipe, write = os.pipe()
-        os.set_blocking(self.pipe, False)
+        (self._events, events), (self._output, output) = os.pipe(), os.pipe()
+        self.open_pipes = [self._events, self._output]
+        for pipe in self.open_pipes:
+            os.set_blocking(pipe, False)
         worker = os.getpid()
         self.pid = os.fork()
         if not self.pid:
-            _run(execute, order, settings, write, worker, (self.pipe, *close), self._scratch)
-        os.close(write)
+            ours = (*self.open_pipes, *([] if self._log is None else [self._log.handle]), *close)
+            _run(execute, order, settings, (events, output), worker, ours, self._scratch)
+        for pipe in (events, output):
+            os.close(pipe)
+
+    def _open_log(self, path: Path) -> CellLog | None:
+        """The cell's log; None, and a note for the run, if there can be none."""
+        try:
+            return CellLog(path)
+        except OSError as error:
+            self._notes.append({"event": "note", "text": f"no log for {self.id}: {error}"})
+            return None
+
+    def keep_output(self) -> bool:
+        """Write a part of what the cell has printed to its log. Returns whether there may be more."""
+        try:
+            chunk = os.read(self._output, 1 << 16)
+        except BlockingIOError:
+            return False
+        if not chunk and self._output in self.open_pipes:
+            self.open_pipes.remove(self._output)
+        if self._log is not None:
+            self._log.write(chunk)
+        return bool(chunk)
 
     def read(self) -> list[Event]:
         """The events that the cell has sent since the last call; its result is kept in ``result``."""
         with contextlib.suppress(BlockingIOError):
-            while chunk := os.read(self.pipe, 1 << 16):
+            while chunk := os.read(self._events, 1 << 16):
                 self._buffer += chunk
                 if len(self._buffer) > LONGEST_LINE:
                     break
-            self.silent = not chunk
+            if not chunk and self._events in self.open_pipes:
+                self.open_pipes.remove(self._events)
         *lines, self._buffer = self._buffer.split(b"\n")
         if len(self._buffer) > LONGEST_LINE:
             self._buffer = b""
-        events = [event for line in lines if (event := decode(line)) is not None]
+        notes, self._notes = self._notes, []
+        events = [*notes, *(event for line in lines if (event := decode(line)) is not None)]
         for event in events:
             if _is_result(event):
                 self.result = event
@@ -89,8 +117,14 @@ class CellProcess:
         return process_group.kill_descendants()
 
     def close(self) -> None:
-        """Close the pipe and remove the scratch folder."""
-        os.close(self.pipe)
+        """Write the rest of the output to the log, close the pipes and remove the scratch folder."""
+        for _ in range(REST):
+            if not self.keep_output():
+                break
+        for pipe in (self._events, self._output):
+            os.close(pipe)
+        if self._log is not None:
+            self._log.close()
         if self._scratch is not None:
             shutil.rmtree(self._scratch, ignore_errors=True)
 
@@ -112,7 +146,7 @@ def _run(
     execute: Execute,
     order: dict[str, Any],
     settings: argparse.Namespace,
-    pipe: int,
+    pipes: tuple[int, int],
     worker: int,
     close: tuple[int, ...],
     scratch: str | None,
@@ -120,8 +154,9 @@ def _run(
     """Run the cell in the new process, and end it without returning to the worker's code."""
     try:
         _detach(worker, close)
-        messages = _Messages(pipe)
-        _open_log(order, settings, messages)
+        messages = _Messages(pipes[0])
+        _print_to(pipes[1])
+        messages.write(f"== {order['label']}  attempt {order['attempt']}  {time.strftime('%Y-%m-%d %H:%M:%S')} ==")
         _fresh_state(order, settings, scratch)
         try:
             status, reason, recorded = run_one(execute, order, settings, messages.event)
@@ -186,28 +221,23 @@ class _Messages:
             data = data[os.write(self._pipe, data) :]
 
     def write(self, line: str) -> None:
-        """Write a line to the log. A full disk must not end a cell that could still succeed."""
+        """Write a line to the log, whatever a plugin has done to the standard streams."""
         with contextlib.suppress(OSError, ValueError):
             sys.stdout.write(line + "\n")
             sys.stdout.flush()
 
     def event(self, event: Event) -> None:
         """Write an event to the log and send it."""
-        text = log_line(event)
-        if text is not None and text != self._last:
+        text, printed = log_line(event), is_for_log_alone(event)
+        if text is not None and (printed or text != self._last):
             self._last = text
             self.write(f"{clock_time()} {text}")
-        self.send(event)
+        if not printed:  # a program may print gigabytes
+            self.send(event)
 
 
-def _open_log(order: dict[str, Any], settings: argparse.Namespace, messages: _Messages) -> None:
-    """Redirect stdout and stderr to the cell's log, or to nothing if there can be no log."""
-    try:
-        handle = open_log(Path(settings.output) / "logs" / f"{order['id']}.log")
-    except OSError as error:
-        messages.send({"event": "note", "text": f"no log for {order['id']}: {error}"})
-        handle = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(handle, 1)
-    os.dup2(handle, 2)
-    os.close(handle)
-    messages.write(f"== {order['label']}  attempt {order['attempt']}  {time.strftime('%Y-%m-%d %H:%M:%S')} ==")
+def _print_to(pipe: int) -> None:
+    """Redirect stdout and stderr to a pipe, from which the worker writes the cell's log."""
+    os.dup2(pipe, 1)
+    os.dup2(pipe, 2)
+    os.close(pipe)

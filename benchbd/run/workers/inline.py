@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import signal
 import threading
@@ -11,8 +12,9 @@ from collections import deque
 from types import FrameType
 from typing import Any
 
+from benchbd.core.cell_log import CellLog
 from benchbd.core.events import Event, log_line
-from benchbd.core.files import open_log
+from benchbd.core.files import encoded
 from benchbd.errors import RunStopped
 from benchbd.run.executor import Job, JobResult, Notify
 from benchbd.run.settings import RunSettings, duration_text
@@ -62,16 +64,18 @@ class InlineExecutor:
     def _run(self, job: Job) -> JobResult:
         began = time.monotonic()
         self._notify(job.id, {"event": "started", "where": self._slot.name, "slot": 0})
-        with os.fdopen(open_log(self._settings.log_path(job.id)), "a", encoding="utf-8", errors="replace") as log:
+        with contextlib.closing(CellLog(self._settings.log_path(job.id))) as log:
+
+            def write(line: str) -> None:
+                log.write(encoded(f"{line}\n"))
 
             def on_event(event: Event) -> None:
                 text = log_line(event)
                 if text is not None:
-                    log.write(f"{clock_time()} {text}\n")
-                    log.flush()
+                    write(f"{clock_time()} {text}")
                 self._notify(job.id, event)
 
-            log.write(f"== {job.label}  attempt {job.attempt}  {time.strftime('%Y-%m-%d %H:%M:%S')} ==\n")
+            write(f"== {job.label}  attempt {job.attempt}  {time.strftime('%Y-%m-%d %H:%M:%S')} ==")
             settings = argparse.Namespace(
                 output=str(self._settings.output),
                 data=self._settings.data_root,
@@ -88,7 +92,7 @@ class InlineExecutor:
                 status, reason, recorded = "cancelled", "stopped while running", False
             finally:
                 restore()
-            log.write(f"{clock_time()} {status}{': ' if reason else ''}{reason}\n")
+            write(f"{clock_time()} {status}{': ' if reason else ''}{reason}")
         return JobResult(job.id, status, reason, recorded, False, time.monotonic() - began)
 
     def _arm(self) -> Any:

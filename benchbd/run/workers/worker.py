@@ -46,6 +46,8 @@ class Worker:
     def leave(self) -> None:
         """End with everything that was started."""
         process_group.kill_descendants()
+        if self.cell is not None:
+            self.cell.close()
         os._exit(0)
 
     def serve(self) -> None:
@@ -53,7 +55,7 @@ class Worker:
         warm_up()
         self.say({"event": "ready", "pid": os.getpid()})
         while True:
-            pipes = [self.cell.pipe] if self.cell is not None and not self.cell.silent else []
+            pipes = [] if self.cell is None else self.cell.open_pipes
             ready = self.wakeup.wait(self.settings.commands, *pipes)
             if self.cell is not None:
                 self.relay(self.cell)
@@ -79,7 +81,8 @@ class Worker:
                 self.ended(self.cell, None)
 
     def relay(self, cell: CellProcess) -> None:
-        """Pass on the cell's events."""
+        """Pass on the cell's events, and its output to its log."""
+        cell.keep_output()
         for event in cell.read():
             self.say(event)
 

@@ -23,6 +23,8 @@ _HASHES = {"PYTHONHASHSEED": "0"}
 """A plugin that depends on the order of a set gives the same numbers in every worker. The user's value stays."""
 END_LIMIT = 15.0
 """Seconds that a worker has to kill what its cell has started, before it is killed itself."""
+AT_ONCE = 1 << 24
+"""Bytes of a worker's events that are read before the run turns to its other workers."""
 OUTSIDE = {signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
 """Signals from outside. Any other signal is a crash of the cell itself."""
 
@@ -136,9 +138,11 @@ class WorkerProcess:
                 data = data[os.write(self.commands, data) :]
 
     def read(self) -> list[Event]:
-        """All events that the worker has sent since the last call."""
+        """The events that the worker has sent since the last call; more than ``AT_ONCE`` bytes wait for the next."""
         with contextlib.suppress(BlockingIOError):
-            while chunk := os.read(self.events, 1 << 16):
+            for _ in range(AT_ONCE >> 16):
+                if not (chunk := os.read(self.events, 1 << 16)):
+                    break
                 self.buffer += chunk
         *lines, self.buffer = self.buffer.split(b"\n")
         return [event for line in lines if (event := decode(line)) is not None]
