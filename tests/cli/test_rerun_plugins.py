@@ -70,6 +70,7 @@ def test_rerun_and_leaderboard(folder: Path, capsys: pytest.CaptureFixture[str])
     assert main(["leaderboard", "out/"]) == 0
     assert capsys.readouterr().out == usual
     assert main(["leaderboard", "out", "--format", "jsonl", "--write", "all.jsonl"]) == 0
+    assert capsys.readouterr().out == "all.jsonl\n"
     assert main(["leaderboard", "all.jsonl"]) == 0
     assert capsys.readouterr().out == usual
     assert main(["leaderboard", "out", "--output", "other"]) == 2

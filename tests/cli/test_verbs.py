@@ -218,4 +218,4 @@ def test_prepare_makes_poisoned_sets_and_a_row_that_cannot_be_costs_itself_alone
     out, err = capsys.readouterr()
     row = "digits(train=100)/resnet18(width=2)"
     assert out.splitlines() == [f"{row}/none/s0: 100 clean images", f"{row}/bn-g/s0: 10 of 100 images poisoned"]
-    assert err == f"{row}/late/s0: found out late\n"
+    assert err == f"benchbd: {row}/late/s0: found out late\n"
