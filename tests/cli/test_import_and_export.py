@@ -42,6 +42,14 @@ def test_an_export_comes_back_with_the_same_hashes(place, capsys):
     assert main(["preview", "imported(file='set.npz')", "--data", "in", "-o", "sheet.png", "--images", "1"]) == 0
 
 
+def test_changed_images_alone_need_the_data_set_they_come_from(place, capsys):
+    (place / "record" / "bd_train_dataset").mkdir(parents=True)
+    assert main(["import", "record", "--format", "backdoorbench", "--to", "x.npz"]) == 2
+    err = capsys.readouterr().err
+    assert "record holds only changed images; name the data set they come from with --dataset" in err
+    assert err.count("\n") == 1
+
+
 @pytest.mark.parametrize("among", ["all", "the target class"])
 def test_triggered_images_of_the_target_class_alone_get_a_warning(among, place, capsys):
     given = poisoned_set()
