@@ -31,10 +31,11 @@ def records(matrix: str) -> dict[tuple[str, str], dict[str, Any]]:
 
 
 def column(record: dict[str, Any]) -> str:
-    """Name of the defense in the tables; activation clustering has both of its rules there."""
-    if record["defense"] == "ac" and record["params"]["defense"]["preset"] == "per-class":
-        return "ac(preset=per-class)"
-    return str(record["defense"])
+    """Name of the defense in the tables, with the option in which two columns differ."""
+    name, given = str(record["defense"]), record["params"]["defense"]
+    options = {"ac": ("preset", "per-class"), "spectral": ("scored", "uncentred")}
+    option, other = options.get(name, ("", None))
+    return f"{name}({option}={other})" if option and given.get(option) == other else name
 
 
 def tables(page: str) -> list[list[list[str]]]:
