@@ -13,7 +13,7 @@ from benchbd import DatasetInfo, Impossible, Model, Normalisation, UsageError
 from benchbd.core.contents import contents_digest
 from benchbd.core.files_folder import files_folder
 from benchbd.core.paths import data_folder, look
-from benchbd.errors import did_you_mean, shown
+from benchbd.errors import BenchbdError, shown, suggestion
 
 if TYPE_CHECKING:
     from torch import nn
@@ -65,6 +65,8 @@ class LibraryModel(Model):
     """Shared by the packages. Subclasses set ``packages`` and create the package's network."""
 
     spellings: ClassVar[dict[str, str]] = {"name": "network"}
+    tags: ClassVar[bool] = False
+    """Whether a name may be followed by a dot and the tag of its weights."""
 
     network: str = "resnet18"
     """Name of the network in the package; name= means the same."""
@@ -125,10 +127,10 @@ class LibraryModel(Model):
             return line
         (package,) = self.packages
         known = network_names(package)
-        if self.network.partition(".")[0] not in known:
+        if (self.network.partition(".")[0] if self.tags else self.network) not in known:
             from importlib.metadata import version
 
-            hint = did_you_mean(self.network, known) or f"; there are {len(known)}, such as resnet18"
+            hint = suggestion(self.network, known) or f"; there are {len(known)}, such as resnet18"
             return f"{self.name} {version(package)} has no network {shown(self.network)}{hint}"
         try:
             if self.weights is not None:
@@ -164,7 +166,7 @@ class LibraryModel(Model):
 
         net: nn.Module = self.build_to_load(classes, size)
         if self.weights is not None:
-            load_pretrained(net, weights_path(self.weights, self.text), self.text, self.auxiliary())
+            load_pretrained(net, weights_path(self.weights, self.text), self.text)
         return net
 
     def build_to_load(self, classes: int, size: int) -> nn.Module:
@@ -174,7 +176,7 @@ class LibraryModel(Model):
         if line := self.absent():
             raise UsageError(line)
         place = _head_place(self, classes, size)
-        net: nn.Module = LibraryNetwork(self.create(classes), place, self.resize)
+        net: nn.Module = LibraryNetwork(self.create(classes), place, self.resize, self.auxiliary())
         return net
 
 
@@ -202,6 +204,8 @@ def _head_place(model: LibraryModel, classes: int, size: int) -> str:
         return place
     except Unfit as error:
         raise UsageError(f"{model.text} cannot be used: {error}; choose a network that ends in one") from None
+    except BenchbdError:
+        raise
     except Exception as error:  # a package's network may raise anything
         from benchbd.errors import one_line
 

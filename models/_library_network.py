@@ -14,7 +14,7 @@ from benchbd.core.images import IMAGENET
 from benchbd.engine import Classifier
 from benchbd.engine.outside_state import load_outside_state, renamed_state
 from benchbd.engine.weights_file import read_weights
-from benchbd.errors import UsageError
+from benchbd.errors import Diverged, UsageError
 from benchbd.models._base import Network
 
 
@@ -29,15 +29,17 @@ class LibraryNetwork(Network):
         body: the package's network.
         place: name of its last layer, a linear one whose output is the network's (:func:`find_head`).
         resize: side in pixels to which images are enlarged; None leaves them as they are.
+        unused: how the package's names of weights begin that this network does without.
     """
 
-    def __init__(self, body: nn.Module, place: str, resize: int | None) -> None:
+    def __init__(self, body: nn.Module, place: str, resize: int | None, unused: tuple[str, ...] = ()) -> None:
         super().__init__()
         head = body.get_submodule(place)
         assert isinstance(head, nn.Linear)
         _replace(body, place, nn.Identity())
         self.body, self.head = body, head
         self._place, self._resize = place, resize
+        self.unused_names = unused
 
     def features(self, x: Tensor) -> Tensor:
         """Inputs of the last layer, (B, D), of normalised images (B, 3, H, W)."""
@@ -140,22 +142,20 @@ def _find_head(net: nn.Module, classes: int, x: Tensor) -> str:
     return found.pop()
 
 
-def load_pretrained(net: nn.Module, path: Path, text: str, auxiliary: tuple[str, ...]) -> None:
+def load_pretrained(net: nn.Module, path: Path, text: str) -> None:
     """Load a file of weights; the last layer stays as it is if the file has it for other classes, or lacks it.
 
     Args:
         net: the network.
         path: the file.
         text: what messages call the network.
-        auxiliary: how the names of weights begin that are left out.
 
     Raises:
         UsageError: the file cannot be read, or does not fit.
     """
-    given = {name: value for name, value in read_weights(path).items() if not name.startswith(auxiliary or ("\0",))}
     whole = Classifier(net, IMAGENET)
-    state = renamed_state(given, whole)
-    if bool((state.pop("channel_mask", torch.ones(1)) != 1).any()):
+    state = renamed_state(read_weights(path), whole)
+    if bool((state.pop("channel_mask", torch.ones(1)).to_dense() != 1).any()):
         raise UsageError(f"{path} holds a pruned model; a network starts from weights without a channel mask")
     state = {name: value for name, value in state.items() if name not in ("mean", "std")}
     own = whole.state_dict()
@@ -165,4 +165,7 @@ def load_pretrained(net: nn.Module, path: Path, text: str, auxiliary: tuple[str,
             raise UsageError(f"{path} does not fit {text}: it has biases of the last layer without weights")
         state = {name: value for name, value in state.items() if not name.startswith("net.head.")}
         state |= {name: value for name, value in own.items() if name.startswith("net.head.")}
-    load_outside_state(whole, state, f"{path} does not fit {text}")
+    try:
+        load_outside_state(whole, state, f"{path} does not fit {text}")
+    except Diverged as error:  # here, no training of the user's has diverged
+        raise UsageError(str(error)) from None

@@ -24,6 +24,7 @@ class Timm(LibraryModel):
     """
 
     packages: ClassVar[tuple[str, ...]] = ("timm",)
+    tags: ClassVar[bool] = True
     smoke: ClassVar[dict[str, Any]] = {"network": "test_resnet", "weights": None}
 
     def absent(self) -> str | None:
@@ -36,6 +37,7 @@ class Timm(LibraryModel):
 
     def create(self, classes: int) -> nn.Module:
         """timm's network with new weights."""
+        self._config()
         net: nn.Module = _timm().create_model(self.network, pretrained=False, num_classes=classes)
         return net
 
@@ -50,7 +52,12 @@ class Timm(LibraryModel):
         return 224 if config is None else int(config.input_size[-1])
 
     def _config(self) -> Any:
-        return _timm().get_pretrained_cfg(self.network, allow_unregistered=True)
+        try:
+            return _timm().get_pretrained_cfg(self.network, allow_unregistered=True)
+        except RuntimeError:
+            name, _, tag = self.network.partition(".")
+            known = ", ".join(_timm().list_pretrained(f"{name}.*")) or "none"
+            raise UsageError(f"timm has no weights {tag!r} of {name}; known: {known}") from None
 
 
 def _timm() -> Any:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import codecs
-import os
 import sys
 import time
 from pathlib import Path
@@ -16,6 +15,8 @@ from benchbd.errors import UsageError
 
 POLL = 0.3
 """Seconds between two reads of a followed log."""
+REMEMBERED = 4096
+"""Bytes of what is printed by which the place is found again when the log's middle is left out."""
 EPILOG = """\
   benchbd logs 3f9a
   benchbd logs cifar10/resnet18/bn-g/lfd/s0 --follow
@@ -66,19 +67,20 @@ def _label(path: Path) -> str:
 
 def run(args: argparse.Namespace) -> int:
     """Print the log; with ``-f``, keep printing until no process works on the cell."""
+    from benchbd.core.cell_log import place_after
     from benchbd.storage.cell_locks import running
 
     output = output_folder(args)
     path = find_log(output, args.cell)
     with open(open_plain(path), "rb", buffering=0) as file:  # noqa: PTH123 - a descriptor
-        decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        decoder, last = codecs.getincrementaldecoder("utf-8")("replace"), b""
         while True:
             # Check before reading: otherwise the last lines of a cell that ends in between would be missed.
             busy = args.follow and path.stem in running(output)
-            if file.tell() > os.fstat(file.fileno()).st_size:  # its middle has been left out
-                file.seek(0, os.SEEK_END)
+            file.seek(place_after(file.fileno(), file.tell(), last))
             while chunk := file.read(1 << 16):
                 sys.stdout.write(decoder.decode(chunk))
+                last = (last + chunk)[-REMEMBERED:]
             sys.stdout.flush()
             if not busy:
                 return 0

@@ -10,6 +10,8 @@ from benchbd.core.files import open_own
 
 KEPT = 1 << 20
 """Bytes of the first part and, at least, of the last part of an attempt that its log keeps."""
+LEFT_OUT = b" bytes of output are left out here"
+"""What the notice says after the number."""
 LONGEST = 3 * KEPT
 """Bytes of an attempt from which on its middle is left out."""
 
@@ -69,7 +71,29 @@ class CellLog:
         os.close(self.handle)
 
 
+def place_after(handle: int, at: int, read: bytes) -> int:
+    """Where a reader of a growing log goes on, whose place moves when a middle is left out.
+
+    Args:
+        handle: the log's file descriptor.
+        at: the place up to which it has read.
+        read: the last bytes that it has read there.
+
+    Returns:
+        The place after these bytes; that of the notice, if they are left out; 0 in a log that was emptied.
+    """
+    if os.pread(handle, len(read), at - len(read)) == read:
+        return at
+    size = os.fstat(handle).st_size
+    start = max(0, size - 2 * LONGEST)
+    text = os.pread(handle, size - start, start)
+    if (found := text.rfind(read)) >= 0:
+        return start + found + len(read)
+    # The last notice is that of the attempt that runs.
+    return start + max(0, text.rfind(b"\n", 0, max(0, text.rfind(LEFT_OUT))))
+
+
 def notice(left_out: int) -> bytes:
     """The line that stands for a number of bytes that a log leaves out."""
     limit = f"a log keeps the first {KEPT >> 20} MiB and the last of an attempt"
-    return f"\n== {left_out:,} bytes of output are left out here: {limit} ==\n".encode()
+    return f"\n== {left_out:,}".encode() + LEFT_OUT + f": {limit} ==\n".encode()

@@ -28,17 +28,19 @@ def renamed_state(state: Mapping[str, Tensor], net: Classifier) -> dict[str, Ten
             one of ``HEADS`` as its name.
         net: the classifier.
     """
-    found = dict(state)
-    own = {name.removeprefix("net.") for name in net.state_dict()}
+    found, known = dict(state), net.state_dict()
+    own = {name.removeprefix("net.") for name in known}
     while prefix := next((prefix for prefix in PREFIXES if _before_all(prefix, found, own)), ""):
         found = {name.removeprefix(prefix): value for name, value in found.items()}
     if (library := getattr(net.net, "library_names", None)) is not None:
         named = library()
         found = {named.get(name, name): value for name, value in found.items()}
-    if "channel_mask" not in found and not any(name.startswith("net.") for name in found):
-        found = {f"net.{name}": value for name, value in found.items()}
+    unused = getattr(net.net, "unused_names", ())
+    found = {name: value for name, value in found.items() if not name.startswith(tuple(unused))}
+    if not any(name.startswith("net.") for name in found):
+        whole = {name for name in ("mean", "std", "channel_mask") if f"net.{name}" not in known}
+        found = {name if name in whole else f"net.{name}": value for name, value in found.items()}
     if "net.head.weight" not in found:
-        known = net.state_dict()
         heads = [name for name in HEADS if f"net.{name}.weight" in found and f"net.{name}.weight" not in known]
         for part in ("weight", "bias") if len(heads) == 1 else ():
             if f"net.{heads[0]}.{part}" in found:

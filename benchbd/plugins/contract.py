@@ -281,6 +281,7 @@ class Model(Component):
         last_convolution(): the convolution whose filters correspond one to one to the features, and the batch norm
             after it or None. Default: unknown, so filters cannot be pruned.
         library_names(): the network's own names of weights by those that a library gives them. Default: none.
+        unused_names: how names of the library's weights begin that the network does without. Default: none.
         initialise_from(x): set weights from some of the training images, float (M, 3, H, W), which the harness has
             normalised; called on a fresh network before its training, on the CPU. The key of the training's data covers
             them. Default: nothing.

@@ -87,6 +87,10 @@ def test_evaluate_takes_the_names_of_the_package(
     assert main(words) == 0
     again = json.loads(capsys.readouterr().out)
     assert (again["rates"], again["normalisation"]) == (found["rates"], found["normalisation"])
+    state = torch.load("net.pth", weights_only=True)
+    torch.save({**state, "mean": torch.full((1, 3, 1, 1), 0.4), "std": torch.full((1, 3, 1, 1), 0.2)}, "net.pth")
+    assert main(words) == 0
+    assert json.loads(capsys.readouterr().out)["normalisation"] == "in the file"
     write(tmp_path / "net.pth", 0, classes=7)
     assert main(words) == 2
     assert "head.weight is (7, 1024), not (10, 1024)" in capsys.readouterr().err

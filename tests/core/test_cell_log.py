@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from benchbd.core.cell_log import KEPT, LONGEST, CellLog
+from benchbd.core.cell_log import KEPT, LONGEST, CellLog, place_after
 
 LINE = b"%09d something that a program prints\n"
 
@@ -50,6 +50,24 @@ def test_the_middle_of_more_is_left_out_and_counted(at_once: int, tmp_path: Path
     log.write(b"attempt 2\n")
     log.close()
     assert path.read_bytes().endswith(tail + b"attempt 2\n"), "the next attempt has a limit of its own"
+
+
+def test_a_reader_goes_on_where_it_was_when_the_middle_is_left_out(tmp_path: Path) -> None:
+    path, near_the_end = tmp_path / "a.log", LONGEST // len(LINE % 0) - 10
+    log = CellLog(path)
+    log.write(lines(range(near_the_end)))
+    with path.open("rb") as reader:
+        last = reader.read()[-1000:]
+        assert place_after(reader.fileno(), reader.tell(), last) == reader.tell()
+        log.write(lines(range(near_the_end, near_the_end + 20)))
+        at = place_after(reader.fileno(), reader.tell(), last)
+        assert os.pread(reader.fileno(), 1 << 20, at) == lines(range(near_the_end, near_the_end + 20))
+        log.write(lines(range(near_the_end + 20, 400_000)))
+        at = place_after(reader.fileno(), at, last)
+        assert re.match(rb"\n== [\d,]+ bytes of output are left out here", os.pread(reader.fileno(), 100, at))
+        os.truncate(path, 0)
+        assert place_after(reader.fileno(), at, last) == 0
+    log.close()
 
 
 def test_one_endless_line_has_a_limit_too(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from benchbd.core.torchvision_module import torchvision_module
 from benchbd.engine import trial_fault
 from benchbd.engine.network import SafeStridedConv1x1, build
 from benchbd.engine.operations import count_operations
+from benchbd.engine.outside_state import load_outside_state, renamed_state
 from benchbd.errors import Impossible, UsageError
 from benchbd.models._library import network_names
 from benchbd.plugins import registry
@@ -165,6 +166,7 @@ def test_images_are_enlarged_inside_the_network() -> None:
         ("torchvision(resize=64)", 96, Impossible, "resize=64 must not make images of 96 pixels smaller"),
         ("torchvision(name='squeezenet1_1')", 64, UsageError, "its last step is not one linear layer of features"),
         ("timm(name='deit_tiny_distilled_patch16_224')", 224, UsageError, "its last step is not one linear layer"),
+        ("timm(name='test_resnet.nope')", 64, UsageError, "timm has no weights 'nope' of test_resnet; known: test_res"),
         ("timm(name='vit_tiny_patch16_224')", 32, Impossible, "resize=224 enlarges them inside the network"),
     ],
 )
@@ -187,8 +189,11 @@ def test_auxiliary_outputs_are_left_out(name: str, folder: Path) -> None:
         name, num_classes=10, aux_logits=True, transform_input=True, init_weights=False
     )
     torch.save(theirs.state_dict(), folder / "w.pth")
-    net = spec(f"torchvision(name='{name}', weights='w.pth')", size=size).build(0)
-    x = images(size)
+    made = spec(f"torchvision(name='{name}', weights='w.pth')", size=size)
+    net, x = made.build(0), images(size)
+    again = made.build_to_load()
+    load_outside_state(again, renamed_state(theirs.state_dict(), again), "it does not fit")
+    assert torch.equal(again.net.head.weight, net.net.head.weight)  # type: ignore[union-attr]
     with torch.no_grad():
         torch.testing.assert_close(net.eval()(x), theirs.eval()(normal(x)), rtol=1e-4, atol=1e-4)
         assert isinstance(net.train()(x), torch.Tensor)
@@ -201,6 +206,7 @@ def _states(folder: Path) -> None:
     torch.save({**state, "conv1.0.weight": torch.zeros(24, 3, 5, 5)}, folder / "shape.pth")
     torch.save({**state, "conv1.0.weight": torch.full((24, 3, 3, 3), float("nan"))}, folder / "nan.pth")
     torch.save({**state, "fc.weight": torch.zeros(10, 9)}, folder / "head.pth")
+    torch.save({**state, "channel_mask": torch.zeros(2).to_sparse()}, folder / "pruned.pth")
     torch.save(plain("torchvision", SMALL, 10, 0), folder / "pickle.pth")
     (folder / "text.safetensors").write_text("no weights")
 
@@ -213,6 +219,7 @@ def _states(folder: Path) -> None:
         ("shape.pth", "body.conv1.0.weight is (24, 3, 5, 5), not (24, 3, 3, 3)"),
         ("nan.pth", "body.conv1.0.weight has values that are not finite"),
         ("head.pth", "head.weight is (10, 9), not (10, 1024)"),
+        ("pruned.pth", "pruned.pth holds a pruned model"),
         ("pickle.pth", "is refused: it is no torch archive, is damaged, or holds objects that are not plain arrays"),
         ("text.safetensors", "text.safetensors is refused"),
     ],
@@ -253,6 +260,8 @@ def test_missing_is_said_without_an_import_of_the_package(monkeypatch: pytest.Mo
     assert "has no network 'resnet19'; did you mean 'resnet18'?" in said
     (tmp_path / "data").mkdir()
     monkeypatch.setenv("BENCHBD_DATA", str(tmp_path / "data"))
+    assert "there are" in registry.make("models", "torchvision(name='zzz')").missing()
+    assert "has no network 'resnet18.in1k'" in registry.make("models", "torchvision(name='resnet18.in1k')").missing()
     lacking = registry.make("models", "torchvision(weights='w.pth')")
     assert "weights 'w.pth' is not in" in lacking.missing()
     assert str(tmp_path / "data") in lacking.missing()

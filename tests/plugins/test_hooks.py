@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[2]
 BASES = {"attack": Attack, "defense": Defense, "model": Model, "data set": Dataset}
 NO_HOOKS = {"name", "version", "kind", "params"}
 """Public names of a base class that the decorator or the harness sets, or that no plugin overrides."""
-NETWORK = {"features", "head", "last_convolution", "library_names", "initialise_from"}
+NETWORK = {"features", "head", "last_convolution", "library_names", "unused_names", "initialise_from"}
 """What the harness asks of the network that a model builds."""
 
 
