@@ -14,6 +14,7 @@ import numpy as np
 
 from benchbd.core.hashing import digest
 from benchbd.errors import BenchbdError
+from benchbd.plan.probe import wanted_epochs
 from benchbd.plugins.trained import ModelSpec, TrainedModel
 from benchbd.storage.record_schema import METRICS
 
@@ -27,11 +28,6 @@ KIND = "probe"
 """Kind of the artifacts of probes; not one of ``STAGE_KINDS``."""
 VERSION = 1
 """Part of every key here: raise it when other rates are measured, or the same in another way."""
-
-
-def wanted_epochs(every: int, epochs: int) -> list[int]:
-    """The epochs to measure, from 1: every ``every`` of them, and the last."""
-    return [*range(every, epochs, every), epochs]
 
 
 def state_of(net: Classifier) -> dict[str, np.ndarray]:

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from benchbd.core.transform import TestTransform
 from benchbd.lab.lab import Lab
-from benchbd.pipeline.epoch_rates import wanted_epochs, watcher
+from benchbd.pipeline.epoch_rates import watcher
+from benchbd.plan.probe import wanted_epochs
 from benchbd.plugins.train_set import TrainSet
 from benchbd.plugins.trained import ModelSpec, TrainedModel
 

@@ -14,12 +14,12 @@ import torch
 from benchbd import engine, testing
 from benchbd.errors import RunStopped
 from benchbd.pipeline import run_cell
-from benchbd.pipeline.epoch_rates import KIND, wanted_epochs
+from benchbd.pipeline.epoch_rates import KIND
 from benchbd.pipeline.poison import Poisoner
 from benchbd.pipeline.run_cell import execute
 from benchbd.plan import matrix
 from benchbd.plan.cell import Cell, identity
-from benchbd.plan.probe import Probe
+from benchbd.plan.probe import Probe, wanted_epochs
 from benchbd.plugins import registry
 from benchbd.storage import record_schema
 from benchbd.storage.artifacts import Store
