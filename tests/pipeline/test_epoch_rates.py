@@ -398,6 +398,6 @@ def test_the_schema_knows_the_field(broken: Any) -> None:
     fault = record_schema.fault(record, identity) or ""
     assert fault.startswith("notes.rates_by_epoch must hold epochs and as many fractions of each metric, or no_rates")
     assert by_epoch(record, "model") == {}
-    unasked = cell(None)  # a defense's own note of this name
-    record = records.blank(unasked, "done") | {"ca": 0.5, "notes": {"rates_by_epoch": {"model": broken}}}
-    assert record_schema.fault(record, identity) is None
+    for other, status in ((cell(None), "done"), (this, "failed")):  # a defense's own note of this name
+        record = records.blank(other, status) | {"ca": 0.5, "notes": {"rates_by_epoch": {"model": broken}}}
+        assert record_schema.fault(record, identity) is None
