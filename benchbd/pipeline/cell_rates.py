@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchbd.core.hashing import digest
@@ -16,16 +17,19 @@ from benchbd.engine import global_state, passes
 from benchbd.errors import BenchbdError, one_line
 from benchbd.lab import keys
 from benchbd.pipeline.epoch_rates import EpochRates
+from benchbd.pipeline.failure import status_and_line
+from benchbd.pipeline.watched_lab import Final
 from benchbd.storage.record_schema import METRICS, RATES_BY_EPOCH
 
 if TYPE_CHECKING:
     import torch
 
+    from benchbd.core.transform import TestTransform
     from benchbd.pipeline.cell_results import CellResults
     from benchbd.pipeline.evaluate import Accuracy
-    from benchbd.pipeline.watched_lab import Final, WatchedLab
+    from benchbd.pipeline.watched_lab import WatchedLab
     from benchbd.plan.cell import Cell
-    from benchbd.plugins.trained import ModelSpec, TrainedModel
+    from benchbd.plugins.trained import TrainedModel
 
 DIVERGED = "the undefended training diverged"
 
@@ -34,25 +38,26 @@ class CellRates:
     """What to measure of one cell.
 
     Args:
-        kept: keeps the weights and measures them.
+        kept: keeps the weights of the undefended training, for all cells of the row, and measures them.
+        own: the same for the trainings of the cell's defense, for this cell alone.
         lab: the lab of the cell's defense.
         epochs: number of epochs of the undefended training.
 
     Attributes:
-        kept: keeps the weights and measures them.
+        kept: as given.
         seconds: wall-clock time since the defense began that is not charged to it: keeping, repeating and measuring.
         measuring: the part of it spent on measuring.
     """
 
-    def __init__(self, kept: EpochRates, lab: WatchedLab, epochs: int) -> None:
-        self.kept, self._lab, self._epochs = kept, lab, epochs
+    def __init__(self, kept: EpochRates, own: EpochRates, lab: WatchedLab, epochs: int) -> None:
+        self.kept, self._own, self._lab, self._epochs = kept, own, lab, epochs
         self.seconds = self.measuring = 0.0
         self._undefended: str | None = None
         self._final: Final | str = ""
 
     def watched(self, training: str) -> None:
         """The undefended training, which has this key, is over."""
-        self._undefended, self.kept.seconds = training, 0.0
+        self._undefended = training
 
     def diverged(self, training: str) -> None:
         """The undefended training stopped being finite."""
@@ -63,15 +68,31 @@ class CellRates:
 
         Call it before truth or test data are in memory, since a training runs code of the defense.
         """
-        self.seconds = self.kept.seconds
+        self.seconds = self._own.seconds
         began = time.perf_counter()
         self._final = final = self._lab._final(trained)
-        if not isinstance(final, str) and final.again and self.kept.lacks(final.training, final.epochs):
-            try:
-                final.again()
-            except BenchbdError as error:
-                self._final = f"the training could not be repeated to be watched: {one_line(error)}"
+        if not isinstance(final, str) and final.again:
+            self._complete(final, final.again, trained.test_transform)
         self.seconds += time.perf_counter() - began
+
+    def _complete(self, final: Final, again: Callable[[], Any], transform: TestTransform | None) -> None:
+        """See to it that all weights to measure are kept."""
+        keeper = self._keeper(final.training, transform)
+        if keeper is self._own and final.training == self._undefended:
+            keeper.copy_from(self.kept, final.training, final.epochs)
+        if not keeper.lacks(final.training, final.epochs, transform):
+            return
+        try:
+            again()
+        except Exception as error:  # a training loop of the defense may not bear a second call
+            status, line = status_and_line(error, Path())
+            if status == "oom" or isinstance(error, OSError):
+                raise
+            self._final = f"the training could not be repeated to be watched: {line}"
+
+    def _keeper(self, training: str, transform: TestTransform | None) -> EpochRates:
+        """What keeps a training's weights. Those of the undefended one are removed once it is measured as it is."""
+        return self.kept if training == self._undefended and transform is None else self._own
 
     def notes(
         self, accuracy: Callable[[TrainedModel], Accuracy], trained: TrainedModel, own: Accuracy
@@ -89,7 +110,8 @@ class CellRates:
         if isinstance(final, str):
             model: dict[str, Any] = {"no_rates": final}
         else:
-            model = self._of(final.training, final.epochs, final.plan, accuracy, trained)
+            keeper = self._keeper(final.training, trained.test_transform)
+            model = self._of(keeper, final, accuracy, trained.test_transform)
             if final.pruned:
                 model["pruned"] = True
             elif "epochs" in model:
@@ -113,26 +135,23 @@ class CellRates:
     def _of_undefended(self, accuracy: Callable[[TrainedModel], Accuracy]) -> dict[str, Any]:
         if self._undefended is None:
             return {"no_rates": DIVERGED}
-        return self._of(self._undefended, self._epochs, self._lab._network, accuracy, None)
+        return self._of(self.kept, Final(self._undefended, self._epochs, self._lab._network), accuracy)
 
     def _of(
         self,
-        training: str,
-        epochs: int,
-        plan: ModelSpec,
+        keeper: EpochRates,
+        final: Final,
         accuracy: Callable[[TrainedModel], Accuracy],
-        trained: TrainedModel | None,
+        transform: TestTransform | None = None,
     ) -> dict[str, Any]:
-        transform = None if trained is None else trained.test_transform
         try:
-            return dict(self.kept.measured(training, epochs, plan, accuracy, transform))
+            return dict(keeper.measured(final.training, final.epochs, final.plan, accuracy, transform))
         except BenchbdError as error:
             return {"no_rates": one_line(error)}
 
     def _forget(self) -> None:
         for training, epochs in self._lab._watched().items():
-            if training != self._undefended:
-                self.kept.forget(training, epochs)
+            self._own.forget(training, epochs)
 
 
 def row_digest(cell: Cell, results: CellResults, device: torch.device) -> str:

@@ -14,6 +14,7 @@ import numpy as np
 
 from benchbd.core.hashing import digest
 from benchbd.errors import BenchbdError
+from benchbd.plan.probe import wanted_epochs
 from benchbd.plugins.trained import ModelSpec, TrainedModel
 from benchbd.storage.record_schema import METRICS
 
@@ -29,11 +30,6 @@ VERSION = 1
 """Part of every key here: raise it when other rates are measured, or the same in another way."""
 
 
-def wanted_epochs(every: int, epochs: int) -> list[int]:
-    """The epochs to measure, from 1: every ``every`` of them, and the last."""
-    return [*range(every, epochs, every), epochs]
-
-
 def state_of(net: Classifier) -> dict[str, np.ndarray]:
     """A network's weights and buffers as arrays, which may share its memory."""
     return {name: tensor.detach().cpu().contiguous().numpy() for name, tensor in net.state_dict().items()}
@@ -45,32 +41,44 @@ class EpochRates:
     Args:
         store: the whole store.
         every: measure every so many epochs.
+        owner: the cell that the weights are kept for; empty for weights that all cells of the row share. Rates are
+            always shared.
 
     Attributes:
         row: a digest of all that the rates depend on besides weights: data, attack, device.
         seconds: wall-clock time spent on keeping weights.
     """
 
-    def __init__(self, store: Store, every: int) -> None:
+    def __init__(self, store: Store, every: int, owner: str = "") -> None:
         self._store, self.every, self.row, self.seconds = store, every, "", 0.0
+        self._owner = [owner] if owner else []
 
     def _key(self, training: str, *what: Any) -> str:
         return digest([KIND, VERSION, self.row, training, *what])
 
+    def _weights(self, training: str, epoch: int) -> str:
+        return self._key(training, "weights", epoch, *self._owner)
+
     def keep(self, training: str, epoch: int, state: Mapping[str, Any]) -> None:
         """Keep the weights of an epoch, from 1, of the training with this key."""
         began = time.perf_counter()
-        self._store.put(KIND, self._key(training, "weights", epoch), state, {})
+        self._store.put(KIND, self._weights(training, epoch), state, {})
         self.seconds += time.perf_counter() - began
 
     def watcher(self, training: str, epochs: int) -> Callable[[int, Classifier], None]:
         """What keeps the weights of the wanted epochs, called after each epoch with its number from 0."""
         return watcher(self.every, epochs, lambda epoch, state: self.keep(training, epoch, state))
 
-    def lacks(self, training: str, epochs: int) -> bool:
+    def copy_from(self, other: EpochRates, training: str, epochs: int) -> None:
+        """Keep the weights that another keeps of a training, too."""
+        for epoch in wanted_epochs(self.every, epochs)[:-1]:
+            if (found := self._store.get(KIND, other._weights(training, epoch))) is not None:
+                self.keep(training, epoch, found.arrays)
+
+    def lacks(self, training: str, epochs: int, transform: TestTransform | None = None) -> bool:
         """Whether an epoch before the last has neither weights nor rates, so that the training must run once more."""
-        known = self._known(training, None)
-        places = (self._key(training, "weights", e) for e in wanted_epochs(self.every, epochs)[:-1] if e not in known)
+        known = self._known(training, transform)
+        places = (self._weights(training, e) for e in wanted_epochs(self.every, epochs)[:-1] if e not in known)
         return not all(self._store.has(KIND, place) for place in places)
 
     def forget(self, training: str, epochs: int) -> None:
@@ -80,7 +88,7 @@ class EpochRates:
 
     def _remove(self, training: str, epochs: int) -> None:
         for epoch in wanted_epochs(self.every, epochs)[:-1]:
-            self._store.drop(KIND, self._key(training, "weights", epoch))
+            self._store.drop(KIND, self._weights(training, epoch))
 
     def _place(self, training: str, transform: TestTransform | None) -> str:
         return self._key(training, "rates", None if transform is None else transform.spec())
@@ -117,9 +125,7 @@ class EpochRates:
             wanted = wanted_epochs(self.every, epochs)
             for epoch in (epoch for epoch in wanted if epoch not in known):
                 of_last = ("model", training)
-                found = self._store.get(
-                    *(of_last if epoch == epochs else (KIND, self._key(training, "weights", epoch)))
-                )
+                found = self._store.get(*(of_last if epoch == epochs else (KIND, self._weights(training, epoch))))
                 if found is None:
                     raise BenchbdError(f"the weights of epoch {epoch} are gone; run the cell again")
                 rates = accuracy(TrainedModel(training, found.arrays, plan, [], epoch, test_transform=transform))

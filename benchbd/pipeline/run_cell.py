@@ -157,8 +157,9 @@ def _run(
     not_charged: dict[str, float] = {}
     results.inputs = InputPrints()
     results.inputs.look(components, poisoner.root)
-    kept = EpochRates(store, cell.probe["rates"]) if cell.probe and cell.probe.get("rates") else None
-    keeping = contextlib.nullcontext() if kept is None else keeper_proxy(kept.keep)
+    every = cell.probe.get("rates") if cell.probe else None
+    kept, own_kept = (EpochRates(store, every), EpochRates(store, every, cell.id)) if every else (None, None)
+    keeping = contextlib.nullcontext() if own_kept is None else keeper_proxy(own_kept.keep)
     with restricted_store(Store(store.root, store.say, STAGE_KINDS)) as stages, keeping as keeper:
         began = time.perf_counter()
         events({"event": "stage", "stage": "poison"})
@@ -168,9 +169,9 @@ def _run(
         not_charged["poison"] = time.perf_counter() - began
         began = time.perf_counter()
         rates = None
-        if kept is not None and isinstance(lab, WatchedLab):
-            kept.row = row_digest(cell, results, device)
-            rates = CellRates(kept, lab, components.recipe.epochs)
+        if kept is not None and own_kept is not None and isinstance(lab, WatchedLab):
+            kept.row = own_kept.row = row_digest(cell, results, device)
+            rates = CellRates(kept, own_kept, lab, components.recipe.epochs)
         watched = _watch(cell, lab, store, unseen, events, rates)
         if cell.probe is not None:
             not_charged["probe"] = time.perf_counter() - began

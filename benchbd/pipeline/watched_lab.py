@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from benchbd.core.transform import TestTransform
 from benchbd.lab.lab import Lab
-from benchbd.pipeline.epoch_rates import wanted_epochs, watcher
+from benchbd.pipeline.epoch_rates import watcher
+from benchbd.plan.probe import wanted_epochs
 from benchbd.plugins.train_set import TrainSet
 from benchbd.plugins.trained import ModelSpec, TrainedModel
 
@@ -40,8 +41,8 @@ class Final(NamedTuple):
     training: str
     epochs: int
     plan: ModelSpec
-    pruned: bool
-    again: Callable[[], Any] | None
+    pruned: bool = False
+    again: Callable[[], Any] | None = None
 
 
 class _Run(NamedTuple):
@@ -116,8 +117,8 @@ class WatchedLab(Lab):
         return transformed
 
     def _watched(self) -> dict[str, int]:
-        """Number of epochs of each training whose weights were kept, by key."""
-        return {key: self._epochs[key] for key, kept in self._kept.items() if kept}
+        """Number of epochs of each training whose weights are kept, here or in a run that was killed, by key."""
+        return {key: self._epochs[key] for key in self._kept}
 
     def _final(self, trained: TrainedModel) -> Final | str:
         """The training that made a model of this lab; why none can be watched by epoch, if so."""

@@ -9,6 +9,11 @@ from benchbd.core import params
 from benchbd.errors import UsageError
 
 
+def wanted_epochs(every: int, epochs: int) -> list[int]:
+    """The epochs to measure, from 1: every ``every`` of them, and the last."""
+    return [*range(every, epochs, every), epochs]
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Probe:
     """Which facts about the undefended training go into a record's ``notes``, and CA and ASR by epoch.

@@ -232,12 +232,13 @@ def _odd_rates(record: Mapping[str, Any]) -> str | None:
 
 
 def courses(record: Mapping[str, Any]) -> dict[str, Any]:
-    """The entries of ``notes.rates_by_epoch``; none if the cell's probe did not ask for rates.
+    """The entries of ``notes.rates_by_epoch``; none if the cell's probe did not ask for rates, or the cell is not done.
 
-    A defense may have a note of this name of its own.
+    A defense may have a note of this name of its own then.
     """
     probe, notes = (record.get("spec") or {}).get("probe"), record.get("notes") or {}
-    found = notes.get(RATES_BY_EPOCH) if isinstance(probe, dict) and probe.get("rates") else None
+    asked = isinstance(probe, dict) and probe.get("rates") and record.get("status") == "done"
+    found = notes.get(RATES_BY_EPOCH) if asked else None
     return found if isinstance(found, dict) else {}
 
 

@@ -14,12 +14,12 @@ import torch
 from benchbd import engine, testing
 from benchbd.errors import RunStopped
 from benchbd.pipeline import run_cell
-from benchbd.pipeline.epoch_rates import KIND, wanted_epochs
+from benchbd.pipeline.epoch_rates import KIND
 from benchbd.pipeline.poison import Poisoner
 from benchbd.pipeline.run_cell import execute
 from benchbd.plan import matrix
 from benchbd.plan.cell import Cell, identity
-from benchbd.plan.probe import Probe
+from benchbd.plan.probe import Probe, wanted_epochs
 from benchbd.plugins import registry
 from benchbd.storage import record_schema
 from benchbd.storage.artifacts import Store
@@ -32,6 +32,7 @@ ENDINGS = """
     import dataclasses
     import torch
     import torch.nn.functional as F
+    from benchbd import Patch, TestTransform
 
     @dataclasses.dataclass(frozen=True)
     class Plain:
@@ -39,13 +40,32 @@ ENDINGS = """
             for rows in loop.batches():
                 loop.step(F.cross_entropy(loop.net(loop.views(rows)), loop.labels[rows[:, 0]]))
 
+    EPOCHS = []
+
+    @dataclasses.dataclass(frozen=True)
+    class Once(Plain):
+        def epoch(self, loop):
+            EPOCHS.append(None)
+            if len(EPOCHS) > 3:
+                raise RuntimeError("used up")
+            super().epoch(loop)
+
     @defense("ending", version=1)
     class Ending(Defense):
         \"\"\"Ends in one of several ways.\"\"\"
         how: str = "loop"
         other_architecture = True
+        test_transform = True
         def train(self, lab):
             part = lab.poisoned.subset(range(40))
+            if self.how == "stamped":
+                stamp = Patch(0, 0, 8, 8, (0.5, 0.5, 0.5))
+                return lab.with_test_transform(lab.train(lab.poisoned), TestTransform(stamp=stamp))
+            if self.how == "two":
+                lab.train(part, name="first")
+                return lab.train(lab.poisoned, repeat=1)
+            if self.how == "once":
+                return lab.train(part, kind="teacher", name="teacher", training_loop=Once())
             if self.how == "adopted":
                 return lab.adopt(lab.train(part).module().state_dict())
             if self.how == "packed":
@@ -162,12 +182,25 @@ def test_nothing_else_changes(tmp_path: Path, defense: str) -> None:
     [
         ("packed", "the model was trained in a pack, which is not watched by epoch"),
         ("adopted", "no training of the lab made the model's weights"),
+        ("once", "the training could not be repeated to be watched: RuntimeError: used up"),
     ],
 )
 def test_a_model_that_no_training_made_by_epoch_has_a_reason(tmp_path: Path, how: str, said: str) -> None:
     record = run(cell(EVERY, f"ending(how={how!r})"), tmp_path)
     assert rates(record) == {"no_rates": said}
     assert rates(record, "undefended")["epochs"] == [1, 2, 3]
+    assert kept_weights(tmp_path) == []
+
+
+@pytest.mark.parametrize("before", [None, "none"])
+def test_the_undefended_training_is_measured_with_the_cells_transform_too(tmp_path: Path, before: str | None) -> None:
+    if before is not None:  # whose cell measures the training as it is and removes the weights
+        run(cell(EVERY, before), tmp_path)
+    record = run(cell(EVERY, "ending(how='stamped')"), tmp_path)
+    with_it, without = rates(record), rates(record, "undefended")
+    assert with_it["epochs"] == without["epochs"] == [1, 2, 3]
+    assert with_it != without
+    assert [with_it[name][-1] for name in ("ca", "asr", "ra")] == [record[name] for name in ("ca", "asr", "ra")]
     assert kept_weights(tmp_path) == []
 
 
@@ -226,6 +259,22 @@ def test_a_killed_training_leaves_no_gap(tmp_path: Path, monkeypatch: pytest.Mon
     assert resumed["notes"]["rates_by_epoch"] == whole["notes"]["rates_by_epoch"]
     assert len(calls) == 1  # the epochs before the kill were kept, so nothing is repeated
     assert kept_weights(tmp_path / "out") == []
+
+
+def test_a_killed_run_leaves_no_weights_of_trainings_on_the_way(tmp_path: Path) -> None:
+    class Killed(RunStopped):
+        pass
+
+    def kill(event: dict[str, Any]) -> None:
+        if event.get("event") == "stage" and event.get("stage") == "train" and kept_weights(tmp_path):
+            raise Killed
+
+    this = cell(EVERY, "ending(how='two')")
+    with pytest.raises(Killed):
+        execute(this.to_json(), output=tmp_path, device="cpu", on_event=kill)
+    assert kept_weights(tmp_path)
+    run(this, tmp_path)
+    assert kept_weights(tmp_path) == []
 
 
 def test_a_failed_defense_leaves_no_weights_and_the_row_its_rates(
@@ -349,6 +398,6 @@ def test_the_schema_knows_the_field(broken: Any) -> None:
     fault = record_schema.fault(record, identity) or ""
     assert fault.startswith("notes.rates_by_epoch must hold epochs and as many fractions of each metric, or no_rates")
     assert by_epoch(record, "model") == {}
-    unasked = cell(None)  # a defense's own note of this name
-    record = records.blank(unasked, "done") | {"ca": 0.5, "notes": {"rates_by_epoch": {"model": broken}}}
-    assert record_schema.fault(record, identity) is None
+    for other, status in ((cell(None), "done"), (this, "failed")):  # a defense's own note of this name
+        record = records.blank(other, status) | {"ca": 0.5, "notes": {"rates_by_epoch": {"model": broken}}}
+        assert record_schema.fault(record, identity) is None

@@ -78,6 +78,7 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "fraction": (COURSE | {"ca": [0.3, 0.6123, 0.9]}, "ca 0.6123 is not a whole number of its 10 test images"),
     "end": (COURSE | {"asr": [0.0, 0.5, 0.7]}, "ends with asr 0.7, but the record has 0.8"),
     "sum": (COURSE | {"ra": [0.4, 0.6, 0.2]}, "asr 0.5 and ra 0.6 of epoch 2 add up to more than 1"),
+    "epoch": (COURSE | {"epochs": [1, 2, 4]}, "has other epochs than a probe keeps of a training of 4 epochs"),
     "attack": (COURSE | {"asr": [None] * 3}, "has asr where the record has none, or the reverse"),
 }
 
@@ -92,8 +93,20 @@ def test_verify_finds_what_contradicts_the_record(probed: Callable[..., dict[str
 
 def test_a_pruned_model_and_the_undefended_training_may_end_otherwise(probed: Callable[..., dict[str, Any]]) -> None:
     other = {"epochs": [1], "ca": [0.1], "asr": [0.05], "ra": [0.1]}
-    rates = {"model": {**other, "pruned": True}, "undefended": other}
+    whole = {"epochs": [*range(1, 81)], **{name: 80 * other[name] for name in ("ca", "asr", "ra")}}
+    rates = {"model": {**other, "pruned": True}, "undefended": whole}
     assert not [line for line in contradictions(probed(rates)) if "by_epoch" in line]
+
+
+def test_verify_knows_how_long_trainings_are(probed: Callable[..., dict[str, Any]]) -> None:
+    three = {"train_loss": {"model": [0.3, 0.2, 0.1]}}
+    for training, epochs, notes in (("undefended", 80, {}), ("model", 3, three)):
+        record = probed({training: {name: values[:2] for name, values in COURSE.items()}}, notes=notes)
+        said = f"other epochs than a probe keeps of a training of {epochs} epochs"
+        assert any(line.endswith(said) for line in contradictions(record))
+    assert not [line for line in contradictions(probed({"model": COURSE}, notes=three)) if "by_epoch" in line]
+    huge = probed({"model": COURSE | {"epochs": [1, 2, 10**15]}})
+    assert any("other epochs" in line for line in contradictions(huge))
 
 
 def test_show_prints_some_epochs(

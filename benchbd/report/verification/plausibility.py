@@ -10,6 +10,7 @@ from typing import Any
 from benchbd.core.images import DatasetInfo
 from benchbd.core.numerics import precision_class
 from benchbd.errors import shown
+from benchbd.plan.probe import wanted_epochs
 from benchbd.report.binomial import images_of
 from benchbd.report.wording import counted
 from benchbd.storage.record_schema import METRICS, RATES_BY_EPOCH, courses, is_course
@@ -129,11 +130,17 @@ def _triggered(record: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _by_epoch(record: Mapping[str, Any]) -> Iterator[str]:
-    """Rates by epoch count the images that the record's rates count, and end with the rates of its model."""
+    """Rates by epoch are those of the epochs that the probe asks for, and end with the rates of the record's model.
+
+    They count the images that the record's rates count.
+    """
     for name, course in courses(record).items():
         if not is_course(course):  # it says why there are none
             continue
         where = f"notes.{RATES_BY_EPOCH}.{name}"
+        last, every = _last_epoch(record, name) or course["epochs"][-1], record["spec"]["probe"]["rates"]
+        if isinstance(every, int) and every > 0 and not _is_every(course["epochs"], every, last):
+            yield f"{where} has other epochs than a probe keeps of a training of {counted(last, 'epoch')}"
         for metric in METRICS:
             images, last = images_of(record, metric), course[metric][-1]
             odd = [v for v in course[metric] if v is not None and images and _hits_of(v, images) is None]
@@ -147,6 +154,19 @@ def _by_epoch(record: Mapping[str, Any]) -> Iterator[str]:
             if asr is not None and ra is not None and asr + ra > 1 + ROUNDING:
                 yield f"{where}: asr {asr!r} and ra {ra!r} of epoch {epoch} add up to more than 1"
                 break
+
+
+def _is_every(epochs: list[int], every: int, last: int) -> bool:
+    """Whether these are the epochs that a probe keeps; the lengths first, since a record may claim any number."""
+    return len(epochs) == -(-last // every) and epochs == wanted_epochs(every, last)
+
+
+def _last_epoch(record: Mapping[str, Any], training: str) -> int | None:
+    """Number of epochs of one of the trainings that rates by epoch are of; None if the record does not say it."""
+    losses = _notes(record).get("train_loss")
+    own = losses.get("model") if isinstance(losses, dict) and isinstance(losses.get("model"), list) else None
+    found = record["spec"]["recipe"].get("epochs") if training == "undefended" else len(own or ())
+    return found if isinstance(found, int) and found > 0 else None
 
 
 def _classes(record: Mapping[str, Any]) -> Iterator[str]:
