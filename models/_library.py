@@ -73,7 +73,7 @@ class LibraryModel(Model):
     weights: str | None = None
     """File of pretrained weights: safetensors, or .pt and .pth of torch.save(net.state_dict()), with the package's own
     names. It lies below the folder of the matrix file or below the data folder; nothing is downloaded or unpickled. The
-    last layer is drawn anew if the file has it for another number of classes, or lacks it; all else must fit."""
+    last layer is random if the file has it for another number of classes, or lacks it; all else must fit."""
     resize: int | None = None
     """Side in pixels to which images are enlarged (bilinearly) inside the network. Default: none."""
     normalise: Literal["auto", "dataset", "pretrained"] = "auto"
