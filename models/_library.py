@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from benchbd import DatasetInfo, Impossible, Model, Normalisation, UsageError
 from benchbd.core.contents import contents_digest
-from benchbd.core.files_folder import files_folder
+from benchbd.core.files_folder import files_folder, lies_below
 from benchbd.core.paths import data_folder, look
 from benchbd.errors import BenchbdError, shown, suggestion
 
@@ -85,8 +85,8 @@ class LibraryModel(Model):
             raise UsageError(f"{self.name}: name {shown(self.network)} is not a network's, such as resnet18")
         if self.resize is not None and not SMALLEST <= self.resize <= 4096:
             raise UsageError(f"{self.name}: resize must be from {SMALLEST} to 4096 pixels, not {self.resize}")
-        path = PurePosixPath("x" if self.weights is None else self.weights)
-        if not path.parts or path.is_absolute() or ".." in path.parts or str(path).startswith("~") or "\0" in str(path):
+        file = "x" if self.weights is None else self.weights
+        if not lies_below(file) or str(PurePosixPath(file)).startswith("~") or "\0" in file:
             raise UsageError(
                 f"{self.name}: weights {shown(self.weights, 200)} must be a name below the folder of the matrix file "
                 "or the data folder (a link may lie there), so that results do not depend on a machine's folders"

@@ -99,7 +99,7 @@ def find_head(create: Callable[[], nn.Module], classes: int, size: int) -> str:
     """The name of a network's last layer: a linear one, used once, whose output is what the network returns.
 
     The network computes two images in both modes, on the meta device, where this takes no time, or else on the CPU.
-    Torch's global generator is left as it was.
+    Torch's global generator does not change.
 
     Args:
         create: makes the network.
@@ -143,7 +143,7 @@ def _find_head(net: nn.Module, classes: int, x: Tensor) -> str:
 
 
 def load_pretrained(net: nn.Module, path: Path, text: str) -> None:
-    """Load a file of weights; the last layer stays as it is if the file has it for other classes, or lacks it.
+    """Load a file of weights; the last layer keeps its weights if the file has it for other classes, or lacks it.
 
     Args:
         net: the network.

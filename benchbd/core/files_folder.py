@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
+from typing import NoReturn
 
 from benchbd.core.paths import FILES_VARIABLE as VARIABLE
 from benchbd.core.paths import look
@@ -65,7 +66,7 @@ def user_files(names: Sequence[str], whose: str) -> dict[str, Path]:
         if kind == "file":
             found[PurePosixPath(name).as_posix()] = path
             continue
-        for at, folders, inside in os.walk(path, onerror=_refuse):
+        for at, folders, inside in os.walk(path, onerror=refuse_unreadable):
             folders[:] = sorted(set(folders) - {*SKIPPED})
             for each in inside:
                 whole = Path(at) / each
@@ -73,15 +74,22 @@ def user_files(names: Sequence[str], whose: str) -> dict[str, Path]:
     return dict(sorted(found.items()))
 
 
-def _refuse(error: OSError) -> None:
+def refuse_unreadable(error: OSError) -> NoReturn:
+    """Raise UsageError for a file of the user's that cannot be read."""
     raise UsageError(f"{error.filename} cannot be read ({error.strerror or error})") from error
+
+
+def lies_below(name: str) -> bool:
+    """Whether a name is relative and leads out of no folder, as far as it says itself; links are not looked at."""
+    path = PurePosixPath(name)
+    return bool(path.parts) and not path.is_absolute() and ".." not in path.parts
 
 
 def check_names(names: Sequence[str], whose: str, reserved: Sequence[str] = ()) -> None:
     """Raise UsageError for a name that does not lie below the folder, or whose first part is reserved."""
     for name in names:
-        path = PurePosixPath(name)
-        if not path.parts or path.is_absolute() or ".." in path.parts or name.startswith("~"):
+        if not lies_below(name) or name.startswith("~"):
             raise UsageError(f"{whose}: files: {shown(name)} must be a name below the folder of the matrix file")
-        if path.parts[0] in reserved:
-            raise UsageError(f"{whose}: files: the name {path.parts[0]!r} is taken by benchbd; rename the file")
+        first = PurePosixPath(name).parts[0]
+        if first in reserved:
+            raise UsageError(f"{whose}: files: the name {first!r} is taken by benchbd; rename the file")

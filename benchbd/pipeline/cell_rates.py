@@ -91,7 +91,7 @@ class CellRates:
             self._final = f"the training could not be repeated to be watched: {line}"
 
     def _keeper(self, training: str, transform: TestTransform | None) -> EpochRates:
-        """What keeps a training's weights. Those of the undefended one are removed once it is measured as it is."""
+        """The keeper of a training's weights. The shared one drops them once it has measured them."""
         return self.kept if training == self._undefended and transform is None else self._own
 
     def notes(

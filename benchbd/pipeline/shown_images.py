@@ -36,7 +36,7 @@ class ShownImages(NamedTuple):
 
     @property
     def target(self) -> int | np.ndarray:
-        """The class that each triggered image shall be taken for."""
+        """The target class of the triggered images, or of each of them."""
         return 0 if self.marked is None else self.marked.targets
 
     def accuracy(self, device: torch.device) -> Callable[[evaluate.Measurable], evaluate.Accuracy]:

@@ -134,7 +134,7 @@ class WatchedLab(Lab):
         return Final(key, run.epochs, run.plan, pruned, None if compute is None else lambda: self._again(key, compute))
 
     def _again(self, key: str, compute: Callable[[], Result]) -> None:
-        """Train once more, watched from the first epoch on. The model in the store stays as it is."""
+        """Train once more, watched from the first epoch on. The model in the store does not change."""
         self._kept[key] = set()
         self._store.drop("checkpoint", key)  # of an unwatched run: the epochs before it would be missing
         self._unaffected(compute)()

@@ -155,11 +155,11 @@ class TrackedDisplay:
     ) -> None:
         """A cell ended: its results and hashes are kept."""
         self._shown.ended(cell_id, label, status, reason, wall, record)
-        by_epoch = curves_of(record) if status == "done" else {}
+        curves = curves_of(record) if status == "done" else {}
         for name, tracker in list(self._trackers.items()):
             try:
                 run = self._run(name, tracker, cell_id, label)
-                for epoch, values in sorted(by_epoch.items()):
+                for epoch, values in sorted(curves.items()):
                     run.log(values, epoch)
                 del self._runs[name][cell_id]
                 run.end(results_of(record) if status == "done" else {}, facts_of(record, status, reason), status)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from benchbd.core.events import Event, Listener
 
@@ -24,6 +24,7 @@ _listeners: dict[int, Listener] = {}
 _stores: dict[int, Store] = {}
 _keepers: dict[int, Keeper] = {}
 _numbers = itertools.count()
+T = TypeVar("T")
 
 
 class EventProxy:
@@ -90,33 +91,32 @@ class KeeperProxy:
 
 
 @contextlib.contextmanager
+def _numbered(table: dict[int, T], entry: T) -> Iterator[int]:
+    """Keep an entry of a table under a new number while the context lasts."""
+    number = next(_numbers)
+    table[number] = entry
+    try:
+        yield number
+    finally:
+        del table[number]
+
+
+@contextlib.contextmanager
 def keeper_proxy(keeper: Keeper) -> Iterator[KeeperProxy]:
     """A proxy for a keeper; it works only inside the context."""
-    number = next(_numbers)
-    _keepers[number] = keeper
-    try:
+    with _numbered(_keepers, keeper) as number:
         yield KeeperProxy(number)
-    finally:
-        del _keepers[number]
 
 
 @contextlib.contextmanager
 def event_proxy(on_event: Listener | None) -> Iterator[EventProxy]:
     """A proxy for a listener; it works only inside the context."""
-    number = next(_numbers)
-    _listeners[number] = on_event or (lambda event: None)
-    try:
+    with _numbered(_listeners, on_event or (lambda event: None)) as number:
         yield EventProxy(number)
-    finally:
-        del _listeners[number]
 
 
 @contextlib.contextmanager
 def restricted_store(store: Store) -> Iterator[RestrictedStore]:
     """A proxy for a store, with the same kinds of artifacts; it works only inside the context."""
-    number = next(_numbers)
-    _stores[number] = store
-    try:
+    with _numbered(_stores, store) as number:
         yield RestrictedStore(number)
-    finally:
-        del _stores[number]

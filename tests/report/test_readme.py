@@ -79,6 +79,21 @@ def times(found: dict[tuple[str, str], dict[str, Any]], defense: str) -> str:
     return f"{sum(a for a, _ in pairs) / sum(b for _, b in pairs):.1f}" if pairs else DASH
 
 
+def test_the_introduction_has_the_means_of_the_records():
+    found = records("cifar10-narrow")
+    attacks = [attack for defense, attack in found if defense == "lfd" and attack != "none"]
+
+    def mean(defense: str, metric: str) -> float:
+        return 100 * statistics.mean(found[defense, attack][metric] for attack in attacks)
+
+    text = " ".join((ROOT / "README.md").read_text().split("## Two commands")[0].split())
+    count = {6: "six", 7: "seven", 8: "eight", 9: "nine"}[len(attacks)]
+    lost = f"{mean('none', 'ca') - mean('lfd', 'ca'):.1f}"
+    fall = f"from {mean('none', 'asr'):.0f} to {mean('lfd', 'asr'):.0f} %"
+    said = f"the mean ASR of {count} attacks {fall} for {lost} points of CA"
+    assert f"{said} and {times(found, 'lfd')} times the time" in text
+
+
 def test_both_pages_show_results():
     pages = [(page, matrix) for page, matrix, _ in shown()]
     assert pages.count(("README.md", "cifar10-narrow")) == 2

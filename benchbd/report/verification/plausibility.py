@@ -142,14 +142,14 @@ def _by_epoch(record: Mapping[str, Any]) -> Iterator[str]:
         if isinstance(every, int) and every > 0 and not _is_every(course["epochs"], every, last):
             yield f"{where} has other epochs than a probe keeps of a training of {counted(last, 'epoch')}"
         for metric in METRICS:
-            images, last = images_of(record, metric), course[metric][-1]
+            images, end = images_of(record, metric), course[metric][-1]
             odd = [v for v in course[metric] if v is not None and images and _hits_of(v, images) is None]
             if odd:
                 yield f"{where}: {metric} {odd[0]!r} is not a whole number of its {counted(images or 0, 'test image')}"
             if {v is None for v in course[metric]} != {record[metric] is None}:
                 yield f"{where} has {metric} where the record has none, or the reverse"
-            elif name == "model" and not course.get("pruned") and last != record[metric]:
-                yield f"{where} ends with {metric} {last!r}, but the record has {record[metric]!r}"
+            elif name == "model" and not course.get("pruned") and end != record[metric]:
+                yield f"{where} ends with {metric} {end!r}, but the record has {record[metric]!r}"
         for epoch, asr, ra in zip(course["epochs"], course["asr"], course["ra"], strict=True):
             if asr is not None and ra is not None and asr + ra > 1 + ROUNDING:
                 yield f"{where}: asr {asr!r} and ra {ra!r} of epoch {epoch} add up to more than 1"

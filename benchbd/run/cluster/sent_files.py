@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from benchbd.core.contents import contents_digest
-from benchbd.core.files_folder import files_folder
+from benchbd.core.files_folder import files_folder, refuse_unreadable
 from benchbd.errors import BenchbdError, UsageError
 from benchbd.plan.cell import Cell
 from benchbd.plugins import registry
@@ -27,7 +27,7 @@ class OwnFiles(NamedTuple):
             found = [(name, path.stat().st_mode & 0o777, path.read_bytes()) for name, path in self.paths.items()]
             now = contents_digest([*self.paths.values()])
         except OSError as error:
-            raise UsageError(f"{error.filename} cannot be read ({error.strerror or error})") from error
+            refuse_unreadable(error)
         if now != self.digest:
             raise UsageError("a file of the program changed while it was sent; run the cell again")
         return found
@@ -47,7 +47,7 @@ def own_files(cell: Cell) -> OwnFiles | None:
     try:
         digest = contents_digest([*paths.values()])
     except OSError as error:
-        raise UsageError(f"{error.filename} cannot be read ({error.strerror or error})") from error
+        refuse_unreadable(error)
     return None if digest is None else OwnFiles(dict(sorted(paths.items())), digest)
 
 
