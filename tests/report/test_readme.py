@@ -19,21 +19,19 @@ MATRICES = {"all of CIFAR-10": "cifar10-narrow", "all of GTSRB": "gtsrb-narrow"}
 
 
 def records(matrix: str) -> dict[tuple[str, str], dict[str, Any]]:
-    """Finished records by defense and attack; of LfD, those of its default with eight teachers."""
+    """Finished records by defense and attack."""
     lines = (ROOT / "leaderboard" / "results.jsonl").read_text().splitlines()
     return {
         (column(record), record["attack"]): record
         for record in map(json.loads, lines)
-        if record["matrix"] == matrix
-        and record["status"] == "done"
-        and (record["defense"] != "lfd" or record["params"]["defense"]["teachers"] == 8)
+        if record["matrix"] == matrix and record["status"] == "done"
     }
 
 
 def column(record: dict[str, Any]) -> str:
     """Name of the defense in the tables, with the option in which two columns differ."""
     name, given = str(record["defense"]), record["params"]["defense"]
-    options = {"ac": ("preset", "per-class"), "spectral": ("scored", "uncentred")}
+    options = {"ac": ("preset", "per-class"), "spectral": ("scored", "uncentred"), "lfd": ("teachers", 1)}
     option, other = options.get(name, ("", None))
     return f"{name}({option}={other})" if option and given.get(option) == other else name
 
