@@ -10,11 +10,14 @@ import json
 import os
 import sys
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from benchbd.core.recipe import Recipe
 from benchbd.errors import BenchbdError, one_line
 from benchbd.plugins import registry
+
+if TYPE_CHECKING:
+    from benchbd.engine import TrainingLoop
 
 
 def answer(request: Mapping[str, Any], kind: str) -> Any:
@@ -23,7 +26,8 @@ def answer(request: Mapping[str, Any], kind: str) -> Any:
     Args:
         request: has ``what``. ``class``: the name of the precision class of ``precision`` and ``threads``.
             ``operations``: those of ``model`` (name and params) for ``classes`` and ``size``, as [step, forward].
-            ``rate``: seconds of training per image of that model with ``recipe``, measured for ``seconds``.
+            ``rate``: seconds of training per image of that model with ``recipe``, measured for ``seconds``; in the
+            training loop of the defense ``loop`` (name and params), if there is one.
         kind: ``cpu`` or ``cuda``.
     """
     import torch
@@ -45,10 +49,24 @@ def answer(request: Mapping[str, Any], kind: str) -> Any:
         net = build(model, request["classes"], size, Normalisation((0.5,) * 3, (0.5,) * 3), 0)
         if request["what"] == "operations":
             return list(count_operations(net, size))
-        recipe = Recipe.parse(request["recipe"])
-        precision = choose_precision(device, request["precision"], request["threads"])
-        with cpu_threads(request["threads"], device):
-            return seconds_per_image(net, size, recipe, device, precision, seconds=request["seconds"])
+    recipe = Recipe.parse(request["recipe"])
+    precision = choose_precision(device, request["precision"], request["threads"])
+    loop, blamed = None, registry.blame("models", name)
+    if "loop" in request:
+        loop, recipe = _timed_loop(request["loop"], recipe)
+        blamed = registry.blame("defenses", request["loop"]["name"])
+    with blamed, cpu_threads(request["threads"], device):
+        return seconds_per_image(net, size, recipe, device, precision, seconds=request["seconds"], loop=loop)
+
+
+def _timed_loop(spec: Mapping[str, Any], recipe: Recipe) -> tuple[TrainingLoop, Recipe]:
+    """The training loop of a defense and the recipe that it trains with."""
+    with registry.blame("defenses", spec["name"]):
+        found = registry.make("defenses", spec["name"], **spec["params"]).timed_loop()
+        if found is None:
+            raise ValueError("training_work() names its loop, but timed_loop() returns none")
+        loop, changes = found
+        return loop, recipe.but(**changes)
 
 
 def main() -> int:

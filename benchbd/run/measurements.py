@@ -103,6 +103,7 @@ class Measurements:
                 **pace.numerics._asdict(),
                 "recipe": json.loads(recipe),
                 "seconds": self._seconds,
+                **({"loop": json.loads(pace.loop)} if pace.loop else {}),
             }
             for pace, recipe in paces.items()
         ]
@@ -138,10 +139,12 @@ class Measurements:
             return None
         facts: list[Any] = [FORMAT, environment.versions(), request]
         if "model" in request:
-            code = registry.source_digest("models", request["model"]["name"])
-            if not code:
+            of = [("models", request["model"]["name"])]
+            of += [("defenses", request["loop"]["name"])] if "loop" in request else []
+            codes = [registry.source_digest(kind, name) for kind, name in of]
+            if not all(codes):
                 return None
-            facts.append(code)
+            facts += codes
         if request["what"] != "operations":
             facts += [machine, _capabilities(), environment.cores()]
         return cache / "measured" / f"{digest(facts)[:32]}.json"
@@ -193,7 +196,8 @@ def _of(network: Network) -> Request:
 def _text(request: Request) -> str:
     if "model" not in request:
         return f"precision {request['precision']}"
-    return f"{request['model']['name']} at {request['size']} pixels"
+    loop = f" in the loop of {request['loop']['name']}" if "loop" in request else ""
+    return f"{request['model']['name']}{loop} at {request['size']} pixels"
 
 
 def _complain(request: Request, problem: str) -> None:
