@@ -127,7 +127,7 @@ def _piece(cell: Cell, info: DatasetInfo, key: Key, kind: str, plugin: str, work
         part = part_of(registry.make("models", work.model))
         if part.json != cell.model.json:
             recipe = recipe.for_another_model()
-    network, loop = Network(_spec(part), info.classes, info.size), ""
+    network, loop = network_of(part, info), ""
     label = f"{kind} of {plugin}" if work is None else f"{kind}, {part.text} on {cell.dataset.text}"
     if work is not None and work.loop is not None:
         try:
@@ -136,6 +136,11 @@ def _piece(cell: Cell, info: DatasetInfo, key: Key, kind: str, plugin: str, work
             raise UsageError(f"{plugin}: training_work(): loop {shown(work.loop)}: {error}") from error
         loop, label = _spec(owner), f"{kind} of {owner.name}, {part.text} on {cell.dataset.text}"
     return Piece(key, kind, label, Pace(network, cell.numerics, loop), canonical(recipe.spec()), work)
+
+
+def network_of(part: Part, info: DatasetInfo) -> Network:
+    """The network that a model builds for a data set."""
+    return Network(_spec(part), info.classes, info.size)
 
 
 def _spec(part: Part) -> str:

@@ -224,7 +224,8 @@ class Defense(Component):
     def packed_models(self) -> tuple[str, ...]:
         """Specs of the models that :meth:`train` gives to ``lab.train_packed``.
 
-        The cell fails before its first training if one of them cannot be packed. It is not part of the defense's source
+        ``plan``, ``validate`` and ``run`` refuse a model that cannot be packed before anything trains, and so does the
+        cell. Leave out a model that :meth:`train` can do without packing. It is not part of the defense's source
         digest.
         """
         return ()

@@ -24,10 +24,10 @@ def answer(request: Mapping[str, Any], kind: str) -> Any:
     """The answer to one request.
 
     Args:
-        request: has ``what``. ``class``: the name of the precision class of ``precision`` and ``threads``.
-            ``operations``: those of ``model`` (name and params) for ``classes`` and ``size``, as [step, forward].
-            ``rate``: seconds of training per image of that model with ``recipe``, measured for ``seconds``; in the
-            training loop of the defense ``loop`` (name and params), if there is one.
+        request: has ``what``. ``class``: the name of the precision class of ``precision`` and ``threads``. The others
+            are about ``model`` (name and params) for ``classes`` and ``size``. ``operations``: [step, forward].
+            ``packing``: why it cannot be packed, '' if it can. ``rate``: seconds of training per image with ``recipe``,
+            measured for ``seconds``; in the training loop of the defense ``loop`` (name and params), if there is one.
         kind: ``cpu`` or ``cuda``.
     """
     import torch
@@ -36,6 +36,7 @@ def answer(request: Mapping[str, Any], kind: str) -> Any:
     from benchbd.engine import choose_precision
     from benchbd.engine.network import build
     from benchbd.engine.operations import count_operations
+    from benchbd.engine.packed import packing_fault
     from benchbd.engine.threads import cpu_threads
     from benchbd.engine.training_rate import seconds_per_image
 
@@ -46,7 +47,10 @@ def answer(request: Mapping[str, Any], kind: str) -> Any:
     model = registry.make("models", name, **params)
     size = request["size"]
     with registry.blame("models", name):
-        net = build(model, request["classes"], size, Normalisation((0.5,) * 3, (0.5,) * 3), 0)
+        given = (model, request["classes"], size, Normalisation((0.5,) * 3, (0.5,) * 3))
+        net = build(*given, 0)
+        if request["what"] == "packing":
+            return packing_fault([net, build(*given, 1)]) or ""
         if request["what"] == "operations":
             return list(count_operations(net, size))
     recipe = Recipe.parse(request["recipe"])

@@ -1,4 +1,4 @@
-"""Operations of networks and the rate of this machine, measured in a process of its own and kept in the user's cache.
+"""Facts of networks and the rate of this machine, measured in a process of its own and kept in the user's cache.
 
 A kept answer counts for the same code of the model and the same versions. A rate counts for the same processor or GPU,
 precision, threads and recipe too. Removing the folder ``measured`` of the cache measures again.
@@ -110,6 +110,12 @@ class Measurements:
         found = self._answers(requests, self.machine.kind, "measuring the rate", self._remeasure)
         return {pace: value for pace, value in zip(paces, found, strict=True) if value is not None}
 
+    def packing_faults(self, networks: Iterable[Network]) -> dict[Network, str]:
+        """Why a network cannot be packed, '' if it can; those that cannot be built are left out."""
+        wanted = list(dict.fromkeys(networks))
+        found = self._answers([{"what": "packing", **_of(network)} for network in wanted], "cpu", "a trial packing")
+        return {network: value for network, value in zip(wanted, found, strict=True) if value is not None}
+
     def classes(self, numerics: Iterable[Numerics]) -> dict[Numerics, str]:
         """The name of the precision class on this machine, by what cells ask for."""
         wanted = list(dict.fromkeys(numerics))
@@ -145,7 +151,7 @@ class Measurements:
             if not all(codes):
                 return None
             facts += codes
-        if request["what"] != "operations":
+        if request["what"] not in ("operations", "packing"):
             facts += [machine, _capabilities(), environment.cores()]
         return cache / "measured" / f"{digest(facts)[:32]}.json"
 

@@ -162,7 +162,7 @@ def test_without_a_declaration_only_full_trainings_are_known(fresh_registry: Non
         ("(Work(-1), None)", "must be 0 or more"),
         ("(Work(float('nan')), None)", "must be 0 or more"),
         ("(Work(1, loop=3), None)", "loop must be the spec of a defense, not 3"),
-        ("(Work(1, loop='mind'), None)", "mine: training_work(): loop 'mind': no defense is called 'mind'; did you mean"),
+        ("(Work(1, loop='mind'), None)", "mine: training_work(): loop 'mind': no defense is called 'mind'"),
     ],
 )
 def test_wrong_declarations_name_the_plugin(fresh_registry: None, tmp_path: Path, hook: str, message: str) -> None:
