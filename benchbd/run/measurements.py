@@ -77,7 +77,7 @@ class Measurements:
         self,
         machine: Machine,
         ask: Ask | None = None,
-        say: Callable[[str], None] = lambda line: None,
+        say: Callable[[str], object] = lambda line: None,
         *,
         remeasure: bool = False,
         seconds: float = SECONDS,
