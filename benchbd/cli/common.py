@@ -50,6 +50,14 @@ def add_numerics(parser: Any, *, default: str = "the matrix's") -> None:
     parser.add_argument("--threads", metavar="N", type=int, help=text)
 
 
+def add_filters(parser: argparse._ActionsContainer) -> None:
+    """Add --filter and --exclude."""
+    text = "only cells that match, such as 'defense=none|lfd*,attack!=none' (a bar means or, a comma means and)"
+    parser.add_argument("--filter", metavar="K=GLOB", action="append", default=[], help=text)
+    text = "leave out cells that match"
+    parser.add_argument("--exclude", metavar="K=GLOB", action="append", default=[], help=text)
+
+
 def add_matrix_arguments(parser: argparse.ArgumentParser, *, one_off: bool = True) -> None:
     """Add MATRIX and the flags that narrow or change it; with ``one_off``, also those that name cells without one."""
 
@@ -63,8 +71,7 @@ def add_matrix_arguments(parser: argparse.ArgumentParser, *, one_off: bool = Tru
     add_output(parser)
     text = "folder with the data sets (default: $BENCHBD_DATA, then the user's cache)"
     parser.add_argument("--data", metavar="DIR", help=text)
-    repeated("--filter", "K=GLOB", "only cells that match, such as defense=lfd*,attack!=none")
-    repeated("--exclude", "K=GLOB", "leave out cells that match")
+    add_filters(parser)
     repeated("--set", "K=V", "change a setting: epochs=2, dataset.train=1000, lfd.alpha=0.2")
     parser.add_argument("--seeds", metavar="LIST", help="seeds instead of the matrix's: 0-2 or 0,3")
     text = "shrink every cell to seconds, to find mistakes before a long run"

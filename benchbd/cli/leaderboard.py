@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from benchbd.cli.common import (
     DEFAULT_OUTPUT,
+    add_filters,
     add_numerics,
     add_output,
     add_plugin_files,
@@ -100,8 +101,7 @@ def register(verbs: Any) -> None:
         help=f"compare with the --write file (default: {README}); exit 1 if they differ",
     )
     cells = parser.add_argument_group("cells of MATRIX")
-    cells.add_argument("--filter", metavar="K=GLOB", action="append", default=[], help="only cells that match")
-    cells.add_argument("--exclude", metavar="K=GLOB", action="append", default=[], help="leave out cells that match")
+    add_filters(cells)
     cells.add_argument("--set", metavar="K=V", action="append", default=[], help="as for benchbd run")
     cells.add_argument("--seeds", metavar="LIST", help="as for benchbd run")
     cells.add_argument("--data", metavar="DIR", help="as for benchbd run; not needed to read results")

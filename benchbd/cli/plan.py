@@ -84,6 +84,7 @@ def run(args: argparse.Namespace) -> int:
     """Print the plan."""
     from benchbd.errors import BenchbdError
     from benchbd.plan.trainings import possible_retries, shared_trainings
+    from benchbd.run.packing_check import refuse_unpackable
     from benchbd.storage.staleness import InputFiles, changed_inputs_text
 
     wishes = _time_wishes(args)
@@ -101,6 +102,7 @@ def run(args: argparse.Namespace) -> int:
     changed = {c.id: names for c in plan.cells if c.id in records and (names := files.changed(c, records[c.id]))}
     unknown = files.unknown()
     unfinished = [cell for cell in plan.cells if status[cell.id] not in SETTLED]
+    refuse_unpackable(unfinished, _say)
     wanted = shared_trainings(unfinished)
     artifacts = _artifacts(output / "store")
     # The trainings of other data, whose keys nothing asks for any more, are not those that a run of today needs.

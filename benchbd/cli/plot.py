@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from benchbd.cli.common import add_numerics, add_output, add_plugins, write
+from benchbd.cli.common import add_filters, add_numerics, add_output, add_plugins, write
 from benchbd.errors import UsageError, shown
 
 if TYPE_CHECKING:
@@ -75,8 +75,7 @@ def register(verbs: Any) -> None:
     group.add_argument("--bare", action="store_true", help=text)
     add_definitions(group)
     cells = parser.add_argument_group("cells")
-    cells.add_argument("--filter", metavar="K=GLOB", action="append", default=[], help="only cells that match")
-    cells.add_argument("--exclude", metavar="K=GLOB", action="append", default=[], help="leave out cells that match")
+    add_filters(cells)
     cells.add_argument("--seeds", metavar="LIST", help="as for benchbd run; needs a MATRIX, as do the next ones")
     cells.add_argument("--set", metavar="K=V", action="append", default=[], help="as for benchbd run")
     cells.add_argument("--data", metavar="DIR", help="as for benchbd run; not needed to read results")

@@ -23,7 +23,7 @@ Exit codes: 0 all cells done, 1 some cells have no result, 2 usage error, 130 in
 
   benchbd run quickstart
   benchbd run table2 --data ~/data --seeds 0-2 --timeout 2h --retries 1
-  benchbd run table2 --filter 'defense=lfd*,attack!=none' --set epochs=2
+  benchbd run table2 --filter 'defense=none|lfd*,attack!=none' --set epochs=2
   benchbd run -a bn-g -d none -d 'lfd(beta=0)' --dataset digits --model 'resnet18(width=8)' --set epochs=8
   benchbd run table2 --log tensorboard                 curves in OUTPUT/tensorboard; also mlflow, wandb (offline)
   benchbd run table2 --precision strict                repeats bit for bit on one kind of GPU; other cell IDs

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 import statistics
 import time
+from collections.abc import Callable
 
 import torch
 
@@ -13,6 +15,7 @@ from benchbd.core.recipe import Recipe
 from benchbd.engine.fit import fit
 from benchbd.engine.network import Classifier
 from benchbd.engine.precision import Precision
+from benchbd.engine.training_loop import TrainingLoop, fit_with_loop
 
 EPOCH = 0.3
 """Seconds that one timed epoch should take at least."""
@@ -27,7 +30,14 @@ class _EnoughError(Exception):
 
 
 def seconds_per_image(
-    net: Classifier, size: int, recipe: Recipe, device: torch.device, precision: Precision, *, seconds: float
+    net: Classifier,
+    size: int,
+    recipe: Recipe,
+    device: torch.device,
+    precision: Precision,
+    *,
+    seconds: float,
+    loop: TrainingLoop | None = None,
 ) -> float:
     """Seconds of training per image: the median of several short epochs, data side and optimizer included.
 
@@ -40,13 +50,15 @@ def seconds_per_image(
         device: where to train.
         precision: from :func:`benchbd.engine.choose_precision`.
         seconds: time to spend. A network of which one step takes longer is measured with a smaller batch.
+        loop: a plugin's own training loop; None for the usual training.
     """
     device = torch.device(device)
     recipe = recipe.but(lr=0.0, epochs=100_000, horizon=None)
+    train = fit if loop is None else functools.partial(fit_with_loop, loop)
 
     def measure(batch: int, steps: int, limit: float) -> float:
         trial = recipe.but(batch_size=batch)
-        return _median_epoch(net, batch * steps, size, trial, device, precision, limit) / (batch * steps)
+        return _median_epoch(train, net, batch * steps, size, trial, device, precision, limit) / (batch * steps)
 
     few = min(FIRST, recipe.batch_size)
     slow = measure(few, 1, 0.0)
@@ -55,7 +67,14 @@ def seconds_per_image(
 
 
 def _median_epoch(
-    net: Classifier, count: int, size: int, recipe: Recipe, device: torch.device, precision: Precision, limit: float
+    train: Callable[..., object],
+    net: Classifier,
+    count: int,
+    size: int,
+    recipe: Recipe,
+    device: torch.device,
+    precision: Precision,
+    limit: float,
 ) -> float:
     """Seconds of an epoch of ``count`` images: the median of those after the first, which warms up."""
     clock = time.process_time if device.type == "cpu" and torch.get_num_threads() == 1 else time.perf_counter
@@ -70,5 +89,5 @@ def _median_epoch(
             raise _EnoughError
 
     with contextlib.suppress(_EnoughError):
-        fit(net, images, labels, recipe, device=device, precision=precision, seed=0, on_epoch=note)
+        train(net, images, labels, recipe, device=device, precision=precision, seed=0, on_epoch=note)
     return statistics.median(after - before for before, after in itertools.pairwise(times))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import fnmatch
+import itertools
 import re
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
@@ -47,10 +48,20 @@ def matcher(key: str, glob: str) -> Callable[[Cell], bool]:
 
 
 class _Term(NamedTuple):
+    """A key and its alternatives: it holds when one of these matches, or with ``!=`` when none does.
+
+    Attributes:
+        key: one of ``KEYS``.
+        equal: True for ``=``, False for ``!=``.
+        globs: each alternative, with the predicate that says whether a cell matches it.
+    """
+
     key: str
     equal: bool
-    glob: str
-    matches: Callable[[Cell], bool]
+    globs: dict[str, Callable[[Cell], bool]]
+
+    def holds(self, cell: Cell) -> bool:
+        return any(matches(cell) for matches in self.globs.values()) == self.equal
 
 
 class _Expression(NamedTuple):
@@ -61,7 +72,7 @@ class _Expression(NamedTuple):
     terms: tuple[_Term, ...]
 
     def holds(self, cell: Cell) -> bool:
-        return all(term.matches(cell) == term.equal for term in self.terms)
+        return all(term.holds(cell) for term in self.terms)
 
 
 def _split(text: str) -> list[str]:
@@ -76,17 +87,46 @@ def _split(text: str) -> list[str]:
     return pieces
 
 
+def _alternatives(globs: str) -> list[str]:
+    """Split at ``|``, except inside brackets that are closed again: ``lfd(*|none``, but ``command(command='a|b')``."""
+    spans: list[tuple[int, int]] = []
+    opened: list[int] = []
+    for at, c in enumerate(globs):
+        if c in "([":
+            opened.append(at)
+        elif c in ")]":
+            mates = [number for number, start in enumerate(opened) if globs[start] == {")": "(", "]": "["}[c]]
+            if mates:
+                spans.append((opened[mates[-1]], at))
+                del opened[mates[-1] :]
+    cuts = [at for at, c in enumerate(globs) if c == "|" and not any(a < at < b for a, b in spans)]
+    return [globs[a + 1 : b].strip() for a, b in itertools.pairwise([-1, *cuts, len(globs)])]
+
+
 def _expression(flag: str, text: str) -> _Expression:
-    terms = []
+    terms: list[_Term] = []
     for piece in _split(text):
         match = re.fullmatch(r"\s*(\w+)\s*(!?=)\s*(\S.*?)\s*", piece, re.DOTALL)
         if match is None:
-            advice = "write key=glob or key!=glob, such as defense=lfd*,attack!=none"
-            raise UsageError(f"{flag} {shown(text)}: {advice}")
+            raise UsageError(f"{flag} {shown(text)}: {_advice(terms, piece.strip())}")
         if match[1] not in KEYS:
             raise UsageError(f"{flag} {shown(text)}: unknown key {shown(match[1])}{did_you_mean(match[1], KEYS)}")
-        terms.append(_Term(match[1], match[2] == "=", match[3], matcher(match[1], match[3])))
+        globs = _alternatives(match[3])
+        if not all(globs):
+            advice = "an alternative is empty; write them as in defense=none|lfd*, or [|] for the sign itself"
+            raise UsageError(f"{flag} {shown(text)}: {advice}")
+        terms.append(_Term(match[1], match[2] == "=", {glob: matcher(match[1], glob) for glob in globs}))
     return _Expression(flag, text, tuple(terms))
+
+
+def _advice(before: list[_Term], piece: str) -> str:
+    """How to write a piece that is no key with a glob, given the terms before it."""
+    usual = "write key=glob or key!=glob, such as defense=lfd*,attack!=none"
+    if not before or not piece or "=" in piece:
+        return usual
+    last = before[-1]
+    instead = f"{last.key}{'=' if last.equal else '!='}{'|'.join((*last.globs, piece))}"
+    return f"{usual}, or alternatives: {shown(instead)}"
 
 
 def _names(cells: Iterable[Cell], key: str) -> list[str]:
@@ -115,12 +155,12 @@ class Filters:
     def check(self, cells: tuple[Cell, ...]) -> None:
         """Raise UsageError for a glob that matches no cell, which is probably a typo."""
         for expression in (*self.wanted, *self.unwanted):
-            for term in expression.terms:
-                if cells and not any(term.matches(cell) for cell in cells):
-                    known = _names(cells, term.key)
-                    hint = did_you_mean(term.glob, known) if known else ""
+            for key, glob, matches in ((t.key, *one) for t in expression.terms for one in t.globs.items()):
+                if cells and not any(matches(cell) for cell in cells):
+                    known = _names(cells, key)
+                    hint = did_you_mean(glob, known) if known else ""
                     where = f"{expression.flag} {shown(expression.text)}"
-                    raise UsageError(f"{where}: no cell has {term.key} {shown(term.glob)}{hint}")
+                    raise UsageError(f"{where}: no cell has {key} {shown(glob)}{hint}")
 
     def none_left(self, count: int) -> UsageError:
         """The error for expressions that reject all ``count`` cells."""
@@ -133,7 +173,7 @@ def select(cells: tuple[Cell, ...], filters: list[str], excludes: list[str] | No
 
     Args:
         cells: all cells of a plan.
-        filters: expressions such as ``defense=lfd*,attack!=none``.
+        filters: expressions such as ``defense=none|lfd*,attack!=none``: a comma means and, a bar means or.
         excludes: expressions of the same form.
 
     Raises:

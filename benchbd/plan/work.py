@@ -10,12 +10,13 @@ from typing import Any, NamedTuple
 from benchbd.core.hashing import canonical
 from benchbd.core.images import DatasetInfo
 from benchbd.core.numerics import Numerics
-from benchbd.errors import shown
+from benchbd.errors import UsageError, shown
 from benchbd.plan.cell import Cell
 from benchbd.plan.shared_work import Key, made_first
 from benchbd.plan.trainings import attack_trainings, planned_trainings
 from benchbd.plugins import registry
 from benchbd.plugins.identity import part_of
+from benchbd.plugins.part import Part
 from benchbd.plugins.training import Training, Work
 
 
@@ -39,10 +40,13 @@ class Pace(NamedTuple):
     Attributes:
         network: the network.
         numerics: precision and threads that the cell asks for.
+        loop: canonical JSON of the name and parameters of the defense whose own training loop the image passes; ''
+            for the usual training.
     """
 
     network: Network
     numerics: Numerics
+    loop: str = ""
 
 
 class Piece(NamedTuple):
@@ -123,9 +127,25 @@ def _piece(cell: Cell, info: DatasetInfo, key: Key, kind: str, plugin: str, work
         part = part_of(registry.make("models", work.model))
         if part.json != cell.model.json:
             recipe = recipe.for_another_model()
-    network = Network(canonical({"name": part.name, "params": part.params}), info.classes, info.size)
+    network, loop = network_of(part, info), ""
     label = f"{kind} of {plugin}" if work is None else f"{kind}, {part.text} on {cell.dataset.text}"
-    return Piece(key, kind, label, Pace(network, cell.numerics), canonical(recipe.spec()), work)
+    if work is not None and work.loop is not None:
+        try:
+            owner = part_of(registry.make("defenses", work.loop))
+        except UsageError as error:
+            raise UsageError(f"{plugin}: training_work(): loop {shown(work.loop)}: {error}") from error
+        loop, label = _spec(owner), f"{kind} of {owner.name}, {part.text} on {cell.dataset.text}"
+    return Piece(key, kind, label, Pace(network, cell.numerics, loop), canonical(recipe.spec()), work)
+
+
+def network_of(part: Part, info: DatasetInfo) -> Network:
+    """The network that a model builds for a data set."""
+    return Network(_spec(part), info.classes, info.size)
+
+
+def _spec(part: Part) -> str:
+    """Canonical JSON of a component's name and parameters."""
+    return canonical({"name": part.name, "params": part.params})
 
 
 def _checked(given: Any, trainings: Sequence[Training]) -> tuple[Work | None, ...]:
@@ -143,6 +163,8 @@ def _checked(given: Any, trainings: Sequence[Training]) -> tuple[Work | None, ..
             continue
         if not isinstance(work, Work):
             raise TypeError(f"training_work() must return Work objects or None, not {shown(work)}")
+        if work.loop is not None and not isinstance(work.loop, str):
+            raise TypeError(f"training_work(): loop must be the spec of a defense, not {shown(work.loop)}")
         if not all(math.isfinite(number) and number >= 0 for number in (work.images, work.forward, work.operations)):
             raise ValueError(f"training_work(): numbers of images and operations must be 0 or more, not {shown(work)}")
     return works

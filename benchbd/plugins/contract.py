@@ -8,7 +8,7 @@ inside methods, so that planning and listing stay instant.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar, cast
 
 from benchbd import deprecated
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from benchbd.core.recipe import Recipe
+    from benchbd.engine import TrainingLoop
     from benchbd.plugins.handles import Lab, Workbench
     from benchbd.plugins.train_set import TrainSet
     from benchbd.plugins.trained import TrainedModel
@@ -127,6 +128,7 @@ class Defense(Component):
         trainings(attack): trainings of one cell, for the plan. Default: one full training of its own.
         training_work(attack, recipe, info): how much each of the trainings computes, for estimates of time.
             Default: the recipe on the whole set for full trainings and feature models, unknown for others.
+        timed_loop(): the training loop whose speed a plan measures for ``Work(loop=...)``. Default: none.
         retries(): how often a training may be repeated, by kind, for the plan. Default: never.
         packed_models(): specs of the models that the defense packs, to refuse unfit ones early. Default: none.
         check(info, attack): raise ``Impossible`` if the defense does not apply. Default: it always applies.
@@ -203,6 +205,15 @@ class Defense(Component):
         """
         return tuple(usual_work(training, recipe, info) for training in self.trainings(attack))
 
+    def timed_loop(self) -> tuple[TrainingLoop, Mapping[str, Any]] | None:
+        """The training loop that :class:`Work` names as ``loop``, and the changes of the recipe that it trains with.
+
+        A plan measures its speed in a process of its own, for a few seconds and on noise. Needed only for a loop whose
+        images take clearly more or less time than those of the usual training. It is not part of the defense's source
+        digest unless :meth:`train` calls it.
+        """
+        return None
+
     def retries(self) -> dict[str, int]:
         """Largest number of repeats of each training in :meth:`trainings`, by kind, for the plan.
 
@@ -213,7 +224,8 @@ class Defense(Component):
     def packed_models(self) -> tuple[str, ...]:
         """Specs of the models that :meth:`train` gives to ``lab.train_packed``.
 
-        The cell fails before its first training if one of them cannot be packed. It is not part of the defense's source
+        ``plan``, ``validate`` and ``run`` refuse a model that cannot be packed before anything trains, and so does the
+        cell. Leave out a model that :meth:`train` can do without packing. It is not part of the defense's source
         digest.
         """
         return ()

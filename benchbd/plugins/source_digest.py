@@ -9,7 +9,7 @@ digest is the hash of that form. The form leaves out everything that cannot affe
 - a class's ``smoke`` attribute, since ``--smoke`` turns its values into parameters, which a cell's identity includes;
 - a class's ``younger`` attribute, which only decides about identities;
 - a method ``input_files`` that no other code names, since it only tells the harness which files to compare, and
-  likewise ``training_work``, which only serves estimates of time;
+  likewise ``training_work`` and ``timed_loop``, which only serve estimates of time, and ``packed_models``;
 - the order of imports, and the module that a harness name comes from. If that module is a helper file (``_name``), the
   helper's name stays.
 """
@@ -35,8 +35,8 @@ CODE = "code:"
 HARNESS = "benchbd"
 """The package whose modules may move without changing the digests of plugins that import from them."""
 
-PLAN_HOOKS = ("input_files", "training_work", "packed_models")
-"""Methods that tell a plan a plugin's files, work and packs. They affect a result only if the plugin calls them."""
+PLAN_HOOKS = ("input_files", "training_work", "packed_models", "timed_loop")
+"""Methods for plans: files, work, packs and speed of a plugin. Results depend on them only if the plugin calls them."""
 
 _HELPER = re.compile(r"_[a-z]\w*")
 _PATH = re.compile(r"[\w.]+")

@@ -41,12 +41,16 @@ class Work(NamedTuple):
         model: spec of the network (``resnet-s(stem=2)``); the cell's where not given.
         operations: further operations, of networks that are no models of the registry. A multiply-add counts as two.
             They are taken to run at the rate of the network, and the estimate says that this is less sure.
+        loop: spec of the defense in whose own training loop the images pass (``dp-sgd(batch=500)``), if their speed is
+            another there than in the usual training. The plan measures it with the defense's ``timed_loop``. Leave out
+            parameters that do not change the speed, so that variants share the measurement.
     """
 
     images: float
     forward: float = 0.0
     model: str | None = None
     operations: float = 0.0
+    loop: str | None = None
 
 
 def usual_work(training: Training, recipe: Recipe, info: DatasetInfo) -> Work | None:

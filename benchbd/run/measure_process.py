@@ -10,20 +10,24 @@ import json
 import os
 import sys
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from benchbd.core.recipe import Recipe
 from benchbd.errors import BenchbdError, one_line
 from benchbd.plugins import registry
+
+if TYPE_CHECKING:
+    from benchbd.engine import TrainingLoop
 
 
 def answer(request: Mapping[str, Any], kind: str) -> Any:
     """The answer to one request.
 
     Args:
-        request: has ``what``. ``class``: the name of the precision class of ``precision`` and ``threads``.
-            ``operations``: those of ``model`` (name and params) for ``classes`` and ``size``, as [step, forward].
-            ``rate``: seconds of training per image of that model with ``recipe``, measured for ``seconds``.
+        request: has ``what``. ``class``: the name of the precision class of ``precision`` and ``threads``. The others
+            are about ``model`` (name and params) for ``classes`` and ``size``. ``operations``: [step, forward].
+            ``packing``: why it cannot be packed, '' if it can. ``rate``: seconds of training per image with ``recipe``,
+            measured for ``seconds``; in the training loop of the defense ``loop`` (name and params), if there is one.
         kind: ``cpu`` or ``cuda``.
     """
     import torch
@@ -32,6 +36,7 @@ def answer(request: Mapping[str, Any], kind: str) -> Any:
     from benchbd.engine import choose_precision
     from benchbd.engine.network import build
     from benchbd.engine.operations import count_operations
+    from benchbd.engine.packed import packing_fault
     from benchbd.engine.threads import cpu_threads
     from benchbd.engine.training_rate import seconds_per_image
 
@@ -42,13 +47,30 @@ def answer(request: Mapping[str, Any], kind: str) -> Any:
     model = registry.make("models", name, **params)
     size = request["size"]
     with registry.blame("models", name):
-        net = build(model, request["classes"], size, Normalisation((0.5,) * 3, (0.5,) * 3), 0)
+        given = (model, request["classes"], size, Normalisation((0.5,) * 3, (0.5,) * 3))
+        net = build(*given, 0)
+        if request["what"] == "packing":
+            return packing_fault([net, build(*given, 1)]) or ""
         if request["what"] == "operations":
             return list(count_operations(net, size))
-        recipe = Recipe.parse(request["recipe"])
-        precision = choose_precision(device, request["precision"], request["threads"])
-        with cpu_threads(request["threads"], device):
-            return seconds_per_image(net, size, recipe, device, precision, seconds=request["seconds"])
+    recipe = Recipe.parse(request["recipe"])
+    precision = choose_precision(device, request["precision"], request["threads"])
+    loop, blamed = None, registry.blame("models", name)
+    if "loop" in request:
+        loop, recipe = _timed_loop(request["loop"], recipe)
+        blamed = registry.blame("defenses", request["loop"]["name"])
+    with blamed, cpu_threads(request["threads"], device):
+        return seconds_per_image(net, size, recipe, device, precision, seconds=request["seconds"], loop=loop)
+
+
+def _timed_loop(spec: Mapping[str, Any], recipe: Recipe) -> tuple[TrainingLoop, Recipe]:
+    """The training loop of a defense and the recipe that it trains with."""
+    with registry.blame("defenses", spec["name"]):
+        found = registry.make("defenses", spec["name"], **spec["params"]).timed_loop()
+        if found is None:
+            raise ValueError("training_work() names its loop, but timed_loop() returns none")
+        loop, changes = found
+        return loop, recipe.but(**changes)
 
 
 def main() -> int:

@@ -1,4 +1,4 @@
-"""Operations of networks and the rate of this machine, measured in a process of its own and kept in the user's cache.
+"""Facts of networks and the rate of this machine, measured in a process of its own and kept in the user's cache.
 
 A kept answer counts for the same code of the model and the same versions. A rate counts for the same processor or GPU,
 precision, threads and recipe too. Removing the folder ``measured`` of the cache measures again.
@@ -77,7 +77,7 @@ class Measurements:
         self,
         machine: Machine,
         ask: Ask | None = None,
-        say: Callable[[str], None] = lambda line: None,
+        say: Callable[[str], object] = lambda line: None,
         *,
         remeasure: bool = False,
         seconds: float = SECONDS,
@@ -103,11 +103,18 @@ class Measurements:
                 **pace.numerics._asdict(),
                 "recipe": json.loads(recipe),
                 "seconds": self._seconds,
+                **({"loop": json.loads(pace.loop)} if pace.loop else {}),
             }
             for pace, recipe in paces.items()
         ]
         found = self._answers(requests, self.machine.kind, "measuring the rate", self._remeasure)
         return {pace: value for pace, value in zip(paces, found, strict=True) if value is not None}
+
+    def packing_faults(self, networks: Iterable[Network]) -> dict[Network, str]:
+        """Why a network cannot be packed, '' if it can; those that cannot be built are left out."""
+        wanted = list(dict.fromkeys(networks))
+        found = self._answers([{"what": "packing", **_of(network)} for network in wanted], "cpu", "a trial packing")
+        return {network: value for network, value in zip(wanted, found, strict=True) if value is not None}
 
     def classes(self, numerics: Iterable[Numerics]) -> dict[Numerics, str]:
         """The name of the precision class on this machine, by what cells ask for."""
@@ -138,11 +145,13 @@ class Measurements:
             return None
         facts: list[Any] = [FORMAT, environment.versions(), request]
         if "model" in request:
-            code = registry.source_digest("models", request["model"]["name"])
-            if not code:
+            of = [("models", request["model"]["name"])]
+            of += [("defenses", request["loop"]["name"])] if "loop" in request else []
+            codes = [registry.source_digest(kind, name) for kind, name in of]
+            if not all(codes):
                 return None
-            facts.append(code)
-        if request["what"] != "operations":
+            facts += codes
+        if request["what"] not in ("operations", "packing"):
             facts += [machine, _capabilities(), environment.cores()]
         return cache / "measured" / f"{digest(facts)[:32]}.json"
 
@@ -193,7 +202,8 @@ def _of(network: Network) -> Request:
 def _text(request: Request) -> str:
     if "model" not in request:
         return f"precision {request['precision']}"
-    return f"{request['model']['name']} at {request['size']} pixels"
+    loop = f" in the loop of {request['loop']['name']}" if "loop" in request else ""
+    return f"{request['model']['name']}{loop} at {request['size']} pixels"
 
 
 def _complain(request: Request, problem: str) -> None:

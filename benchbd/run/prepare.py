@@ -16,6 +16,7 @@ from benchbd.errors import UsageError, shown
 from benchbd.plugins import registry
 from benchbd.plugins.contract import Defense, Model
 from benchbd.plugins.validate import missing_data
+from benchbd.run.packing_check import refuse_unpackable
 from benchbd.run.rerun_policy import run_works_on
 from benchbd.storage import records
 from benchbd.storage.plugin_places import keep_files_place, keep_plugin_places
@@ -44,8 +45,9 @@ def prepare_output(
         The settings, with the IDs of cells whose record is stale, and the changed inputs of each.
 
     Raises:
-        UsageError: data is missing, the folder cannot be written, or stale cells are to run again and data or weights
-            cannot be compared with the records. Nothing has been written then.
+        UsageError: data is missing, the folder cannot be written, a defense packs a model that cannot be packed, or
+            stale cells are to run again and data or weights cannot be compared with the records. Nothing has been
+            written then.
     """
     existing: dict[str, dict[str, Any]] = {}
     closed: set[str] = set()
@@ -69,6 +71,7 @@ def prepare_output(
         changed_inputs=changed,
         unknown_inputs=unknown,
     )
+    refuse_unpackable(cell for cell in plan.cells if cell.id not in existing or settings.rerun is not None)
     _check_data([cell for cell in plan.cells if cell.id not in closed], existing, settings)
     writable(output)
     keep_plugin_places(output, plan.name, settings.plugins)

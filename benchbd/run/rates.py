@@ -60,8 +60,8 @@ def parse_rate(text: str) -> float:
 
 
 def given_rates(paces: Iterable[Pace], per_second: float) -> dict[Pace, Rate]:
-    """One rate for all networks."""
-    return dict.fromkeys(paces, Rate(per_second, "given", 0, WITHIN["given"]))
+    """One rate for all networks. It is that of a usual training step and says nothing of a defense's own loop."""
+    return dict.fromkeys((pace for pace in paces if not pace.loop), Rate(per_second, "given", 0, WITHIN["given"]))
 
 
 def of_machine(
@@ -159,7 +159,7 @@ def with_similar(
 ) -> dict[Pace, Rate]:
     """The rates, and for each network without one that of the network with the most similar number of operations.
 
-    None is taken whose operations differ by more than SIMILAR, or that computes with other numerics.
+    None is taken whose operations differ by more than SIMILAR, or that computes with other numerics or in another loop.
     """
     found = dict(rates)
     for pace in paces:
@@ -169,7 +169,7 @@ def with_similar(
         near = [
             (abs(math.log(operations[other.network].step / mine.step)), rate)
             for other, rate in rates.items()
-            if other.numerics == pace.numerics and other.network in operations
+            if (other.numerics, other.loop) == (pace.numerics, pace.loop) and other.network in operations
         ]
         distance, rate = min(near, key=lambda one: one[0], default=(math.inf, None))
         if rate is not None and distance <= math.log(SIMILAR):

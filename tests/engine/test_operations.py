@@ -8,7 +8,7 @@ from torch import nn
 
 from benchbd.core.images import Normalisation
 from benchbd.core.recipe import Recipe
-from benchbd.engine import choose_precision
+from benchbd.engine import LoopContext, choose_precision
 from benchbd.engine.network import Classifier, build
 from benchbd.engine.operations import count_operations
 from benchbd.engine.training_rate import seconds_per_image
@@ -94,3 +94,22 @@ def test_a_rate_is_measured_with_the_training_loop() -> None:
     seconds = seconds_per_image(net, 8, recipe, device, choose_precision(device, "fp32"), seconds=0.01)
     assert 0 < seconds < 0.1
     assert torch.equal(net.net.first.weight, before)
+
+
+def test_a_rate_is_measured_with_a_plugins_own_loop() -> None:
+    """It trains as the loop says: in batches of the recipe, at a learning rate of 0."""
+    seen: list[tuple[int, float]] = []
+
+    class Loop:
+        def epoch(self, loop: LoopContext) -> None:
+            for rows in loop.batches():
+                seen.append((len(rows), loop.optimizer.param_groups[0]["lr"]))
+                loop.step(loop.net(loop.views(rows)).square().mean())
+
+    device = torch.device("cpu")
+    how = (8, Recipe(batch_size=16, augment=()), device, choose_precision(device, "fp32"))
+    net = Classifier(Small(), HALF)
+    assert 0 < seconds_per_image(net, *how, seconds=0.01, loop=Loop()) < 0.1
+    assert all(4 <= size <= 16 for size, _ in seen)  # slow networks have smaller batches
+    assert {rate for _, rate in seen} == {0.0}
+    assert len(seen) > 2

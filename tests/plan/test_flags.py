@@ -9,6 +9,7 @@ import pytest
 from toy_matrices import BASE, plan, refused
 
 from benchbd.errors import UsageError
+from benchbd.plan import filters as filters_module
 from benchbd.plan import matrix
 
 pytestmark = pytest.mark.usefixtures("toys")
@@ -174,6 +175,13 @@ def test_smoke_shrinks_every_cell_unless_told_otherwise() -> None:
         ([], ["defense=none"], 12),
         ([], ["attack=none,seed=0", "attack=none,seed=1"], 8),
         (["attack=none"], ["seed=1"], 4),
+        (["defense=none|toy-defense(beta=0.25)"], [], 8),
+        (["defense=none | toy-defense(beta=0.25,mode=soft),attack=none"], [], 4),
+        (["defense=toy-defense(*|none"], [], 12),
+        (["defense!=none|toy-defense(*"], [], 4),
+        (["seed=0|1,attack=none"], [], 8),
+        ([], ["defense=none|toy-defense(*"], 4),
+        ([], ["defense!=none|toy-defense(*"], 12),
     ],
 )
 def test_filters(filters: list[str], excludes: list[str], count: int) -> None:
@@ -194,6 +202,13 @@ def test_filters(filters: list[str], excludes: list[str], count: int) -> None:
         (["defense="], [], "write key=glob"),
         (["=x"], [], "write key=glob"),
         (["attack=none,"], [], "write key=glob"),
+        (["defense=none,toy-*,x"], [], "attack!=none, or alternatives: 'defense=none|toy-*'"),
+        (["seed=0,defense!=none|x, toy-*"], [], "or alternatives: 'defense!=none|x|toy-*'"),
+        (["defense=none|"], [], "--filter 'defense=none|': an alternative is empty; write them as in defense="),
+        (["defense=|none"], [], "an alternative is empty"),
+        ([], ["defense=none||toy-defense"], "--exclude 'defense=none||toy-defense': an alternative is empty"),
+        (["defense=none|toy-defence"], [], "no cell has defense 'toy-defence'; did you mean 'toy-defense'?"),
+        (["attack=none|attack=toy-attack"], [], "no cell has attack 'attack=toy-attack'"),
         (["defence=x"], [], "unknown key 'defence'; did you mean 'defense'?"),
         (["defense=toy-defence"], [], "no cell has defense 'toy-defence'; did you mean 'toy-defense'?"),
         (["attack!=nnone"], [], "no cell has attack 'nnone'; did you mean 'none'?"),
@@ -210,6 +225,23 @@ def test_filters_with_a_typo(filters: list[str], excludes: list[str], words: str
         matrix.narrow(plan(), filters, excludes)
     assert words in str(caught.value)
     assert len(str(caught.value)) < 400
+
+
+@pytest.mark.parametrize(
+    ("globs", "expected"),
+    [
+        ("none", ["none"]),
+        ("none|lfd*|ac", ["none", "lfd*", "ac"]),
+        ("lfd(*|none", ["lfd(*", "none"]),
+        ("lfd(*|abl(*)|x", ["lfd(*", "abl(*)", "x"]),
+        ("command(command='a|b (c)')|none", ["command(command='a|b (c)')", "none"]),
+        ("a[|]b|c", ["a[|]b", "c"]),
+        ("a[(]|c)", ["a[(]", "c)"]),
+        ("|", ["", ""]),
+    ],
+)
+def test_a_bar_within_closed_brackets_separates_nothing(globs: str, expected: list[str]) -> None:
+    assert filters_module._alternatives(globs) == expected
 
 
 def test_filters_narrow_what_is_skipped_too() -> None:

@@ -62,7 +62,11 @@ def planned(attack: str, defense: str) -> CellWork:
             "{d-br: {first_epochs: 1, apart_epochs: 2, unlearn_epochs: 4}}",
             [Work(200), Work(400), Work(600), Work(200)],
         ),
-        ("{dp-sgd: {epochs: 2}}", [None]),
+        ("{dp-sgd: {epochs: 2}}", [Work(400, loop="dp-sgd(batch=2000)")]),
+        (
+            "{dp-sgd: {epochs: 2, batch: 150, sigma: 2}}",
+            [Work(300, loop="dp-sgd(batch=150)")],
+        ),  # a step of 150 an epoch
         (DBD, [Work(2 * 2 * 200), Work(0, 4 * 200), Work(5 * 10 * 48, 5 * 10 * 32 + 5 * 200)]),
     ],
 )
@@ -115,6 +119,20 @@ def test_a_teacher_has_its_own_network_and_recipe() -> None:
     assert '"optimizer":"sgd"' in student.recipe
 
 
+def test_a_loop_of_a_defenses_own_has_its_own_pace() -> None:
+    """Noise does not change how long a step takes, so two variants have one pace; the batch may."""
+    text = MATRIX.replace("ATTACK", "bn-g").replace(
+        "DEFENSE", "none, {dp-sgd: {epochs: 2, batch: [100, 50], sigma: [1, 2]}}"
+    )
+    plan = matrix.resolve(matrix.parse(text, "m"), "m")
+    usual, *loops = [piece for _, found in work_of(plan.cells) for piece in found.defense]
+    assert usual.pace.loop == ""
+    assert len(loops) == 4
+    assert len({piece.pace for piece in loops}) == 2
+    assert {piece.pace._replace(loop="") for piece in loops} == {usual.pace}
+    assert {piece.label for piece in loops} == {"full of dp-sgd, resnet18(width=4) on digits(train=200,test=60)"}
+
+
 PLUGIN = """
 from benchbd import Defense, Training, Work, defense
 
@@ -143,6 +161,8 @@ def test_without_a_declaration_only_full_trainings_are_known(fresh_registry: Non
         ("(Work(1), 3)", "must return Work objects or None, not 3"),
         ("(Work(-1), None)", "must be 0 or more"),
         ("(Work(float('nan')), None)", "must be 0 or more"),
+        ("(Work(1, loop=3), None)", "loop must be the spec of a defense, not 3"),
+        ("(Work(1, loop='mind'), None)", "mine: training_work(): loop 'mind': no defense is called 'mind'"),
     ],
 )
 def test_wrong_declarations_name_the_plugin(fresh_registry: None, tmp_path: Path, hook: str, message: str) -> None:

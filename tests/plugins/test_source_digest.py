@@ -320,6 +320,8 @@ def test_naming_files_does_not_count_unless_the_plugin_itself_asks() -> None:
     for use in ("self.input_files(root)", "getattr(self, 'input_files')(root)"):
         using = named.replace("read(self.root)", use)
         assert digest(using) != digest(using.replace("listdir", "scandir")), use
+    for hook in ("training_work", "packed_models", "timed_loop"):
+        assert digest(f"{bare}\n    def {hook}(self): return 1") == digest(bare), hook
     helper = "def read(plugin): return plugin.input_files(None)"
     assert digest(named, helper) != digest(bare, helper)
     assert digest("def input_files(): return 1") != digest("def input_files(): return 2"), "no method"

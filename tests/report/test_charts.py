@@ -336,6 +336,7 @@ def test_records_are_selected_by_label_seed_numerics_and_id_whatever_their_versi
     found = [*records, older]
     assert select_records(found, ["defense=lfd(alpha=0.1)"], []) == [records[0], records[2], older]
     assert select_records(found, ["seed=1"], ["defense=*0.3*"]) == [records[2]]
+    assert select_records(found, ["defense=lfd(alpha=0.1)|*0.3*,seed=1"], []) == [records[2], records[3]]
     assert select_records(found, [f"id={'f' * 16}"], []) == [older]
     with pytest.raises(UsageError, match="no cell has precision 'bf16'"):
         select_records(found, ["precision=bf16"], [])

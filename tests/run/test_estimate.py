@@ -36,6 +36,7 @@ defenses:
   - fine-pruning: {profile: canonical, clean_frac: 0.2}
   - lfd: {teachers: 1, teacher_epochs: 5, beta: [0.001, 0.01]}
 """
+DP_SGD = {"sigma": 1.5, "norm": 10.0, "delta": 1e-5, "epochs": 90, "lr": 0.1}
 STEP, TEACHER = Operations(300.0, 100.0), Operations(30.0, 10.0)
 """Operations of the row's model and of the teacher."""
 
@@ -170,7 +171,10 @@ def test_bad_rates_are_usage_errors(text: str) -> None:
 
 
 class Asked:
-    """Answers without torch: the row's model needs 300 operations and 0.3 s an image, the teacher a tenth of both."""
+    """Answers without torch: the row's model needs 300 operations and 0.3 s an image, the teacher a tenth of both.
+
+    In a defense's own loop, it needs five times as long.
+    """
 
     def __init__(self) -> None:
         self.requests: list[dict[str, Any]] = []
@@ -183,7 +187,8 @@ class Asked:
         if request["what"] == "class":
             return "cpu-fp32"
         scale = 1 if request["model"]["name"] == "resnet18" else 10
-        return [300 / scale, 100 / scale] if request["what"] == "operations" else 0.3 / scale
+        loop = 5 if "loop" in request else 1
+        return [300 / scale, 100 / scale] if request["what"] == "operations" else 0.3 * loop / scale
 
 
 @pytest.fixture
@@ -354,9 +359,47 @@ def test_flags_that_do_not_go_together(say: Say, words: list[str], message: str)
 
 
 def test_what_is_unknown_is_said(say: Say) -> None:
+    """A given rate is that of usual steps."""
     Path("m.yaml").write_text(MATRIX.replace("- none", "- dp-sgd"))
-    text = say("--time", "--device", "cpu")
-    assert "not included: 2 trainings of unknown cost (2 x full of dp-sgd)" in text
+    text = say("--simulate", "gpus=1", "--rate", "40")
+    what = "2 x full of dp-sgd, resnet18(width=4) on digits(train=200,test=60)"
+    assert f"not included: 2 trainings of unknown cost ({what})" in text
+
+
+def test_a_defenses_own_loop_is_measured_in_itself_and_variants_share_the_rate(
+    say: Say, asked: Asked, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The loop takes 1.5 s an image, five times as long as the usual training: 200 images x 2 epochs x 2 x 2 cells."""
+    Path("m.yaml").write_text(MATRIX.replace("- none", "- none\n  - dp-sgd: {epochs: 2, sigma: [1, 2]}"))
+    text = say("--time", "--jobs", "1", "--device", "cpu")
+    assert "40m00s  4 x full of dp-sgd, resnet18(width=4) on digits(train=200,test=60)" in text
+    assert "not included" not in text
+    assert "measured here in 3 s: within a factor of 2.0" in text
+    loops = [request["loop"] for request in asked.requests if request["what"] == "rate" and "loop" in request]
+    assert loops == [{"name": "dp-sgd", "params": {**DP_SGD, "batch": 2000}}]
+    say("--time", "--device", "cpu", "--measure")
+    assert rates_asked(asked) == 6, "three rates, measured twice"
+
+
+def test_a_defenses_loop_has_a_rate_of_its_own_in_records(cells: Sequence[Any]) -> None:
+    """400 images of 300 operations in 600 s, where usual trainings do 2,000 operations a second."""
+    Path("m.yaml").write_text(MATRIX.replace("- none", "- none\n  - dp-sgd: {epochs: 2}"))
+    none, private = matrix.load("m.yaml").cells[:2]
+    operations, _ = known(cells)
+    [own] = [piece.pace for _, found in work_of([private]) for piece in found.defense]
+    usual = own._replace(loop="")
+    records = [
+        record_of(none, 90, {"train": 90.0}, {"full": 1}),
+        record_of(private, 600, {"train": 600.0}, {"full": 1}),
+    ]
+    found = rates_of_records(records, [usual, own], operations)
+    assert {pace: rate.per_second for pace, rate in found.items()} == {usual: 2000.0, own: 200.0}
+    # The rate of usual trainings is not taken for the loop, nor the other way round; that of a similar network is.
+    assert own not in with_similar({usual: found[usual]}, [own], operations)
+    assert usual not in with_similar({own: found[own]}, [usual], operations)
+    other = own._replace(network=paces_of(cells)["resnet-s"].network)
+    near = {**operations, other.network: Operations(100.0, 30.0)}
+    assert with_similar(found, [other], near)[other] == Rate(200.0, "scaled", 1, 3.0)
 
 
 def test_networks_that_are_no_models_are_included_and_less_sure(say: Say) -> None:
@@ -397,10 +440,17 @@ def test_the_process_counts_measures_and_says_what_it_cannot(capfd: pytest.Captu
         {"what": "operations", **model, "size": 4},
         {"what": "class", "precision": "fp32", "threads": 2},
         rate,
+        {**rate, "loop": {"name": "dp-sgd", "params": {**DP_SGD, "batch": 8}}},
+        {**rate, "loop": {"name": "none", "params": {}}},
     ]
-    operations, failed, name, seconds = measuring.ask_process("cpu", requests)
+    operations, failed, name, seconds, private, missing = measuring.ask_process("cpu", requests)
     assert operations[0] > operations[1] > 0
     assert failed is None
     assert name == "cpu-fp32-t2"
     assert 0 < seconds < 1
-    assert "benchbd: cannot measure lenet-s at 4 pixels:" in capfd.readouterr().err
+    assert seconds < private < 1
+    assert missing is None
+    problems = capfd.readouterr().err
+    assert "benchbd: cannot measure lenet-s at 4 pixels:" in problems
+    assert "benchbd: cannot measure lenet-s in the loop of none at 32 pixels: defense 'none'" in problems
+    assert "training_work() names its loop, but timed_loop() returns none" in problems

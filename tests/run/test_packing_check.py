@@ -1,0 +1,108 @@
+"""Models that a defense packs are tried before anything trains, and only if a defense declares some."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import benchbd
+from benchbd.cli import main
+from benchbd.errors import UsageError
+from benchbd.run import measurements as measuring
+
+MATRIX = """
+name: m
+dataset: digits(train=200, test=60)
+model: resnet18(width=4)
+recipe: {epochs: 1}
+attacks: [bn-g]
+defenses: [none, DEFENSE]
+"""
+PLUGIN = """
+@defense("packs", version=1)
+class Packs(Defense):
+    teacher: str = "lenet"
+    def packed_models(self):
+        return (self.teacher,)
+    def train(self, lab):
+        return lab.train(lab.poisoned)
+"""
+FAULT = "hidden.0 (Linear) cannot be packed: it has trained weights; train the networks one by one"
+
+
+class Asked:
+    """Answers without torch: lenet cannot be packed, resnet-s can, and vgg11 cannot be built."""
+
+    def __init__(self) -> None:
+        self.requests: list[dict[str, Any]] = []
+
+    def __call__(self, kind: str, requests: Sequence[dict[str, Any]]) -> list[Any]:
+        assert kind == "cpu"
+        assert {request["what"] for request in requests} == {"packing"}
+        self.requests += requests
+        return [{"lenet": FAULT, "resnet-s": ""}.get(request["model"]["name"]) for request in requests]
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, plugin_file: Callable[..., Path]) -> Asked:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    plugin_file(PLUGIN)
+    asked = Asked()
+    monkeypatch.setattr(measuring, "ask_process", asked)
+    return asked
+
+
+def say(verb: str, defense: str) -> int:
+    Path("m.yaml").write_text(MATRIX.replace("DEFENSE", defense))
+    return main([verb, "m.yaml", "--plugin", "mine.py", "--output", "out", "--data", "."])
+
+
+@pytest.mark.parametrize("verb", ["plan", "validate", "run"])
+def test_a_model_that_cannot_be_packed_ends_the_command(
+    verb: str, asked: Asked, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("benchbd.run.run_cells", lambda *_: pytest.fail("a cell ran"))
+    assert say(verb, "packs") == 2
+    problem = f"benchbd: defense 'packs': model 'lenet': {FAULT}"
+    assert capsys.readouterr().err.splitlines()[-1] == problem
+    assert not Path("out").exists()
+    [request] = asked.requests
+    assert (request["classes"], request["size"]) == (10, 32)
+
+
+def test_the_library_refuses_it_too(asked: Asked) -> None:
+    Path("m.yaml").write_text(MATRIX.replace("DEFENSE", "packs"))
+    with pytest.raises(UsageError, match="defense 'packs': model 'lenet'"):
+        benchbd.run_matrix("m.yaml", output="out", data=".", plugins=["mine.py"], display="none")
+
+
+def test_what_can_be_packed_or_cannot_be_built_goes_on(asked: Asked, capsys: pytest.CaptureFixture[str]) -> None:
+    """Whether it can be built is for the cell to say, which has its files and packages."""
+    assert say("plan", "{packs: {teacher: [resnet-s, vgg11]}}") == 0
+    assert "3 cells" in capsys.readouterr().out
+    assert [request["model"]["name"] for request in asked.requests] == ["resnet-s", "vgg11"]
+
+
+def test_the_answer_is_kept(asked: Asked) -> None:
+    for _ in range(2):
+        assert say("validate", "packs") == 2
+    assert len(asked.requests) == 1
+
+
+def test_nothing_is_asked_where_no_defense_declares_models(asked: Asked) -> None:
+    """LfD trains teachers that cannot be packed one by one, so it declares none."""
+    assert say("plan", "{lfd: {teacher: lenet}}") == 0
+    assert asked.requests == []
+
+
+def test_the_process_tries_a_pack() -> None:
+    model = {"what": "packing", "classes": 10, "size": 32}
+    answers = measuring.ask_process(
+        "cpu", [{**model, "model": {"name": n, "params": {}}} for n in ("lenet", "resnet-s")]
+    )
+    assert answers[0].startswith("hidden.0 (Linear) cannot be packed: it has trained weights; ")
+    assert answers[1] == ""
