@@ -18,6 +18,7 @@ from benchbd.report.footnotes import notes_on
 from benchbd.report.groups import Group
 from benchbd.report.overview import HeatMap, Overview
 from benchbd.report.probes import curves as probed_curves
+from benchbd.report.probes import without_clean_target
 from benchbd.report.ranking import Ranking
 from benchbd.report.stats import Spread
 
@@ -148,13 +149,15 @@ def _ranking(found: Overview, metric: str | None, group: Group) -> Chart | str:
 
 def _loss_panels(found: Overview, group: Group) -> tuple[list[Panel], int]:
     curves = probed_curves([group])
-    panels = [
-        Panel(found.short(c.attack), "epoch", "mean loss", "line", [
-            Series("clean samples", list(c.epochs), c.clean), Series("poisoned samples", list(c.epochs), c.poison,
-                                                                     strong=True),
-        ])
-        for c in curves
-    ]  # fmt: skip
+    panels = []
+    for curve in curves:
+        lines = [
+            ("clean samples", curve.clean),
+            ("clean samples, target's label", curve.clean_target),
+            ("poisoned samples", curve.poison),
+        ]
+        series = [Series(name, list(curve.epochs), list(y), strong=y is curve.poison) for name, y in lines if y]
+        panels.append(Panel(found.short(curve.attack), "epoch", "mean loss", "line", series))
     return panels, max((c.seeds for c in curves), default=0)
 
 
@@ -211,6 +214,8 @@ def _curves(found: Overview, metric: str | None, group: Group) -> Chart | str:
         return f"needs {NEEDED[str(metric)]}, but found none"
     names = [panel.title for panel in panels] + [series.name for panel in panels for series in panel.series]
     rules = (f"{_ABOUT[str(metric)]}; mean of {'up to ' * (most > 1)}{wording.counted(most, 'seed')}.",)
+    if metric == "loss" and (lacking := without_clean_target(probed_curves([group]), found.short)):
+        rules += (f"{lacking[0].upper()}{lacking[1:]}.",)
     body = Curves(tuple(panels), metric == "loss")
     return Chart(f"curves-{metric}", found.title, body, _note(found, rules, names))
 
