@@ -237,9 +237,7 @@ def pools(reported: Iterable[Pool], truth: np.ndarray) -> list[dict[str, Any]]:
     ]
 
 
-def losses_by_epoch(
-    losses: Iterable[np.ndarray], truth: np.ndarray, clean_target: np.ndarray | str
-) -> dict[str, list[Any] | int | str]:
+def losses_by_epoch(losses: Iterable[np.ndarray], truth: np.ndarray, clean_target: np.ndarray | str) -> dict[str, Any]:
     """How well a training has learnt clean and poisoned samples, epoch by epoch (LfD Figures 1, 2 and 6).
 
     Args:
@@ -255,7 +253,7 @@ def losses_by_epoch(
         ``poison_over_clean_target_mean``, and their number ``clean_target_count``; or ``no_clean_target``, the reason.
     """
     kinds = {"clean": ~truth} if isinstance(clean_target, str) else {"clean": ~truth, "clean_target": clean_target}
-    found: dict[str, list[Any]] = {"epochs": [], "poison_mean": []}
+    found: dict[str, Any] = {"epochs": [], "poison_mean": []}
     found |= {f"{start}{kind}_mean": [] for kind in kinds for start in ("", "poison_over_")}
     for epoch, values in enumerate(losses, 1):
         values = values.astype(np.float64)

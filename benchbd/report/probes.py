@@ -137,7 +137,8 @@ def _curve(scale: Scale, attack: Variant, probed: list[tuple[dict[str, Any], dic
         means["poison_over_clean_mean"],
         len(probed),
         frozenset((scale.model, version) for record, _ in probed if (version := data_version(record))),
-        *(means.get(key, ()) for key in TARGET_LISTS),
+        clean_target=means.get(TARGET_LISTS[0], ()),
+        over_target_count=means.get(TARGET_LISTS[1], ()),
         no_clean_target=reasons[0] if reasons and with_target < len(probed) else "",
     )
 

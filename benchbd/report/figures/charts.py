@@ -213,9 +213,9 @@ def _curves(found: Overview, metric: str | None, group: Group) -> Chart | str:
     if not panels:
         return f"needs {NEEDED[str(metric)]}, but found none"
     names = [panel.title for panel in panels] + [series.name for panel in panels for series in panel.series]
-    rules = (f"{_ABOUT[str(metric)]}; mean of {'up to ' * (most > 1)}{wording.counted(most, 'seed')}.",)
+    rules = [f"{_ABOUT[str(metric)]}; mean of {'up to ' * (most > 1)}{wording.counted(most, 'seed')}."]
     if metric == "loss" and (lacking := without_clean_target(probed_curves([group]), found.short)):
-        rules += (f"{lacking[0].upper()}{lacking[1:]}.",)
+        rules.append(f"{lacking[0].upper()}{lacking[1:]}.")
     body = Curves(tuple(panels), metric == "loss")
     return Chart(f"curves-{metric}", found.title, body, _note(found, rules, names))
 

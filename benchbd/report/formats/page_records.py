@@ -261,7 +261,11 @@ def _histogram(record: Record) -> Any:
 def _probe(record: Record) -> Any:
     if not (found := probe_of(record)):
         return None
-    shown = {"epochs": found["epochs"], "clean": curve(found["clean_mean"]), "poison": curve(found["poison_mean"])}
+    shown: dict[str, Any] = {
+        "epochs": found["epochs"],
+        "clean": curve(found["clean_mean"]),
+        "poison": curve(found["poison_mean"]),
+    }
     if "clean_target_mean" in found:
         shown["target"] = curve(found["clean_target_mean"])
     elif reason := no_clean_target(record):

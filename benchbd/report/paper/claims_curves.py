@@ -21,6 +21,10 @@ from benchbd.report.probes import (
 )
 
 
+Measure = Callable[[Curve], float | None]
+"""A number of a curve at the scored epoch; None if the curve lacks it."""
+
+
 class Match(NamedTuple):
     """Curves of the same training on a network and on its low-capacity counterpart."""
 
@@ -80,7 +84,7 @@ def _lower_loss(evidence: Evidence) -> list[Finding]:
 
 def _wider_gap(evidence: Evidence, large: str) -> list[Finding]:
     """On every attack, the gap between clean and poisoned loss at the scored epoch is larger on the small network."""
-    measures = {"loss gap": gap, "from the clean samples with the target's label": target_gap}
+    measures: dict[str, Measure] = {"loss gap": gap, "from the clean samples with the target's label": target_gap}
     return _over_matches(evidence, large, measures, lambda big, small: small > big)
 
 
@@ -90,16 +94,13 @@ def _fewer_above_mean(evidence: Evidence) -> list[Finding]:
         value = math.nan if place is None or not counts(curve) else counts(curve)[place]
         return None if math.isnan(value) else value
 
-    measures = {
+    measures: dict[str, Measure] = {
         "poisoned above the clean mean": partial(over, counts=lambda curve: curve.over_count),
         "above that of the clean samples with the target's label": partial(
             over, counts=lambda curve: curve.over_target_count
         ),
     }
     return _over_matches(evidence, "resnet18", measures, lambda big, small: small < big)
-
-
-Measure = Callable[[Curve], float | None]
 
 
 def _over_matches(

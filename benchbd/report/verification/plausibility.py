@@ -200,7 +200,7 @@ def _losses(record: Mapping[str, Any]) -> Iterator[str]:
     lists = [found.get(name) for name in ("epochs", "clean_mean", "clean_target_mean")] + [*counts.values()]
     if not all(isinstance(values, list) for values in lists):
         return
-    for epoch, every, of_target, above, above_target in zip(*lists, strict=False):  # type: ignore[arg-type]
+    for epoch, every, of_target, above, above_target in zip(*lists, strict=False):
         if None not in (every, of_target, above, above_target) and (every - of_target) * (above_target - above) < 0:
             yield (
                 f"notes.probe counts {above} poisoned samples above {every:g} and {above_target} above {of_target:g} "
