@@ -287,7 +287,8 @@ def _odd_clean_target(record: Mapping[str, Any]) -> str | None:
     if NO_CLEAN_TARGET in found:
         good = not given and isinstance(found[NO_CLEAN_TARGET], str) and bool(found[NO_CLEAN_TARGET])
     elif given:
-        epochs, count = found.get("epochs"), found.get(CLEAN_TARGET_COUNT)
+        epochs: Any = found.get("epochs")
+        count: Any = found.get(CLEAN_TARGET_COUNT)
         good = isinstance(epochs, list) and _is_count(count) and count > 0
         for name, rule in rules.items():
             values = found.get(name)

@@ -20,7 +20,6 @@ from benchbd.report.probes import (
     without_clean_target,
 )
 
-
 Measure = Callable[[Curve], float | None]
 """A number of a curve at the scored epoch; None if the curve lacks it."""
 

@@ -69,7 +69,8 @@ def beyond_the_data(record: Mapping[str, Any], info: DatasetInfo, brings_images:
     triggered = images_of(record, "asr")
     if triggered is not None and triggered > info.test and not brings_images:
         yield f"has {counted(triggered, 'triggered test image')}, but {name} has {counted(info.test, 'test image')}"
-    of_target, poisoned = probed_losses(record).get(CLEAN_TARGET_COUNT), (record.get("poison") or {}).get("count")
+    of_target: Any = probed_losses(record).get(CLEAN_TARGET_COUNT)
+    poisoned = (record.get("poison") or {}).get("count")
     if _whole(of_target) and poisoned is not None and of_target + poisoned > info.train:
         yield (
             f"has {counted(of_target, 'clean sample')} with the target's label in notes.probe and {poisoned} poisoned "
