@@ -13,9 +13,10 @@ import pytest
 
 from benchbd.cli import main
 from benchbd.plan.cell import identity
+from benchbd.plugins import registry
 from benchbd.report import board
 from benchbd.report.figures import charts, panels, plots
-from benchbd.report.verification.plausibility import contradictions
+from benchbd.report.verification.plausibility import beyond_the_data, contradictions
 from benchbd.storage.record_schema import fault
 
 Make = Callable[..., dict[str, Any]]
@@ -49,13 +50,18 @@ def drawn(name: str, records: list[dict[str, Any]]) -> tuple[panels.Figure, list
 
 def test_fig1_has_a_third_line_and_names_the_attack_without_it(both: list[dict[str, Any]]) -> None:
     figure, rows = drawn("fig1", both)
-    assert [[s.name for s in panel.series] for panel in figure.panels] == 2 * [LINES, [LINES[0], LINES[2]]]
+    assert [[s.name for s in panel.series] for panel in figure.panels] == 4 * [LINES]
+    assert [[len(s.x) for s in panel.series] for panel in figure.panels] == 2 * [[2, 2, 2], [2, 0, 2]]
     assert [(r["x"], r["y"]) for r in rows if (r["panel"], r["series"]) == ("resnet18, bn-g", LINES[1])] == [
         ("1", "1"), ("5", "0.5")
     ]  # fmt: skip
     said = "no loss of clean samples with the target's label for sig (every sample with the target's label is poisoned)"
     assert said in figure.note
-    assert [text.get_text() for text in plots.canvas(figure).legends[0].get_texts()] == LINES
+    canvas = plots.canvas(figure)
+    assert [text.get_text() for text in canvas.legends[0].get_texts()] == LINES
+    looks = [[(c[0].get_color(), c[0].get_linestyle()) for c in ax.containers] for ax in canvas.axes]
+    assert looks[0] == looks[1]  # with and without the line
+    assert len(set(looks[0])) == 3
 
 
 def test_fig6_has_it_too(make_record: Make) -> None:
@@ -76,6 +82,16 @@ def test_fig2_has_both_counts(both: list[dict[str, Any]]) -> None:
         ("mean of clean samples with the target's label", "resnet-s", "bn-g", "50"),
     ]
     assert figure.note.count("every sample with the target's label is poisoned") == 1
+
+
+def test_a_network_looks_the_same_in_both_panels_of_fig2(make_record: Make) -> None:
+    records = [probed(make_record, LISTS), probed(make_record, SMALL_LISTS | SMALL_TARGET, model="resnet-s")]
+    figure, _ = drawn("fig2", records)
+    assert [[s.x for s in panel.series] for panel in figure.panels] == [[["bn-g"], ["bn-g"]], [[], ["bn-g"]]]
+    canvas = plots.canvas(figure)
+    first, second = ([[p.get_facecolor() for p in c] for c in ax.containers] for ax in canvas.axes)
+    assert second == [[], first[1]]
+    assert [text.get_text() for text in canvas.legends[0].get_texts()] == ["resnet18", "resnet-s"]
 
 
 def test_seeds_are_averaged_only_if_all_have_it(make_record: Make) -> None:
@@ -186,6 +202,17 @@ def test_the_schema_knows_the_fields(make_record: Make) -> None:
         assert (fault(probed(make_record, probe)) or "").startswith("notes.probe must hold clean_target_mean, "), probe
         unasked = make_record(notes={"probe": probe})  # a defense's own note of this name
         assert fault(unasked) is None
+
+
+def test_verify_knows_how_many_training_images_there_are(make_record: Make) -> None:
+    record, info = probed(make_record, LISTS | TARGET), registry.make("datasets", "cifar10").info()
+    assert list(beyond_the_data(record, info, False)) == []
+    record["notes"]["probe"]["clean_target_count"] = 45_001
+    (line,) = beyond_the_data(record, info, False)
+    assert line == (
+        "has 45001 clean samples with the target's label in notes.probe and 5000 poisoned ones, but cifar10 has 50000 "
+        "training images"
+    )
 
 
 @pytest.mark.parametrize(

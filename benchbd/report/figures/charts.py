@@ -13,7 +13,7 @@ from benchbd.errors import UsageError, shown
 from benchbd.report import points, wording
 from benchbd.report.board import Board
 from benchbd.report.course import Course, epoch_course, loss_course, rate_course
-from benchbd.report.figures.panels import Panel, Series
+from benchbd.report.figures.panels import Panel, Series, loss_lines
 from benchbd.report.footnotes import notes_on
 from benchbd.report.groups import Group
 from benchbd.report.overview import HeatMap, Overview
@@ -149,15 +149,11 @@ def _ranking(found: Overview, metric: str | None, group: Group) -> Chart | str:
 
 def _loss_panels(found: Overview, group: Group) -> tuple[list[Panel], int]:
     curves = probed_curves([group])
-    panels = []
-    for curve in curves:
-        lines = [
-            ("clean samples", curve.clean),
-            ("clean samples, target's label", curve.clean_target),
-            ("poisoned samples", curve.poison),
-        ]
-        series = [Series(name, list(curve.epochs), list(y), strong=y is curve.poison) for name, y in lines if y]
-        panels.append(Panel(found.short(curve.attack), "epoch", "mean loss", "line", series))
+    names = ("clean samples", "clean samples, target's label", "poisoned samples")
+    panels = [
+        Panel(found.short(curve.attack), "epoch", "mean loss", "line", loss_lines(curve, names, curves))
+        for curve in curves
+    ]
     return panels, max((c.seeds for c in curves), default=0)
 
 
