@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import math
 from typing import TYPE_CHECKING, Any
 
 from benchbd.cli.common import add_output, columns, find_record, output_folder, write, write_json
 from benchbd.errors import one_line
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from benchbd.report.pools import PoolCount
 
 SHORT = 16
@@ -62,6 +65,7 @@ def _rows(record: dict[str, Any]) -> list[tuple[str, str]]:
     from benchbd.core.numerics import numerics_text
     from benchbd.report.isolation import rates_of
     from benchbd.report.pools import pools_of
+    from benchbd.report.probes import probe_of
     from benchbd.storage.record_schema import METRICS, RATES_BY_EPOCH, courses
 
     rows = [
@@ -96,7 +100,7 @@ def _rows(record: dict[str, Any]) -> list[tuple[str, str]]:
     rows += [(f"data {k}", str(v)[:SHORT]) for k, v in (record.get("data") or {}).items() if v is not None]
     rows += [(f"env {k}", _pairs(v) if isinstance(v, dict) else str(v)) for k, v in record["env"].items()]
     pools, notes = pools_of(record), dict(record["notes"])
-    rows += _epoch_rows(record)
+    rows += [*_epoch_rows(record), *_loss_rows(record)]
     # Of a pool that changes from epoch to epoch, the first and the last.
     rows += [
         (f"pool {name}", "; ".join(map(_pool_text, found[:: max(1, len(found) - 1)]))) for name, found in pools.items()
@@ -105,7 +109,39 @@ def _rows(record: dict[str, Any]) -> list[tuple[str, str]]:
         rows += [("warning", str(line)) for line in notes.pop("warnings")]
     shown = {"pools"} if pools else set()
     shown |= {RATES_BY_EPOCH} if courses(record) else set()
+    shown |= {"probe"} if probe_of(record) else set()
     rows += [(f"note {k}", str(v)[:100]) for k, v in notes.items() if k not in shown]
+    return rows
+
+
+def _seven(epochs: Sequence[Any]) -> list[int]:
+    """Indices of up to seven epochs, the first and the last among them."""
+    return sorted({round((len(epochs) - 1) * part / 6) for part in range(7)})
+
+
+def _loss_rows(record: dict[str, Any]) -> list[tuple[str, str]]:
+    """Losses of clean and poisoned samples at the epoch that LfD scores and at up to seven others."""
+    from benchbd.report.probes import SCORED_EPOCH, no_clean_target, probe_of
+
+    if not (found := probe_of(record)):
+        return []
+
+    def value(name: str, place: int, form: str) -> str:
+        number = found[name][place]
+        return _number(None if math.isnan(number) else number, form)
+
+    epochs = found["epochs"]
+    scored = {epochs.index(SCORED_EPOCH)} if SCORED_EPOCH in epochs else set()
+    rows: list[tuple[str, str]] = []
+    for place in sorted({*_seven(epochs), *scored}):
+        losses, above = [f"clean {value('clean_mean', place, '.3g')}"], value("poison_over_clean_mean", place, ".0f")
+        if "clean_target_mean" in found:
+            losses.append(f"of the target's label {value('clean_target_mean', place, '.3g')}")
+            above += f" and {value('poison_over_clean_target_mean', place, '.0f')}"
+        losses.append(f"poisoned {value('poison_mean', place, '.3g')} ({above} above)")
+        rows.append((f"losses, epoch {epochs[place]:.0f}", ", ".join(losses)))
+    if reason := no_clean_target(record):
+        rows.append(("losses, target", f"no clean samples with the target's label: {reason}"))
     return rows
 
 
@@ -122,8 +158,7 @@ def _epoch_rows(record: dict[str, Any]) -> list[tuple[str, str]]:
         if not found or found in shown:
             continue
         shown.append(found)
-        last = len(found["epochs"]) - 1
-        for place in sorted({round(last * part / 6) for part in range(7)}):
+        for place in _seven(found["epochs"]):
             rates = " / ".join(_number(found[metric][place]) for metric in METRICS)
             rows.append((f"{training}, epoch {found['epochs'][place]}", rates))
         if given.get("pruned"):

@@ -237,26 +237,35 @@ def pools(reported: Iterable[Pool], truth: np.ndarray) -> list[dict[str, Any]]:
     ]
 
 
-def losses_by_epoch(losses: Iterable[np.ndarray], truth: np.ndarray) -> dict[str, list[Any]]:
+def losses_by_epoch(losses: Iterable[np.ndarray], truth: np.ndarray, clean_target: np.ndarray | str) -> dict[str, Any]:
     """How well a training has learnt clean and poisoned samples, epoch by epoch (LfD Figures 1, 2 and 6).
 
     Args:
         losses: after each epoch, the cross-entropies float32 (N,) of all training samples.
         truth: bool (N,), poisoned.
+        clean_target: bool (N,), clean with the target's label, at least one; or why there is no such sample.
 
     Returns:
         Lists of the same length: ``epochs`` (from 1), the means ``clean_mean`` and ``poison_mean`` (null if there is
         no such sample), and ``poison_over_clean_mean``: how many poisoned samples have a loss above the clean mean.
+        A dirty-label attack gives the target's label more samples than others have, so that networks learn this label
+        first. Hence also ``clean_target_mean``, the mean of the clean samples with the target's label,
+        ``poison_over_clean_target_mean``, and their number ``clean_target_count``; or ``no_clean_target``, the reason.
     """
-    found: dict[str, list[Any]] = {"epochs": [], "clean_mean": [], "poison_mean": [], "poison_over_clean_mean": []}
+    kinds = {"clean": ~truth} if isinstance(clean_target, str) else {"clean": ~truth, "clean_target": clean_target}
+    found: dict[str, Any] = {"epochs": [], "poison_mean": []}
+    found |= {f"{start}{kind}_mean": [] for kind in kinds for start in ("", "poison_over_")}
     for epoch, values in enumerate(losses, 1):
         values = values.astype(np.float64)
-        clean = _mean(values, ~truth)
         found["epochs"].append(epoch)
-        found["clean_mean"].append(_rounded(clean))
         found["poison_mean"].append(_rounded(_mean(values, truth)))
-        found["poison_over_clean_mean"].append(None if clean is None else int((values[truth] > clean).sum()))
-    return found
+        for kind, chosen in kinds.items():
+            mean = _mean(values, chosen)
+            found[f"{kind}_mean"].append(_rounded(mean))
+            found[f"poison_over_{kind}_mean"].append(None if mean is None else int((values[truth] > mean).sum()))
+    if isinstance(clean_target, str):
+        return {**found, "no_clean_target": clean_target}
+    return {**found, "clean_target_count": int(clean_target.sum())}
 
 
 def _rounded(value: float | None) -> float | None:

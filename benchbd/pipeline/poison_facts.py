@@ -22,6 +22,25 @@ def facts_of(labels: np.ndarray, hit: np.ndarray, wanted: np.ndarray) -> dict[st
     return {**facts, "share_of_target_class": share, "target": target}
 
 
+def clean_target(facts: dict[str, Any], truth: np.ndarray, labels: np.ndarray) -> np.ndarray | str:
+    """Which samples are clean and carry the target's label.
+
+    Args:
+        facts: of the poison; empty if the attack poisons nothing.
+        truth: bool (N,), poisoned.
+        labels: int64 (N,), in the poisoned set.
+
+    Returns:
+        bool (N,) with at least one such sample, or why there is none.
+    """
+    if not facts:
+        return "there is no attack"
+    if facts["target"] is None:
+        return "the attack has no single target"
+    chosen: np.ndarray = ~truth & (labels == facts["target"])
+    return chosen if chosen.any() else "every sample with the target's label is poisoned"
+
+
 def measured_by(attack: Attack, trigger: dict[str, np.ndarray]) -> dict[str, float]:
     """The attack's numbers about its poison, checked to be finite and rounded to 6 digits."""
     if type(attack).poison_facts is Attack.poison_facts:

@@ -22,6 +22,7 @@ from benchbd.lab.keys import CODE_VERSION
 from benchbd.lab.stages import Stages
 from benchbd.pipeline import evaluate
 from benchbd.pipeline.epoch_rates import KIND, EpochRates, state_of
+from benchbd.pipeline.poison_facts import clean_target
 from benchbd.plan.probe import Probe
 from benchbd.plugins.train_set import TrainSet
 from benchbd.plugins.trained import TrainedModel
@@ -104,16 +105,18 @@ class Watched(Stages):
             raise BenchbdError(f"the probe's artifact {place!r} is missing or damaged; run the cell again")
         return found.arrays
 
-    def notes(self, truth: np.ndarray) -> dict[str, Any]:
+    def notes(self, truth: np.ndarray, facts: dict[str, Any]) -> dict[str, Any]:
         """The probe's part of the record: losses by epoch and t-SNE, clean and poisoned samples apart.
 
         Args:
             truth: bool (N,), poisoned.
+            facts: of the poison; empty if the attack poisons nothing.
         """
         notes: dict[str, Any] = {}
         if self._probe.losses:
-            epochs = range(1, self.recipe.epochs + 1)
-            notes["probe"] = evaluate.losses_by_epoch((self._seen_at(f"losses {e}")["losses"] for e in epochs), truth)
+            losses = (self._seen_at(f"losses {epoch}")["losses"] for epoch in range(1, self.recipe.epochs + 1))
+            of_target = clean_target(facts, truth, self._data.labels.numpy())
+            notes["probe"] = evaluate.losses_by_epoch(losses, truth, of_target)
         epoch = self._probe.features
         if epoch is not None:
             rng = np.random.default_rng(seed_for("tsne", self._data.key, self._seed))

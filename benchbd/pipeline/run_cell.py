@@ -391,7 +391,7 @@ def _evaluate(
     no_asr = why_no_asr(attack.poisoned_set(poisoner.root)) if marked is None and attack.poisons else None
     results.measured = Measured(accuracy, trained.epoch_losses, len(shown.test.labels), count, no_asr)
     if watched is not None:
-        results.probe = watched.notes(poison.truth(len(lab.poisoned)))
+        results.probe = watched.notes(poison.truth(len(lab.poisoned)), poison.facts)
     if rates is not None:
         results.rates = rates.notes(shown.accuracy(device), trained, accuracy)
     if lab.traced:

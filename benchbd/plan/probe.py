@@ -22,7 +22,8 @@ class Probe:
     """
 
     losses: bool = True
-    """Record the mean loss of clean and of poisoned samples after each epoch (eval mode, no augmentation)."""
+    """Record the mean losses of clean samples, of clean ones with the target's label and of poisoned ones after each
+    epoch (eval mode, no augmentation)."""
     features: int | None = None
     """Epoch after which the penultimate features are recorded, for a t-SNE plot; None records none."""
     samples: int = 2000

@@ -1,14 +1,17 @@
 """Results of evaluator-side probes in the records: losses of clean and poisoned samples by epoch, t-SNE points.
 
 A record's ``notes.probe`` holds four lists of equal length: ``epochs``, ``clean_mean``, ``poison_mean`` and
-``poison_over_clean_mean`` (the number of poisoned samples with a loss above the clean samples' mean). ``notes.tsne``
-holds ``xy``, ``poison`` and ``label`` of the plotted samples, and the ``epoch`` after which their features were taken.
+``poison_over_clean_mean`` (the number of poisoned samples with a loss above the clean samples' mean). It also holds two
+lists that compare poisoned samples only with the clean ones that carry the target's label, ``clean_target_mean`` and
+``poison_over_clean_target_mean``, and the number of these, ``clean_target_count``; or ``no_clean_target``, why there
+are none. Older records have neither. ``notes.tsne`` holds ``xy``, ``poison`` and ``label`` of the plotted samples, and
+the ``epoch`` after which their features were taken.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from benchbd.report.groups import UNDEFENDED, Group, Scale
@@ -34,6 +37,12 @@ class Curve(NamedTuple):
     seeds: int
     measured: Measured = frozenset()
     """What the records were measured on."""
+    clean_target: Sequence[float] = ()
+    """Loss of the clean samples with the target's label; empty unless all seeds have it."""
+    over_target_count: Sequence[float] = ()
+    """Number of poisoned samples above that loss; empty unless all seeds have it."""
+    no_clean_target: str = ""
+    """Why ``clean_target`` is empty; also empty if the records are older than it."""
 
     def at(self, epoch: int) -> int | None:
         """Index of an epoch, or of the last epoch before it; None if all are later."""
@@ -49,8 +58,12 @@ def _numbers(value: Any) -> list[float] | None:
     return None
 
 
+TARGET_LISTS = ("clean_target_mean", "poison_over_clean_target_mean")
+"""The lists of ``notes.probe`` about clean samples with the target's label."""
+
+
 def probe_of(record: Mapping[str, Any]) -> dict[str, list[float]] | None:
-    """The record's probe; None if it is missing or malformed."""
+    """The lists of the record's probe, without ``TARGET_LISTS`` if it lacks one; None if missing or malformed."""
     probe = (record.get("notes") or {}).get("probe")
     if not isinstance(probe, Mapping):
         return None
@@ -65,8 +78,19 @@ def probe_of(record: Mapping[str, Any]) -> dict[str, list[float]] | None:
         or 0 in lengths
     ):
         return None
-    found["poison_over_clean_mean"] = found["poison_over_clean_mean"] or [math.nan] * lengths.pop()
+    length = lengths.pop()
+    found["poison_over_clean_mean"] = found["poison_over_clean_mean"] or [math.nan] * length
+    of_target = {key: _numbers(probe.get(key)) for key in TARGET_LISTS}
+    if all(values is not None and len(values) == length for values in of_target.values()):
+        found |= of_target
     return found  # type: ignore[return-value]
+
+
+def no_clean_target(record: Mapping[str, Any]) -> str:
+    """Why a record's probe has no clean samples with the target's label; empty if it has, or does not say."""
+    probe = (record.get("notes") or {}).get("probe")
+    reason = probe.get("no_clean_target") if isinstance(probe, Mapping) else None
+    return reason if isinstance(reason, str) else ""
 
 
 def _mean(rows: list[list[float]]) -> list[float]:
@@ -89,21 +113,52 @@ def curves(groups: Iterable[Group]) -> list[Curve]:
 
 def _curve(scale: Scale, attack: Variant, probed: list[tuple[dict[str, Any], dict[str, list[float]]]]) -> Curve:
     shared = sorted(set.intersection(*(set(p["epochs"]) for _, p in probed)))
-    picked: dict[str, list[list[float]]] = {
-        "clean_mean": [],
-        "poison_mean": [],
-        "poison_over_clean_mean": [],
-        "share": [],
-    }
+    with_target = sum(TARGET_LISTS[0] in probe for _, probe in probed)
+    keys = ["clean_mean", "poison_mean", "poison_over_clean_mean"]
+    keys += TARGET_LISTS if with_target == len(probed) else ()
+    picked: dict[str, list[list[float]]] = {key: [] for key in (*keys, "share")}
     for record, probe in probed:
         index_of = {epoch: i for i, epoch in enumerate(probe["epochs"])}
-        for key in ("clean_mean", "poison_mean", "poison_over_clean_mean"):
+        for key in keys:
             picked[key].append([probe[key][index_of[e]] for e in shared])
         count = (record.get("poison") or {}).get("count") or math.nan
         picked["share"].append([v / count for v in picked["poison_over_clean_mean"][-1]])
-    clean, poison, over, share = (_mean(rows) for rows in picked.values())
-    versions = frozenset((scale.model, version) for record, _ in probed if (version := data_version(record)))
-    return Curve(scale, attack, [int(e) for e in shared], clean, poison, share, over, len(probed), versions)
+    means = {key: _mean(rows) for key, rows in picked.items()}
+    reasons = [reason for record, _ in probed if (reason := no_clean_target(record))]
+    if 0 < with_target < len(probed):
+        reasons.append(f"measured on {with_target} of {len(probed)} seeds only")
+    return Curve(
+        scale,
+        attack,
+        [int(e) for e in shared],
+        means["clean_mean"],
+        means["poison_mean"],
+        means["share"],
+        means["poison_over_clean_mean"],
+        len(probed),
+        frozenset((scale.model, version) for record, _ in probed if (version := data_version(record))),
+        clean_target=means.get(TARGET_LISTS[0], ()),
+        over_target_count=means.get(TARGET_LISTS[1], ()),
+        no_clean_target=reasons[0] if reasons and with_target < len(probed) else "",
+    )
+
+
+def without_clean_target(found: Iterable[Curve], label: Callable[[Variant], str]) -> str:
+    """Which attacks have no loss of clean samples with the target's label, and why.
+
+    Args:
+        found: the curves.
+        label: how an attack is called.
+
+    Returns:
+        A text without a full stop; empty if all curves have this loss, or their records are older than it.
+    """
+    attacks: dict[str, list[str]] = {}
+    for curve in found:
+        if curve.no_clean_target:
+            attacks.setdefault(curve.no_clean_target, []).append(label(curve.attack))
+    texts = [f"{', '.join(dict.fromkeys(names))} ({reason})" for reason, names in attacks.items()]
+    return f"no loss of clean samples with the target's label for {'; '.join(texts)}" if texts else ""
 
 
 class Points(NamedTuple):

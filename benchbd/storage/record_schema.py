@@ -138,6 +138,10 @@ TRAININGS = ("model", "undefended")
 """Its trainings: the one that made the cell's model, and the row's undefended one."""
 
 
+CLEAN_TARGET_COUNT, NO_CLEAN_TARGET = "clean_target_count", "no_clean_target"
+"""Entries of ``notes.probe``: the number of clean samples with the target's label, or why there are none."""
+
+
 def _refuse(text: str) -> float:
     raise ValueError(f"{text} is not JSON")
 
@@ -176,7 +180,7 @@ def fault(record: Any, identity: Identity | None = None) -> str | None:
             value = inner.get(key)
             if not rule.holds(value):
                 return f"{name}.{key} must be {rule.what}, not {shown(value, 40)}"
-    for odd in (_odd_counts, _odd_definitions, _odd_rates, _odd_rates_by_epoch):
+    for odd in (_odd_counts, _odd_definitions, _odd_rates, _odd_rates_by_epoch, _odd_clean_target):
         if (reason := odd(record)) is not None:
             return reason
     if record["status"] == "done" and record["ca"] is None:
@@ -266,6 +270,37 @@ def _odd_rates_by_epoch(record: Mapping[str, Any]) -> str | None:
             must = "hold epochs and as many fractions of each metric, or no_rates"
             return f"notes.{RATES_BY_EPOCH} must {must}, not {shown(value, 40)}"
     return None
+
+
+def probed_losses(record: Mapping[str, Any]) -> dict[str, Any]:
+    """The entry ``notes.probe``; empty if the cell's probe did not ask for losses, or the cell is not done."""
+    probe, found = (record.get("spec") or {}).get("probe"), (record.get("notes") or {}).get("probe")
+    asked = isinstance(probe, dict) and probe.get("losses") and record.get("status") == "done"
+    return found if asked and isinstance(found, dict) else {}
+
+
+def _odd_clean_target(record: Mapping[str, Any]) -> str | None:
+    """What a probe's losses of clean samples with the target's label must be, if they are not. They may be missing."""
+    found = probed_losses(record)
+    rules = {"clean_target_mean": _AMOUNT, "poison_over_clean_target_mean": _COUNT}
+    given = {*rules, CLEAN_TARGET_COUNT} & {*found}
+    if NO_CLEAN_TARGET in found:
+        good = not given and isinstance(found[NO_CLEAN_TARGET], str) and bool(found[NO_CLEAN_TARGET])
+    elif given:
+        epochs: Any = found.get("epochs")
+        count: Any = found.get(CLEAN_TARGET_COUNT)
+        good = isinstance(epochs, list) and _is_count(count) and count > 0
+        for name, rule in rules.items():
+            values = found.get(name)
+            good = good and isinstance(values, list) and len(values) == len(epochs) and all(map(rule.holds, values))
+    else:
+        return None
+    if good:
+        return None
+    must = (
+        f"hold {', '.join(rules)} (as many as epochs) and {CLEAN_TARGET_COUNT}, or only {NO_CLEAN_TARGET}, the reason"
+    )
+    return f"notes.probe must {must}"
 
 
 def _contradiction(record: Mapping[str, Any], identity: Identity) -> str | None:

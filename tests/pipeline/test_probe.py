@@ -20,7 +20,7 @@ from benchbd.plan.cell import Cell, identity
 from benchbd.plan.probe import Probe
 from benchbd.plugins import registry
 from benchbd.report.groups import group_records
-from benchbd.report.probes import points
+from benchbd.report.probes import SCORED_EPOCH, points
 
 DATA = "tiny(train=120,test=40,size=16)"
 EPOCHS = 3
@@ -55,14 +55,18 @@ def test_losses_by_epoch_are_those_of_trainings_that_long(tmp_path):
     for epoch in told["epochs"]:
         made = cell(None, epochs=epoch)
         run(made, tmp_path / f"{epoch}")
-        clean, poisoned, above = truth_of(made, tmp_path / f"{epoch}")
-        assert told["clean_mean"][epoch - 1] == pytest.approx(clean, rel=1e-4)
-        assert told["poison_mean"][epoch - 1] == pytest.approx(poisoned, rel=1e-4)
-        assert told["poison_over_clean_mean"][epoch - 1] == above
+        losses, truth, labels = truth_of(made, tmp_path / f"{epoch}")
+        of_target = ~truth & (labels == labels[truth][0])
+        assert told["clean_target_count"] == of_target.sum() < (~truth).sum()
+        assert told["poison_mean"][epoch - 1] == pytest.approx(losses[truth].mean(), rel=1e-4)
+        for name, chosen in (("clean_mean", ~truth), ("clean_target_mean", of_target)):
+            mean = losses[chosen].mean()
+            assert told[name][epoch - 1] == pytest.approx(mean, rel=1e-4)
+            assert told[f"poison_over_{name}"][epoch - 1] == (losses[truth] > mean).sum()
 
 
-def truth_of(this: Cell, folder: Path) -> tuple[float, float, int]:
-    """Mean cross-entropies of clean and poisoned samples under a cell's model, and how many of these lie above."""
+def truth_of(this: Cell, folder: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Cross-entropies of all samples under a cell's model, which of them are poisoned, and their labels."""
     from benchbd.pipeline.poison import Poisoner, apply
     from benchbd.storage.artifacts import Store
 
@@ -78,8 +82,7 @@ def truth_of(this: Cell, folder: Path) -> tuple[float, float, int]:
     with torch.inference_mode():
         logits = net.eval()(data.images.float() / 255)
         losses = torch.nn.functional.cross_entropy(logits, data.labels, reduction="none").double().numpy()
-    mean = losses[~truth].mean()
-    return mean, losses[truth].mean(), int((losses[truth] > mean).sum())
+    return losses, truth, data.labels.numpy()
 
 
 def test_features_are_placed_in_the_plane_beside_their_labels_and_the_truth(tmp_path):
@@ -289,6 +292,34 @@ def test_figures_2_and_7_need_no_cell_that_figure_1_has_not():
     ids = {name: {c.id for c in matrix.load(name).cells} for name in ("fig1", "fig2", "fig7")}
     assert ids["fig2"] == ids["fig1"]
     assert ids["fig7"] < ids["fig1"]
+
+
+def test_narrow_networks_have_what_each_figure_reads_on_the_whole_set():
+    plan = matrix.load("figures-narrow")
+    assert not plan.skipped
+    probed = [one for one in plan.cells if one.probe is not None]
+    swept = [one for one in plan.cells if one.probe is None]
+    assert {one.dataset.text for one in plan.cells} == {"cifar10"}
+    assert {one.seed for one in plan.cells} == {0, 1}
+    paper = matrix.load("fig1").cells[0].recipe
+    for one in probed:
+        assert one.recipe["epochs"] > SCORED_EPOCH
+        assert {**one.recipe, "epochs": 80, "horizon": None} == paper
+        assert one.recipe["horizon"] == paper["epochs"]
+        assert one.probe["losses"]
+        figure = "fig1" if one.model.name in ("resnet18", "resnet-s") else "fig6"
+        assert one.probe["features"] == (SCORED_EPOCH if figure == "fig1" else None)
+        assert (one.model.name, one.attack.text) in {(c.model.name, c.attack.text) for c in matrix.load(figure).cells}
+    wanted = {c.model.name for figure in ("fig1", "fig6") for c in matrix.load(figure).cells}
+    assert {one.model.name for one in probed} == wanted
+    for name in ("fig4a", "fig4b", "fig4c", "fig5"):
+        keys = ("alpha", "beta", "mode", "teacher")
+        asked = [{key: c.defense.params[key] for key in keys} for c in matrix.load(name).cells if c.defense.params]
+        for given in asked:
+            given["teacher"] += "(width=16)" if given["teacher"] in ("resnet-s2", "resnet18") else ""
+            assert any(given.items() <= one.defense.params.items() for one in swept), (name, given)
+    narrow = {c.id for c in matrix.load("cifar10-narrow").cells}
+    assert sum(one.id in narrow for one in swept) == 6  # undefended and LfD with one teacher, seed 0
 
 
 @pytest.mark.parametrize("name", FIGURES)

@@ -162,6 +162,14 @@ def test_records_are_embedded_with_what_they_open_to(make_record):
     assert evidence_of(board([older]).render("html"))[0]["histogram"] == histogram
 
 
+def test_losses_have_a_line_for_the_targets_label_or_the_reason(make_record):
+    probe = {"epochs": [1, 2], "clean_mean": [2.0, 1.0], "poison_mean": [1.0, 0.1]}
+    line = {"clean_target_mean": [0.5, 0.25], "poison_over_clean_target_mean": [9, 1], "clean_target_count": 4500}
+    for given, expected in ((line, {"target": [0.5, 0.25]}), ({"no_clean_target": "why"}, {"no_target": "why"})):
+        (shown,) = evidence_of(board([make_record(notes={"probe": probe | given})]).render("html"))
+        assert shown["probe"] == {"epochs": [1.0, 2.0], "clean": [2.0, 1.0], "poison": [1.0, 0.1], **expected}
+
+
 def test_rates_by_epoch_are_shown_of_both_trainings_if_they_differ(make_record):
     one = {"epochs": [1, 2], "ca": [0.3, 0.9], "asr": [0.0, 0.8], "ra": [0.4, 0.2]}
     other = {"epochs": [1, 2], "ca": [0.2, 0.8], "asr": [None, None], "ra": [None, None]}

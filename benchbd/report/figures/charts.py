@@ -13,11 +13,12 @@ from benchbd.errors import UsageError, shown
 from benchbd.report import points, wording
 from benchbd.report.board import Board
 from benchbd.report.course import Course, epoch_course, loss_course, rate_course
-from benchbd.report.figures.panels import Panel, Series
+from benchbd.report.figures.panels import Panel, Series, loss_lines
 from benchbd.report.footnotes import notes_on
 from benchbd.report.groups import Group
 from benchbd.report.overview import HeatMap, Overview
 from benchbd.report.probes import curves as probed_curves
+from benchbd.report.probes import without_clean_target
 from benchbd.report.ranking import Ranking
 from benchbd.report.stats import Spread
 
@@ -148,13 +149,11 @@ def _ranking(found: Overview, metric: str | None, group: Group) -> Chart | str:
 
 def _loss_panels(found: Overview, group: Group) -> tuple[list[Panel], int]:
     curves = probed_curves([group])
+    names = ("clean samples", "clean samples, target's label", "poisoned samples")
     panels = [
-        Panel(found.short(c.attack), "epoch", "mean loss", "line", [
-            Series("clean samples", list(c.epochs), c.clean), Series("poisoned samples", list(c.epochs), c.poison,
-                                                                     strong=True),
-        ])
-        for c in curves
-    ]  # fmt: skip
+        Panel(found.short(curve.attack), "epoch", "mean loss", "line", loss_lines(curve, names, curves))
+        for curve in curves
+    ]
     return panels, max((c.seeds for c in curves), default=0)
 
 
@@ -210,7 +209,9 @@ def _curves(found: Overview, metric: str | None, group: Group) -> Chart | str:
     if not panels:
         return f"needs {NEEDED[str(metric)]}, but found none"
     names = [panel.title for panel in panels] + [series.name for panel in panels for series in panel.series]
-    rules = (f"{_ABOUT[str(metric)]}; mean of {'up to ' * (most > 1)}{wording.counted(most, 'seed')}.",)
+    rules = [f"{_ABOUT[str(metric)]}; mean of {'up to ' * (most > 1)}{wording.counted(most, 'seed')}."]
+    if metric == "loss" and (lacking := without_clean_target(probed_curves([group]), found.short)):
+        rules.append(f"{lacking[0].upper()}{lacking[1:]}.")
     body = Curves(tuple(panels), metric == "loss")
     return Chart(f"curves-{metric}", found.title, body, _note(found, rules, names))
 

@@ -13,7 +13,7 @@ from benchbd.report.groups import Group, Scale, group_records
 from benchbd.report.labels import Defaults, Labels, Variant, recipe_text, registered, value_text
 from benchbd.report.mixed_data import Measured, measured, other_data_text
 from benchbd.report.paper.sweeps import MODES, TEACHERS, Sweep, sweep
-from benchbd.report.probes import SCORED_EPOCH, SMALLER, Curve, Points, curves, points
+from benchbd.report.probes import SCORED_EPOCH, SMALLER, Curve, Points, curves, points, without_clean_target
 from benchbd.report.published import scale_text
 from benchbd.report.wording import counted
 from benchbd.storage.record_schema import Record
@@ -89,11 +89,22 @@ def _data_text(scale: Scale, labels: Labels) -> str:
     return " · ".join(filter(None, (labels(scale.dataset), recipe_text(scale.recipe), scale.numerics)))
 
 
-def _loss_panel(curve: Curve, labels: Labels) -> Panel:
-    lines = [
-        Series("clean", list(curve.epochs), curve.clean),
-        Series("poisoned", list(curve.epochs), curve.poison, strong=True),
-    ]
+def loss_lines(curve: Curve, names: tuple[str, str, str], found: Sequence[Curve]) -> list[Series]:
+    """The lines of a curve: clean samples, those with the target's label, poisoned samples.
+
+    The second is empty if the curve lacks it, so that lines look the same in all panels, and left out if all of
+    ``found`` lack it.
+    """
+    clean, of_target, poison = names
+    lines = [Series(clean, list(curve.epochs), curve.clean)]
+    if any(each.clean_target for each in found):
+        y = list(curve.clean_target)
+        lines.append(Series(of_target, curve.epochs[: len(y)], y))
+    return [*lines, Series(poison, list(curve.epochs), curve.poison, strong=True)]
+
+
+def _loss_panel(curve: Curve, labels: Labels, found: Sequence[Curve]) -> Panel:
+    lines = loss_lines(curve, ("clean", "clean, target's label", "poisoned"), found)
     return Panel(f"{labels(curve.scale.model)}, {labels(curve.attack)}", "epoch", "mean loss", "line", lines)
 
 
@@ -110,12 +121,14 @@ def _loss_figures(name: str, title: str, larges: tuple[str, ...], data: Source) 
             }
             upper = [c for c in upper if (SMALLER[c.scale.model.name], c.attack) in pairs]
             lower = [c for c in lower if (c.scale.model.name, c.attack) in pairs]
-        panels = [_loss_panel(c, data.labels) for c in (*upper, *lower)]
+        drawn = (*upper, *lower)
+        panels = [_loss_panel(c, data.labels, drawn) for c in drawn]
         if panels:
             scale = _data_text(found[0].scale, data.labels)
             seeds = counted(max(c.seeds for c in found), "seed")
             note = f"{scale}; undefended training, mean of {seeds}, eval mode, no augmentation"
-            note = _noted(note, _measured((*upper, *lower)))
+            note = "; ".join(filter(None, (note, without_clean_target(drawn, data.labels))))
+            note = _noted(note, _measured(drawn))
             result.append(Figure(name, title, panels, max(len(upper), len(lower)), note, scale, shared=True))
     return result
 
@@ -132,29 +145,39 @@ def fig6(data: Source) -> list[Figure]:
     )
 
 
+def _count_panel(title: str, found: list[Curve], counts: Callable[[Curve], Sequence[float]], labels: Labels) -> Panel:
+    """Bars of the poisoned samples counted at the scored epoch, a series for each network that has this epoch."""
+    series = []
+    for model in dict.fromkeys(c.scale.model for c in sorted(found, key=lambda c: c.scale.model.name == "resnet-s")):
+        scored = [(c, place) for c in found if c.scale.model == model and (place := c.at(SCORED_EPOCH)) is not None]
+        known = [(labels(c.attack), counts(c)[place]) for c, place in scored if counts(c)]
+        if scored:  # even if no count is known, so that a network looks the same in all panels
+            series.append(Series(labels(model), [attack for attack, _ in known], [count for _, count in known]))
+    return Panel(title, "attack", "poisoned samples", "bar", series)
+
+
 def fig2(data: Source) -> list[Figure]:
-    """Number of poisoned samples with a loss above the clean mean at the fifth epoch."""
+    """Number of poisoned samples with a loss above the clean mean at the fifth epoch.
+
+    A second panel counts those above the mean of the clean samples with the target's label.
+    """
     result = []
     for found in _by_training(
         [c for c in curves(data.groups) if c.scale.model.name in ("resnet18", "resnet-s")]
     ).values():
-        series = []
-        for model in dict.fromkeys(
-            c.scale.model for c in sorted(found, key=lambda c: c.scale.model.name == "resnet-s")
-        ):
-            scored = [(c, place) for c in found if c.scale.model == model and (place := c.at(SCORED_EPOCH)) is not None]
-            series.append(
-                Series(
-                    data.labels(model), [data.labels(c.attack) for c, _ in scored], [c.over_count[i] for c, i in scored]
-                )
-            )
-        if any(s.x for s in series):
+        of_target = _count_panel(
+            "mean of clean samples with the target's label", found, lambda c: c.over_target_count, data.labels
+        )
+        title = "mean of all clean samples" if any(s.x for s in of_target.series) else ""
+        drawn = [_count_panel(title, found, lambda c: c.over_count, data.labels), of_target]
+        panels = [panel for panel in drawn if any(s.x for s in panel.series)]
+        if panels:
             scale = _data_text(found[0].scale, data.labels)
-            panel = Panel("", "attack", "poisoned samples", "bar", [s for s in series if s.x])
             title = f"Poisoned samples above the clean mean loss at epoch {SCORED_EPOCH}"
             note = f"{scale}; undefended training, mean of {counted(max(c.seeds for c in found), 'seed')}"
+            note = "; ".join(filter(None, (note, without_clean_target(found, data.labels))))
             note = _noted(note, _measured(found))
-            result.append(Figure("fig2", title, [panel], 1, note, scale))
+            result.append(Figure("fig2", title, panels, len(panels), note, scale, shared=len(panels) > 1))
     return result
 
 

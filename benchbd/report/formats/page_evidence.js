@@ -140,6 +140,11 @@ const evidenceOf = async (i) => {
   return found;
 };
 
+const probed = ({ epochs, clean, poison, target, no_target }) => [
+  curves("Mean loss", epochs, [["clean", clean], ["poisoned", poison], ...(target ? [["clean, target's label", target]] : [])]),
+  no_target ? el("p", { class: "lead" }, `No loss of clean samples with the target's label: ${no_target}.`) : null,
+];
+
 const evidence = (i, e) => {
   const name = (kind) => part(i, kind).name;
   const longest = e.loss ? Math.max(...e.loss.map(([, ys]) => ys.length)) : 0;
@@ -158,7 +163,7 @@ const evidence = (i, e) => {
       e.epochs ? block("CA and ASR by epoch", ...Object.entries(e.epochs).map(([name, c]) => byEpoch(name, c))) : null,
       e.course ? block("CA and ASR on the way", curves("CA, ASR and RA", e.course.name, [["CA", e.course.ca], ["ASR", e.course.asr], ["RA", e.course.ra]], { step: "step", unit: "fraction", top: 1 })) : null,
       e.loss ? block("Train loss", curves("Train loss", Array.from({ length: longest }, (_, n) => n + 1), e.loss)) : null,
-      e.probe ? block("Loss of clean and poisoned samples", curves("Mean loss", e.probe.epochs, [["clean", e.probe.clean], ["poisoned", e.probe.poison]])) : null,
+      e.probe ? block("Loss of clean and poisoned samples", ...probed(e.probe)) : null,
       e.time ? block("Time", stages(e.time)) : null),
     block("Run this cell again", el("pre", { tabindex: 0, "aria-label": "Command" }, e.command), copyButton(e.command)),
     el("div", { class: "columns" },

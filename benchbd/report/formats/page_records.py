@@ -16,7 +16,7 @@ from benchbd.report.formats.reproduce import command
 from benchbd.report.gate import lift_of
 from benchbd.report.isolation import rates_of
 from benchbd.report.labels import asked_numerics, variant
-from benchbd.report.probes import probe_of
+from benchbd.report.probes import no_clean_target, probe_of
 from benchbd.report.wording import percent
 from benchbd.storage.record_schema import RATES_BY_EPOCH, TRAININGS, by_epoch, courses
 
@@ -261,7 +261,16 @@ def _histogram(record: Record) -> Any:
 def _probe(record: Record) -> Any:
     if not (found := probe_of(record)):
         return None
-    return {"epochs": found["epochs"], "clean": curve(found["clean_mean"]), "poison": curve(found["poison_mean"])}
+    shown: dict[str, Any] = {
+        "epochs": found["epochs"],
+        "clean": curve(found["clean_mean"]),
+        "poison": curve(found["poison_mean"]),
+    }
+    if "clean_target_mean" in found:
+        shown["target"] = curve(found["clean_target_mean"])
+    elif reason := no_clean_target(record):
+        shown["no_target"] = reason
+    return shown
 
 
 def _epochs(record: Record) -> Any:

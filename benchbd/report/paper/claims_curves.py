@@ -3,12 +3,25 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import NamedTuple
 
 from benchbd.report.labels import Variant
 from benchbd.report.paper.evidence import Claim, Evidence, Finding, noted, number
-from benchbd.report.probes import SCORED_EPOCH, SMALLER, Curve, Points, curves, points, purity
+from benchbd.report.probes import (
+    SCORED_EPOCH,
+    SMALLER,
+    Curve,
+    Points,
+    curves,
+    points,
+    purity,
+    without_clean_target,
+)
+
+Measure = Callable[[Curve], float | None]
+"""A number of a curve at the scored epoch; None if the curve lacks it."""
 
 
 class Match(NamedTuple):
@@ -34,6 +47,12 @@ def gap(curve: Curve, epoch: int = SCORED_EPOCH) -> float | None:
     return None if place is None else curve.clean[place] - curve.poison[place]
 
 
+def target_gap(curve: Curve, epoch: int = SCORED_EPOCH) -> float | None:
+    """The same gap from the clean samples with the target's label: what only the trigger explains."""
+    place = curve.at(epoch)
+    return None if place is None or not curve.clean_target else curve.clean_target[place] - curve.poison[place]
+
+
 def _lower_loss(evidence: Evidence) -> list[Finding]:
     """On every attack, the poisoned mean loss is below the clean one at each probed epoch up to the scored one."""
     by_scale: dict[object, list[Curve]] = {}
@@ -50,45 +69,68 @@ def _lower_loss(evidence: Evidence) -> list[Finding]:
             against = [i for i in range(last + 1) if curve.poison[i] >= curve.clean[i]]
             held.append(not against)
             place = against[0] if against else last
+            of_target = f"target's label {number(curve.clean_target[place])} " if curve.clean_target else ""
             shown.append(
-                f"{evidence.labels(curve.attack)} clean {number(curve.clean[place])} "
+                f"{evidence.labels(curve.attack)} clean {number(curve.clean[place])} {of_target}"
                 f"poisoned {number(curve.poison[place])} at epoch {curve.epochs[place]}"
             )
         if held:
-            text = noted("; ".join(shown), *(curve.measured for curve in found))
+            shown.append(without_clean_target(found, evidence.labels))
+            text = noted("; ".join(filter(None, shown)), *(curve.measured for curve in found))
             findings.append(Finding(all(held), text, found[0].scale))
     return findings
 
 
 def _wider_gap(evidence: Evidence, large: str) -> list[Finding]:
     """On every attack, the gap between clean and poisoned loss at the scored epoch is larger on the small network."""
-    return _over_matches(evidence, large, gap, "loss gap", lambda big, small: small > big)
+    measures: dict[str, Measure] = {"loss gap": gap, "from the clean samples with the target's label": target_gap}
+    return _over_matches(evidence, large, measures, lambda big, small: small > big)
 
 
 def _fewer_above_mean(evidence: Evidence) -> list[Finding]:
-    def over(curve: Curve) -> float | None:
+    def over(curve: Curve, counts: Callable[[Curve], Sequence[float]]) -> float | None:
         place = curve.at(SCORED_EPOCH)
-        value = None if place is None else curve.over_count[place]
-        return None if value is None or math.isnan(value) else value
+        value = math.nan if place is None or not counts(curve) else counts(curve)[place]
+        return None if math.isnan(value) else value
 
-    return _over_matches(evidence, "resnet18", over, "poisoned above the clean mean", lambda big, small: small < big)
+    measures: dict[str, Measure] = {
+        "poisoned above the clean mean": partial(over, counts=lambda curve: curve.over_count),
+        "above that of the clean samples with the target's label": partial(
+            over, counts=lambda curve: curve.over_target_count
+        ),
+    }
+    return _over_matches(evidence, "resnet18", measures, lambda big, small: small < big)
 
 
-def _over_matches(evidence: Evidence, large: str, measure: object, quantity: str, rule: object) -> list[Finding]:
-    by_scale: dict[object, list[tuple[Match, float, float]]] = {}
+def _over_matches(
+    evidence: Evidence, large: str, measures: dict[str, Measure], rule: Callable[[float, float], bool]
+) -> list[Finding]:
+    """A finding for each scale. The first measure decides; the other is stated beside it where it was measured."""
+    decisive = next(iter(measures.values()))
+    by_scale: dict[object, list[Match]] = {}
     for match in matches(curves(evidence.groups), large):
-        big, small = measure(match.large), measure(match.small)  # type: ignore[operator]
-        if big is not None and small is not None:
-            by_scale.setdefault(match.large.scale, []).append((match, big, small))
+        if _both(match, decisive):
+            by_scale.setdefault(match.large.scale, []).append(match)
     findings = []
-    for rows in by_scale.values():
-        shown = "; ".join(f"{evidence.labels(m.large.attack)} {number(b)} and {number(s)}" for m, b, s in rows)
-        match = rows[0][0]
-        text = f"{quantity} at epoch {SCORED_EPOCH} on {large} and {SMALLER[large]}: {shown}"
-        text = noted(text, *(curve.measured for pair, _, _ in rows for curve in pair))
-        held = all(rule(b, s) for _, b, s in rows)  # type: ignore[operator]
-        findings.append(Finding(held, text, match.large.scale, large))
+    for found in by_scale.values():
+        texts = []
+        for quantity, measure in measures.items():
+            rows = [(m, *values) for m in found if (values := _both(m, measure))]
+            shown = "; ".join(f"{evidence.labels(m.large.attack)} {number(b)} and {number(s)}" for m, b, s in rows)
+            when = f" at epoch {SCORED_EPOCH} on {large} and {SMALLER[large]}" if measure is decisive else ""
+            texts += [f"{quantity}{when}: {shown}"] if rows else []
+        every = [curve for match in found for curve in match]
+        texts.append(without_clean_target(every, evidence.labels))
+        text = noted("; ".join(filter(None, texts)), *(curve.measured for curve in every))
+        held = all(rule(*values) for match in found if (values := _both(match, decisive)))
+        findings.append(Finding(held, text, found[0].large.scale, large))
     return findings
+
+
+def _both(match: Match, measure: Measure) -> tuple[float, float] | None:
+    """A measure of the large and of the small network; None unless both have it."""
+    big, small = measure(match.large), measure(match.small)
+    return None if big is None or small is None else (big, small)
 
 
 def _mixes_classes(evidence: Evidence) -> list[Finding]:

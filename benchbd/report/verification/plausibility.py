@@ -13,7 +13,14 @@ from benchbd.errors import shown
 from benchbd.plan.probe import wanted_epochs
 from benchbd.report.binomial import images_of
 from benchbd.report.wording import counted
-from benchbd.storage.record_schema import METRICS, RATES_BY_EPOCH, courses, is_course
+from benchbd.storage.record_schema import (
+    CLEAN_TARGET_COUNT,
+    METRICS,
+    RATES_BY_EPOCH,
+    courses,
+    is_course,
+    probed_losses,
+)
 
 ROUNDING = 1e-6
 """Images by which a share times the number of images may miss a whole number: shares are float64 quotients."""
@@ -41,6 +48,7 @@ def contradictions(record: Mapping[str, Any]) -> Iterator[str]:
     yield from _shares(record)
     yield from _triggered(record)
     yield from _by_epoch(record)
+    yield from _losses(record)
     yield from _classes(record)
     yield from _detection(record)
     yield from _times(record)
@@ -61,6 +69,13 @@ def beyond_the_data(record: Mapping[str, Any], info: DatasetInfo, brings_images:
     triggered = images_of(record, "asr")
     if triggered is not None and triggered > info.test and not brings_images:
         yield f"has {counted(triggered, 'triggered test image')}, but {name} has {counted(info.test, 'test image')}"
+    of_target: Any = probed_losses(record).get(CLEAN_TARGET_COUNT)
+    poisoned = (record.get("poison") or {}).get("count")
+    if _whole(of_target) and poisoned is not None and of_target + poisoned > info.train:
+        yield (
+            f"has {counted(of_target, 'clean sample')} with the target's label in notes.probe and {poisoned} poisoned "
+            f"ones, but {name} has {info.train} training images"
+        )
     confusion = (record.get("detection") or {}).get("confusion")
     if confusion is not None and (samples := sum(confusion.values())) != info.train:
         yield f"detection.confusion counts {counted(samples, 'sample')}, but {name} has {info.train} training images"
@@ -167,6 +182,31 @@ def _last_epoch(record: Mapping[str, Any], training: str) -> int | None:
     own = losses.get("model") if isinstance(losses, dict) and isinstance(losses.get("model"), list) else None
     found = record["spec"]["recipe"].get("epochs") if training == "undefended" else len(own or ())
     return found if isinstance(found, int) and found > 0 else None
+
+
+def _losses(record: Mapping[str, Any]) -> Iterator[str]:
+    """Of a probe's losses, a mean is exceeded by no more poisoned samples than there are, and a lower one by no fewer.
+
+    Clean samples with the target's label are told apart exactly where the poison has a single target.
+    """
+    found, poison = probed_losses(record), record.get("poison") or {}
+    counts = {name: found.get(f"poison_over_{name}") for name in ("clean_mean", "clean_target_mean")}
+    for name, values in counts.items():
+        known = [v for v in values if _whole(v)] if isinstance(values, list) else []
+        if known and poison.get("count") is not None and max(known) > poison["count"]:
+            over = f"notes.probe.poison_over_{name} counts {max(known)} poisoned samples"
+            yield f"{over}, but poison.count is {shown(poison['count'])}"
+    if CLEAN_TARGET_COUNT in found and poison.get("target") is None:
+        yield "notes.probe has losses of clean samples with the target's label, but poison.target names no target"
+    lists = [found.get(name) for name in ("epochs", "clean_mean", "clean_target_mean")] + [*counts.values()]
+    if not all(isinstance(values, list) for values in lists):
+        return
+    for epoch, every, of_target, above, above_target in zip(*lists, strict=False):
+        if None not in (every, of_target, above, above_target) and (every - of_target) * (above_target - above) < 0:
+            yield (
+                f"notes.probe counts {above} poisoned samples above {every:g} and {above_target} above {of_target:g} "
+                f"at epoch {epoch}"
+            )
 
 
 def _classes(record: Mapping[str, Any]) -> Iterator[str]:
