@@ -89,7 +89,7 @@ def load(net, path):
 
 
 def measure(net):
-    """Errors of both classes, and of the fast one the share of wrong signs and of the ten strongest proponents it finds."""
+    """Errors of both, and the share of wrong signs and of the ten strongest proponents found by the fast one."""
     torch.save(net.state_dict(), CHECKPOINT)
     data = TensorDataset(samples[train], labels[train])
     common = {"checkpoints": [str(CHECKPOINT)], "checkpoints_load_func": load, "batch_size": 100}

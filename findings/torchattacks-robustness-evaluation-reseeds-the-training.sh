@@ -10,12 +10,13 @@
 # There is no error and no warning.
 #
 # Seen with torchattacks 3.5.1, torch 2.13.0, Python 3.11 (output of this script; five epochs of fine-tuning one checkpoint,
-# evaluation before the first and after each; other CPUs may differ in the accuracies):
+# evaluation before the first and after each, or only before; other CPUs may differ in the accuracies):
 #   torchattacks 3.5.1, torch 2.13.0+cpu
 #   evaluation                orders in 5 epochs  networks of 5 seeds  accuracy, deviation
 #   none                                       5                    5                 1.93
 #   PGD                                        5                    5                 1.94
 #   APGD                                       5                    1                 0.00
+#   APGD, only before                          5                    1                 0.00
 #   FAB                                        1                    1                 0.00
 #   Square                                     4                    1                 0.00
 #   APGD inside fork_rng                       5                    5                 1.93
@@ -59,8 +60,8 @@ torch.manual_seed(0)
 CHECKPOINT = nn.Sequential(nn.Flatten(), nn.Linear(48, 64), nn.ReLU(), nn.Dropout(0.5), nn.Linear(64, 10))
 
 
-def run(seed, attack=None, guard=contextlib.nullcontext, epochs=EPOCHS):
-    """Fine-tunes the checkpoint. Returns the order of the data in each epoch, the weights and the test accuracy in per cent."""
+def run(seed, attack=None, guard=contextlib.nullcontext, after=True, epochs=EPOCHS):
+    """Fine-tunes the checkpoint. Returns the order of the data in each epoch, the weights and the test accuracy (%)."""
     net = copy.deepcopy(CHECKPOINT)
     attack = attack and attack(net)
     torch.manual_seed(seed)
@@ -82,17 +83,18 @@ def run(seed, attack=None, guard=contextlib.nullcontext, epochs=EPOCHS):
             optimizer.step()
             order += indices.tolist()
         orders.append(tuple(order))
-        evaluate()
+        if after:
+            evaluate()
     net.eval()
     with torch.no_grad():
         accuracy = 100 * float((net(images[test]).argmax(1) == labels[test]).float().mean())
     return orders, tuple(nn.utils.parameters_to_vector(net.parameters()).tolist()), accuracy
 
 
-def measure(attack=None, guard=contextlib.nullcontext):
-    """Different orders in the five epochs of a run, different trained networks of the five seeds, deviation of accuracy."""
-    runs = [run(seed, attack, guard) for seed in SEEDS]
-    return len(set(runs[0][0])), len({weights for _, weights, _ in runs}), statistics.stdev(accuracy for _, _, accuracy in runs)
+def measure(attack=None, guard=contextlib.nullcontext, after=True):
+    """Different orders in the epochs of a run, different trained networks of the seeds, deviation of their accuracy."""
+    orders, networks, accuracies = zip(*(run(seed, attack, guard, after) for seed in SEEDS))
+    return len(set(orders[0])), len(set(networks)), statistics.stdev(accuracies)
 
 
 def square(net):
@@ -102,15 +104,16 @@ def square(net):
 print(f"torchattacks {version('torchattacks')}, torch {torch.__version__}")
 print(f"{'evaluation':24}{'orders in 5 epochs':>20}{'networks of 5 seeds':>21}{'accuracy, deviation':>21}")
 found = {}
-for name, attack, guard in (
-    ("none", None, contextlib.nullcontext),
-    ("PGD", torchattacks.PGD, contextlib.nullcontext),
-    ("APGD", torchattacks.APGD, contextlib.nullcontext),
-    ("FAB", torchattacks.FAB, contextlib.nullcontext),
-    ("Square", square, contextlib.nullcontext),
-    ("APGD inside fork_rng", torchattacks.APGD, torch.random.fork_rng),
+for name, arguments in (
+    ("none", {}),
+    ("PGD", {"attack": torchattacks.PGD}),
+    ("APGD", {"attack": torchattacks.APGD}),
+    ("APGD, only before", {"attack": torchattacks.APGD, "after": False}),
+    ("FAB", {"attack": torchattacks.FAB}),
+    ("Square", {"attack": square}),
+    ("APGD inside fork_rng", {"attack": torchattacks.APGD, "guard": torch.random.fork_rng}),
 ):
-    orders, networks, deviation = found[name] = measure(attack, guard)
+    orders, networks, deviation = found[name] = measure(**arguments)
     print(f"{name:24}{orders:20}{networks:21}{deviation:21.2f}")
 repeats = {}
 for name, attack in (("PGD", torchattacks.PGD), ("AutoAttack", torchattacks.AutoAttack)):
@@ -120,7 +123,7 @@ for name, attack in (("PGD", torchattacks.PGD), ("AutoAttack", torchattacks.Auto
     print(f"seed 1 twice, {name}: {'the same' if repeats[name] else 'two different'} trainings")
 described = (
     all(found[name][:2] == (5, 5) and found[name][2] > 0 for name in ("none", "PGD", "APGD inside fork_rng"))
-    and all(found[name][1:] == (1, 0) for name in ("APGD", "FAB", "Square"))
+    and all(found[name][1:] == (1, 0) for name in ("APGD", "APGD, only before", "FAB", "Square"))
     and found["FAB"][0] == 1
     and repeats == {"PGD": True, "AutoAttack": False}
 )
