@@ -9,7 +9,8 @@
 # is too high. The training images of a bullet_train are there twice, too, since two patterns find them. The same happens with
 # a validation split. There is no error and no warning.
 # Known is another effect of such names: in a folder without splits one picture called train.png hides all others
-# (https://github.com/huggingface/datasets/issues/7201). The advice there is to use one folder for each split, as here.
+# (https://github.com/huggingface/datasets/issues/7201). The maintainers' advice against mixed-up splits is one folder for
+# each split, as here (https://github.com/huggingface/datasets/issues/5650).
 #
 # Seen with datasets 5.2.0, Pillow 13.0.0, Python 3.11 (output of this script; pictures are noise, so that the nearest
 # training picture gives an unseen test picture the right label by chance, 10 %):
