@@ -491,6 +491,27 @@ def test_an_open_record_fits_its_width(browser, tmp_path, make_record, width):
     assert browser.run(wide) <= 0
 
 
+@pytest.mark.parametrize("reason", [None, "the attack has no single target"])
+def test_a_probes_losses_have_a_line_for_the_targets_label_or_the_reason(browser, tmp_path, make_record, reason):
+    probe = {"epochs": [1, 2], "clean_mean": [2.0, 1.0], "poison_mean": [1.0, 0.1]}
+    line = {"clean_target_mean": [1.5, 0.5], "poison_over_clean_target_mean": [9, 1], "clean_target_count": 4500}
+    path = tmp_path / "one.html"
+    notes = {"probe": probe | ({"no_clean_target": reason} if reason else line)}
+    path.write_text(board([make_record(notes=notes)]).render("html"))
+    browser.size(700)
+    browser.open(path)
+    browser.run("document.querySelector('#list tbody button.open').click()")
+    text = browser.detail()
+    assert (f"No loss of clean samples with the target's label: {reason}." in text) == bool(reason)
+    labels = browser.run(
+        "return [...document.querySelectorAll('#detail svg')].map((e) => e.getAttribute('aria-label'))"
+    )
+    both = "Mean loss by epoch: clean from 2 to 1; poisoned from 1 to 0.1"
+    assert (both if reason else f"{both}; clean, target's label from 1.5 to 0.5") in labels
+    wide = "const d = document.getElementById('record'); return d.scrollWidth - d.clientWidth"
+    assert browser.run(wide) <= 0
+
+
 CONTRAST = r"""
 const part = (v) => (v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
 const light = (colour) => {
