@@ -13,7 +13,7 @@ from benchbd.errors import shown
 from benchbd.plan.probe import wanted_epochs
 from benchbd.report.binomial import images_of
 from benchbd.report.wording import counted
-from benchbd.storage.record_schema import METRICS, RATES_BY_EPOCH, courses, is_course
+from benchbd.storage.record_schema import METRICS, RATES_BY_EPOCH, measured_courses
 
 ROUNDING = 1e-6
 """Images by which a share times the number of images may miss a whole number: shares are float64 quotients."""
@@ -134,9 +134,7 @@ def _by_epoch(record: Mapping[str, Any]) -> Iterator[str]:
 
     They count the images that the record's rates count.
     """
-    for name, course in courses(record).items():
-        if not is_course(course):  # it says why there are none
-            continue
+    for name, course in measured_courses(record).items():
         where = f"notes.{RATES_BY_EPOCH}.{name}"
         last, every = _last_epoch(record, name) or course["epochs"][-1], record["spec"]["probe"]["rates"]
         if isinstance(every, int) and every > 0 and not _is_every(course["epochs"], every, last):
