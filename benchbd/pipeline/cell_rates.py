@@ -135,7 +135,7 @@ class CellRates(NoRates):
         self._undefended = training
 
     def defended(self, trained: TrainedModel) -> None:
-        self.seconds = self._own.seconds
+        self.seconds = self._own.seconds + self._lab._remembering
         began = time.perf_counter()
         self._final = final = self._lab._final(trained)
         if not isinstance(final, str) and final.again:
