@@ -65,7 +65,10 @@ from benchbd.plan import matrix
         (["export", ""], "FILE '': is empty"),
         (["import", "", "--format", "npz", "--to", "a.npz"], "FOLDER '': is empty"),
         (["export-model", "ab", "--to", ""], "--to '': is empty; give a value (an unset variable?)"),
-        (["export-poison", "good.yaml", "-a", "blend", "--format", "nab", "--to", ""], "--to '': is empty; give a"),
+        (
+            ["export-poison", "good.yaml", "--attack", "bn-g", "--format", "nab", "--to", ""],
+            "--to '': is empty; give a",
+        ),
         (["verify", "x", "--output", ""], "--output '': is empty"),
         *(
             (
