@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from benchbd import Attack, Budget, DatasetInfo, Impossible, StampContext, UsageError, attack
-from benchbd.core.paths import data_folder
-from benchbd.core.poisoned_set_file import PoisonedSetFile, check_place
+from benchbd.core.paths import data_folder, name_in_data
+from benchbd.core.poisoned_set_file import PoisonedSetFile
 
 if TYPE_CHECKING:
     import torch
@@ -33,7 +33,7 @@ class Imported(Attack):
     """File below the data folder that ``benchbd import`` wrote."""
 
     def __post_init__(self) -> None:
-        check_place(self.file)
+        object.__setattr__(self, "file", name_in_data(self.file, "imported: file"))
 
     def missing(self, root: str | None) -> str | None:
         """Say what is wrong with the file, else None."""

@@ -148,6 +148,7 @@ def _check_head(path: Path, line: int, head: list[str]) -> None:
 
 
 def _row(path: Path, line: int, head: list[str], values: list[str]) -> Row:
+    """One row. A file's name may begin with ``~``, unlike one that a user types (``core.paths.name_below``)."""
     where = f"{path}, line {line}"
     if len(values) != len(head):
         raise UsageError(f"{where}: has {len(values)} values for {len(head)} columns")

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import ClassVar, Literal, NamedTuple
 
 from benchbd import Dataset, DatasetInfo, Images, UsageError, dataset
-from benchbd.core.paths import data_folder
+from benchbd.core.paths import data_folder, name_in_data
 from benchbd.datasets._labels import SPLITS, Table, faults, read_table
 from benchbd.datasets._marks import MarkedRows, marked_rows
 from benchbd.datasets._places import base
@@ -57,9 +57,7 @@ class CsvFolder(Dataset):
         if not 0.0 < self.test_share < 1.0:
             raise UsageError(f"{self.name}: test_share is a share in (0, 1), such as 0.2, not {self.test_share:g}")
         for name in ("folder", "labels"):
-            path = PurePosixPath(getattr(self, name))
-            if path.is_absolute() or ".." in path.parts or not path.parts:
-                raise UsageError(f"{self.name}: {name} must lie below the data folder (--data), not at {str(path)!r}")
+            object.__setattr__(self, name, name_in_data(getattr(self, name), f"{self.name}: {name}"))
 
     def info(self) -> DatasetInfo:
         """Sizes and classes, counted in the CSV. Raises UsageError if the CSV is missing or invalid."""

@@ -44,6 +44,7 @@ class ImageNetSubset(Folder):
         for label in self.classes:
             if not label or label.startswith(".") or "/" in label or "\\" in label:
                 raise UsageError(f"{self.name}: {label!r} is not the name of a class folder")
+        # Unlike other folders (benchbd.core.paths.name_in_data), this one may be empty: the data folder itself.
         if Path(self.folder).is_absolute() or ".." in Path(self.folder).parts:
             raise UsageError(f"{self.name}: folder must lie below the data folder (--data), not at {self.folder!r}")
 

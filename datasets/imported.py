@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import ClassVar, Literal
 
 from benchbd import Dataset, DatasetInfo, Images, UsageError, dataset
-from benchbd.core.paths import data_folder
-from benchbd.core.poisoned_set_file import PoisonedSetFile, SetFacts, check_place
+from benchbd.core.paths import data_folder, name_in_data
+from benchbd.core.poisoned_set_file import PoisonedSetFile, SetFacts
 from benchbd.datasets._places import base
 
 
@@ -25,7 +25,7 @@ class Imported(Dataset):
     """File below the data folder that ``benchbd import`` wrote."""
 
     def __post_init__(self) -> None:
-        check_place(self.file)
+        object.__setattr__(self, "file", name_in_data(self.file, "imported: file"))
 
     def _open(self, root: str | None) -> PoisonedSetFile:
         found = PoisonedSetFile(base(root) / self.file)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from benchbd import Attack, BenchbdError, DatasetInfo, Defense, Normalisation, UsageError, defense
 from benchbd.core.contents import contents_digest
-from benchbd.core.files_folder import check_names, user_files
+from benchbd.core.files_folder import checked_names, user_files
 from benchbd.core.program import Ended, clean_variables, run_program
 from benchbd.core.training_files import write_training_files
 from benchbd.defenses._command_line import filled_in, words_of
@@ -83,7 +83,7 @@ class Command(Defense):
 
     def __post_init__(self) -> None:
         words_of(self.run)
-        check_names(self.files, self.name, RESERVED)
+        object.__setattr__(self, "files", checked_names(self.files, self.name, RESERVED))
         if not 0.0 < self.hours <= 10_000:
             raise UsageError(f"command: hours must be positive and at most 10000, not {self.hours:g}")
         if (self.mean or self.std) and (len(self.mean), len(self.std)) != (3, 3):
@@ -109,7 +109,7 @@ class Command(Defense):
             there = user_files(self.files, self.name)
             for word in words:
                 with contextlib.suppress(UsageError):
-                    check_names([word], self.name, RESERVED)
+                    checked_names([word], self.name, RESERVED)
                     if word not in there and not word.startswith("-") and user_files([word], self.name).keys() - there:
                         return f"command: run names {shown(word)}, which is not in files, so the program cannot find it"
             if self.returns == "onnx":

@@ -6,13 +6,13 @@ import dataclasses
 import functools
 import importlib.util
 import re
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from benchbd import DatasetInfo, Impossible, Model, Normalisation, UsageError
 from benchbd.core.contents import contents_digest
-from benchbd.core.files_folder import files_folder, lies_below
-from benchbd.core.paths import data_folder, look
+from benchbd.core.files_folder import files_folder
+from benchbd.core.paths import data_folder, look, name_below
 from benchbd.errors import BenchbdError, shown, suggestion
 
 if TYPE_CHECKING:
@@ -85,12 +85,13 @@ class LibraryModel(Model):
             raise UsageError(f"{self.name}: name {shown(self.network)} is not a network's, such as resnet18")
         if self.resize is not None and not SMALLEST <= self.resize <= 4096:
             raise UsageError(f"{self.name}: resize must be from {SMALLEST} to 4096 pixels, not {self.resize}")
-        file = "x" if self.weights is None else self.weights
-        if not lies_below(file) or str(PurePosixPath(file)).startswith("~") or "\0" in file:
+        file = None if self.weights is None else name_below(self.weights)
+        if file is None and self.weights is not None:
             raise UsageError(
                 f"{self.name}: weights {shown(self.weights, 200)} must be a name below the folder of the matrix file "
                 "or the data folder (a link may lie there), so that results do not depend on a machine's folders"
             )
+        object.__setattr__(self, "weights", file)
 
     @property
     def text(self) -> str:

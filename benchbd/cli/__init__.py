@@ -142,6 +142,9 @@ def _main(given: list[str]) -> int:
     if args.verb is None:
         top.print_help()
         return 2
+    from benchbd.cli.common import refuse_empty_places
+
+    refuse_empty_places(verb_parser(top, args.verb), args)
     # Names from files may contain characters that the terminal cannot encode. A table must not stop in the middle.
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):

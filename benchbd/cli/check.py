@@ -42,7 +42,7 @@ def run(args: argparse.Namespace) -> int:
     """Run the checks and print one line for each fault."""
     from benchbd.run.settings import parse_duration
 
-    refuse_empty(args, "data", "limit")
+    refuse_empty(args, "limit")
     limit = parse_duration(args.limit, "--limit")
     add_plugin_files(args)
     wanted = _wanted(args)

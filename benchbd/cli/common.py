@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from benchbd.storage.record_file import Unusable
 
 DEFAULT_OUTPUT = "benchbd-out"
+PLACES = {"FILE", "DIR", "FOLDER"}
+"""Metavars of arguments that name a file or folder, alone or as in ``MATRIX|FOLDER``."""
 FOLDERS = (".", "records", "logs", "store", "running")
 """Places in a results folder that verbs read."""
 OWN_FLAGS = ("seeds", "data", "output", "jobs", "gpus", "device", "timeout", "retries", "budget", "shard")
@@ -89,7 +91,7 @@ def load_plan(args: argparse.Namespace, absent: list[str] | None = None) -> Plan
     """
     from benchbd.plan import matrix
 
-    refuse_empty(args, "data", "precision")
+    refuse_empty(args, "precision")
     refuse_flags(args)
     add_plugin_files(args)
     seeds = None if args.seeds is None else matrix.parse_seeds(args.seeds)
@@ -129,6 +131,26 @@ def add_plugins_of(output: Path, record: dict[str, Any]) -> None:
         registry.add_plugin_file(file)
 
 
+def refuse_empty_places(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    """Refuse an empty name of a file or folder, of whatever argument. Raises UsageError.
+
+    Otherwise it would be the current folder, or the same as an option that is not given.
+    """
+    for action in parser._actions:
+        if not isinstance(action.metavar, str) or not PLACES.intersection(action.metavar.split("|")):
+            continue
+        given = getattr(args, action.dest, None)
+        for value in given if isinstance(given, list) else [given]:
+            if isinstance(value, str) and not value.strip():
+                name = max(action.option_strings, key=len, default=action.metavar)
+                raise _empty(name, value, must_be_given=action.required)
+
+
+def _empty(name: str, value: str, must_be_given: bool = False) -> UsageError:
+    choice = "" if must_be_given else f" or leave {name} out"
+    return UsageError(f"{name} {shown(value)}: is empty; give a value (an unset variable?){choice}")
+
+
 def refuse_empty(args: argparse.Namespace, *flags: str) -> None:
     """Refuse a flag whose value is empty. Raises UsageError.
 
@@ -137,8 +159,7 @@ def refuse_empty(args: argparse.Namespace, *flags: str) -> None:
     for flag in flags:
         value = getattr(args, flag, None)
         if value is not None and not value.strip():
-            name = f"--{flag.replace('_', '-')}"
-            raise UsageError(f"{name} {shown(value)}: is empty; give a value (an unset variable?) or leave {name} out")
+            raise _empty(f"--{flag.replace('_', '-')}", value)
 
 
 def refuse_flags(args: argparse.Namespace) -> None:
@@ -157,9 +178,8 @@ def output_folder(args: argparse.Namespace) -> Path:
     """The results folder, ``--output``, as a path.
 
     Raises:
-        UsageError: it is empty, is a file, or cannot be read.
+        UsageError: it is a file, or cannot be read.
     """
-    refuse_empty(args, "output")
     folder = user_path(args.output, "--output")
     for name in FOLDERS:
         # List the folder: mode bits alone do not decide what can be read (access lists, network disks).

@@ -100,7 +100,7 @@ def run(args: argparse.Namespace) -> int:
     from benchbd.pipeline.poison import Poisoner
     from benchbd.storage.artifacts import Store
 
-    refuse_empty(args, "model", "arch", "dataset", "attack", "normalise", "data")
+    refuse_empty(args, "arch", "dataset", "attack", "normalise")
     path = user_path(args.model, "--model")
     if (kind := look(path, "--model")) != "file":
         raise UsageError(

@@ -60,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
     from benchbd.pipeline.stored_model import stored_model
     from benchbd.storage.artifacts import Store
 
-    refuse_empty(args, "to", "format", "data")
+    refuse_empty(args, "format")
     target = user_path(args.to, "--to")
     form = args.format or model_files.default_format(target)
     if form is None:

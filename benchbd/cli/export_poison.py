@@ -60,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
     from benchbd.pipeline.poison import Poisoner
     from benchbd.storage.artifacts import Store
 
-    refuse_empty(args, "to", "attack", "dataset")
+    refuse_empty(args, "attack", "dataset")
     if args.format not in formats.WRITTEN:
         raise UsageError(f"--format {shown(args.format)}: not a format{did_you_mean(args.format, formats.WRITTEN)}")
     if args.format == "hf":

@@ -58,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
     from benchbd.exchange import formats
     from benchbd.exchange.found_set import Wishes
 
-    refuse_empty(args, "to", "dataset", "data", "same_label")
+    refuse_empty(args, "dataset", "same_label")
     if not args.folder.strip():
         raise UsageError("import: FOLDER is empty; name what the other program wrote (an unset variable?)")
     if args.format not in formats.READ:

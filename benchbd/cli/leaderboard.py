@@ -151,7 +151,7 @@ def read(args: argparse.Namespace) -> tuple[list[dict[str, Any]], float | None, 
         UsageError: there are no records, or a record is invalid.
     """
     read_folder(args)
-    place = Path(args.results).expanduser() if args.results else output_folder(args)
+    place = user_path(args.results, "--results") if args.results else output_folder(args)
     if args.results and not place.is_file():
         raise UsageError(f"--results {args.results}: no such file")
     if not args.results and not (place / "records").is_dir():
@@ -242,7 +242,7 @@ def _run(args: argparse.Namespace) -> int:
     elif args.write:
         from benchbd.core.files import write_named
 
-        place = Path(args.write).expanduser()
+        place = user_path(args.write, "--write")
         write_named(place, text)
         _name(place)
     elif args.format == "html":
@@ -264,7 +264,7 @@ def _write_parquet(args: argparse.Namespace) -> int:
     from benchbd.report.parquet import as_parquet
     from benchbd.storage import results_file
 
-    if args.check or args.write in (None, "", STANDARD_OUTPUT):
+    if args.check or args.write in (None, STANDARD_OUTPUT):
         raise UsageError("--format parquet is for --write FILE only, such as --write all.parquet")
     require_extra("parquet", "--format parquet")
     records, _, _ = read(args)
@@ -286,7 +286,7 @@ def _write_index(args: argparse.Namespace, text: str) -> None:
     from benchbd.core.files import read_plain, write_text
     from benchbd.report.formats.page import GENERATOR
 
-    place = Path(args.results).expanduser().parent if args.results else output_folder(args)
+    place = user_path(args.results, "--results").parent if args.results else output_folder(args)
     index = place / INDEX
     shows = sys.stdout.isatty()
     problem = ""
@@ -312,7 +312,7 @@ def check(args: argparse.Namespace) -> int:
     from benchbd.core.files import read_plain
     from benchbd.report.formats.markdown import MARKER
 
-    target = Path(args.write).expanduser() if args.write else README
+    target = user_path(args.write, "--write") if args.write else README
     if args.results is None and RESULTS.is_file():
         args.results = str(RESULTS)
     try:

@@ -312,14 +312,11 @@ def _artifacts(store: Path) -> set[str]:
 
 def _missing(plan: Plan, root: str | None) -> list[str]:
     from benchbd.core.paths import data_folder
-    from benchbd.plugins import registry
-    from benchbd.plugins.validate import missing_data
+    from benchbd.plugins.input_files import missing_files
 
     folder = data_folder(root)
     lines = []
     for cell in {c.dataset.json: c for c in plan.cells}.values():
-        with registry.blame("datasets", cell.dataset.name):
-            line = missing_data(cell.components().dataset, folder)
-        if line:
+        if line := missing_files(cell.components().dataset, folder):
             lines.append(line)
     return lines

@@ -9,8 +9,6 @@ from benchbd.cli.common import add_filters, add_numerics, add_output, add_plugin
 from benchbd.errors import UsageError, shown
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from benchbd.report.figures.files import Drawn
     from benchbd.storage.record_schema import Record
 
@@ -105,8 +103,6 @@ def _where(args: argparse.Namespace) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Draw the figures and print the paths of their files."""
-    from pathlib import Path
-
     from benchbd.core.paths import user_path
     from benchbd.report.figures import files
 
@@ -117,12 +113,12 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError(f"{flag} is for {', '.join(CHARTS)}; leave it out of plot {args.figure}")
     if args.width is not None and not WIDTHS[0] <= args.width <= WIDTHS[1]:
         raise UsageError(f"--width is in inches, from {WIDTHS[0]:g} to {WIDTHS[1]:g}, not {args.width:g}")
-    target: Path | None = None
-    if args.write is not None:
-        target = user_path(args.write, "--write")
+    folder = user_path(args.out, "--out")
+    target = None if args.write is None else user_path(args.write, "--write")
+    if target is not None:
         files.checked_kind(target)
     found = _charts(args) if chart else _panels(args)
-    written = files.save(found, Path(args.out)) if target is None else files.write_named(found, target)
+    written = files.save(found, folder) if target is None else files.write_named(found, target)
     for path in written:
         write(str(path))
     return 0

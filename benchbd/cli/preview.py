@@ -125,11 +125,10 @@ def _progress_writer() -> Listener:
 
 def run(args: argparse.Namespace) -> int:
     """Draw the sheet. With ``--all``, an attack that does not apply to this data set is skipped."""
-    from pathlib import Path
-
-    from benchbd.core.paths import data_folder
+    from benchbd.core.paths import data_folder, user_path
 
     refuse_empty(args, "precision")
+    path = user_path(args.out, "--out")
     add_plugin_files(args)
     root = data_folder(args.data)
     specs = _wanted(args.attacks, args.all, root)
@@ -176,7 +175,6 @@ def run(args: argparse.Namespace) -> int:
                 shown.append(show(poisoner, count))
         except (Impossible, Diverged) as error:
             skip(poisoner.cell.attack.text, error)
-    path = Path(args.out).expanduser()
     draw_sheet(
         shown,
         path,

@@ -68,7 +68,7 @@ def run(args: argparse.Namespace) -> int:
     from benchbd.plan.cell import Cell
     from benchbd.run import run_cells
     from benchbd.run.display.base import numbers
-    from benchbd.run.prepare import writable
+    from benchbd.run.prepare import check_files, writable
     from benchbd.run.summary import summary
     from benchbd.storage.staleness import InputFiles, changed_inputs_text
 
@@ -84,8 +84,9 @@ def run(args: argparse.Namespace) -> int:
     precision = cell.precision if args.precision is None else asked.precision
     threads = cell.threads if args.threads is None else asked.threads
     cell = dataclasses.replace(cell, numerics=Numerics(precision, threads))
-    writable(output)
     settings = run_settings(args, rerun="all")
+    check_files(cell, settings)
+    writable(output)
     changed = InputFiles(settings.data_root).changed(cell, record)
     for line in changed_inputs_text([changed], "the rerun reads what is there now, and tables mark different data"):
         sys.stderr.write(f"benchbd: {line}\n")

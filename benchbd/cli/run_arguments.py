@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from benchbd.cli.common import output_folder, refuse_empty
 from benchbd.cli.one_off import given_flags
+from benchbd.core.paths import user_path
 from benchbd.errors import UsageError, did_you_mean, one_line, shown
 
 if TYPE_CHECKING:
@@ -86,7 +87,7 @@ def read_config(given: str | None) -> dict[str, Any]:
             if file.is_fifo() and not given.startswith(("/dev/", "/proc/")):  # <(...) of a shell is one of these
                 raise ValueError("it is a pipe, which may never end")
             text = file.read_text(encoding="utf-8")
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RuntimeError) as error:
             raise UsageError(f"--executor-config {one_line(given[:200])}: cannot be read ({error})") from error
     try:
         config = parse_yaml(text)
@@ -105,7 +106,7 @@ def run_settings(args: argparse.Namespace, **more: Any) -> RunSettings:
     from benchbd.run.settings import EXECUTE, RunSettings, parse_duration, parse_gpus, parse_shard
     from benchbd.run.workers.slots import check_numbers
 
-    refuse_empty(args, "data", "executor_config", "gpus", "timeout", "budget", "shard")
+    refuse_empty(args, "executor_config", "gpus", "timeout", "budget", "shard")
     if args.executor_config is not None and args.executor not in CONFIGURED:
         raise UsageError(
             f"--executor-config is only for {' and '.join(CONFIGURED)}, not for --executor {args.executor}; "
@@ -116,7 +117,7 @@ def run_settings(args: argparse.Namespace, **more: Any) -> RunSettings:
     shard = getattr(args, "shard", None)
     settings = RunSettings(
         output=output.resolve(),
-        data_root=str(Path(args.data).expanduser().resolve()) if args.data else None,
+        data_root=str(user_path(args.data, "--data").resolve()) if args.data else None,
         plugins=tuple(registry.plugin_files()),
         device=args.device,
         executor=args.executor,

@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from benchbd.cli.common import add_plugin_files, add_plugins, output_folder, refuse_empty, write, write_json
+from benchbd.cli.common import add_plugin_files, add_plugins, output_folder, write, write_json
 from benchbd.cli.run_arguments import add_run_arguments, run_settings
 from benchbd.core.paths import data_folder, look, user_path
 from benchbd.errors import UsageError, shown
@@ -64,7 +64,6 @@ def run(args: argparse.Namespace) -> int:
     """Check the results, run cells again, and print findings and a summary."""
     from benchbd.report.verification.submission import read_submission, summary
 
-    refuse_empty(args, "data", "output")
     if not args.results.strip():
         raise UsageError("RESULTS is empty; name a results.jsonl file or a results folder (an unset variable?)")
     if args.sample < 0:

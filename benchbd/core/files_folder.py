@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import NoReturn
 
 from benchbd.core.paths import FILES_VARIABLE as VARIABLE
-from benchbd.core.paths import look
+from benchbd.core.paths import look, name_below
 from benchbd.errors import UsageError, shown
 
 _found: set[str] = set()
@@ -79,17 +79,24 @@ def refuse_unreadable(error: OSError) -> NoReturn:
     raise UsageError(f"{error.filename} cannot be read ({error.strerror or error})") from error
 
 
-def lies_below(name: str) -> bool:
-    """Whether a name is relative and leads out of no folder, as far as it says itself; links are not looked at."""
-    path = PurePosixPath(name)
-    return bool(path.parts) and not path.is_absolute() and ".." not in path.parts
+def checked_names(names: Sequence[str], whose: str, reserved: Sequence[str] = ()) -> tuple[str, ...]:
+    """The usual spelling of names below :func:`files_folder`, in their order.
 
+    Args:
+        names: the names.
+        whose: the plugin, for messages.
+        reserved: words that no name may have as its first part.
 
-def check_names(names: Sequence[str], whose: str, reserved: Sequence[str] = ()) -> None:
-    """Raise UsageError for a name that does not lie below the folder, or whose first part is reserved."""
-    for name in names:
-        if not lies_below(name) or name.startswith("~"):
-            raise UsageError(f"{whose}: files: {shown(name)} must be a name below the folder of the matrix file")
-        first = PurePosixPath(name).parts[0]
+    Raises:
+        UsageError: a name does not lie below the folder, or its first part is reserved.
+    """
+    found = []
+    for text in names:
+        name = name_below(text)
+        if name is None:
+            raise UsageError(f"{whose}: files: {shown(text)} must be a name below the folder of the matrix file")
+        first = name.partition("/")[0]
         if first in reserved:
             raise UsageError(f"{whose}: files: the name {first!r} is taken by benchbd; rename the file")
+        found.append(name)
+    return tuple(found)

@@ -6,7 +6,7 @@ import contextlib
 import os
 import stat
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from benchbd.core.variables import variables
@@ -50,6 +50,34 @@ def look(path: Path, what: str) -> Literal["file", "folder", "other", "nothing"]
     if stat.S_ISREG(mode):
         return "file"
     return "folder" if stat.S_ISDIR(mode) else "other"
+
+
+def name_below(text: str) -> str | None:
+    """The usual spelling of a relative name (no ``./``, no ``//``, no ``/`` at the end); None if it is not one.
+
+    A name that is empty or absolute, has a ``..`` or begins with ``~`` leads elsewhere, as does one that no system
+    accepts. Links are not looked at. A cell's ID holds the usual spelling, so that each spelling gives the same cell.
+    """
+    path = PurePosixPath(text)
+    if not path.parts or path.is_absolute() or ".." in path.parts or "\0" in text or len(text) > LONGEST:
+        return None
+    return None if path.parts[0].startswith("~") else path.as_posix()
+
+
+def name_in_data(text: str, what: str) -> str:
+    """The usual spelling of a name below the data folder (see :func:`name_below`).
+
+    Args:
+        text: the name.
+        what: the plugin and its parameter, for the message (``csv-folder: folder``).
+
+    Raises:
+        UsageError: it does not lie below the data folder.
+    """
+    name = name_below(text)
+    if name is None:
+        raise UsageError(f"{what} must lie below the data folder (--data), not at {shown(text, 200)}")
+    return name
 
 
 def data_folder(given: str | None) -> str | None:

@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import zipfile
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 from benchbd.core.files import named_file, open_plain
@@ -25,7 +25,6 @@ VERSION = 1
 HEADER = "header.json"
 LARGEST_HEADER = 1 << 24
 """Bytes from which on something is not a header. Names of 10,000 classes fit."""
-LONGEST_NAME = 1000
 REQUIRED = ("images", "labels", "poison", "cover", "true_labels")
 TRIGGERED = tuple(f"triggered_{name}" for name in TriggeredTest._fields)
 TEST = tuple(f"test_{name}" for name in CleanTest._fields)
@@ -68,13 +67,6 @@ class SetFacts(NamedTuple):
     class_names: tuple[str, ...]
     source: dict[str, Any]
     sha256: dict[str, str]
-
-
-def check_place(file: str) -> None:
-    """Raise UsageError if the name of a set's file does not lie below the data folder."""
-    path = PurePosixPath(file)
-    if path.is_absolute() or ".." in path.parts or not path.parts or "\0" in file or len(file) > LONGEST_NAME:
-        raise UsageError(f"imported: file must lie below the data folder (--data), not at {shown(file)}")
 
 
 def facts_of_set(given: PoisonedSet) -> SetFacts:

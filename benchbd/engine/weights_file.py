@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -36,19 +37,38 @@ def is_safetensors(start: bytes, length: int) -> bool:
 
 
 def read_safetensors_file(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Tensors by name, and the metadata.
+    """As :func:`read_safetensors`, of a file.
 
     Raises:
-        UsageError: the file cannot be read as safetensors.
+        UsageError: the file is missing, cannot be read, or is something else.
     """
-    from safetensors import SafetensorError, safe_open
+    with opened(path) as file:
+        return read_safetensors(file.read(), str(path))
+
+
+def read_safetensors(content: bytes, what: str = "the file") -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors by name, and the metadata, of a safetensors file.
+
+    Args:
+        content: the bytes of the file.
+        what: what to call it in messages.
+
+    Raises:
+        UsageError: the bytes are something else.
+    """
+    from safetensors.torch import load
 
     try:
-        with safe_open(str(path), "pt") as file:
-            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a mapping)
-            return state, file.metadata() or {}
-    except (SafetensorError, OSError, ValueError) as error:
-        raise UsageError(f"{path} cannot be read as safetensors ({one_line(error)[:200]})") from None
+        tensors = load(content)
+        header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+        return tensors, header.get("__metadata__") or {}
+    except Exception as error:  # the package raises nearly anything on other bytes
+        if content[:2] == b"PK" or content[:1] == b"\x80":
+            reason = "it is an archive of torch.save or a pickle, which is never unpickled"
+        else:
+            reason = one_line(error)[:200]
+        advice = "write it with safetensors.torch.save_file(model.state_dict(), ...)"
+        raise UsageError(f"{what} cannot be read as safetensors ({reason}); {advice}") from error
 
 
 def state_dict_of(found: Any, path: Path) -> dict[str, Tensor]:

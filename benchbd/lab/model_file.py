@@ -16,7 +16,8 @@ from benchbd.core.images import Normalisation
 from benchbd.engine.foreign import FORMS, ForeignProgram, Form, trial_line
 from benchbd.engine.outside_state import load_outside_state, renamed_state
 from benchbd.engine.passes import logits_of
-from benchbd.errors import Diverged, UsageError, one_line
+from benchbd.engine.weights_file import read_safetensors
+from benchbd.errors import Diverged, UsageError
 from benchbd.lab import keys
 from benchbd.plugins.part import Part
 from benchbd.plugins.trained import InitialWeights, ModelSpec
@@ -100,7 +101,7 @@ class ModelFile:
         net = self.spec.build_to_load()
         net.set_normalisation(self._pixels)
         if self.form == "safetensors":
-            state = renamed_state(read_safetensors(self.content), net)
+            state = renamed_state(read_safetensors(self.content)[0], net)
             misfit = f"the state dict does not fit model {self.model.part.text} for {self.model.classes} classes"
             load_outside_state(net, state, misfit)
         net.eval()
@@ -118,22 +119,3 @@ _TITLES: dict[Form, str] = {
     "export": "torch.export program",
     "onnx": "ONNX program",
 }
-
-
-def read_safetensors(content: bytes) -> dict[str, Tensor]:
-    """The tensors of a safetensors file, by name.
-
-    Raises:
-        UsageError: the bytes are something else.
-    """
-    from safetensors.torch import load
-
-    try:
-        return load(content)
-    except Exception as error:
-        if content[:2] == b"PK" or content[:1] == b"\x80":
-            reason = "it is an archive of torch.save or a pickle, which is never unpickled"
-        else:
-            reason = one_line(error)[:200]
-        advice = "write it with safetensors.torch.save_file(model.state_dict(), ...)"
-        raise UsageError(f"the file is not a safetensors file ({reason}); {advice}") from error

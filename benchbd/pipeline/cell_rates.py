@@ -7,8 +7,9 @@ that channels were pruned after the training; otherwise the last rates of ``mode
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,10 +17,12 @@ from benchbd.core.hashing import digest
 from benchbd.engine import global_state, passes
 from benchbd.errors import BenchbdError, one_line
 from benchbd.lab import keys
+from benchbd.lab.lab import Lab
 from benchbd.pipeline.epoch_rates import EpochRates
 from benchbd.pipeline.failure import status_and_line
-from benchbd.pipeline.watched_lab import Final
+from benchbd.pipeline.watched_lab import Final, WatchedLab
 from benchbd.storage.record_schema import METRICS, RATES_BY_EPOCH
+from benchbd.storage.restricted import KeeperProxy, keeper_proxy
 
 if TYPE_CHECKING:
     import torch
@@ -27,48 +30,112 @@ if TYPE_CHECKING:
     from benchbd.core.transform import TestTransform
     from benchbd.pipeline.cell_results import CellResults
     from benchbd.pipeline.evaluate import Accuracy
-    from benchbd.pipeline.watched_lab import WatchedLab
     from benchbd.plan.cell import Cell
+    from benchbd.plugins.train_set import TrainSet
     from benchbd.plugins.trained import TrainedModel
+    from benchbd.storage.artifacts import Store
 
 DIVERGED = "the undefended training diverged"
 
 
-class CellRates:
-    """What to measure of one cell.
+class NoRates:
+    """A cell without rates by epoch: it has the usual lab, and nothing is kept or measured.
 
-    Args:
-        kept: keeps the weights of the undefended training, for all cells of the row, and measures them.
-        own: the same for the trainings of the cell's defense, for this cell alone.
-        lab: the lab of the cell's defense.
-        epochs: number of epochs of the undefended training.
+    A cell calls the methods in this order; of ``diverged`` and ``watched``, and of ``notes`` and ``failed``, only one.
 
     Attributes:
-        kept: as given.
+        kept: keeps the weights of the undefended training, for all cells of the row, and measures them; None here.
         seconds: wall-clock time since the defense began that is not charged to it: keeping, repeating and measuring.
         measuring: the part of it spent on measuring.
     """
 
-    def __init__(self, kept: EpochRates, own: EpochRates, lab: WatchedLab, epochs: int) -> None:
-        self.kept, self._own, self._lab, self._epochs = kept, own, lab, epochs
-        self.seconds = self.measuring = 0.0
-        self._undefended: str | None = None
-        self._final: Final | str = ""
+    kept: EpochRates | None = None
+    seconds = measuring = 0.0
+
+    @contextlib.contextmanager
+    def keeping(self) -> Iterator[None]:
+        """Weights are kept inside the context."""
+        yield
+
+    def open_lab(self, poisoned: TrainSet, **base: Any) -> Lab:
+        """The lab of the cell's defense; the arguments are those of :class:`Lab`."""
+        return Lab(poisoned, **base)
+
+    def opened(self, cell: Cell, results: CellResults, device: torch.device) -> None:
+        """The lab is open, so the results name the poisoned set; ``device`` computes the passes."""
+
+    def diverged(self, training: str) -> None:
+        """The undefended training, which has this key, stopped being finite."""
 
     def watched(self, training: str) -> None:
         """The undefended training, which has this key, is over."""
-        self._undefended = training
-
-    def diverged(self, training: str) -> None:
-        """The undefended training stopped being finite."""
-        self.kept.forget(training, self._epochs)
 
     def defended(self, trained: TrainedModel) -> None:
         """The defense has returned: find the training that made its model, and repeat it if it was not watched.
 
         Call it before truth or test data are in memory, since a training runs code of the defense.
         """
-        self.seconds = self._own.seconds
+
+    def notes(
+        self, accuracy: Callable[[TrainedModel], Accuracy], trained: TrainedModel, own: Accuracy
+    ) -> dict[str, Any]:
+        """Measure both trainings, and remove all weights that were kept for this cell.
+
+        Args:
+            accuracy: measures a model.
+            trained: the cell's model.
+            own: its rates.
+        """
+        return {}
+
+    def failed(self, accuracy: Callable[[], Callable[[TrainedModel], Accuracy]]) -> None:
+        """The defense has failed: remove its weights, and measure the undefended training for the row's other cells.
+
+        Args:
+            accuracy: loads the test images and gives what measures a model.
+        """
+
+
+class CellRates(NoRates):
+    """A cell with rates by epoch.
+
+    Args:
+        cell: the cell.
+        store: the whole store.
+        every: keep and measure every so many epochs.
+    """
+
+    kept: EpochRates
+    _lab: WatchedLab
+    _keep: KeeperProxy
+
+    def __init__(self, cell: Cell, store: Store, every: int) -> None:
+        self.kept, self._own = EpochRates(store, every), EpochRates(store, every, cell.id)
+        self._epochs = cell.components().recipe.epochs
+        self._undefended: str | None = None
+        self._final: Final | str = ""
+
+    @contextlib.contextmanager
+    def keeping(self) -> Iterator[None]:
+        with keeper_proxy(self._own.keep) as self._keep:
+            yield
+
+    def open_lab(self, poisoned: TrainSet, **base: Any) -> Lab:
+        self._lab = WatchedLab(poisoned, every=self.kept.every, keep=self._keep, **base)
+        return self._lab
+
+    def opened(self, cell: Cell, results: CellResults, device: torch.device) -> None:
+        self.kept.row = self._own.row = row_digest(cell, results, device)
+        self._threads = cell.threads if device.type == "cpu" else None
+
+    def diverged(self, training: str) -> None:
+        self.kept.forget(training, self._epochs)
+
+    def watched(self, training: str) -> None:
+        self._undefended = training
+
+    def defended(self, trained: TrainedModel) -> None:
+        self.seconds = self._own.seconds + self._lab._remembering
         began = time.perf_counter()
         self._final = final = self._lab._final(trained)
         if not isinstance(final, str) and final.again:
@@ -97,13 +164,6 @@ class CellRates:
     def notes(
         self, accuracy: Callable[[TrainedModel], Accuracy], trained: TrainedModel, own: Accuracy
     ) -> dict[str, Any]:
-        """Measure both trainings, and remove all weights that were kept for this cell.
-
-        Args:
-            accuracy: measures a model.
-            trained: the cell's model.
-            own: its rates.
-        """
         began = time.perf_counter()
         undefended = self._of_undefended(accuracy)
         final = self._final
@@ -123,14 +183,10 @@ class CellRates:
         return {RATES_BY_EPOCH: {"undefended": undefended, "model": model}}
 
     def failed(self, accuracy: Callable[[], Callable[[TrainedModel], Accuracy]]) -> None:
-        """The defense has failed: remove its weights, and measure the undefended training for the row's other cells.
-
-        Args:
-            accuracy: loads the test images and gives what measures a model.
-        """
         self._forget()
-        global_state.check()  # what the defense may have replaced would measure the wrong thing
-        self._of_undefended(accuracy())
+        with global_state.usual_settings(self._threads):
+            global_state.check()  # what the defense may have replaced would measure the wrong thing
+            self._of_undefended(accuracy())
 
     def _of_undefended(self, accuracy: Callable[[TrainedModel], Accuracy]) -> dict[str, Any]:
         if self._undefended is None:
@@ -152,6 +208,12 @@ class CellRates:
     def _forget(self) -> None:
         for training, epochs in self._lab._watched().items():
             self._own.forget(training, epochs)
+
+
+def rates_of(cell: Cell, store: Store) -> NoRates:
+    """What a cell's probe asks for: :class:`CellRates`, or :class:`NoRates`."""
+    every = cell.probe.get("rates") if cell.probe else None
+    return CellRates(cell, store, every) if every else NoRates()
 
 
 def row_digest(cell: Cell, results: CellResults, device: torch.device) -> str:

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import gc
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,9 +29,8 @@ from benchbd.lab.keys import plugin_fingerprint
 from benchbd.lab.lab import Lab
 from benchbd.lab.stages import STAGE_KINDS
 from benchbd.pipeline import evaluate
-from benchbd.pipeline.cell_rates import CellRates, row_digest
+from benchbd.pipeline.cell_rates import NoRates, rates_of
 from benchbd.pipeline.cell_results import CellResults, Defended, DefenseNotes, Measured, Poisoned, record_of
-from benchbd.pipeline.epoch_rates import EpochRates
 from benchbd.pipeline.failure import status_and_line
 from benchbd.pipeline.handed_out import blamed
 from benchbd.pipeline.inputs import InputPrints
@@ -44,7 +40,6 @@ from benchbd.pipeline.probe_training import Watched
 from benchbd.pipeline.ready_poison import why_no_asr
 from benchbd.pipeline.shown_images import ShownImages
 from benchbd.pipeline.trigger_image import trigger_png
-from benchbd.pipeline.watched_lab import WatchedLab
 from benchbd.plan.cell import Cell, Components
 from benchbd.plan.probe import Probe
 from benchbd.plugins import registry
@@ -59,7 +54,6 @@ from benchbd.storage.restricted import (
     EventProxy,
     RestrictedStore,
     event_proxy,
-    keeper_proxy,
     restricted_store,
 )
 
@@ -157,21 +151,15 @@ def _run(
     not_charged: dict[str, float] = {}
     results.inputs = InputPrints()
     results.inputs.look(components, poisoner.root)
-    every = cell.probe.get("rates") if cell.probe else None
-    kept, own_kept = (EpochRates(store, every), EpochRates(store, every, cell.id)) if every else (None, None)
-    keeping = contextlib.nullcontext() if own_kept is None else keeper_proxy(own_kept.keep)
-    with restricted_store(Store(store.root, store.say, STAGE_KINDS)) as stages, keeping as keeper:
+    rates = rates_of(cell, store)
+    with restricted_store(Store(store.root, store.say, STAGE_KINDS)) as stages, rates.keeping():
         began = time.perf_counter()
         events({"event": "stage", "stage": "poison"})
-        make = [] if kept is None or keeper is None else [partial(WatchedLab, every=kept.every, keep=keeper)]
-        lab = _open_lab(cell, components, poisoner, ledger, stages, results, *make)
+        lab = _open_lab(cell, components, poisoner, ledger, stages, results, rates)
         results.env = environment.describe(device, lab.precision_for(lab._network).name)
         not_charged["poison"] = time.perf_counter() - began
         began = time.perf_counter()
-        rates = None
-        if kept is not None and own_kept is not None and isinstance(lab, WatchedLab):
-            kept.row = own_kept.row = row_digest(cell, results, device)
-            rates = CellRates(kept, own_kept, lab, components.recipe.epochs)
+        rates.opened(cell, results, device)
         watched = _watch(cell, lab, store, unseen, events, rates)
         if cell.probe is not None:
             not_charged["probe"] = time.perf_counter() - began
@@ -187,8 +175,7 @@ def _run(
             _judge_failed_defense(results, components, poisoner, lab, events, rates)
             raise
         own = max(0.0, time.perf_counter() - began - ledger.inside)
-        if rates is not None:
-            rates.defended(trained)
+        rates.defended(trained)
     computed = Counter(ledger.computed) + Counter(attacker.computed) + Counter(unseen.computed)
     charged = sum(ledger.stages.values())
     sha256 = store.sha256("model", trained.key)
@@ -199,30 +186,27 @@ def _run(
     events({"event": "stage", "stage": "evaluate"})
     with global_state.usual_settings(cell.threads if device.type == "cpu" else None):
         _evaluate(results, components, poisoner, trained, lab, watched, rates)
-    not_charged["evaluate"] = time.perf_counter() - began
-    if rates is not None:
-        not_charged["evaluate"] -= rates.measuring
+    not_charged["evaluate"] = time.perf_counter() - began - rates.measuring
+    if cell.probe is not None:
         not_charged["probe"] += rates.seconds
     results.seconds_not_charged = not_charged
 
 
 def _watch(
-    cell: Cell, lab: Lab, store: Store, ledger: CostLedger, events: EventProxy, rates: CellRates | None
+    cell: Cell, lab: Lab, store: Store, ledger: CostLedger, events: EventProxy, rates: NoRates
 ) -> Watched | None:
     """The undefended training as the matrix's probe saw it, not judged yet; the defense never gets it."""
     if cell.probe is None:
         return None
-    base = {**lab._base, "store": store, "ledger": ledger, "rates": None if rates is None else rates.kept}
+    base = {**lab._base, "store": store, "ledger": ledger, "rates": rates.kept}
     watched = Watched(Probe(**cell.probe), lab.poisoned, **base)
     try:
         watched.undefended()
     except Diverged as error:  # whether that ends the cell is for the defense to find out
         events.line(f"{one_line(error)}; the record gets no probe")
-        if rates is not None:
-            rates.diverged(watched.training)
+        rates.diverged(watched.training)
         return None
-    if rates is not None:
-        rates.watched(watched.training)
+    rates.watched(watched.training)
     return watched
 
 
@@ -233,7 +217,7 @@ def _open_lab(
     ledger: CostLedger,
     stages: RestrictedStore,
     results: CellResults,
-    make: Callable[..., Lab] = Lab,
+    rates: NoRates,
 ) -> Lab:
     """The lab with the poisoned set in it, and no more of the truth than the defense declares."""
     clean, info = poisoner.train_set()
@@ -246,7 +230,7 @@ def _open_lab(
     if results.inputs:
         results.inputs.train = poisoner.train_print
         results.inputs.weights = network.initial.fixed if network.initial else None
-    return make(
+    return rates.open_lab(
         poisoned,
         clean=_clean_part(clean, poison, components, cell.seed, info.poisoned) if "clean" in needs else None,
         truth=poison.truth(len(poisoned)) if "truth" in needs else None,
@@ -358,14 +342,12 @@ def _judge_failed_defense(
     poisoner: Poisoner,
     lab: Lab,
     events: EventProxy,
-    rates: CellRates | None,
+    rates: NoRates,
 ) -> None:
     """Judge what a defense had found before it failed: it may say why. An error here must not hide that failure."""
     try:
         info, poison = _judge_findings(results, poisoner, lab)
-        if rates is not None:
-            with global_state.usual_settings(poisoner.cell.threads if poisoner.device.type == "cpu" else None):
-                rates.failed(lambda: ShownImages.load(components, poisoner, info, poison).accuracy(poisoner.device))
+        rates.failed(lambda: ShownImages.load(components, poisoner, info, poison).accuracy(poisoner.device))
     except Exception as error:
         events.line(f"what the defense had found until then could not be judged: {one_line(error)}")
 
@@ -377,7 +359,7 @@ def _evaluate(
     trained: TrainedModel,
     lab: Lab,
     watched: Watched | None,
-    rates: CellRates | None,
+    rates: NoRates,
 ) -> None:
     """Measure with the truth and the test images."""
     device = poisoner.device
@@ -392,7 +374,6 @@ def _evaluate(
     results.measured = Measured(accuracy, trained.epoch_losses, len(shown.test.labels), count, no_asr)
     if watched is not None:
         results.probe = watched.notes(poison.truth(len(lab.poisoned)), poison.facts)
-    if rates is not None:
-        results.rates = rates.notes(shown.accuracy(device), trained, accuracy)
+    results.rates = rates.notes(shown.accuracy(device), trained, accuracy)
     if lab.traced:
         results.curve = evaluate.curve(lab.traced, shown.test, shown.triggered, shown.target, device)

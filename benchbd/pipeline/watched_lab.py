@@ -6,12 +6,16 @@ watched. One that was not, since the store had its model, runs once more after t
 
 from __future__ import annotations
 
+import dataclasses
+import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from benchbd.core.transform import TestTransform
 from benchbd.lab.lab import Lab
+from benchbd.lab.train_request import TrainRequest
 from benchbd.pipeline.epoch_rates import watcher
+from benchbd.pipeline.known_images import KnownImages
 from benchbd.plan.probe import wanted_epochs
 from benchbd.plugins.train_set import TrainSet
 from benchbd.plugins.trained import ModelSpec, TrainedModel
@@ -19,7 +23,6 @@ from benchbd.plugins.trained import ModelSpec, TrainedModel
 if TYPE_CHECKING:
     from benchbd.engine import Classifier
     from benchbd.lab.costs import Result
-    from benchbd.lab.train_request import TrainRequest
     from benchbd.storage.artifacts import Artifact
     from benchbd.storage.restricted import KeeperProxy
 
@@ -71,6 +74,8 @@ class WatchedLab(Lab):
         self._epochs: dict[str, int] = {}
         self._made_from: dict[str, tuple[str, bool]] = {}
         self._packs: set[str] = set()
+        self._images = KnownImages(poisoned)
+        self._remembering = 0.0
 
     def _trained(
         self, name: str, key: str, kind: str, compute: Callable[[], Result], request: TrainRequest | None = None
@@ -83,8 +88,18 @@ class WatchedLab(Lab):
         found = super()._trained(name, key, kind, compute, request)
         wanted = wanted_epochs(self._every, epochs)[:-1]
         complete = self._kept.get(key, set()).issuperset(wanted)
-        self._runs[key] = _Run(epochs, request.model, None if complete else compute)
+        self._runs[key] = _Run(epochs, request.model, None if complete else self._remembered(key, request))
         return found
+
+    def _remembered(self, key: str, request: TrainRequest) -> Callable[[], Result]:
+        """What does a training once more, without holding its images in memory until then."""
+        began = time.perf_counter()
+        data = self._images.remembered(request.data)
+        rest = {f.name: getattr(request, f.name) for f in dataclasses.fields(request) if f.name != "data"}
+        spent = time.perf_counter() - began
+        self._remembering += spent
+        self._costs.leave_out(spent)
+        return lambda: self._fit(TrainRequest(data=data(), **rest), key)
 
     def _watcher(self, key: str, epochs: int = 0) -> Callable[[int, Classifier], None] | None:
         if key not in self._kept:

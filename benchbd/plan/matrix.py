@@ -34,6 +34,7 @@ from benchbd.plan.shipped import shipped
 from benchbd.plugins import registry
 from benchbd.plugins.attack import poisoned_twice
 from benchbd.plugins.contract import Attack, Defense, Model
+from benchbd.plugins.input_files import missing_files
 from benchbd.plugins.part import Part
 
 __all__ = [
@@ -141,8 +142,7 @@ class _Block:
 
 def _check_files(plugin: Defense | Model, absent: list[str] | None) -> None:
     """Raise UsageError if a file of a plugin is missing, or put the line into ``absent``."""
-    with registry.blame(plugin.kind, plugin.name):
-        line = plugin.missing()
+    line = missing_files(plugin, None)
     if line and absent is None:
         raise UsageError(line)
     if line and absent is not None:

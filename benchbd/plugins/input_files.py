@@ -1,4 +1,4 @@
-"""The files that a plugin reads, and the digest of their contents."""
+"""The files that a plugin reads: which are missing, and the digest of their contents."""
 
 from __future__ import annotations
 
@@ -34,3 +34,20 @@ def input_files_digest(plugin: Dataset | Model | Attack | Defense, root: str | N
         file = shown(str(getattr(error, "filename", None) or "a file"), 200)
         reason = getattr(error, "strerror", None) or error
         raise UsageError(f"{plugin.kind[:-1]} {plugin.name!r}: {file} cannot be read ({reason})") from error
+
+
+def missing_files(plugin: Dataset | Model | Attack | Defense, root: str | None) -> str | None:
+    """The line in which a plugin names a file or package that is missing, or None if nothing is.
+
+    Args:
+        plugin: the data set, model, attack or defense.
+        root: folder of the data sets; None is the user's cache. Models and defenses do not get it.
+
+    Raises:
+        UsageError: ``missing()`` raises, or returns neither a line nor None.
+    """
+    with registry.blame(plugin.kind, plugin.name):
+        line: Any = plugin.missing() if isinstance(plugin, (Model, Defense)) else plugin.missing(root)
+        if line is not None and not isinstance(line, str):
+            raise TypeError(f"missing() must return a line or None, not {shown(line)}")
+    return line or None

@@ -80,19 +80,3 @@ def check_info(data: Dataset) -> None:
         raise TypeError(f"info(): class_counts must be a tuple of ints or None, not {shown(counts)}")
     if len(counts) != info.classes:
         raise TypeError(f"info(): class_counts has {len(counts)} entries for {info.classes} classes")
-
-
-def missing_data(data: Dataset, folder: str | None) -> str | None:
-    """The line in which a data set names its missing files, or None if there are none.
-
-    Args:
-        data: the data set.
-        folder: folder of the data sets; None is the user's cache.
-
-    Raises:
-        TypeError: ``missing()`` returns neither a line nor None.
-    """
-    line: Any = data.missing(folder)
-    if line is not None and not isinstance(line, str):
-        raise TypeError(f"missing() must return a line or None, not {shown(line)}")
-    return line or None

@@ -15,7 +15,7 @@ from benchbd.core.paths import data_folder
 from benchbd.errors import UsageError, shown
 from benchbd.plugins import registry
 from benchbd.plugins.contract import Defense, Model
-from benchbd.plugins.validate import missing_data
+from benchbd.plugins.input_files import missing_files
 from benchbd.run.packing_check import refuse_unpackable
 from benchbd.run.rerun_policy import run_works_on
 from benchbd.storage import records
@@ -134,10 +134,20 @@ def _check_data(cells: Iterable[Cell], existing: Mapping[str, dict[str, Any]], s
         if run_works_on(cell.id, existing.get(cell.id), settings):
             needed.setdefault(cell.dataset.text, cell)
     for cell in needed.values():
-        data = cell.components().dataset
-        with registry.blame("datasets", cell.dataset.name):
-            line = missing_data(data, folder)
-        if line:
+        if line := missing_files(cell.components().dataset, folder):
+            raise UsageError(line)
+
+
+def check_files(cell: Cell, settings: RunSettings) -> None:
+    """Raise UsageError for a file that one cell needs and that is missing, as a plan does for all of its cells.
+
+    Ray's machines have their own files.
+    """
+    if settings.executor == "ray":
+        return
+    components, folder = cell.components(), data_folder(settings.data_root)
+    for plugin in (components.dataset, components.model, components.attack, components.defense):
+        if line := missing_files(plugin, folder):
             raise UsageError(line)
 
 

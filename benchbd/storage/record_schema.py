@@ -246,7 +246,7 @@ def courses(record: Mapping[str, Any]) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def is_course(value: Any) -> bool:
+def _is_course(value: Any) -> bool:
     """Whether a value holds ``epochs``, ascending from 1, and as many rates of each metric."""
     if not isinstance(value, dict) or not all(isinstance(value.get(name), list) for name in ("epochs", *METRICS)):
         return False
@@ -257,16 +257,22 @@ def is_course(value: Any) -> bool:
     )
 
 
+def measured_courses(record: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Those of :func:`courses` that hold rates, by training; the others say why there are none."""
+    return {training: found for training, found in courses(record).items() if _is_course(found)}
+
+
 def by_epoch(record: Mapping[str, Any], training: str) -> dict[str, list[Any]]:
     """``epochs``, ``ca``, ``asr`` and ``ra`` of one of ``TRAININGS``, as lists; empty if the record has none."""
-    found: Any = courses(record).get(training)
-    return {name: found[name] for name in ("epochs", *METRICS)} if is_course(found) else {}
+    found = measured_courses(record).get(training)
+    return {name: found[name] for name in ("epochs", *METRICS)} if found else {}
 
 
 def _odd_rates_by_epoch(record: Mapping[str, Any]) -> str | None:
     """What the rates by epoch must be, if they are not; None if they are, or there are none."""
-    for value in courses(record).values():
-        if not is_course(value) and not (isinstance(value, dict) and isinstance(value.get("no_rates"), str)):
+    measured = measured_courses(record)
+    for training, value in courses(record).items():
+        if training not in measured and not (isinstance(value, dict) and isinstance(value.get("no_rates"), str)):
             must = "hold epochs and as many fractions of each metric, or no_rates"
             return f"notes.{RATES_BY_EPOCH} must {must}, not {shown(value, 40)}"
     return None

@@ -61,7 +61,15 @@ def test_a_cell_with_weights_from_a_file(
     assert "weights of torchvision(" in said
     assert "changed since 1 cell was measured" in said
 
-    weights.unlink()  # what the cell has trained needs the file no longer
+    weights.unlink()
+    before = {path: path.read_bytes() for path in Path("out/records").iterdir()}
+    assert main(["rerun", record["id"], *RUN[2:]]) == 2
+    said = capsys.readouterr().err
+    assert f"torchvision(name='{NAME}'): weights 'w.pth' is not in" in said
+    assert said.count("\n") == 1
+    assert {path: path.read_bytes() for path in Path("out/records").iterdir()} == before
+
+    # What the cell has trained needs the file no longer.
     assert main(["export-model", record["id"], "--format", "torchscript", "--to", "m.pt", "--output", "out"]) == 0
     capsys.readouterr()
     assert main([*EVALUATE, "--model", "m.pt"]) == 0

@@ -222,8 +222,8 @@ LEAKS = {
 def test_the_spy_knows_each_secret_when_it_sees_it(spy, monkeypatch, what):
     real = module._open_lab
 
-    def leaking(cell, made, poisoner, ledger, stages, record):
-        lab = real(cell, made, poisoner, ledger, stages, record)
+    def leaking(cell, made, poisoner, *more):
+        lab = real(cell, made, poisoner, *more)
         clean, info = poisoner.train_set()
         lab.hidden = LEAKS[what](poisoner, clean, poisoner.poison(clean, info))
         return lab
@@ -236,8 +236,8 @@ def test_the_spy_finds_the_poison_through_a_store_and_its_key(spy, monkeypatch):
     """Which is why the lab's store gives no poison, and the set's key is not the poison's."""
     real = module._open_lab
 
-    def leaking(cell, made, poisoner, ledger, stages, record):
-        lab = real(cell, made, poisoner, ledger, stages, record)
+    def leaking(cell, made, poisoner, *more):
+        lab = real(cell, made, poisoner, *more)
         lab._store = poisoner.store
         clean, info = poisoner.train_set()
         lab.hidden = f"the key is {poisoner.poison(clean, info).key}"
@@ -262,8 +262,8 @@ def test_the_spy_finds_the_poison_through_the_way_to_its_folder(spy, monkeypatch
     """Which is why the lab has none: another store can be opened wherever a path leads."""
     real = module._open_lab
 
-    def leaking(cell, made, poisoner, ledger, stages, record):
-        lab = real(cell, made, poisoner, ledger, stages, record)
+    def leaking(cell, made, poisoner, *more):
+        lab = real(cell, made, poisoner, *more)
         lab.losses(lab.train(lab.poisoned, epochs=0), lab.poisoned)
         lab.hidden = PATHS[how](poisoner.store.root)
         return lab
@@ -275,10 +275,10 @@ def test_the_spy_finds_the_poison_through_the_way_to_its_folder(spy, monkeypatch
 def test_the_spy_finds_what_stays_in_memory(spy, monkeypatch):
     real, kept = module._open_lab, []
 
-    def keeping(cell, made, poisoner, ledger, stages, record):
+    def keeping(cell, made, poisoner, *more):
         clean, info = poisoner.train_set()
         kept.append({"mine": poisoner.poison(clean, info)})
-        return real(cell, made, poisoner, ledger, stages, record)
+        return real(cell, made, poisoner, *more)
 
     monkeypatch.setattr(module, "_open_lab", keeping)
     assert {"mask", "trigger"} & set(spy("spy", everywhere=True)["memory"]["found"])

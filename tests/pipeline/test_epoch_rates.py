@@ -30,6 +30,8 @@ EPOCHS = 3
 EVERY = {"losses": False, "rates": True}
 ENDINGS = """
     import dataclasses
+    import gc
+    import weakref
     import torch
     import torch.nn.functional as F
     from benchbd import Patch, TestTransform
@@ -74,6 +76,14 @@ ENDINGS = """
                 return lab.prune(lab.train(part), [0, 1])
             if self.how == "teacher":
                 return lab.train(part, kind="teacher", name="teacher")
+            if self.how == "dropped":
+                images = weakref.ref(part.images)
+                model = lab.train(part, kind="teacher", name="teacher")
+                del part
+                gc.collect()
+                if images() is not None:
+                    raise RuntimeError("the lab holds the images of a subset")
+                return model
             if self.how == "fails":
                 lab.train(part)
                 torch.set_default_dtype(torch.float64)
@@ -202,6 +212,13 @@ def test_the_undefended_training_is_measured_with_the_cells_transform_too(tmp_pa
     assert with_it != without
     assert [with_it[name][-1] for name in ("ca", "asr", "ra")] == [record[name] for name in ("ca", "asr", "ra")]
     assert kept_weights(tmp_path) == []
+
+
+def test_images_of_a_subset_do_not_stay_in_memory(tmp_path: Path) -> None:
+    dropped = run(cell(EVERY, "ending(how='dropped')"), tmp_path / "one")
+    held = run(cell(EVERY, "ending(how='teacher')"), tmp_path / "other")
+    assert rates(dropped) == rates(held)
+    assert len(rates(dropped)["epochs"]) == EPOCHS
 
 
 def test_every_nth_epoch_and_the_last(tmp_path: Path) -> None:

@@ -12,9 +12,9 @@ from benchbd.errors import BenchbdError, shown
 from benchbd.plan.cell import Cell
 from benchbd.plugins import registry
 from benchbd.plugins.contract import Attack
+from benchbd.plugins.input_files import missing_files
 from benchbd.plugins.source_digest import CODE
 from benchbd.plugins.spec import parse_spec
-from benchbd.plugins.validate import missing_data
 from benchbd.report.verification.finding import Finding, of_many, of_record
 from benchbd.report.verification.plausibility import beyond_the_data
 from benchbd.report.wording import counted
@@ -136,12 +136,9 @@ class Installation:
                 return f"{kind} {part.name} runs a program that the record names"
         try:
             folder = data_folder(self._root)
-            with registry.blame("attacks", cell.attack.name):
-                line = cell.components().attack.missing(folder)
-            with registry.blame("models", cell.model.name):
-                line = line or cell.components().model.missing()
-            with registry.blame("datasets", cell.dataset.name):
-                return line or missing_data(cell.components().dataset, folder) or ""
+            found = cell.components()
+            lines = (missing_files(plugin, folder) for plugin in (found.attack, found.model, found.dataset))
+            return next(filter(None, lines), "")
         except BenchbdError as error:
             return str(error)
 

@@ -17,8 +17,7 @@ from benchbd.storage.record_schema import (
     CLEAN_TARGET_COUNT,
     METRICS,
     RATES_BY_EPOCH,
-    courses,
-    is_course,
+    measured_courses,
     probed_losses,
 )
 
@@ -149,9 +148,7 @@ def _by_epoch(record: Mapping[str, Any]) -> Iterator[str]:
 
     They count the images that the record's rates count.
     """
-    for name, course in courses(record).items():
-        if not is_course(course):  # it says why there are none
-            continue
+    for name, course in measured_courses(record).items():
         where = f"notes.{RATES_BY_EPOCH}.{name}"
         last, every = _last_epoch(record, name) or course["epochs"][-1], record["spec"]["probe"]["rates"]
         if isinstance(every, int) and every > 0 and not _is_every(course["epochs"], every, last):
