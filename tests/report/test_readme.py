@@ -85,7 +85,7 @@ def test_the_introduction_has_the_means_of_the_records():
         return 100 * statistics.mean(found[defense, attack][metric] for attack in attacks)
 
     text = " ".join((ROOT / "README.md").read_text().split("## Two commands")[0].split())
-    count = {6: "six", 7: "seven", 8: "eight", 9: "nine"}[len(attacks)]
+    count = {6: "six", 7: "seven", 8: "eight", 9: "nine", 10: "ten"}[len(attacks)]
     lost = f"{mean('none', 'ca') - mean('lfd', 'ca'):.1f}"
     fall = f"from {mean('none', 'asr'):.0f} to {mean('lfd', 'asr'):.0f} %"
     said = f"the mean ASR of {count} attacks {fall} for {lost} points of CA"
