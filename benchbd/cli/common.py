@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from benchbd.storage.record_file import Unusable
 
 DEFAULT_OUTPUT = "benchbd-out"
-PLACES = {"FILE", "DIR", "FOLDER"}
-"""Metavars of arguments that name a file or folder, alone or as in ``MATRIX|FOLDER``."""
+PLACES = {"FILE", "DIR", "FOLDER", "MATRIX", "RESULTS", "A", "B"}
+"""Metavars of arguments that may name a file or folder, alone or as in ``MATRIX|FOLDER``."""
 FOLDERS = (".", "records", "logs", "store", "running")
 """Places in a results folder that verbs read."""
 OWN_FLAGS = ("seeds", "data", "output", "jobs", "gpus", "device", "timeout", "retries", "budget", "shard")

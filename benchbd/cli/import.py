@@ -59,8 +59,6 @@ def run(args: argparse.Namespace) -> int:
     from benchbd.exchange.found_set import Wishes
 
     refuse_empty(args, "dataset", "same_label")
-    if not args.folder.strip():
-        raise UsageError("import: FOLDER is empty; name what the other program wrote (an unset variable?)")
     if args.format not in formats.READ:
         raise UsageError(f"--format {shown(args.format)}: not a format{did_you_mean(args.format, formats.READ)}")
     if args.same_label not in (None, "poison", "cover"):

@@ -64,8 +64,6 @@ def run(args: argparse.Namespace) -> int:
     """Check the results, run cells again, and print findings and a summary."""
     from benchbd.report.verification.submission import read_submission, summary
 
-    if not args.results.strip():
-        raise UsageError("RESULTS is empty; name a results.jsonl file or a results folder (an unset variable?)")
     if args.sample < 0:
         raise UsageError(f"--sample must be 0 or more, not {args.sample}")
     if args.tolerance is not None and not (math.isfinite(args.tolerance) and 0 <= args.tolerance <= 100):

@@ -45,6 +45,7 @@ from benchbd.plan.probe import Probe
 from benchbd.plugins import registry
 from benchbd.plugins.contract import Defense
 from benchbd.plugins.identity import part_of
+from benchbd.plugins.packed_models import packed_models
 from benchbd.plugins.torchvision_ready import ready_torchvision
 from benchbd.plugins.train_set import TrainSet
 from benchbd.plugins.trained import ModelSpec, TrainedModel
@@ -248,10 +249,7 @@ def _open_lab(
 
 def _refuse_unpackable(defense: Defense, row: ModelSpec) -> None:
     """Raise UsageError if a model that the defense packs cannot be packed. Not even a trigger is trained by then."""
-    with registry.blame("defenses", defense.name):
-        specs = tuple(defense.packed_models())
-    for spec in specs:
-        model = registry.make("models", spec)
+    for model in packed_models(defense):
         if fault := dataclasses.replace(row, model=model, part=part_of(model)).packing_fault():
             raise UsageError(f"defense {defense.name!r}: {fault}")
 

@@ -122,7 +122,7 @@ def _expression(flag: str, text: str) -> _Expression:
 def _advice(before: list[_Term], piece: str) -> str:
     """How to write a piece that is no key with a glob, given the terms before it."""
     usual = "write key=glob or key!=glob, such as defense=lfd*,attack!=none"
-    if not before or not piece or "=" in piece:
+    if not before or "=" in piece or not all(_alternatives(piece)):
         return usual
     last = before[-1]
     instead = f"{last.key}{'=' if last.equal else '!='}{'|'.join((*last.globs, piece))}"

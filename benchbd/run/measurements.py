@@ -147,7 +147,7 @@ class Measurements:
         if "model" in request:
             of = [("models", request["model"]["name"])]
             of += [("defenses", request["loop"]["name"])] if "loop" in request else []
-            codes = [registry.source_digest(kind, name) for kind, name in of]
+            codes = [registry.source_digest(plugins, name) for plugins, name in of]
             if not all(codes):
                 return None
             facts += codes

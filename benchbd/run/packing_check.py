@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 from benchbd.errors import UsageError
 from benchbd.plan.work import Network, network_of
-from benchbd.plugins import registry
 from benchbd.plugins.identity import part_of
+from benchbd.plugins.packed_models import packed_models
 from benchbd.run.measurements import Machine, Measurements
 
 if TYPE_CHECKING:
@@ -38,10 +38,8 @@ def refuse_unpackable(cells: Iterable[Cell], say: Callable[[str], object] = lamb
             continue
         seen.add(pair)
         made = cell.components()
-        with registry.blame("defenses", cell.defense.name):
-            specs = tuple(made.defense.packed_models())
-        for spec in specs:
-            part = part_of(registry.make("models", spec))
+        for model in packed_models(made.defense):
+            part = part_of(model)
             packed.setdefault(network_of(part, made.dataset.info()), (cell.defense.name, part.text))
     if packed:
         faults = Measurements(Machine("cpu", ""), say=say).packing_faults(packed)

@@ -6,7 +6,7 @@ import dataclasses
 import errno
 import os
 import tempfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -71,8 +71,9 @@ def prepare_output(
         changed_inputs=changed,
         unknown_inputs=unknown,
     )
-    refuse_unpackable(cell for cell in plan.cells if cell.id not in existing or settings.rerun is not None)
-    _check_data([cell for cell in plan.cells if cell.id not in closed], existing, settings)
+    left = [c for c in plan.cells if c.id not in closed and run_works_on(c.id, existing.get(c.id), settings)]
+    refuse_unpackable(left)
+    _check_data(left, settings)
     writable(output)
     keep_plugin_places(output, plan.name, settings.plugins)
     if any(_reads_files(cell) for cell in plan.cells):
@@ -124,15 +125,14 @@ def writable(output: Path) -> None:
         raise UsageError(f"--output {shown(str(output), 200)}: cannot be written ({why}); {hint}") from error
 
 
-def _check_data(cells: Iterable[Cell], existing: Mapping[str, dict[str, Any]], settings: RunSettings) -> None:
+def _check_data(cells: Iterable[Cell], settings: RunSettings) -> None:
     """Raise UsageError for missing data before any worker starts. Ray's machines have their own data folders."""
     if settings.executor == "ray":
         return
     folder = data_folder(settings.data_root)
     needed: dict[str, Cell] = {}
     for cell in cells:
-        if run_works_on(cell.id, existing.get(cell.id), settings):
-            needed.setdefault(cell.dataset.text, cell)
+        needed.setdefault(cell.dataset.text, cell)
     for cell in needed.values():
         if line := missing_files(cell.components().dataset, folder):
             raise UsageError(line)

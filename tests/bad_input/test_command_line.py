@@ -70,6 +70,11 @@ from benchbd.plan import matrix
             "--to '': is empty; give a",
         ),
         (["verify", "x", "--output", ""], "--output '': is empty"),
+        (["verify", ""], "RESULTS '': is empty; give a value (an unset variable?)"),
+        (["compare", "", "b"], "A '': is empty"),
+        (["compare", "a", " "], "B ' ': is empty"),
+        (["plot", ""], "FIGURE|MATRIX '': is empty"),
+        (["prepare", " "], "MATRIX ' ': is empty"),
         *(
             (
                 ["run", "good.yaml", flag, ""],
@@ -115,7 +120,7 @@ def test_flags_and_names(refused: Callable[..., str], words: list[str], told: st
     ("name", "told"),
     [
         ("quikstart", "no such file, and no shipped matrix has that name; did you mean 'quickstart'?"),
-        ("", "is a folder; name the YAML file in it"),
+        ("", "is empty; give a value (an unset variable?) or leave MATRIX out"),
         ("nowhere/good.yaml", "no such file"),
         ("good.yaml/x", "no such file"),
         (".", "is a folder; name the YAML file in it"),

@@ -104,7 +104,7 @@ def test_bad_input_is_one_line_and_exit_code_2(words, line, place, capsys):
 @pytest.mark.parametrize(
     ("words", "line"),
     [
-        (["import", "", "--format", "npz", "--to", "x.npz"], "FOLDER is empty"),
+        (["import", "", "--format", "npz", "--to", "x.npz"], "FOLDER '': is empty"),
         (["plan", "-a", "bn-g", "--dataset", "digits", "--recipe", ""], "--recipe '': is empty"),
     ],
 )

@@ -325,7 +325,7 @@ def test_a_training_program_named_in_a_record_is_never_run(
 @pytest.mark.parametrize(
     ("words", "text"),
     [
-        ([""], "RESULTS is empty"),
+        ([""], "RESULTS '': is empty"),
         (["nothing-there.jsonl"], "no records found"),
         (["empty.jsonl"], "holds no records"),
         (["packed.jsonl"], "is not a results file, which has a JSON record on each line (line 1: cannot be read (not"),

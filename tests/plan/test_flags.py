@@ -227,6 +227,13 @@ def test_filters_with_a_typo(filters: list[str], excludes: list[str], words: str
     assert len(str(caught.value)) < 400
 
 
+@pytest.mark.parametrize("text", ["defense=none,|", "defense=none,toy-*|", "defense=none,"])
+def test_advice_is_an_expression_that_can_be_written(text: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        matrix.narrow(plan(), [text], [])
+    assert "alternatives" not in str(caught.value)
+
+
 @pytest.mark.parametrize(
     ("globs", "expected"),
     [

@@ -12,6 +12,7 @@ import benchbd
 from benchbd.cli import main
 from benchbd.errors import UsageError
 from benchbd.run import measurements as measuring
+from benchbd.storage import records
 
 MATRIX = """
 name: m
@@ -26,7 +27,7 @@ PLUGIN = """
 class Packs(Defense):
     teacher: str = "lenet"
     def packed_models(self):
-        return (self.teacher,)
+        return {"text": "lenet", "number": (3,), "nothing": None}.get(self.teacher, (self.teacher,))
     def train(self, lab):
         return lab.train(lab.poisoned)
 """
@@ -85,6 +86,50 @@ def test_what_can_be_packed_or_cannot_be_built_goes_on(asked: Asked, capsys: pyt
     assert say("plan", "{packs: {teacher: [resnet-s, vgg11]}}") == 0
     assert "3 cells" in capsys.readouterr().out
     assert [request["model"]["name"] for request in asked.requests] == ["resnet-s", "vgg11"]
+
+
+@pytest.mark.parametrize(
+    ("teacher", "said"),
+    [
+        ("text", "packed_models() must return a tuple of specs such as ('resnet-s',), not 'lenet'"),
+        ("number", "packed_models() must return a tuple of specs such as ('resnet-s',), not (3,)"),
+        ("nothing", "packed_models() must return a tuple of specs such as ('resnet-s',), not None"),
+        ("lenett", "defense 'packs': packed_models(): no model is called 'lenett'; did you mean 'lenet'?"),
+        ("lenet(widh=3)", "defense 'packs': packed_models(): model 'lenet' has no parameter 'widh'"),
+    ],
+)
+def test_a_wrong_declaration_names_the_defense(
+    teacher: str, said: str, asked: Asked, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert say("plan", f'{{packs: {{teacher: "{teacher}"}}}}') == 2
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert said in line
+    assert "packs" in line
+    assert asked.requests == []
+
+
+@pytest.mark.parametrize(
+    ("status", "words", "tried"),
+    [
+        ("killed", [], True),
+        ("done", [], False),
+        ("done", ["--rerun", "failed"], False),
+        ("failed", [], False),
+        ("failed", ["--rerun", "failed"], True),
+        ("failed", ["--retries", "1"], True),
+    ],
+)
+def test_a_run_tries_the_models_of_the_cells_that_it_works_on(
+    status: str, words: list[str], tried: bool, asked: Asked, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither those of finished cells nor fewer: a cell that was killed runs again."""
+    Path("m.yaml").write_text(MATRIX.replace("DEFENSE", "packs"))
+    monkeypatch.setattr(records, "look_up", lambda *_: ({"status": status, "attempts": 1}, None))
+    for name in ("InputFiles.changed", "InputFiles.unknown", "changed_sources"):
+        monkeypatch.setattr(f"benchbd.run.prepare.{name}", lambda *_: {})
+    monkeypatch.setattr("benchbd.run.run_cells", lambda *_: [])
+    main(["run", "m.yaml", "--plugin", "mine.py", "--output", "out", "--data", ".", *words])
+    assert bool(asked.requests) == tried
 
 
 def test_the_answer_is_kept(asked: Asked) -> None:

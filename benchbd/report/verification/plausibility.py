@@ -199,7 +199,9 @@ def _losses(record: Mapping[str, Any]) -> Iterator[str]:
     if not all(isinstance(values, list) for values in lists):
         return
     for epoch, every, of_target, above, above_target in zip(*lists, strict=False):
-        if None not in (every, of_target, above, above_target) and (every - of_target) * (above_target - above) < 0:
+        if not all(isinstance(value, (int, float)) for value in (every, of_target, above, above_target)):
+            continue
+        if (every - of_target) * (above_target - above) < 0:
             yield (
                 f"notes.probe counts {above} poisoned samples above {every:g} and {above_target} above {of_target:g} "
                 f"at epoch {epoch}"
