@@ -268,8 +268,8 @@ def test_json_shown_is_json():
                 json.loads(block.text)
 
 
-def committed_figures():
-    return report_records.load(ROOT / "leaderboard" / "figures.jsonl")
+def committed_figures(name="figures"):
+    return report_records.load(ROOT / "leaderboard" / f"{name}.jsonl")
 
 
 SHIPPED = [line for line in commands(ROOT / "docs" / "figures.md") if re.match(r"benchbd plot .*leaderboard/", line)]
@@ -289,17 +289,26 @@ def test_figures_of_the_shipped_records_are_drawn_as_the_docs_say(tmp_path, monk
 def test_records_behind_the_figures_are_cells_of_the_commands_shown(fresh_registry):
     known = set()
     for line in commands(ROOT / "docs" / "figures.md"):
-        if re.match(r"benchbd run fig\w+ .*--output", line):
+        if re.match(r"benchbd run fig[\w-]+ .*--output", line):
             known |= {cell.id for cell in load_plan(parser().parse_args(shlex.split(line)[1:])).cells}
     waiting = {"lfd", "blend"}  # their records are of version 1, until they are measured again
     made = [record for record in committed_figures() if not {record["defense"], record["attack"]} & waiting]
     assert made
+    made += committed_figures("figures-narrow")
     assert {record["id"] for record in made} <= known
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "docs" / "figures").glob("*.csv")), ids=lambda path: path.stem)
-def test_figures_shown_are_drawn_from_committed_records(path):
-    (figure,) = panels.figures(path.stem, panels.source(committed_figures()))
+@pytest.mark.parametrize(
+    ("folder", "path"),
+    [
+        (folder, path)
+        for folder in ("figures", "figures-narrow")
+        for path in sorted((ROOT / "docs" / folder).glob("*.csv"))
+    ],
+    ids=lambda value: value if isinstance(value, str) else value.stem,
+)
+def test_figures_shown_are_drawn_from_committed_records(folder, path):
+    (figure,) = panels.figures(path.stem, panels.source(committed_figures(folder)))
     assert plots.numbers(figure) == path.read_text()
     assert path.with_suffix(".png").stat().st_size > 10_000
 
