@@ -150,7 +150,7 @@ def test_a_trial_that_fails_says_what_was_tried(
     def no_process(*_: Any, **__: Any) -> None:
         raise OSError("no memory")
 
-    monkeypatch.setattr(measuring.subprocess, "run", no_process)
+    monkeypatch.setattr("subprocess.run", no_process)
     request = {"what": "packing", "classes": 10, "size": 32, "model": {"name": "lenet", "params": {}}}
     assert measuring.ask_process("cpu", [request]) == [None]
     assert capsys.readouterr().err == "benchbd: cannot try a pack of lenet at 32 pixels: no memory\n"
