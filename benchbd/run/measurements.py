@@ -207,7 +207,8 @@ def _text(request: Request) -> str:
 
 
 def _complain(request: Request, problem: str) -> None:
-    sys.stderr.write(f"benchbd: cannot measure {_text(request)}: {problem[:300]}\n")
+    verb = "try a pack of" if request["what"] == "packing" else "measure"
+    sys.stderr.write(f"benchbd: cannot {verb} {_text(request)}: {problem[:300]}\n")
 
 
 def _decoded(output: Any) -> str:

@@ -43,6 +43,6 @@ def refuse_unpackable(cells: Iterable[Cell], say: Callable[[str], object] = lamb
             packed.setdefault(network_of(part, made.dataset.info()), (cell.defense.name, part.text))
     if packed:
         faults = Measurements(Machine("cpu", ""), say=say).packing_faults(packed)
-        for network, (defense, model) in packed.items():
+        for network, (defense, spec) in packed.items():
             if fault := faults.get(network):
-                raise UsageError(f"defense {defense!r}: model {model!r}: {fault}")
+                raise UsageError(f"defense {defense!r}: model {spec!r}: {fault}")

@@ -144,6 +144,18 @@ def test_nothing_is_asked_where_no_defense_declares_models(asked: Asked) -> None
     assert asked.requests == []
 
 
+def test_a_trial_that_fails_says_what_was_tried(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def no_process(*_: Any, **__: Any) -> None:
+        raise OSError("no memory")
+
+    monkeypatch.setattr("subprocess.run", no_process)
+    request = {"what": "packing", "classes": 10, "size": 32, "model": {"name": "lenet", "params": {}}}
+    assert measuring.ask_process("cpu", [request]) == [None]
+    assert capsys.readouterr().err == "benchbd: cannot try a pack of lenet at 32 pixels: no memory\n"
+
+
 def test_the_process_tries_a_pack() -> None:
     model = {"what": "packing", "classes": 10, "size": 32}
     answers = measuring.ask_process(
