@@ -153,7 +153,8 @@ def _run(
     results.inputs = InputPrints()
     results.inputs.look(components, poisoner.root)
     rates = rates_of(cell, store)
-    with restricted_store(Store(store.root, store.say, STAGE_KINDS)) as stages, rates.keeping():
+    stage_store = Store(store.root, store.say, STAGE_KINDS)
+    with restricted_store(stage_store) as stages, rates.keeping():
         began = time.perf_counter()
         events({"event": "stage", "stage": "poison"})
         lab = _open_lab(cell, components, poisoner, ledger, stages, results, rates)
@@ -179,7 +180,7 @@ def _run(
         rates.defended(trained)
     computed = Counter(ledger.computed) + Counter(attacker.computed) + Counter(unseen.computed)
     charged = sum(ledger.stages.values())
-    sha256 = store.sha256("model", trained.key)
+    sha256 = stage_store.sha256("model", trained.key)
     results.defended = Defended(trained.key, own, charged, computed, _other_architecture(trained, lab), sha256)
     results.test_transform = None if trained.test_transform is None else trained.test_transform.spec()
 

@@ -86,6 +86,7 @@ class Store:
         self.say = say or (lambda line: None)
         self.kinds = None if kinds is None else frozenset(kinds)
         self._held: set[tuple[int, str]] = set()
+        self._sums: dict[tuple[str, str], str] = {}
 
     def path(self, kind: str, key: str) -> Path:
         """Folder of one artifact. Raises UsageError unless the kind is a plain word and the key is hex digits."""
@@ -139,7 +140,9 @@ class Store:
             sha, facts = meta["sha256"], meta["facts"]
             if hashlib.sha256(body).hexdigest() != sha or _seal(kind, key, sha, facts) != meta["seal"]:
                 raise CorruptArtifact("its bytes do not match the sha256 stored with them")
-            return Artifact({k: v if v.flags.writeable else v.copy() for k, v in load(body).items()}, facts, sha)
+            arrays = {k: v if v.flags.writeable else v.copy() for k, v in load(body).items()}
+            self._sums[kind, key] = sha
+            return Artifact(arrays, facts, sha)
         except (ValueError, KeyError, TypeError, RecursionError, SafetensorError) as error:
             raise CorruptArtifact(one_line(error)[:120]) from error
         except OSError as error:
@@ -161,7 +164,12 @@ class Store:
         return (self._place(kind, key) / "meta.json").is_file()
 
     def sha256(self, kind: str, key: str) -> str | None:
-        """The sha256 that is kept with an artifact's arrays, not compared with them; None if it cannot be read."""
+        """The sha256 of the arrays that this object last read or wrote, whatever has happened to their files since.
+
+        Otherwise the one in the store, not compared with the arrays; None if it cannot be read.
+        """
+        if (kind, key) in self._sums:
+            return self._sums[kind, key]
         try:
             found = json.loads(read_plain(self._place(kind, key) / "meta.json"))["sha256"]
         except (OSError, ValueError, KeyError, TypeError, RecursionError):
@@ -179,6 +187,7 @@ class Store:
         meta = {"key": key, "sha256": sha, "facts": facts, "seal": _seal(kind, key, sha, facts)}
         with results_disk(self.root):
             self._write(final, kind, key, body, json.dumps(meta, sort_keys=True).encode())
+        self._sums[kind, key] = sha
         return sha
 
     def _write(self, final: Path, kind: str, key: str, body: bytes, meta: bytes) -> None:

@@ -41,14 +41,17 @@ GPU = [
 class Answers:
     """Stands in for the measuring process; notes what it is asked and how long it may take."""
 
-    def __init__(self, known: tuple[str, ...] = ("operations", "rate")) -> None:
-        self.known, self.asked, self.limits = known, [], []
+    def __init__(self, known: tuple[str, ...] = ("operations", "rate"), loops: bool = True) -> None:
+        self.known, self.loops, self.asked, self.limits = known, loops, [], []
 
     def __call__(self, kind: str, requests: list[dict[str, Any]], limit: float) -> list[Any]:
         self.asked += requests
         self.limits.append(limit)
         values = {"operations": list(OPERATIONS), "rate": SECONDS_PER_IMAGE}
-        return [values[r["what"]] if r["what"] in self.known else None for r in requests]
+        return [
+            values[r["what"]] if r["what"] in self.known and (self.loops or not r.get("loop")) else None
+            for r in requests
+        ]
 
 
 @pytest.fixture(autouse=True)
@@ -71,8 +74,14 @@ def test_times_are_operations_by_measured_rates(tmp_path: Path) -> None:
     assert run["seconds"] >= run["core_seconds"] / found["jobs"] * (1 - 1e-12), "up to the order of sums"
     assert run["within"] == 2.0
     assert run["unknown"] == {}
-    assert found["runs"]["cifar10-fast"]["unknown"], "plugins that do not say how much they train"
+    assert found["runs"]["cifar10-fast"]["unknown"] == {}
     assert list(found["runs"]) == list(USUAL)
+
+
+def test_loops_of_unknown_speed_are_counted(tmp_path: Path) -> None:
+    found = check_machine(tmp_path, lambda seconds: CPU, Answers(loops=False))
+    assert sum(found["runs"]["cifar10-fast"]["unknown"].values()) == 3, "dp-sgd's on three attacks"
+    assert found["runs"]["quickstart"]["unknown"] == {}
 
 
 def test_a_run_without_a_rate_has_no_time(tmp_path: Path) -> None:
@@ -102,7 +111,7 @@ def test_the_row_of_table2_is_one_row(tmp_path: Path) -> None:
 
 
 def test_the_text_names_devices_rates_and_how_sure(tmp_path: Path) -> None:
-    text = "\n".join(check_lines(check_machine(tmp_path, lambda seconds: CPU, Answers())))
+    text = "\n".join(check_lines(check_machine(tmp_path, lambda seconds: CPU, Answers(loops=False))))
     assert "no GPU: torch 2.13.0+cpu is a build for CPUs" in text
     assert "not used without a GPU" in text
     assert "fp32  30 GFLOP/s" in text

@@ -48,6 +48,24 @@ def test_what_is_stored_comes_back_with_type_and_shape(store):
         assert np.array_equal(found.arrays[name], array), name
 
 
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda store: store.put("model", KEY, arrays(), {}),
+        lambda store: store.get("model", KEY),
+        lambda store: store.memo("model", KEY, lambda: (arrays(), {})),
+    ],
+)
+def test_the_sha256_is_that_of_the_arrays_used_whatever_happens_to_the_files(store, use):
+    sha = store.put("model", KEY, arrays(), {})
+    fresh = Store(store.root)
+    assert fresh.sha256("model", KEY) == sha
+    use(fresh)
+    store.drop("model", KEY)
+    assert fresh.sha256("model", KEY) == sha
+    assert Store(store.root).sha256("model", KEY) is None
+
+
 def test_a_computed_artifact_is_the_same_as_a_loaded_one_and_the_callers_own(store):
     source = np.arange(4.0)
     source.flags.writeable = False
