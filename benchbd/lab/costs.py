@@ -85,7 +85,7 @@ class StageCosts:
         return StageClock(self.ledger, self._seen, self._frames)
 
     def leave_out(self, seconds: float) -> None:
-        """Charge to nobody what the harness has just spent beside the stages."""
+        """Charge these seconds to no cell: the harness has just spent them on work of its own, in no stage."""
         if self._frames:
             self._frames[-1].spent += seconds
         else:

@@ -204,7 +204,7 @@ def test_a_model_that_no_training_made_by_epoch_has_a_reason(tmp_path: Path, how
 
 @pytest.mark.parametrize("before", [None, "none"])
 def test_the_undefended_training_is_measured_with_the_cells_transform_too(tmp_path: Path, before: str | None) -> None:
-    if before is not None:  # whose cell measures the training as it is and removes the weights
+    if before is not None:  # this cell measures the training without a transform, then removes the weights
         run(cell(EVERY, before), tmp_path)
     record = run(cell(EVERY, "ending(how='stamped')"), tmp_path)
     with_it, without = rates(record), rates(record, "undefended")

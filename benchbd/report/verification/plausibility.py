@@ -184,7 +184,7 @@ def _last_epoch(record: Mapping[str, Any], training: str) -> int | None:
 def _losses(record: Mapping[str, Any]) -> Iterator[str]:
     """Of a probe's losses, a mean is exceeded by no more poisoned samples than there are, and a lower one by no fewer.
 
-    Clean samples with the target's label are told apart exactly where the poison has a single target.
+    The clean samples with the target's label have losses of their own only if the poison has a single target.
     """
     found, poison = probed_losses(record), record.get("poison") or {}
     counts = {name: found.get(f"poison_over_{name}") for name in ("clean_mean", "clean_target_mean")}
