@@ -19,14 +19,15 @@ FLIPS = ("hflip", "flip_alternate")
 AUGMENTATIONS = (*CROPS, *FLIPS, "cutout", "rotate15")
 
 BELONGS = {
-    "optimizer": ("bias_lr", "clip_norm", "ema", "label_smoothing"),
+    "optimizer": ("bias_lr", "clip_norm", "ema", "label_smoothing", "muon_lr"),
     "schedule": ("schedule_per", "warmup", "peak", "lr_start", "lr_end"),
 }
 """Entries that go back to their defaults where a plugin names its own optimizer or schedule."""
 
 ONLY_WITH = {
-    "momentum": ("optimizer", ("sgd", "sgdw")),
-    "nesterov": ("optimizer", ("sgd", "sgdw")),
+    "momentum": ("optimizer", ("sgd", "sgdw", "muon")),
+    "nesterov": ("optimizer", ("sgd", "sgdw", "muon")),
+    "muon_lr": ("optimizer", ("muon",)),
     "horizon": ("schedule", ("cosine",)),
     "schedule_per": ("schedule", ("cosine",)),
     "milestones": ("schedule", ("steps",)),
@@ -46,15 +47,16 @@ class Recipe:
     """Passes over the training set."""
     batch_size: int = 128
     """Images in a batch; the last batch of an epoch may be smaller."""
-    optimizer: Literal["adam", "sgd", "adamw", "sgdw"] = "adam"
+    optimizer: Literal["adam", "sgd", "adamw", "sgdw", "muon"] = "adam"
     """Adam with betas (0.9, 0.999), or SGD with momentum; adamw and sgdw decouple the weight decay from the gradients
-    (Loshchilov and Hutter 2019)."""
+    (Loshchilov and Hutter 2019). muon is Muon (Jordan et al. 2024) for the filters of convolutions, and SGD for the other
+    weights."""
     lr: float = 1e-3
     """Learning rate: the first of a cosine, constant or steps schedule, the highest of a onecycle schedule."""
     momentum: float = 0.9
-    """Momentum of SGD."""
+    """Momentum of SGD and Muon."""
     nesterov: bool = False
-    """Nesterov momentum of SGD."""
+    """Nesterov momentum of SGD and Muon."""
     weight_decay: float = 0.0
     """L2 penalty added to the gradients; with adamw and sgdw, each step shrinks the weights by its product with the
     learning rate."""
@@ -92,6 +94,8 @@ class Recipe:
     returns; 0 returns the last weights."""
     clip_norm: float | None = None
     """Longest gradient of a step: the gradients of all weights are shortened to this norm together."""
+    muon_lr: float = 0.06
+    """Learning rate of Muon where that of SGD is lr; it follows the same schedule."""
 
     def __post_init__(self) -> None:
         for name in self.augment:
@@ -125,6 +129,8 @@ class Recipe:
             (f"label_smoothing must be in [0, 1), not {self.label_smoothing}", 0 <= self.label_smoothing < 1),
             (f"ema must be in [0, 1), not {self.ema}", 0 <= self.ema < 1),
             (f"clip_norm must be above 0, not {self.clip_norm}", self.clip_norm is None or self.clip_norm > 0),
+            (f"muon_lr must be 0 or more, not {self.muon_lr}", self.muon_lr >= 0),
+            ("muon_lr follows the schedule of lr, so the optimizer muon needs an lr above 0", self._has_a_rate()),
         ]
 
     def _at_most_one(self, group: tuple[str, ...]) -> str:
@@ -133,6 +139,9 @@ class Recipe:
 
     def _warms_up(self) -> bool:
         return self.epochs == 0 or self.warmup <= self.epochs
+
+    def _has_a_rate(self) -> bool:
+        return self.optimizer != "muon" or self.lr > 0
 
     def _shares(self) -> bool:
         return 0 <= self.lr_start <= 1 and 0 <= self.lr_end <= 1
@@ -172,12 +181,12 @@ class Recipe:
     def for_another_model(self) -> Recipe:
         """The recipe for a network, such as a teacher, other than the model that this one is written for.
 
-        A onecycle schedule, a factor for biases and decoupled weight decay are tuned for their model: a rate of 24 for
-        ResNet-S's norms would ruin it. Under such a recipe, other networks train with the defaults; they keep the
+        A onecycle schedule, a factor for biases, decoupled weight decay and Muon are tuned for their model: a rate of 24
+        for ResNet-S's norms would ruin it. Under such a recipe, other networks train with the defaults; they keep the
         epochs, the augmentation and the mode of batch norm. Of any other recipe they leave out the average, the label
         smoothing and the clipping.
         """
-        tuned = self.schedule == "onecycle" or self.bias_lr != 1 or self.optimizer in ("adamw", "sgdw")
+        tuned = self.schedule == "onecycle" or self.bias_lr != 1 or self.optimizer in ("adamw", "sgdw", "muon")
         if tuned:
             return Recipe(epochs=self.epochs, augment=self.augment, bn=self.bn)
         return dataclasses.replace(self, clip_norm=None, ema=0.0, label_smoothing=0.0)

@@ -149,7 +149,7 @@ def fit_packed(
     step = PackedStep(
         pack,
         nets,
-        make_optimizer(pack, recipe, device),
+        make_optimizer(pack, recipe, device, count),
         [moved[id(tensor)] for tensor in images],
         torch.stack(list(labels)).to(device),
         torch.stack(given).to(device),

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from benchbd.core.recipe import Recipe
+from benchbd.engine.muon import Muon
 
 NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm)
 """Layers whose scale and shift train at the rate of biases."""
+FILTERS_NDIM = 4
+"""Axes of the filters of a convolution, which Muon trains: (out, in, height, width)."""
 
 
 class SGDW(torch.optim.SGD):
@@ -30,33 +33,51 @@ class SGDW(torch.optim.SGD):
         super().step(closure)
 
 
+SGDS: dict[str, Callable[..., torch.optim.SGD]] = {"sgd": torch.optim.SGD, "sgdw": SGDW, "muon": Muon}
+"""Optimisers that are SGD for some or all weights."""
+
+
 def _groups(net: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
-    """Parameter groups: one, or with a rate of their own for biases and norms, two.
+    """Parameter groups: one, or two if biases and norms have a rate of their own; with Muon, one more for filters.
 
     ``lr_factor`` scales the recipe's learning rate; the weight decay of a step, its product with the rate, stays.
     """
     trainable = [p for p in net.parameters() if p.requires_grad]
-    if recipe.bias_lr == 1:
-        return [{"params": trainable, "lr_factor": 1.0, "weight_decay": recipe.weight_decay}]
+    filters = [p for p in trainable if p.ndim == FILTERS_NDIM] if recipe.optimizer == "muon" else []
+    orthogonal = {id(p) for p in filters}
     biases = {
         id(p)
         for module in net.modules()
         for name, p in module.named_parameters(recurse=False)
         if isinstance(module, NORMS) or name in ("bias", "head_bias")  # a pack's head is not a layer
     }
+    apart = biases if recipe.bias_lr != 1 else set()
     parts = [
-        ([p for p in trainable if id(p) not in biases], 1.0),
-        ([p for p in trainable if id(p) in biases], recipe.bias_lr),
+        ([p for p in trainable if id(p) not in apart | orthogonal], 1.0, False),
+        ([p for p in trainable if id(p) in apart], recipe.bias_lr, False),
+        (filters, recipe.muon_lr / recipe.lr if filters else 1.0, True),
     ]
     return [
-        {"params": params, "lr_factor": factor, "weight_decay": recipe.weight_decay / factor}
-        for params, factor in parts
+        {
+            "params": params,
+            "lr_factor": factor,
+            "weight_decay": 0.0 if of_filters else recipe.weight_decay / factor,
+            **({"orthogonal": of_filters} if recipe.optimizer == "muon" else {}),
+        }
+        for params, factor, of_filters in parts
         if params
     ]
 
 
-def make_optimizer(net: nn.Module, recipe: Recipe, device: torch.device) -> torch.optim.Optimizer:
-    """Make the recipe's optimiser, fused, with its state allocated; on CUDA its rate is a tensor, for graphs."""
+def make_optimizer(net: nn.Module, recipe: Recipe, device: torch.device, models: int = 1) -> torch.optim.Optimizer:
+    """Make the recipe's optimiser, fused, with its state allocated; on CUDA its rate is a tensor, for graphs.
+
+    Args:
+        net: the network that is trained.
+        recipe: names the optimiser and its settings.
+        device: where the network is.
+        models: number of models that the network packs.
+    """
     cuda = device.type == "cuda"
     groups = _groups(net, recipe)
     for group in groups:
@@ -80,7 +101,9 @@ def make_optimizer(net: nn.Module, recipe: Recipe, device: torch.device) -> torc
         if recipe.optimizer == "sgdw":
             for group in groups:
                 group["decoupled_decay"] = group.pop("weight_decay")
-        optimizer = (torch.optim.SGD if recipe.optimizer == "sgd" else SGDW)(groups, **how)
+        if recipe.optimizer == "muon":
+            how["models"] = models
+        optimizer = SGDS[recipe.optimizer](groups, **how)
         for p in params:
             # A first step from zero gives momentum * 0 + gradient, as torch computes without a buffer.
             optimizer.state[p] = {"momentum_buffer": torch.zeros_like(p)} if recipe.momentum else {}

@@ -73,8 +73,8 @@ def test_a_preset_replaces_what_was_given_before_it_and_yields_to_what_comes_aft
     [
         ({"prset": "fast"}, "recipe has no parameter 'prset'; did you mean 'preset'?"),
         ({"presets": "fast"}, "recipe has no parameter 'presets'; did you mean 'preset'?"),
-        ({"preset": "FAST"}, "must be one of paper, backdoorbench, sgd-long, fast, not 'FAST'; did you mean 'fast'?"),
-        ({"preset": "zzz"}, "preset must be one of paper, backdoorbench, sgd-long, fast, not 'zzz'"),
+        ({"preset": "FAST"}, "must be one of paper, backdoorbench, sgd-long, fast, muon, not 'FAST'; did you mean 'fast'?"),
+        ({"preset": "zzz"}, "preset must be one of paper, backdoorbench, sgd-long, fast, muon, not 'zzz'"),
         ({"schedule": "onecycl"}, "one of cosine, constant, steps, onecycle, not 'onecycl'; did you mean 'onecycle'?"),
         ({"clip_norm": math.inf}, "clip_norm must be a finite number or None, not inf"),
         ({"augment": "translate2"}, "augment must be list of str such as [translate2] or [], not 'translate2'"),
@@ -100,7 +100,7 @@ def test_each_preset_has_a_summary_and_a_source():
 
 @pytest.mark.parametrize("name", ["fats", 3, None, ["fast"]])
 def test_an_unknown_preset_is_refused_with_a_list(name):
-    with pytest.raises(UsageError, match="preset must be one of paper, backdoorbench, sgd-long, fast, not"):
+    with pytest.raises(UsageError, match="preset must be one of paper, backdoorbench, sgd-long, fast, muon, not"):
         Recipe.parse({"preset": name})
     with pytest.raises(UsageError, match="did you mean 'fast'"):
         Recipe.parse({"preset": "fats"})

@@ -82,7 +82,7 @@ def test_a_step_reads_no_value_back(rates_in_tensors, augment):
     assert watch.seen > 200
 
 
-@pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd", "sgdw"])
+@pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd", "sgdw", "muon"])
 def test_a_packed_step_reads_no_value_back(rates_in_tensors, optimizer):
     recipe = dataclasses.replace(EVERYTHING, optimizer=optimizer, augment=("crop4_reflect", "flip_alternate"))
     nets = [network("resnet-s", seed) for seed in range(2)]
@@ -211,7 +211,7 @@ def addresses(step: Step) -> dict[str, int]:
     return {name: tensor.data_ptr() for name, tensor in step.tensors().items()}
 
 
-@pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd", "sgdw"])
+@pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd", "sgdw", "muon"])
 def test_tensors_stay_where_a_graph_reads_them(optimizer):
     """Through steps, a look at the average, new rates and a restored average."""
     recipe = dataclasses.replace(EVERYTHING, optimizer=optimizer)

@@ -222,7 +222,7 @@ def test_clipping_is_torchs_and_each_model_of_a_pack_is_clipped_for_itself():
 # -- resume, graphs, packs, loops
 
 
-@pytest.mark.parametrize("optimizer", ["sgdw", "adamw"])
+@pytest.mark.parametrize("optimizer", ["sgdw", "adamw", "muon"])
 @pytest.mark.parametrize("kill_at", [1, 4, 5, 8, 14])
 def test_resume_is_bit_identical(make_net, toy_set, optimizer, kill_at):
     recipe = dataclasses.replace(EVERYTHING, optimizer=optimizer)
@@ -244,7 +244,7 @@ def test_a_checkpoint_without_the_average_is_refused(make_net, toy_set):
         train(make_net(), toy_set, EVERYTHING, checkpoint=kept)
 
 
-@pytest.mark.parametrize("optimizer", ["sgdw", "adamw"])
+@pytest.mark.parametrize("optimizer", ["sgdw", "adamw", "muon"])
 def test_a_graphed_training_equals_an_eager_one(make_net, toy_set, monkeypatch, optimizer):
     """The warm-up leaves no trace in the averages; each replay has its own learning rate."""
     recipe, recorder = dataclasses.replace(EVERYTHING, optimizer=optimizer), EagerRecorder()

@@ -125,7 +125,7 @@ def test_smoke_shortens_a_preset_too_and_yields_to_what_is_set() -> None:
 
 
 def test_an_unknown_preset_is_refused() -> None:
-    words = "preset must be one of paper, backdoorbench, sgd-long, fast, not 'fats'; did you mean 'fast'?"
+    words = "preset must be one of paper, backdoorbench, sgd-long, fast, muon, not 'fats'; did you mean 'fast'?"
     assert words in refused(BASE + "recipe: fats")
 
 

@@ -1,0 +1,172 @@
+"""Muon: its matrices against the singular value decomposition, its steps against a plain loop, its packs."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from toy_training import EVERYTHING
+from torch.nn import functional as F
+
+from benchbd.core.recipe import Recipe
+from benchbd.engine import Precision, fit
+from benchbd.engine.augment import draw_epoch
+from benchbd.engine.epochs import batch_bounds
+from benchbd.engine.muon import nearly_orthogonal
+from benchbd.engine.packed import fit_packed
+from benchbd.engine.state import make_optimizer
+from benchbd.errors import UsageError
+
+CPU = torch.device("cpu")
+MUON = Recipe(
+    epochs=2,
+    batch_size=32,
+    optimizer="muon",
+    lr=0.05,
+    muon_lr=0.02,
+    momentum=0.8,
+    nesterov=True,
+    weight_decay=1e-2,
+    bias_lr=4.0,
+    augment=(),
+)
+
+
+def by_decomposition(matrix: np.ndarray) -> np.ndarray:
+    """The polynomial of Jordan et al., three times, on the singular values, in float64."""
+    left, values, right = np.linalg.svd(matrix.astype(np.float64), full_matrices=False)
+    values = values / np.sqrt((values**2).sum())
+    for _ in range(3):
+        values = 3.4445 * values - 4.7750 * values**3 + 2.0315 * values**5
+    return left * values @ right
+
+
+@pytest.mark.parametrize("shape", [(4, 9), (9, 4), (6, 6), (1, 5), (16, 144)])
+def test_the_matrix_is_the_polynomial_of_the_singular_values(shape):
+    matrices = torch.randn(3, *shape, generator=torch.Generator().manual_seed(1))
+    found = nearly_orthogonal(matrices)
+    for matrix, mine in zip(matrices, found, strict=True):
+        np.testing.assert_allclose(mine.numpy(), by_decomposition(matrix.numpy()), rtol=1e-3, atol=1e-4)
+
+
+def test_singular_values_come_out_near_one():
+    """As the docstring says: from a tenth of the norm on, between 0.6 and 1.3; small ones grow about fortyfold."""
+    side = 8
+    axes = torch.linalg.qr(torch.randn(side, side, generator=torch.Generator().manual_seed(2), dtype=torch.float64)).Q
+    shares = torch.tensor([0.9, 0.3, 0.2, 0.15, 0.1, 0.1, 0.1, 1e-4], dtype=torch.float64)
+    matrix = axes @ torch.diag(shares) @ axes.T
+    values = torch.linalg.svdvals(nearly_orthogonal(matrix[None] * 7)[0])
+    assert 0.6 < values[:-1].min() and values.max() < 1.3
+    assert 38 < values[-1] / (shares[-1] / shares.norm()) < 42
+
+
+def test_a_gradient_of_zero_leaves_the_direction_of_filters():
+    assert torch.equal(nearly_orthogonal(torch.zeros(1, 4, 9)), torch.zeros(1, 4, 9))
+
+
+def textbook(net, data, recipe: Recipe) -> None:
+    """Two epochs; Muon and SGD written out with numpy's decomposition and plain arithmetic, in float64 where it matters."""
+    mean = {name: torch.zeros_like(p) for name, p in net.named_parameters()}
+    net.train()
+    for epoch in range(recipe.epochs):
+        order, bounds = draw_epoch(2, epoch, 150, recipe.augment)[:, 0], batch_bounds(150, recipe.batch_size)
+        for start, end in bounds:
+            share = recipe.lr_at(epoch) / recipe.lr
+            picks = order[start:end]
+            net.zero_grad()
+            F.cross_entropy(net(data.images[picks].float() / 255), data.labels[picks]).backward()
+            for name, p in net.named_parameters():
+                filters, gentle = p.ndim == 4, name.endswith("bias") or "norm" in name
+                rate = share * recipe.lr * (recipe.bias_lr if gentle else 1)
+                gradient = p.grad if filters else p.grad + recipe.weight_decay / (recipe.bias_lr if gentle else 1) * p
+                mean[name] = recipe.momentum * mean[name] + gradient
+                gradient = (gradient + recipe.momentum * mean[name]) if recipe.nesterov else mean[name]
+                with torch.no_grad():
+                    if not filters:
+                        p -= rate * gradient
+                        continue
+                    p *= len(p) ** 0.5 / p.norm()
+                    flat = by_decomposition(gradient.detach().flatten(1).numpy())
+                    p -= share * recipe.muon_lr * torch.from_numpy(flat).float().view_as(p)
+    net.eval()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"nesterov": False}, {"momentum": 0.0, "nesterov": False}, {"bias_lr": 1.0}],
+    ids=["nesterov", "momentum", "no momentum", "one rate"],
+)
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_equals_a_plain_loop(make_net, toy_set, changes, channels_last):
+    recipe = dataclasses.replace(MUON, **changes)
+    net, expected = make_net(), make_net()
+    textbook(expected, toy_set, recipe)
+    precision = Precision("cpu-fp32", channels_last=channels_last, graph=False)
+    fit(net, *toy_set, recipe, device=CPU, precision=precision, seed=2)
+    for (name, mine), theirs in zip(net.state_dict().items(), expected.state_dict().values(), strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=2e-3, atol=2e-4, msg=name)
+
+
+def test_filters_train_by_muon_and_all_else_by_sgd(make_net):
+    net = make_net()
+    made = make_optimizer(net, MUON, CPU)
+    groups = {group["orthogonal"]: group for group in made.param_groups if group["lr_factor"] != MUON.bias_lr}
+    assert {id(p) for p in groups[True]["params"]} == {id(net.net.first.weight), id(net.net.second.weight)}
+    assert {id(p) for p in groups[False]["params"]} == {id(net.head.weight)}
+    assert groups[True]["lr"] == pytest.approx(MUON.muon_lr)
+    assert groups[True]["weight_decay"] == 0
+
+
+def test_frozen_filters_stay(make_net, toy_set, plain):
+    net = make_net()
+    net.net.first.weight.requires_grad_(False)
+    before = net.net.first.weight.clone()
+    fit(net, *toy_set, MUON, device=CPU, precision=plain, seed=2)
+    assert torch.equal(net.net.first.weight, before)
+    assert not torch.equal(net.net.second.weight.norm(), before.norm())
+
+
+@pytest.mark.parametrize("average", [0.0, 0.8])
+def test_a_packed_model_learns_what_it_learns_alone(average):
+    """Each model's filters are a matrix of their own: one matrix for the pack would be another step."""
+    from benchbd.core.images import Normalisation
+    from benchbd.engine import build
+    from benchbd.plugins import registry
+
+    recipe = dataclasses.replace(EVERYTHING, optimizer="muon", epochs=1, lr=1e-3, muon_lr=0.01, ema=average)
+    generator = torch.Generator().manual_seed(7)
+    labels = torch.randint(0, 3, (90,), generator=generator)
+    images = torch.randint(0, 180, (90, 3, 16, 16), generator=generator).to(torch.uint8)
+    images[torch.arange(90), labels] += 60
+
+    def nets():
+        normal = Normalisation((0.5,) * 3, (0.25,) * 3)
+        return [build(registry.make("models", "resnet-s"), 3, 16, normal, seed) for seed in range(3)]
+
+    how = {"device": CPU, "precision": Precision("cpu-fp32")}
+    alone, packed = nets(), nets()
+    for seed, net in enumerate(alone):
+        fit(net, images, labels, recipe, seed=seed, **how)
+    fit_packed(packed, [images] * 3, [labels] * 3, recipe, seeds=range(3), **how)
+    for mine, theirs in zip(packed, alone, strict=True):
+        torch.testing.assert_close(mine.state_dict(), theirs.state_dict(), rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("entries", "problem"),
+    [
+        ({"optimizer": "muon", "lr": 0.0}, "muon_lr follows the schedule of lr, so the optimizer muon needs an lr above 0"),
+        ({"optimizer": "muon", "muon_lr": -1.0}, "muon_lr must be 0 or more, not -1.0"),
+    ],
+)
+def test_rates_that_mean_nothing_are_refused(entries, problem):
+    with pytest.raises(UsageError, match=problem):
+        Recipe(**entries)
+
+
+def test_a_recipe_without_muon_keeps_its_identity():
+    assert "muon_lr" not in Recipe().spec()
+    assert Recipe(optimizer="muon", muon_lr=0.1).spec()["muon_lr"] == 0.1
+    assert Recipe(optimizer="muon", muon_lr=0.1).but(optimizer="sgd").muon_lr == Recipe().muon_lr
