@@ -49,8 +49,8 @@ class Recipe:
     """Images in a batch; the last batch of an epoch may be smaller."""
     optimizer: Literal["adam", "sgd", "adamw", "sgdw", "muon"] = "adam"
     """Adam with betas (0.9, 0.999), or SGD with momentum; adamw and sgdw decouple the weight decay from the gradients
-    (Loshchilov and Hutter 2019). muon is Muon (Jordan et al. 2024) for the filters of convolutions, and SGD for the other
-    weights."""
+    (Loshchilov and Hutter 2019). muon is Muon (Jordan et al. 2024) for the filters of convolutions, and SGD for all
+    other weights."""
     lr: float = 1e-3
     """Learning rate: the first of a cosine, constant or steps schedule, the highest of a onecycle schedule."""
     momentum: float = 0.9
@@ -181,10 +181,10 @@ class Recipe:
     def for_another_model(self) -> Recipe:
         """The recipe for a network, such as a teacher, other than the model that this one is written for.
 
-        A onecycle schedule, a factor for biases, decoupled weight decay and Muon are tuned for their model: a rate of 24
-        for ResNet-S's norms would ruin it. Under such a recipe, other networks train with the defaults; they keep the
-        epochs, the augmentation and the mode of batch norm. Of any other recipe they leave out the average, the label
-        smoothing and the clipping.
+        A onecycle schedule, a factor for biases, decoupled weight decay and Muon are tuned for their model: a rate of
+        24 for ResNet-S's norms would ruin it. Under such a recipe, other networks train with the defaults; they keep
+        the epochs, the augmentation and the mode of batch norm. Of any other recipe they leave out the average, the
+        label smoothing and the clipping.
         """
         tuned = self.schedule == "onecycle" or self.bias_lr != 1 or self.optimizer in ("adamw", "sgdw", "muon")
         if tuned:

@@ -37,11 +37,11 @@ def nearly_orthogonal(matrices: Tensor) -> Tensor:
 class Muon(torch.optim.SGD):
     """Muon for the parameter groups with ``orthogonal``, SGD for the others.
 
-    A step gives the filters of a convolution, one row each, the norm of as many orthonormal rows, then subtracts
-    the rate times the matrix from :func:`nearly_orthogonal` of their averaged gradient. The norm makes weight decay
-    needless: it suits convolutions that a norm layer follows. Source: Jordan et al. 2024 ("Muon: an optimizer for hidden
-    layers in neural networks") and the Muon variant of cifar10-airbench, which has the norm. Everything is computed from
-    tensors alone, so that a graph can capture it.
+    A step gives the filters of a convolution, one row each, the norm of as many orthonormal rows. Then it subtracts the
+    rate times :func:`nearly_orthogonal` of their averaged gradient. The norm makes weight decay needless, and suits
+    convolutions that a norm layer follows. Source: Jordan et al. 2024 ("Muon: an optimizer for hidden layers in neural
+    networks"), and the norm from the Muon variant of cifar10-airbench. Everything is computed from tensors alone, so
+    that a graph can capture it.
 
     Args:
         groups: as for SGD, each with ``orthogonal``; that group's parameters are filters (models * out, ...).

@@ -73,7 +73,7 @@ def test_a_preset_replaces_what_was_given_before_it_and_yields_to_what_comes_aft
     [
         ({"prset": "fast"}, "recipe has no parameter 'prset'; did you mean 'preset'?"),
         ({"presets": "fast"}, "recipe has no parameter 'presets'; did you mean 'preset'?"),
-        ({"preset": "FAST"}, "must be one of paper, backdoorbench, sgd-long, fast, muon, not 'FAST'; did you mean 'fast'?"),
+        ({"preset": "FAST"}, "one of paper, backdoorbench, sgd-long, fast, muon, not 'FAST'; did you mean 'fast'?"),
         ({"preset": "zzz"}, "preset must be one of paper, backdoorbench, sgd-long, fast, muon, not 'zzz'"),
         ({"schedule": "onecycl"}, "one of cosine, constant, steps, onecycle, not 'onecycl'; did you mean 'onecycle'?"),
         ({"clip_norm": math.inf}, "clip_norm must be a finite number or None, not inf"),
@@ -125,7 +125,12 @@ def test_a_plugin_with_its_own_optimizer_and_schedule_gets_them_plain():
 def test_another_model_gets_the_defaults_instead_of_a_recipe_tuned_for_the_cells():
     fast = Recipe.parse({"preset": "fast"})
     assert fast.for_another_model() == Recipe(epochs=fast.epochs, augment=fast.augment)
-    tuned = ({"schedule": "onecycle", "lr": 24.0, "optimizer": "sgd"}, {"bias_lr": 64.0}, {"optimizer": "sgdw"})
+    tuned = (
+        {"schedule": "onecycle", "lr": 24.0, "optimizer": "sgd"},
+        {"bias_lr": 64.0},
+        {"optimizer": "sgdw"},
+        {"optimizer": "muon"},
+    )
     for entries in tuned:
         assert Recipe(epochs=3, batch_size=32, **entries).for_another_model() == Recipe(epochs=3)
 

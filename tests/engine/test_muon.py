@@ -7,8 +7,8 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from toy_training import EVERYTHING
 from torch.nn import functional as F
+from toy_training import EVERYTHING
 
 from benchbd.core.recipe import Recipe
 from benchbd.engine import Precision, fit
@@ -58,7 +58,8 @@ def test_singular_values_come_out_near_one():
     shares = torch.tensor([0.9, 0.3, 0.2, 0.15, 0.1, 0.1, 0.1, 1e-4], dtype=torch.float64)
     matrix = axes @ torch.diag(shares) @ axes.T
     values = torch.linalg.svdvals(nearly_orthogonal(matrix[None] * 7)[0])
-    assert 0.6 < values[:-1].min() and values.max() < 1.3
+    assert values[:-1].min() > 0.6
+    assert values.max() < 1.3
     assert 38 < values[-1] / (shares[-1] / shares.norm()) < 42
 
 
@@ -67,7 +68,7 @@ def test_a_gradient_of_zero_leaves_the_direction_of_filters():
 
 
 def textbook(net, data, recipe: Recipe) -> None:
-    """Two epochs; Muon and SGD written out with numpy's decomposition and plain arithmetic, in float64 where it matters."""
+    """Two epochs of Muon and SGD, written out with numpy's decomposition and plain arithmetic."""
     mean = {name: torch.zeros_like(p) for name, p in net.named_parameters()}
     net.train()
     for epoch in range(recipe.epochs):
@@ -157,7 +158,10 @@ def test_a_packed_model_learns_what_it_learns_alone(average):
 @pytest.mark.parametrize(
     ("entries", "problem"),
     [
-        ({"optimizer": "muon", "lr": 0.0}, "muon_lr follows the schedule of lr, so the optimizer muon needs an lr above 0"),
+        (
+            {"optimizer": "muon", "lr": 0.0},
+            "muon_lr follows the schedule of lr, so the optimizer muon needs an lr above 0",
+        ),
         ({"optimizer": "muon", "muon_lr": -1.0}, "muon_lr must be 0 or more, not -1.0"),
     ],
 )

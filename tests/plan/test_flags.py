@@ -97,7 +97,7 @@ def test_set_wins_over_the_matrix_a_name_over_its_kind_and_a_list_expands() -> N
     [
         ("epoch=2", "recipe has no parameter 'epoch'; did you mean 'epochs'?"),
         ("presets=fast", "recipe has no parameter 'presets'; did you mean 'preset'?"),
-        ("recipe=fats", "preset must be one of paper, backdoorbench, sgd-long, fast, muon, not 'fats'; did you mean 'fast'?"),
+        ("recipe=fats", "one of paper, backdoorbench, sgd-long, fast, muon, not 'fats'; did you mean 'fast'?"),
         ("recipe=3", "name a preset, such as recipe=fast, or one entry, such as epochs=2"),
         ("recipe={epochs: 3}", "name a preset"),
         ("recipe=", "name a preset"),
@@ -280,7 +280,12 @@ def test_a_number_of_seeds_is_one_seed_and_the_plan_notes_it(given: str, note: s
 @pytest.mark.parametrize(
     ("recipe", "notes"),
     [
-        ("{momentum: 0.5}", ["recipe: momentum has no effect on trainings with optimizer adam, only with sgd or sgdw or muon"]),
+        (
+            "{momentum: 0.5}",
+            ["recipe: momentum has no effect on trainings with optimizer adam, only with sgd or sgdw or muon"],
+        ),
+        ("{muon_lr: 0.1}", ["recipe: muon_lr has no effect on trainings with optimizer adam, only with muon"]),
+        ("{preset: muon, muon_lr: 0.1}", []),
         ("{momentum: 0.5, optimizer: sgdw}", []),
         (
             "{horizon: 4, schedule: constant}",
