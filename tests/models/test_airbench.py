@@ -140,8 +140,11 @@ def test_no_training_moves_the_filters_and_batch_norms_scale_stays_one():
             assert all(bool((m.weight == 1).all()) for m in net.modules() if isinstance(m, nn.BatchNorm2d))
 
 
+MUON = Recipe.parse({"preset": "muon", "epochs": 2, "batch_size": 32, "lr": 0.01, "muon_lr": 0.01})
+
+
 @pytest.mark.parametrize(
-    "recipe", [RECIPE.but(lr=0.01), Recipe(epochs=2, batch_size=32, lr=1e-3)], ids=["fast", "adam"]
+    "recipe", [RECIPE.but(lr=0.01), Recipe(epochs=2, batch_size=32, lr=1e-3), MUON], ids=["fast", "adam", "muon"]
 )
 def test_a_pack_trains_what_each_network_trains_alone(recipe):
     """Each is whitened by its own images. The tolerance is that of tests/engine/test_packed.py."""
