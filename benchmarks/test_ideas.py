@@ -5,6 +5,7 @@ Two more need nothing but their environment: set ``MALLOC_MMAP_THRESHOLD_`` or `
 
 from __future__ import annotations
 
+import dataclasses
 import resource
 import statistics
 import time
@@ -63,6 +64,7 @@ def test_ideas(benchmark, report, full, monkeypatch):
     """Seconds and page faults of a step, in turns. Without bars: what loses here may win on another CPU."""
     spec, rounds = ("airbench", 3) if full else ("airbench(width=4)", 1)
     fast = Recipe.parse({"preset": "fast", **({} if full else {"batch_size": 16})})
+    muon = dataclasses.replace(fast, optimizer="muon")
     double = Recipe.parse({**fast.spec(), "batch_size": 2 * fast.batch_size})
     plain = make_step(spec, fast)
 
@@ -80,6 +82,7 @@ def test_ideas(benchmark, report, full, monkeypatch):
         "GELU by tanh": (with_gelu(lambda x: GELU(x, approximate="tanh")), fast.batch_size),
         "ReLU": (with_gelu(F.relu), fast.batch_size),
         "whitening with a bias": (make_step(spec, fast, biased=True), fast.batch_size),
+        "Muon": (make_step(spec, muon), fast.batch_size),
         "twice the batch": (make_step(spec, double), double.batch_size),
     }
     found: dict[str, list[tuple[float, int]]] = {name: [] for name in ideas}
