@@ -43,7 +43,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "augment": ["crop4", "hflip"],
     },
     "fast": _FAST,
-    "muon": {**_FAST, "epochs": 6, "optimizer": "muon", "muon_lr": 0.06},
+    "muon": {**_FAST, "epochs": 6, "optimizer": "muon", "muon_lr": 0.04, "ema": 0.98},
 }
 
 

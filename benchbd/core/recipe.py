@@ -94,7 +94,7 @@ class Recipe:
     returns; 0 returns the last weights."""
     clip_norm: float | None = None
     """Longest gradient of a step: the gradients of all weights are shortened to this norm together."""
-    muon_lr: float = 0.06
+    muon_lr: float = 0.04
     """Learning rate of Muon where that of SGD is lr; it follows the same schedule."""
 
     def __post_init__(self) -> None:

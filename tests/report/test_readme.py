@@ -15,7 +15,7 @@ from benchbd.cli import main
 
 ROOT = Path(__file__).parents[2]
 DASH = "\N{EN DASH}"
-MATRICES = {"all of CIFAR-10": "cifar10-narrow", "all of GTSRB": "gtsrb-narrow"}
+MATRICES = {"all of CIFAR-10": "cifar10-narrow", "all of GTSRB": "gtsrb-narrow", "all of Imagenette": "imagenette-narrow"}
 
 
 def records(matrix: str) -> dict[tuple[str, str], dict[str, Any]]:
@@ -85,7 +85,7 @@ def test_the_introduction_has_the_means_of_the_records():
         return 100 * statistics.mean(found[defense, attack][metric] for attack in attacks)
 
     text = " ".join((ROOT / "README.md").read_text().split("## Two commands")[0].split())
-    count = {6: "six", 7: "seven", 8: "eight", 9: "nine", 10: "ten"}[len(attacks)]
+    count = {6: "six", 7: "seven", 8: "eight", 9: "nine", 10: "ten", 11: "eleven", 12: "twelve"}[len(attacks)]
     lost = f"{mean('none', 'ca') - mean('lfd', 'ca'):.1f}"
     fall = f"from {mean('none', 'asr'):.0f} to {mean('lfd', 'asr'):.0f} %"
     said = f"the mean ASR of {count} attacks {fall} for {lost} points of CA"
