@@ -111,7 +111,10 @@ def _split(text: str, sign: str) -> list[str]:
 
 
 def _terms(text: str) -> list[str]:
-    """Split at commas. After a parenthesis that is never closed, only at those before a key: ``lfd(beta=0,*,seed=0``."""
+    """Split at commas. After a parenthesis that is never closed, only a comma before a key separates.
+
+    ``defense=lfd(beta=0,*,seed=0`` has the terms ``defense=lfd(beta=0,*`` and ``seed=0``.
+    """
     pieces: list[str] = []
     for piece in _split(text, ","):
         if pieces and not _KEY.match(piece) and _parentheses(pieces[-1])[1]:

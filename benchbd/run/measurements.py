@@ -35,7 +35,7 @@ LIMIT = 1800.0
 
 Request = dict[str, Any]
 Ask = Callable[[str, Sequence[Request]], list[Any]]
-"""Answers requests on a kind of device; None for a request without an answer, UNBUILT if its network cannot be built."""
+"""Answers requests on a kind of device: None if there is no answer, UNBUILT if the network cannot be built."""
 UNBUILT = object()
 """The answer about a network that cannot be built."""
 
