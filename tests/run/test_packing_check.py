@@ -204,7 +204,8 @@ def broken(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, plugin_file: Callabl
 @pytest.mark.usefixtures("broken")
 def test_a_command_tries_once_to_build_a_model(capsys: pytest.CaptureFixture[str]) -> None:
     """Checks of packs, --time and --simulate ask about the same network. The next command may find it mended."""
-    Path("m.yaml").write_text(MATRIX.replace("DEFENSE", "packs(teacher=broken)").replace("resnet18(width=4)", "broken"))
+    text = MATRIX.replace("DEFENSE", "{packs: {teacher: broken}}").replace("resnet18(width=4)", "broken")
+    Path("m.yaml").write_text(text)
     words = ["plan", "m.yaml", "--output", "out", "--data", ".", "--time", "--device", "cpu", "--simulate", "cores=1"]
     for builds in ("32 ", "32 32 "):
         assert main(words) == 0
