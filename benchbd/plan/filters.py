@@ -77,6 +77,7 @@ class _Expression(NamedTuple):
 _SET = re.compile(r"\[!?\]?[^\]]*\]")
 """A set of characters as Python's fnmatch reads it: a ``]`` that comes first is one of them."""
 _KEY = re.compile(rf"\s*({'|'.join(KEYS)})\s*!?=")
+"""The start of a term."""
 _PARENTHESIS = re.compile(r"\[[()]\]|[()]")
 """A parenthesis, or a set of one, which neither opens nor closes parameters."""
 
@@ -115,13 +116,15 @@ def _terms(text: str) -> list[str]:
 
     ``defense=lfd(beta=0,*,seed=0`` has the terms ``defense=lfd(beta=0,*`` and ``seed=0``.
     """
-    pieces: list[str] = []
+    terms: list[list[str]] = []
+    unclosed = False
     for piece in _split(text, ","):
-        if pieces and not _KEY.match(piece) and _parentheses(pieces[-1])[1]:
-            pieces[-1] += f",{piece}"
+        if unclosed and not _KEY.match(piece):
+            terms[-1].append(piece)
         else:
-            pieces.append(piece)
-    return pieces
+            terms.append([piece])
+            unclosed = bool(_parentheses(piece)[1])
+    return [",".join(pieces) for pieces in terms]
 
 
 def _alternatives(globs: str) -> list[str]:

@@ -213,7 +213,7 @@ def _of(network: Network) -> Request:
 
 
 def _network_of(request: Request) -> Network:
-    """The network that a request is about. One about a precision is about none that can be unbuilt."""
+    """The network that a request is about; for a precision class, one that does not exist."""
     return Network(canonical(request.get("model")), request.get("classes", 0), request.get("size", 0))
 
 

@@ -129,7 +129,7 @@ def check_cells(cells: Sequence[Cell], settings: RunSettings) -> None:
     """Check what cells need before any of them runs. Nothing is written to the results folder.
 
     Raises:
-        UsageError: a plugin of a cell misses a file or package, or a defense packs a model that cannot be packed.
+        UsageError: a file or package of a plugin is missing, or a defense packs a model that cannot be packed.
     """
     if settings.executor != "ray":  # Ray's machines have their own files
         folder = data_folder(settings.data_root)

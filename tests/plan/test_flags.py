@@ -281,8 +281,9 @@ def test_a_set_is_what_fnmatch_reads_as_a_set() -> None:
 
 
 def test_a_long_expression_is_split_at_once() -> None:
-    for text in ("(", "[", "[(", "[]", "(]", "[!"):
+    for text in ("(", "[", "[(", "[]", "(]", "[!", "(,", ",("):
         assert "".join(filters_module._split(text * 100_000, "|")) == text * 100_000
+    assert filters_module._terms(f"a=({',(' * 100_000},b") == [f"a=({',(' * 100_000},b"]
 
 
 def test_filters_narrow_what_is_skipped_too() -> None:
