@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from benchbd.plan.cell import Cell
     from benchbd.plan.matrix import Plan
     from benchbd.plan.trainings import TrainingKey
+    from benchbd.plan.work import Network
     from benchbd.run.settings import RunSettings
     from benchbd.run.simulate import Wish
     from benchbd.storage.record_file import Unusable
@@ -102,7 +103,8 @@ def run(args: argparse.Namespace) -> int:
     changed = {c.id: names for c in plan.cells if c.id in records and (names := files.changed(c, records[c.id]))}
     unknown = files.unknown()
     unfinished = [cell for cell in plan.cells if status[cell.id] not in SETTLED]
-    refuse_unpackable(unfinished, _say)
+    unbuilt: set[Network] = set()
+    refuse_unpackable(unfinished, _say, unbuilt)
     wanted = shared_trainings(unfinished)
     artifacts = _artifacts(output / "store")
     # The trainings of other data, whose keys nothing asks for any more, are not those that a run of today needs.
@@ -122,7 +124,7 @@ def run(args: argparse.Namespace) -> int:
             retries[key[1].kind] += number
     alone = Counter(training.kind for (_, training), cells in wanted.items() for _ in cells)
     missing = _missing(plan, args.data)
-    times = _times(args, wishes, plan, unfinished, {("training", *key) for key in stored})
+    times = _times(args, wishes, plan, unfinished, {("training", *key) for key in stored}, unbuilt)
     if args.json:
         write_json(
             {
@@ -200,7 +202,12 @@ def _time_wishes(args: argparse.Namespace) -> _Wishes:
 
 
 def _times(
-    args: argparse.Namespace, wishes: _Wishes, plan: Plan, unfinished: Sequence[Cell], stored: Collection[Any]
+    args: argparse.Namespace,
+    wishes: _Wishes,
+    plan: Plan,
+    unfinished: Sequence[Cell],
+    stored: Collection[Any],
+    unbuilt: set[Network],
 ) -> list[tuple[str, dict[str, Any], list[str]]]:
     """The estimates that are asked for: their name in JSON, as JSON types, and as lines."""
     if wishes.here is None and wishes.simulate is None:
@@ -212,7 +219,7 @@ def _times(
 
     @functools.cache
     def measurements(gpus: tuple[str, ...]) -> Measurements:
-        return Measurements(this_machine(gpus), say=_say, remeasure=args.measure)
+        return Measurements(this_machine(gpus), say=_say, remeasure=args.measure, unbuilt=unbuilt)
 
     output, found = output_folder(args), []
     if wishes.here is not None:

@@ -68,7 +68,7 @@ def run(args: argparse.Namespace) -> int:
     from benchbd.plan.cell import Cell
     from benchbd.run import run_cells
     from benchbd.run.display.base import numbers
-    from benchbd.run.prepare import check_files, writable
+    from benchbd.run.prepare import check_cells, writable
     from benchbd.run.summary import summary
     from benchbd.storage.staleness import InputFiles, changed_inputs_text
 
@@ -85,7 +85,7 @@ def run(args: argparse.Namespace) -> int:
     threads = cell.threads if args.threads is None else asked.threads
     cell = dataclasses.replace(cell, numerics=Numerics(precision, threads))
     settings = run_settings(args, rerun="all")
-    check_files(cell, settings)
+    check_cells([cell], settings)
     writable(output)
     changed = InputFiles(settings.data_root).changed(cell, record)
     for line in changed_inputs_text([changed], "the rerun reads what is there now, and tables mark different data"):

@@ -80,7 +80,7 @@ def refuse_unreadable(error: OSError) -> NoReturn:
 
 
 def checked_names(names: Sequence[str], whose: str, reserved: Sequence[str] = ()) -> tuple[str, ...]:
-    """The usual spelling of names below :func:`files_folder`, in their order.
+    """The usual spelling of names below :func:`files_folder`, each once, in the order of their first mention.
 
     Args:
         names: the names.
@@ -99,4 +99,4 @@ def checked_names(names: Sequence[str], whose: str, reserved: Sequence[str] = ()
         if first in reserved:
             raise UsageError(f"{whose}: files: the name {first!r} is taken by benchbd; rename the file")
         found.append(name)
-    return tuple(found)
+    return tuple(dict.fromkeys(found))

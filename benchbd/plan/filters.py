@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import fnmatch
-import itertools
 import re
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
@@ -75,37 +74,67 @@ class _Expression(NamedTuple):
         return all(term.holds(cell) for term in self.terms)
 
 
-def _split(text: str) -> list[str]:
-    """Split at commas, except those inside brackets, which belong to parameters: ``lfd(alpha=0.1,beta=0.2)``."""
-    pieces, depth = [""], 0
-    for c in text:
-        depth += (c in "([") - (c in ")]")
-        if c == "," and depth <= 0:
-            pieces.append("")
+_SET = re.compile(r"\[!?\]?[^\]]*\]")
+"""A set of characters as Python's fnmatch reads it: a ``]`` that comes first is one of them."""
+_KEY = re.compile(rf"\s*({'|'.join(KEYS)})\s*!?=")
+"""The start of a term."""
+_PARENTHESIS = re.compile(r"\[[()]\]|[()]")
+"""A parenthesis, or a set of one, which neither opens nor closes parameters."""
+
+
+def _parentheses(text: str) -> tuple[dict[int, int], list[int]]:
+    """Where parentheses open: those that are closed, each with the place after its end, and those that are not."""
+    closed: dict[int, int] = {}
+    opened: list[int] = []
+    for found in _PARENTHESIS.finditer(text):
+        if found[0] == "(":
+            opened.append(found.start())
+        elif found[0] == ")" and opened:
+            closed[opened.pop()] = found.end()
+    return closed, opened
+
+
+def _split(text: str, sign: str) -> list[str]:
+    """Split at a sign, except inside parameters ``(...)`` and sets ``[...]``.
+
+    A parenthesis or bracket that is never closed is a plain character, as in fnmatch: ``lfd(*|none`` are two globs.
+    """
+    pieces: list[str] = []
+    start, at, last = 0, 0, text.rfind("]")
+    closed, _ = _parentheses(text)
+    while at < len(text):
+        if text[at] == sign:
+            pieces.append(text[start:at])
+            start = at + 1
+        found = _SET.match(text, at) if at < last else None
+        at = found.end() if found else closed.get(at, at + 1)
+    return [*pieces, text[start:]]
+
+
+def _terms(text: str) -> list[str]:
+    """Split at commas. After a parenthesis that is never closed, only a comma before a key separates.
+
+    ``defense=lfd(beta=0,*,seed=0`` has the terms ``defense=lfd(beta=0,*`` and ``seed=0``.
+    """
+    terms: list[list[str]] = []
+    unclosed = False
+    for piece in _split(text, ","):
+        if unclosed and not _KEY.match(piece):
+            terms[-1].append(piece)
         else:
-            pieces[-1] += c
-    return pieces
+            terms.append([piece])
+            unclosed = bool(_parentheses(piece)[1])
+    return [",".join(pieces) for pieces in terms]
 
 
 def _alternatives(globs: str) -> list[str]:
-    """Split at ``|``, except inside brackets that are closed again: ``lfd(*|none``, but ``command(command='a|b')``."""
-    spans: list[tuple[int, int]] = []
-    opened: list[int] = []
-    for at, c in enumerate(globs):
-        if c in "([":
-            opened.append(at)
-        elif c in ")]":
-            mates = [number for number, start in enumerate(opened) if globs[start] == {")": "(", "]": "["}[c]]
-            if mates:
-                spans.append((opened[mates[-1]], at))
-                del opened[mates[-1] :]
-    cuts = [at for at, c in enumerate(globs) if c == "|" and not any(a < at < b for a, b in spans)]
-    return [globs[a + 1 : b].strip() for a, b in itertools.pairwise([-1, *cuts, len(globs)])]
+    """Split at ``|`` as :func:`_split` does, without the spaces around each."""
+    return [glob.strip() for glob in _split(globs, "|")]
 
 
 def _expression(flag: str, text: str) -> _Expression:
     terms: list[_Term] = []
-    for piece in _split(text):
+    for piece in _terms(text):
         match = re.fullmatch(r"\s*(\w+)\s*(!?=)\s*(\S.*?)\s*", piece, re.DOTALL)
         if match is None:
             raise UsageError(f"{flag} {shown(text)}: {_advice(terms, piece.strip())}")

@@ -79,6 +79,11 @@ def transform_text(transform: Mapping[str, Any]) -> str:
     return "; ".join(parts)
 
 
+def joined(*texts: str) -> str:
+    """The texts that are not empty, separated by semicolons."""
+    return "; ".join(filter(None, texts))
+
+
 def first_line(text: Any, limit: int = 110) -> str:
     """The first line of an error, cut to ``limit`` characters."""
     line = next((part.strip() for part in str(text or "").splitlines() if part.strip()), "")

@@ -1,7 +1,8 @@
 """The process that counts and times networks for a plan: ``python -m benchbd.run.measure_process``.
 
 Planning imports no torch, so a process of its own does. It reads one JSON object from standard input (plugin files,
-device and requests) and writes one JSON line for each request, as soon as it has the answer.
+device and requests) and writes one JSON line for each request, as soon as it has the answer: ``{"value": ...}``, or
+``{"error": "..."}``. ``"unbuilt": true`` says that the network cannot be built; a second request about it has no error.
 """
 
 from __future__ import annotations
@@ -9,15 +10,23 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from benchbd.core.hashing import canonical
 from benchbd.core.recipe import Recipe
 from benchbd.errors import BenchbdError, one_line
 from benchbd.plugins import registry
 
 if TYPE_CHECKING:
-    from benchbd.engine import TrainingLoop
+    from benchbd.engine import Classifier, TrainingLoop
+
+FAULTS = (BenchbdError, ArithmeticError, LookupError, RuntimeError, TypeError, ValueError, MemoryError)
+"""Errors that end one request; any other ends the process."""
+
+
+class Unbuilt(BenchbdError):
+    """A network that cannot be built."""
 
 
 def answer(request: Mapping[str, Any], kind: str) -> Any:
@@ -29,12 +38,13 @@ def answer(request: Mapping[str, Any], kind: str) -> Any:
             ``packing``: why it cannot be packed, '' if it can. ``rate``: seconds of training per image with ``recipe``,
             measured for ``seconds``; in the training loop of the defense ``loop`` (name and params), if there is one.
         kind: ``cpu`` or ``cuda``.
+
+    Raises:
+        Unbuilt: the network cannot be built.
     """
     import torch
 
-    from benchbd.core.images import Normalisation
     from benchbd.engine import choose_precision
-    from benchbd.engine.network import build
     from benchbd.engine.operations import count_operations
     from benchbd.engine.packed import packing_fault
     from benchbd.engine.threads import cpu_threads
@@ -43,14 +53,10 @@ def answer(request: Mapping[str, Any], kind: str) -> Any:
     device = torch.device(kind)
     if request["what"] == "class":
         return choose_precision(device, request["precision"], request["threads"]).name
-    name, params = request["model"]["name"], request["model"]["params"]
-    model = registry.make("models", name, **params)
-    size = request["size"]
+    name, size, net = request["model"]["name"], request["size"], _build(request, 0)
     with registry.blame("models", name):
-        given = (model, request["classes"], size, Normalisation((0.5,) * 3, (0.5,) * 3))
-        net = build(*given, 0)
         if request["what"] == "packing":
-            return packing_fault([net, build(*given, 1)]) or ""
+            return packing_fault([net, _build(request, 1)]) or ""
         if request["what"] == "operations":
             return list(count_operations(net, size))
     recipe = Recipe.parse(request["recipe"])
@@ -63,6 +69,24 @@ def answer(request: Mapping[str, Any], kind: str) -> Any:
         return seconds_per_image(net, size, recipe, device, precision, seconds=request["seconds"], loop=loop)
 
 
+def _build(request: Mapping[str, Any], seed: int) -> Classifier:
+    """The network of a request. Raises Unbuilt."""
+    from benchbd.core.images import Normalisation
+    from benchbd.engine.network import build
+
+    name = request["model"]["name"]
+    try:
+        model = registry.make("models", name, **request["model"]["params"])
+        with registry.blame("models", name):
+            return build(model, request["classes"], request["size"], Normalisation((0.5,) * 3, (0.5,) * 3), seed)
+    except FAULTS as error:
+        raise Unbuilt(_text(error)) from error
+
+
+def _text(error: BaseException) -> str:
+    return one_line(error) or type(error).__name__
+
+
 def _timed_loop(spec: Mapping[str, Any], recipe: Recipe) -> tuple[TrainingLoop, Recipe]:
     """The training loop of a defense and the recipe that it trains with."""
     with registry.blame("defenses", spec["name"]):
@@ -73,21 +97,34 @@ def _timed_loop(spec: Mapping[str, Any], recipe: Recipe) -> tuple[TrainingLoop, 
         return loop, recipe.but(**changes)
 
 
+def answers(requests: Iterable[Mapping[str, Any]], kind: str) -> Iterator[dict[str, Any]]:
+    """What the process writes about each request. A network that cannot be built is tried once."""
+    unbuilt: set[str] = set()
+    for request in requests:
+        network = canonical([request.get(fact) for fact in ("model", "classes", "size")])
+        if network in unbuilt:
+            yield {"unbuilt": True}
+            continue
+        try:
+            yield {"value": answer(request, kind)}
+        except Unbuilt as error:
+            unbuilt.add(network)
+            yield {"error": str(error), "unbuilt": True}
+        except FAULTS as error:
+            yield {"error": _text(error)}
+
+
 def main() -> int:
     """Answer all requests."""
     # Only answers go to the run; what a plugin prints goes to standard error.
-    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    lines = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     given = json.load(sys.stdin)
     for file in given["plugins"]:
         registry.add_plugin_file(file)
-    for request in given["requests"]:
-        try:
-            line = {"value": answer(request, given["device"])}
-        except (BenchbdError, ArithmeticError, LookupError, RuntimeError, TypeError, ValueError, MemoryError) as error:
-            line = {"error": one_line(error) or type(error).__name__}
-        answers.write(json.dumps(line) + "\n")
-        answers.flush()
+    for line in answers(given["requests"], given["device"]):
+        lines.write(json.dumps(line) + "\n")
+        lines.flush()
     return 0
 
 

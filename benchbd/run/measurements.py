@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 from benchbd.core import environment
 from benchbd.core.files import atomic_write, read_plain
-from benchbd.core.hashing import digest
+from benchbd.core.hashing import canonical, digest
 from benchbd.core.numerics import Numerics
 from benchbd.core.operations import Operations
 from benchbd.core.paths import user_cache
@@ -35,7 +35,9 @@ LIMIT = 1800.0
 
 Request = dict[str, Any]
 Ask = Callable[[str, Sequence[Request]], list[Any]]
-"""Answers requests on a kind of device; None for a request without an answer."""
+"""Answers requests on a kind of device: None if there is no answer, UNBUILT if the network cannot be built."""
+UNBUILT = object()
+"""The answer about a network that cannot be built."""
 
 
 class Machine(NamedTuple):
@@ -71,6 +73,8 @@ class Measurements:
         say: gets a line before something is measured, which takes seconds.
         remeasure: whether to measure rates again that are in the cache; once each.
         seconds: for which a network's rate is measured.
+        unbuilt: networks that cannot be built, about which nothing more is asked; grows. A command that measures
+            several times passes the same set.
     """
 
     def __init__(
@@ -81,10 +85,12 @@ class Measurements:
         *,
         remeasure: bool = False,
         seconds: float = SECONDS,
+        unbuilt: set[Network] | None = None,
     ) -> None:
         self.machine, self._ask, self._say = machine, ask or ask_process, say
         self._remeasure, self._seconds = remeasure, seconds
         self._measured: set[Path] = set()
+        self._unbuilt: set[Network] = set() if unbuilt is None else unbuilt
 
     def operations(self, networks: Iterable[Network]) -> dict[Network, Operations]:
         """Operations of an image, by network; those that cannot be counted are left out."""
@@ -125,13 +131,20 @@ class Measurements:
     def _answers(self, requests: Sequence[Request], kind: str, what: str, fresh: bool = False) -> list[Any]:
         places = [self._place(request, kind) for request in requests]
         values = [None if fresh and place not in self._measured else _read(place) for place in places]
-        missing = [number for number, value in enumerate(values) if value is None]
+        missing = [
+            number
+            for number, value in enumerate(values)
+            if value is None and _network_of(requests[number]) not in self._unbuilt
+        ]
         if not missing:
             return values
         if what:
             names = ", ".join(dict.fromkeys(_text(requests[number]) for number in missing))
             self._say(f"{what} of {names}")
         for number, value in zip(missing, self._ask(kind, [requests[n] for n in missing]), strict=True):
+            if value is UNBUILT:
+                self._unbuilt.add(_network_of(requests[number]))
+                continue
             values[number] = value
             _write(place := places[number], value)
             if place is not None and value is not None:
@@ -187,7 +200,7 @@ def ask_process(kind: str, requests: Sequence[Request], limit: float = LIMIT) ->
         answer = json.loads(line)
         if "error" in answer:
             _complain(request, answer["error"])
-        answers.append(answer.get("value"))
+        answers.append(UNBUILT if "unbuilt" in answer else answer.get("value"))
     for request in requests[len(answers) :]:
         _complain(request, problem or "the measuring process died")
         answers.append(None)
@@ -197,6 +210,11 @@ def ask_process(kind: str, requests: Sequence[Request], limit: float = LIMIT) ->
 def _of(network: Network) -> Request:
     name, params = model_spec(network)
     return {"model": {"name": name, "params": params}, "classes": network.classes, "size": network.size}
+
+
+def _network_of(request: Request) -> Network:
+    """The network that a request is about; for a precision class, one that does not exist."""
+    return Network(canonical(request.get("model")), request.get("classes", 0), request.get("size", 0))
 
 
 def _text(request: Request) -> str:

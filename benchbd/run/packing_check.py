@@ -19,12 +19,16 @@ if TYPE_CHECKING:
     from benchbd.plan.cell import Cell
 
 
-def refuse_unpackable(cells: Iterable[Cell], say: Callable[[str], object] = lambda line: None) -> None:
+def refuse_unpackable(
+    cells: Iterable[Cell], say: Callable[[str], object] = lambda line: None, unbuilt: set[Network] | None = None
+) -> None:
     """Check the models that the defenses of cells pack. What cannot be built here is left to the cell.
 
     Args:
         cells: the cells that will run.
         say: gets a line before networks are built.
+        unbuilt: networks that cannot be built, which are not tried; grows. See
+            :class:`benchbd.run.measurements.Measurements`.
 
     Raises:
         UsageError: a model cannot be packed; it names the defense, the model, the layer and what to do.
@@ -42,7 +46,7 @@ def refuse_unpackable(cells: Iterable[Cell], say: Callable[[str], object] = lamb
             part = part_of(model)
             packed.setdefault(network_of(part, made.dataset.info()), (cell.defense.name, part.text))
     if packed:
-        faults = Measurements(Machine("cpu", ""), say=say).packing_faults(packed)
+        faults = Measurements(Machine("cpu", ""), say=say, unbuilt=unbuilt).packing_faults(packed)
         for network, (defense, spec) in packed.items():
             if fault := faults.get(network):
                 raise UsageError(f"defense {defense!r}: model {spec!r}: {fault}")

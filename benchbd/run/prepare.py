@@ -6,11 +6,12 @@ import dataclasses
 import errno
 import os
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchbd.core.files_folder import files_folder
+from benchbd.core.kinds import KINDS
 from benchbd.core.paths import data_folder
 from benchbd.errors import UsageError, shown
 from benchbd.plugins import registry
@@ -72,8 +73,7 @@ def prepare_output(
         unknown_inputs=unknown,
     )
     left = [c for c in plan.cells if c.id not in closed and run_works_on(c.id, existing.get(c.id), settings)]
-    refuse_unpackable(left)
-    _check_data(left, settings)
+    check_cells(left, settings)
     writable(output)
     keep_plugin_places(output, plan.name, settings.plugins)
     if any(_reads_files(cell) for cell in plan.cells):
@@ -125,30 +125,19 @@ def writable(output: Path) -> None:
         raise UsageError(f"--output {shown(str(output), 200)}: cannot be written ({why}); {hint}") from error
 
 
-def _check_data(cells: Iterable[Cell], settings: RunSettings) -> None:
-    """Raise UsageError for missing data before any worker starts. Ray's machines have their own data folders."""
-    if settings.executor == "ray":
-        return
-    folder = data_folder(settings.data_root)
-    needed: dict[str, Cell] = {}
-    for cell in cells:
-        needed.setdefault(cell.dataset.text, cell)
-    for cell in needed.values():
-        if line := missing_files(cell.components().dataset, folder):
-            raise UsageError(line)
+def check_cells(cells: Sequence[Cell], settings: RunSettings) -> None:
+    """Check what cells need before any of them runs. Nothing is written to the results folder.
 
-
-def check_files(cell: Cell, settings: RunSettings) -> None:
-    """Raise UsageError for a file that one cell needs and that is missing, as a plan does for all of its cells.
-
-    Ray's machines have their own files.
+    Raises:
+        UsageError: a file or package of a plugin is missing, or a defense packs a model that cannot be packed.
     """
-    if settings.executor == "ray":
-        return
-    components, folder = cell.components(), data_folder(settings.data_root)
-    for plugin in (components.dataset, components.model, components.attack, components.defense):
-        if line := missing_files(plugin, folder):
-            raise UsageError(line)
+    if settings.executor != "ray":  # Ray's machines have their own files
+        folder = data_folder(settings.data_root)
+        needed = {(kind, getattr(cell, kind).json): cell for kind in KINDS for cell in cells}
+        for (kind, _), cell in needed.items():
+            if line := missing_files(getattr(cell.components(), kind), folder):
+                raise UsageError(line)
+    refuse_unpackable(cells)
 
 
 def _record_skipped(plan: Plan, output: Path) -> None:

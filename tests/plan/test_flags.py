@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import fnmatch
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -182,6 +184,11 @@ def test_smoke_shrinks_every_cell_unless_told_otherwise() -> None:
         (["seed=0|1,attack=none"], [], 8),
         ([], ["defense=none|toy-defense(*"], 4),
         ([], ["defense!=none|toy-defense(*"], 12),
+        (["defense=toy-defense(*,seed=0"], [], 4),
+        (["defense=toy-defense(beta=0.25,*,seed=0"], [], 2),
+        (["defense=toy-defense(beta=0.25,mode=*"], [], 4),
+        (["defense=[nt]o*,attack!=none"], [], 8),
+        (["defense=[]|t]*|none"], [], 16),
     ],
 )
 def test_filters(filters: list[str], excludes: list[str], count: int) -> None:
@@ -242,13 +249,41 @@ def test_advice_is_an_expression_that_can_be_written(text: str) -> None:
         ("lfd(*|none", ["lfd(*", "none"]),
         ("lfd(*|abl(*)|x", ["lfd(*", "abl(*)", "x"]),
         ("command(command='a|b (c)')|none", ["command(command='a|b (c)')", "none"]),
+        ("command(files=[],run='x')|command(files=['a'])", ["command(files=[],run='x')", "command(files=['a'])"]),
+        ("command(run='a[')|none[x]", ["command(run='a[')", "none[x]"]),
+        ("lfd(a=[(]|b)|x", ["lfd(a=[(]|b)", "x"]),
         ("a[|]b|c", ["a[|]b", "c"]),
         ("a[(]|c)", ["a[(]", "c)"]),
+        ("a[x(|]b)|c", ["a[x(|]b)", "c"]),
+        ("[]|]|c", ["[]|]", "c"]),
+        ("[!]|]|c", ["[!]|]", "c"]),
+        ("a[]|c", ["a[]", "c"]),
+        ("a[b|c", ["a[b", "c"]),
+        ("a]|[c", ["a]", "[c"]),
+        ("a)|b(c|d)", ["a)", "b(c|d)"]),
         ("|", ["", ""]),
     ],
 )
-def test_a_bar_within_closed_brackets_separates_nothing(globs: str, expected: list[str]) -> None:
-    assert filters_module._alternatives(globs) == expected
+@pytest.mark.parametrize("sign", ["|", ","])
+def test_a_bar_or_comma_separates_outside_parameters_and_sets(globs: str, expected: list[str], sign: str) -> None:
+    pieces = [glob.replace("|", sign) for glob in expected]
+    assert filters_module._split(globs.replace("|", sign), sign) == pieces
+
+
+def test_a_set_is_what_fnmatch_reads_as_a_set() -> None:
+    """A bar that stands outside a set is in every text that matches."""
+    texts = ["".join(letters) for size in range(1, 5) for letters in itertools.product("a|[]!", repeat=size)]
+    for glob in texts:
+        if glob.count("|") == 1 and "[|]" not in glob:
+            found = fnmatch.filter(texts, glob)
+            assert found
+            assert (len(filters_module._split(glob, "|")) == 2) == all("|" in text for text in found), glob
+
+
+def test_a_long_expression_is_split_at_once() -> None:
+    for text in ("(", "[", "[(", "[]", "(]", "[!", "(,", ",("):
+        assert "".join(filters_module._split(text * 100_000, "|")) == text * 100_000
+    assert filters_module._terms(f"a=({',(' * 100_000},b") == [f"a=({',(' * 100_000},b"]
 
 
 def test_filters_narrow_what_is_skipped_too() -> None:

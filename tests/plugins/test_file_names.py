@@ -35,3 +35,14 @@ def test_a_name_that_leads_elsewhere_is_refused_in_one_line(kind: str, spec: str
     with pytest.raises(UsageError, match=r"must (lie|be a name) below") as caught:
         registry.make(kind, spec.format(name))
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("twice", ["['code', 'code/']", "['./code', 'code']", "['code/.', 'code//', 'code']"])
+def test_a_name_that_is_listed_twice_counts_once(twice: str) -> None:
+    def files(names: str) -> str:
+        return part_of(registry.make("defenses", f"command(run='x', files={names})")).json
+
+    assert files(twice) == files("['code']")
+    assert files(f"['b', {twice[1:-1]}, 'a', 'b/']") == files("['b', 'code', 'a']")
+    assert files("['code', 'code/a']") != files("['code']")
+    assert files("['Code', 'code']") != files("['code']")

@@ -17,6 +17,7 @@ from benchbd.plugins import registry
 from benchbd.report import board
 from benchbd.report.figures import charts, panels, plots
 from benchbd.report.verification.plausibility import beyond_the_data, contradictions
+from benchbd.report.wording import joined
 from benchbd.storage.record_schema import fault
 
 Make = Callable[..., dict[str, Any]]
@@ -241,3 +242,11 @@ def test_verify_leaves_out_what_is_no_number(make_record: Make, name: str, value
     record = probed(make_record, LISTS | TARGET | {name: [value, value]})
     assert fault(record) is None
     assert [line for line in contradictions(record) if "notes.probe" in line] == []
+
+
+@pytest.mark.parametrize(
+    ("texts", "expected"),
+    [(("a", "", "b"), "a; b"), (("", "a"), "a"), (("", ""), ""), ((), ""), (("a; b", "c"), "a; b; c")],
+)
+def test_notes_are_joined_without_empty_ones(texts: tuple[str, ...], expected: str) -> None:
+    assert joined(*texts) == expected

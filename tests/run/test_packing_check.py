@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,9 @@ import pytest
 import benchbd
 from benchbd.cli import main
 from benchbd.errors import UsageError
+from benchbd.plan import matrix
+from benchbd.plugins import registry
+from benchbd.run import measure_process
 from benchbd.run import measurements as measuring
 from benchbd.storage import records
 
@@ -30,6 +35,14 @@ class Packs(Defense):
         return {"text": "lenet", "number": (3,), "nothing": None}.get(self.teacher, (self.teacher,))
     def train(self, lab):
         return lab.train(lab.poisoned)
+"""
+BROKEN = """
+@model("broken", version=1)
+class Broken(Model):
+    def build(self, classes, size):
+        with open("builds.txt", "a") as file:
+            file.write(f"{size} ")
+        raise ValueError("no such layer")
 """
 FAULT = "hidden.0 (Linear) cannot be packed: it has trained weights; train the networks one by one"
 
@@ -73,6 +86,21 @@ def test_a_model_that_cannot_be_packed_ends_the_command(
     assert not Path("out").exists()
     [request] = asked.requests
     assert (request["classes"], request["size"]) == (10, 32)
+
+
+def test_rerun_refuses_it_before_anything_runs(
+    asked: Asked, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("benchbd.run.run_cells", lambda *_: pytest.fail("a cell ran"))
+    Path("m.yaml").write_text(MATRIX.replace("DEFENSE", "packs"))
+    registry.add_plugin_file("mine.py")
+    [cell] = [cell for cell in matrix.load("m.yaml").cells if cell.defense.name == "packs"]
+    records.write_record(Path("out"), records.blank(cell, "failed", "it broke"))
+    before = {path: path.read_bytes() for path in Path("out").rglob("*") if path.is_file()}
+    assert main(["rerun", cell.id, "--plugin", "mine.py", "--output", "out", "--data", "."]) == 2
+    assert capsys.readouterr().err == f"benchbd: defense 'packs': model 'lenet': {FAULT}\n"
+    assert {path: path.read_bytes() for path in Path("out").rglob("*") if path.is_file()} == before
+    assert len(asked.requests) == 1
 
 
 def test_the_library_refuses_it_too(asked: Asked) -> None:
@@ -154,6 +182,47 @@ def test_a_trial_that_fails_says_what_was_tried(
     request = {"what": "packing", "classes": 10, "size": 32, "model": {"name": "lenet", "params": {}}}
     assert measuring.ask_process("cpu", [request]) == [None]
     assert capsys.readouterr().err == "benchbd: cannot try a pack of lenet at 32 pixels: no memory\n"
+
+
+@pytest.fixture
+def broken(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, plugin_file: Callable[..., Path]) -> None:
+    """The model ``broken`` cannot be built; the measuring process is this one."""
+
+    def in_this_process(command: list[str], **given: Any) -> subprocess.CompletedProcess[str]:
+        assert "benchbd.run.measure_process" in command
+        asked = json.loads(given["input"])
+        lines = [json.dumps(line) for line in measure_process.answers(asked["requests"], asked["device"])]
+        return subprocess.CompletedProcess(command, 0, "\n".join(lines), "")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    plugin_file(PLUGIN + BROKEN)
+    registry.add_plugin_file("mine.py")
+    monkeypatch.setattr("subprocess.run", in_this_process)
+
+
+@pytest.mark.usefixtures("broken")
+def test_a_command_tries_once_to_build_a_model(capsys: pytest.CaptureFixture[str]) -> None:
+    """Checks of packs, --time and --simulate ask about the same network. The next command may find it mended."""
+    text = MATRIX.replace("DEFENSE", "{packs: {teacher: broken}}").replace("resnet18(width=4)", "broken")
+    Path("m.yaml").write_text(text)
+    words = ["plan", "m.yaml", "--output", "out", "--data", ".", "--time", "--device", "cpu", "--simulate", "cores=1"]
+    for builds in ("32 ", "32 32 "):
+        assert main(words) == 0
+        assert Path("builds.txt").read_text() == builds
+        captured = capsys.readouterr()
+        assert captured.err.count("ValueError: no such layer") == 1
+        assert "unknown" in captured.out
+
+
+@pytest.mark.usefixtures("broken")
+def test_a_measuring_process_tries_once_to_build_a_network() -> None:
+    network = {"model": {"name": "broken", "params": {}}, "classes": 10}
+    asked = [{"what": what, "size": size, **network} for size in (32, 16) for what in ("operations", "packing", "rate")]
+    lines = list(measure_process.answers(asked, "cpu"))
+    assert [line["unbuilt"] for line in lines] == [True] * 6
+    assert ["error" in line for line in lines] == [True, False, False] * 2
+    assert Path("builds.txt").read_text() == "32 16 "
 
 
 def test_the_process_tries_a_pack() -> None:

@@ -15,7 +15,7 @@ from benchbd.report.mixed_data import Measured, measured, other_data_text
 from benchbd.report.paper.sweeps import MODES, TEACHERS, Sweep, sweep
 from benchbd.report.probes import SCORED_EPOCH, SMALLER, Curve, Points, curves, points, without_clean_target
 from benchbd.report.published import scale_text
-from benchbd.report.wording import counted
+from benchbd.report.wording import counted, joined
 from benchbd.storage.record_schema import Record
 
 Kind = Literal["line", "bar", "dot", "scatter"]
@@ -77,7 +77,7 @@ def _by_training(found: Sequence[Curve | Points]) -> dict[tuple[Variant, str, st
 
 def _noted(note: str, found: Measured) -> str:
     """A figure's note, which says so if the figure mixes different data."""
-    return "; ".join(filter(None, (note, other_data_text(found))))
+    return joined(note, other_data_text(found))
 
 
 def _measured(found: Iterable[Curve | Points]) -> Measured:
@@ -127,7 +127,7 @@ def _loss_figures(name: str, title: str, larges: tuple[str, ...], data: Source) 
             scale = _data_text(found[0].scale, data.labels)
             seeds = counted(max(c.seeds for c in found), "seed")
             note = f"{scale}; undefended training, mean of {seeds}, eval mode, no augmentation"
-            note = "; ".join(filter(None, (note, without_clean_target(drawn, data.labels))))
+            note = joined(note, without_clean_target(drawn, data.labels))
             note = _noted(note, _measured(drawn))
             result.append(Figure(name, title, panels, max(len(upper), len(lower)), note, scale, shared=True))
     return result
@@ -175,7 +175,7 @@ def fig2(data: Source) -> list[Figure]:
             scale = _data_text(found[0].scale, data.labels)
             title = f"Poisoned samples above the clean mean loss at epoch {SCORED_EPOCH}"
             note = f"{scale}; undefended training, mean of {counted(max(c.seeds for c in found), 'seed')}"
-            note = "; ".join(filter(None, (note, without_clean_target(found, data.labels))))
+            note = joined(note, without_clean_target(found, data.labels))
             note = _noted(note, _measured(found))
             result.append(Figure("fig2", title, panels, len(panels), note, scale, shared=len(panels) > 1))
     return result

@@ -19,6 +19,7 @@ from benchbd.report.probes import (
     purity,
     without_clean_target,
 )
+from benchbd.report.wording import joined
 
 Measure = Callable[[Curve], float | None]
 """A number of a curve at the scored epoch; None if the curve lacks it."""
@@ -76,7 +77,7 @@ def _lower_loss(evidence: Evidence) -> list[Finding]:
             )
         if held:
             shown.append(without_clean_target(found, evidence.labels))
-            text = noted("; ".join(filter(None, shown)), *(curve.measured for curve in found))
+            text = noted(joined(*shown), *(curve.measured for curve in found))
             findings.append(Finding(all(held), text, found[0].scale))
     return findings
 
@@ -121,7 +122,7 @@ def _over_matches(
             texts += [f"{quantity}{when}: {shown}"] if rows else []
         every = [curve for match in found for curve in match]
         texts.append(without_clean_target(every, evidence.labels))
-        text = noted("; ".join(filter(None, texts)), *(curve.measured for curve in every))
+        text = noted(joined(*texts), *(curve.measured for curve in every))
         held = all(rule(*values) for match in found if (values := _both(match, decisive)))
         findings.append(Finding(held, text, found[0].large.scale, large))
     return findings

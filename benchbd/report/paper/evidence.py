@@ -56,7 +56,7 @@ class Pair(NamedTuple):
     @property
     def gap_text(self) -> str:
         """The difference in words; it says if it may be chance, or if the averages mix different data."""
-        return "; ".join(filter(None, (self._interval_text(), self.other_data)))
+        return wording.joined(self._interval_text(), self.other_data)
 
     def _interval_text(self) -> str:
         if self.gap is None:
@@ -153,7 +153,7 @@ class Evidence:
 
 def noted(figures: str, *found: Measured) -> str:
     """The figures of a finding, which say so if they mix different data."""
-    return "; ".join(filter(None, (figures, other_data_text(frozenset[Any]().union(*found)))))
+    return wording.joined(figures, other_data_text(frozenset[Any]().union(*found)))
 
 
 def number(value: float) -> str:
