@@ -5,12 +5,12 @@
 # attribution score. They take the number of samples from the loader's sampler and then the samples from the loader's whole
 # data set, so a sampler of 270 places stands for the first 270 entries, whatever places it names. If the sampler is a filter
 # that has removed the poisoned images, most of them are back and as many clean ones are out: the network of the loader has no
-# backdoor, and all of its retrained networks have one. The saved indices count in the other order, too. The attributors do
-# follow the sampler, so the LDS compares the scores of some images with the effects of others, and good scores look like noise.
-# There is no error and no warning.
+# backdoor, and its retrained networks have one. The attributors do follow the sampler, so the saved indices of a subset point
+# to other rows of the scores: the LDS compares the scores of some images with the effects of others, and good scores look
+# like noise. There is no error and no warning.
 #
 # Seen with dattri 0.3.0, torch 2.13.0, Python 3.11 (output of this script; 300 samples, 30 of them poisoned, all of these
-# removed by the filter; logistic regression, scores by the exact influence function; other CPUs may differ in the last digits):
+# removed by the filter; logistic regression, scores by the exact influence function; other CPUs may differ slightly):
 #   dattri 0.3.0, torch 2.13.0+cpu
 #   networks trained by                      removed samples  attack success    LDS
 #   the loader itself                                   0.0%              7%
@@ -18,19 +18,21 @@
 #   retrain_loo, filter as a sampler                    8.5%            100%
 #   retrain_lds, filter as a Subset                     0.0%              9%   0.94
 #   retrain_loo, filter as a Subset                     0.0%              7%
-# Source: dattri/model_util/retrain.py: retrain_lds draws from range(len(dataloader.sampler)), retrain_loo lists the same range,
+# Source: dattri/model_util/retrain.py: retrain_lds draws from range(len(dataloader.sampler)), retrain_loo lists that range,
 # and both pass these numbers to Subset(dataloader.dataset, ...). Their docstrings call the argument the data loader that is
-# used for training and the numbers the indices to remove from the data loader. dattri recommends PyTorch's SubsetRandomSampler
-# for training (docstring of its SubsetSampler) and hands one to these functions in dattri/script/dattri_retrain.py; there and
-# in the examples the sampler names the first samples in order, the case in which nothing goes wrong. The tracker has no thread
-# on it (searched in November 2026). Way out: filter with torch.utils.data.Subset, and give its loader to the attributor, too.
+# used for training, and that of retrain_loo calls the numbers indices to remove from the data loader. The docstring of
+# dattri's SubsetSampler recommends PyTorch's SubsetRandomSampler for training, and dattri/script/dattri_retrain.py hands one
+# to these functions; there and in the examples the sampler names the first samples in order, so that nothing goes wrong. The
+# tracker has no thread on it (searched in November 2026). Way out: filter with torch.utils.data.Subset, and give loaders of
+# that subset to the attributor, too.
 #
 # Exit code 0: dattri behaves as described. 1: it does not. 2: the packages could not be installed.
 set -euo pipefail
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 python3 -m venv "$work/venv" || exit 2
-"$work/venv/bin/pip" install --quiet dattri==0.3.0 torch==2.13.0 numpy==2.3.5 scipy==1.17.1 pyyaml==6.0.4 tqdm==4.70.1 || exit 2
+"$work/venv/bin/pip" install --quiet dattri==0.3.0 torch==2.13.0 numpy==2.3.5 scipy==1.17.1 pyyaml==6.0.4 tqdm==4.70.1 \
+    || exit 2
 cat > "$work/retrain.py" <<'PY'
 import sys
 import tempfile
@@ -46,7 +48,8 @@ from dattri.task import AttributionTask
 from torch import nn
 from torch.utils.data import DataLoader, Subset, SubsetRandomSampler, TensorDataset
 
-warnings.simplefilter("ignore")
+warnings.simplefilter("error")  # a warning would end the script: there is none
+warnings.simplefilter("ignore", DeprecationWarning)  # torch has some for its own functions
 torch.set_num_threads(1)
 CLASSES, TARGET = 4, 0
 generator = torch.Generator().manual_seed(0)
@@ -145,7 +148,8 @@ for name, loader in loaders.items():
 sampler, subset = (found[f"filter as a {kind}"] for kind in ("sampler", "Subset"))
 lds_share, lds_attack, lds_value, loo_share, loo_attack = sampler
 described = (
-    found["loader"] == (0.0, min(found["loader"][1], 0.3))
+    found["loader"][0] == 0.0
+    and found["loader"][1] < 0.3
     and min(lds_share, loo_share) > 0.05
     and min(lds_attack, loo_attack) > 0.7
     and abs(lds_value) < 0.3

@@ -3,11 +3,11 @@
 #
 # DataOOBValuation gives a training sample the share of trees that were not fitted on it and predict its label. It asks the
 # trees of a fitted scikit-learn ensemble one by one. These know the classes by number, 0 to K - 1, and only the ensemble knows
-# the labels. pyDVL compares the numbers with the labels, so labels 1 to 10 (as in SVHN), 1 and 2, or a choice of classes
-# such as 3 and 5 never agree with a right prediction. Right samples get values near 0, and a sample gets a high value if the
-# trees see the class after its label in it: labels changed to the class before, one direction of an all-to-all attack, look
-# like the best data of all. Who removes the lowest values removes clean samples. Ensemble, accuracy and documented defaults
-# are all right, and there is no error and no warning. Random forests, extra trees and bagging behave alike.
+# the labels. pyDVL compares the numbers with the labels, so labels 1 to 10 (as in the files of SVHN), 1 and 2, or a choice of
+# classes such as 3 and 5 do not agree with a right prediction. Right samples get values near 0, and a sample gets a high
+# value if the trees see the class after its label in it: labels changed to the class before, one direction of an all-to-all
+# attack, look like the best data of all. Who removes the lowest values removes clean samples. The accuracy of the ensemble is
+# as it should be, and there is no error and no warning. Extra trees with bootstrap behave like random forests.
 #
 # Seen with pyDVL 0.10.0, scikit-learn 1.6.1, Python 3.11 (output of this script; digits of scikit-learn, one label in ten is
 # wrong; mean value of samples with a right and a wrong label, AUROC of low values, wrong ones among the lowest tenth):
@@ -21,8 +21,8 @@
 #   1 to 10, the class before, forest                0.02    0.61   0.076        2%
 #   0 and 1, the other, forest                       0.86    0.12   1.000       97%
 #   1 and 2, the other, forest                       0.06    0.55   0.257        3%
-# Source: pydvl/valuation/methods/data_oob.py: fit compares est.predict(subset.x) of each entry of estimators_ with subset.y, and
-# classes_ is not in the file. The docstring names these ensembles as supported and asks nothing of the labels. The tracker has
+# Source: pydvl/valuation/methods/data_oob.py: fit compares est.predict(subset.x) of each tree with subset.y, and classes_ is
+# not in the file. The docstring names these ensembles as supported and asks nothing of the labels. The tracker has
 # no thread on it (searched in November 2026); scikit-learn had the same mistake in its own oob_score and repaired it in 2013
 # (https://github.com/scikit-learn/scikit-learn/pull/2685). Way out: labels from 0 to K - 1 (LabelEncoder), or a score= that
 # takes predictions through model.classes_ first.
