@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 
 import numpy as np
@@ -187,3 +188,18 @@ def test_a_network_of_one_kind_of_weights_trains():
         made.step()
         after = net.weight.detach()
         torch.testing.assert_close(after / after.norm(), before / before.norm())
+
+
+def test_a_step_within_autocast_is_the_step_without():
+    """A plugin's loop may call ``run.step`` where it computes the loss."""
+
+    def stepped(context):
+        net = torch.nn.Conv2d(3, 8, 3, bias=False)
+        torch.nn.init.normal_(net.weight, generator=torch.Generator().manual_seed(3))
+        made = make_optimizer(net, MUON, CPU)
+        net.weight.grad = torch.randn(net.weight.shape, generator=torch.Generator().manual_seed(4))
+        with context:
+            made.step()
+        return net.weight.detach()
+
+    assert torch.equal(stepped(torch.autocast("cpu")), stepped(contextlib.nullcontext()))
