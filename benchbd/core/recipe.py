@@ -130,7 +130,7 @@ class Recipe:
             (f"ema must be in [0, 1), not {self.ema}", 0 <= self.ema < 1),
             (f"clip_norm must be above 0, not {self.clip_norm}", self.clip_norm is None or self.clip_norm > 0),
             (f"muon_lr must be 0 or more, not {self.muon_lr}", self.muon_lr >= 0),
-            ("muon_lr follows the schedule of lr, so the optimizer muon needs an lr above 0", self._has_a_rate()),
+            ("muon_lr follows the schedule of lr, so a muon_lr above 0 needs an lr above 0", self._has_a_rate()),
         ]
 
     def _at_most_one(self, group: tuple[str, ...]) -> str:
@@ -141,7 +141,7 @@ class Recipe:
         return self.epochs == 0 or self.warmup <= self.epochs
 
     def _has_a_rate(self) -> bool:
-        return self.optimizer != "muon" or self.lr > 0
+        return self.optimizer != "muon" or self.lr > 0 or self.muon_lr == 0
 
     def _shares(self) -> bool:
         return 0 <= self.lr_start <= 1 and 0 <= self.lr_end <= 1

@@ -70,5 +70,7 @@ class Muon(torch.optim.SGD):
             gradient = gradient.add(mean, alpha=group["momentum"]) if group["nesterov"] else mean
         rows = filters.reshape(self._models, len(filters) // self._models, -1)
         scale = rows.shape[1] ** 0.5 / (torch.linalg.matrix_norm(rows, keepdim=True) + TINY)
-        moved = rows * scale - nearly_orthogonal(gradient.reshape(rows.shape)) * group["lr"]
+        # A plugin's loop may step within its autocast context, which would round the products.
+        with torch.autocast(filters.device.type, enabled=False):
+            moved = rows * scale - nearly_orthogonal(gradient.reshape(rows.shape)) * group["lr"]
         filters.copy_(moved.reshape(filters.shape))

@@ -55,7 +55,7 @@ def _groups(net: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
     parts = [
         ([p for p in trainable if id(p) not in apart | orthogonal], 1.0, False),
         ([p for p in trainable if id(p) in apart], recipe.bias_lr, False),
-        (filters, recipe.muon_lr / recipe.lr if filters else 1.0, True),
+        (filters, recipe.muon_lr / recipe.lr if filters and recipe.lr else 1.0, True),
     ]
     return [
         {

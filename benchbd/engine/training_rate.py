@@ -53,7 +53,7 @@ def seconds_per_image(
         loop: a plugin's own training loop; None for the usual training.
     """
     device = torch.device(device)
-    recipe = recipe.but(lr=0.0, epochs=100_000, horizon=None)
+    recipe = recipe.but(lr=0.0, muon_lr=0.0, epochs=100_000, horizon=None)
     train = fit if loop is None else functools.partial(fit_with_loop, loop)
 
     def measure(batch: int, steps: int, limit: float) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 
 import numpy as np
@@ -160,7 +161,7 @@ def test_a_packed_model_learns_what_it_learns_alone(average):
     [
         (
             {"optimizer": "muon", "lr": 0.0},
-            "muon_lr follows the schedule of lr, so the optimizer muon needs an lr above 0",
+            "muon_lr follows the schedule of lr, so a muon_lr above 0 needs an lr above 0",
         ),
         ({"optimizer": "muon", "muon_lr": -1.0}, "muon_lr must be 0 or more, not -1.0"),
     ],
@@ -174,3 +175,31 @@ def test_a_recipe_without_muon_keeps_its_identity():
     assert "muon_lr" not in Recipe().spec()
     assert Recipe(optimizer="muon", muon_lr=0.1).spec()["muon_lr"] == 0.1
     assert Recipe(optimizer="muon", muon_lr=0.1).but(optimizer="sgd").muon_lr == Recipe().muon_lr
+
+
+def test_a_network_of_one_kind_of_weights_trains():
+    """A rate of zero for both leaves filters their direction; without filters Muon is SGD."""
+    still = Recipe(optimizer="muon", lr=0.0, muon_lr=0.0)
+    filters, layer = torch.nn.Conv2d(2, 4, 3, bias=False), torch.nn.Linear(3, 2)
+    for net, images in ((filters, torch.randn(1, 2, 3, 3)), (layer, torch.randn(1, 3))):
+        before = net.weight.detach().clone()
+        made = make_optimizer(net, still, CPU)
+        net(images).square().sum().backward()
+        made.step()
+        after = net.weight.detach()
+        torch.testing.assert_close(after / after.norm(), before / before.norm())
+
+
+def test_a_step_within_autocast_is_the_step_without():
+    """A plugin's loop may call ``run.step`` where it computes the loss."""
+
+    def stepped(context):
+        net = torch.nn.Conv2d(3, 8, 3, bias=False)
+        torch.nn.init.normal_(net.weight, generator=torch.Generator().manual_seed(3))
+        made = make_optimizer(net, MUON, CPU)
+        net.weight.grad = torch.randn(net.weight.shape, generator=torch.Generator().manual_seed(4))
+        with context:
+            made.step()
+        return net.weight.detach()
+
+    assert torch.equal(stepped(torch.autocast("cpu")), stepped(contextlib.nullcontext()))
