@@ -202,7 +202,7 @@ class Recipe:
             if key and getattr(self, key) not in values:
                 lines.append(
                     f"recipe: {name} has no effect on trainings with {key} {getattr(self, key)}, "
-                    f"only with {' or '.join(values)}"
+                    f"only with {' or '.join(', '.join(values).rsplit(', ', 1))}"
                 )
         if self.schedule == "steps" and not self.milestones:
             lines.append("recipe: schedule steps without milestones keeps the learning rate constant")

@@ -317,7 +317,7 @@ def test_a_number_of_seeds_is_one_seed_and_the_plan_notes_it(given: str, note: s
     [
         (
             "{momentum: 0.5}",
-            ["recipe: momentum has no effect on trainings with optimizer adam, only with sgd or sgdw or muon"],
+            ["recipe: momentum has no effect on trainings with optimizer adam, only with sgd, sgdw or muon"],
         ),
         ("{muon_lr: 0.1}", ["recipe: muon_lr has no effect on trainings with optimizer adam, only with muon"]),
         ("{preset: muon, muon_lr: 0.1}", []),
@@ -330,7 +330,7 @@ def test_a_number_of_seeds_is_one_seed_and_the_plan_notes_it(given: str, note: s
         ("{preset: fast, epochs: 2}", []),
         (
             "{preset: fast, optimizer: adam, momentum: 0.85}",
-            ["recipe: momentum has no effect on trainings with optimizer adam, only with sgd or sgdw or muon"],
+            ["recipe: momentum has no effect on trainings with optimizer adam, only with sgd, sgdw or muon"],
         ),
         (
             "{preset: fast, decay: 0.5}",

@@ -15,7 +15,11 @@ from benchbd.cli import main
 
 ROOT = Path(__file__).parents[2]
 DASH = "\N{EN DASH}"
-MATRICES = {"all of CIFAR-10": "cifar10-narrow", "all of GTSRB": "gtsrb-narrow", "all of Imagenette": "imagenette-narrow"}
+MATRICES = {
+    "all of CIFAR-10": "cifar10-narrow",
+    "all of GTSRB": "gtsrb-narrow",
+    "all of Imagenette": "imagenette-narrow",
+}
 
 
 def records(matrix: str) -> dict[tuple[str, str], dict[str, Any]]:
