@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from benchbd.report.labels import Variant
 from benchbd.report.overview import Line, Overview
 from benchbd.report.ranking import Ranking
 from benchbd.report.wording import TIMES, counted, listed, percent
@@ -45,7 +46,7 @@ def headline(given: Overview) -> Headline:
     name = given.short(first)
     if near:
         names = _enumerated([given.short(other) for other in near])
-        leads = "leads by" if _has_best_mean(leaders, ranking) else "has the most significant wins by"
+        leads = "leads by" if _has_best_mean((first, *near), ranking) else "has the most significant wins by"
         sentence = f"{name} {leads} {ranking.measure.upper()}, and {names} cannot be told apart from it."
     elif all(ranking.duels[first, other].better == 1 for other in others):
         rivals = f"{'each of ' * (len(others) > 1)}{counted(len(others), 'other ranked defense')}"
@@ -62,11 +63,11 @@ def _enumerated(names: list[str]) -> str:
     return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
 
 
-def _has_best_mean(leaders: tuple[Line, ...], ranking: Ranking) -> bool:
+def _has_best_mean(leaders: tuple[Variant, ...], ranking: Ranking) -> bool:
     """Whether the first leader has the best mean, too. The order is by significant wins less losses."""
     sign = -1 if ranking.measure == "asr" else 1
-    means = [sign * mean.mean for line in leaders if (mean := line.asr if sign < 0 else line.der)]
-    return not means or means[0] == max(means)
+    means = [sign * ranking.means[leader] for leader in leaders]
+    return means[0] == max(means)
 
 
 def facts(answer: Headline, given: Overview) -> list[str]:

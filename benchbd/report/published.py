@@ -9,7 +9,7 @@ from importlib import resources
 from typing import Any, NamedTuple
 
 from benchbd.core.recipe import YOUNGER, Recipe
-from benchbd.report.groups import Group, Scale
+from benchbd.report.groups import UNDEFENDED, Group, Scale
 from benchbd.report.labels import Labels, Variant, recipe_text, value_text
 
 STUDENTS = {"cifar10": "resnet18", "gtsrb": "resnet18", "imagenet-subset": "resnet34"}
@@ -79,12 +79,23 @@ def _differences(item: Variant, dataset: str, labels: Labels) -> int:
 def nearest_columns(group: Group, labels: Labels) -> list[Variant]:
     """The columns of each defense that are nearest to the paper's, in a stable order, whatever the group's network.
 
-    Those with the parameters that the paper gives come before others, even if they have more differences.
+    Those with the parameters that the paper gives come before others, even if they have more differences. A column with
+    under half of the paper's attacks that another column of its defense has is left out: a cell or two do not stand
+    for an average over all attacks.
     """
     dataset = group.scale.dataset.name
-    stated = [c for c in group.columns if as_stated(c, dataset)]
-    others = [c for c in group.columns if c.name not in {s.name for s in stated}]
+    columns = _wide(group, dataset)
+    stated = [c for c in columns if as_stated(c, dataset)]
+    others = [c for c in columns if c.name not in {s.name for s in stated}]
     return sorted(_nearest([*stated, *others], labels, group))
+
+
+def _wide(group: Group, dataset: str) -> list[Variant]:
+    """The columns with at least half of the paper's rows that the widest column of their defense has."""
+    rows = [row for row in group.rows if (dataset, row.name, UNDEFENDED) in table2()]
+    held = {column: sum(bool(group.entry(row, column).done()) for row in rows) for column in group.columns}
+    widest = {name: max(n for c, n in held.items() if c.name == name) for name in {c.name for c in held}}
+    return [column for column in group.columns if 2 * held[column] >= widest[column.name]]
 
 
 def parameter_differences(column: Variant, dataset: str, labels: Labels) -> list[str]:

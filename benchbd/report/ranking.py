@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import combinations
+from types import MappingProxyType
 from typing import NamedTuple
 
 from benchbd.report.averages import average, values_of
@@ -65,7 +66,8 @@ class Ranking(NamedTuple):
     Attributes:
         measure: ``der`` or ``asr``.
         order: the ranked defenses, each tested against each: most significant wins less losses first, then the better
-            mean over attacks.
+            mean.
+        means: mean of each ranked defense over the attacks that all of them have; over its own if there is none.
         groups: letters of each ranked defense. Defenses that share a letter do not differ significantly.
         duels: every duel with a common attack, in both directions.
         unranked: why each other defense is not ranked, in a few words.
@@ -80,6 +82,7 @@ class Ranking(NamedTuple):
     unranked: dict[Variant, str]
     pairs: tuple[int, int] | None
     refusal: str = ""
+    means: Mapping[Variant, float] = MappingProxyType({})
 
 
 class Sensitivity(NamedTuple):
@@ -166,15 +169,38 @@ def rank(group: Group, rows: Sequence[Variant], measure: str) -> Ranking:
         duels[key] = duels[key]._replace(p=result.p, adjusted=adjusted, better=better * (adjusted <= 1 - LEVEL))
     both = duels | {(b, a): duel.reversed() for (a, b), duel in duels.items()}
 
+    means = _means(group, rows, measure, {c: values[c] for c in ranked}, [versions[c] for c in ranked])
+
     def score(column: Variant) -> tuple[float, ...]:
         net = sum(duel.better or 0 for (first, _), duel in both.items() if first == column)
-        mean = average(group, column, rows, measure)
-        return (-net, -sign * mean.mean if mean else 0.0, columns.index(column))
+        return (-net, -sign * means[column], columns.index(column))
 
     order = tuple(sorted(ranked, key=score))
     groups = letters(order, {frozenset(key) for key in tested if duels[key].better})
     pairs = [duels[key].pairs for key in tested]
-    return Ranking(measure, order, groups, both, unranked, (min(pairs), max(pairs)) if pairs else None, refusal)
+    between = (min(pairs), max(pairs)) if pairs else None
+    return Ranking(measure, order, groups, both, unranked, between, refusal, means)
+
+
+def _means(
+    group: Group,
+    rows: Sequence[Variant],
+    measure: str,
+    values: Mapping[Variant, Mapping[Place, float]],
+    versions: Sequence[Mapping[Place, DataVersion]],
+) -> dict[Variant, float]:
+    """Means of defenses over the attacks that all have: those of different attacks say nothing about the defenses."""
+    common = _common(list(values.values()), versions) if values else []
+    if not common:
+        own = {column: average(group, column, rows, measure) for column in values}
+        return {column: mean.mean if mean else 0.0 for column, mean in own.items()}
+    by_row: dict[Variant, list[Place]] = {}
+    for place in common:
+        by_row.setdefault(place[0], []).append(place)
+    return {
+        column: math.fsum(math.fsum(v[p] for p in seeds) / len(seeds) for seeds in by_row.values()) / len(by_row)
+        for column, v in values.items()
+    }
 
 
 def _duel(differences: Sequence[float]) -> Duel:

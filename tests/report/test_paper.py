@@ -321,6 +321,17 @@ def test_claims_are_judged_on_other_networks_and_with_other_parameters_and_say_s
     assert "abl turning epochs 2 (paper: 20)" in differences
 
 
+def test_a_column_with_few_of_the_papers_attacks_does_not_stand_for_a_defense(make_record):
+    """A single cell with the paper's parameters is no average over attacks."""
+    attacks = ("bn-g", "bn-w", "blend", "sig", "l2")
+    records = [make_record(a, d, 0, ca=0.9, asr=asr) for a in attacks for d, asr in (("none", 0.99), ("lfd", 0.01))]
+    single = [make_record(a, "lfd", 0, ca=0.9, asr=0.9, given=SINGLE) for a in attacks]
+
+    claim = "CIFAR-10: LfD brings the average ASR to the published level (rule: within 5 points)"
+    assert judged(records + single[:2])[claim][:2] == ("holds", "lfd 1.00 (5 attacks)")
+    assert judged(records + single[:3])[claim][:2] == ("fails", "lfd 90.00 (3 attacks)"), "half of them are enough"
+
+
 def test_a_column_with_the_papers_parameters_goes_before_one_that_is_nearer_to_the_defaults(make_record):
     records = [
         make_record(**small("bn-g", "none", 0.87, 0.99)),
