@@ -81,7 +81,7 @@ class Recipe:
     peak: float = 0.25
     """Share of the training after which a onecycle schedule reaches lr."""
     lr_start: float = 0.04
-    """Learning rate at the start of a onecycle schedule, as a share of lr; torch's default, 1/25."""
+    """Learning rate at the start of a onecycle schedule, as a share of lr. The default is torch's, 1/25."""
     lr_end: float = 0.0
     """Learning rate at the end of a onecycle schedule, as a share of lr."""
     bias_lr: float = 1.0
