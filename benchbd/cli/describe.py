@@ -64,6 +64,8 @@ def run(args: argparse.Namespace) -> int:
     topics = matrix_reference.topics()
     if not found and args.name in topics:
         found.append(matrix_reference.facts_of(args.name))
+    if not found and args.name in {parameter["name"] for parameter in _recipe_facts()["parameters"]}:
+        raise UsageError(f"{shown(args.name)} is an entry of recipes: benchbd describe {RECIPE} shows it")
     if not found:
         pairs = [*((e.kind, e.name) for e in known), *(("presets", preset) for preset in PRESETS)]
         names = [f"{of}/{each}" for of, each in pairs] if kind else [*(each for _, each in pairs), RECIPE, *topics]

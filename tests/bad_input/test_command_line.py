@@ -99,6 +99,7 @@ from benchbd.plan import matrix
         (["list", "attacks", "nothing*"], "nothing is called 'nothing*'; known: adap-blend, adap-patch, blend"),
         (["list", "--plugin", "nowhere.py"], "plugin 'nowhere.py': no such file"),
         (["describe", "lfdd"], "nothing is called 'lfdd'; did you mean 'lfd'?"),
+        (["describe", "muon_lr"], "'muon_lr' is an entry of recipes: benchbd describe recipe shows it"),
         (["describe", "FAST"], "nothing is called 'FAST'; did you mean 'fast'?"),
         (["describe", "presets/fats"], "nothing is called 'presets/fats'; did you mean 'presets/fast'?"),
         (["describe", "attacks/lfd"], "nothing is called 'attacks/lfd'"),
