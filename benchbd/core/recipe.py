@@ -95,7 +95,7 @@ class Recipe:
     clip_norm: float | None = None
     """Longest gradient of a step: the gradients of all weights are shortened to this norm together."""
     muon_lr: float = 0.04
-    """Learning rate of Muon where that of SGD is lr; it follows the same schedule."""
+    """With muon, the filters' learning rate where that of all other weights is lr. Both follow one schedule."""
 
     def __post_init__(self) -> None:
         for name in self.augment:

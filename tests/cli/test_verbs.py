@@ -109,7 +109,7 @@ def test_describe_the_recipe_and_its_presets(told: Callable[..., str]) -> None:
 
     out = told("describe", "recipe")
     assert out.startswith("recipe\n\nOptimiser, schedule and augmentation of one training.")
-    assert "benchbd describe NAME shows: paper, backdoorbench, sgd-long, fast." in out
+    assert "benchbd describe NAME shows: paper, backdoorbench, sgd-long, fast, muon." in out
     assert "  augment          list of str " in out
     for name, entries in PRESETS.items():
         assert told("describe", f"presets/{name}") == told("describe", name)
