@@ -62,7 +62,7 @@ def _groups(net: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
             "params": params,
             "lr_factor": factor,
             "weight_decay": 0.0 if of_filters else recipe.weight_decay / factor,
-            **({"orthogonal": of_filters} if recipe.optimizer == "muon" else {}),
+            "orthogonal": of_filters,
         }
         for params, factor, of_filters in parts
         if params

@@ -130,15 +130,20 @@ def gains(a: Mapping[Place, float], b: Mapping[Place, float], common: Iterable[P
     Seeds of one attack are averaged, and so are the variants of one attack: their values are more alike than those of
     different attacks, and a test that takes each as independent rejects too often.
     """
-    by_row: dict[Variant, list[float]] = {}
-    for row, seed in common:
-        by_row.setdefault(row, []).append(sign * (a[row, seed] - b[row, seed]))
     by_name: dict[str, list[float]] = {}
-    for row, differences in by_row.items():
-        by_name.setdefault(row.name, []).append(math.fsum(differences) / len(differences))
+    for row, difference in _by_row(common, lambda place: sign * (a[place] - b[place])).items():
+        by_name.setdefault(row.name, []).append(difference)
     means = [math.fsum(v) / len(v) for v in by_name.values()]
     # Equal differences may differ in their last bits, which would break ties.
     return [round(mean, 12) if abs(mean) > RESOLUTION else 0.0 for mean in means]
+
+
+def _by_row(common: Iterable[Place], value: Callable[[Place], float]) -> dict[Variant, float]:
+    """The mean value over the seeds of each row."""
+    found: dict[Variant, list[float]] = {}
+    for place in common:
+        found.setdefault(place[0], []).append(value(place))
+    return {row: math.fsum(values) / len(values) for row, values in found.items()}
 
 
 def rank(group: Group, rows: Sequence[Variant], measure: str) -> Ranking:
@@ -194,13 +199,8 @@ def _means(
     if not common:
         own = {column: average(group, column, rows, measure) for column in values}
         return {column: mean.mean if mean else 0.0 for column, mean in own.items()}
-    by_row: dict[Variant, list[Place]] = {}
-    for place in common:
-        by_row.setdefault(place[0], []).append(place)
-    return {
-        column: math.fsum(math.fsum(v[p] for p in seeds) / len(seeds) for seeds in by_row.values()) / len(by_row)
-        for column, v in values.items()
-    }
+    by_row = {column: _by_row(common, own.__getitem__) for column, own in values.items()}
+    return {column: math.fsum(means.values()) / len(means) for column, means in by_row.items()}
 
 
 def _duel(differences: Sequence[float]) -> Duel:

@@ -16,23 +16,11 @@ from benchbd.engine import Precision, fit
 from benchbd.engine.augment import draw_epoch
 from benchbd.engine.epochs import batch_bounds
 from benchbd.engine.muon import nearly_orthogonal
-from benchbd.engine.packed import fit_packed
 from benchbd.engine.state import make_optimizer
 from benchbd.errors import UsageError
 
 CPU = torch.device("cpu")
-MUON = Recipe(
-    epochs=2,
-    batch_size=32,
-    optimizer="muon",
-    lr=0.05,
-    muon_lr=0.02,
-    momentum=0.8,
-    nesterov=True,
-    weight_decay=1e-2,
-    bias_lr=4.0,
-    augment=(),
-)
+MUON = EVERYTHING.but(epochs=2, optimizer="muon", muon_lr=0.02, bias_lr=4.0, schedule="cosine", augment=())
 
 
 def by_decomposition(matrix: np.ndarray) -> np.ndarray:
@@ -128,32 +116,6 @@ def test_frozen_filters_stay(make_net, toy_set, plain):
     fit(net, *toy_set, MUON, device=CPU, precision=plain, seed=2)
     assert torch.equal(net.net.first.weight, before)
     assert not torch.equal(net.net.second.weight.norm(), before.norm())
-
-
-@pytest.mark.parametrize("average", [0.0, 0.8])
-def test_a_packed_model_learns_what_it_learns_alone(average):
-    """Each model's filters are a matrix of their own: one matrix for the pack would be another step."""
-    from benchbd.core.images import Normalisation
-    from benchbd.engine import build
-    from benchbd.plugins import registry
-
-    recipe = dataclasses.replace(EVERYTHING, optimizer="muon", epochs=1, lr=1e-3, muon_lr=0.01, ema=average)
-    generator = torch.Generator().manual_seed(7)
-    labels = torch.randint(0, 3, (90,), generator=generator)
-    images = torch.randint(0, 180, (90, 3, 16, 16), generator=generator).to(torch.uint8)
-    images[torch.arange(90), labels] += 60
-
-    def nets():
-        normal = Normalisation((0.5,) * 3, (0.25,) * 3)
-        return [build(registry.make("models", "resnet-s"), 3, 16, normal, seed) for seed in range(3)]
-
-    how = {"device": CPU, "precision": Precision("cpu-fp32")}
-    alone, packed = nets(), nets()
-    for seed, net in enumerate(alone):
-        fit(net, images, labels, recipe, seed=seed, **how)
-    fit_packed(packed, [images] * 3, [labels] * 3, recipe, seeds=range(3), **how)
-    for mine, theirs in zip(packed, alone, strict=True):
-        torch.testing.assert_close(mine.state_dict(), theirs.state_dict(), rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.parametrize(

@@ -281,13 +281,22 @@ def test_what_follows_the_gradients_reads_no_value_back(make_net, toy_set, monke
         torch.testing.assert_close(mine, theirs, rtol=1e-6, atol=1e-7)
 
 
-@pytest.mark.learning
-def test_a_packed_model_learns_what_it_learns_alone():
+@pytest.mark.parametrize(
+    "changes",
+    [
+        pytest.param({"epochs": 2}, marks=pytest.mark.learning),
+        {"epochs": 1, "optimizer": "muon", "muon_lr": 0.01},
+        {"epochs": 1, "optimizer": "muon", "muon_lr": 0.01, "ema": 0.0},
+    ],
+    ids=["sgdw", "muon", "muon without average"],
+)
+def test_a_packed_model_learns_what_it_learns_alone(changes):
+    """With Muon, each model's filters are a matrix of their own: one matrix for the pack would be another step."""
     from benchbd.core.images import Normalisation
     from benchbd.engine import build
     from benchbd.plugins import registry
 
-    recipe = dataclasses.replace(EVERYTHING, epochs=2, lr=1e-3)
+    recipe = dataclasses.replace(EVERYTHING, lr=1e-3, **changes)
     generator = torch.Generator().manual_seed(7)
     labels = torch.randint(0, 3, (90,), generator=generator)
     images = torch.randint(0, 180, (90, 3, 16, 16), generator=generator).to(torch.uint8)
