@@ -22,14 +22,22 @@ MATRICES = {
 }
 
 
-def records(matrix: str) -> dict[tuple[str, str], dict[str, Any]]:
-    """Finished records by defense and attack."""
-    lines = (ROOT / "leaderboard" / "results.jsonl").read_text().splitlines()
-    return {
-        (column(record), record["attack"]): record
-        for record in map(json.loads, lines)
-        if record["matrix"] == matrix and record["status"] == "done"
-    }
+Cells = dict[tuple[str, str], dict[int, dict[str, Any]]]
+"""Finished records by defense and attack, then by seed."""
+
+
+def records(matrix: str) -> Cells:
+    """The finished records of a matrix in the committed leaderboard."""
+    found: Cells = {}
+    for record in map(json.loads, (ROOT / "leaderboard" / "results.jsonl").read_text().splitlines()):
+        if record["matrix"] == matrix and record["status"] == "done":
+            found.setdefault((column(record), record["attack"]), {})[record["seed"]] = record
+    return found
+
+
+def rate(seeds: dict[int, dict[str, Any]], metric: str) -> float:
+    """Mean over the seeds of a cell."""
+    return statistics.mean(record[metric] for record in seeds.values())
 
 
 def column(record: dict[str, Any]) -> str:
@@ -61,6 +69,15 @@ def shown() -> list[tuple[str, str, list[list[str]]]]:
     ]
 
 
+def of_kind(kind: str) -> list[tuple[str, str, list[list[str]]]]:
+    """The tables of means over attacks (``means``), those by seed (``seeds``), or the others (``attacks``)."""
+
+    def kind_of(header: list[str]) -> str:
+        return "means" if "worst ASR ↓" in header else "seeds" if header[0].endswith(" by seed") else "attacks"
+
+    return [case for case in shown() if kind_of(case[2][0]) == kind]
+
+
 def percent(value: float) -> str:
     return f"{100 * value:.1f}"
 
@@ -69,14 +86,17 @@ def device(record: dict[str, Any]) -> tuple[str, str]:
     return record["env"]["device"], record["env"]["precision"]
 
 
-def times(found: dict[tuple[str, str], dict[str, Any]], defense: str) -> str:
+def times(found: Cells, defense: str) -> str:
     """Time over that of no defense, summed over the cells that both have on the device with the most records."""
-    counts = Counter(map(device, found.values()))
+    counts = Counter(device(record) for seeds in found.values() for record in seeds.values())
     most = max(counts, key=lambda name: (counts[name], name))
     pairs = [
         (record["time"]["total"], other["time"]["total"])
-        for (name, attack), record in found.items()
-        if name == defense and (other := found.get(("none", attack))) and device(record) == device(other) == most
+        for (name, attack), seeds in found.items()
+        for seed, record in seeds.items()
+        if name == defense
+        and (other := found.get(("none", attack), {}).get(seed))
+        and device(record) == device(other) == most
     ]
     return f"{sum(a for a, _ in pairs) / sum(b for _, b in pairs):.1f}" if pairs else DASH
 
@@ -86,7 +106,7 @@ def test_the_introduction_has_the_means_of_the_records():
     attacks = [attack for defense, attack in found if defense == "lfd" and attack != "none"]
 
     def mean(defense: str, metric: str) -> float:
-        return 100 * statistics.mean(found[defense, attack][metric] for attack in attacks)
+        return 100 * statistics.mean(rate(found[defense, attack], metric) for attack in attacks)
 
     text = " ".join((ROOT / "README.md").read_text().split("## Two commands")[0].split())
     count = {6: "six", 7: "seven", 8: "eight", 9: "nine", 10: "ten", 11: "eleven", 12: "twelve"}[len(attacks)]
@@ -99,26 +119,26 @@ def test_the_introduction_has_the_means_of_the_records():
 def test_both_pages_show_results():
     pages = [(page, matrix) for page, matrix, _ in shown()]
     assert pages.count(("README.md", "cifar10-narrow")) == 2
-    assert pages.count(("docs/results.md", "cifar10-narrow")) == 3
+    assert pages.count(("docs/results.md", "cifar10-narrow")) == 4
     measured = {name for name in MATRICES.values() if records(name)}
     assert {matrix for _, matrix in pages} == measured
 
 
-@pytest.mark.parametrize(("page", "matrix", "rows"), [case for case in shown() if "worst ASR ↓" in case[2][0]])
+@pytest.mark.parametrize(("page", "matrix", "rows"), of_kind("means"))
 def test_means_over_attacks(page: str, matrix: str, rows: list[list[str]]) -> None:
     found = records(matrix)
     assert {row[0] for row in rows[1:]} == {defense for defense, _ in found}
     for defense, *cells in rows[1:]:
         attacks = sorted(attack for name, attack in found if name == defense and attack != "none")
-        mean = {m: percent(statistics.mean(found[defense, a][m] for a in attacks)) for m in ("ca", "asr")}
-        worst = max(attacks, key=lambda attack: found[defense, attack]["asr"])
-        clean = percent(found[defense, "none"]["ca"]) if (defense, "none") in found else DASH
-        highest = f"{percent(found[defense, worst]['asr'])} ({worst})"
+        mean = {m: percent(statistics.mean(rate(found[defense, a], m) for a in attacks)) for m in ("ca", "asr")}
+        worst = max(attacks, key=lambda attack: rate(found[defense, attack], "asr"))
+        clean = percent(rate(found[defense, "none"], "ca")) if (defense, "none") in found else DASH
+        highest = f"{percent(rate(found[defense, worst], 'asr'))} ({worst})"
         expected = [clean, mean["ca"], mean["asr"], highest, str(len(attacks)), times(found, defense)]
         assert cells == expected, (page, defense)
 
 
-@pytest.mark.parametrize(("page", "matrix", "rows"), [case for case in shown() if "worst ASR ↓" not in case[2][0]])
+@pytest.mark.parametrize(("page", "matrix", "rows"), of_kind("attacks"))
 def test_each_attack(page: str, matrix: str, rows: list[list[str]]) -> None:
     found, (header, *lines) = records(matrix), rows
     measure = "asr" if header[0].endswith("ASR ↓") else "ca"
@@ -127,8 +147,30 @@ def test_each_attack(page: str, matrix: str, rows: list[list[str]]) -> None:
     everything = {key for key in found if measure == "ca" or key[1] != "none"}
     assert everything == {(d, a) for d in defenses for a in attacks} & found.keys(), "a record is left out"
     for defense, *cells in lines:
-        expected = [percent(found[defense, a][measure]) if (defense, a) in found else DASH for a in attacks]
+        expected = [percent(rate(found[defense, a], measure)) if (defense, a) in found else DASH for a in attacks]
         assert cells == expected, (page, defense)
+
+
+def test_cells_with_two_seeds_are_shown_by_seed() -> None:
+    several = {
+        (matrix, *key): seeds for matrix in MATRICES.values() for key, seeds in records(matrix).items() if len(seeds) > 1
+    }
+    named = {
+        (matrix, defense, "none" if attack == "no attack" else attack): cell
+        for _, matrix, ((_, *header), *lines) in of_kind("seeds")
+        for defense, *cells in lines
+        for attack, cell in zip(header, cells, strict=True)
+        if cell != DASH
+    }
+    assert several, "no cell was measured with two seeds"
+
+    def text(seeds: dict[int, dict[str, Any]], metric: str) -> str:
+        return ", ".join(percent(record[metric]) for _, record in sorted(seeds.items()))
+
+    assert named == {
+        key: text(seeds, "ca") + ("" if key[2] == "none" else f" / {text(seeds, 'asr')}")
+        for key, seeds in several.items()
+    }
 
 
 def test_the_claims_have_the_verdicts_of_the_command(capsys: pytest.CaptureFixture[str]) -> None:
