@@ -43,7 +43,12 @@ def rate(seeds: dict[int, dict[str, Any]], metric: str) -> float:
 def column(record: dict[str, Any]) -> str:
     """Name of the defense in the tables, with the option in which two columns differ."""
     name, given = str(record["defense"]), record["params"]["defense"]
-    options = {"ac": ("preset", "per-class"), "spectral": ("scored", "uncentred"), "lfd": ("teachers", 1)}
+    options = {
+        "abl": ("finetune_epochs", 60),
+        "ac": ("preset", "per-class"),
+        "spectral": ("scored", "uncentred"),
+        "lfd": ("teachers", 1),
+    }
     option, other = options.get(name, ("", None))
     return f"{name}({option}={other})" if option and given.get(option) == other else name
 
