@@ -26,12 +26,17 @@ Cells = dict[tuple[str, str], dict[int, dict[str, Any]]]
 """Finished records by defense and attack, then by seed."""
 
 
-def records(matrix: str) -> Cells:
+def finished(matrix: str) -> list[dict[str, Any]]:
     """The finished records of a matrix in the committed leaderboard."""
+    every = map(json.loads, (ROOT / "leaderboard" / "results.jsonl").read_text().splitlines())
+    return [record for record in every if record["matrix"] == matrix and record["status"] == "done"]
+
+
+def records(matrix: str) -> Cells:
+    """The finished records of a matrix whose attacks have one setting each."""
     found: Cells = {}
-    for record in map(json.loads, (ROOT / "leaderboard" / "results.jsonl").read_text().splitlines()):
-        if record["matrix"] == matrix and record["status"] == "done":
-            found.setdefault((column(record), record["attack"]), {})[record["seed"]] = record
+    for record in finished(matrix):
+        found.setdefault((column(record), record["attack"]), {})[record["seed"]] = record
     return found
 
 
@@ -176,6 +181,25 @@ def test_cells_with_two_seeds_are_shown_by_seed() -> None:
         key: text(seeds, "ca") + ("" if key[2] == "none" else f" / {text(seeds, 'asr')}")
         for key, seeds in several.items()
     }
+
+
+def test_lower_rates_are_shown_as_they_were_measured() -> None:
+    def row(record: dict[str, Any]) -> str:
+        return f"{record['attack']}, {100 * record['params']['attack']['rate']:g} %"
+
+    measured = {
+        (row(record), record["defense"]): f"{percent(record['ca'])} / {percent(record['asr'])}"
+        for record in finished("rates")
+    }
+    (((_, *defenses), *lines),) = (rows for rows in tables("docs/results.md") if rows[0][0] == "poison, CA / ASR")
+    said = {
+        (name, defense): cell
+        for name, *cells in lines
+        for defense, cell in zip(defenses, cells, strict=True)
+        if cell != DASH
+    }
+    assert measured
+    assert said == measured
 
 
 def test_the_claims_have_the_verdicts_of_the_command(capsys: pytest.CaptureFixture[str]) -> None:
