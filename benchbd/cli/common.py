@@ -92,7 +92,7 @@ def load_plan(args: argparse.Namespace, absent: list[str] | None = None) -> Plan
 
     Args:
         args: the arguments.
-        absent: gets the line in which a data set says that its files are missing; without this list, it is raised.
+        absent: gets the line in which a plugin says that its files are missing; without this list, it is raised.
     """
     from benchbd.plan import matrix
 

@@ -58,6 +58,8 @@ __all__ = [
 MAX_CELLS = 100_000
 COMPONENTS = {"dataset": "dataset", "model": "model", "attack": "attacks", "defense": "defenses"}
 """For each component kind, its key in a block."""
+LATER_FILES = ("model", "defense", "attack")
+"""Kinds of components whose files need not be there to make a plan, as those of most data sets."""
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 """Pattern of a valid matrix name."""
 
@@ -109,21 +111,25 @@ class _Block:
         plugins = {kind: [plugin for spec in axis for plugin in spec.instances()] for kind, axis in self.axes.items()}
         plugins["defense"] = _settled(plugins["defense"])
         unique = {kind: _distinct(instances) for kind, instances in plugins.items()}
-        for _, plugin in (*unique["model"], *unique["defense"]):
-            _check_files(plugin, absent)
+        lacking = {
+            kind: {part.json for part, plugin in unique[kind] if _lacks_files(plugin, absent)} for kind in LATER_FILES
+        }
         for (dataset_part, dataset), (model_part, model) in itertools.product(unique["dataset"], unique["model"]):
             try:
                 info, dataset_reason = _dataset_info(dataset)
             except UsageError as error:
                 if absent is None:
                     raise
-                absent.append(str(error))
+                absent.append(_missing_data(dataset) or str(error))
                 info = dataset_reason = None
-            model_reason = dataset_reason or _impossible(model, info)
+            lacks_model = model_part.json in lacking["model"]
+            model_reason = dataset_reason or _impossible(model, info, lacks_files=lacks_model)
             for attack_part, attack in unique["attack"]:
-                attack_reason = model_reason or self._attack_reason(attack, info, absent)
+                lacks_attack = attack_part.json in lacking["attack"]
+                attack_reason = model_reason or self._attack_reason(attack, info, lacks_attack)
                 for defense_part, defense in unique["defense"]:
-                    reason = attack_reason or _impossible(defense, info, attack)
+                    lacks = lacks_attack or defense_part.json in lacking["defense"]
+                    reason = attack_reason or _impossible(defense, info, attack, lacks_files=lacks)
                     for seed in self.seeds:
                         parts = (dataset_part, model_part, attack_part, defense_part)
                         cell = Cell(*parts, self.recipe, seed, matrix, self.probe, self.numerics)
@@ -132,21 +138,32 @@ class _Block:
                         yield cell, reason or (f"excluded: {excluded[0]}" if excluded else None)
 
     @staticmethod
-    def _attack_reason(attack: Attack, info: DatasetInfo | None, absent: list[str] | None) -> str | None:
+    def _attack_reason(attack: Attack, info: DatasetInfo | None, lacks_files: bool) -> str | None:
         """Why the attack does not apply to this data set, or None."""
-        if absent is not None and (line := attack.missing(data_folder(None))):
-            absent.append(line)
-            return None
-        return (None if info is None else poisoned_twice(attack, info)) or _impossible(attack, info)
+        twice = None if info is None else poisoned_twice(attack, info)
+        return twice or _impossible(attack, info, lacks_files=lacks_files)
 
 
-def _check_files(plugin: Defense | Model, absent: list[str] | None) -> None:
-    """Raise UsageError if a file of a plugin is missing, or put the line into ``absent``."""
-    line = missing_files(plugin, None)
+def _missing_data(dataset: Any) -> str | None:
+    """The line in which a data set says what is missing, if it can."""
+    with contextlib.suppress(UsageError):
+        return missing_files(dataset, data_folder(None))
+    return None
+
+
+def _lacks_files(plugin: Attack | Defense | Model, absent: list[str] | None) -> bool:
+    """Whether files of a plugin are missing; the line goes into ``absent``.
+
+    Without that list, a model or a defense raises UsageError. An attack need not: its check does if it reads the files.
+    """
+    if absent is None and isinstance(plugin, Attack):
+        return False
+    line = missing_files(plugin, data_folder(None) if isinstance(plugin, Attack) else None)
     if line and absent is None:
         raise UsageError(line)
     if line and absent is not None:
         absent.append(line)
+    return bool(line)
 
 
 @contextlib.contextmanager
@@ -185,8 +202,11 @@ def _dataset_info(dataset: Any) -> tuple[DatasetInfo | None, str | None]:
         return None, str(error)
 
 
-def _impossible(component: Any, *arguments: Any) -> str | None:
-    """Why the component's ``check(*arguments)`` refuses, or None; also None if the data set's info is not known."""
+def _impossible(component: Any, *arguments: Any, lacks_files: bool) -> str | None:
+    """Why the component's ``check(*arguments)`` refuses, or None.
+
+    The result is also None if the data set's info is not known, or if the check fails because files are missing.
+    """
     if arguments[0] is None:
         return None
     try:
@@ -194,6 +214,9 @@ def _impossible(component: Any, *arguments: Any) -> str | None:
             component.check(*arguments)
     except Impossible as error:
         return str(error)
+    except UsageError:
+        if not lacks_files:
+            raise
     return None
 
 
