@@ -215,7 +215,7 @@ def results_place(args: argparse.Namespace) -> Path:
         what = {"nothing": "no such file", "folder": "is a folder; name it with --output"}.get(
             kind, "is not a plain file"
         )
-        raise UsageError(f"--results {shown(args.results, 200)}: {what}")
+        raise UsageError(f"--results {args.results}: {what}")
     return place
 
 

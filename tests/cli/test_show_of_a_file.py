@@ -103,8 +103,8 @@ def test_both_places_of_results_are_refused(cells: tuple[Cell, ...], capsys: pyt
 
 
 def test_what_is_no_results_file_is_refused(cells: tuple[Cell, ...], capsys: pytest.CaptureFixture[str]) -> None:
-    assert "--results 'absent.jsonl': no such file" in refusal(capsys, "x", "--results", "absent.jsonl")
-    assert "'benchbd-out': is a folder; name it with --output" in refusal(capsys, "x", "--results", "benchbd-out")
+    assert "--results absent.jsonl: no such file" in refusal(capsys, "x", "--results", "absent.jsonl")
+    assert "benchbd-out: is a folder; name it with --output" in refusal(capsys, "x", "--results", "benchbd-out")
     Path("empty.jsonl").touch()
     assert "empty.jsonl: has no records" in refusal(capsys, "x", "--results", "empty.jsonl")
     Path("broken.jsonl").write_text("{\n")

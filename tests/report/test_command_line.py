@@ -222,7 +222,7 @@ def test_check_notices_an_edited_end(ran, capsys):
 
 MISTAKES = [
     (("leaderboard",), "no records in benchbd-out; run a matrix first"),
-    (("leaderboard", "--results", "absent.jsonl"), "--results 'absent.jsonl': no such file"),
+    (("leaderboard", "--results", "absent.jsonl"), "--results absent.jsonl: no such file"),
     (("leaderboard", "--output", "out", "--gate", "2"), "--gate is an ASR"),
     (("leaderboard", "--output", "out", "--filter", "attack=x"), "select cells of a matrix; give a MATRIX"),
     (("leaderboard", "--output", "out", "--check", "--asr-over", "all"), "--check compares with a file of the usual"),
