@@ -22,6 +22,7 @@ from benchbd.cli.common import (
     write,
     write_json,
 )
+from benchbd.errors import BenchbdError, UsageError, shown
 
 if TYPE_CHECKING:
     from benchbd.plan.cell import Cell
@@ -46,7 +47,7 @@ according to the records in the output folder are left out. The counts are upper
 removes nothing, its last training is the undefended model), and failed cells are counted as if run with --rerun failed.
 Retries of trainings that fail to learn are counted separately.
 
-Files and packages that are missing here are listed; a run refuses them.
+Missing files of data sets, attacks and defenses are listed; a run refuses them.
 
 Times come from the operations of each model and from the rate at which this machine trains it. Finished cells of the
 output folder hold rates; others are measured for 3 s and kept in the user's cache. The estimate says how sure it is.
@@ -87,7 +88,6 @@ def register(verbs: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Print the plan."""
     from benchbd.core.paths import data_folder
-    from benchbd.errors import BenchbdError
     from benchbd.plan.missing_parts import missing_parts, with_known_work
     from benchbd.plan.trainings import possible_retries, shared_trainings
     from benchbd.run.packing_check import refuse_unpackable
@@ -96,9 +96,9 @@ def run(args: argparse.Namespace) -> int:
     wishes = _time_wishes(args)
     absent: list[str] = []
     plan, output = load_plan(args, absent), output_folder(args)
-    say_notes(plan)
     missing = list(missing_parts(plan.cells, data_folder(args.data)))
-    _check_sizes(plan.cells, missing)
+    _check_models_and_sizes(plan, missing)
+    say_notes(plan)
     missing_data = [part.line for part in missing if part.kind == "dataset"]
     # A run stops at the files of cells that --filter leaves out, too.
     missing_files = list(dict.fromkeys([*(p.line for p in missing if p.kind != "dataset"), *absent]))
@@ -178,10 +178,16 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _check_sizes(cells: Sequence[Cell], missing: Sequence[MissingPart]) -> None:
-    """Raise the UsageError of a data set that lacks nothing and cannot say its sizes."""
+def _check_models_and_sizes(plan: Plan, missing: Sequence[MissingPart]) -> None:
+    """Refuse a model that lacks anything, and a data set that lacks nothing and cannot say its sizes.
+
+    What a model lacks may be a network of that name, which is a mistake in the matrix.
+    """
+    for part in missing:
+        if part.kind == "model":
+            raise UsageError(f"matrix {plan.source}: {part.line}")
     lacking = {part.json for part in missing if part.kind == "dataset"}
-    for cell in {cell.dataset.json: cell for cell in cells}.values():
+    for cell in {cell.dataset.json: cell for cell in plan.cells}.values():
         if cell.dataset.json not in lacking:
             cell.components().dataset.info()
 
@@ -196,7 +202,6 @@ class _Wishes(NamedTuple):
 
 def _time_wishes(args: argparse.Namespace) -> _Wishes:
     """The flags about times. Raises UsageError."""
-    from benchbd.errors import UsageError, shown
     from benchbd.run.rates import parse_rate
     from benchbd.run.settings import RunSettings
     from benchbd.run.simulate import parse_simulate
@@ -292,7 +297,6 @@ def _read(
 def _related(records: Records, cells: Sequence[Cell]) -> Iterator[Cell]:
     """The cells of records with the data set, model and recipe of one of ``cells``. Unknown plugins are skipped."""
     from benchbd.core.hashing import canonical
-    from benchbd.errors import BenchbdError
     from benchbd.plan.cell import Cell
 
     pairs = {(cell.dataset.json, cell.model.json) for cell in cells}

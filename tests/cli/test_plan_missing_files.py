@@ -1,4 +1,4 @@
-"""``benchbd plan`` lists the files that a run would miss, of every kind of plugin, where a run refuses them."""
+"""``benchbd plan`` lists what data sets, attacks and defenses lack, where a run refuses it."""
 
 from __future__ import annotations
 
@@ -134,3 +134,16 @@ def test_a_data_set_that_lacks_nothing_and_has_no_size_is_a_mistake(
     code, out, err = plan(dataset="sized(there=True)")
     assert (code, out, err.count("\n")) == (2, "", 1)
     assert "sized: sizes.json has no sizes" in err
+
+
+def test_a_model_without_its_network_is_a_mistake(plan: Callable[..., tuple[int, str, str]]) -> None:
+    Path("model.py").write_text(
+        "from benchbd import Model, model\n"
+        "@model('lacking', version=1)\n"
+        "class Lacking(Model):\n"
+        "    def missing(self):\n"
+        "        return 'lacking: there is no network resnet19'\n"
+    )
+    code, out, err = plan("--plugin", "model.py", "--set", "model=lacking")
+    assert (code, out) == (2, "")
+    assert err == "benchbd: matrix m.yaml: lacking: there is no network resnet19\n"
