@@ -8,13 +8,13 @@ import json
 import os
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchbd.cli.one_off import WHERE, add_one_off_arguments, one_off_matrix
 from benchbd.core.paths import look, user_path
-from benchbd.errors import UsageError, one_line, shown
+from benchbd.errors import UsageError, one_line, shown, suggestion
 
 if TYPE_CHECKING:
     from benchbd.plan.matrix import Plan
@@ -33,6 +33,11 @@ def add_output(parser: argparse.ArgumentParser) -> None:
     """Add ``--output``."""
     text = f"results folder (default: {DEFAULT_OUTPUT})"
     parser.add_argument("--output", metavar="DIR", default=DEFAULT_OUTPUT, help=text)
+
+
+def add_results(parser: argparse.ArgumentParser) -> None:
+    """Add ``--results``; :func:`results_place` reads it."""
+    parser.add_argument("--results", metavar="FILE", help="a results.jsonl file instead of the results folder")
 
 
 def add_plugins(parser: argparse.ArgumentParser) -> None:
@@ -87,7 +92,7 @@ def load_plan(args: argparse.Namespace, absent: list[str] | None = None) -> Plan
 
     Args:
         args: the arguments.
-        absent: gets the line in which a data set says that its files are missing; without this list, it is raised.
+        absent: gets the line in which a plugin says that its files are missing; without this list, it is raised.
     """
     from benchbd.plan import matrix
 
@@ -195,6 +200,25 @@ def output_folder(args: argparse.Namespace) -> Path:
     return folder
 
 
+def results_place(args: argparse.Namespace) -> Path:
+    """The results file of ``--results``, or else the results folder of ``--output``.
+
+    Raises:
+        UsageError: both are given, or what is given is not there.
+    """
+    if not args.results:
+        return output_folder(args)
+    if args.output != DEFAULT_OUTPUT:
+        raise UsageError("--results and --output both name results; give one of them")
+    place = user_path(args.results, "--results")
+    if (kind := look(place, "--results")) != "file":
+        what = {"nothing": "no such file", "folder": "is a folder; name it with --output"}.get(
+            kind, "is not a plain file"
+        )
+        raise UsageError(f"--results {args.results}: {what}")
+    return place
+
+
 def write(text: str) -> None:
     """Write text to standard output, with a newline at the end."""
     sys.stdout.write(text if text.endswith("\n") else text + "\n")
@@ -281,7 +305,7 @@ def record_ids(output: Path) -> list[str]:
 
 
 def find_record(output: Path, wanted: str) -> dict[str, Any]:
-    """Find the record of a cell by its ID, the start of its ID, or its label.
+    """Find the record of a cell in a results folder by its ID, the start of its ID, or its label.
 
     Raises:
         UsageError: no record or several records match.
@@ -292,18 +316,56 @@ def find_record(output: Path, wanted: str) -> dict[str, Any]:
     ids = record_ids(output)
     if not ids:
         raise UsageError(f"no records in {folder}; run a matrix first, or name its folder with --output")
-    matches = [i for i in ids if i.startswith(wanted)] if wanted else []
-    if not matches:
-        matches = [i for i in ids if wanted and (r := read_record(output, i)) and r["label"] == wanted]
-    if not matches:
+
+    def label(ident: str) -> str:
+        record = read_record(output, ident)
+        return str(record["label"]) if record else ""
+
+    found = _only_match(wanted, ids, label)
+    if found is None:
         raise UsageError(f"no cell {shown(wanted)} among the {len(ids)} records in {folder}; benchbd status lists them")
-    if len(matches) > 1:
-        some = ", ".join(matches[:4]) + (", ..." if len(matches) > 4 else "")
-        raise UsageError(f"{shown(wanted)} matches {len(matches)} cells ({some}); give more of the ID")
-    record, problem = look_up(output, matches[0])
+    record, problem = look_up(output, found)
     if problem is not None and problem.unreadable:
         raise UsageError(f"record {problem}; check its permissions and the disk")
     if record is None:
         why = f" ({problem.reason})" if problem else ""
-        raise UsageError(f"record {folder / matches[0]}.json is damaged; benchbd run computes it again{why}")
+        raise UsageError(f"record {folder / found}.json is damaged; benchbd run computes it again{why}")
     return record
+
+
+def find_record_in_file(file: Path, wanted: str) -> dict[str, Any]:
+    """Find the record of a cell in a results file, by the rules of :func:`find_record`.
+
+    If the file has several records of the cell, the result is the one that the leaderboard shows.
+
+    Raises:
+        UsageError: no record or several cells match.
+    """
+    from benchbd.report.groups import precedence
+
+    records: dict[str, dict[str, Any]] = {}
+    for record in usable_records(file):
+        ident = record["id"]
+        records[ident] = max(records.get(ident, record), record, key=precedence)
+    if not records:
+        raise UsageError(f"{file}: has no records")
+    found = _only_match(wanted, sorted(records), lambda ident: str(records[ident]["label"]))
+    if found is None:
+        near = suggestion(wanted, (record["label"] for record in records.values()))
+        raise UsageError(f"no cell {shown(wanted)} among the {len(records)} records in {file}{near}")
+    return records[found]
+
+
+def _only_match(wanted: str, ids: Sequence[str], label: Callable[[str], str]) -> str | None:
+    """The only ID that is or begins with ``wanted``, else the only one with this label; None if there is none.
+
+    Raises:
+        UsageError: several match.
+    """
+    matches = [ident for ident in ids if ident.startswith(wanted)] if wanted else []
+    if not matches:
+        matches = [ident for ident in ids if wanted and label(ident) == wanted]
+    if len(matches) > 1:
+        some = ", ".join(matches[:4]) + (", ..." if len(matches) > 4 else "")
+        raise UsageError(f"{shown(wanted)} matches {len(matches)} cells ({some}); give more of the ID")
+    return matches[0] if matches else None

@@ -10,7 +10,7 @@ from benchbd.errors import UsageError
 
 EPILOG = """\
 The suffix of FILE selects the format:
-  .jsonl   one record per line, complete; leaderboard, compare and merge read it
+  .jsonl   one record per line, complete; leaderboard, plot, show --results, compare and merge read it
   .csv     one row per cell, with every field that is not nested
   .parquet the same rows, with a type for each column and IDs as text (benchbd[parquet])
   .zip     records, logs and the leaderboard, to attach or archive

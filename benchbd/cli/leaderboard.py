@@ -16,8 +16,10 @@ from benchbd.cli.common import (
     add_output,
     add_plugin_files,
     add_plugins,
+    add_results,
     load_plan,
     output_folder,
+    results_place,
     usable_records,
     write,
 )
@@ -82,7 +84,7 @@ def register(verbs: Any) -> None:
     )
     parser.add_argument("matrix", metavar="MATRIX|FOLDER", nargs="?", help=text)
     add_output(parser)
-    parser.add_argument("--results", metavar="FILE", help="a results.jsonl file instead of the results folder")
+    add_results(parser)
     parser.add_argument(
         "--format",
         choices=FORMATS,
@@ -151,9 +153,7 @@ def read(args: argparse.Namespace) -> tuple[list[dict[str, Any]], float | None, 
         UsageError: there are no records, or a record is invalid.
     """
     read_folder(args)
-    place = user_path(args.results, "--results") if args.results else output_folder(args)
-    if args.results and not place.is_file():
-        raise UsageError(f"--results {args.results}: no such file")
+    place = results_place(args)
     if not args.results and not (place / "records").is_dir():
         raise UsageError(
             f"no records in {place}; run a matrix first, or name the folder with --output or a file with --results"
@@ -313,7 +313,8 @@ def check(args: argparse.Namespace) -> int:
     from benchbd.report.formats.markdown import MARKER
 
     target = user_path(args.write, "--write") if args.write else README
-    if args.results is None and RESULTS.is_file():
+    read_folder(args)
+    if args.results is None and args.output == DEFAULT_OUTPUT and RESULTS.is_file():
         args.results = str(RESULTS)
     try:
         committed = read_plain(os.path.realpath(target)).decode().replace("\r\n", "\n")

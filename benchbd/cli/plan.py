@@ -22,10 +22,12 @@ from benchbd.cli.common import (
     write,
     write_json,
 )
+from benchbd.errors import BenchbdError, UsageError, shown
 
 if TYPE_CHECKING:
     from benchbd.plan.cell import Cell
     from benchbd.plan.matrix import Plan
+    from benchbd.plan.missing_parts import MissingPart
     from benchbd.plan.trainings import TrainingKey
     from benchbd.plan.work import Network
     from benchbd.run.settings import RunSettings
@@ -44,6 +46,8 @@ Trainings are counted as plugins declare them. Each counts once, however many ce
 according to the records in the output folder are left out. The counts are upper bounds. A defense may need fewer (if AC
 removes nothing, its last training is the undefended model), and failed cells are counted as if run with --rerun failed.
 Retries of trainings that fail to learn are counted separately.
+
+Missing files of data sets, attacks and defenses are listed; a run refuses them.
 
 Times come from the operations of each model and from the rate at which this machine trains it. Finished cells of the
 output folder hold rates; others are measured for 3 s and kept in the user's cache. The estimate says how sure it is.
@@ -83,14 +87,22 @@ def register(verbs: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print the plan."""
-    from benchbd.errors import BenchbdError
+    from benchbd.core.paths import data_folder
+    from benchbd.plan.missing_parts import missing_parts, with_known_work
     from benchbd.plan.trainings import possible_retries, shared_trainings
     from benchbd.run.packing_check import refuse_unpackable
     from benchbd.storage.staleness import InputFiles, changed_inputs_text
 
     wishes = _time_wishes(args)
-    plan, output = load_plan(args), output_folder(args)
+    absent: list[str] = []
+    plan, output = load_plan(args, absent), output_folder(args)
+    missing = list(missing_parts(plan.cells, data_folder(args.data)))
+    _check_models_and_sizes(plan, missing)
     say_notes(plan)
+    missing_data = [part.line for part in missing if part.kind == "dataset"]
+    # A run stops at the files of cells that --filter leaves out, too.
+    missing_files = list(dict.fromkeys([*(p.line for p in missing if p.kind != "dataset"), *absent]))
+    missing_files = [line for line in missing_files if line not in missing_data]
     recorded = set(record_ids(output))
     with DamagedRecords("benchbd run runs its cell again") as damaged:
         records = _read(output, [cell.id for cell in plan.cells if cell.id in recorded], damaged)
@@ -104,7 +116,7 @@ def run(args: argparse.Namespace) -> int:
     unknown = files.unknown()
     unfinished = [cell for cell in plan.cells if status[cell.id] not in SETTLED]
     unbuilt: set[Network] = set()
-    refuse_unpackable(unfinished, _say, unbuilt)
+    refuse_unpackable(with_known_work(unfinished, missing), _say, unbuilt)
     wanted = shared_trainings(unfinished)
     artifacts = _artifacts(output / "store")
     # The trainings of other data, whose keys nothing asks for any more, are not those that a run of today needs.
@@ -123,8 +135,7 @@ def run(args: argparse.Namespace) -> int:
         if key not in stored:
             retries[key[1].kind] += number
     alone = Counter(training.kind for (_, training), cells in wanted.items() for _ in cells)
-    missing = _missing(plan, args.data)
-    times = _times(args, wishes, plan, unfinished, {("training", *key) for key in stored}, unbuilt)
+    times = _times(args, wishes, plan, unfinished, {("training", *key) for key in stored}, unbuilt, missing)
     if args.json:
         write_json(
             {
@@ -134,7 +145,8 @@ def run(args: argparse.Namespace) -> int:
                 "trainings": dict(counts),
                 "trainings_without_sharing": dict(alone),
                 "retries": dict(retries),
-                "missing_data": missing,
+                "missing_data": missing_data,
+                "missing_files": missing_files,
                 "changed_data": changed,
                 "unknown_data": unknown,
                 **{name: facts for name, facts, _ in times},
@@ -153,8 +165,10 @@ def run(args: argparse.Namespace) -> int:
         write(f"trainings still to do, at most: {listed} ({sharing})")
     for kind, number in retries.items():
         write(f"plus up to {number} {kind} retries if trainings fail to learn")
-    for line in missing:
+    for line in missing_data:
         write(f"data: {line}")
+    for line in missing_files:
+        write(f"missing: {line}")
     for line in changed_inputs_text(changed.values(), "benchbd run with --rerun stale measures them again"):
         write(line)
     for line in unknown:
@@ -162,6 +176,20 @@ def run(args: argparse.Namespace) -> int:
     for _, _, lines in times:
         write("\n".join(lines))
     return 0
+
+
+def _check_models_and_sizes(plan: Plan, missing: Sequence[MissingPart]) -> None:
+    """Refuse a model that lacks anything, and a data set that lacks nothing and cannot say its sizes.
+
+    What a model lacks may be a network of that name, which is a mistake in the matrix.
+    """
+    for part in missing:
+        if part.kind == "model":
+            raise UsageError(f"matrix {plan.source}: {part.line}")
+    lacking = {part.json for part in missing if part.kind == "dataset"}
+    for cell in {cell.dataset.json: cell for cell in plan.cells}.values():
+        if cell.dataset.json not in lacking:
+            cell.components().dataset.info()
 
 
 class _Wishes(NamedTuple):
@@ -174,7 +202,6 @@ class _Wishes(NamedTuple):
 
 def _time_wishes(args: argparse.Namespace) -> _Wishes:
     """The flags about times. Raises UsageError."""
-    from benchbd.errors import UsageError, shown
     from benchbd.run.rates import parse_rate
     from benchbd.run.settings import RunSettings
     from benchbd.run.simulate import parse_simulate
@@ -208,10 +235,13 @@ def _times(
     unfinished: Sequence[Cell],
     stored: Collection[Any],
     unbuilt: set[Network],
+    missing: Sequence[MissingPart],
 ) -> list[tuple[str, dict[str, Any], list[str]]]:
     """The estimates that are asked for: their name in JSON, as JSON types, and as lines."""
     if wishes.here is None and wishes.simulate is None:
         return []
+    from benchbd.plan.missing_parts import with_known_work
+    from benchbd.report.wording import counted
     from benchbd.run import forecast
     from benchbd.run.measurements import Measurements, this_machine
     from benchbd.run.simulate import simulate
@@ -221,6 +251,9 @@ def _times(
     def measurements(gpus: tuple[str, ...]) -> Measurements:
         return Measurements(this_machine(gpus), say=_say, remeasure=args.measure, unbuilt=unbuilt)
 
+    every, unfinished = (with_known_work(cells, missing) for cells in (plan.cells, unfinished))
+    if unknown := len(plan.cells) - len(every):
+        _say(f"times leave out {counted(unknown, 'cell')}, whose work depends on files that are missing")
     output, found = output_folder(args), []
     if wishes.here is not None:
         slots = make_slots(wishes.here)
@@ -230,11 +263,11 @@ def _times(
         found.append(("time", forecast.time_as_json(left), forecast.time_as_lines(left)))
     if (wish := wishes.simulate) is not None:
         if wish.what == "cores":
-            costs = forecast.forecast_here(plan.cells, output, measurements(()), from_records=not args.measure)
+            costs = forecast.forecast_here(every, output, measurements(()), from_records=not args.measure)
         else:
             gpus = visible_gpus() if wishes.rate is None else ()
             gpu = measurements(tuple(gpus)) if gpus else None
-            costs = forecast.forecast_gpus(plan.cells, output, measurements(()), gpu, wishes.rate)
+            costs = forecast.forecast_gpus(every, output, measurements(()), gpu, wishes.rate)
         runs = [simulate(costs.estimate.jobs, number) for number in wish.numbers]
         lines = forecast.simulation_as_lines(costs, wish, runs)
         found.append(("simulation", forecast.simulation_as_json(costs, runs), lines))
@@ -264,7 +297,6 @@ def _read(
 def _related(records: Records, cells: Sequence[Cell]) -> Iterator[Cell]:
     """The cells of records with the data set, model and recipe of one of ``cells``. Unknown plugins are skipped."""
     from benchbd.core.hashing import canonical
-    from benchbd.errors import BenchbdError
     from benchbd.plan.cell import Cell
 
     pairs = {(cell.dataset.json, cell.model.json) for cell in cells}
@@ -315,15 +347,3 @@ def _artifacts(store: Path) -> set[str]:
             for folder in (store / kind).iterdir():
                 found.update(artifact.name for artifact in folder.iterdir())
     return found
-
-
-def _missing(plan: Plan, root: str | None) -> list[str]:
-    from benchbd.core.paths import data_folder
-    from benchbd.plugins.input_files import missing_files
-
-    folder = data_folder(root)
-    lines = []
-    for cell in {c.dataset.json: c for c in plan.cells}.values():
-        if line := missing_files(cell.components().dataset, folder):
-            lines.append(line)
-    return lines

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from benchbd.cli.common import add_filters, add_numerics, add_output, add_plugins, write
+from benchbd.cli.common import add_filters, add_numerics, add_output, add_plugins, add_results, write
 from benchbd.errors import UsageError, shown
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def register(verbs: Any) -> None:
     text = "only the cells of this matrix, or every record of this results folder or results.jsonl"
     parser.add_argument("of", metavar="MATRIX|FOLDER", nargs="?", help=text)
     add_output(parser)
-    parser.add_argument("--results", metavar="FILE", help="a results.jsonl file instead of the results folder")
+    add_results(parser)
     parser.add_argument(
         "--write",
         metavar="FILE",

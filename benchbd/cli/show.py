@@ -6,7 +6,16 @@ import argparse
 import math
 from typing import TYPE_CHECKING, Any
 
-from benchbd.cli.common import add_output, columns, find_record, output_folder, write, write_json
+from benchbd.cli.common import (
+    add_output,
+    add_results,
+    columns,
+    find_record,
+    find_record_in_file,
+    results_place,
+    write,
+    write_json,
+)
 from benchbd.errors import one_line
 
 if TYPE_CHECKING:
@@ -19,6 +28,7 @@ SHORT = 16
 EPILOG = """\
   benchbd show 3f9a
   benchbd show cifar10/resnet18/bn-g/lfd/s0 --json
+  benchbd show 'cifar10/airbench(width=16)/wanet/lfd/s0' --results leaderboard/results.jsonl
 """
 
 
@@ -33,6 +43,7 @@ def register(verbs: Any) -> None:
     parser.add_argument("cell", metavar="CELL", help="the cell's ID, the start of its ID, or its label")
     parser.add_argument("--json", action="store_true", help="as JSON")
     add_output(parser)
+    add_results(parser)
     parser.set_defaults(run=run)
 
 
@@ -40,13 +51,14 @@ def run(args: argparse.Namespace) -> int:
     """Print the record."""
     from benchbd.storage.records import failed_rerun
 
-    output = output_folder(args)
-    record = find_record(output, args.cell)
+    place = results_place(args)
+    record = find_record_in_file(place, args.cell) if args.results else find_record(place, args.cell)
     if args.json:
         write_json(record)
     else:
         rows = _rows(record)
-        if record["status"] == "done" and (last := failed_rerun(output, record["id"])):
+        in_folder = record["status"] == "done" and not args.results
+        if in_folder and (last := failed_rerun(place, record["id"])):
             rows.insert(2, ("last rerun", f"{last['status']}: {last['error']}; the earlier result stays"))
         # A record may come from an untrusted source: print its values as plain text, without control characters.
         write(columns([(one_line(name), one_line(value)) for name, value in rows]))

@@ -18,6 +18,9 @@ FLIPS = ("hflip", "flip_alternate")
 """Augmentations that mirror the image; a recipe takes one of them at most."""
 AUGMENTATIONS = (*CROPS, *FLIPS, "cutout", "rotate15")
 
+HIGHEST_RATE = 100.0
+"""Learning rate above which a plan says that it is surely a mistake. Published recipes stay below 1."""
+
 BELONGS = {
     "optimizer": ("bias_lr", "clip_norm", "ema", "label_smoothing", "muon_lr"),
     "schedule": ("schedule_per", "warmup", "peak", "lr_start", "lr_end"),
@@ -206,6 +209,19 @@ class Recipe:
                 )
         if self.schedule == "steps" and not self.milestones:
             lines.append("recipe: schedule steps without milestones keeps the learning rate constant")
+        return lines
+
+    def doubtful_rates(self) -> list[str]:
+        """A line for each learning rate that is surely a mistake: one of 0 trains nothing, one above 100 diverges."""
+        lines, unless = [], "unless its plugin names another rate"
+        if self.lr == 0:
+            lines.append(f"recipe: lr is 0, so a training changes no weight {unless}")
+        elif self.optimizer == "muon" and self.muon_lr == 0:
+            lines.append(f"recipe: muon_lr is 0, so a training changes no filter of a convolution {unless}")
+        rates = {"lr": self.lr, "muon_lr": self.muon_lr if self.optimizer == "muon" else 0.0}
+        for name, rate in rates.items():
+            if rate > HIGHEST_RATE:
+                lines.append(f"recipe: {name} is {rate:g}, and trainings diverge at rates above {HIGHEST_RATE:g}")
         return lines
 
     def per_step(self) -> bool:

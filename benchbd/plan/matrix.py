@@ -21,20 +21,20 @@ from typing import Any, NamedTuple
 from benchbd.core.files_folder import look_beside
 from benchbd.core.images import DatasetInfo
 from benchbd.core.numerics import NUMERICS, Numerics
-from benchbd.core.paths import data_folder, look, user_path
+from benchbd.core.paths import look, user_path
 from benchbd.core.recipe import Recipe, merged
-from benchbd.errors import Impossible, UsageError, shown
+from benchbd.errors import UsageError, shown
 from benchbd.plan.cell import Cell, shared_part
 from benchbd.plan.expand import ExpandedSpec, expand
 from benchbd.plan.filters import AXES, Filters, Rule, rules_of, select
 from benchbd.plan.matrix_file import BLOCK, TOP, as_list, known_keys, parse, read
 from benchbd.plan.overrides import Overrides, one_seed, parse_seeds, parse_set, seeds_of
+from benchbd.plan.possible import dataset_info, impossible, lacks_files, missing_data
 from benchbd.plan.probe import Probe
 from benchbd.plan.shipped import shipped
 from benchbd.plugins import registry
 from benchbd.plugins.attack import poisoned_twice
-from benchbd.plugins.contract import Attack, Defense, Model
-from benchbd.plugins.input_files import missing_files
+from benchbd.plugins.contract import Attack, Defense
 from benchbd.plugins.part import Part
 
 __all__ = [
@@ -58,6 +58,8 @@ __all__ = [
 MAX_CELLS = 100_000
 COMPONENTS = {"dataset": "dataset", "model": "model", "attack": "attacks", "defense": "defenses"}
 """For each component kind, its key in a block."""
+LATER_FILES = ("model", "defense", "attack")
+"""Kinds of components whose files need not be there to make a plan, as those of most data sets."""
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 """Pattern of a valid matrix name."""
 
@@ -109,21 +111,25 @@ class _Block:
         plugins = {kind: [plugin for spec in axis for plugin in spec.instances()] for kind, axis in self.axes.items()}
         plugins["defense"] = _settled(plugins["defense"])
         unique = {kind: _distinct(instances) for kind, instances in plugins.items()}
-        for _, plugin in (*unique["model"], *unique["defense"]):
-            _check_files(plugin, absent)
+        lacking = {
+            kind: {part.json for part, plugin in unique[kind] if lacks_files(plugin, absent)} for kind in LATER_FILES
+        }
         for (dataset_part, dataset), (model_part, model) in itertools.product(unique["dataset"], unique["model"]):
             try:
-                info, dataset_reason = _dataset_info(dataset)
+                info, dataset_reason = dataset_info(dataset)
             except UsageError as error:
                 if absent is None:
                     raise
-                absent.append(str(error))
+                absent.append(missing_data(dataset) or str(error))
                 info = dataset_reason = None
-            model_reason = dataset_reason or _impossible(model, info)
+            lacks_model = model_part.json in lacking["model"]
+            model_reason = dataset_reason or impossible(model, info, files_missing=lacks_model)
             for attack_part, attack in unique["attack"]:
-                attack_reason = model_reason or self._attack_reason(attack, info, absent)
+                lacks_attack = attack_part.json in lacking["attack"]
+                attack_reason = model_reason or self._attack_reason(attack, info, lacks_attack)
                 for defense_part, defense in unique["defense"]:
-                    reason = attack_reason or _impossible(defense, info, attack)
+                    lacks = lacks_attack or defense_part.json in lacking["defense"]
+                    reason = attack_reason or impossible(defense, info, attack, files_missing=lacks)
                     for seed in self.seeds:
                         parts = (dataset_part, model_part, attack_part, defense_part)
                         cell = Cell(*parts, self.recipe, seed, matrix, self.probe, self.numerics)
@@ -132,21 +138,10 @@ class _Block:
                         yield cell, reason or (f"excluded: {excluded[0]}" if excluded else None)
 
     @staticmethod
-    def _attack_reason(attack: Attack, info: DatasetInfo | None, absent: list[str] | None) -> str | None:
+    def _attack_reason(attack: Attack, info: DatasetInfo | None, files_missing: bool) -> str | None:
         """Why the attack does not apply to this data set, or None."""
-        if absent is not None and (line := attack.missing(data_folder(None))):
-            absent.append(line)
-            return None
-        return (None if info is None else poisoned_twice(attack, info)) or _impossible(attack, info)
-
-
-def _check_files(plugin: Defense | Model, absent: list[str] | None) -> None:
-    """Raise UsageError if a file of a plugin is missing, or put the line into ``absent``."""
-    line = missing_files(plugin, None)
-    if line and absent is None:
-        raise UsageError(line)
-    if line and absent is not None:
-        absent.append(line)
+        twice = None if info is None else poisoned_twice(attack, info)
+        return twice or impossible(attack, info, files_missing=files_missing)
 
 
 @contextlib.contextmanager
@@ -174,27 +169,6 @@ def _distinct(components: Iterable[Any]) -> list[tuple[Part, Any]]:
         part = shared_part(component)
         found.setdefault(part.json, (part, component))
     return list(found.values())
-
-
-def _dataset_info(dataset: Any) -> tuple[DatasetInfo | None, str | None]:
-    """A data set's info, or the reason why the data set is impossible."""
-    try:
-        with registry.blame("datasets", dataset.name):
-            return dataset.info(), None
-    except Impossible as error:
-        return None, str(error)
-
-
-def _impossible(component: Any, *arguments: Any) -> str | None:
-    """Why the component's ``check(*arguments)`` refuses, or None; also None if the data set's info is not known."""
-    if arguments[0] is None:
-        return None
-    try:
-        with registry.blame(component.kind, component.name):
-            component.check(*arguments)
-    except Impossible as error:
-        return str(error)
-    return None
 
 
 def resolve(
@@ -314,7 +288,7 @@ def _block(
         set_here = overrides.recipe()
         given = merged(_mapping(data, "recipe"), _mapping(block, "recipe"), set_here)
         recipe = Recipe.parse(given)
-        notes += [f"{here}: {line}" for line in recipe.without_effect(given)]
+        notes += [f"{here}: {line}" for line in (*recipe.without_effect(given), *recipe.doubtful_rates())]
         if smoke and "epochs" not in set_here:
             recipe = recipe.but(epochs=1)
         given_probe = {**_mapping(data, "probe"), **_mapping(block, "probe"), **overrides.probe()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from benchbd.report.labels import Variant
@@ -21,12 +22,14 @@ class Headline(NamedTuple):
         certainty: what the sentence rests on.
         leaders: the lines of the defenses that it names, best first.
         undefended: the line of no defense; None if there is none.
+        by_asr: which defenses are significantly better by ASR alone than the first one by DER; empty if none is.
     """
 
     sentence: str
     certainty: str
     leaders: tuple[Line, ...]
     undefended: Line | None
+    by_asr: str = ""
 
 
 def headline(given: Overview) -> Headline:
@@ -53,7 +56,28 @@ def headline(given: Overview) -> Headline:
         sentence = f"{name} is best: significantly better by {ranking.measure.upper()} than {rivals}."
     else:
         sentence = f"{name} leads by {ranking.measure.upper()}."
-    return Headline(sentence, f"{_tests(ranking)} {measured}".strip(), leaders, undefended)
+    by_asr = "" if ranking.measure == "asr" else _better_by_asr(leaders[0], by_defense, given)
+    return Headline(sentence, f"{_tests(ranking)} {measured}".strip(), leaders, undefended, by_asr)
+
+
+def _better_by_asr(first: Line, by_defense: Mapping[Variant, Line], given: Overview) -> str:
+    """The defenses with a significantly lower ASR than the first by DER, and the CA of each; empty if there is none."""
+    ranking = given.rankings["asr"]
+
+    def accuracy(line: Line) -> str:
+        return f"{given.ca.heading} {percent(line.ca.mean, 1)} %" if line.ca else "no CA"
+
+    better = []
+    for rival in ranking.order:
+        duel = ranking.duels.get((rival, first.defense))
+        if duel and duel.better == 1:
+            lower = f"lower on {duel.wins} of {counted(duel.pairs, 'attack')}"
+            better.append(f"{given.short(rival)} ({lower}, {accuracy(by_defense[rival])})")
+    if not better:
+        return ""
+    verb = "are" if len(better) > 1 else "is"
+    named = f"{given.short(first.defense)} ({accuracy(first)})"
+    return f"By ASR alone, {_enumerated(better)} {verb} significantly better than {named}."
 
 
 def _enumerated(names: list[str]) -> str:
@@ -74,6 +98,7 @@ def facts(answer: Headline, given: Overview) -> list[str]:
     """The numbers behind a headline and what it rests on, a line each, for media without a layout of their own."""
     lines = [*answer.leaders[:NAMED], *([answer.undefended] if answer.leaders and answer.undefended else [])]
     found = [f"{line.name}: {_numbers(line, given)}" for line in lines]
+    found += [answer.by_asr] if answer.by_asr else []
     words = "DER weighs the ASR that a defense takes away against the CA that it costs." * ("DER" in answer.sentence)
     return [*found, *([rest] if (rest := f"{words} {answer.certainty}".strip()) else [])]
 

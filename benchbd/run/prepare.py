@@ -11,12 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchbd.core.files_folder import files_folder
-from benchbd.core.kinds import KINDS
 from benchbd.core.paths import data_folder
 from benchbd.errors import UsageError, shown
+from benchbd.plan.missing_parts import missing_parts
 from benchbd.plugins import registry
 from benchbd.plugins.contract import Defense, Model
-from benchbd.plugins.input_files import missing_files
 from benchbd.run.packing_check import refuse_unpackable
 from benchbd.run.rerun_policy import run_works_on
 from benchbd.storage import records
@@ -132,11 +131,8 @@ def check_cells(cells: Sequence[Cell], settings: RunSettings) -> None:
         UsageError: a file or package of a plugin is missing, or a defense packs a model that cannot be packed.
     """
     if settings.executor != "ray":  # Ray's machines have their own files
-        folder = data_folder(settings.data_root)
-        needed = {(kind, getattr(cell, kind).json): cell for kind in KINDS for cell in cells}
-        for (kind, _), cell in needed.items():
-            if line := missing_files(getattr(cell.components(), kind), folder):
-                raise UsageError(line)
+        for part in missing_parts(cells, data_folder(settings.data_root)):
+            raise UsageError(part.line)
     refuse_unpackable(cells)
 
 

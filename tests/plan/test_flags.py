@@ -5,14 +5,17 @@ from __future__ import annotations
 import fnmatch
 import itertools
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 from toy_matrices import BASE, plan, refused
 
+from benchbd.cli import main
 from benchbd.errors import UsageError
 from benchbd.plan import filters as filters_module
 from benchbd.plan import matrix
+from benchbd.run.outcome import Outcome
 
 pytestmark = pytest.mark.usefixtures("toys")
 
@@ -344,3 +347,46 @@ def test_a_number_of_seeds_is_one_seed_and_the_plan_notes_it(given: str, note: s
 def test_the_plan_notes_entries_of_a_recipe_without_effect(recipe: str, notes: list[str]) -> None:
     found = plan(BASE + f"recipe: {recipe}")
     assert [n.split(": ", 1)[1] for n in found.notes] == notes
+
+
+@pytest.mark.parametrize(
+    ("recipe", "notes"),
+    [
+        ("{lr: 0}", ["recipe: lr is 0, so a training changes no weight unless its plugin names another rate"]),
+        ("{preset: muon, lr: 0, muon_lr: 0}", ["recipe: lr is 0, so a training changes no weight unless its plugin"]),
+        ("{preset: muon, muon_lr: 0}", ["recipe: muon_lr is 0, so a training changes no filter of a convolution"]),
+        (
+            "{preset: muon, lr: 101, muon_lr: 1000}",
+            ["recipe: lr is 101, and", "recipe: muon_lr is 1000, and trainings"],
+        ),
+        ("{preset: muon, lr: 100, muon_lr: 1.0e-9}", []),
+        ("{optimizer: sgd, lr: 100.5}", ["recipe: lr is 100.5, and trainings diverge at rates above 100"]),
+        ("{preset: fast}", []),
+        ("{lr: 1.0e-9}", []),
+    ],
+)
+def test_the_plan_notes_rates_that_are_surely_a_mistake(recipe: str, notes: list[str]) -> None:
+    found = plan(BASE + f"recipe: {recipe}")
+    said = [n.split(": ", 1)[1] for n in found.notes]
+    assert len(said) == len(notes)
+    assert all(line.startswith(note) for line, note in zip(said, notes, strict=True))
+    assert found.cells, "a note is no error"
+
+
+def test_a_rate_is_noted_wherever_it_is_set_and_once_a_block() -> None:
+    for given in (plan(BASE, sets=["lr=0"]), plan(BASE + "recipe: {lr: 0}\nseeds: 0-4")):
+        assert len(given.notes) == 1
+        assert "recipe: lr is 0" in given.notes[0]
+    assert plan(BASE + "recipe: {lr: 0}", sets=["lr=0.1"]).notes == ()
+
+
+@pytest.mark.parametrize("verb", ["plan", "run", "validate"])
+def test_the_note_is_said_on_standard_error(
+    verb: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    nothing_runs = Outcome(statuses={}, reasons={}, ran=[], seconds=0.0)
+    monkeypatch.setattr("benchbd.run.run_cells", lambda *_: nothing_runs)
+    words = ("-a", "none", "-d", "none", "--dataset", "digits", "--model", "lenet", "--set", "lr=0")
+    assert main([verb, *words, "--output", "out"]) == 0
+    assert capsys.readouterr().err.count("recipe: lr is 0, so a training changes no weight") == 1

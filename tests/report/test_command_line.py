@@ -201,6 +201,17 @@ def test_check_of_the_committed_files(ran, capsys):
     assert main(["leaderboard", "--check"]) == 0
 
 
+def test_check_reads_the_results_folder_that_is_named(ran, capsys):
+    """The committed file is only the default."""
+    assert main(["leaderboard", "--output", "out", "--format", "jsonl", "--write", "leaderboard/results.jsonl"]) == 0
+    path = ran / "leaderboard" / "results.jsonl"
+    results_file.write(results_file.load(path)[:1], path)
+    assert main(["leaderboard", "out", "--write", "leaderboard/README.md"]) == 0
+    for place in (("--output", "out"), ("out",)):
+        assert main(["leaderboard", "--check", *place]) == 0
+    assert main(["leaderboard", "--check"]) == 1
+
+
 def test_check_notices_an_edited_end(ran, capsys):
     main(["leaderboard", "--output", "out", "--write", "b.md"])
     (ran / "b.md").write_text((ran / "b.md").read_text() + "\n")

@@ -113,3 +113,49 @@ def test_a_leader_by_wins_is_not_called_the_one_with_the_best_mean(make_record):
     )
     assert found.leaders[0].name == "abl"
     assert found.sentence == "abl has the most significant wins by DER, and lfd cannot be told apart from it."
+
+
+TRADE = {"lfd": (0.9, lambda a: 0.2 + a / 100), "abl": (0.6, lambda a: 0.01 + a / 100), "ac": (0.9, lambda a: 0.9)}
+"""lfd keeps CA, abl has a lower ASR on every attack; by DER, lfd is better."""
+
+
+def traded(make_record, defenses, attacks=10):
+    """The overview of a table; ``defenses`` gives each CA, and each ASR by the number of an attack."""
+    records = [make_record(f"a{a}", "none", 0, 0.9, 0.95) for a in range(attacks)]
+    records += [make_record(f"a{a}", d, 0, ca, asr(a)) for d, (ca, asr) in defenses.items() for a in range(attacks)]
+    (found,) = board(records).overviews()
+    return found
+
+
+def test_a_defense_that_is_better_by_asr_than_the_first_is_named_with_its_ca(make_record):
+    found = traded(make_record, TRADE)
+    assert headline(found).sentence.startswith("lfd is best: significantly better by DER")
+    line = "By ASR alone, abl (lower on 10 of 10 attacks, CA 60.0 %) is significantly better than lfd (CA 90.0 %)."
+    assert facts(headline(found), found).count(line) == 1
+
+
+def test_several_that_are_better_by_asr_share_the_line(make_record):
+    found = traded(make_record, TRADE | {"dbd": (0.7, lambda a: 0.05 + a / 100)})
+    assert headline(found).by_asr == (
+        "By ASR alone, abl (lower on 10 of 10 attacks, CA 60.0 %) and dbd (lower on 10 of 10 attacks, CA 70.0 %) are "
+        "significantly better than lfd (CA 90.0 %)."
+    )
+
+
+@pytest.mark.parametrize(
+    "asr",
+    [lambda a: 0.2 + a / 100, lambda a: 0.01 + a / 100 if a < 6 else 0.5, lambda a: 0.3 + a / 100],
+    ids=["equal", "lower on six of ten", "higher"],
+)
+def test_where_none_is_significantly_better_by_asr_nothing_is_added(make_record, asr):
+    found = traded(make_record, TRADE | {"abl": (0.6, asr)})
+    assert headline(found).leaders[0].name == "lfd"
+    assert headline(found).by_asr == ""
+    assert not [line for line in facts(headline(found), found) if "By ASR" in line]
+
+
+@pytest.mark.parametrize("fmt", ["md", "text", "html"])
+def test_every_text_and_the_page_say_it_once(make_record, fmt):
+    records = [make_record(f"a{a}", "none", 0, 0.9, 0.95) for a in range(10)]
+    records += [make_record(f"a{a}", d, 0, ca, asr(a)) for d, (ca, asr) in TRADE.items() for a in range(10)]
+    assert " ".join(board(records).render(fmt).split()).count("By ASR alone, abl (lower on 10 of 10") == 1

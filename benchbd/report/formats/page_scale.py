@@ -102,9 +102,10 @@ def _glance(found: Overview, key: str, number: int) -> str:
     )
     table = f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>" if rows else ""
     given = attributes(class_="card", data_scale=str(number))
+    basis = f"{answer.by_asr} {answer.certainty}".strip()
     return (
         f'<li{given}><h3><a href="#{key}">{text(found.title)}</a></h3><p class="answer">{text(answer.sentence)}</p>'
-        f'{table}<p class="lead">{text(answer.certainty)}</p></li>'
+        f'{table}<p class="lead">{text(basis)}</p></li>'
     )
 
 

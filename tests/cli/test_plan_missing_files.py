@@ -1,0 +1,149 @@
+"""``benchbd plan`` lists what data sets, attacks and defenses lack, where a run refuses it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from benchbd.cli import main
+
+MATRIX = """
+name: m
+dataset: DATASET
+model: resnet18(width=4)
+recipe: {epochs: 1}
+attacks: [ATTACK]
+defenses: [none, DEFENSE]
+"""
+PLUGIN = """
+@attack("patch", version=1)
+class Patch(Attack):
+    def missing(self, root):
+        return "patch: patch.png is not there"
+    def stamp(self, images, context):
+        return images
+
+@attack("measured", version=1)
+class Measured(Attack):
+    def missing(self, root):
+        return "measured: sizes.json is not there"
+    def check(self, info):
+        open("sizes.json")
+    def stamp(self, images, context):
+        return images
+
+@dataset("sized", version=1)
+class Sized(Dataset):
+    there: bool = False
+    def missing(self, root):
+        return None if self.there else "sized: sizes.json is not there"
+    def info(self):
+        raise UsageError("sized: sizes.json has no sizes")
+"""
+COMMAND = "{command: {run: python a.py, files: [a.py]}}"
+
+
+@pytest.fixture
+def plan(
+    tmp_path: Path,
+    plugin_file: Callable[..., Path],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> Callable[..., tuple[int, str, str]]:
+    """What a verb says of a matrix with these plugins."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("BENCHBD_FILES", raising=False)
+    monkeypatch.delenv("BENCHBD_DATA", raising=False)
+    plugin_file(PLUGIN)
+
+    def run(*words: str, dataset: str = "digits", attack: str = "bn-g", defense: str = "none", verb: str = "plan"):
+        text = MATRIX.replace("DATASET", dataset).replace("ATTACK", attack).replace("DEFENSE", defense)
+        Path("m.yaml").write_text(text)
+        code = main([verb, "m.yaml", "--plugin", "mine.py", "--data", str(tmp_path), *words])
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("given", "line"),
+    [
+        ({"defense": COMMAND}, "command: files: 'a.py' is not in "),
+        ({"attack": "imported"}, "poison.npz; benchbd import writes it"),
+        ({"attack": "patch"}, "patch: patch.png is not there"),
+        ({"attack": "measured"}, "measured: sizes.json is not there"),
+    ],
+    ids=["command", "imported", "patch", "measured"],
+)
+def test_what_a_run_refuses_a_plan_lists(given: dict[str, str], line: str, plan: Callable[..., tuple[int, str, str]]):
+    code, out, err = plan(**given)
+    assert (code, err) == (0, "")
+    (listed,) = [text for text in out.splitlines() if text.startswith("missing: ")]
+    assert line in listed
+    assert "data: " not in out
+    assert out.startswith("m: ")
+
+    code, out, err = plan("--json", **given)
+    assert (code, err) == (0, "")
+    assert json.loads(out)["missing_files"] == [listed.removeprefix("missing: ")]
+    assert json.loads(out)["missing_data"] == []
+
+    code, out, err = plan("--output", "out", **given, verb="run")
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert line in err or "sizes.json" in err
+    assert not Path("out").exists()
+
+
+def test_nothing_is_listed_once_the_file_is_there(plan: Callable[..., tuple[int, str, str]]) -> None:
+    Path("a.py").write_text("")
+    code, out, _ = plan(defense=COMMAND)
+    assert code == 0
+    assert "missing: " not in out
+    assert json.loads(plan("--json", defense=COMMAND)[1])["missing_files"] == []
+
+
+def test_what_can_be_checked_without_the_file_is_checked(plan: Callable[..., tuple[int, str, str]]) -> None:
+    code, out, _ = plan(attack="patch(target=99)")
+    assert code == 0
+    assert "skipped digits/resnet18(width=4)/patch(target=99)/none/s0: target class 99 does not exist" in out
+
+
+def test_a_file_that_stops_the_run_of_other_cells_is_listed_too(plan: Callable[..., tuple[int, str, str]]) -> None:
+    words = ("--filter", "defense=none")
+    assert "missing: command: files: 'a.py'" in plan(*words, defense=COMMAND)[1]
+    assert plan(*words, "--output", "out", defense=COMMAND, verb="run")[0] == 2
+
+
+def test_cells_of_unknown_size_are_listed_and_left_out_of_times(plan: Callable[..., tuple[int, str, str]]) -> None:
+    code, out, err = plan("--simulate", "gpus=1", "--rate", "40", dataset="[sized, digits]")
+    assert code == 0
+    assert "data: sized: sizes.json is not there\n" in out
+    assert "missing: sized" not in out
+    assert out.count("  missing  sized/") == 1
+    assert "benchbd: times leave out 1 cell, whose work depends on files that are missing\n" in err
+    assert "digits" in out[out.index("simulated") :] or "40 TFLOPS" in out
+
+
+def test_a_data_set_that_lacks_nothing_and_has_no_size_is_a_mistake(
+    plan: Callable[..., tuple[int, str, str]],
+) -> None:
+    code, out, err = plan(dataset="sized(there=True)")
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert "sized: sizes.json has no sizes" in err
+
+
+def test_a_model_without_its_network_is_a_mistake(plan: Callable[..., tuple[int, str, str]]) -> None:
+    Path("model.py").write_text(
+        "from benchbd import Model, model\n"
+        "@model('lacking', version=1)\n"
+        "class Lacking(Model):\n"
+        "    def missing(self):\n"
+        "        return 'lacking: there is no network resnet19'\n"
+    )
+    code, out, err = plan("--plugin", "model.py", "--set", "model=lacking")
+    assert (code, out) == (2, "")
+    assert err == "benchbd: matrix m.yaml: lacking: there is no network resnet19\n"
