@@ -47,7 +47,7 @@ according to the records in the output folder are left out. The counts are upper
 removes nothing, its last training is the undefended model), and failed cells are counted as if run with --rerun failed.
 Retries of trainings that fail to learn are counted separately.
 
-Missing files of data sets, attacks and defenses are listed; a run refuses them.
+Missing files of data sets and attacks are listed; a run refuses them.
 
 Times come from the operations of each model and from the rate at which this machine trains it. Finished cells of the
 output folder hold rates; others are measured for 3 s and kept in the user's cache. The estimate says how sure it is.
@@ -97,7 +97,7 @@ def run(args: argparse.Namespace) -> int:
     absent: list[str] = []
     plan, output = load_plan(args, absent), output_folder(args)
     missing = list(missing_parts(plan.cells, data_folder(args.data)))
-    _check_models_and_sizes(plan, missing)
+    _refuse_mistakes(plan, missing)
     say_notes(plan)
     missing_data = [part.line for part in missing if part.kind == "dataset"]
     # A run stops at the files of cells that --filter leaves out, too.
@@ -178,13 +178,13 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _check_models_and_sizes(plan: Plan, missing: Sequence[MissingPart]) -> None:
-    """Refuse a model that lacks anything, and a data set that lacks nothing and cannot say its sizes.
+def _refuse_mistakes(plan: Plan, missing: Sequence[MissingPart]) -> None:
+    """Refuse a model or defense that lacks anything, and a data set that lacks nothing and cannot say its sizes.
 
-    What a model lacks may be a network of that name, which is a mistake in the matrix.
+    What a model lacks may be a network of that name, and a defense a program among its files: mistakes in the matrix.
     """
     for part in missing:
-        if part.kind == "model":
+        if part.kind in ("model", "defense"):
             raise UsageError(f"matrix {plan.source}: {part.line}")
     lacking = {part.json for part in missing if part.kind == "dataset"}
     for cell in {cell.dataset.json: cell for cell in plan.cells}.values():

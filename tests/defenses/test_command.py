@@ -281,12 +281,12 @@ BAD_SPECS = {
 
 
 @pytest.mark.parametrize(("spec", "message"), BAD_SPECS.values(), ids=BAD_SPECS)
-def test_validate_says_what_is_wrong(spec, message, tmp_path, capsys):
+def test_a_plan_says_what_is_wrong(spec, message, tmp_path, capsys):
 
     (tmp_path / "here.py").write_text("")
     text = f"{{name: x, dataset: digits, model: lenet, attacks: [none], defenses: [{spec}]}}"
     (tmp_path / "m.yaml").write_text(text)
-    assert main(["validate", str(tmp_path / "m.yaml"), "--output", str(tmp_path / "out")]) == 2
+    assert main(["plan", str(tmp_path / "m.yaml"), "--output", str(tmp_path / "out")]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert re.search(message, line), line
 
