@@ -124,8 +124,23 @@ def test_cells_of_unknown_size_are_listed_and_left_out_of_times(plan: Callable[.
     assert "data: sized: sizes.json is not there\n" in out
     assert "missing: sized" not in out
     assert out.count("  missing  sized/") == 1
-    assert "benchbd: times leave out 1 cell, whose work depends on files that are missing\n" in err
-    assert "digits" in out[out.index("simulated") :] or "40 TFLOPS" in out
+    assert "  not included: 1 cell, whose work depends on files that are missing\n" in out[out.index("40 TFLOPS") :]
+    assert "1 GPU: " in out
+    assert err == ""
+    for dataset, number in (("[sized, digits]", 1), ("digits", 0)):
+        out = plan("--json", "--simulate", "gpus=1", "--rate", "40", dataset=dataset)[1]
+        assert json.loads(out)["simulation"]["cells_left_out"] == number
+
+
+@pytest.mark.parametrize(("words", "name"), [(("--time",), "time"), (("--simulate", "cores=1"), "simulation")])
+def test_times_of_cells_of_unknown_size_are_unknown(
+    words: tuple[str, ...], name: str, plan: Callable[..., tuple[int, str, str]]
+) -> None:
+    code, out, err = plan(*words, dataset="sized")
+    assert (code, err) == (0, "")
+    assert ": unknown\n  not included: 1 cell, whose work depends on files that are missing\n" in out
+    assert "nothing is left" not in out
+    assert json.loads(plan(*words, "--json", dataset="sized")[1])[name]["cells_left_out"] == 1
 
 
 def test_a_data_set_that_lacks_nothing_and_has_no_size_is_a_mistake(

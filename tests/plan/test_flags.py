@@ -361,6 +361,7 @@ def test_the_plan_notes_entries_of_a_recipe_without_effect(recipe: str, notes: l
         ),
         ("{preset: muon, lr: 100, muon_lr: 1.0e-9}", []),
         ("{optimizer: sgd, lr: 100.5}", ["recipe: lr is 100.5, and trainings diverge at rates above 100"]),
+        ("{lr: 100.0001}", ["recipe: lr is 100.0001, and trainings diverge at rates above 100"]),
         ("{preset: fast}", []),
         ("{lr: 1.0e-9}", []),
     ],
