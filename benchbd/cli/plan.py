@@ -22,7 +22,7 @@ from benchbd.cli.common import (
     write,
     write_json,
 )
-from benchbd.errors import BenchbdError, UsageError, shown
+from benchbd.errors import BenchbdError, UsageError, one_line, shown
 
 if TYPE_CHECKING:
     from benchbd.plan.cell import Cell
@@ -158,7 +158,7 @@ def run(args: argparse.Namespace) -> int:
     if plan.cells:
         write(columns([(c.id, status[c.id], c.label) for c in plan.cells], indent="  "))
     for skipped in plan.skipped:
-        write(f"  skipped {skipped.cell.label}: {skipped.reason}")
+        write(f"  skipped {skipped.cell.label}: {one_line(skipped.reason)}")
     if unfinished:
         listed = ", ".join(f"{n} {kind}" for kind, n in sorted(counts.items())) or "none"
         sharing = f"{sum(counts.values())} in total; {sum(alone.values())} without sharing"
@@ -166,13 +166,13 @@ def run(args: argparse.Namespace) -> int:
     for kind, number in retries.items():
         write(f"plus up to {number} {kind} retries if trainings fail to learn")
     for line in missing_data:
-        write(f"data: {line}")
+        write(f"data: {one_line(line)}")
     for line in missing_files:
-        write(f"missing: {line}")
+        write(f"missing: {one_line(line)}")
     for line in changed_inputs_text(changed.values(), "benchbd run with --rerun stale measures them again"):
         write(line)
     for line in unknown:
-        write(line)
+        write(one_line(line))
     for _, _, lines in times:
         write("\n".join(lines))
     return 0

@@ -26,6 +26,20 @@ class Patch(Attack):
     def stamp(self, images, context):
         return images
 
+@attack("noisy", version=1)
+class Noisy(Attack):
+    def missing(self, root):
+        return "noisy: a\\nb\\x1b[31m.npz is not there"
+    def stamp(self, images, context):
+        return images
+
+@dataset("loud", version=1)
+class Loud(Dataset):
+    def missing(self, root):
+        return "loud: a\\nb\\x1b[31m is not there"
+    def info(self):
+        return DatasetInfo(10, 8, 100, 100, None, 0)
+
 @attack("measured", version=1)
 class Measured(Attack):
     def missing(self, root):
@@ -104,6 +118,12 @@ def test_a_defense_without_its_files_is_a_mistake(plan: Callable[..., tuple[int,
     Path("a.py").write_text("")
     code, out, _ = plan("--json", defense=COMMAND)
     assert (code, json.loads(out)["missing_files"]) == (0, [])
+
+
+def test_what_a_plugin_says_is_printed_as_one_line_of_plain_text(plan: Callable[..., tuple[int, str, str]]) -> None:
+    _, out, _ = plan(attack="noisy", dataset="loud")
+    assert "missing: noisy: a b\\x1b[31m.npz is not there\n" in out
+    assert "data: loud: a b\\x1b[31m is not there\n" in out
 
 
 def test_what_can_be_checked_without_the_file_is_checked(plan: Callable[..., tuple[int, str, str]]) -> None:
