@@ -49,6 +49,29 @@ class Measured(Attack):
     def stamp(self, images, context):
         return images
 
+@attack("unsure", version=1)
+class Unsure(Attack):
+    def trainings(self):
+        return (Training("loop", ()),)
+    def training_work(self, recipe, info):
+        raise UsageError("unsure: cannot say its work")
+    def stamp(self, images, context):
+        return images
+
+@defense("reader", version=1)
+class Reader(Defense):
+    def check(self, info, attack):
+        attack.check(info)
+    def train(self, data, lab):
+        raise NotImplementedError
+
+@defense("packer", version=1)
+class Packer(Defense):
+    def packed_models(self):
+        return ("resnet-s",)
+    def train(self, data, lab):
+        raise NotImplementedError
+
 @dataset("sized", version=1)
 class Sized(Dataset):
     there: bool = False
@@ -124,6 +147,31 @@ def test_what_a_plugin_says_is_printed_as_one_line_of_plain_text(plan: Callable[
     _, out, _ = plan(attack="noisy", dataset="loud")
     assert "missing: noisy: a b\\x1b[31m.npz is not there\n" in out
     assert "data: loud: a b\\x1b[31m is not there\n" in out
+
+
+def test_a_defense_that_asks_an_attack_for_its_files_waits_for_them_too(
+    plan: Callable[..., tuple[int, str, str]],
+) -> None:
+    code, out, err = plan(attack="imported", defense="reader")
+    assert (code, err) == (0, "")
+    assert out.count("  missing  digits/") == 2
+    assert out.count("missing: ") == 1
+
+
+def test_models_that_a_defense_packs_wait_for_the_sizes_of_a_data_set(
+    plan: Callable[..., tuple[int, str, str]],
+) -> None:
+    code, out, err = plan(dataset="sized", defense="packer")
+    assert (code, err) == (0, "")
+    assert "data: sized: sizes.json is not there\n" in out
+
+
+def test_an_attack_that_lacks_nothing_and_cannot_say_its_work_is_not_left_out(
+    plan: Callable[..., tuple[int, str, str]],
+) -> None:
+    code, out, err = plan("--simulate", "gpus=1", "--rate", "40", attack="unsure")
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert "unsure: cannot say its work" in err
 
 
 def test_what_can_be_checked_without_the_file_is_checked(plan: Callable[..., tuple[int, str, str]]) -> None:

@@ -362,6 +362,8 @@ def test_the_plan_notes_entries_of_a_recipe_without_effect(recipe: str, notes: l
         ("{preset: muon, lr: 100, muon_lr: 1.0e-9}", []),
         ("{optimizer: sgd, lr: 100.5}", ["recipe: lr is 100.5, and trainings diverge at rates above 100"]),
         ("{lr: 100.0001}", ["recipe: lr is 100.0001, and trainings diverge at rates above 100"]),
+        ("{optimizer: sgd, muon_lr: 0}", ["recipe: muon_lr has no effect on trainings with optimizer sgd"]),
+        ("{optimizer: sgd, muon_lr: 1000}", ["recipe: muon_lr has no effect on trainings with optimizer sgd"]),
         ("{preset: fast}", []),
         ("{lr: 1.0e-9}", []),
     ],
