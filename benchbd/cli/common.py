@@ -29,10 +29,18 @@ OWN_FLAGS = ("seeds", "data", "output", "jobs", "gpus", "device", "timeout", "re
 """Flags that users may take for settings of the matrix."""
 
 
+class _StoreOutput(argparse.Action):
+    """Stores ``--output`` and that it was named, which the default value written out is, too."""
+
+    def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, *_: Any) -> None:
+        namespace.output, namespace.output_named = values, True
+
+
 def add_output(parser: argparse.ArgumentParser) -> None:
-    """Add ``--output``."""
+    """Add ``--output``; ``output_named`` says whether it is given."""
     text = f"results folder (default: {DEFAULT_OUTPUT})"
-    parser.add_argument("--output", metavar="DIR", default=DEFAULT_OUTPUT, help=text)
+    parser.add_argument("--output", metavar="DIR", default=DEFAULT_OUTPUT, action=_StoreOutput, help=text)
+    parser.set_defaults(output_named=False)
 
 
 def add_results(parser: argparse.ArgumentParser) -> None:
@@ -208,7 +216,7 @@ def results_place(args: argparse.Namespace) -> Path:
     """
     if not args.results:
         return output_folder(args)
-    if args.output != DEFAULT_OUTPUT:
+    if args.output_named:
         raise UsageError("--results and --output both name results; give one of them")
     place = user_path(args.results, "--results")
     if (kind := look(place, "--results")) != "file":

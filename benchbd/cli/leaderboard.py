@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchbd.cli.common import (
-    DEFAULT_OUTPUT,
     add_filters,
     add_numerics,
     add_output,
@@ -130,11 +129,11 @@ def read_folder(args: argparse.Namespace, others: Collection[str] = ()) -> None:
     folder = kind == "folder" and (look(place / "records", "matrix") == "folder" or _no_matrix(args.matrix))
     if not folder and place.suffix != ".jsonl":
         return
-    if args.results or args.output != DEFAULT_OUTPUT:
+    if args.results or args.output_named:
         other = "--results" if args.results else "--output"
         raise UsageError(f"{shown(args.matrix, 100)} and {other} both name results; give one of them")
     if folder:
-        args.output = args.matrix
+        args.output, args.output_named = args.matrix, True
     else:
         args.results = args.matrix
     args.matrix = None
@@ -314,7 +313,7 @@ def check(args: argparse.Namespace) -> int:
 
     target = user_path(args.write, "--write") if args.write else README
     read_folder(args)
-    if args.results is None and args.output == DEFAULT_OUTPUT and RESULTS.is_file():
+    if args.results is None and not args.output_named and RESULTS.is_file():
         args.results = str(RESULTS)
     try:
         committed = read_plain(os.path.realpath(target)).decode().replace("\r\n", "\n")

@@ -22,7 +22,7 @@ from benchbd.cli.common import (
     write,
     write_json,
 )
-from benchbd.errors import BenchbdError, UsageError, shown
+from benchbd.errors import BenchbdError, UsageError, one_line, shown
 
 if TYPE_CHECKING:
     from benchbd.plan.cell import Cell
@@ -158,7 +158,7 @@ def run(args: argparse.Namespace) -> int:
     if plan.cells:
         write(columns([(c.id, status[c.id], c.label) for c in plan.cells], indent="  "))
     for skipped in plan.skipped:
-        write(f"  skipped {skipped.cell.label}: {skipped.reason}")
+        write(f"  skipped {skipped.cell.label}: {one_line(skipped.reason)}")
     if unfinished:
         listed = ", ".join(f"{n} {kind}" for kind, n in sorted(counts.items())) or "none"
         sharing = f"{sum(counts.values())} in total; {sum(alone.values())} without sharing"
@@ -166,13 +166,13 @@ def run(args: argparse.Namespace) -> int:
     for kind, number in retries.items():
         write(f"plus up to {number} {kind} retries if trainings fail to learn")
     for line in missing_data:
-        write(f"data: {line}")
+        write(f"data: {one_line(line)}")
     for line in missing_files:
-        write(f"missing: {line}")
+        write(f"missing: {one_line(line)}")
     for line in changed_inputs_text(changed.values(), "benchbd run with --rerun stale measures them again"):
         write(line)
     for line in unknown:
-        write(line)
+        write(one_line(line))
     for _, _, lines in times:
         write("\n".join(lines))
     return 0
@@ -241,7 +241,6 @@ def _times(
     if wishes.here is None and wishes.simulate is None:
         return []
     from benchbd.plan.missing_parts import with_known_work
-    from benchbd.report.wording import counted
     from benchbd.run import forecast
     from benchbd.run.measurements import Measurements, this_machine
     from benchbd.run.simulate import simulate
@@ -251,23 +250,23 @@ def _times(
     def measurements(gpus: tuple[str, ...]) -> Measurements:
         return Measurements(this_machine(gpus), say=_say, remeasure=args.measure, unbuilt=unbuilt)
 
-    every, unfinished = (with_known_work(cells, missing) for cells in (plan.cells, unfinished))
-    if unknown := len(plan.cells) - len(every):
-        _say(f"times leave out {counted(unknown, 'cell')}, whose work depends on files that are missing")
     output, found = output_folder(args), []
     if wishes.here is not None:
         slots = make_slots(wishes.here)
         here = measurements(tuple(slot.gpu for slot in slots if slot.gpu is not None))
-        costs = forecast.forecast_here(unfinished, output, here, stored=stored, from_records=not args.measure)
-        left = forecast.time_left(costs, len(slots))
+        cells = with_known_work(unfinished, missing)
+        costs = forecast.forecast_here(cells, output, here, stored=stored, from_records=not args.measure)
+        left = forecast.time_left(costs._replace(left_out=len(unfinished) - len(cells)), len(slots))
         found.append(("time", forecast.time_as_json(left), forecast.time_as_lines(left)))
     if (wish := wishes.simulate) is not None:
+        cells = with_known_work(plan.cells, missing)
         if wish.what == "cores":
-            costs = forecast.forecast_here(every, output, measurements(()), from_records=not args.measure)
+            costs = forecast.forecast_here(cells, output, measurements(()), from_records=not args.measure)
         else:
             gpus = visible_gpus() if wishes.rate is None else ()
             gpu = measurements(tuple(gpus)) if gpus else None
-            costs = forecast.forecast_gpus(every, output, measurements(()), gpu, wishes.rate)
+            costs = forecast.forecast_gpus(cells, output, measurements(()), gpu, wishes.rate)
+        costs = costs._replace(left_out=len(plan.cells) - len(cells))
         runs = [simulate(costs.estimate.jobs, number) for number in wish.numbers]
         lines = forecast.simulation_as_lines(costs, wish, runs)
         found.append(("simulation", forecast.simulation_as_json(costs, runs), lines))

@@ -221,7 +221,7 @@ class Recipe:
         rates = {"lr": self.lr, "muon_lr": self.muon_lr if self.optimizer == "muon" else 0.0}
         for name, rate in rates.items():
             if rate > HIGHEST_RATE:
-                lines.append(f"recipe: {name} is {rate:g}, and trainings diverge at rates above {HIGHEST_RATE:g}")
+                lines.append(f"recipe: {name} is {rate:.12g}, and trainings diverge at rates above {HIGHEST_RATE:g}")
         return lines
 
     def per_step(self) -> bool:

@@ -31,11 +31,13 @@ class Forecast(NamedTuple):
         device: what the estimate is for, for people.
         estimate: the costs.
         missing: why there is no time, and what to do; '' if there is one.
+        left_out: number of cells that are not in the costs, since their work depends on files that are missing.
     """
 
     device: str
     estimate: Estimate
     missing: str = ""
+    left_out: int = 0
 
 
 def forecast_here(
@@ -133,6 +135,7 @@ def time_as_json(left: TimeLeft) -> dict[str, Any]:
         "jobs": left.slots,
         "seconds": left.run.makespan,
         "core_seconds": left.run.work,
+        "cells_left_out": left.forecast.left_out,
         **_details(found),
     }
 
@@ -145,6 +148,7 @@ def simulation_as_json(forecast: Forecast, runs: Sequence[Simulated]) -> dict[st
         "unit": found.unit,
         "missing": forecast.missing or None,
         "cells_known_from_records": found.known,
+        "cells_left_out": forecast.left_out,
         "runs": [{**run._asdict(), "idle": run.idle} for run in runs],
         **_details(found),
     }
@@ -163,14 +167,15 @@ def time_as_lines(left: TimeLeft) -> list[str]:
     found, jobs = left.forecast.estimate, "1 job" if left.slots == 1 else f"{left.slots} jobs at once"
     head = f"time left on this machine ({left.forecast.device}; {jobs})"
     if not found.groups:
-        return [f"{head}: {'unknown' if found.unknown else 'nothing is left'}", *_unknown(found)]
+        some = found.unknown or left.forecast.left_out
+        return [f"{head}: {'unknown' if some else 'nothing is left'}", *_unknown(left.forecast)]
     lines = [f"{head}: {_duration(left.run.makespan)}, {_hours(left.run.work)}"]
     rows = [(_duration(group.cost), f"{group.number} x {group.label}") for group in found.groups[:GROUPS]]
     if rest := found.groups[GROUPS:]:
         rows.append((_duration(sum(group.cost for group in rest)), f"{sum(g.number for g in rest)} x other work"))
     width = max(len(cost) for cost, _ in rows)
     lines += [f"  {cost:>{width}}  {label}" for cost, label in rows]
-    return [*lines, *_sureness(found), *_unknown(found)]
+    return [*lines, *_sureness(found), *_unknown(left.forecast)]
 
 
 def simulation_as_lines(forecast: Forecast, what: Wish, runs: Sequence[Simulated]) -> list[str]:
@@ -180,6 +185,8 @@ def simulation_as_lines(forecast: Forecast, what: Wish, runs: Sequence[Simulated
     def amount(cost: float) -> str:
         return _duration(cost) if found.unit == "seconds" else f"{cost:.2g} operations"
 
+    if forecast.left_out and not found.jobs:
+        return [f"simulated from an empty store ({forecast.device}): unknown", *_unknown(forecast)]
     lines = [f"simulated from an empty store ({forecast.device}):"]
     word = {"gpus": "GPU", "cores": "core"}[what.what]
     for run in runs:
@@ -189,7 +196,7 @@ def simulation_as_lines(forecast: Forecast, what: Wish, runs: Sequence[Simulated
             f"(work {amount(run.work)}{below})"
         )
     sure = [f"  {forecast.missing}"] if forecast.missing else _sureness(found)
-    return [*lines, *sure, *_unknown(found)]
+    return [*lines, *sure, *_unknown(forecast)]
 
 
 def _duration(seconds: float) -> str:
@@ -226,8 +233,11 @@ def _source(share: Share) -> str:
     return f"{texts[share.source]}{sure}"
 
 
-def _unknown(found: Estimate) -> list[str]:
-    lines = []
+def _unknown(forecast: Forecast) -> list[str]:
+    found, lines = forecast.estimate, []
+    if forecast.left_out:
+        cells = "1 cell" if forecast.left_out == 1 else f"{forecast.left_out} cells"
+        lines.append(f"  not included: {cells}, whose work depends on files that are missing")
     if found.unknown:
         number = sum(found.unknown.values())
         listed = ", ".join(f"{count} x {label}" for label, count in sorted(found.unknown.items()))

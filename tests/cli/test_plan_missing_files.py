@@ -26,6 +26,20 @@ class Patch(Attack):
     def stamp(self, images, context):
         return images
 
+@attack("noisy", version=1)
+class Noisy(Attack):
+    def missing(self, root):
+        return "noisy: a\\nb\\x1b[31m.npz is not there"
+    def stamp(self, images, context):
+        return images
+
+@dataset("loud", version=1)
+class Loud(Dataset):
+    def missing(self, root):
+        return "loud: a\\nb\\x1b[31m is not there"
+    def info(self):
+        return DatasetInfo(10, 8, 100, 100, None, 0)
+
 @attack("measured", version=1)
 class Measured(Attack):
     def missing(self, root):
@@ -34,6 +48,29 @@ class Measured(Attack):
         open("sizes.json")
     def stamp(self, images, context):
         return images
+
+@attack("unsure", version=1)
+class Unsure(Attack):
+    def trainings(self):
+        return (Training("loop", ()),)
+    def training_work(self, recipe, info):
+        raise UsageError("unsure: cannot say its work")
+    def stamp(self, images, context):
+        return images
+
+@defense("reader", version=1)
+class Reader(Defense):
+    def check(self, info, attack):
+        attack.check(info)
+    def train(self, data, lab):
+        raise NotImplementedError
+
+@defense("packer", version=1)
+class Packer(Defense):
+    def packed_models(self):
+        return ("resnet-s",)
+    def train(self, data, lab):
+        raise NotImplementedError
 
 @dataset("sized", version=1)
 class Sized(Dataset):
@@ -106,6 +143,37 @@ def test_a_defense_without_its_files_is_a_mistake(plan: Callable[..., tuple[int,
     assert (code, json.loads(out)["missing_files"]) == (0, [])
 
 
+def test_what_a_plugin_says_is_printed_as_one_line_of_plain_text(plan: Callable[..., tuple[int, str, str]]) -> None:
+    _, out, _ = plan(attack="noisy", dataset="loud")
+    assert "missing: noisy: a b\\x1b[31m.npz is not there\n" in out
+    assert "data: loud: a b\\x1b[31m is not there\n" in out
+
+
+def test_a_defense_that_asks_an_attack_for_its_files_waits_for_them_too(
+    plan: Callable[..., tuple[int, str, str]],
+) -> None:
+    code, out, err = plan(attack="imported", defense="reader")
+    assert (code, err) == (0, "")
+    assert out.count("  missing  digits/") == 2
+    assert out.count("missing: ") == 1
+
+
+def test_models_that_a_defense_packs_wait_for_the_sizes_of_a_data_set(
+    plan: Callable[..., tuple[int, str, str]],
+) -> None:
+    code, out, err = plan(dataset="sized", defense="packer")
+    assert (code, err) == (0, "")
+    assert "data: sized: sizes.json is not there\n" in out
+
+
+def test_an_attack_that_lacks_nothing_and_cannot_say_its_work_is_not_left_out(
+    plan: Callable[..., tuple[int, str, str]],
+) -> None:
+    code, out, err = plan("--simulate", "gpus=1", "--rate", "40", attack="unsure")
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert "unsure: cannot say its work" in err
+
+
 def test_what_can_be_checked_without_the_file_is_checked(plan: Callable[..., tuple[int, str, str]]) -> None:
     code, out, _ = plan(attack="patch(target=99)")
     assert code == 0
@@ -124,8 +192,23 @@ def test_cells_of_unknown_size_are_listed_and_left_out_of_times(plan: Callable[.
     assert "data: sized: sizes.json is not there\n" in out
     assert "missing: sized" not in out
     assert out.count("  missing  sized/") == 1
-    assert "benchbd: times leave out 1 cell, whose work depends on files that are missing\n" in err
-    assert "digits" in out[out.index("simulated") :] or "40 TFLOPS" in out
+    assert "  not included: 1 cell, whose work depends on files that are missing\n" in out[out.index("40 TFLOPS") :]
+    assert "1 GPU: " in out
+    assert err == ""
+    for dataset, number in (("[sized, digits]", 1), ("digits", 0)):
+        out = plan("--json", "--simulate", "gpus=1", "--rate", "40", dataset=dataset)[1]
+        assert json.loads(out)["simulation"]["cells_left_out"] == number
+
+
+@pytest.mark.parametrize(("words", "name"), [(("--time",), "time"), (("--simulate", "cores=1"), "simulation")])
+def test_times_of_cells_of_unknown_size_are_unknown(
+    words: tuple[str, ...], name: str, plan: Callable[..., tuple[int, str, str]]
+) -> None:
+    code, out, err = plan(*words, dataset="sized")
+    assert (code, err) == (0, "")
+    assert ": unknown\n  not included: 1 cell, whose work depends on files that are missing\n" in out
+    assert "nothing is left" not in out
+    assert json.loads(plan(*words, "--json", dataset="sized")[1])[name]["cells_left_out"] == 1
 
 
 def test_a_data_set_that_lacks_nothing_and_has_no_size_is_a_mistake(

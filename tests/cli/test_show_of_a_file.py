@@ -96,7 +96,8 @@ def test_a_damaged_line_is_named_and_costs_only_itself(
 
 def test_both_places_of_results_are_refused(cells: tuple[Cell, ...], capsys: pytest.CaptureFixture[str]) -> None:
     line = "benchbd: --results and --output both name results; give one of them\n"
-    assert refusal(capsys, cells[0].id, "--results", FILE, "--output", "part2") == line
+    for folder in ("part2", "benchbd-out"):
+        assert refusal(capsys, cells[0].id, "--results", FILE, "--output", folder) == line
     for verb in (("leaderboard",), ("plot", "heatmap")):
         assert main((*verb, "--results", FILE, "--output", "part2")) == 2
         assert capsys.readouterr() == ("", line)

@@ -202,12 +202,13 @@ def test_check_of_the_committed_files(ran, capsys):
 
 
 def test_check_reads_the_results_folder_that_is_named(ran, capsys):
-    """The committed file is only the default."""
+    """The committed file is only the default, also where the folder has the usual name."""
     assert main(["leaderboard", "--output", "out", "--format", "jsonl", "--write", "leaderboard/results.jsonl"]) == 0
     path = ran / "leaderboard" / "results.jsonl"
     results_file.write(results_file.load(path)[:1], path)
     assert main(["leaderboard", "out", "--write", "leaderboard/README.md"]) == 0
-    for place in (("--output", "out"), ("out",)):
+    (ran / "out").rename(ran / "benchbd-out")
+    for place in (("--output", "benchbd-out"), ("benchbd-out",), ("--output", "./benchbd-out")):
         assert main(["leaderboard", "--check", *place]) == 0
     assert main(["leaderboard", "--check"]) == 1
 

@@ -36,7 +36,9 @@ def records(matrix: str) -> Cells:
     """The finished records of a matrix whose attacks have one setting each."""
     found: Cells = {}
     for record in finished(matrix):
-        found.setdefault((column(record), record["attack"]), {})[record["seed"]] = record
+        seeds = found.setdefault((column(record), record["attack"]), {})
+        assert record["seed"] not in seeds, f"{record['label']} would hide another record; give its column an option"
+        seeds[record["seed"]] = record
     return found
 
 
@@ -163,7 +165,10 @@ def test_each_attack(page: str, matrix: str, rows: list[list[str]]) -> None:
 
 def test_cells_with_two_seeds_are_shown_by_seed() -> None:
     several = {
-        (matrix, *key): seeds for matrix in MATRICES.values() for key, seeds in records(matrix).items() if len(seeds) > 1
+        (matrix, *key): seeds
+        for matrix in MATRICES.values()
+        for key, seeds in records(matrix).items()
+        if len(seeds) > 1
     }
     named = {
         (matrix, defense, "none" if attack == "no attack" else attack): cell
@@ -199,6 +204,7 @@ def test_lower_rates_are_shown_as_they_were_measured() -> None:
         if cell != DASH
     }
     assert measured
+    assert len(measured) == len(finished("rates")), "a record hides another"
     assert said == measured
 
 
