@@ -135,4 +135,5 @@ def _measured(given: Overview) -> str:
     """How many seeds the numbers rest on."""
     if not given.usual_seeds:
         return ""
-    return f"{counted(given.usual_seeds, 'seed')} a cell."
+    where = "in most cells" if given.seeds_differ(given.ca, given.asr) else "a cell"
+    return f"{counted(given.usual_seeds, 'seed')} {where}."

@@ -131,6 +131,11 @@ class Overview(NamedTuple):
     table: Table
     means: Table
 
+    def seeds_differ(self, *maps: HeatMap) -> bool:
+        """Whether a cell of these heat maps with a value has another number of seeds than most."""
+        cells = (cell for heat in maps for row in heat.cells for cell in row)
+        return any(cell.value is not None and cell.n != self.usual_seeds for cell in cells)
+
     @property
     def ranking(self) -> Ranking:
         """The first ranking that there is, by DER before ASR."""

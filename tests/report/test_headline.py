@@ -53,6 +53,14 @@ def test_an_attack_that_only_one_defense_met_does_not_decide_who_leads(make_reco
     assert headline(uneven).leaders[0].der.mean < headline(uneven).leaders[1].der.mean
 
 
+def test_a_cell_with_more_seeds_than_most_is_not_hidden(make_record):
+    records = [make_record(f"a{a}", d, 0, 0.9, asr) for a in range(8) for d, asr in (("none", 0.9), ("lfd", 0.1))]
+    (even,) = board(records).overviews()
+    (uneven,) = board([*records, make_record("a0", "lfd", 1, 0.9, 0.1)]).overviews()
+    assert headline(even).certainty.endswith(" 1 seed a cell.")
+    assert headline(uneven).certainty.endswith(" 1 seed in most cells.")
+
+
 def test_names_are_enumerated_as_in_a_sentence():
     assert enumerated(["a"]) == "a"
     assert enumerated(["a", "b"]) == "a and b"

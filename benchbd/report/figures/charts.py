@@ -117,10 +117,9 @@ def _heatmap(found: Overview, metric: str | None, group: Group) -> Chart | str:
     body = Heat(heat, tuple(lines[d].name for d in heat.defenses), tuple(lines[d].control for d in heat.defenses))
     severity = f"Colours change at {100 * FAIR:.0f} and {100 * BAD:.0f} %." if heat.metric == "asr" else ""
     seeds = wording.counted(found.usual_seeds, "seed")
-    mixed = any(cell.value is not None and cell.n != found.usual_seeds for cells in heat.cells for cell in cells)
     gaps = any(cell.value is None and failed(cell.display) for cells in heat.cells for cell in cells)
     rules = (
-        f"{heat.heading} in percent, mean over {seeds}{' in most cells' * mixed}.",
+        f"{heat.heading} in percent, mean over {seeds}{' in most cells' * found.seeds_differ(heat)}.",
         severity,
         "Bold: the best of an attack, by the rules of the leaderboard."
         * any(c.best for row in heat.cells for c in row),
