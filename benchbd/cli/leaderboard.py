@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import sys
 from collections.abc import Collection
 from pathlib import Path
@@ -331,7 +332,10 @@ def check(args: argparse.Namespace) -> int:
         (i for i, (a, b) in enumerate(zip(text.split("\n"), committed.split("\n"), strict=False), 1) if a != b), None
     )
     where = f"line {line}" if line else "its end"
-    flags = f"--results {args.results} " if args.results else f"--output {args.output} "
+    named = {"results": [args.results]} if args.results else {"output": [args.output]}
+    named |= {"filter": args.filter, "exclude": args.exclude, "set": args.set, "seeds": [args.seeds] if args.seeds else []}
+    flags = f"{shlex.quote(args.matrix)} " if args.matrix else ""
+    flags += "".join(f"--{flag} {shlex.quote(value)} " for flag, values in named.items() for value in values)
     flags += ("--paper " if args.paper else "") + (f"--format {args.format} " if args.format != "md" else "")
     flags += f"--gate {args.gate:g} " if args.gate is not None else ""
     write(f"{target} is out of date from {where} on; regenerate it: benchbd leaderboard {flags}--write {target}")

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import gc
 import json
+import shlex
 import subprocess
 import sys
 
@@ -199,6 +200,18 @@ def test_check_of_the_committed_files(ran, capsys):
     command = text.partition("regenerate it: benchbd ")[2].split()
     assert main(command) == 0
     assert main(["leaderboard", "--check"]) == 0
+
+
+def test_check_names_the_command_with_the_cells_that_it_compared(ran, capsys):
+    narrow = ("small.yaml", "--filter", "attack=bn-g", "--exclude", "defense=l*", "--seeds", "0")
+    assert main(["leaderboard", *narrow, "--output", "out", "--write", "leaderboard/README.md"]) == 0
+    page = ran / "leaderboard" / "README.md"
+    page.write_text(page.read_text() + "more\n")
+    capsys.readouterr()
+    code, text, _ = out(capsys, "leaderboard", "--check", *narrow, "--output", "out")
+    assert code == 1
+    assert main(shlex.split(text.partition("regenerate it: benchbd ")[2])) == 0
+    assert main(["leaderboard", "--check", *narrow, "--output", "out"]) == 0
 
 
 def test_check_reads_the_results_folder_that_is_named(ran, capsys):
