@@ -94,9 +94,10 @@ def run(args: argparse.Namespace) -> int:
     from benchbd.storage.staleness import InputFiles, changed_inputs_text
 
     wishes = _time_wishes(args)
+    folder = data_folder(args.data)  # before the matrix, whose attacks look for their files there
     absent: list[str] = []
     plan, output = load_plan(args, absent), output_folder(args)
-    missing = list(missing_parts(plan.cells, data_folder(args.data)))
+    missing = list(missing_parts(plan.cells, folder))
     _refuse_mistakes(plan, missing)
     say_notes(plan)
     missing_data = [part.line for part in missing if part.kind == "dataset"]
