@@ -332,8 +332,9 @@ def check(args: argparse.Namespace) -> int:
         (i for i, (a, b) in enumerate(zip(text.split("\n"), committed.split("\n"), strict=False), 1) if a != b), None
     )
     where = f"line {line}" if line else "its end"
-    named = {"results": [args.results]} if args.results else {"output": [args.output]}
-    named |= {"filter": args.filter, "exclude": args.exclude, "set": args.set, "seeds": [args.seeds] if args.seeds else []}
+    place = {"results": [args.results]} if args.results else {"output": [args.output]}
+    seeds = [args.seeds] if args.seeds else []
+    named = {**place, "filter": args.filter, "exclude": args.exclude, "set": args.set, "seeds": seeds}
     flags = f"{shlex.quote(args.matrix)} " if args.matrix else ""
     flags += "".join(f"--{flag} {shlex.quote(value)} " for flag, values in named.items() for value in values)
     flags += ("--paper " if args.paper else "") + (f"--format {args.format} " if args.format != "md" else "")
