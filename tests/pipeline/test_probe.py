@@ -319,7 +319,7 @@ def test_narrow_networks_have_what_each_figure_reads_on_the_whole_set():
             given["teacher"] += "(width=16)" if given["teacher"] in ("resnet-s2", "resnet18") else ""
             assert any(given.items() <= one.defense.params.items() for one in swept), (name, given)
     narrow = {c.id for c in matrix.load("cifar10-narrow").cells}
-    assert sum(one.id in narrow for one in swept) == 6  # undefended and LfD with one teacher, seed 0
+    assert sum(one.id in narrow for one in swept) == 12  # undefended and LfD with one teacher, both seeds
 
 
 @pytest.mark.parametrize("name", FIGURES)
