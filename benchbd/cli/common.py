@@ -227,6 +227,17 @@ def results_place(args: argparse.Namespace) -> Path:
     return place
 
 
+def flag_words(args: argparse.Namespace, *names: str) -> list[str]:
+    """The flags of these names that are given, as words of a command line; repeated ones one by one."""
+    words: list[str] = []
+    for name in names:
+        value = getattr(args, name)
+        values = value if isinstance(value, list) else [value] if value else []
+        for one in values:
+            words += [f"--{name}"] if one is True else [f"--{name}", one]
+    return words
+
+
 def write(text: str) -> None:
     """Write text to standard output, with a newline at the end."""
     sys.stdout.write(text if text.endswith("\n") else text + "\n")

@@ -17,6 +17,7 @@ from benchbd.cli.common import (
     add_plugin_files,
     add_plugins,
     add_results,
+    flag_words,
     load_plan,
     output_folder,
     results_place,
@@ -332,12 +333,10 @@ def check(args: argparse.Namespace) -> int:
         (i for i, (a, b) in enumerate(zip(text.split("\n"), committed.split("\n"), strict=False), 1) if a != b), None
     )
     where = f"line {line}" if line else "its end"
-    place = {"results": [args.results]} if args.results else {"output": [args.output]}
-    seeds = [args.seeds] if args.seeds else []
-    named = {**place, "filter": args.filter, "exclude": args.exclude, "set": args.set, "seeds": seeds}
-    flags = f"{shlex.quote(args.matrix)} " if args.matrix else ""
-    flags += "".join(f"--{flag} {shlex.quote(value)} " for flag, values in named.items() for value in values)
-    flags += ("--paper " if args.paper else "") + (f"--format {args.format} " if args.format != "md" else "")
-    flags += f"--gate {args.gate:g} " if args.gate is not None else ""
-    write(f"{target} is out of date from {where} on; regenerate it: benchbd leaderboard {flags}--write {target}")
+    words = ["benchbd", "leaderboard", *([args.matrix] if args.matrix else [])]
+    words += flag_words(args, "results" if args.results else "output", "filter", "exclude", "set", "seeds", "paper")
+    words += ["--format", args.format] if args.format != "md" else []
+    words += ["--gate", f"{args.gate:g}"] if args.gate is not None else []
+    command = shlex.join([*words, "--write", str(target)])
+    write(f"{target} is out of date from {where} on; regenerate it: {command}")
     return 1

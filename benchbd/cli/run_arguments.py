@@ -7,7 +7,7 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchbd.cli.common import output_folder, refuse_empty
+from benchbd.cli.common import flag_words, output_folder, refuse_empty
 from benchbd.cli.one_off import given_flags
 from benchbd.core.paths import user_path
 from benchbd.errors import UsageError, did_you_mean, one_line, shown
@@ -173,14 +173,7 @@ def same_command(args: argparse.Namespace, *extra: str) -> str:
     """The command that runs the same cells again, ready to paste into a shell."""
     cells = [args.matrix] if args.matrix is not None else [word for pair in given_flags(args) for word in pair]
     words = ["benchbd", "run", *cells, "--output", args.output]
-    words += ["--data", args.data] if args.data else []
-    for flag in ("filter", "exclude", "set", "plugin"):
-        for value in getattr(args, flag):
-            words += [f"--{flag}", value]
-    words += ["--seeds", args.seeds] if args.seeds else []
-    words += ["--precision", args.precision] if args.precision else []
-    words += ["--smoke"] if args.smoke else []
-    words += [word for name in args.log for word in ("--log", name)]
+    words += flag_words(args, "data", "filter", "exclude", "set", "plugin", "seeds", "precision", "smoke", "log")
     for flag in (
         "executor",
         "executor_config",

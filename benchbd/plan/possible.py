@@ -28,11 +28,12 @@ def lacks_files(plugin: Attack | Defense | Model, absent: list[str] | None) -> b
     if absent is None and isinstance(plugin, Attack):
         return False
     line = missing_files(plugin, data_folder(None) if isinstance(plugin, Attack) else None)
-    if line and absent is None:
+    if not line:
+        return False
+    if absent is None:
         raise UsageError(line)
-    if line and absent is not None:
-        absent.append(line)
-    return bool(line)
+    absent.append(line)
+    return True
 
 
 def dataset_info(dataset: Any) -> tuple[DatasetInfo | None, str | None]:

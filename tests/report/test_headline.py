@@ -127,11 +127,15 @@ TRADE = {"lfd": (0.9, lambda a: 0.2 + a / 100), "abl": (0.6, lambda a: 0.01 + a 
 """lfd keeps CA, abl has a lower ASR on every attack; by DER, lfd is better."""
 
 
-def traded(make_record, defenses, attacks=10):
-    """The overview of a table; ``defenses`` gives each CA, and each ASR by the number of an attack."""
-    records = [make_record(f"a{a}", "none", 0, 0.9, 0.95) for a in range(attacks)]
-    records += [make_record(f"a{a}", d, 0, ca, asr(a)) for d, (ca, asr) in defenses.items() for a in range(attacks)]
-    (found,) = board(records).overviews()
+def traded_board(make_record, defenses):
+    """A board of ten attacks; ``defenses`` gives each CA, and each ASR by the number of an attack."""
+    records = [make_record(f"a{a}", "none", 0, 0.9, 0.95) for a in range(10)]
+    records += [make_record(f"a{a}", d, 0, ca, asr(a)) for d, (ca, asr) in defenses.items() for a in range(10)]
+    return board(records)
+
+
+def traded(make_record, defenses):
+    (found,) = traded_board(make_record, defenses).overviews()
     return found
 
 
@@ -164,6 +168,5 @@ def test_where_none_is_significantly_better_by_asr_nothing_is_added(make_record,
 
 @pytest.mark.parametrize("fmt", ["md", "text", "html"])
 def test_every_text_and_the_page_say_it_once(make_record, fmt):
-    records = [make_record(f"a{a}", "none", 0, 0.9, 0.95) for a in range(10)]
-    records += [make_record(f"a{a}", d, 0, ca, asr(a)) for d, (ca, asr) in TRADE.items() for a in range(10)]
-    assert " ".join(board(records).render(fmt).split()).count("By ASR alone, abl (lower on 10 of 10") == 1
+    text = " ".join(traded_board(make_record, TRADE).render(fmt).split())
+    assert text.count("By ASR alone, abl (lower on 10 of 10") == 1
