@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import statistics
 from collections import Counter
 from pathlib import Path
@@ -282,3 +283,15 @@ def test_the_claims_have_the_verdicts_of_the_command(capsys: pytest.CaptureFixtu
     (stated,) = (rows for rows in tables("docs/results.md") if rows[0][0] == "Claim on CIFAR-10")
     assert judged
     assert stated[1:] == judged
+
+
+def test_the_figure_of_both_pages_is_drawn_from_the_records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = (ROOT / "docs" / "results.md").read_text().replace("\\\n", " ")
+    (line,) = (line for line in text.splitlines() if line.startswith("benchbd plot heatmap"))
+    *words, written = shlex.split(line)[1:]
+    monkeypatch.chdir(ROOT)
+    assert main([*words, str(tmp_path / "asr.csv")]) == 0
+    assert (tmp_path / "asr.csv").read_text() == (ROOT / written).with_suffix(".csv").read_text()
+    assert (ROOT / written).stat().st_size > 10_000
+    assert f"]({written})" in (ROOT / "README.md").read_text()
+    assert f"]({Path(written).relative_to('docs')})" in text
