@@ -7,9 +7,10 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from benchbd.core.kinds import KINDS
-from benchbd.report.groups import Group, Record
+from benchbd.report.groups import Group
 from benchbd.report.labels import Labels, Variant
 from benchbd.report.wording import cell_seeds, listed
+from benchbd.storage.record_schema import Record
 from benchbd.storage.staleness import known_source
 
 LISTED = 8
