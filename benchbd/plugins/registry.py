@@ -11,10 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import hashlib
 import importlib
-import importlib.machinery
-import importlib.util
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,6 +21,7 @@ from benchbd.core import params
 from benchbd.core.paths import look, user_path
 from benchbd.core.user_variables import plugin_at_work
 from benchbd.errors import BenchbdError, RunStopped, UsageError, did_you_mean, shown
+from benchbd.plugins import own_module
 from benchbd.plugins.aliases import meanings
 from benchbd.plugins.contract import KINDS, Component, Dataset
 from benchbd.plugins.scan import DECORATORS, PluginEntry, describe_error, may_be_installed, scan, scan_installed
@@ -67,10 +65,6 @@ def _installed() -> tuple[PluginEntry, ...]:
     return tuple(found)
 
 
-def _plugin_module(file: Path) -> str:
-    return f"benchbd_plugin_{hashlib.sha256(str(file).encode('utf-8', 'surrogateescape')).hexdigest()[:12]}"
-
-
 def add_plugin_file(path: str, *, load: bool = True) -> None:
     """Register the plugins in a Python file.
 
@@ -88,9 +82,9 @@ def add_plugin_file(path: str, *, load: bool = True) -> None:
         raise UsageError(f"plugin {shown(path, 200)}: no such file")
     file = file.resolve()
     known = str(file) in _plugin_files
-    if known and _plugin_module(file) in sys.modules:
+    if known and own_module.module_name(file) in sys.modules:
         return  # a worker registers it again for every cell
-    found = scan(file, _plugin_module(file), str(file))
+    found = scan(file, own_module.module_name(file), str(file))
     broken = next((e.error for e in found if e.error), None)
     if broken and load:
         raise UsageError(f"plugin {shown(path, 200)}: {broken}; fix the file or leave it out")
@@ -113,7 +107,7 @@ def add_plugin_file(path: str, *, load: bool = True) -> None:
 def forget_plugin_file(file: str) -> None:
     """Undo :func:`add_plugin_file` and forget the file's names."""
     _plugin_files.pop(file, None)
-    sys.modules.pop(_plugin_module(Path(file)), None)
+    own_module.forget(own_module.module_name(Path(file)))
     for cache in (_by_name, _load, source_digest):
         cache.cache_clear()
 
@@ -139,7 +133,7 @@ def entries(kind: str | None = None) -> list[PluginEntry]:
     """
     found = list(_builtin()) + list(_installed())
     for file in _plugin_files:
-        found += scan(Path(file), _plugin_module(Path(file)), file)
+        found += scan(Path(file), own_module.module_name(Path(file)), file)
     claims: dict[tuple[str, str], list[str]] = {}
     for entry in found:
         claims.setdefault((entry.kind, entry.name), []).append(entry.origin)
@@ -211,21 +205,9 @@ def _at_work(*entries: PluginEntry) -> contextlib.AbstractContextManager[None]:
 
 
 def _module(entry: PluginEntry) -> Any:
-    if not (entry.file and entry.module.startswith("benchbd_plugin_")):
-        return importlib.import_module(entry.module)
-    if entry.module not in sys.modules:
-        spec = importlib.util.spec_from_file_location(entry.module, entry.file)
-        if spec is None or not isinstance(spec.loader, importlib.machinery.SourceFileLoader):
-            raise UsageError(f"plugin {entry.origin}: not a Python file (its name must end in .py)")
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[entry.module] = module
-        try:
-            # Not exec_module: that would leave a __pycache__ beside the user's file, and trust a stale one.
-            exec(spec.loader.source_to_code(spec.loader.get_data(entry.file), entry.file), module.__dict__)
-        except BaseException:
-            del sys.modules[entry.module]
-            raise
-    return sys.modules[entry.module]
+    if entry.file and entry.module.startswith(own_module.PREFIX):
+        return own_module.import_file(entry.module, entry.file, entry.origin)
+    return importlib.import_module(entry.module)
 
 
 def _module_with_torchvision(entry: PluginEntry) -> Any:

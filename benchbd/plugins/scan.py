@@ -38,6 +38,11 @@ def describe_error(error: BaseException, file: str | None = None) -> str:
         line = trace.tb_lineno if trace.tb_frame.f_code.co_filename == file else line
         trace = trace.tb_next
     text = one_line(getattr(error, "msg", None) or error)
+    missing = error.name if isinstance(error, ModuleNotFoundError) else None
+    if missing and file and Path(file).with_name(f"{missing}.py").is_file():
+        helper = missing if missing.startswith("_") else f"_{missing}"
+        text += f"; the file beside the plugin is imported as `from .{helper} import ...`"
+        text += "" if helper == missing else f", once it is called {helper}.py"
     return type(error).__name__ + (f": {text}" if text else "") + (f" (line {line})" if line else "")
 
 

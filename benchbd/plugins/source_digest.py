@@ -28,7 +28,7 @@ from typing import Any
 
 from benchbd.plugins.component import KINDS
 
-__all__ = ["CODE", "code_digest", "file_digest", "helper_names", "with_helpers"]
+__all__ = ["CODE", "code_digest", "file_digest", "helper_files", "helper_names", "is_helper", "with_helpers"]
 
 CODE = "code:"
 """Start of a digest of code in a record. The digests of earlier releases are over the bytes of files and lack it."""
@@ -81,7 +81,12 @@ def helper_names(source: bytes) -> frozenset[str]:
                     plugins.update(path[2:3])
         elif isinstance(node, ast.Constant) and isinstance(node.value, str) and _PATH.fullmatch(node.value):
             words.update(node.value.split("."))
-    return frozenset(plugins | {word for word in words if _HELPER.fullmatch(word)})
+    return frozenset(plugins | {word for word in words if is_helper(word)})
+
+
+def is_helper(word: str) -> bool:
+    """Whether a module of this name, beside a plugin, is part of the plugin's code."""
+    return _HELPER.fullmatch(word) is not None
 
 
 def with_helpers(name: str, read: Callable[[str], bytes | None]) -> list[bytes]:
@@ -94,6 +99,18 @@ def with_helpers(name: str, read: Callable[[str], bytes | None]) -> list[bytes]:
     Returns:
         The plugin's source, then the helpers' in the order of their file names.
     """
+    found = _with_helpers(name, read)
+    return [found.pop(name), *(found[file] for file in sorted(found))]
+
+
+def helper_files(file: Path) -> dict[str, bytes]:
+    """The sources of all helpers that a plugin's file imports from its folder, directly or not, by file name."""
+    found = _with_helpers(file.name, _neighbors(file))
+    del found[file.name]
+    return dict(sorted(found.items()))
+
+
+def _with_helpers(name: str, read: Callable[[str], bytes | None]) -> dict[str, bytes]:
     found = {name: read(name) or b""}
     unvisited = [name]
     while unvisited:
@@ -103,7 +120,17 @@ def with_helpers(name: str, read: Callable[[str], bytes | None]) -> list[bytes]:
             if source is not None:
                 found[file] = source
                 unvisited.append(file)
-    return [found.pop(name), *(found[file] for file in sorted(found))]
+    return found
+
+
+def _neighbors(file: Path) -> Callable[[str], bytes | None]:
+    """What reads the files in a file's folder by name; None for a name without a file."""
+
+    def read(name: str) -> bytes | None:
+        neighbor = file.with_name(name)
+        return neighbor.read_bytes() if neighbor.is_file() else None
+
+    return read
 
 
 def file_digest(file: Path) -> str:
@@ -111,11 +138,7 @@ def file_digest(file: Path) -> str:
     if not file.is_file():
         return ""
 
-    def read(name: str) -> bytes | None:
-        neighbor = file.with_name(name)
-        return neighbor.read_bytes() if neighbor.is_file() else None
-
-    return CODE + code_digest(with_helpers(file.name, read))
+    return CODE + code_digest(with_helpers(file.name, _neighbors(file)))
 
 
 def _parse(source: bytes) -> ast.Module:

@@ -12,6 +12,7 @@ from benchbd.report.binomial import sampling_spread
 from benchbd.report.gate import implant
 from benchbd.report.groups import TRANSFORMED, Group
 from benchbd.report.labels import Labels, Variant
+from benchbd.report.mixed_code import mixed_code_notes
 from benchbd.report.mixed_data import OTHER_DATA, mixed_data
 from benchbd.report.precision_classes import classes_of, mixture
 from benchbd.report.published import PublishedComparison, scale_differences, scale_text
@@ -238,6 +239,7 @@ class _Builder:
                 f"{UNKNOWN_IMPLANT} unknown whether the attack was implanted: the row has no undefended result."
             )
         notes += self.mixed.notes(self.labels)
+        notes += mixed_code_notes(self.group, self.labels)
         notes += chance_note(self.group, self.labels)
         for column, text in self.group.transforms.items():
             notes.append(

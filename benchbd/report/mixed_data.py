@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 
 from benchbd.report.groups import Group
 from benchbd.report.labels import Labels, Variant
-from benchbd.report.wording import TIMES, listed
+from benchbd.report.wording import cell_seeds, listed
 from benchbd.storage.data_version import DataVersion, all_differences, data_version, usual_version
 
 OTHER_DATA = "§"
@@ -77,12 +77,11 @@ class MixedData:
         found = []
         for row in self._rows:
             for column in self._columns:
-                named = f"{labels(row)} {TIMES} {labels(column)}"
                 by_seed = self._found.get((row, column), {}).items()
                 others = {seed: version for seed, version in sorted(by_seed) if version != self.usual}
                 if self.usual and others:
-                    seeds = f"seed{'s' if len(others) > 1 else ''} {', '.join(map(str, others))}"
-                    found.append(f"{named} {seeds} (another {next(iter(others.values())).difference(self.usual)})")
+                    named = cell_seeds(labels(row), labels(column), others)
+                    found.append(f"{named} (another {next(iter(others.values())).difference(self.usual)})")
         if not found:
             return []
         text = listed(found, LISTED, "; ", "; and ")

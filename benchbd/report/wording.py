@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from benchbd.report.stats import Mean, Spread, spread_of
@@ -99,6 +99,11 @@ def listed(texts: Sequence[str], most: int, separator: str = ", ", last: str = "
     """``a, b and 3 more``: the first ``most`` texts, and the number of the others."""
     more = f"{last}{len(texts) - most} more" if len(texts) > most else ""
     return separator.join(texts[:most]) + more
+
+
+def cell_seeds(row: str, column: str, seeds: Collection[int]) -> str:
+    """A row, a column and the seeds of their cells, in words."""
+    return f"{row} {TIMES} {column} seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}"
 
 
 def seeds_text(counts: Iterable[int]) -> str:

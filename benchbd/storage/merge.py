@@ -17,6 +17,7 @@ from benchbd.plan.cell import identity
 from benchbd.storage import records
 from benchbd.storage import results_file as checked
 from benchbd.storage.data_version import DataVersion, data_version, usual_version
+from benchbd.storage.plugin_places import merge_places
 from benchbd.storage.record_schema import METRICS, is_id
 
 
@@ -75,7 +76,8 @@ def merge(sources: Sequence[Path], output: Path) -> Merged:
 
     A finished record is never replaced. If both sides have finished records with different metrics or of different
     data, the second is written to ``conflicts/``. A finished record replaces one without a result. A record that cannot
-    be written is refused, and the others are merged.
+    be written is refused, and the others are merged. The output also notes where plugin files and programs were, for
+    matrices of which it says nothing, so that merged cells can run again.
 
     Raises:
         UsageError: a source holds no records.
@@ -102,6 +104,8 @@ def merge(sources: Sequence[Path], output: Path) -> Merged:
                 if not os.access(output / "records", os.W_OK):
                     raise
                 refused.append(one_line(f"{record['id']} is not merged: {error}"))
+        if output.is_dir():
+            merge_places(source, output)
     return Merged(added, same, conflicts, refused, mixed_data(_results(output)))
 
 

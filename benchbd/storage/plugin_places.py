@@ -46,3 +46,11 @@ def keep_files_place(output: Path, matrix: str, folder: Path) -> None:
     if files_place(output, matrix) != str(folder):
         places = {**_read(output / FOLDERS), matrix: str(folder)}
         write_text(output / FOLDERS, json.dumps(places, indent=2, sort_keys=True) + "\n")
+
+
+def merge_places(source: Path, output: Path) -> None:
+    """Note in ``output`` what ``source`` says about the matrices of which ``output`` says nothing."""
+    for file in (FILE, FOLDERS):
+        found, known = _read(source / file), _read(output / file)
+        if set(found) - set(known):
+            write_text(output / file, json.dumps({**found, **known}, indent=2, sort_keys=True) + "\n")

@@ -29,15 +29,19 @@ INPUTS = {
 """By kind of plugin: the entry of a record's ``data`` that holds the digest of its files, and what these are called."""
 
 
+def known_source(record: Mapping[str, Any], kind: str) -> str | None:
+    """The digest of the code of a record's dataset, model, attack or defense; None in records of earlier releases."""
+    sources = record.get("sources")
+    found = sources.get(kind) if isinstance(sources, Mapping) else None
+    return found if isinstance(found, str) and found.startswith(CODE) else None
+
+
 def changed_sources(cell: Cell, record: Mapping[str, Any]) -> list[str]:
     """The components of a cell, such as ``defense lfd``, whose code has changed since its record was written."""
-    sources = record.get("sources")
-    if not isinstance(sources, Mapping):
-        return []
     found = []
     for kind in KINDS:
-        name, then = getattr(cell, kind).name, sources.get(kind)
-        if not str(then).startswith(CODE):
+        name, then = getattr(cell, kind).name, known_source(record, kind)
+        if then is None:
             continue
         try:
             now = registry.source_digest(f"{kind}s", name)

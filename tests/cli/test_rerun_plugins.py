@@ -9,7 +9,7 @@ import pytest
 
 from benchbd.cli import main
 from benchbd.plugins import registry
-from benchbd.storage.plugin_places import FILE, keep_plugin_places, plugin_places
+from benchbd.storage.plugin_places import FILE, keep_plugin_places, merge_places, plugin_places
 
 PLUGIN = '''"""mine: a defense."""
 from benchbd import Defense, defense
@@ -52,6 +52,10 @@ def test_rerun_and_leaderboard(folder: Path, capsys: pytest.CaptureFixture[str])
     assert record.stat().st_mtime_ns != before
 
     registry.forget_plugin_file(str((folder / "mine.py").resolve()))
+    assert main(["merge", "out", "--output", "merged"]) == 0
+    assert main(["rerun", record.stem, *HERE[:-1], "merged"]) == 0, "a merged folder knows the plugins too"
+
+    registry.forget_plugin_file(str((folder / "mine.py").resolve()))
     (folder / "mine.py").rename(folder / "moved.py")
     assert main(["rerun", record.stem, *HERE]) == 2
     err = capsys.readouterr().err
@@ -91,3 +95,15 @@ def test_places_are_kept_by_matrix_and_nothing_breaks_without_them(tmp_path: Pat
     for text in ("", "[1]", "{", json.dumps({"one": 3, "two": [4]})):
         (tmp_path / FILE).write_text(text)
         assert [file for files in plugin_places(tmp_path).values() for file in files] == []
+
+
+def test_merged_places_never_replace_known_ones(tmp_path: Path) -> None:
+    one, two = tmp_path / "one", tmp_path / "two"
+    for place, files in ((one, {"a": ["/1.py"]}), (two, {"a": ["/2.py"], "b": ["/3.py"]})):
+        place.mkdir()
+        for matrix, paths in files.items():
+            keep_plugin_places(place, matrix, paths)
+    merge_places(tmp_path / "results.jsonl", one)
+    assert plugin_places(one) == {"a": ["/1.py"]}
+    merge_places(two, one)
+    assert plugin_places(one) == {"a": ["/1.py"], "b": ["/3.py"]}

@@ -455,3 +455,56 @@ def test_a_source_is_text(plugin_file: Callable[..., Path]) -> None:
 def test_a_parameter_must_not_hide_what_the_harness_uses(plugin_file: Callable[..., Path], taken: str) -> None:
     file = plugin_file(PLAIN.replace("power: float = 0.5", f"{taken}: int = 0"))
     assert f"{taken!r} cannot be a parameter: it is an attribute of every plugin; rename it" in refused(file)
+
+
+# -- helper files beside a plugin file
+
+HELPED = """
+from . import _deep
+from ._helper import POWER
+
+@attack("NAME", version=1)
+class Helped(Attack):
+    \"\"\"With helpers.\"\"\"
+
+    power: float = POWER + _deep.MORE
+"""
+
+
+def helped(plugin_file: Callable[..., Path], folder: str, power: int) -> Path:
+    """A plugin of its own folder's name, which takes its parameter's default from two helpers."""
+    plugin_file("from ._deep import MORE\nPOWER = 1.0\n", f"{folder}/_helper.py")
+    plugin_file(f"MORE = {power}\n", f"{folder}/_deep.py")
+    return plugin_file(HELPED.replace("NAME", folder), f"{folder}/mine.py")
+
+
+def test_a_plugin_file_imports_the_helpers_beside_it_and_no_others(plugin_file: Callable[..., Path]) -> None:
+    one, two = helped(plugin_file, "one", 1), helped(plugin_file, "two", 2)
+    for file in (one, two):
+        registry.add_plugin_file(str(file))
+    assert [registry.make("attacks", name).params()["power"] for name in ("one", "two")] == [2.0, 3.0]
+    assert not list(one.parent.glob("__pycache__"))
+    assert not [name for name in sys.modules if name in ("_helper", "_deep")]
+    first = registry.source_digest("attacks", "one")
+    registry.forget_plugin_file(str(one))
+    helped(plugin_file, "one", 4)
+    registry.add_plugin_file(str(one))
+    assert registry.make("attacks", "one").params()["power"] == 5.0, "a helper is read again with its plugin"
+    assert registry.source_digest("attacks", "one") != first
+    assert registry.make("attacks", "two").params()["power"] == 3.0
+
+
+@pytest.mark.parametrize(
+    ("line", "file", "words"),
+    [
+        ("import _beside", "_beside.py", "the file beside the plugin is imported as `from ._beside import ...`"),
+        ("import beside", "beside.py", "imported as `from ._beside import ...`, once it is called _beside.py"),
+        ("from .beside import X", "beside.py", "a file that a plugin imports needs a name with an underscore first"),
+        ("from ._beside import X", "other.py", "there is no file _beside.py beside the plugin"),
+    ],
+)
+def test_other_imports_of_neighbors_say_what_to_write(
+    plugin_file: Callable[..., Path], line: str, file: str, words: str
+) -> None:
+    plugin_file("X = 1\n", file)
+    assert words in refused(plugin_file(line + "\n" + PLAIN))

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
@@ -36,6 +38,34 @@ def test_a_cell_crosses_as_json_and_its_plugins_as_text(
     assert result["status"] == "done"
     assert result["record"] == read_record(tmp_path / "there", cell.id)
     assert result["record"]["spec"] == cell.spec()
+
+
+def test_plugins_of_one_file_name_cross_with_the_helpers_beside_each(
+    fakes: ModuleType, tmp_path: Path, plugin_file: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = """
+    from ._helper import POWER
+
+    @attack("NAME", version=1)
+    class Helped(Attack):
+        power: int = POWER
+    """
+    for name, power in (("one", 1), ("two", 2)):
+        plugin_file(f"POWER = {power}\n", f"{name}/_helper.py")
+        plugin_file(text.replace("NAME", name), f"{name}/mine.py")
+    settings = RunSettings(output=tmp_path, plugins=tuple(str(tmp_path / n / "mine.py") for n in ("one", "two")))
+    cell = fakes.cell()
+    order = json.loads(json.dumps(order_of(Job(cell.id, cell.label, cell.to_json()), settings, ship_plugins=True)))
+    for name in ("one", "two"):
+        shutil.rmtree(tmp_path / name)
+
+    def run(order: dict[str, Any], plugins: list[str]) -> dict[str, Any]:
+        for path in plugins:
+            registry.add_plugin_file(path)
+        return {name: registry.make("attacks", name).params()["power"] for name in ("one", "two")}
+
+    monkeypatch.setattr("benchbd.run.cluster.remote._run", run)
+    assert run_order(order) == {"one": 1, "two": 2}
 
 
 @pytest.fixture

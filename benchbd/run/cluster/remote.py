@@ -32,12 +32,12 @@ def order_of(
         job: the job.
         settings: settings of the run that submits it.
         share: number of jobs on one GPU.
-        ship_plugins: whether to send the text of plugin files instead of their paths.
+        ship_plugins: whether to send the texts of plugin files, and of the helpers beside them, instead of their paths.
         own: the user's files that are sent beside the order.
     """
     plugins: Sequence[Any] = settings.plugins
     if ship_plugins:
-        plugins = [{"name": Path(path).name, "text": Path(path).read_text(encoding="utf-8")} for path in plugins]
+        plugins = [_texts(Path(path)) for path in plugins]
     return {
         "cell": job.cell,
         "attempt": job.attempt,
@@ -73,15 +73,26 @@ def run_order(order: Order, files: list[File] | None = None) -> dict[str, Any]:
             except (BenchbdError, OSError) as error:
                 return {"status": "failed", "reason": one_line(error), "record": None, "log": ""}
         with variables({} if place is None else {FILES_VARIABLE: place}):
-            return _run(order, [_plugin(given, Path(folder)) for given in order["plugins"]])
+            return _run(order, [_plugin(given, Path(folder) / str(i)) for i, given in enumerate(order["plugins"])])
 
 
-def _plugin(given: str | dict[str, str], folder: Path) -> str:
+def _texts(plugin: Path) -> dict[str, Any]:
+    """A plugin file and its helpers, as plain data."""
+    from benchbd.plugins.source_digest import helper_files
+
+    helpers = {name: source.decode() for name, source in helper_files(plugin).items()}
+    return {"name": plugin.name, "text": plugin.read_text(encoding="utf-8"), "helpers": helpers}
+
+
+def _plugin(given: str | dict[str, Any], folder: Path) -> str:
+    """The path of a plugin file; one that was sent is written into the folder, which is the plugin's own, first."""
     if isinstance(given, str):
         return given
-    path = folder / Path(given["name"]).name
-    path.write_text(given["text"], encoding="utf-8")
-    return str(path)
+    name = Path(given["name"]).name
+    folder.mkdir()
+    for file, text in {**given["helpers"], name: given["text"]}.items():
+        (folder / Path(file).name).write_text(text, encoding="utf-8")
+    return str(folder / name)
 
 
 def _run(order: Order, plugins: list[str]) -> dict[str, Any]:
