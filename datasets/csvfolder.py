@@ -7,6 +7,7 @@ from typing import ClassVar, Literal, NamedTuple
 
 from benchbd import Dataset, DatasetInfo, Images, UsageError, dataset
 from benchbd.core.paths import data_folder, name_in_data
+from benchbd.datasets._columns import refuse_misspelled
 from benchbd.datasets._labels import SPLITS, Table, faults, read_table
 from benchbd.datasets._marks import MarkedRows, marked_rows
 from benchbd.datasets._places import base
@@ -94,7 +95,7 @@ class CsvFolder(Dataset):
         """
         from benchbd.datasets._decoded import Source, decoded
 
-        table = read_table(self._csv(root), whole=True)
+        table = self._table(root, whole=True)
         for fault in faults(table):
             raise UsageError(fault)
         everything = sorted((*table.rows, *table.marked), key=lambda row: row.line)
@@ -123,8 +124,9 @@ class CsvFolder(Dataset):
     def _csv(self, root: str | None) -> Path:
         return base(root) / self.folder / self.labels
 
-    def _table(self, root: str | None) -> Table:
-        return read_table(self._csv(root))
+    def _table(self, root: str | None, whole: bool = False) -> Table:
+        refuse_misspelled(self._csv(root))
+        return read_table(self._csv(root), whole=whole)
 
     def _part(self, table: Table, split: str) -> _Part:
         number = {name: n for n, name in enumerate(table.classes)}

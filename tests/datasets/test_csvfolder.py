@@ -267,3 +267,36 @@ def test_input_files_are_the_csv_and_its_images(data):
     named = made().input_files(root())
     folder = Path(root(), "images")
     assert sorted(named) == sorted(map(str, [folder / "labels.csv", *(folder / file for file, _ in rows)]))
+
+
+@pytest.mark.parametrize(
+    ("column", "meant"),
+    [
+        ("splt", "split"),
+        ("Splits", "split"),
+        ("true label", "true_label"),
+        ("poison", "poisoned"),
+        ("is_poisoned", "poisoned"),
+        ("triggred", "triggered"),
+    ],
+)
+def test_a_column_that_is_nearly_one_is_refused(data, tmp_path, column, meant):
+    rows = data()
+    lines = [f"{file},{colour},train" for file, colour in rows]
+    table = tmp_path / "images" / "labels.csv"
+    table.write_text("\n".join([f"file,label,{column}", *lines]))
+    line = rf"labels.csv: the column '{column.lower()}' is not read; did you mean '{meant}'\? Rename the column or take"
+    with pytest.raises(UsageError, match=line):
+        made().info()
+    with pytest.raises(UsageError, match=line):
+        made().poisoned_rows(root())
+
+
+@pytest.mark.parametrize("column", ["author", "labels", "files", "id", "class", "poison_rate", "split_date", ""])
+def test_other_columns_have_any_name(data, tmp_path, column):
+    rows = data()
+    head, *lines = (tmp_path / "images" / "labels.csv").read_text().splitlines()
+    table = tmp_path / "images" / "labels.csv"
+    table.write_text("\n".join([f"{head},{column}", *(f"{line},x" for line in lines)]))
+    assert made().info().train == 15
+    assert len(rows) == 24
