@@ -228,13 +228,13 @@ def results_place(args: argparse.Namespace) -> Path:
 
 
 def flag_words(args: argparse.Namespace, *names: str) -> list[str]:
-    """The flags of these names that are given, as words of a command line; repeated ones one by one."""
+    """The flags of these arguments that are given, as words of a command line; repeated ones one by one."""
     words: list[str] = []
     for name in names:
-        value = getattr(args, name)
-        values = value if isinstance(value, list) else [value] if value else []
-        for one in values:
-            words += [f"--{name}"] if one is True else [f"--{name}", one]
+        flag, value = f"--{name.replace('_', '-')}", getattr(args, name)
+        for one in value if isinstance(value, list) else [value]:
+            if one is not None and one is not False:
+                words += [flag] if one is True else [flag, str(one)]
     return words
 
 

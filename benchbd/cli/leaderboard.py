@@ -36,6 +36,8 @@ STANDARD_OUTPUT = "-"
 RESULTS, README = COMMITTED / "results.jsonl", COMMITTED / "README.md"
 ASR_OVER, CA_OVER = ("non-target", "all"), ("all", "non-target")
 """As in :mod:`benchbd.report.definitions`, which the parser need not import."""
+CELLS = ("data", "filter", "exclude", "set", "seeds", "smoke", "precision", "threads", "plugin")
+"""Arguments that select cells of MATRIX, or that it needs."""
 FORMATS = ("md", "text", "csv", "latex", "html", "json", "jsonl", "parquet")
 
 EPILOG = """\
@@ -334,9 +336,8 @@ def check(args: argparse.Namespace) -> int:
     )
     where = f"line {line}" if line else "its end"
     words = ["benchbd", "leaderboard", *([args.matrix] if args.matrix else [])]
-    words += flag_words(args, "results" if args.results else "output", "filter", "exclude", "set", "seeds", "paper")
+    words += flag_words(args, "results" if args.results else "output", *CELLS, "paper", "gate")
     words += ["--format", args.format] if args.format != "md" else []
-    words += ["--gate", f"{args.gate:g}"] if args.gate is not None else []
     command = shlex.join([*words, "--write", str(target)])
     write(f"{target} is out of date from {where} on; regenerate it: {command}")
     return 1
