@@ -307,8 +307,10 @@ def usable_records(place: Path, *, strict: bool = False) -> list[dict[str, Any]]
 
     with DamagedRecords() as damaged:
         found = results_file.load(place, identity, None if strict else damaged)
-    if damaged.found and not found:
-        raise UsageError(f"{place}: none of its records can be used")
+    if not found:
+        if damaged.found:
+            raise UsageError(f"{place}: none of its records can be used")
+        raise UsageError(f"no records in {place}; run a matrix first, or name its folder with --output")
     return found
 
 
@@ -366,8 +368,6 @@ def find_record_in_file(file: Path, wanted: str) -> dict[str, Any]:
     for record in usable_records(file):
         ident = record["id"]
         records[ident] = max(records.get(ident, record), record, key=precedence)
-    if not records:
-        raise UsageError(f"{file}: has no records")
     found = _only_match(wanted, sorted(records), lambda ident: str(records[ident]["label"]))
     if found is None:
         near = suggestion(wanted, (record["label"] for record in records.values()))
