@@ -1,4 +1,4 @@
-"""Results files that are empty, compressed, of another kind or begin with a byte order mark, in every verb that reads them."""
+"""Results files that are empty, compressed, of another kind or begin with a byte order mark, in every verb that reads."""
 
 from __future__ import annotations
 
