@@ -306,7 +306,8 @@ def usable_records(place: Path, *, strict: bool = False) -> list[dict[str, Any]]
     from benchbd.storage import results_file
 
     with DamagedRecords() as damaged:
-        found = results_file.load(place, identity, None if strict else damaged)
+        some = place.is_file() or (place / "records").is_dir()
+        found = results_file.load(place, identity, None if strict else damaged) if some else []
     if not found:
         if damaged.found:
             raise UsageError(f"{place}: none of its records can be used")
@@ -344,7 +345,10 @@ def find_record(output: Path, wanted: str) -> dict[str, Any]:
 
     found = _only_match(wanted, ids, label)
     if found is None:
-        raise UsageError(f"no cell {shown(wanted)} among the {len(ids)} records in {folder}; benchbd status lists them")
+        where = "" if output == Path(DEFAULT_OUTPUT) else f" --output {shlex.quote(str(output))}"
+        raise UsageError(
+            f"no cell {shown(wanted)} among the {len(ids)} records in {folder}; benchbd show{where} lists them"
+        )
     record, problem = look_up(output, found)
     if problem is not None and problem.unreadable:
         raise UsageError(f"record {problem}; check its permissions and the disk")
@@ -352,6 +356,21 @@ def find_record(output: Path, wanted: str) -> dict[str, Any]:
         why = f" ({problem.reason})" if problem else ""
         raise UsageError(f"record {folder / found}.json is damaged; benchbd run computes it again{why}")
     return record
+
+
+def cells_with_records(place: Path) -> dict[str, dict[str, Any]]:
+    """The cells of a results folder or file, by ID, each with the record that the leaderboard shows.
+
+    Raises:
+        UsageError: as for :func:`usable_records`.
+    """
+    from benchbd.report.groups import precedence
+
+    records: dict[str, dict[str, Any]] = {}
+    for record in usable_records(place):
+        ident = record["id"]
+        records[ident] = max(records.get(ident, record), record, key=precedence)
+    return records
 
 
 def find_record_in_file(file: Path, wanted: str) -> dict[str, Any]:
@@ -362,16 +381,12 @@ def find_record_in_file(file: Path, wanted: str) -> dict[str, Any]:
     Raises:
         UsageError: no record or several cells match.
     """
-    from benchbd.report.groups import precedence
-
-    records: dict[str, dict[str, Any]] = {}
-    for record in usable_records(file):
-        ident = record["id"]
-        records[ident] = max(records.get(ident, record), record, key=precedence)
+    records = cells_with_records(file)
     found = _only_match(wanted, sorted(records), lambda ident: str(records[ident]["label"]))
     if found is None:
         near = suggestion(wanted, (record["label"] for record in records.values()))
-        raise UsageError(f"no cell {shown(wanted)} among the {len(records)} records in {file}{near}")
+        more = near or f"; benchbd show --results {shlex.quote(str(file))} lists them"
+        raise UsageError(f"no cell {shown(wanted)} among the {len(records)} records in {file}{more}")
     return records[found]
 
 

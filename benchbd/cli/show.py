@@ -1,4 +1,4 @@
-"""``benchbd show CELL``: print the record of one cell."""
+"""``benchbd show CELL``: print the record of one cell; without CELL, list the cells that have records."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from benchbd.cli.common import (
     add_output,
     add_results,
+    cells_with_records,
     columns,
     find_record,
     find_record_in_file,
@@ -20,12 +21,14 @@ from benchbd.errors import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     from benchbd.report.pools import PoolCount
 
 SHORT = 16
 """Digits of a fingerprint that the command prints; --json has all of them."""
 EPILOG = """\
+  benchbd show                                          the cells that have records: ID, status and label
   benchbd show 3f9a
   benchbd show cifar10/resnet18/bn-g/lfd/s0 --json
   benchbd show 'cifar10/airbench(width=16)/wanet/lfd/s0' --results leaderboard/results.jsonl
@@ -36,11 +39,12 @@ def register(verbs: Any) -> None:
     """Add the verb."""
     parser = verbs.add_parser(
         "show",
-        help="print one cell's record",
+        help="print one cell's record, or list the cells",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("cell", metavar="CELL", help="the cell's ID, the start of its ID, or its label")
+    text = "the cell's ID, the start of its ID, or its label (default: list all cells that have records)"
+    parser.add_argument("cell", metavar="CELL", nargs="?", help=text)
     parser.add_argument("--json", action="store_true", help="as JSON")
     add_output(parser)
     add_results(parser)
@@ -48,10 +52,13 @@ def register(verbs: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print the record."""
+    """Print the record, or the cells."""
     from benchbd.storage.records import failed_rerun
 
     place = results_place(args)
+    if args.cell is None:
+        _list(place, args.json)
+        return 0
     record = find_record_in_file(place, args.cell) if args.results else find_record(place, args.cell)
     if args.json:
         write_json(record)
@@ -63,6 +70,18 @@ def run(args: argparse.Namespace) -> int:
         # A record may come from an untrusted source: print its values as plain text, without control characters.
         write(columns([(one_line(name), one_line(value)) for name, value in rows]))
     return 0
+
+
+def _list(place: Path, as_json: bool) -> None:
+    """Print ID, status and label of each cell of a results folder or file, neighbours of a table one after the other."""
+    from benchbd.storage.results_file import ordered
+
+    names = ("id", "status", "label")
+    cells = [{name: record[name] for name in names} for record in ordered(cells_with_records(place).values())]
+    if as_json:
+        write_json(cells)
+    else:
+        write(columns([tuple(one_line(cell[name]) for name in names) for cell in cells]))
 
 
 def _number(value: Any, form: str = ".4f") -> str:
