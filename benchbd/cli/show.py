@@ -73,7 +73,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _list(place: Path, as_json: bool) -> None:
-    """Print ID, status and label of each cell of a results folder or file, neighbours of a table one after the other."""
+    """Print ID, status and label of each cell of a results folder or file, in the order of tables."""
     from benchbd.storage.results_file import ordered
 
     names = ("id", "status", "label")

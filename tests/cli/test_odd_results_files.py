@@ -1,4 +1,4 @@
-"""Results files that are empty, compressed, of another kind or begin with a byte order mark, in every verb that reads."""
+"""Results files that are empty, compressed, of another kind or begin with a byte order mark, in every verb."""
 
 from __future__ import annotations
 
