@@ -17,6 +17,7 @@ from benchbd.core.paths import look, user_path
 from benchbd.errors import UsageError, one_line, shown, suggestion
 
 if TYPE_CHECKING:
+    from benchbd.plan.absent_files import AbsentFiles
     from benchbd.plan.matrix import Plan
     from benchbd.storage.record_file import Unusable
 
@@ -95,12 +96,12 @@ def add_matrix_arguments(parser: argparse.ArgumentParser, *, one_off: bool = Tru
     add_plugins(parser)
 
 
-def load_plan(args: argparse.Namespace, absent: list[str] | None = None) -> Plan:
+def load_plan(args: argparse.Namespace, absent: AbsentFiles | None = None) -> Plan:
     """Load the plan that the arguments select, narrowed by --filter and --exclude.
 
     Args:
         args: the arguments.
-        absent: gets the line in which a plugin says that its files are missing; without this list, it is raised.
+        absent: notes the lines in which plugins say that their files are missing; without it, the first is raised.
     """
     from benchbd.plan import matrix
 

@@ -161,10 +161,12 @@ def read(args: argparse.Namespace) -> tuple[list[dict[str, Any]], float | None, 
     Raises:
         UsageError: there are no records, or a record is invalid.
     """
+    from benchbd.plan.absent_files import AbsentFiles
+
     read_folder(args)
     place = results_place(args)
     # Results are read where the images may not be: records hold what the tables need.
-    absent: list[str] = []
+    absent = AbsentFiles()
     plan = None if args.matrix is None else load_plan(args, absent)
     if not args.results and not (place / "records").is_dir():
         raise UsageError(
@@ -179,7 +181,7 @@ def read(args: argparse.Namespace) -> tuple[list[dict[str, Any]], float | None, 
             raise UsageError(f"{flags} select cells of a matrix; give a MATRIX")
         add_plugin_files(args)
         return found, None, "Leaderboard"
-    for line in dict.fromkeys(absent):
+    for line in dict.fromkeys([*absent.lines(), *absent.unsized]):
         sys.stderr.write(f"benchbd: {one_line(line)}; cells that cannot exist are not listed\n")
     skipped = {s.cell.id: s for s in plan.skipped}
     wanted = {cell.id for cell in plan.cells} | skipped.keys()
