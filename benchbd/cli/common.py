@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from benchbd.cli.one_off import WHERE, add_one_off_arguments, one_off_matrix
 from benchbd.core.paths import look, user_path
-from benchbd.errors import UsageError, one_line, shown, suggestion
+from benchbd.errors import UsageError, one_line, shown
 
 if TYPE_CHECKING:
     from benchbd.plan.absent_files import AbsentFiles
@@ -344,7 +344,7 @@ def find_record(output: Path, wanted: str) -> dict[str, Any]:
         record = read_record(output, ident)
         return str(record["label"]) if record else ""
 
-    found = _only_match(wanted, ids, label)
+    found = only_match(wanted, ids, label)
     if found is None:
         where = "" if output == Path(DEFAULT_OUTPUT) else f" --output {shlex.quote(str(output))}"
         raise UsageError(
@@ -359,39 +359,7 @@ def find_record(output: Path, wanted: str) -> dict[str, Any]:
     return record
 
 
-def cells_with_records(place: Path) -> dict[str, dict[str, Any]]:
-    """The cells of a results folder or file, by ID, each with the record that the leaderboard shows.
-
-    Raises:
-        UsageError: as for :func:`usable_records`.
-    """
-    from benchbd.report.groups import precedence
-
-    records: dict[str, dict[str, Any]] = {}
-    for record in usable_records(place):
-        ident = record["id"]
-        records[ident] = max(records.get(ident, record), record, key=precedence)
-    return records
-
-
-def find_record_in_file(file: Path, wanted: str) -> dict[str, Any]:
-    """Find the record of a cell in a results file, by the rules of :func:`find_record`.
-
-    If the file has several records of the cell, the result is the one that the leaderboard shows.
-
-    Raises:
-        UsageError: no record or several cells match.
-    """
-    records = cells_with_records(file)
-    found = _only_match(wanted, sorted(records), lambda ident: str(records[ident]["label"]))
-    if found is None:
-        near = suggestion(wanted, (record["label"] for record in records.values()))
-        more = near or f"; benchbd show --results {shlex.quote(str(file))} lists them"
-        raise UsageError(f"no cell {shown(wanted)} among the {len(records)} records in {file}{more}")
-    return records[found]
-
-
-def _only_match(wanted: str, ids: Sequence[str], label: Callable[[str], str]) -> str | None:
+def only_match(wanted: str, ids: Sequence[str], label: Callable[[str], str]) -> str | None:
     """The only ID that is or begins with ``wanted``, else the only one with this label; None if there is none.
 
     Raises:

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import argparse
 import math
+import shlex
 from typing import TYPE_CHECKING, Any
 
 from benchbd.cli.common import (
     add_output,
     add_results,
-    cells_with_records,
     columns,
     find_record,
-    find_record_in_file,
+    only_match,
     results_place,
+    usable_records,
     write,
     write_json,
 )
-from benchbd.errors import one_line
+from benchbd.errors import UsageError, one_line, shown, suggestion
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -70,6 +71,38 @@ def run(args: argparse.Namespace) -> int:
         # A record may come from an untrusted source: print its values as plain text, without control characters.
         write(columns([(one_line(name), one_line(value)) for name, value in rows]))
     return 0
+
+
+def cells_with_records(place: Path) -> dict[str, dict[str, Any]]:
+    """The cells of a results folder or file, by ID, each with the record that the leaderboard shows.
+
+    Raises:
+        UsageError: as for :func:`usable_records`.
+    """
+    from benchbd.report.groups import precedence
+
+    records: dict[str, dict[str, Any]] = {}
+    for record in usable_records(place):
+        ident = record["id"]
+        records[ident] = max(records.get(ident, record), record, key=precedence)
+    return records
+
+
+def find_record_in_file(file: Path, wanted: str) -> dict[str, Any]:
+    """Find the record of a cell in a results file, by the rules of :func:`benchbd.cli.common.find_record`.
+
+    If the file has several records of the cell, the result is the one that the leaderboard shows.
+
+    Raises:
+        UsageError: no record or several cells match.
+    """
+    records = cells_with_records(file)
+    found = only_match(wanted, sorted(records), lambda ident: str(records[ident]["label"]))
+    if found is None:
+        near = suggestion(wanted, (record["label"] for record in records.values()))
+        more = near or f"; benchbd show --results {shlex.quote(str(file))} lists them"
+        raise UsageError(f"no cell {shown(wanted)} among the {len(records)} records in {file}{more}")
+    return records[found]
 
 
 def _list(place: Path, as_json: bool) -> None:

@@ -27,6 +27,7 @@ from benchbd.errors import UsageError, shown
 from benchbd.plan.cell import Cell, shared_part
 from benchbd.plan.expand import ExpandedSpec, expand
 from benchbd.plan.filters import AXES, Filters, Rule, rules_of, select
+from benchbd.plan.learning_rates import doubtful_rates
 from benchbd.plan.matrix_file import BLOCK, TOP, as_list, known_keys, parse, read
 from benchbd.plan.overrides import Overrides, one_seed, parse_seeds, parse_set, seeds_of
 from benchbd.plan.possible import dataset_info, impossible, lacks_files
@@ -225,6 +226,7 @@ def resolve(
                 raise UsageError(f"{here}: exclude {rule.text} matches no cell; is there a typo in it?")
     only_skipped = tuple(skip for cell_id, skip in skipped.items() if cell_id not in cells)
     notes = dict.fromkeys(note for block in blocks for note in block.notes)
+    notes |= dict.fromkeys(f"{here}: {line}" for line in doubtful_rates(cells.values()))
     return Plan(name, description, gate, tuple(cells.values()), only_skipped, where, tuple(notes))
 
 
