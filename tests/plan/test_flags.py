@@ -392,7 +392,7 @@ def test_a_rate_is_noted_wherever_it_is_set_and_once_a_block() -> None:
         ),
         (
             "{nab: {lr: [101, 1000, 0.1]}}",
-            ["defense nab(lr=101): lr is 101, and", "defense nab(lr=1000): lr is 1000, "],
+            ["defense nab(lr=101): lr is 101, and", "defense nab(lr=1000): lr is 1000"],
         ),
         ("{abl: {lr: 100, finetune_lr: null, unlearn_lr: 1.0e-9}}", []),
         ("{lfd: {beta: 1}}", []),
