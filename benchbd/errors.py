@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -64,8 +65,18 @@ def shown(value: Any, limit: int = 60) -> str:
     try:
         text = repr(value[: 2 * limit] if isinstance(value, str) else value)
     except (ValueError, RecursionError):  # Python refuses to print a number of more than 4,300 digits
-        return f"a {type(value).__name__} too large to print"
+        return f"{with_article(type(value).__name__)} too large to print"
     return one_line(text if len(text) <= limit else text[: limit - 3] + "...")
+
+
+def with_article(name: str) -> str:
+    """The name after its article, by its sound: ``an airbench``, ``a resnet18``, ``an mlp``, ``a unet``."""
+    word = re.match("[a-z]*", name.lower())[0]  # type: ignore[index]  # it matches any text
+    if word.startswith("nd") or not set(word) & set("aeiouy"):  # spelt out, letter by letter
+        an = word[:1] in tuple("aefhilmnorsx")
+    else:
+        an = re.match("[aeio]|u(?![ns][aeiou]|int)", word) is not None
+    return f"{'an' if an else 'a'} {name}"
 
 
 def one_line(error: object) -> str:

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 from benchbd.cli.one_off import WHERE, add_one_off_arguments, one_off_matrix
 from benchbd.core.paths import look, user_path
-from benchbd.errors import UsageError, one_line, shown, suggestion
+from benchbd.errors import UsageError, one_line, shown
 
 if TYPE_CHECKING:
+    from benchbd.plan.absent_files import AbsentFiles
     from benchbd.plan.matrix import Plan
     from benchbd.storage.record_file import Unusable
 
@@ -95,12 +96,12 @@ def add_matrix_arguments(parser: argparse.ArgumentParser, *, one_off: bool = Tru
     add_plugins(parser)
 
 
-def load_plan(args: argparse.Namespace, absent: list[str] | None = None) -> Plan:
+def load_plan(args: argparse.Namespace, absent: AbsentFiles | None = None) -> Plan:
     """Load the plan that the arguments select, narrowed by --filter and --exclude.
 
     Args:
         args: the arguments.
-        absent: gets the line in which a plugin says that its files are missing; without this list, it is raised.
+        absent: notes the lines in which plugins say that their files are missing; without it, the first is raised.
     """
     from benchbd.plan import matrix
 
@@ -228,13 +229,13 @@ def results_place(args: argparse.Namespace) -> Path:
 
 
 def flag_words(args: argparse.Namespace, *names: str) -> list[str]:
-    """The flags of these names that are given, as words of a command line; repeated ones one by one."""
+    """The flags of these arguments that are given, as words of a command line; repeated ones one by one."""
     words: list[str] = []
     for name in names:
-        value = getattr(args, name)
-        values = value if isinstance(value, list) else [value] if value else []
-        for one in values:
-            words += [f"--{name}"] if one is True else [f"--{name}", one]
+        flag, value = f"--{name.replace('_', '-')}", getattr(args, name)
+        for one in value if isinstance(value, list) else [value]:
+            if one is not None and one is not False:
+                words += [flag] if one is True else [flag, str(one)]
     return words
 
 
@@ -306,9 +307,12 @@ def usable_records(place: Path, *, strict: bool = False) -> list[dict[str, Any]]
     from benchbd.storage import results_file
 
     with DamagedRecords() as damaged:
-        found = results_file.load(place, identity, None if strict else damaged)
-    if damaged.found and not found:
-        raise UsageError(f"{place}: none of its records can be used")
+        some = place.is_file() or (place / "records").is_dir()
+        found = results_file.load(place, identity, None if strict else damaged) if some else []
+    if not found:
+        if damaged.found:
+            raise UsageError(f"{place}: none of its records can be used")
+        raise UsageError(f"no records in {place}; run a matrix first, or name its folder with --output")
     return found
 
 
@@ -340,9 +344,12 @@ def find_record(output: Path, wanted: str) -> dict[str, Any]:
         record = read_record(output, ident)
         return str(record["label"]) if record else ""
 
-    found = _only_match(wanted, ids, label)
+    found = only_match(wanted, ids, label)
     if found is None:
-        raise UsageError(f"no cell {shown(wanted)} among the {len(ids)} records in {folder}; benchbd status lists them")
+        where = "" if output == Path(DEFAULT_OUTPUT) else f" --output {shlex.quote(str(output))}"
+        raise UsageError(
+            f"no cell {shown(wanted)} among the {len(ids)} records in {folder}; benchbd show{where} lists them"
+        )
     record, problem = look_up(output, found)
     if problem is not None and problem.unreadable:
         raise UsageError(f"record {problem}; check its permissions and the disk")
@@ -352,30 +359,7 @@ def find_record(output: Path, wanted: str) -> dict[str, Any]:
     return record
 
 
-def find_record_in_file(file: Path, wanted: str) -> dict[str, Any]:
-    """Find the record of a cell in a results file, by the rules of :func:`find_record`.
-
-    If the file has several records of the cell, the result is the one that the leaderboard shows.
-
-    Raises:
-        UsageError: no record or several cells match.
-    """
-    from benchbd.report.groups import precedence
-
-    records: dict[str, dict[str, Any]] = {}
-    for record in usable_records(file):
-        ident = record["id"]
-        records[ident] = max(records.get(ident, record), record, key=precedence)
-    if not records:
-        raise UsageError(f"{file}: has no records")
-    found = _only_match(wanted, sorted(records), lambda ident: str(records[ident]["label"]))
-    if found is None:
-        near = suggestion(wanted, (record["label"] for record in records.values()))
-        raise UsageError(f"no cell {shown(wanted)} among the {len(records)} records in {file}{near}")
-    return records[found]
-
-
-def _only_match(wanted: str, ids: Sequence[str], label: Callable[[str], str]) -> str | None:
+def only_match(wanted: str, ids: Sequence[str], label: Callable[[str], str]) -> str | None:
     """The only ID that is or begins with ``wanted``, else the only one with this label; None if there is none.
 
     Raises:

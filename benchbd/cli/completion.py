@@ -7,12 +7,14 @@ flags, matrices and plugins (including those of installed packages) are always u
 from __future__ import annotations
 
 import argparse
+import contextlib
+import itertools
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 from benchbd.cli.common import DEFAULT_OUTPUT, record_ids, write
 from benchbd.cli.matrix_reference import topics
+from benchbd.errors import BenchbdError
 
 SHELLS = ("bash", "zsh", "fish")
 FILES = ":files"
@@ -122,6 +124,7 @@ def _arguments(parser: argparse.ArgumentParser, verb: str, before: list[str], cu
     by_flag = {flag: action for action in parser._actions for flag in action.option_strings}
     pending: argparse.Action | None = None
     positionals = 0
+    before = [word for word in before if word != "="]  # bash splits --output=DIR into three words
     for word in before:
         if pending is not None:
             pending = None
@@ -131,17 +134,35 @@ def _arguments(parser: argparse.ArgumentParser, verb: str, before: list[str], cu
         else:
             positionals += 1
     if pending is not None:
-        return _values(pending, verb)
+        return _values(pending, verb, before)
     if current.startswith("-"):
         return _flags(parser)
     known = [a for a in parser._actions if not a.option_strings]
     if positionals < len(known):
-        return _values(known[positionals], verb)
-    return _values(known[-1], verb) if known and known[-1].nargs == "+" else []
+        return _values(known[positionals], verb, before)
+    return _values(known[-1], verb, before) if known and known[-1].nargs == "+" else []
 
 
-def _values(action: argparse.Action, verb: str) -> list[tuple[str, str]]:
-    """Candidates for the value of an argument, found by its name."""
+def _cells(before: list[str]) -> list[tuple[str, str]]:
+    """IDs of the cells of the results folder or file that the words name; of a file, with their labels."""
+    from benchbd.core.paths import user_path
+    from benchbd.storage import results_file
+
+    def given(flag: str) -> str | None:
+        words = [word for typed in before for word in (typed.split("=", 1) if typed.startswith("--") else [typed])]
+        values = [value for word, value in itertools.pairwise(words) if word == flag]
+        return values[-1] if values else None
+
+    with contextlib.suppress(BenchbdError, OSError):
+        if file := given("--results"):
+            found = results_file.each(user_path(file, "--results"), skip=lambda problem: None)
+            return sorted({record["id"]: record["label"] for record in found}.items())
+        return [(ident, "") for ident in record_ids(user_path(given("--output") or DEFAULT_OUTPUT, "--output"))]
+    return []
+
+
+def _values(action: argparse.Action, verb: str, before: list[str]) -> list[tuple[str, str]]:
+    """Candidates for the value of an argument after the words ``before``, found by its name."""
     from benchbd.core.presets import ABOUT
     from benchbd.plugins import registry
 
@@ -155,7 +176,7 @@ def _values(action: argparse.Action, verb: str) -> list[tuple[str, str]]:
     if name in PATHS or action.dest == "out":
         return [(FILES, "")]
     if name == "CELL":
-        return [(ident, "") for ident in record_ids(Path(DEFAULT_OUTPUT))]
+        return _cells(before)
     if "MATRIX" in name or action.dest == "matrix":
         from benchbd.cli.plot import FIGURES
         from benchbd.plan.shipped import described

@@ -36,6 +36,10 @@ STANDARD_OUTPUT = "-"
 RESULTS, README = COMMITTED / "results.jsonl", COMMITTED / "README.md"
 ASR_OVER, CA_OVER = ("non-target", "all"), ("all", "non-target")
 """As in :mod:`benchbd.report.definitions`, which the parser need not import."""
+CELLS = ("data", "filter", "exclude", "set", "seeds", "smoke", "precision", "threads", "plugin")
+"""Arguments that select cells of MATRIX, or that it needs."""
+EXPORTED = (".csv", ".parquet", ".zip", ".html", ".md")
+"""Endings of files that hold results in a form that no verb reads."""
 FORMATS = ("md", "text", "csv", "latex", "html", "json", "jsonl", "parquet")
 
 EPILOG = """\
@@ -128,8 +132,12 @@ def read_folder(args: argparse.Namespace, others: Collection[str] = ()) -> None:
 
         near = suggestion(args.matrix, [*others, *shipped()])
         raise UsageError(f"{shown(args.matrix, 100)}: there is no such folder, file or matrix{near}")
+    if kind == "file" and place.suffix in EXPORTED:
+        line = f"{shown(args.matrix, 100)}: is neither a matrix nor a results folder or results.jsonl file"
+        raise UsageError(f"{line}; benchbd export FILE.jsonl writes such a file")
     folder = kind == "folder" and (look(place / "records", "matrix") == "folder" or _no_matrix(args.matrix))
-    if not folder and place.suffix != ".jsonl":
+    # A compressed results file is one, too: its reader says what to do.
+    if not folder and place.suffix != ".jsonl" and not (kind == "file" and place.stem.endswith(".jsonl")):
         return
     if args.results or args.output_named:
         other = "--results" if args.results else "--output"
@@ -153,30 +161,32 @@ def read(args: argparse.Namespace) -> tuple[list[dict[str, Any]], float | None, 
     Raises:
         UsageError: there are no records, or a record is invalid.
     """
+    from benchbd.plan.absent_files import AbsentFiles
+
     read_folder(args)
     place = results_place(args)
+    # Results are read where the images may not be: records hold what the tables need.
+    absent = AbsentFiles()
+    plan = None if args.matrix is None else load_plan(args, absent)
     if not args.results and not (place / "records").is_dir():
         raise UsageError(
             f"no records in {place}; run a matrix first, or name the folder with --output or a file with --results"
         )
     # A check must not pass because a record is left out.
     found = usable_records(place, strict=getattr(args, "check", False))
-    if args.matrix is None:
+    if plan is None:
         given = (args.filter, args.exclude, args.set, args.seeds, args.smoke, args.precision, args.threads)
         if any(value not in (None, False, []) for value in given):
             flags = "--filter, --exclude, --set, --seeds, --smoke, --precision and --threads"
             raise UsageError(f"{flags} select cells of a matrix; give a MATRIX")
         add_plugin_files(args)
         return found, None, "Leaderboard"
-    # Results are read where the images may not be: records hold what the tables need.
-    absent: list[str] = []
-    plan = load_plan(args, absent)
-    for line in dict.fromkeys(absent):
+    for line in dict.fromkeys([*absent.lines(), *absent.unsized]):
         sys.stderr.write(f"benchbd: {one_line(line)}; cells that cannot exist are not listed\n")
     skipped = {s.cell.id: s for s in plan.skipped}
     wanted = {cell.id for cell in plan.cells} | skipped.keys()
     mine = [record for record in found if record["id"] in wanted]
-    if found and not mine:
+    if not mine:
         raise UsageError(
             f"{place}: none of its {len(found)} records belongs to matrix {plan.name} (other parameters or versions?); "
             "leave the matrix out to see them all, or run it first"
@@ -311,6 +321,7 @@ def _write_index(args: argparse.Namespace, text: str) -> None:
 def check(args: argparse.Namespace) -> int:
     """Compare the generated text with the committed file. Prints one line and returns 1 if they differ."""
     from benchbd.core.files import read_plain
+    from benchbd.core.text_files import without_mark
     from benchbd.report.formats.markdown import MARKER
 
     target = user_path(args.write, "--write") if args.write else README
@@ -318,7 +329,7 @@ def check(args: argparse.Namespace) -> int:
     if args.results is None and not args.output_named and RESULTS.is_file():
         args.results = str(RESULTS)
     try:
-        committed = read_plain(os.path.realpath(target)).decode().replace("\r\n", "\n")
+        committed = without_mark(read_plain(os.path.realpath(target))).decode().replace("\r\n", "\n")
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(
             f"{target}: cannot be read ({getattr(error, 'strerror', None) or 'not UTF-8 text'})"
@@ -334,9 +345,8 @@ def check(args: argparse.Namespace) -> int:
     )
     where = f"line {line}" if line else "its end"
     words = ["benchbd", "leaderboard", *([args.matrix] if args.matrix else [])]
-    words += flag_words(args, "results" if args.results else "output", "filter", "exclude", "set", "seeds", "paper")
+    words += flag_words(args, "results" if args.results else "output", *CELLS, "paper", "gate")
     words += ["--format", args.format] if args.format != "md" else []
-    words += ["--gate", f"{args.gate:g}"] if args.gate is not None else []
     command = shlex.join([*words, "--write", str(target)])
     write(f"{target} is out of date from {where} on; regenerate it: {command}")
     return 1

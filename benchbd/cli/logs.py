@@ -49,7 +49,7 @@ def find_log(output: Path, wanted: str) -> Path:
     matches = matches or [name for name, path in logs.items() if _label(path) == wanted]
     if not matches:
         raise UsageError(
-            f"no log of a cell {wanted[:80]!r} among the {len(logs)} in {folder}; benchbd status lists the cells"
+            f"no log of a cell {wanted[:80]!r} among the {len(logs)} in {folder}; benchbd status MATRIX lists the cells"
         )
     if len(matches) > 1:
         raise UsageError(f"{wanted!r} matches {len(matches)} cells ({', '.join(matches[:4])}...); give more of the ID")

@@ -88,6 +88,7 @@ def register(verbs: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Print the plan."""
     from benchbd.core.paths import data_folder
+    from benchbd.plan.absent_files import AbsentFiles
     from benchbd.plan.missing_parts import missing_parts, with_known_work
     from benchbd.plan.trainings import possible_retries, shared_trainings
     from benchbd.run.packing_check import refuse_unpackable
@@ -95,14 +96,14 @@ def run(args: argparse.Namespace) -> int:
 
     wishes = _time_wishes(args)
     folder = data_folder(args.data)  # before the matrix, whose attacks look for their files there
-    absent: list[str] = []
+    absent = AbsentFiles()
     plan, output = load_plan(args, absent), output_folder(args)
-    missing = list(missing_parts(plan.cells, folder))
+    missing = list(missing_parts(plan.cells, folder, absent))
     _refuse_mistakes(plan, missing)
     say_notes(plan)
     missing_data = [part.line for part in missing if part.kind == "dataset"]
     # A run stops at the files of cells that --filter leaves out, too.
-    every_line = dict.fromkeys([*(part.line for part in missing), *absent])
+    every_line = dict.fromkeys([*(part.line for part in missing), *absent.lines(), *absent.unsized])
     missing_files = [line for line in every_line if line not in missing_data]
     recorded = set(record_ids(output))
     with DamagedRecords("benchbd run runs its cell again") as damaged:
@@ -112,7 +113,7 @@ def run(args: argparse.Namespace) -> int:
         cell.id: str(records[cell.id]["status"]) if cell.id in records else broken.get(cell.id, "missing")
         for cell in plan.cells
     }
-    files = InputFiles(args.data)
+    files = InputFiles(args.data, absent)
     changed = {c.id: names for c in plan.cells if c.id in records and (names := files.changed(c, records[c.id]))}
     unknown = files.unknown()
     unfinished = [cell for cell in plan.cells if status[cell.id] not in SETTLED]

@@ -18,7 +18,12 @@ if TYPE_CHECKING:
 
 CONFIGURED = ("slurm", "ray")
 """Executors with their own settings."""
-DEFAULTS = {"executor": "local", "device": "auto", "jobs_per_gpu": 1, "retries": 0}
+DEFAULTS = {"executor": "local", "device": "auto", "jobs_per_gpu": 1, "retries": 0, "fail_fast": False}
+HOW = (
+    *("executor", "executor_config", "device", "jobs", "gpus", "jobs_per_gpu", "threads"),
+    *("timeout", "retries", "fail_fast", "budget", "shard"),
+)
+"""Arguments of ``run`` that say how to run cells, and how many threads each has."""
 
 
 def add_run_arguments(parser: argparse.ArgumentParser) -> None:
@@ -174,20 +179,5 @@ def same_command(args: argparse.Namespace, *extra: str) -> str:
     cells = [args.matrix] if args.matrix is not None else [word for pair in given_flags(args) for word in pair]
     words = ["benchbd", "run", *cells, "--output", args.output]
     words += flag_words(args, "data", "filter", "exclude", "set", "plugin", "seeds", "precision", "smoke", "log")
-    for flag in (
-        "executor",
-        "executor_config",
-        "device",
-        "jobs",
-        "gpus",
-        "jobs_per_gpu",
-        "threads",
-        "timeout",
-        "retries",
-        "budget",
-        "shard",
-    ):
-        value = getattr(args, flag)
-        if value not in (None, DEFAULTS.get(flag)):
-            words += [f"--{flag.replace('_', '-')}", str(value)]
+    words += flag_words(args, *(name for name in HOW if getattr(args, name) != DEFAULTS.get(name)))
     return shlex.join([*words, *extra])

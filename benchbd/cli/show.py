@@ -1,9 +1,10 @@
-"""``benchbd show CELL``: print the record of one cell."""
+"""``benchbd show CELL``: print the record of one cell; without CELL, list the cells that have records."""
 
 from __future__ import annotations
 
 import argparse
 import math
+import shlex
 from typing import TYPE_CHECKING, Any
 
 from benchbd.cli.common import (
@@ -11,21 +12,24 @@ from benchbd.cli.common import (
     add_results,
     columns,
     find_record,
-    find_record_in_file,
+    only_match,
     results_place,
+    usable_records,
     write,
     write_json,
 )
-from benchbd.errors import one_line
+from benchbd.errors import UsageError, one_line, shown, suggestion
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     from benchbd.report.pools import PoolCount
 
 SHORT = 16
 """Digits of a fingerprint that the command prints; --json has all of them."""
 EPILOG = """\
+  benchbd show                                          the cells that have records: ID, status and label
   benchbd show 3f9a
   benchbd show cifar10/resnet18/bn-g/lfd/s0 --json
   benchbd show 'cifar10/airbench(width=16)/wanet/lfd/s0' --results leaderboard/results.jsonl
@@ -36,11 +40,12 @@ def register(verbs: Any) -> None:
     """Add the verb."""
     parser = verbs.add_parser(
         "show",
-        help="print one cell's record",
+        help="print one cell's record, or list the cells",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("cell", metavar="CELL", help="the cell's ID, the start of its ID, or its label")
+    text = "the cell's ID, the start of its ID, or its label (default: list all cells that have records)"
+    parser.add_argument("cell", metavar="CELL", nargs="?", help=text)
     parser.add_argument("--json", action="store_true", help="as JSON")
     add_output(parser)
     add_results(parser)
@@ -48,10 +53,13 @@ def register(verbs: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print the record."""
+    """Print the record, or the cells."""
     from benchbd.storage.records import failed_rerun
 
     place = results_place(args)
+    if args.cell is None:
+        _list(place, args.json)
+        return 0
     record = find_record_in_file(place, args.cell) if args.results else find_record(place, args.cell)
     if args.json:
         write_json(record)
@@ -63,6 +71,50 @@ def run(args: argparse.Namespace) -> int:
         # A record may come from an untrusted source: print its values as plain text, without control characters.
         write(columns([(one_line(name), one_line(value)) for name, value in rows]))
     return 0
+
+
+def cells_with_records(place: Path) -> dict[str, dict[str, Any]]:
+    """The cells of a results folder or file, by ID, each with the record that the leaderboard shows.
+
+    Raises:
+        UsageError: as for :func:`usable_records`.
+    """
+    from benchbd.report.groups import precedence
+
+    records: dict[str, dict[str, Any]] = {}
+    for record in usable_records(place):
+        ident = record["id"]
+        records[ident] = max(records.get(ident, record), record, key=precedence)
+    return records
+
+
+def find_record_in_file(file: Path, wanted: str) -> dict[str, Any]:
+    """Find the record of a cell in a results file, by the rules of :func:`benchbd.cli.common.find_record`.
+
+    If the file has several records of the cell, the result is the one that the leaderboard shows.
+
+    Raises:
+        UsageError: no record or several cells match.
+    """
+    records = cells_with_records(file)
+    found = only_match(wanted, sorted(records), lambda ident: str(records[ident]["label"]))
+    if found is None:
+        near = suggestion(wanted, (record["label"] for record in records.values()))
+        more = near or f"; benchbd show --results {shlex.quote(str(file))} lists them"
+        raise UsageError(f"no cell {shown(wanted)} among the {len(records)} records in {file}{more}")
+    return records[found]
+
+
+def _list(place: Path, as_json: bool) -> None:
+    """Print ID, status and label of each cell of a results folder or file, in the order of tables."""
+    from benchbd.storage.results_file import ordered
+
+    names = ("id", "status", "label")
+    cells = [{name: record[name] for name in names} for record in ordered(cells_with_records(place).values())]
+    if as_json:
+        write_json(cells)
+    else:
+        write(columns([tuple(one_line(cell[name]) for name in names) for cell in cells]))
 
 
 def _number(value: Any, form: str = ".4f") -> str:

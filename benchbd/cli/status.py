@@ -51,15 +51,18 @@ def register(verbs: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Print how many cells are in each state, the grid, and the cells that are not done."""
     from benchbd.core.standard_streams import on_terminal
+    from benchbd.plan.absent_files import AbsentFiles
     from benchbd.report.leaderboard import not_implanted
     from benchbd.storage.cell_locks import running
     from benchbd.storage.records import failed_rerun, failed_reruns, look_up
     from benchbd.storage.staleness import InputFiles, changed_inputs_text, changed_sources
 
-    plan = load_plan(args)
+    absent = AbsentFiles(refuse_mistakes=True)
+    plan = load_plan(args, absent)
+    lacking = absent.lines()
     output = output_folder(args)
     busy = running(output)
-    files, changed = InputFiles(args.data), []
+    files, changed = InputFiles(args.data, absent), []
     rows: list[dict[str, Any]] = []
     done: list[dict[str, Any]] = []
     damaged, failed = DamagedRecords("benchbd run runs its cell again"), failed_reruns(output)
@@ -89,6 +92,7 @@ def run(args: argparse.Namespace) -> int:
                 "name": plan.name,
                 "counts": dict(counts),
                 "stale": sum(bool(r["stale"]) for r in rows),
+                "missing_files": lacking,
                 "unknown_data": files.unknown(),
                 "not_implanted": weak,
                 "cells": [*rows, *skipped],
@@ -113,6 +117,8 @@ def run(args: argparse.Namespace) -> int:
     write(columns(table, indent="  ")) if table else None
     for line in weak:
         write(f"warning: {line}")
+    for line in lacking:
+        write(f"missing: {one_line(line)}")
     for line in changed_inputs_text(changed, "benchbd run with --rerun stale measures them again"):
         write(line)
     for line in files.unknown():

@@ -7,8 +7,11 @@ import sys
 from typing import Any
 
 from benchbd.cli.common import add_matrix_arguments, load_plan, output_folder, say_notes, write
+from benchbd.errors import one_line
 
 EPILOG = """\
+Files that attacks and data sets lack are listed if the check needs them; what depends on them is not checked.
+
   benchbd validate my-matrix.yaml --plugin my_defense.py
 """
 
@@ -28,15 +31,22 @@ def register(verbs: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Check the matrix. A mistake in it is a usage error."""
     from benchbd.core.paths import data_folder
+    from benchbd.plan.absent_files import AbsentFiles
+    from benchbd.plan.missing_parts import missing_parts, with_known_work
     from benchbd.run.packing_check import refuse_unpackable
 
-    data_folder(args.data)
+    folder = data_folder(args.data)
     output_folder(args)
-    plan = load_plan(args)
+    absent = AbsentFiles(refuse_mistakes=True)
+    plan = load_plan(args, absent)
+    lines = absent.lines()
     say_notes(plan)
-    refuse_unpackable(plan.cells, lambda line: sys.stderr.write(f"benchbd: {line}\n"))
+    missing = list(missing_parts(plan.cells, folder, absent))
+    refuse_unpackable(with_known_work(plan.cells, missing), lambda line: sys.stderr.write(f"benchbd: {line}\n"))
     impossible = f", {len(plan.skipped)} skipped" if plan.skipped else ""
     write(f"{plan.source}: fine, {len(plan.cells)} cells{impossible}")
     for skipped in plan.skipped:
         write(f"  skipped {skipped.cell.label}: {skipped.reason}")
+    for line in lines:
+        write(f"missing: {one_line(line)}")
     return 0

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from benchbd.core.variables import variables
 from benchbd.engine.network import Classifier
 from benchbd.engine.passes import logits_of
-from benchbd.errors import UsageError, one_line
+from benchbd.errors import UsageError, one_line, with_article
 
 Form = Literal["torchscript", "export", "onnx"]
 FORMS: tuple[Form, ...] = get_args(Form)
@@ -109,7 +109,8 @@ class ForeignNet(nn.Module):
         x = x.contiguous()
         found = single_tensor(self._loaded[x.device](x.round().to(torch.uint8) if self._uint8 else x))
         if not isinstance(found, Tensor):
-            raise UsageError(f"the model returns a {type(found).__name__}; let it return one tensor of logits")
+            kind = with_article(type(found).__name__)
+            raise UsageError(f"the model returns {kind}; let it return one tensor of logits")
         classes = self.head.out_features
         if tuple(found.shape) != (len(x), classes):
             wanted = f"logits must be {(len(x), classes)}"

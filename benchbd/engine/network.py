@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from benchbd.core.images import Normalisation
 from benchbd.core.transform import TestTransform
-from benchbd.errors import UsageError, one_line
+from benchbd.errors import UsageError, one_line, with_article
 
 DATA_PIXELS = 5000 * 32 * 32
 """Pixels of the training images from which a network may initialise itself."""
@@ -233,4 +233,4 @@ def trial_fault(net: Classifier, size: int) -> str | None:
 
 
 def _kind_of(value: Any) -> str:
-    return "None" if value is None else f"a {type(value).__name__}"
+    return "None" if value is None else with_article(type(value).__name__)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from benchbd.core.images import Normalisation
 from benchbd.engine.foreign import single_tensor
-from benchbd.errors import BenchbdError, UsageError, one_line
+from benchbd.errors import BenchbdError, UsageError, one_line, with_article
 
 
 class ForeignProgram(nn.Module):
@@ -57,7 +57,7 @@ class ForeignProgram(nn.Module):
             why = f"{type(error).__name__}: {one_line(error)[-300:]}"
             raise UsageError(f"{self._path} fails on images of {x.shape[-1]} pixels ({why})") from None
         if not isinstance(out, Tensor) or not out.is_floating_point() or out.shape != (len(x), self._classes):
-            got = f"{out.dtype} {tuple(out.shape)}" if isinstance(out, Tensor) else f"a {type(out).__name__}"
+            got = f"{out.dtype} {tuple(out.shape)}" if isinstance(out, Tensor) else with_article(type(out).__name__)
             raise UsageError(
                 f"{self._path} gives {got} for {len(x)} images, not logits ({len(x)}, {self._classes}), one for each "
                 "class of the data set"

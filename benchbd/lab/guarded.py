@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from benchbd.errors import Misused, shown
+from benchbd.errors import Misused, shown, with_article
 from benchbd.plugins.train_set import TrainSet
 from benchbd.plugins.trained import Origin, TrainedModel
 
@@ -40,7 +40,7 @@ class Guarded:
             Misused: it does not, or is not a trained model.
         """
         if not isinstance(trained, TrainedModel):
-            raise Misused(f"{what} is a {type(trained).__name__}, not what train or prune gave")
+            raise Misused(f"{what} is {with_article(type(trained).__name__)}, not what train or prune gave")
         if trained._origin is not self._origin:
             raise Misused(f"{what} is a model of another cell or read from a file; train it with this cell's lab")
         return trained

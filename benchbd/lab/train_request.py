@@ -12,7 +12,7 @@ from benchbd.core.hashing import digest, sha_of
 from benchbd.core.recipe import Recipe
 from benchbd.core.seeding import seed_for
 from benchbd.engine import PerEpochWeights
-from benchbd.errors import Diverged, UsageError, shown
+from benchbd.errors import Diverged, UsageError, shown, with_article
 from benchbd.lab import keys
 from benchbd.plugins.train_set import TrainSet, as_array
 from benchbd.plugins.trained import ModelSpec, TrainedModel
@@ -70,7 +70,8 @@ class TrainRequest:
     def __post_init__(self) -> None:
         check_training(self.data, self.kind, self.name)
         if self.start is not None and self.model.spec() != self.start._plan.spec():
-            raise UsageError(f"{self.name}: {self.model.part.text} cannot start from a {self.start._plan.part.text}")
+            other = with_article(self.start._plan.part.text)
+            raise UsageError(f"{self.name}: {self.model.part.text} cannot start from {other}")
         if self.weights is not None:
             object.__setattr__(self, "weights", _checked_weights(self.weights, len(self.data), self.name))
         lonely = (self.scorer is None) != (self.weight_fn is None)

@@ -23,7 +23,7 @@ from benchbd.core.paths import data_folder
 from benchbd.core.seeding import seed_for
 from benchbd.engine import global_state
 from benchbd.engine.threads import cpu_threads
-from benchbd.errors import BenchbdError, Diverged, Impossible, RunStopped, UsageError, one_line
+from benchbd.errors import BenchbdError, Diverged, Impossible, RunStopped, UsageError, one_line, with_article
 from benchbd.lab.costs import CostLedger
 from benchbd.lab.keys import plugin_fingerprint
 from benchbd.lab.lab import Lab
@@ -295,7 +295,7 @@ def _defend(components: Components, lab: Lab) -> TrainedModel:
     other = _other_architecture(trained, lab)
     if other and not components.defense.other_architecture:
         raise UsageError(
-            f"{who} returned a {other} in a row of {lab._network.part.text}; return the row's model, "
+            f"{who} returned {with_article(other)} in a row of {lab._network.part.text}; return the row's model, "
             "or say other_architecture = True in the class, so that record and tables name it"
         )
     if trained.test_transform is not None and not components.defense.test_transform:

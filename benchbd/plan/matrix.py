@@ -16,7 +16,7 @@ import math
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from benchbd.core.files_folder import look_beside
 from benchbd.core.images import DatasetInfo
@@ -27,15 +27,19 @@ from benchbd.errors import UsageError, shown
 from benchbd.plan.cell import Cell, shared_part
 from benchbd.plan.expand import ExpandedSpec, expand
 from benchbd.plan.filters import AXES, Filters, Rule, rules_of, select
+from benchbd.plan.learning_rates import doubtful_rates
 from benchbd.plan.matrix_file import BLOCK, TOP, as_list, known_keys, parse, read
 from benchbd.plan.overrides import Overrides, one_seed, parse_seeds, parse_set, seeds_of
-from benchbd.plan.possible import dataset_info, impossible, lacks_files, missing_data
+from benchbd.plan.possible import dataset_info, impossible, lacks_files
 from benchbd.plan.probe import Probe
 from benchbd.plan.shipped import shipped
 from benchbd.plugins import registry
 from benchbd.plugins.attack import poisoned_twice
 from benchbd.plugins.contract import Attack, Defense
 from benchbd.plugins.part import Part
+
+if TYPE_CHECKING:
+    from benchbd.plan.absent_files import AbsentFiles
 
 __all__ = [
     "AXES",
@@ -102,26 +106,21 @@ class _Block:
     def count(self) -> int:
         return len(self.seeds) * math.prod(sum(spec.count for spec in axis) for axis in self.axes.values())
 
-    def cells(self, matrix: str, absent: list[str] | None = None) -> Iterator[tuple[Cell, str | None]]:
+    def cells(self, matrix: str, absent: AbsentFiles | None = None) -> Iterator[tuple[Cell, str | None]]:
         """Yield every cell, with the reason why it is skipped or None; for ``absent`` see :func:`resolve`."""
         with _error_prefix(self.where):
             yield from self._cells(matrix, absent)
 
-    def _cells(self, matrix: str, absent: list[str] | None) -> Iterator[tuple[Cell, str | None]]:
+    def _cells(self, matrix: str, absent: AbsentFiles | None) -> Iterator[tuple[Cell, str | None]]:
         plugins = {kind: [plugin for spec in axis for plugin in spec.instances()] for kind, axis in self.axes.items()}
         plugins["defense"] = _settled(plugins["defense"])
         unique = {kind: _distinct(instances) for kind, instances in plugins.items()}
         lacking = {
-            kind: {part.json for part, plugin in unique[kind] if lacks_files(plugin, absent)} for kind in LATER_FILES
+            kind: {part.json for part, plugin in unique[kind] if lacks_files(kind, part, plugin, absent)}
+            for kind in LATER_FILES
         }
         for (dataset_part, dataset), (model_part, model) in itertools.product(unique["dataset"], unique["model"]):
-            try:
-                info, dataset_reason = dataset_info(dataset)
-            except UsageError as error:
-                if absent is None:
-                    raise
-                absent.append(missing_data(dataset) or str(error))
-                info = dataset_reason = None
+            info, dataset_reason = dataset_info(dataset_part, dataset, absent)
             lacks_model = model_part.json in lacking["model"]
             model_reason = dataset_reason or impossible(model, info, files_missing=lacks_model)
             for attack_part, attack in unique["attack"]:
@@ -180,7 +179,7 @@ def resolve(
     smoke: bool = False,
     precision: str | None = None,
     threads: int | None = None,
-    absent: list[str] | None = None,
+    absent: AbsentFiles | None = None,
 ) -> Plan:
     """Turn a checked mapping into a plan.
 
@@ -192,8 +191,8 @@ def resolve(
         smoke: shrink every cell to a few seconds, to find mistakes before a long run.
         precision: ``--precision``; it overrides the file and ``sets``.
         threads: ``--threads``; likewise.
-        absent: gets the line in which a plugin says that its files are missing. All its cells then count as possible:
-            their identities do not depend on the files. Without this list, the line is raised.
+        absent: notes the lines in which plugins say that their files are missing. All their cells then count as
+            possible: their identities do not depend on the files. Without it, the first line is raised.
 
     Raises:
         UsageError: the matrix or an override has a mistake.
@@ -227,6 +226,7 @@ def resolve(
                 raise UsageError(f"{here}: exclude {rule.text} matches no cell; is there a typo in it?")
     only_skipped = tuple(skip for cell_id, skip in skipped.items() if cell_id not in cells)
     notes = dict.fromkeys(note for block in blocks for note in block.notes)
+    notes |= dict.fromkeys(f"{here}: {line}" for line in doubtful_rates(cells.values()))
     return Plan(name, description, gate, tuple(cells.values()), only_skipped, where, tuple(notes))
 
 
@@ -328,7 +328,7 @@ def load(
     smoke: bool = False,
     precision: str | None = None,
     threads: int | None = None,
-    absent: list[str] | None = None,
+    absent: AbsentFiles | None = None,
 ) -> Plan:
     """Read, check and resolve a matrix: a path, a shipped name, or ``-``; the rest as for :func:`resolve`."""
     text, where = read(matrix)

@@ -15,6 +15,7 @@ import yaml
 
 from benchbd.core.numerics import NUMERICS
 from benchbd.core.paths import look, user_path
+from benchbd.core.text_files import other_kind, without_mark
 from benchbd.errors import UsageError, did_you_mean, shown
 from benchbd.plan.shipped import shipped, text_of
 
@@ -114,10 +115,12 @@ def read(matrix: str) -> tuple[str, str]:
 
 def _text(file: BinaryIO, name: str) -> str:
     data = file.read(MAX_BYTES + 1)
+    if kind := other_kind(data):
+        raise UsageError(f"matrix {name}: {kind}")
     if len(data) > MAX_BYTES:
         raise UsageError(f"matrix {name}: larger than {MAX_BYTES:,} bytes; is it a matrix?")
     try:
-        return data.decode("utf-8-sig")
+        return without_mark(data).decode()
     except UnicodeDecodeError:
         raise UsageError(f"matrix {name}: is not UTF-8 text; is it a matrix?") from None
 

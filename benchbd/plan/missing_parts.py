@@ -7,9 +7,9 @@ from typing import NamedTuple
 
 from benchbd.core.kinds import KINDS
 from benchbd.errors import UsageError
+from benchbd.plan.absent_files import AbsentFiles
 from benchbd.plan.cell import Cell
 from benchbd.plan.work import work_of
-from benchbd.plugins.input_files import missing_files
 
 
 class MissingPart(NamedTuple):
@@ -26,16 +26,20 @@ class MissingPart(NamedTuple):
     line: str
 
 
-def missing_parts(cells: Collection[Cell], root: str | None) -> Iterator[MissingPart]:
+def missing_parts(
+    cells: Collection[Cell], root: str | None, absent: AbsentFiles | None = None
+) -> Iterator[MissingPart]:
     """The distinct components of cells that lack files, by kind.
 
     Args:
         cells: the cells.
         root: folder of the data sets; None is the user's cache.
+        absent: what has been asked before; grows.
     """
+    absent = AbsentFiles() if absent is None else absent
     needed = {(kind, getattr(cell, kind).json): cell for kind in KINDS for cell in cells}
     for (kind, part), cell in needed.items():
-        if line := missing_files(getattr(cell.components(), kind), root):
+        if line := absent.line(kind, part, getattr(cell.components(), kind), root):
             yield MissingPart(kind, part, line)
 
 

@@ -6,6 +6,7 @@ import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
+from benchbd.errors import with_article
 from benchbd.report.stats import Mean, Spread, spread_of
 
 MINUS, TIMES, DASH = "\N{MINUS SIGN}", "\N{MULTIPLICATION SIGN}", "\N{EN DASH}"
@@ -64,7 +65,7 @@ def needs_text(needs: Sequence[str], control: bool, returns: str | None = None) 
     words = {"clean": "clean images", "truth": "ground truth"}
     text = ", ".join(words.get(need, need) for need in needs) or "nothing"
     text = f"{text} (control)" if control else text
-    return f"{text}; returns a {returns}" if returns else text
+    return f"{text}; returns {with_article(returns)}" if returns else text
 
 
 def transform_text(transform: Mapping[str, Any]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from benchbd.core.files import NotAFile, read_plain
+from benchbd.core.text_files import without_mark
 from benchbd.errors import UsageError
 from benchbd.storage.record_schema import Identity, Record, decode, fault
 
@@ -60,7 +61,7 @@ def read(path: str, identity: Identity | None = None, cell_id: str | None = None
         Unusable: it cannot be read, or is not that record.
     """
     try:
-        text = read_plain(path, LARGEST).decode()
+        text = without_mark(read_plain(path, LARGEST)).decode()
     except (FileNotFoundError, NotADirectoryError):
         raise
     except NotAFile as error:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from benchbd.core.confusion import RATES, Confusion
 from benchbd.core.kinds import KINDS
-from benchbd.errors import shown
+from benchbd.errors import shown, with_article
 
 Record = dict[str, Any]
 Identity = Callable[[dict[str, Any]], str]
@@ -218,7 +218,8 @@ def _odd_definitions(record: Mapping[str, Any]) -> str | None:
             continue
         in_target = whole * (others + of_target) - part * others  # how many images of the target class succeed
         if not -1e-6 * others <= in_target <= of_target + 1e-6 * others:
-            return f"has an {name} that its {name.partition('_')[0]} and its counts of triggered images contradict"
+            rate = name.partition("_")[0]
+            return f"has {with_article(name)} that its {rate} and its counts of triggered images contradict"
     return None
 
 

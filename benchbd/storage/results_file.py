@@ -17,6 +17,7 @@ from typing import Any
 
 from benchbd.core.files import encoded, read_plain, write_named
 from benchbd.core.plain import json_text
+from benchbd.core.text_files import other_kind, without_mark
 from benchbd.errors import UsageError
 from benchbd.storage import record_file
 from benchbd.storage.record_file import Unusable, parse
@@ -49,7 +50,7 @@ def load(
         skip: called with each record that cannot be used, which is then left out. Without it, the first one is raised.
 
     Raises:
-        UsageError: the path does not exist, or a file in it cannot be read.
+        UsageError: the path does not exist, a file in it cannot be read, or the file is none of records or has none.
         Unusable: a record is not JSON, a field is missing or wrong, an ID does not match its spec or file name, or it
             is a link, a folder or a pipe (records are files; a link may lead anywhere, and a pipe may never end).
     """
@@ -82,10 +83,14 @@ def each(
 
 
 def _lines(file: Path, identity: Identity | None) -> Iterator[Callable[[], Record]]:
-    try:
-        data = read_plain(file.resolve())
-    except OSError as error:
-        raise UsageError(f"{file}: cannot be read ({error.strerror})") from None
+    # Only \n ends a line of JSON: a note may hold characters at which str.splitlines would cut it.
+    given = [(number, line) for number, line in enumerate(_content(file).split(b"\n"), 1) if line.strip()]
+    if not given:
+        raise UsageError(f"{file}: has no records; benchbd export writes a file of records")
+    if not any(line.lstrip().startswith(b"{") for _, line in given):
+        raise UsageError(
+            f"{file}: is not a results file, which has a JSON record on each line; benchbd export writes one"
+        )
 
     def parsed(line: bytes, where: str) -> Record:
         try:
@@ -93,10 +98,18 @@ def _lines(file: Path, identity: Identity | None) -> Iterator[Callable[[], Recor
         except UnicodeDecodeError:
             raise Unusable(where, "cannot be read (not UTF-8 text)") from None
 
-    # Only \n ends a line of JSON: a note may hold characters at which str.splitlines would cut it.
-    for number, line in enumerate(data.split(b"\n"), 1):
-        if line.strip():
-            yield functools.partial(parsed, line, f"{file}, line {number}")
+    for number, line in given:
+        yield functools.partial(parsed, line, f"{file}, line {number}")
+
+
+def _content(file: Path) -> bytes:
+    try:
+        data = read_plain(file.resolve())
+    except OSError as error:
+        raise UsageError(f"{file}: cannot be read ({error.strerror})") from None
+    if kind := other_kind(data):
+        raise UsageError(f"{file}: {kind}")
+    return without_mark(data)
 
 
 def _files(folder: Path, identity: Identity | None) -> Iterator[Callable[[], Record]]:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from benchbd.core.kinds import KINDS
 from benchbd.core.paths import data_folder
 from benchbd.errors import BenchbdError, UsageError
+from benchbd.plan.absent_files import AbsentFiles
 from benchbd.plugins import registry
 from benchbd.plugins.input_files import input_files_digest
 from benchbd.plugins.source_digest import CODE
@@ -57,18 +58,20 @@ class InputFiles:
 
     Args:
         root: folder of the data sets as the user gave it; None is ``BENCHBD_DATA`` or the user's cache.
+        absent: which components have been asked for missing files before; grows.
     """
 
-    def __init__(self, root: str | None) -> None:
+    def __init__(self, root: str | None, absent: AbsentFiles | None = None) -> None:
         self._root = root
+        self._absent = AbsentFiles() if absent is None else absent
         self._found: dict[tuple[str, str], tuple[str | None, str]] = {}
         self._unknown: Counter[tuple[str, str]] = Counter()
 
     def changed(self, cell: Cell, record: Mapping[str, Any]) -> list[str]:
         """The inputs of a cell, such as ``data of csv-folder``, that have changed since its record was written.
 
-        There is no verdict on files that the plugin or the record does not name, or that are missing or cannot be read;
-        :meth:`unknown` names the latter.
+        There is no verdict on files that the plugin or the record does not name, nor on those that are missing, cannot
+        be read or differ because they are damaged, as the plugin says; :meth:`unknown` names these.
         """
         data = record.get("data") or {}
         found = []
@@ -78,6 +81,8 @@ class InputFiles:
                 continue
             text = f"{noun} of {getattr(cell, kind).text}"
             now, error = self._now(kind, cell)
+            if now not in (None, then):
+                error = self._lacks(kind, cell)
             if error:
                 self._unknown[text, error] += 1
             elif now not in (None, then):
@@ -90,6 +95,14 @@ class InputFiles:
             f"{text} cannot be compared with the record{_plural(number)} of {number} cell{_plural(number)}: {error}"
             for (text, error), number in sorted(self._unknown.items())
         ]
+
+    def _lacks(self, kind: str, cell: Cell) -> str:
+        """What the component says that it lacks, such as a file of its format; '' if it lacks nothing."""
+        part, component = getattr(cell, kind), getattr(cell.components(), kind)
+        try:
+            return self._absent.line(kind, part.json, component, data_folder(self._root)) or ""
+        except BenchbdError as error:
+            return str(error)
 
     def _now(self, kind: str, cell: Cell) -> tuple[str | None, str]:
         """The digest of a component's files, None if it names none; and why it cannot be computed, if so."""

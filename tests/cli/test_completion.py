@@ -15,6 +15,8 @@ import pytest
 
 from benchbd.cli import VERBS, main
 from benchbd.cli.completion import FILES, candidates
+from benchbd.plan import matrix
+from benchbd.storage import records, results_file
 
 BIN = str(Path(sys.executable).parent)
 
@@ -76,6 +78,25 @@ def test_cells_are_those_of_the_results_folder(tmp_path, monkeypatch):
     (tmp_path / "benchbd-out" / "records").mkdir(parents=True)
     (tmp_path / "benchbd-out" / "records" / "0123456789abcdef.json").write_text("{}")
     assert words("show", "01") == ["0123456789abcdef"]
+
+
+def test_cells_are_those_of_the_folder_or_file_that_is_named(toy_matrix):
+    found = matrix.load(str(toy_matrix)).cells
+    for number, cell in enumerate(found[:3]):
+        records.write_record(Path(("benchbd-out", "part 2", "other")[number]), records.blank(cell, "done"))
+    results_file.write([records.blank(cell, "done") | {"ca": 0.5} for cell in found[1:]], "all.jsonl")
+    with Path("all.jsonl").open("a") as file:
+        file.write("{\n")
+    usual, part = ([cell.id] for cell in found[:2])
+    assert words("show", "") == usual
+    for place in (("--output", "part 2"), ("--output=part 2",), ("--output", "=", "part 2")):
+        assert words("show", *place, "") == part
+        assert words("rerun", *place, "") == part
+    for place in (("--results", "all.jsonl"), ("--results=all.jsonl",), ("--json", "--results", "=", "all.jsonl")):
+        assert dict(candidates(["benchbd", "show", *place, ""])) == {cell.id: cell.label for cell in found[1:]}
+    assert words("show", "--results", "all.jsonl", found[1].id[:6]) == part
+    for nothing in ("absent.jsonl", "~nobody-of-that-name/x", "."):
+        assert words("show", "--results", nothing, "") == []
 
 
 def test_nothing_typed_yet_is_no_error(capsys):

@@ -100,3 +100,11 @@ def test_the_command_that_a_summary_prints_names_the_same_cells(told: Callable[.
     assert again[:2] == ["benchbd", "run"]
     assert "None" not in again
     assert ids(told("plan", *again[2:], "--json")) == ids(told("plan", *WORDS, "--json"))
+
+
+def test_that_command_has_the_flags_that_were_given_and_no_default() -> None:
+    given = ["--fail-fast", "--retries", "2", "--threads", "3", "--jobs-per-gpu", "4", "--smoke"]
+    line = shlex.split(same_command(parser("run").parse_args(["run", *WORDS, *given])))
+    plain = shlex.split(same_command(parser("run").parse_args(["run", *WORDS])))
+    assert sorted(line) == sorted([*plain, *given])
+    assert not {"--retries", "--executor", "--fail-fast"} & set(plain)

@@ -7,8 +7,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from poisoned_sets import poisoned_set
 
 from benchbd.cli import main
+from benchbd.core.poisoned_set_file import write_set
+from benchbd.plan import matrix
+from benchbd.plan.absent_files import AbsentFiles
+from benchbd.plugins.input_files import input_files_digest
+from benchbd.storage import records
 
 MATRIX = """
 name: m
@@ -57,6 +63,20 @@ class Unsure(Attack):
         raise UsageError("unsure: cannot say its work")
     def stamp(self, images, context):
         return images
+
+@attack("asked", version=1)
+class Asked(Attack):
+    def missing(self, root):
+        with open("asked.txt", "a") as file:
+            file.write(f"{self.target}\\n")
+        return "asked: a.png is not there"
+    def stamp(self, images, context):
+        return images
+
+@dataset("small", version=1)
+class Small(Dataset):
+    def info(self):
+        return DatasetInfo(4, 8, 40, 16, None, 0)
 
 @defense("reader", version=1)
 class Reader(Defense):
@@ -230,3 +250,100 @@ def test_a_model_without_its_network_is_a_mistake(plan: Callable[..., tuple[int,
     code, out, err = plan("--plugin", "model.py", "--set", "model=lacking")
     assert (code, out) == (2, "")
     assert err == "benchbd: matrix m.yaml: lacking: there is no network resnet19\n"
+
+
+@pytest.mark.parametrize("verb", ["plan", "status", "validate"])
+@pytest.mark.parametrize(
+    ("given", "line"),
+    [
+        ({"attack": "imported"}, "poison.npz; benchbd import writes it"),
+        ({"attack": "measured"}, "measured: sizes.json is not there"),
+        ({"attack": "noisy"}, "noisy: a b\\x1b[31m.npz is not there"),
+        ({"attack": "bn-g", "dataset": "csv-folder"}, "labels.csv"),
+    ],
+    ids=["imported", "measured", "noisy", "csv-folder"],
+)
+def test_missing_files_stop_no_verb_that_only_looks(
+    verb: str, given: dict[str, str], line: str, plan: Callable[..., tuple[int, str, str]]
+) -> None:
+    code, out, err = plan(**given, verb=verb)
+    assert (code, err) == (0, "")
+    (listed,) = [text for text in out.splitlines() if text.startswith(("missing: ", "data: "))]
+    assert line in listed
+    assert {"plan": "1 missing", "status": "1 missing", "validate": "fine, 1 cells"}[verb] in out.splitlines()[0]
+    if verb == "status":
+        assert json.loads(plan("--json", **given, verb=verb)[1])["missing_files"] == [
+            listed.removeprefix("missing: ").replace("a b\\x1b", "a\nb\x1b")
+        ]
+
+
+@pytest.mark.parametrize("verb", ["status", "validate"])
+def test_the_rest_of_a_matrix_with_a_missing_file_is_checked(
+    verb: str, plan: Callable[..., tuple[int, str, str]]
+) -> None:
+    for given, line in (
+        ({"attack": "imported, bn-x"}, "no attack is called 'bn-x'"),
+        ({"attack": "imported", "defense": COMMAND}, "matrix m.yaml: command: files: 'a.py' is not in "),
+        ({"attack": "imported", "dataset": "sized(there=True)"}, "sized: sizes.json has no sizes"),
+    ):
+        code, out, err = plan(**given, verb=verb)
+        assert (code, out, err.count("\n")) == (2, "", 1)
+        assert line in err
+    _, out, _ = plan(attack="imported, bn-g(target=99)", verb=verb)
+    assert "target class 99 does not exist" in out
+    assert out.count("missing: there is no file ") == 1
+
+
+def test_a_data_folder_that_is_gone_stops_no_status_of_cells_without_files(
+    plan: Callable[..., tuple[int, str, str]],
+) -> None:
+    for verb in ("status", "plan"):
+        code, out, err = plan("--data", "gone", verb=verb)
+        if verb == "status":
+            assert (code, err) == (0, "")
+            assert out.startswith("m: 1 missing\n")
+        else:
+            assert (code, out) == (2, "")
+
+
+def test_a_plan_asks_each_attack_for_its_files_once(plan: Callable[..., tuple[int, str, str]]) -> None:
+    code, out, _ = plan("--filter", "attack=asked(target=1)", attack="{asked: {target: [1, 2]}}", defense="reader")
+    assert code == 0
+    assert out.count("asked: a.png is not there") == 1
+    assert Path("asked.txt").read_text().split() == ["1", "2"]
+
+
+@pytest.mark.parametrize("damage", ["cut", "empty", "gone"])
+def test_nothing_measures_the_cells_of_a_damaged_set_again(
+    damage: str, plan: Callable[..., tuple[int, str, str]]
+) -> None:
+    file = Path("poison.npz")
+    write_set(poisoned_set(), file)
+    given = {"attack": "imported", "dataset": "small"}
+    assert plan(**given)[0] == 0
+    (cell,) = matrix.load("m.yaml", absent=AbsentFiles()).cells
+    digest = input_files_digest(cell.components().attack, str(Path.cwd()))
+    done = records.blank(cell, "done") | {"ca": 0.5}
+    done["data"] = dict.fromkeys(("train", "test", "files", "weights")) | {"attack_files": digest}
+    records.write_record(Path("out"), done)
+    for verb in ("plan", "status"):
+        assert "poison of imported" not in plan("--output", "out", **given, verb=verb)[1]
+    if damage == "gone":
+        file.unlink()
+    else:
+        file.write_bytes(file.read_bytes()[:1000] if damage == "cut" else b"")
+    for verb in ("plan", "status"):
+        code, out, err = plan("--output", "out", **given, verb=verb)
+        assert (code, err) == (0, "")
+        assert "--rerun stale" not in out
+        assert "poison of imported cannot be compared with the record of 1 cell: " in out
+    code, out, err = plan("--output", "out", "--rerun", "stale", "--filter", "defense=none", **given, verb="run")
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    # Another set of the same form may be measured.
+    other = poisoned_set()
+    other.images[0] ^= 1
+    write_set(other, file)
+    assert (
+        "poison of imported changed since 1 cell was measured; benchbd run with --rerun stale"
+        in plan("--output", "out", **given)[1]
+    )

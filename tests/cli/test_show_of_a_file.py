@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -80,6 +83,40 @@ def test_an_unknown_label_gets_the_nearest_one(cells: tuple[Cell, ...], capsys: 
     said = refusal(capsys, f"{cells[0].label}9", "--results", FILE)
     assert f"among the {len(cells)} records in {FILE}; did you mean '{cells[0].label}'?" in said
     assert f"no cell '' among the {len(cells)} records" in refusal(capsys, "", "--results", FILE)
+
+
+def test_without_a_near_label_the_command_that_lists_them_is_named(
+    cells: tuple[Cell, ...], told: Callable[..., str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path(FILE).rename("my results.jsonl")
+    Path("part 2").mkdir()
+    shutil.copytree("benchbd-out", "part 2/out")
+    for place in ((), ("--output", "part 2/out"), ("--results", "my results.jsonl")):
+        said = refusal(capsys, "unlike", *place)
+        command = shlex.split(re.search("; benchbd (.*) lists them\n", said)[1])
+        assert command == ["show", *place]
+        listed = [line.split() for line in told(*command).splitlines()]
+        assert sorted(listed) == sorted([cell.id, "done", cell.label] for cell in cells)
+        for ident, _, label in listed:
+            assert told("show", label, *place) == told("show", ident, *place)
+
+
+def test_the_list_has_each_cell_once_in_the_order_of_tables(cells: tuple[Cell, ...], told: Callable[..., str]) -> None:
+    append(records.blank(cells[0], "failed", "no memory"))
+    append(records.blank(Cell.from_json({"spec": cells[0].spec() | {"seed": 7}, "matrix": "m"}), "failed", "no"))
+    found = json.loads(told("show", "--results", FILE, "--json"))
+    other = cells[0].label.replace("/s0", "/s7")
+    listed = [(each["label"], each["status"]) for each in found]
+    assert sorted(listed) == sorted([*((cell.label, "done") for cell in cells), (other, "failed")])
+    assert listed.index((other, "failed")) == listed.index((cells[0].label, "done")) + 1
+    assert [(each["label"], each["status"]) for each in json.loads(told("show", "--json"))] == [
+        each for each in listed if each != (other, "failed")
+    ]
+
+
+def test_a_list_of_nothing_says_what_to_do(toy_matrix: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    line = "benchbd: no records in benchbd-out; run a matrix first, or name its folder with --output\n"
+    assert refusal(capsys) == line
 
 
 def test_a_damaged_line_is_named_and_costs_only_itself(

@@ -327,8 +327,8 @@ def test_a_training_program_named_in_a_record_is_never_run(
     [
         ([""], "RESULTS '': is empty"),
         (["nothing-there.jsonl"], "no records found"),
-        (["empty.jsonl"], "holds no records"),
-        (["packed.jsonl"], "is not a results file, which has a JSON record on each line (line 1: cannot be read (not"),
+        (["empty.jsonl"], "empty.jsonl: has no records"),
+        (["packed.jsonl"], "packed.jsonl: is compressed (gzip); unpack it first"),
         (["indented.jsonl"], "is not a results file, which has a JSON record on each line (line 1: not JSON ("),
         (["full.jsonl", "--sample", "-1"], "--sample must be 0 or more"),
         (["full.jsonl", "--tolerance", "nan"], "--tolerance must be 0 to 100 points"),

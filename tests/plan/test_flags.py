@@ -383,6 +383,29 @@ def test_a_rate_is_noted_wherever_it_is_set_and_once_a_block() -> None:
     assert plan(BASE + "recipe: {lr: 0}", sets=["lr=0.1"]).notes == ()
 
 
+@pytest.mark.parametrize(
+    ("defense", "notes"),
+    [
+        (
+            "{abl: {unlearn_lr: 250}}",
+            ["defense abl(unlearn_lr=250): unlearn_lr is 250, and trainings diverge at rates"],
+        ),
+        (
+            "{nab: {lr: [101, 1000, 0.1]}}",
+            ["defense nab(lr=101): lr is 101, and", "defense nab(lr=1000): lr is 1000"],
+        ),
+        ("{abl: {lr: 100, finetune_lr: null, unlearn_lr: 1.0e-9}}", []),
+        ("{lfd: {beta: 1}}", []),
+    ],
+)
+def test_the_plan_notes_such_rates_of_plugins(defense: str, notes: list[str]) -> None:
+    head = "dataset: digits\nmodel: lenet-s\nattacks: [bn-g, blend]\nseeds: [0, 1]\n"
+    found = plan(f"{head}defenses: [none, {defense}]\n")
+    said = [n.split(": ", 1)[1] for n in found.notes]
+    assert len(said) == len(notes)
+    assert all(line.startswith(note) for line, note in zip(said, notes, strict=True))
+
+
 @pytest.mark.parametrize("verb", ["plan", "run", "validate"])
 def test_the_note_is_said_on_standard_error(
     verb: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -214,6 +214,53 @@ def test_check_names_the_command_with_the_cells_that_it_compared(ran, capsys):
     assert main(["leaderboard", "--check", *narrow, "--output", "out"]) == 0
 
 
+OWN = '''"""of-a-user: a defense."""
+from benchbd import Defense, defense
+
+
+@defense("of-a-user", version=1)
+class OfAUser(Defense):
+    """Train as usual."""
+
+    def train(self, lab):
+        return lab.train(lab.poisoned)
+'''
+
+
+@pytest.mark.parametrize(
+    ("flags", "given"),
+    [
+        (("--set", "epochs=3", "--seeds", "0"), {"sets": ["epochs=3"], "seeds": [0]}),
+        (("--smoke", "--precision", "fp32", "--threads", "2"), {"smoke": True, "precision": "fp32", "threads": 2}),
+        (("--gate", "0.4000001", "--data", "my images"), {}),
+    ],
+)
+def test_the_command_that_check_names_has_every_flag_that_selects_cells(place, capsys, fresh_registry, flags, given):
+    from benchbd.plan import matrix
+    from benchbd.plugins import registry
+    from benchbd.storage.records import blank, write_record
+
+    plugin = place / "my plugin.py"
+    plugin.write_text(OWN)
+    registry.add_plugin_file(str(plugin))
+    (place / "my images").mkdir()
+    (place / "out" / "records").mkdir(parents=True)
+    (place / "small.yaml").write_text(MATRIX.partition("exclude:")[0].replace("lfd", "of-a-user"))
+    for cell in matrix.load("small.yaml", **given).cells:
+        write_record(place / "out", blank(cell, "done") | {"ca": 0.9, "asr": 0.4})
+    page = place / "leaderboard" / "README.md"
+    page.parent.mkdir()
+    page.write_text("out of date\n")
+    check = ("leaderboard", "--check", "small.yaml", *flags, "--plugin", plugin.name, "--output", "out")
+    code, text, _ = out(capsys, *check)
+    assert code == 1
+    command = shlex.split(text.partition("regenerate it: benchbd ")[2])
+    registry.forget_plugin_file(str(plugin.resolve()))
+    assert main(command) == 0
+    assert main(check) == 0
+    assert {*flags, "--plugin"} <= set(command)
+
+
 def test_check_reads_the_results_folder_that_is_named(ran, capsys):
     """The committed file is only the default, also where the folder has the usual name."""
     assert main(["leaderboard", "--output", "out", "--format", "jsonl", "--write", "leaderboard/results.jsonl"]) == 0

@@ -117,6 +117,11 @@ def test_a_wrong_record_is_refused_by_both_readers_alike(cell: Cell, tmp_path: P
         assert len(message) < len(str(place)) + 300
 
 
+@pytest.mark.parametrize(("name", "words"), [("asr_all", "has an asr_all"), ("ca_non_target", "has a ca_non_target")])
+def test_a_contradicted_rate_has_the_right_article(cell: Cell, name: str, words: str) -> None:
+    assert str(record_schema.fault(changed(done(cell), name, 0.7), identity)).startswith(f"{words} that its ")
+
+
 @pytest.mark.parametrize(("path", "value"), FREE)
 def test_fields_that_older_records_lack_are_optional(cell: Cell, path: str, value: Any) -> None:
     assert record_schema.fault(changed(done(cell), path, value), identity) is None

@@ -55,7 +55,7 @@ def read_submission(place: Path, root: str | None) -> Submission:
     found = results_file.load(place, identity, unusable.append)
     number = len(found) + len(unusable)
     if not number:
-        raise UsageError(f"{shown(str(place), 200)}: holds no records")
+        raise UsageError(f"{shown(str(place), 200)}: has no records")
     foreign = all(problem.reason.startswith(NO_LINE) for problem in unusable)
     if not found and unusable[1:] and place.is_file() and foreign:
         raise UsageError(
