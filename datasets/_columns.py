@@ -17,7 +17,7 @@ NEAR = 0.75
 def refuse_misspelled(path: Path) -> None:
     """Refuse a CSV in which a column is missing and another has nearly its name; other columns may have any name.
 
-    A misspelled ``split`` would draw another split, and a misspelled ``triggered`` would make triggered images clean ones.
+    With a misspelled ``split``, another split would be drawn; with a misspelled ``triggered``, those images would be clean.
     What is no CSV or cannot be read is left to the reader of its rows.
 
     Raises:
@@ -31,10 +31,11 @@ def refuse_misspelled(path: Path) -> None:
     except (OSError, UnicodeDecodeError, csv.Error):
         return
     names = [name.strip().lower() for name in head]
-    absent = [name for name in COLUMNS[2:] if name not in names]  # the others are required, and have a message of their own
+    absent = [name for name in COLUMNS[2:] if name not in names]  # the others are required, with a message of their own
     for name in names:
         near = [] if name in COLUMNS else difflib.get_close_matches(name[:100], absent, n=1, cutoff=NEAR)
         if near:
             raise UsageError(
-                f"{path}: the column {shown(name)} is not read; did you mean {near[0]!r}? Rename the column or take it out"
+                f"{path}: the column {shown(name)} is not read; did you mean {near[0]!r}? "
+                "Rename the column or take it out"
             )

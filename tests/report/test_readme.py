@@ -172,7 +172,7 @@ def test_means_over_attacks(page: str, matrix: str, rows: list[list[str]]) -> No
             "worst ASR ↓": f"{percent(rate(found[defense, worst], 'asr'))} ({worst})",
             "DER ↑": der(found, defense, attacks),
             "attacks": str(len(attacks)),
-            "time × none": times(found, defense),
+            "time \N{MULTIPLICATION SIGN} none": times(found, defense),
         }
         wanted = expected if page == "docs/results.md" else expected.keys() - {"attacks"}
         assert {*header[1:]} == {*wanted}
