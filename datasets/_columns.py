@@ -17,7 +17,7 @@ NEAR = 0.75
 def refuse_misspelled(path: Path) -> None:
     """Refuse a CSV in which a column is missing and another has nearly its name; other columns may have any name.
 
-    With a misspelled ``split``, another split would be drawn; with a misspelled ``triggered``, those images would be clean.
+    With ``split`` misspelled, another split would be drawn; with ``triggered`` misspelled, its images would be clean.
     What is no CSV or cannot be read is left to the reader of its rows.
 
     Raises:
