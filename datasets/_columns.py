@@ -23,9 +23,9 @@ def refuse_misspelled(path: Path) -> None:
     Raises:
         UsageError: there is such a column.
     """
-    if not path.is_file():
-        return
     try:
+        if not path.is_file():
+            return
         with path.open(encoding="utf-8-sig", newline="") as file:
             head = next((row for row in csv.reader(file, strict=True) if any(value.strip() for value in row)), [])
     except (OSError, UnicodeDecodeError, csv.Error):

@@ -1,8 +1,9 @@
 """Import a user's plugin file, and the helper files (``_name.py``) beside it that it imports with ``from ._name``.
 
 A plugin file becomes a package whose folder is the file's own, so relative imports find its helpers, and two plugins in
-different folders may have helpers of one name. Only names that begin with an underscore are found: the digest of a
-plugin's code counts these files (:mod:`benchbd.plugins.source_digest`), and would miss a change of any other.
+different folders may have helpers of one name. Only names of an underscore and a lower-case letter first are found: the
+digest of a plugin's code counts these files (:mod:`benchbd.plugins.source_digest`), and would miss a change of any
+other.
 No file is imported from bytecode: that would leave a ``__pycache__`` beside the user's file, and trust a stale one.
 """
 
@@ -83,11 +84,15 @@ class _HelperFinder:
         parent, _, word = fullname.rpartition(".")
         if not (parent.startswith(PREFIX) and path):
             return None
-        from benchbd.plugins.source_digest import is_helper
+        from benchbd.plugins.source_digest import helper_name, is_helper
 
         file = Path(path[0]) / f"{word}.py"
         if not file.is_file():
             raise ModuleNotFoundError(f"there is no file {word}.py beside the plugin", name=fullname)
         if not is_helper(word):
-            raise ImportError(f"a file that a plugin imports needs a name with an underscore first: _{word}.py")
+            better = helper_name(word)
+            raise ImportError(
+                "a file that a plugin imports needs a name of an underscore and a lower-case letter first: "
+                f"call {word}.py {better}.py, and import it as `from .{better} import ...`"
+            )
         return importlib.util.spec_from_file_location(fullname, file, loader=_SourceOnly(fullname, str(file)))

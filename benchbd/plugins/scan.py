@@ -40,10 +40,14 @@ def describe_error(error: BaseException, file: str | None = None) -> str:
     text = one_line(getattr(error, "msg", None) or error)
     missing = error.name if isinstance(error, ModuleNotFoundError) else None
     if missing and file and Path(file).with_name(f"{missing}.py").is_file():
-        helper = missing if missing.startswith("_") else f"_{missing}"
+        from benchbd.plugins.source_digest import helper_name
+
+        helper = helper_name(missing)
         text += f"; the file beside the plugin is imported as `from .{helper} import ...`"
         text += "" if helper == missing else f", once it is called {helper}.py"
-    return type(error).__name__ + (f": {text}" if text else "") + (f" (line {line})" if line else "")
+    source = error.filename if isinstance(error, SyntaxError) else None
+    of_helper = f" of {Path(source).name}" if file and source and Path(source).is_absolute() and source != file else ""
+    return type(error).__name__ + (f": {text}" if text else "") + (f" (line {line}{of_helper})" if line else "")
 
 
 def scan(file: Path, module: str, origin: str, *, own: bool = False) -> list[PluginEntry]:

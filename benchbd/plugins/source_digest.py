@@ -28,7 +28,16 @@ from typing import Any
 
 from benchbd.plugins.component import KINDS
 
-__all__ = ["CODE", "code_digest", "file_digest", "helper_files", "helper_names", "is_helper", "with_helpers"]
+__all__ = [
+    "CODE",
+    "code_digest",
+    "file_digest",
+    "helper_files",
+    "helper_name",
+    "helper_names",
+    "is_helper",
+    "with_helpers",
+]
 
 CODE = "code:"
 """Start of a digest of code in a record. The digests of earlier releases are over the bytes of files and lack it."""
@@ -87,6 +96,12 @@ def helper_names(source: bytes) -> frozenset[str]:
 def is_helper(word: str) -> bool:
     """Whether a module of this name, beside a plugin, is part of the plugin's code."""
     return _HELPER.fullmatch(word) is not None
+
+
+def helper_name(word: str) -> str:
+    """The module's name if it is a helper's, else the nearest one that is: ``_grid`` of ``grid`` and ``_Grid``."""
+    bare = word.lstrip("_")
+    return word if is_helper(word) else f"_{bare[:1].lower()}{bare[1:]}"
 
 
 def with_helpers(name: str, read: Callable[[str], bytes | None]) -> list[bytes]:

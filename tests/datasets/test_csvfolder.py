@@ -292,6 +292,12 @@ def test_a_column_that_is_nearly_one_is_refused(data, tmp_path, column, meant):
         made().poisoned_rows(root())
 
 
+def test_a_name_that_no_system_accepts_is_one_line(data):
+    data()
+    with pytest.raises(UsageError, match=r"csv-folder: .* cannot be read: "):
+        made(labels="a" * 300 + ".csv").info()
+
+
 @pytest.mark.parametrize("column", ["author", "labels", "files", "id", "class", "poison_rate", "split_date", ""])
 def test_other_columns_have_any_name(data, tmp_path, column):
     rows = data()

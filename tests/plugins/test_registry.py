@@ -499,7 +499,9 @@ def test_a_plugin_file_imports_the_helpers_beside_it_and_no_others(plugin_file: 
     [
         ("import _beside", "_beside.py", "the file beside the plugin is imported as `from ._beside import ...`"),
         ("import beside", "beside.py", "imported as `from ._beside import ...`, once it is called _beside.py"),
-        ("from .beside import X", "beside.py", "a file that a plugin imports needs a name with an underscore first"),
+        ("import Beside", "Beside.py", "imported as `from ._beside import ...`, once it is called _beside.py"),
+        ("from .beside import X", "beside.py", "call beside.py _beside.py, and import it as `from ._beside import"),
+        ("from ._Beside import X", "_Beside.py", "call _Beside.py _beside.py, and import it as `from ._beside import"),
         ("from ._beside import X", "other.py", "there is no file _beside.py beside the plugin"),
     ],
 )
@@ -508,3 +510,10 @@ def test_other_imports_of_neighbors_say_what_to_write(
 ) -> None:
     plugin_file("X = 1\n", file)
     assert words in refused(plugin_file(line + "\n" + PLAIN))
+
+
+def test_a_syntax_error_of_a_helper_names_its_file(plugin_file: Callable[..., Path]) -> None:
+    plugin_file("X = 1\n\nX = (\n", "_beside.py")
+    said = refused(plugin_file("from ._beside import X\n" + PLAIN))
+    assert "SyntaxError: '(' was never closed (line 6 of _beside.py)" in said
+    assert "(line 5)" in refused(plugin_file("\nX = (\n"))

@@ -68,6 +68,23 @@ def test_plugins_of_one_file_name_cross_with_the_helpers_beside_each(
     assert run_order(order) == {"one": 1, "two": 2}
 
 
+def test_the_bytes_of_a_plugin_and_its_helpers_cross_unchanged(
+    fakes: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    head = b"# -*- coding: latin-1 -*-\n"
+    given = {"mine.py": head + b"from ._helper import NAME\n", "_helper.py": head + b"NAME = '\xe9'\n"}
+    for name, source in given.items():
+        (tmp_path / name).write_bytes(source)
+    settings, cell = RunSettings(output=tmp_path, plugins=(str(tmp_path / "mine.py"),)), fakes.cell()
+    order = json.loads(json.dumps(order_of(Job(cell.id, cell.label, cell.to_json()), settings, ship_plugins=True)))
+
+    def run(order: dict[str, Any], plugins: list[str]) -> dict[str, Any]:
+        return {path.name: path.read_bytes() for path in Path(plugins[0]).parent.iterdir()}
+
+    monkeypatch.setattr("benchbd.run.cluster.remote._run", run)
+    assert run_order(order) == given
+
+
 @pytest.fixture
 def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A training program of two files beside a matrix, one of them executable."""

@@ -20,6 +20,9 @@ from benchbd.run.cluster.sent_files import File, OwnFiles, unpack
 from benchbd.run.executor import Job
 from benchbd.run.settings import RunSettings
 
+BYTES = {"encoding": "utf-8", "errors": "surrogateescape"}
+"""How the bytes of a source cross as text: any bytes do, and are the same on the other side."""
+
 Order = dict[str, Any]
 
 
@@ -80,8 +83,9 @@ def _texts(plugin: Path) -> dict[str, Any]:
     """A plugin file and its helpers, as plain data."""
     from benchbd.plugins.source_digest import helper_files
 
-    helpers = {name: source.decode() for name, source in helper_files(plugin).items()}
-    return {"name": plugin.name, "text": plugin.read_text(encoding="utf-8"), "helpers": helpers}
+    # A file may say that it has another encoding than UTF-8; its bytes cross as they are.
+    helpers = {name: source.decode(**BYTES) for name, source in helper_files(plugin).items()}
+    return {"name": plugin.name, "text": plugin.read_text(**BYTES), "helpers": helpers}
 
 
 def _plugin(given: str | dict[str, Any], folder: Path) -> str:
@@ -91,7 +95,7 @@ def _plugin(given: str | dict[str, Any], folder: Path) -> str:
     name = Path(given["name"]).name
     folder.mkdir()
     for file, text in {**given["helpers"], name: given["text"]}.items():
-        (folder / Path(file).name).write_text(text, encoding="utf-8")
+        (folder / Path(file).name).write_text(text, **BYTES)
     return str(folder / name)
 
 
