@@ -293,12 +293,13 @@ class DamagedRecords:
             sys.stderr.write(f"benchbd: and {rest} more records that cannot be used\n")
 
 
-def usable_records(place: Path, *, strict: bool = False) -> list[dict[str, Any]]:
+def usable_records(place: Path, *, strict: bool = False, early: bool = False) -> list[dict[str, Any]]:
     """The records of a results folder or file. Those that cannot be used are named and left out.
 
     Args:
         place: the folder or file.
         strict: refuse the first record that cannot be used instead.
+        early: allow a results folder that has no record yet, as while the first cells of a run train.
 
     Raises:
         UsageError: there are no records, or none of them can be used.
@@ -312,6 +313,8 @@ def usable_records(place: Path, *, strict: bool = False) -> list[dict[str, Any]]
     if not found:
         if damaged.found:
             raise UsageError(f"{place}: none of its records can be used")
+        if early and (place / "records").is_dir():
+            return []
         raise UsageError(f"no records in {place}; run a matrix first, or name its folder with --output")
     return found
 

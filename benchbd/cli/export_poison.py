@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from benchbd.core.events import Event
     from benchbd.plan.cell import Cell
     from benchbd.plan.matrix import Plan
+    from benchbd.plugins.part import Part
 
 FORMATS = ("backdoor-toolbox", "npz", "imagefolder", "hf")
 EPILOG = """\
@@ -84,6 +86,22 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
+def _means(kind: str, wanted: str, part: Part) -> bool:
+    """Whether the text is a component's name, its name with parameters, or a spelling of them that a matrix takes."""
+    from benchbd.plugins import registry
+    from benchbd.plugins.spec import parse_spec
+
+    if wanted in (part.text, part.name):
+        return True
+    with contextlib.suppress(UsageError):  # the text names nothing, which the caller says
+        name, given = parse_spec(wanted, kind)
+        known = part.params
+        return registry.canonical_name(f"{kind}s", name) == part.name and all(
+            key in known and known[key] == value for key, value in given.items()
+        )
+    return False
+
+
 def _chosen(plan: Plan, args: argparse.Namespace) -> Cell:
     """A cell of the one row that the arguments leave."""
     from benchbd.plugins import registry
@@ -94,7 +112,7 @@ def _chosen(plan: Plan, args: argparse.Namespace) -> Cell:
             continue
         word, wanted = wanted, registry.canonical_name(f"{kind}s", wanted)
         parts = [getattr(cell, kind) for cell in cells]
-        cells = [cell for cell, part in zip(cells, parts, strict=True) if wanted in (part.text, part.name)]
+        cells = [cell for cell, part in zip(cells, parts, strict=True) if _means(kind, wanted, part)]
         if not cells:
             known = [name for part in parts for name in (part.name, part.text)]
             raise UsageError(f"--{kind} {shown(word)}: not in the matrix{did_you_mean(word, known)}")

@@ -173,7 +173,7 @@ def read(args: argparse.Namespace) -> tuple[list[dict[str, Any]], float | None, 
             f"no records in {place}; run a matrix first, or name the folder with --output or a file with --results"
         )
     # A check must not pass because a record is left out.
-    found = usable_records(place, strict=getattr(args, "check", False))
+    found = usable_records(place, strict=getattr(args, "check", False), early=True)
     if plan is None:
         given = (args.filter, args.exclude, args.set, args.seeds, args.smoke, args.precision, args.threads)
         if any(value not in (None, False, []) for value in given):
@@ -186,7 +186,7 @@ def read(args: argparse.Namespace) -> tuple[list[dict[str, Any]], float | None, 
     skipped = {s.cell.id: s for s in plan.skipped}
     wanted = {cell.id for cell in plan.cells} | skipped.keys()
     mine = [record for record in found if record["id"] in wanted]
-    if not mine:
+    if found and not mine:
         raise UsageError(
             f"{place}: none of its {len(found)} records belongs to matrix {plan.name} (other parameters or versions?); "
             "leave the matrix out to see them all, or run it first"

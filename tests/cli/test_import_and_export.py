@@ -117,3 +117,14 @@ def test_an_alias_names_the_attack_to_export(place, capsys):
     words = ["export-poison", "m.yaml", "--attack", "BN_G", "--seed", "0", "--to", "set", "--format", "npz"]
     assert main(words) == 0
     assert "143 poisoned" in capsys.readouterr().out
+
+
+def test_an_attack_to_export_is_spelled_as_in_the_matrix(place, capsys):
+    matrix = "{name: x, dataset: digits, model: resnet18, attacks: [SPELLED, bn-g], defenses: [none]}"
+    for number, spelled in enumerate(("blend(rate=0.05, alpha=0.3)", "blend(alpha=0.30, rate=5.0e-2)")):
+        (place / "m.yaml").write_text(matrix.replace("SPELLED", f'"{spelled}"'))
+        to = f"set{number}"
+        assert main(["export-poison", "m.yaml", "--attack", spelled, "--to", to, "--format", "npz"]) == 0
+        assert "blend(rate=0.05,alpha=0.3)" in capsys.readouterr().out
+    assert main(["export-poison", "m.yaml", "--attack", "blend(alpha=0.31)", "--to", "x", "--format", "npz"]) == 2
+    assert "not in the matrix; did you mean 'blend(rate=0.05,alpha=0.3)'?" in capsys.readouterr().err
