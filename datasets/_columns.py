@@ -10,7 +10,7 @@ from benchbd import UsageError
 from benchbd.datasets._labels import COLUMNS
 from benchbd.errors import shown
 
-NEAR = 0.75
+NEAR = 0.85
 """Likeness of two names, from 0 to 1 (difflib), from which one counts as the other misspelled."""
 
 

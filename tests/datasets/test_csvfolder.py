@@ -276,7 +276,7 @@ def test_input_files_are_the_csv_and_its_images(data):
         ("Splits", "split"),
         ("true label", "true_label"),
         ("poison", "poisoned"),
-        ("is_poisoned", "poisoned"),
+        ("trigger", "triggered"),
         ("triggred", "triggered"),
     ],
 )
@@ -298,7 +298,10 @@ def test_a_name_that_no_system_accepts_is_one_line(data):
         made(labels="a" * 300 + ".csv").info()
 
 
-@pytest.mark.parametrize("column", ["author", "labels", "files", "id", "class", "poison_rate", "split_date", ""])
+@pytest.mark.parametrize(
+    "column",
+    ["author", "labels", "files", "id", "class", "poison_rate", "split_date", "target_label", "trigger_id", ""],
+)
 def test_other_columns_have_any_name(data, tmp_path, column):
     rows = data()
     head, *lines = (tmp_path / "images" / "labels.csv").read_text().splitlines()

@@ -93,7 +93,8 @@ def of_kind(kind: str) -> list[tuple[str, str, list[list[str]]]]:
 
 
 def percent(value: float) -> str:
-    return f"{100 * value:.1f}"
+    """A share in percent. Shares are of thousands of images, so one may lie halfway between two tenths: it rounds up."""
+    return f"{100 * value + 1e-9:.1f}"
 
 
 def device(record: dict[str, Any]) -> tuple[str, str]:
@@ -140,8 +141,7 @@ def der(found: Cells, defense: str, attacks: list[str]) -> str:
             for seed, record in seeds.items()
         )
 
-    # Rates are counts over 9,000 or 10,000, so a DER may lie halfway between two tenths, which rounds up.
-    return DASH if defense == "none" else percent(statistics.mean(map(of_cell, attacks)) + 1e-12)
+    return DASH if defense == "none" else percent(statistics.mean(map(of_cell, attacks)))
 
 
 def test_both_pages_show_results():
