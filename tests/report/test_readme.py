@@ -93,7 +93,7 @@ def of_kind(kind: str) -> list[tuple[str, str, list[list[str]]]]:
 
 
 def percent(value: float) -> str:
-    """A share in percent. Shares are of thousands of images, so one may lie halfway between two tenths: it rounds up."""
+    """A share in percent. Of thousands of images, a share may lie halfway between two tenths, and rounds up."""
     return f"{100 * value + 1e-9:.1f}"
 
 
