@@ -10,7 +10,7 @@ from benchbd.plan.cell import Cell
 
 
 def doubtful_rates(cells: Iterable[Cell]) -> list[str]:
-    """A line for each learning rate above 100 of a distinct component: a parameter ``lr``, or one that ends in ``_lr``.
+    """A line for each learning rate above 100 of a distinct component: a parameter whose last word is ``lr``.
 
     A rate of 0 is the plugin's own affair: most refuse it, and in others it may turn a step off.
     """
@@ -19,5 +19,5 @@ def doubtful_rates(cells: Iterable[Cell]) -> list[str]:
         f"{kind} {part.text}: {name} is {rate:.12g}, and trainings diverge at rates above {HIGHEST_RATE:g}"
         for (kind, _), part in parts.items()
         for name, rate in part.params.items()
-        if f"_{name}".endswith("_lr") and isinstance(rate, (int, float)) and rate > HIGHEST_RATE
+        if name.rpartition("_")[2] == "lr" and isinstance(rate, (int, float)) and rate > HIGHEST_RATE
     ]

@@ -23,6 +23,7 @@ from benchbd.defenses._program_results import check_folder, read_facts
 from benchbd.errors import UsageError
 from benchbd.pipeline.run_cell import execute
 from benchbd.plan import matrix, matrix_file
+from benchbd.plan.absent_files import AbsentFiles
 from benchbd.plugins import registry
 from benchbd.storage.staleness import InputFiles
 from benchbd.testing.plugin_under_test import PLUGINS
@@ -300,9 +301,9 @@ def test_the_files_lie_beside_the_matrix(tmp_path, monkeypatch, capsys):
     assert main(["plan", str(tmp_path / "m.yaml"), "--output", str(tmp_path / "out")]) == 0
     assert VARIABLE not in os.environ
     data = matrix_file.parse_yaml((tmp_path / "m.yaml").read_text())
-    absent: list[str] = []
+    absent = AbsentFiles()
     assert len(matrix.resolve(data, "x", absent=absent).cells) == 1
-    assert "'code' is not in" in absent[0]
+    assert "'code' is not in" in absent.lines()[0]
 
 
 def test_a_cell_runs_again_from_anywhere(tmp_path, monkeypatch, capsys, fresh_registry):

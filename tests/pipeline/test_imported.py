@@ -16,6 +16,7 @@ from benchbd.exchange.outgoing import poisoned_set
 from benchbd.pipeline.poison import Poisoner
 from benchbd.pipeline.run_cell import _clean_part, execute
 from benchbd.plan import matrix, matrix_file
+from benchbd.plan.absent_files import AbsentFiles
 from benchbd.plugins import registry
 from benchbd.storage.artifacts import Store
 from benchbd.storage.record_schema import fault
@@ -151,9 +152,9 @@ def test_a_plan_skips_what_does_not_fit_and_refuses_a_missing_file(made, tmp_pat
     (tmp_path / "poison.npz").unlink()
     with pytest.raises(UsageError, match=r"there is no file .*poison\.npz; benchbd import writes it"):
         matrix.resolve(matrix_file.parse_yaml(PLAN), "x")
-    absent: list[str] = []
+    absent = AbsentFiles()
     assert len(matrix.resolve(matrix_file.parse_yaml(PLAN), "x", absent=absent).cells) == 2
-    assert len(absent) == 1
+    assert len(absent.lines()) == 1
 
 
 @pytest.mark.parametrize("body", [b"", b"PK\x03\x04junk", b"\x80\x04\x95"])
