@@ -11,6 +11,8 @@ from benchbd.cli.common import add_matrix_arguments, load_plan, output_folder, r
 from benchbd.errors import UsageError, did_you_mean, shown
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from benchbd.core.events import Event
     from benchbd.plan.cell import Cell
     from benchbd.plan.matrix import Plan
@@ -86,20 +88,21 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _means(kind: str, wanted: str, part: Part) -> bool:
+def _meant(kind: str, wanted: str) -> Callable[[Part], bool]:
     """Whether the text is a component's name, its name with parameters, or a spelling of them that a matrix takes."""
     from benchbd.plugins import registry
     from benchbd.plugins.spec import parse_spec
 
-    if wanted in (part.text, part.name):
-        return True
+    name, given = wanted, dict[str, Any]()
     with contextlib.suppress(UsageError):  # the text names nothing, which the caller says
         name, given = parse_spec(wanted, kind)
+        name = registry.canonical_name(f"{kind}s", name)
+
+    def spelled(part: Part) -> bool:
         known = part.params
-        return registry.canonical_name(f"{kind}s", name) == part.name and all(
-            key in known and known[key] == value for key, value in given.items()
-        )
-    return False
+        return name == part.name and all(key in known and known[key] == value for key, value in given.items())
+
+    return lambda part: wanted in (part.text, part.name) or spelled(part)
 
 
 def _chosen(plan: Plan, args: argparse.Namespace) -> Cell:
@@ -111,8 +114,8 @@ def _chosen(plan: Plan, args: argparse.Namespace) -> Cell:
         if wanted is None:
             continue
         word, wanted = wanted, registry.canonical_name(f"{kind}s", wanted)
-        parts = [getattr(cell, kind) for cell in cells]
-        cells = [cell for cell, part in zip(cells, parts, strict=True) if _means(kind, wanted, part)]
+        meant, parts = _meant(kind, wanted), [getattr(cell, kind) for cell in cells]
+        cells = [cell for cell, part in zip(cells, parts, strict=True) if meant(part)]
         if not cells:
             known = [name for part in parts for name in (part.name, part.text)]
             raise UsageError(f"--{kind} {shown(word)}: not in the matrix{did_you_mean(word, known)}")

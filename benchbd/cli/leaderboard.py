@@ -181,7 +181,7 @@ def read(args: argparse.Namespace) -> tuple[list[dict[str, Any]], float | None, 
             raise UsageError(f"{flags} select cells of a matrix; give a MATRIX")
         add_plugin_files(args)
         return found, None, "Leaderboard"
-    for line in dict.fromkeys([*absent.lines(), *absent.unsized]):
+    for line in absent.lines():
         sys.stderr.write(f"benchbd: {one_line(line)}; cells that cannot exist are not listed\n")
     skipped = {s.cell.id: s for s in plan.skipped}
     wanted = {cell.id for cell in plan.cells} | skipped.keys()

@@ -103,8 +103,7 @@ def run(args: argparse.Namespace) -> int:
     say_notes(plan)
     missing_data = [part.line for part in missing if part.kind == "dataset"]
     # A run stops at the files of cells that --filter leaves out, too.
-    every_line = dict.fromkeys([*(part.line for part in missing), *absent.lines(), *absent.unsized])
-    missing_files = [line for line in every_line if line not in missing_data]
+    missing_files = [line for line in absent.lines() if line not in missing_data]
     recorded = set(record_ids(output))
     with DamagedRecords("benchbd run runs its cell again") as damaged:
         records = _read(output, [cell.id for cell in plan.cells if cell.id in recorded], damaged)

@@ -65,8 +65,7 @@ def run(args: argparse.Namespace) -> int:
         write_json(record)
     else:
         rows = _rows(record)
-        in_folder = not args.results
-        if in_folder and record["status"] == "done" and (last := failed_rerun(place, record["id"])):
+        if not args.results and record["status"] == "done" and (last := failed_rerun(place, record["id"])):
             rows.insert(2, ("last rerun", f"{last['status']}: {last['error']}; the earlier result stays"))
         # A record may come from an untrusted source: print its values as plain text, without control characters.
         write(columns([(one_line(name), one_line(value)) for name, value in rows]))

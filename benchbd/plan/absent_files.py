@@ -42,7 +42,6 @@ class AbsentFiles:
             self._asked[kind, part] = missing_files(component, root)
         return self._asked[kind, part]
 
-    def lines(self, *kinds: str) -> list[str]:
-        """The distinct lines so far of components of these kinds, or of all."""
-        found = (line for (kind, _), line in self._asked.items() if line and (not kinds or kind in kinds))
-        return list(dict.fromkeys(found))
+    def lines(self) -> list[str]:
+        """The distinct lines so far, then the messages of data sets without sizes."""
+        return list(dict.fromkeys([*filter(None, self._asked.values()), *self.unsized]))

@@ -24,7 +24,7 @@ def lacks_files(kind: str, part: Part, plugin: Attack | Defense | Model, absent:
     it reads the files.
     """
     if isinstance(plugin, Attack):
-        if type(plugin).missing is Attack.missing:  # it needs no files, so it matters not whether the folder is there
+        if type(plugin).missing is Attack.missing:  # it needs no files, so the folder need not exist
             return False
         return absent is not None and absent.line(kind, part.json, plugin, data_folder(None)) is not None
     line = missing_files(plugin, None) if absent is None else absent.line(kind, part.json, plugin, None)

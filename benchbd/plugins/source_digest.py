@@ -152,7 +152,6 @@ def file_digest(file: Path) -> str:
     """CODE and the digest of a plugin's file with its helpers; '' if it is not a file."""
     if not file.is_file():
         return ""
-
     return CODE + code_digest(with_helpers(file.name, _neighbors(file)))
 
 

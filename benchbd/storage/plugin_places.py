@@ -22,6 +22,10 @@ def _read(path: Path) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
+def _write(path: Path, places: dict[str, Any]) -> None:
+    write_text(path, json.dumps(places, indent=2, sort_keys=True) + "\n")
+
+
 def plugin_places(output: Path) -> dict[str, list[str]]:
     """The plugin files that the last run of each matrix had, by the matrix's name; empty if nothing usable is there."""
     found = _read(output / FILE)
@@ -32,7 +36,7 @@ def keep_plugin_places(output: Path, matrix: str, files: Sequence[str]) -> None:
     """Note the plugin files of a matrix, absolute paths. Nothing is written if they are known, or if there are none."""
     places = plugin_places(output)
     if places.get(matrix, []) != [*files]:
-        write_text(output / FILE, json.dumps({**places, matrix: [*files]}, indent=2, sort_keys=True) + "\n")
+        _write(output / FILE, {**places, matrix: [*files]})
 
 
 def files_place(output: Path, matrix: str) -> str | None:
@@ -44,8 +48,7 @@ def files_place(output: Path, matrix: str) -> str | None:
 def keep_files_place(output: Path, matrix: str, folder: Path) -> None:
     """Note the folder that holds the files of a matrix."""
     if files_place(output, matrix) != str(folder):
-        places = {**_read(output / FOLDERS), matrix: str(folder)}
-        write_text(output / FOLDERS, json.dumps(places, indent=2, sort_keys=True) + "\n")
+        _write(output / FOLDERS, {**_read(output / FOLDERS), matrix: str(folder)})
 
 
 def merge_places(source: Path, output: Path) -> None:
@@ -53,4 +56,4 @@ def merge_places(source: Path, output: Path) -> None:
     for file in (FILE, FOLDERS):
         found, known = _read(source / file), _read(output / file)
         if set(found) - set(known):
-            write_text(output / file, json.dumps({**found, **known}, indent=2, sort_keys=True) + "\n")
+            _write(output / file, {**found, **known})
