@@ -132,6 +132,30 @@ def test_broken_defenses(plugin_file, line):
     assert any(f.startswith(line) and "\n" not in f for f in said("defenses", line)), said("defenses", line)
 
 
+SCORER = '''
+@defense("mine", version=1)
+class Mine(Scorer):
+    """Scores."""
+    {extra}
+    def scores(self, lab):
+        return lab.poisoned.images.float().mean((1, 2, 3))
+'''
+
+
+def test_a_scorer_hears_of_scoring_when_it_trains_something_else_than_declared(plugin_file):
+    registry.add_plugin_file(str(plugin_file("from benchbd import Scorer\n" + SCORER.format(extra="pass"))))
+    assert said("defenses", "trains_what_it_says")[0] == (
+        "trains_what_it_says: under tiny-patch, scoring() and the training on the kept samples make {'full': 2}, but a cell "
+        "trains {'full': 1}; let scoring return the trainings of scores, () if it trains nothing"
+    )
+
+
+def test_a_scorer_that_trains_nothing_says_so(plugin_file):
+    text = "from benchbd import Scorer\n" + SCORER.format(extra="def scoring(self, attack):\n        return ()")
+    registry.add_plugin_file(str(plugin_file(text)))
+    assert said("defenses", "trains_what_it_says") == []
+
+
 MODEL = '''
 @model("mine", version=1)
 class Mine(Model):
