@@ -145,8 +145,8 @@ class Mine(Scorer):
 def test_a_scorer_hears_of_scoring_when_it_trains_something_else_than_declared(plugin_file):
     registry.add_plugin_file(str(plugin_file("from benchbd import Scorer\n" + SCORER.format(extra="pass"))))
     assert said("defenses", "trains_what_it_says")[0] == (
-        "trains_what_it_says: under tiny-patch, scoring() and the training on the kept samples make {'full': 2}, but a cell "
-        "trains {'full': 1}; let scoring return the trainings of scores, () if it trains nothing"
+        "trains_what_it_says: under tiny-patch, scoring() and the training on the kept samples make {'full': 2}, but a "
+        "cell trains {'full': 1}; let scoring return the trainings of scores, () if it trains nothing"
     )
 
 
