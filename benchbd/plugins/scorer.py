@@ -46,7 +46,7 @@ class Scorer(Defense):
         raise NotImplementedError
 
     def scoring(self, attack: Attack) -> tuple[Training, ...]:
-        """The trainings that :meth:`scores` does in a cell with this attack; () for none. Default: the undefended model."""
+        """The trainings that :meth:`scores` does with this attack; () for none. Default: the undefended model."""
         return (UNDEFENDED,)
 
     def check(self, info: DatasetInfo, attack: Attack) -> None:
