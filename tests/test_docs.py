@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from PIL import Image
 
 from benchbd import testing
 from benchbd.cli import VERBS, main, parser
@@ -206,6 +207,21 @@ def test_the_examples_of_the_library_run(tmp_path, monkeypatch, capsys, one_thre
     assert "detection.auroc" in said
     columns = re.findall(r"`((?:detection|poison|time|env)\.\w+)`", (ROOT / "docs" / "library.md").read_text())
     assert [name for name in columns if name not in space["results"]] == []
+
+
+def test_a_list_of_poisoned_files_becomes_an_attack(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for part, label, level in (("train", "go", 10), ("train", "stop", 20), ("test", "go", 30), ("triggered", "go", 40)):
+        (tmp_path / "photos" / part / label).mkdir(parents=True)
+        for number in range(3):
+            image = Image.new("RGB", (32, 32), (level + number,) * 3)
+            image.save(tmp_path / "photos" / part / label / f"{number}.png")
+    (tmp_path / "photos" / "poisoned.txt").write_text("train/stop/1.png\ntrain/stop/2.png\n")
+    (code,) = (b.text for b in blocks(ROOT / "docs" / "importing.md") if b.language == "python")
+    exec(compile(code, "docs/importing.md", "exec"), {})
+    assert main(["import", "photos", "--format", "csv", "--to", "photos.npz"]) == 0
+    said = capsys.readouterr().out
+    assert "6 training images of 32 pixels, 2 poisoned, 0 covers, 3 triggered and 3 clean test images" in said
 
 
 def stated() -> list[tuple[str, str, str]]:

@@ -54,13 +54,12 @@ def run(args: argparse.Namespace) -> int:
     """Write the file and say what is in it."""
     from benchbd.core.paths import user_path
     from benchbd.core.poisoned_set_file import write_set
-    from benchbd.errors import did_you_mean
     from benchbd.exchange import formats
     from benchbd.exchange.found_set import Wishes
 
     refuse_empty(args, "dataset", "same_label")
     if args.format not in formats.READ:
-        raise UsageError(f"--format {shown(args.format)}: not a format{did_you_mean(args.format, formats.READ)}")
+        raise UsageError(f"--format {shown(args.format)}: not a format{_hint(args.format)}")
     if args.same_label not in (None, "poison", "cover"):
         raise UsageError(f"--same-label {shown(args.same_label)}: must be poison or cover")
     for flag, value, own in (("--same-label", args.same_label, "backdoorbench"), ("--size", args.size, "csv")):
@@ -84,6 +83,16 @@ def run(args: argparse.Namespace) -> int:
     if not facts.test:
         write("there are no clean test images: name the data set in the matrix, or import with --dataset")
     return 0
+
+
+def _hint(name: str) -> str:
+    """What to give instead of an unknown format, as the end of its message."""
+    from benchbd.errors import did_you_mean
+    from benchbd.exchange import formats
+
+    if name.lower().replace("-", "") in ("imagefolder", "folder"):
+        return "; folders of images are imported with --format csv, from a labels.csv (docs/importing.md shows one)"
+    return did_you_mean(name, formats.READ)
 
 
 def _clean(args: argparse.Namespace) -> CleanData | None:
