@@ -315,7 +315,8 @@ def usable_records(place: Path, *, strict: bool = False, early: bool = False) ->
             raise UsageError(f"{place}: none of its records can be used")
         if early and (place / "records").is_dir():
             return []
-        raise UsageError(f"no records in {place}; run a matrix first, or name its folder with --output")
+        inside = results_file.file_inside(place)
+        raise UsageError(f"no records in {place}; run a matrix first, or name its folder with --output{inside}")
     return found
 
 
@@ -337,11 +338,13 @@ def find_record(output: Path, wanted: str) -> dict[str, Any]:
         UsageError: no record or several records match.
     """
     from benchbd.storage.records import look_up, read_record
+    from benchbd.storage.results_file import file_inside
 
     folder = output / "records"
     ids = record_ids(output)
     if not ids:
-        raise UsageError(f"no records in {folder}; run a matrix first, or name its folder with --output")
+        text = f"no records in {folder}; run a matrix first, or name its folder with --output"
+        raise UsageError(f"{text}{file_inside(output)}")
 
     def label(ident: str) -> str:
         record = read_record(output, ident)

@@ -162,6 +162,7 @@ def read(args: argparse.Namespace) -> tuple[list[dict[str, Any]], float | None, 
         UsageError: there are no records, or a record is invalid.
     """
     from benchbd.plan.absent_files import AbsentFiles
+    from benchbd.storage.results_file import file_inside
 
     read_folder(args)
     place = results_place(args)
@@ -171,6 +172,7 @@ def read(args: argparse.Namespace) -> tuple[list[dict[str, Any]], float | None, 
     if not args.results and not (place / "records").is_dir():
         raise UsageError(
             f"no records in {place}; run a matrix first, or name the folder with --output or a file with --results"
+            f"{file_inside(place)}"
         )
     # A check must not pass because a record is left out.
     found = usable_records(place, strict=getattr(args, "check", False), early=True)
