@@ -106,6 +106,10 @@ DEFENSES = {
         "",
         "return lab.train(lab.poisoned, model='resnet-s', epochs=0)",
     ),
+    "runs: the tiny-patch cell ended as failed: defense 'mine' returned a Classifier; return a model": (
+        "",
+        "return lab.train(lab.poisoned, epochs=0).module()",
+    ),
     "reproducible: two runs give different models": (
         "",
         "import random\n        return lab.train(lab.poisoned, repeat=random.randrange(10**9))",
