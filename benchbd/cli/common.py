@@ -228,6 +228,14 @@ def results_place(args: argparse.Namespace) -> Path:
     return place
 
 
+def refuse_to_overwrite(target: Path, flag: str, *inputs: str | None) -> None:
+    """Refuse a file to write that the command also reads: it would be lost. Raises UsageError."""
+    for given in filter(None, inputs):
+        with contextlib.suppress(OSError):  # one of the two is not there, or is no file at all
+            if target.samefile(user_path(given, flag)):
+                raise UsageError(f"{flag} {shown(str(target), 100)}: this command reads that file; name another one")
+
+
 def flag_words(args: argparse.Namespace, *names: str) -> list[str]:
     """The flags of these arguments that are given, as words of a command line; repeated ones one by one."""
     words: list[str] = []

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import argparse
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchbd.cli.common import add_plugin_files, add_plugins, refuse_empty, write
+from benchbd.cli.common import add_plugin_files, add_plugins, refuse_empty, refuse_to_overwrite, write
 from benchbd.errors import UsageError, shown
 
 if TYPE_CHECKING:
@@ -67,6 +68,7 @@ def run(args: argparse.Namespace) -> int:
             raise UsageError(f"{flag} is for --format {own} only; leave it out")
     add_plugin_files(args)
     place, target = user_path(args.folder, "import"), user_path(args.to, "--to")
+    refuse_to_overwrite(target, "--to", args.folder, *_read_inside(place, target))
     formats.check_layout(place, args.format)  # before --dataset is read, which may take minutes
     size = Wishes().size if args.size is None else args.size
     wishes = Wishes(_clean(args), args.target, args.round, args.same_label, size)
@@ -83,6 +85,18 @@ def run(args: argparse.Namespace) -> int:
     if not facts.test:
         write("there are no clean test images: name the data set in the matrix, or import with --dataset")
     return 0
+
+
+def _read_inside(folder: Path, target: Path) -> tuple[str, ...]:
+    """The target, if it lies in the folder to import and is not the file of an earlier import."""
+    from benchbd.core.poisoned_set_file import PoisonedSetFile
+
+    if folder.resolve() in target.resolve().parents and target.is_file():
+        try:
+            PoisonedSetFile(target)
+        except UsageError:
+            return (str(target),)
+    return ()
 
 
 def _hint(name: str) -> str:

@@ -20,6 +20,7 @@ from benchbd.cli.common import (
     flag_words,
     load_plan,
     output_folder,
+    refuse_to_overwrite,
     results_place,
     usable_records,
     write,
@@ -230,6 +231,9 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _run(args: argparse.Namespace) -> int:
+    if args.write not in (None, STANDARD_OUTPUT) and not args.check:
+        inputs = (args.results, args.matrix, *(args.plugin or ()))
+        refuse_to_overwrite(user_path(args.write, "--write"), "--write", *inputs)
     if args.format == "parquet":
         return _write_parquet(args)
     if args.check:
