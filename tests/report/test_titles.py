@@ -93,6 +93,8 @@ def test_latex_tables_and_heatmaps_explain_the_sign_beside_each_use(make_record)
     assert len(floats) >= 3
     assert all(note in part for part in floats)
     assert note not in render_latex(plain)
+    (notes,) = [line for line in floats[0].splitlines() if line.startswith(r"\par\medskip")]
+    assert notes.endswith(".")
     assert f"{AT_CHANCE}\N{NO-BREAK SPACE}{note}" in charts.charts("heatmap", shown, metric="asr")[0].note
     assert note not in charts.charts("heatmap", plain, metric="asr")[0].note
 
