@@ -175,6 +175,9 @@ def test_the_plugin_tutorial_leads_to_a_leaderboard_row(tmp_path, monkeypatch, c
     assert "| cautious" in board
     assert "random-filter" in board
     assert "passes all" in said["benchbd check cautious --plugin cautious.py"]
+    estimate = said["benchbd plan -a bn-g -d tuned --dataset digits --plugin tuned.py --time"]
+    assert "1 x fine-tune" in estimate.partition("time left")[2]
+    assert "not included" not in estimate
     assert Path("striped.png").exists()
 
 
