@@ -36,7 +36,9 @@ def register(verbs: Any) -> None:
     parser.add_argument("--to", metavar="FILE", required=True, help="file to write, such as data/poison.npz")
     text = "data set that the set was made from, which adds true labels, originals and test images and checks the rest"
     parser.add_argument("--dataset", metavar="D", help=text)
-    parser.add_argument("--target", metavar="T", type=int, help="target class, where the files do not say it")
+    parser.add_argument(
+        "--target", metavar="T", type=int, help="number of the target class, where the files do not say it"
+    )
     text = "round images that are not whole numbers of 1/255; the file says by how much"
     parser.add_argument("--round", action="store_true", help=text)
     text = (
