@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from PIL import Image
 
 from benchbd import testing
 from benchbd.cli import VERBS, main, parser
@@ -23,6 +24,7 @@ from benchbd.core import params
 from benchbd.core.recipe import Recipe
 from benchbd.errors import UsageError
 from benchbd.plan import matrix, matrix_file
+from benchbd.plan.absent_files import AbsentFiles
 from benchbd.plugins import registry
 from benchbd.report.figures import panels, plots
 from benchbd.storage import results_file as report_records
@@ -119,7 +121,8 @@ def test_every_link_leads_somewhere(path):
 def test_every_matrix_shown_is_one(path, tmp_path, fresh_registry):
     for block in blocks(path):
         if block.language == "yaml" and re.search(r"dataset:.*defenses:", block.text, re.DOTALL) and not block.file:
-            assert matrix.resolve(matrix_file.parse(block.text, path.name), path.name).cells
+            absent = AbsentFiles(refuse_mistakes=True)  # as for plan: only files of the reader's may be missing
+            assert matrix.resolve(matrix_file.parse(block.text, path.name), path.name, absent=absent).cells
 
 
 def test_files_named_in_prose_exist():
@@ -172,6 +175,9 @@ def test_the_plugin_tutorial_leads_to_a_leaderboard_row(tmp_path, monkeypatch, c
     assert "| cautious" in board
     assert "random-filter" in board
     assert "passes all" in said["benchbd check cautious --plugin cautious.py"]
+    estimate = said["benchbd plan -a bn-g -d tuned --dataset digits --plugin tuned.py --time"]
+    assert "1 x fine-tune" in estimate.partition("time left")[2]
+    assert "not included" not in estimate
     assert Path("striped.png").exists()
 
 
@@ -206,6 +212,21 @@ def test_the_examples_of_the_library_run(tmp_path, monkeypatch, capsys, one_thre
     assert "detection.auroc" in said
     columns = re.findall(r"`((?:detection|poison|time|env)\.\w+)`", (ROOT / "docs" / "library.md").read_text())
     assert [name for name in columns if name not in space["results"]] == []
+
+
+def test_a_list_of_poisoned_files_becomes_an_attack(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for part, label, level in (("train", "go", 10), ("train", "stop", 20), ("test", "go", 30), ("triggered", "go", 40)):
+        (tmp_path / "photos" / part / label).mkdir(parents=True)
+        for number in range(3):
+            image = Image.new("RGB", (32, 32), (level + number,) * 3)
+            image.save(tmp_path / "photos" / part / label / f"{number}.png")
+    (tmp_path / "photos" / "poisoned.txt").write_text("train/stop/1.png\ntrain/stop/2.png\n")
+    (code,) = (b.text for b in blocks(ROOT / "docs" / "importing.md") if b.language == "python")
+    exec(compile(code, "docs/importing.md", "exec"), {})
+    assert main(["import", "photos", "--format", "csv", "--to", "photos.npz"]) == 0
+    said = capsys.readouterr().out
+    assert "6 training images of 32 pixels, 2 poisoned, 0 covers, 3 triggered and 3 clean test images" in said
 
 
 def stated() -> list[tuple[str, str, str]]:

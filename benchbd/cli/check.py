@@ -6,7 +6,7 @@ import argparse
 from typing import TYPE_CHECKING, Any
 
 from benchbd.cli.common import add_plugin_files, add_plugins, refuse_empty, write
-from benchbd.errors import UsageError, did_you_mean, shown
+from benchbd.errors import UsageError, shown
 
 if TYPE_CHECKING:
     from benchbd.plugins.scan import PluginEntry
@@ -79,6 +79,6 @@ def _wanted(args: argparse.Namespace) -> list[tuple[PluginEntry, dict[str, Any]]
     found = [entry for entry in known if entry.kind and entry.name == name]
     if not found:
         names = [entry.name for entry in known if entry.kind]
-        raise UsageError(f"check: no plugin is called {shown(name)}{did_you_mean(name, names)}")
+        raise UsageError(f"check: no plugin is called {shown(name)}{registry.did_you_mean_plugin(name, names)}")
     # registry.find raises an error that names both plugins if two of one kind share the name.
     return [(registry.find(kind, name), params) for kind in sorted({entry.kind for entry in found})]

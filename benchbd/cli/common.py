@@ -228,6 +228,14 @@ def results_place(args: argparse.Namespace) -> Path:
     return place
 
 
+def refuse_to_overwrite(target: Path, flag: str, *inputs: str | None) -> None:
+    """Refuse a file to write that the command also reads: it would be lost. Raises UsageError."""
+    for given in filter(None, inputs):
+        with contextlib.suppress(OSError):  # one of the two is not there, or is no file at all
+            if target.samefile(user_path(given, flag)):
+                raise UsageError(f"{flag} {shown(str(target), 100)}: this command reads that file; name another one")
+
+
 def flag_words(args: argparse.Namespace, *names: str) -> list[str]:
     """The flags of these arguments that are given, as words of a command line; repeated ones one by one."""
     words: list[str] = []
@@ -315,7 +323,8 @@ def usable_records(place: Path, *, strict: bool = False, early: bool = False) ->
             raise UsageError(f"{place}: none of its records can be used")
         if early and (place / "records").is_dir():
             return []
-        raise UsageError(f"no records in {place}; run a matrix first, or name its folder with --output")
+        inside = results_file.file_inside(place)
+        raise UsageError(f"no records in {place}; run a matrix first, or name its folder with --output{inside}")
     return found
 
 
@@ -337,11 +346,13 @@ def find_record(output: Path, wanted: str) -> dict[str, Any]:
         UsageError: no record or several records match.
     """
     from benchbd.storage.records import look_up, read_record
+    from benchbd.storage.results_file import file_inside
 
     folder = output / "records"
     ids = record_ids(output)
     if not ids:
-        raise UsageError(f"no records in {folder}; run a matrix first, or name its folder with --output")
+        text = f"no records in {folder}; run a matrix first, or name its folder with --output"
+        raise UsageError(f"{text}{file_inside(output)}")
 
     def label(ident: str) -> str:
         record = read_record(output, ident)

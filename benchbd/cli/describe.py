@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from benchbd.cli import matrix_reference
 from benchbd.cli.common import add_plugin_files, add_plugins, columns, write, write_json
-from benchbd.errors import BenchbdError, UsageError, did_you_mean, shown
+from benchbd.errors import BenchbdError, UsageError, shown
 
 if TYPE_CHECKING:
     from benchbd.plugins.scan import PluginEntry
@@ -69,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
     if not found:
         pairs = [*((e.kind, e.name) for e in known), *(("presets", preset) for preset in PRESETS)]
         names = [f"{of}/{each}" for of, each in pairs] if kind else [*(each for _, each in pairs), RECIPE, *topics]
-        raise UsageError(f"nothing is called {shown(args.name)}{did_you_mean(args.name, names)}")
+        raise UsageError(f"nothing is called {shown(args.name)}{registry.did_you_mean_plugin(args.name, names)}")
     if args.json:
         write_json(found if len(found) > 1 else found[0])
     else:

@@ -50,7 +50,7 @@ def register(verbs: Any) -> None:
     parser.add_argument("--arch", metavar="M", help="its model or model's spec, if FILE holds weights only")
     parser.add_argument("--dataset", metavar="D", required=True, help="a data set or its spec")
     parser.add_argument("--attack", "-a", metavar="A", required=True, help="an attack or its spec; none for CA only")
-    text = "what the network's images need: none, dataset, or R,G,B means and R,G,B deviations in units of [0, 1]"
+    text = "what the network's images need: none, dataset, imagenet, or R,G,B means and R,G,B deviations in [0, 1]"
     parser.add_argument("--normalise", metavar="N", help=text)
     parser.add_argument("--seed", metavar="S", type=int, default=0, help="seed of the attack (default: 0)")
     parser.add_argument("--json", action="store_true", help="as JSON")

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import argparse
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchbd.cli.common import add_plugin_files, add_plugins, refuse_empty, write
+from benchbd.cli.common import add_plugin_files, add_plugins, refuse_empty, refuse_to_overwrite, write
 from benchbd.errors import UsageError, shown
 
 if TYPE_CHECKING:
@@ -35,7 +36,9 @@ def register(verbs: Any) -> None:
     parser.add_argument("--to", metavar="FILE", required=True, help="file to write, such as data/poison.npz")
     text = "data set that the set was made from, which adds true labels, originals and test images and checks the rest"
     parser.add_argument("--dataset", metavar="D", help=text)
-    parser.add_argument("--target", metavar="T", type=int, help="target class, where the files do not say it")
+    parser.add_argument(
+        "--target", metavar="T", type=int, help="number of the target class, where the files do not say it"
+    )
     text = "round images that are not whole numbers of 1/255; the file says by how much"
     parser.add_argument("--round", action="store_true", help=text)
     text = (
@@ -54,13 +57,12 @@ def run(args: argparse.Namespace) -> int:
     """Write the file and say what is in it."""
     from benchbd.core.paths import user_path
     from benchbd.core.poisoned_set_file import write_set
-    from benchbd.errors import did_you_mean
     from benchbd.exchange import formats
     from benchbd.exchange.found_set import Wishes
 
     refuse_empty(args, "dataset", "same_label")
     if args.format not in formats.READ:
-        raise UsageError(f"--format {shown(args.format)}: not a format{did_you_mean(args.format, formats.READ)}")
+        raise UsageError(f"--format {shown(args.format)}: not a format{_hint(args.format)}")
     if args.same_label not in (None, "poison", "cover"):
         raise UsageError(f"--same-label {shown(args.same_label)}: must be poison or cover")
     for flag, value, own in (("--same-label", args.same_label, "backdoorbench"), ("--size", args.size, "csv")):
@@ -68,6 +70,7 @@ def run(args: argparse.Namespace) -> int:
             raise UsageError(f"{flag} is for --format {own} only; leave it out")
     add_plugin_files(args)
     place, target = user_path(args.folder, "import"), user_path(args.to, "--to")
+    refuse_to_overwrite(target, "--to", args.folder, *_read_inside(place, target))
     formats.check_layout(place, args.format)  # before --dataset is read, which may take minutes
     size = Wishes().size if args.size is None else args.size
     wishes = Wishes(_clean(args), args.target, args.round, args.same_label, size)
@@ -84,6 +87,28 @@ def run(args: argparse.Namespace) -> int:
     if not facts.test:
         write("there are no clean test images: name the data set in the matrix, or import with --dataset")
     return 0
+
+
+def _read_inside(folder: Path, target: Path) -> tuple[str, ...]:
+    """The target, if it lies in the folder to import and is not the file of an earlier import."""
+    from benchbd.core.poisoned_set_file import PoisonedSetFile
+
+    if folder.resolve() in target.resolve().parents and target.is_file():
+        try:
+            PoisonedSetFile(target)
+        except UsageError:
+            return (str(target),)
+    return ()
+
+
+def _hint(name: str) -> str:
+    """What to give instead of an unknown format, as the end of its message."""
+    from benchbd.errors import did_you_mean
+    from benchbd.exchange import formats
+
+    if name.lower().replace("-", "") in ("imagefolder", "folder"):
+        return "; folders of images are imported with --format csv, from a labels.csv (docs/importing.md shows one)"
+    return did_you_mean(name, formats.READ)
 
 
 def _clean(args: argparse.Namespace) -> CleanData | None:

@@ -20,6 +20,7 @@ from benchbd.cli.common import (
     flag_words,
     load_plan,
     output_folder,
+    refuse_to_overwrite,
     results_place,
     usable_records,
     write,
@@ -162,6 +163,7 @@ def read(args: argparse.Namespace) -> tuple[list[dict[str, Any]], float | None, 
         UsageError: there are no records, or a record is invalid.
     """
     from benchbd.plan.absent_files import AbsentFiles
+    from benchbd.storage.results_file import file_inside
 
     read_folder(args)
     place = results_place(args)
@@ -171,6 +173,7 @@ def read(args: argparse.Namespace) -> tuple[list[dict[str, Any]], float | None, 
     if not args.results and not (place / "records").is_dir():
         raise UsageError(
             f"no records in {place}; run a matrix first, or name the folder with --output or a file with --results"
+            f"{file_inside(place)}"
         )
     # A check must not pass because a record is left out.
     found = usable_records(place, strict=getattr(args, "check", False), early=True)
@@ -228,6 +231,9 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _run(args: argparse.Namespace) -> int:
+    if args.write not in (None, STANDARD_OUTPUT) and not args.check:
+        inputs = (args.results, args.matrix, *(args.plugin or ()))
+        refuse_to_overwrite(user_path(args.write, "--write"), "--write", *inputs)
     if args.format == "parquet":
         return _write_parquet(args)
     if args.check:

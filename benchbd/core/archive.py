@@ -49,7 +49,7 @@ def plain_arrays(path: Path, kind: str) -> Iterator[None]:
         raise
     except Exception:
         raise UsageError(
-            f"{path} is refused: it is no {kind}, is damaged, or holds objects that are not plain arrays"
+            f"{path} is refused: it is not a {kind}, is damaged, or holds objects that are not plain arrays"
         ) from None
 
 

@@ -68,7 +68,16 @@ def check_layout(place: Path, name: str) -> None:
         raise UsageError(f"{place} does not exist")
     for needed in LAYOUT[name]:
         if not (place / needed).exists():
-            raise UsageError(f"{place / needed} is missing; --format {name} needs it")
+            raise UsageError(f"{place / needed} is missing; --format {name} needs it{_columns(name)}")
+
+
+def _columns(name: str) -> str:
+    """The columns of the file that a format needs, for the message that it is missing; nothing for most formats."""
+    if name != "csv":
+        return ""
+    from benchbd.exchange.images import HEAD
+
+    return f", with the columns {', '.join(HEAD)} (docs/importing.md)"
 
 
 def write(given: PoisonedSet, folder: Path, name: str) -> None:

@@ -18,6 +18,7 @@ from benchbd.core.archive import read_torch
 from benchbd.core.extras import extra_module
 from benchbd.core.images import IMAGENET, DatasetInfo, Normalisation
 from benchbd.core.transform import TestTransform
+from benchbd.engine import Classifier
 from benchbd.engine.foreign import (
     alike,
     check_sound,
@@ -89,12 +90,20 @@ def read_model(
             return _programs_only(arch, path, lambda: _exported(path, info, normalise, given))
         if any(name.startswith("code/") for name in tops):
             return _programs_only(arch, path, lambda: _torchscript(path, info, normalise, given))
-        return _state_dict(state_dict_of(read_torch(path), path), path, info, arch, normalise, given)
+        return _state_dict(_torch_weights(path), path, info, arch, normalise, given)
     if is_safetensors(head, path.stat().st_size):
         return _safetensors(path, info, arch, normalise, given)
     if head[:1] == b"\x08":  # an ONNX model begins with its version; a pickle and a tar archive do not
         return _programs_only(arch, path, lambda: _onnx(path, info, normalise, given))
-    return _state_dict(state_dict_of(read_torch(path), path), path, info, arch, normalise, given)
+    return _state_dict(_torch_weights(path), path, info, arch, normalise, given)
+
+
+def _torch_weights(path: Path) -> dict[str, Tensor]:
+    """The tensors by name in a file of ``torch.save``. Raises UsageError for a pickled network, among others."""
+    try:
+        return state_dict_of(read_torch(path), path)
+    except UsageError as error:
+        raise UsageError(f"{error}; save net.state_dict(), or export the network as TorchScript or ONNX") from None
 
 
 def parse_normalise(text: str | None, own: Normalisation) -> Normalisation | None:
@@ -271,9 +280,18 @@ def _state_dict(
         load_outside_state(net, state, f"{path} does not fit {spec.part.text} for {info.classes} classes")
     except Diverged as error:
         raise UsageError(str(error)) from None
+    except UsageError as error:
+        raise UsageError(f"{error}{_of_other_code(state, net)}") from None
     net.test_transform = _transform(facts, info)
     words = "in the file" if own else "none added" if given is None else _words(given)
     return _checked(ForeignModel(net.eval(), kind, words, net.test_transform, spec.part.text), path, info)
+
+
+def _of_other_code(state: dict[str, Tensor], net: Classifier) -> str:
+    """What to do about weights most of whose names the network does not have; '' if it has most of them."""
+    if 2 * len(state.keys() - net.state_dict().keys()) < len(state):
+        return ""
+    return "; if other code built the network, export it there as TorchScript or ONNX (docs/models.md)"
 
 
 def _checked(model: ForeignModel, path: Path, info: DatasetInfo) -> ForeignModel:

@@ -287,8 +287,11 @@ def _defend(components: Components, lab: Lab) -> TrainedModel:
             trained = components.defense.train(lab)
         lab.check_handed_out()
         if not isinstance(trained, TrainedModel):
-            got = type(trained).__name__
-            raise UsageError(f"{who} returned {got}, not what lab.train or lab.prune gave")
+            got = "nothing" if trained is None else with_article(type(trained).__name__)
+            raise UsageError(
+                f"{who} returned {got}; return a model that the lab gave: lab.train's, or lab.adopt(net.state_dict()) "
+                "for weights of your own"
+            )
         lab._own(trained, "the returned model")
         with global_state.usual_settings(None):  # the default type, for one, replaces functions
             global_state.check()

@@ -13,14 +13,14 @@ import contextlib
 import functools
 import importlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from benchbd.core import params
 from benchbd.core.paths import look, user_path
 from benchbd.core.user_variables import plugin_at_work
-from benchbd.errors import BenchbdError, RunStopped, UsageError, did_you_mean, shown
+from benchbd.errors import BenchbdError, RunStopped, UsageError, did_you_mean, shown, suggestion
 from benchbd.plugins import own_module
 from benchbd.plugins.aliases import meanings
 from benchbd.plugins.contract import KINDS, Component, Dataset
@@ -30,10 +30,13 @@ from benchbd.plugins.torchvision_ready import is_mismatch, note_torchvision, rea
 from benchbd.plugins.validate import check_declared, check_info
 
 __all__ = [
-    *("DECORATORS", "PluginEntry", "add_plugin_file", "blame", "canonical_name", "entries", "find"),
+    *("DECORATORS", "PluginEntry", "add_plugin_file", "blame", "canonical_name"),
+    *("did_you_mean_plugin", "entries", "find"),
     *("forget_plugin_file", "load", "make", "named", "plugin_files", "source_digest"),
 ]
 
+FILE_HINT = "if a file of its own defines it, name that file with --plugin"
+"""The end of a message about a plugin that is not known here."""
 _plugin_files: dict[str, None] = {}
 
 
@@ -163,6 +166,11 @@ def canonical_name(kind: str, name: str) -> str:
     return found[0] if found else name
 
 
+def did_you_mean_plugin(name: str, known: Iterable[str]) -> str:
+    """The end of the message about an unknown plugin: a near name, or the known ones and how to name its file."""
+    return suggestion(name, known) or f"{did_you_mean(name, known)}; {FILE_HINT}"
+
+
 def find(kind: str, name: str) -> PluginEntry:
     """The entry for a name. Raises UsageError for an unknown name or one that two plugins claim."""
     table = _by_name()
@@ -172,7 +180,7 @@ def find(kind: str, name: str) -> PluginEntry:
         files = f"{len(unread)} plugin file{'s' if len(unread) > 1 else ''}"
         hint = f" ({files} cannot be read: {unread[0].origin}, {unread[0].error})" if unread else ""
         near = " or ".join(map(repr, named(kind, name)))
-        advice = f"; did you mean {near}?" if near else did_you_mean(name, [n for k, n in table if k == kind])
+        advice = f"; did you mean {near}?" if near else did_you_mean_plugin(name, [n for k, n in table if k == kind])
         raise UsageError(f"no {kind[:-1]} is called {shown(name)}{advice}{hint}")
     if len(found) > 1:
         raise UsageError(f"{kind[:-1]} {name!r} is {found[0].error}")

@@ -28,7 +28,7 @@ class Scorer(Defense):
         scores(lab): one number for each sample of the poisoned set; higher is more suspicious.
 
     Optional:
-        scoring(attack): the trainings that scores does, for the plan. Default: the undefended model.
+        scoring(attack): the trainings that scores does, for the plan; () for none. Default: the undefended model.
         All optional hooks of a defense but trainings.
     """
 
@@ -46,7 +46,7 @@ class Scorer(Defense):
         raise NotImplementedError
 
     def scoring(self, attack: Attack) -> tuple[Training, ...]:
-        """The trainings that :meth:`scores` does in one cell with this attack. Default: the undefended model."""
+        """The trainings that :meth:`scores` does with this attack; () for none. Default: the undefended model."""
         return (UNDEFENDED,)
 
     def check(self, info: DatasetInfo, attack: Attack) -> None:

@@ -80,8 +80,8 @@ def _exact(labels: Labels, item: Variant) -> str:
 
 
 def signs(text: str) -> set[str]:
-    """Signs in a text that notes explain: numbers of footnotes, and single signs such as a dagger."""
-    return set(re.findall(rf"[{RAISED_DIGITS}]+|[†‡§¶‖]", text))
+    """Signs in a text that notes explain: numbers of footnotes, and signs such as a dagger, or ~ after a word."""
+    return set(re.findall(rf"[{RAISED_DIGITS}]+|[†‡§¶‖]|~(?=\s|$)", text))
 
 
 def notes_on(texts: Iterable[str], notes: Sequence[str]) -> list[str]:

@@ -81,4 +81,6 @@ def chance_note(group: Group, labels: Labels) -> list[str]:
     if not found:
         return []
     text = listed(found, LISTED, "; ", "; and ")
-    return [f"{AT_CHANCE} a model does not beat guessing on clean images, so the defense has no title there: {text}."]
+    return [
+        f"{AT_CHANCE} a model does not beat guessing on clean images, so the defense does not compete there: {text}."
+    ]

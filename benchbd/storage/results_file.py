@@ -68,7 +68,9 @@ def each(
     elif (place / "records").is_dir():
         reads = _files(place / "records", identity)
     else:
-        raise UsageError(f"{place}: no records found (neither a results file nor a folder with records/ in it)")
+        raise UsageError(
+            f"{place}: no records found (neither a results file nor a folder with records/ in it){file_inside(place)}"
+        )
     for read in reads:
         try:
             record = read()
@@ -80,6 +82,12 @@ def each(
             skip(error)
             continue
         yield record
+
+
+def file_inside(folder: Path) -> str:
+    """The end of a message: which file of a folder without ``records/`` may hold records, as in an unpacked export."""
+    inside = sorted(folder.glob("*.jsonl"), key=lambda file: (file.name != "results.jsonl", file.name))
+    return f"; it holds {inside[0].name}, which can be read: {inside[0]}" if inside else ""
 
 
 def _lines(file: Path, identity: Identity | None) -> Iterator[Callable[[], Record]]:

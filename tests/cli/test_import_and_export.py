@@ -68,6 +68,22 @@ def test_triggered_images_of_the_target_class_alone_get_a_warning(among, place, 
     assert header(place / "x.npz")["triggered"] == (16 if among == "all" else 4)
 
 
+def test_an_import_overwrites_nothing_that_it_reads(place, capsys):
+    out = ["export-poison", "m.yaml", "--attack", "bn-g", "--seed", "1", "--to", "set", "--format", "imagefolder"]
+    assert main(out) == 0
+    read = ["import", "set", "--format", "csv", "--to"]
+    labels = (place / "set" / "labels.csv").read_bytes()
+    capsys.readouterr()
+    assert main([*read, "set/labels.csv"]) == 2
+    assert "this command reads that file; name another one" in capsys.readouterr().err
+    assert (place / "set" / "labels.csv").read_bytes() == labels
+    for _ in range(2):  # its own file may be replaced, also in the folder that it reads
+        assert main([*read, "set/set.npz"]) == 0
+    before = (place / "set" / "set.npz").read_bytes()
+    assert main(["import", "set/set.npz", "--format", "npz", "--to", "set/../set/set.npz"]) == 2
+    assert (place / "set" / "set.npz").read_bytes() == before
+
+
 @pytest.mark.parametrize(
     ("words", "line"),
     [
@@ -76,7 +92,12 @@ def test_triggered_images_of_the_target_class_alone_get_a_warning(among, place, 
         ("import . --format toolbox --to x.npz", "--format 'toolbox': not a format"),
         ("import . --format backdoorbench --to x.npz", "bd_train_dataset is missing; --format backdoorbench needs it"),
         ("import . --format npz --to x.npz", "poison.npz is missing"),
-        ("import . --format csv --to x.npz", "labels.csv is missing; --format csv needs it"),
+        (
+            "import . --format csv --to x.npz",
+            "--format csv needs it, with the columns file, label, split, true_label, poisoned, triggered",
+        ),
+        ("import . --format imagefolder --to x.npz", "folders of images are imported with --format csv"),
+        ("import . --format image-folder --to x.npz", "folders of images are imported with --format csv"),
         ("import . --format madrylab --to x.npz", "train_images.npy is missing"),
         ("import . --format nab --to x.npz --same-label maybe", "must be poison or cover"),
         ("import . --format nab --to x.npz --same-label cover", "--same-label is for --format backdoorbench only"),

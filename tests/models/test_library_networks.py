@@ -220,7 +220,7 @@ def _states(folder: Path) -> None:
         ("nan.pth", "body.conv1.0.weight has values that are not finite"),
         ("head.pth", "head.weight is (10, 9), not (10, 1024)"),
         ("pruned.pth", "pruned.pth holds a pruned model"),
-        ("pickle.pth", "is refused: it is no torch archive, is damaged, or holds objects that are not plain arrays"),
+        ("pickle.pth", "is refused: it is not a torch archive, is damaged, or holds objects that are not plain arrays"),
         ("text.safetensors", "text.safetensors is refused"),
     ],
 )

@@ -132,7 +132,10 @@ ENDS = {
     "allocator-oom": ("oom", "can't allocate memory"),
     "full": ("failed", "the disk is full (/data/x); free some space and run the same command again"),
     "exit": ("failed", "SystemExit: 3"),
-    "nothing": ("failed", "defense 'ends' returned NoneType, not what lab.train or lab.prune gave"),
+    "nothing": (
+        "failed",
+        "defense 'ends' returned nothing; return a model that the lab gave: lab.train's, or lab.adopt",
+    ),
     "spoil": ("failed", "changed in place"),
 }
 

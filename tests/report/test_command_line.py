@@ -261,6 +261,22 @@ def test_the_command_that_check_names_has_every_flag_that_selects_cells(place, c
     assert {*flags, "--plugin"} <= set(command)
 
 
+@pytest.mark.parametrize("read", [["all.jsonl"], ["--results", "all.jsonl"], ["small.yaml", "--output", "out"]])
+@pytest.mark.parametrize("form", ["md", "jsonl", "html", "parquet"])
+def test_a_file_that_is_read_is_never_overwritten(read, form, ran, capsys):
+    assert main(["export", "all.jsonl", "--output", "out"]) == 0
+    file = ran / ("small.yaml" if "small.yaml" in read else "all.jsonl")
+    before = file.read_bytes()
+    (ran / "link").symlink_to(file)
+    capsys.readouterr()
+    for target in (file.name, "link"):
+        assert main(["leaderboard", *read, "--format", form, "--write", target]) == 2
+        said = capsys.readouterr().err
+        assert f"--write '{target}': this command reads that file; name another one\n" in said
+        assert file.read_bytes() == before
+    assert main(["leaderboard", "--results", "all.jsonl", "--write", "board.md"]) == 0
+
+
 def test_check_reads_the_results_folder_that_is_named(ran, capsys):
     """The committed file is only the default, also where the folder has the usual name."""
     assert main(["leaderboard", "--output", "out", "--format", "jsonl", "--write", "leaderboard/results.jsonl"]) == 0

@@ -133,6 +133,13 @@ def test_line_number_of_the_broken_line(tmp_path, make_record):
         results_file.load(path)
 
 
+def test_an_unpacked_export_names_its_file(tmp_path, make_record):
+    (tmp_path / "other.jsonl").write_text("")
+    (tmp_path / "results.jsonl").write_text(results_file.lines([make_record()]))
+    with pytest.raises(UsageError, match=r"no records found .*which can be read: .*results\.jsonl$"):
+        results_file.load(tmp_path)
+
+
 def test_places_without_records(tmp_path):
     with pytest.raises(UsageError, match="no records found"):
         results_file.load(tmp_path)

@@ -6,6 +6,8 @@ import pytest
 
 from benchbd.report import board
 from benchbd.report.compact import sections
+from benchbd.report.figures import charts
+from benchbd.report.formats.latex import render_latex
 from benchbd.report.titles import AT_CHANCE
 
 ATTACKS = ("bn-g", "blend", "sig")
@@ -81,6 +83,20 @@ def test_a_model_at_chance_has_no_title_and_a_sign(make_record):
     assert AT_CHANCE in shown["dbd", "ASR"].display
     assert any(n.startswith(AT_CHANCE) and "the model of seed 0 is at chance (CA 10.00)" in n for n in table.notes)
     assert not any(n.startswith(AT_CHANCE) for n in board(records).tables[0].notes)
+
+
+def test_latex_tables_and_heatmaps_explain_the_sign_beside_each_use(make_record):
+    records = with_seeds(make_record, 3)
+    shown, plain = board(records + chance(make_record, TEN)), board(records)
+    note = "a model does not beat guessing on clean images, so the defense does not compete there"
+    floats = [part for part in render_latex(shown).split(r"\begin{table*}") if r"dbd \textasciitilde" in part]
+    assert len(floats) >= 3
+    assert all(note in part for part in floats)
+    assert note not in render_latex(plain)
+    (notes,) = [line for line in floats[0].splitlines() if line.startswith(r"\par\medskip")]
+    assert notes.endswith(".")
+    assert f"{AT_CHANCE}\N{NO-BREAK SPACE}{note}" in charts.charts("heatmap", shown, metric="asr")[0].note
+    assert note not in charts.charts("heatmap", plain, metric="asr")[0].note
 
 
 def test_one_model_at_chance_takes_the_title_of_its_cell_and_of_the_averages(make_record):

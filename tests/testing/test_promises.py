@@ -106,6 +106,10 @@ DEFENSES = {
         "",
         "return lab.train(lab.poisoned, model='resnet-s', epochs=0)",
     ),
+    "runs: the tiny-patch cell ended as failed: defense 'mine' returned a Classifier; return a model": (
+        "",
+        "return lab.train(lab.poisoned, epochs=0).module()",
+    ),
     "reproducible: two runs give different models": (
         "",
         "import random\n        return lab.train(lab.poisoned, repeat=random.randrange(10**9))",
@@ -130,6 +134,30 @@ def test_broken_defenses(plugin_file, line):
     extra, train = DEFENSES[line]
     registry.add_plugin_file(str(plugin_file(DEFENSE.format(extra=extra or "pass", train=train or "pass"))))
     assert any(f.startswith(line) and "\n" not in f for f in said("defenses", line)), said("defenses", line)
+
+
+SCORER = '''
+@defense("mine", version=1)
+class Mine(Scorer):
+    """Scores."""
+    {extra}
+    def scores(self, lab):
+        return lab.poisoned.images.float().mean((1, 2, 3))
+'''
+
+
+def test_a_scorer_hears_of_scoring_when_it_trains_something_else_than_declared(plugin_file):
+    registry.add_plugin_file(str(plugin_file("from benchbd import Scorer\n" + SCORER.format(extra="pass"))))
+    assert said("defenses", "trains_what_it_says")[0] == (
+        "trains_what_it_says: under tiny-patch, scoring() and the training on the kept samples make {'full': 2}, but a "
+        "cell trains {'full': 1}; let scoring return the trainings of scores, () if it trains nothing"
+    )
+
+
+def test_a_scorer_that_trains_nothing_says_so(plugin_file):
+    text = "from benchbd import Scorer\n" + SCORER.format(extra="def scoring(self, attack):\n        return ()")
+    registry.add_plugin_file(str(plugin_file(text)))
+    assert said("defenses", "trains_what_it_says") == []
 
 
 MODEL = '''

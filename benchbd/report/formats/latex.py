@@ -121,7 +121,8 @@ def table_text(table: Table) -> str:
     lines += [r"\bottomrule", r"\end{tabular}}"]
     lines.append(FITTED)
     if table.notes:
-        lines.append(r"\par\medskip\footnotesize " + " ".join(escape(note) for note in table.notes))
+        notes = (escape(f"{note.rstrip('.')}.") for note in table.notes)  # a note on parameters has no full stop
+        lines.append(r"\par\medskip\raggedright\footnotesize " + " ".join(notes))
     return "\n".join([*lines, r"\end{table*}"])
 
 

@@ -108,7 +108,8 @@ class Installation:
         try:
             registry.find(f"{kind}s", name)
         except BenchbdError as error:
-            return f"{error}; name its file with --plugin if it is a plugin of its own"
+            text = str(error)
+            return text if registry.FILE_HINT in text else f"{text}; {registry.FILE_HINT}"
         try:
             here = registry.load(f"{kind}s", name).version
             if here != version or isinstance(version, bool):
