@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from benchbd.cli import main
 from benchbd.errors import UsageError
 from benchbd.plan.cell import identity
+from benchbd.report import published
 from benchbd.report.compare import Limit, compare, failures, parse_limit
 from benchbd.storage import records
 from benchbd.storage import results_file as checked
@@ -258,6 +259,29 @@ def test_compare_sees_lost_results_and_what_only_one_side_has(fakes: ModuleType)
     assert found.lines[0].changes["ca"] is None
     assert len(found.only_a) == len(found.only_b) == 1
     assert failures(found, []) != []
+
+
+def test_compare_has_the_order_of_the_tables() -> None:
+    found = checked.load(Path(__file__).parents[2] / "leaderboard" / "results.jsonl", identity)
+    tables = published.grouped(found).groups
+    entries = [table.entry(row, column).by_seed for table in tables for row in table.rows for column in table.columns]
+    labels = [record["label"].rpartition("/s")[0] for entry in entries for record in list(entry.values())[:1]]
+    assert labels != sorted(labels)
+    for one in (found, found[::-1]):
+        lines = [line.label for line in compare(one, found).lines]
+        assert [label for label in lines if label in labels] == labels
+    only = compare(found[:1], found[:0:-1]).only_b
+    assert only == [line.label for line in compare(found, found).lines if line.label in only]
+
+
+def test_compare_takes_the_version_of_a_set_that_tables_show(fakes: ModuleType) -> None:
+    old, new = made(fakes, asr=0.9), made(fakes, asr=0.2)
+    new["spec"] = {**new["spec"], "defense": {**new["spec"]["defense"], "version": 2}}
+    new["id"] = identity(new["spec"])
+    for before in ([old, new], [new, old]):
+        (line,) = compare(before, [made(fakes, asr=0.3)]).lines
+        assert line.changes["asr"] is not None
+        assert line.changes["asr"].mean == pytest.approx(10.0)
 
 
 def test_compare_on_the_command_line(fakes: ModuleType, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
