@@ -25,7 +25,7 @@ from benchbd.cli.common import (
     write,
 )
 from benchbd.core.paths import look, user_path
-from benchbd.errors import UsageError, one_line, shown, suggestion
+from benchbd.errors import UsageError, counted, one_line, shown, suggestion
 
 if TYPE_CHECKING:
     from benchbd.report import Board
@@ -188,8 +188,8 @@ def read(args: argparse.Namespace) -> tuple[list[dict[str, Any]], float | None, 
     mine = [record for record in found if record["id"] in wanted]
     if found and not mine:
         raise UsageError(
-            f"{place}: none of its {len(found)} records belongs to matrix {plan.name} (other parameters or versions?); "
-            "leave the matrix out to see them all, or run it first"
+            f"{place}: none of its {counted(len(found), 'record')} belongs to matrix {plan.name} "
+            "(other parameters or versions?); leave the matrix out to see them all, or run it first"
         )
     missing = skipped.keys() - {record["id"] for record in mine}
     if missing and not (args.filter or args.exclude):

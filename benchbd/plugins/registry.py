@@ -20,7 +20,7 @@ from typing import Any
 from benchbd.core import params
 from benchbd.core.paths import look, user_path
 from benchbd.core.user_variables import plugin_at_work
-from benchbd.errors import BenchbdError, RunStopped, UsageError, did_you_mean, shown
+from benchbd.errors import BenchbdError, RunStopped, UnknownPlugin, UsageError, counted, did_you_mean, shown
 from benchbd.plugins import own_module
 from benchbd.plugins.aliases import meanings
 from benchbd.plugins.contract import KINDS, Component, Dataset
@@ -169,11 +169,11 @@ def find(kind: str, name: str) -> PluginEntry:
     found = table.get((kind, name), [])
     if not found:
         unread = [e for (k, _), group in table.items() if not k for e in group]
-        files = f"{len(unread)} plugin file{'s' if len(unread) > 1 else ''}"
+        files = f"{counted(len(unread), 'plugin file')}"
         hint = f" ({files} cannot be read: {unread[0].origin}, {unread[0].error})" if unread else ""
         near = " or ".join(map(repr, named(kind, name)))
         advice = f"; did you mean {near}?" if near else did_you_mean(name, [n for k, n in table if k == kind])
-        raise UsageError(f"no {kind[:-1]} is called {shown(name)}{advice}{hint}")
+        raise UnknownPlugin(f"no {kind[:-1]} is called {shown(name)}{advice}{hint}", kind[:-1], name)
     if len(found) > 1:
         raise UsageError(f"{kind[:-1]} {name!r} is {found[0].error}")
     return found[0]

@@ -9,10 +9,11 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeVar
 
 from benchbd.core.kinds import KINDS
+from benchbd.errors import counted
 from benchbd.report import stats
 from benchbd.report.definitions import USUAL, Definitions
 from benchbd.report.labels import Variant, asked_numerics, variant
-from benchbd.report.wording import counted, transform_text
+from benchbd.report.wording import transform_text
 from benchbd.storage.record_schema import Record
 
 T = TypeVar("T")

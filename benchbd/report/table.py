@@ -113,7 +113,9 @@ class Table:
         for row in self.rows:
             width = sum(cell.span for cell in row.cells)
             if width != len(self.columns):
-                raise ValueError(f"table {self.key}: row {row.label!r} fills {width} of {len(self.columns)} columns")
+                raise ValueError(
+                    f"table {self.key}: row {row.label!r} fills {width} of {counted(len(self.columns), 'column')}"
+                )
 
 
 def grid(row: Row) -> list[TableCell]:

@@ -13,7 +13,7 @@ from benchbd.core import environment
 from benchbd.core.disk_space import disk_is_full
 from benchbd.core.events import Event
 from benchbd.core.files import RESULTS_DISK_FULL, is_disk_full
-from benchbd.errors import BenchbdError
+from benchbd.errors import BenchbdError, agrees, counted
 from benchbd.plan.shared_work import SharedWork, shared_work_of
 from benchbd.run.costs import Costs, earlier_records, facts_of
 from benchbd.run.display.base import Display
@@ -158,8 +158,10 @@ class Scheduler:
         missing = self._count_missing()
         outcome = Outcome(self.statuses, self.reasons, self.ran, time.monotonic() - self.began, self._why_interrupted())
         if missing:
-            gone = f"{missing} records are" if missing > 1 else "1 record is"
-            self.display.note(f"{gone} missing from {self.settings.output}: something removed what the run had written")
+            self.display.note(
+                f"{counted(missing, 'record')} {agrees(missing, 'is', 'are')} missing from {self.settings.output}: "
+                "something removed what the run had written"
+            )
         if self.total:
             self.display.end(outcome)
         if error:
@@ -182,7 +184,8 @@ class Scheduler:
     def _opening(self) -> str:
         kept = len(self.cells) - self.total
         shard = f" of shard {self.settings.shard.number}/{self.settings.shard.of}" if self.settings.shard else ""
-        text = f"{self.total} cells to run{shard}, {kept} kept; {self.executor.places} at once ({self.executor.name})"
+        at_once = f"{self.executor.places} at once ({self.executor.name})"
+        text = f"{counted(self.total, 'cell')} to run{shard}, {kept} kept; {at_once}"
         inline = "; all cells share this process, so what a plugin changes in it reaches later cells"
         return text + (inline if self.executor.name == "inline" else "")
 
@@ -203,7 +206,7 @@ class Scheduler:
         elif self.signals.count == 1 and not self.draining:
             self.interrupted, self.draining = "interrupted", True
             self.display.note(
-                f"finishing {len(self.running)} running cells, starting no more; Ctrl-C again stops at once"
+                f"finishing {counted(len(self.running), 'running cell')}, starting no more; Ctrl-C again stops at once"
             )
             self.executor.drain()
 

@@ -17,6 +17,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from benchbd.cli import main
+from benchbd.core.kinds import KINDS
 from benchbd.errors import UsageError
 from benchbd.plan.cell import identity
 from benchbd.report import published
@@ -87,6 +88,33 @@ def test_a_conflict_names_precision_classes_that_differ(
     assert merge([same], tmp_path / "all").conflicts[0].classes == ()
 
 
+def test_a_conflict_says_what_differs_and_what_to_do(
+    fakes: ModuleType, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def measured(asr: float, digest: str, release: str, device: str, commit: str) -> dict[str, Any]:
+        sources = {kind: "code:" + digit * 64 for kind, digit in zip(KINDS, "1234", strict=True)}
+        env = {"precision": "cpu-fp32", "device": device, "versions": {"benchbd": release, "torch": "2.13.0"}}
+        sources["defense"] = "code:" + digest * 64
+        return made(fakes, asr=asr, sources=sources, env={**env, "git": {"commit": commit, "dirty": False}})
+
+    def said(other: dict[str, Any]) -> str:
+        fill(tmp_path / "b", other)
+        assert main(["merge", str(tmp_path / "b"), "--output", str(tmp_path / "a")]) == 1
+        return capfd.readouterr().out
+
+    first = measured(0.5, "a", "0.1.0", "A", "f" * 40)
+    fill(tmp_path / "a", first)
+    lines = said(measured(0.6, "b", "0.2.0", "B", "e" * 40)).splitlines()
+    assert lines[0].endswith(
+        "; different: code of defense act, benchbd 0.1.0 and 0.2.0, commit of benchbd ffffffffff and eeeeeeeeee, "
+        "device 'A' and 'B'"
+    )
+    assert lines[-1].endswith(f"to decide by measuring it here: benchbd rerun {first['id']} --output {tmp_path / 'a'}")
+    assert said(measured(0.6, "b", "0.1.0", "A", "f" * 40)).splitlines()[0].endswith("; different: code of defense act")
+    line = said(measured(0.6, "a", "0.1.0", "A", "f" * 40)).splitlines()[0]
+    assert line.endswith("; different: nothing recorded, so chance or the machine")
+
+
 def test_merge_tells_different_data_from_different_numbers(
     fakes: ModuleType, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -99,7 +127,7 @@ def test_merge_tells_different_data_from_different_numbers(
     said = capfd.readouterr().out
     assert "different data: another training set, initial weights: " in said
     assert "differs by up to 0.00 points" in said
-    assert "1 conflicts" in said
+    assert "1 conflict," in said
     assert contents(tmp_path / "all").keys() == contents(other).keys()
     (kept,) = (tmp_path / "all" / "conflicts").iterdir()
     assert json.loads(kept.read_text())["data"]["train"] == "b" * 64
@@ -332,7 +360,7 @@ def test_clean_removes_litter_only(full: Path, capfd: pytest.CaptureFixture[str]
     kept = contents(full)
     del kept[".x.json.1.tmp"]
     assert main(["clean", "-y", "--output", str(full)]) == 0
-    assert "1 lock files, 2 temporary files" in capfd.readouterr().out
+    assert "1 lock file, 2 temporary files" in capfd.readouterr().out
     assert contents(full) == kept
     assert (full / "store" / "model" / "ab" / "abcd" / "arrays").exists()
     assert not list((full / "store" / "locks").iterdir())
@@ -369,5 +397,5 @@ def test_clean_keeps_off_a_folder_in_use(full: Path, capfd: pytest.CaptureFixtur
     claims.take("a" * 16)
     assert main(["clean", "-y", "--artifacts", "--output", str(full)]) == 2
     claims.close()
-    assert "are running in this folder" in capfd.readouterr().err
+    assert "1 cell is running in this folder" in capfd.readouterr().err
     assert main(["clean", "-y", "--output", str(full.parent / "nothing")]) == 2

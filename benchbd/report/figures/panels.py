@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal, NamedTuple
 
-from benchbd.errors import UsageError, did_you_mean
+from benchbd.errors import UsageError, counted, did_you_mean
 from benchbd.report import published, stats
 from benchbd.report.averages import average
 from benchbd.report.groups import Group, Scale
@@ -15,7 +15,7 @@ from benchbd.report.mixed_data import Measured, measured, other_data_text
 from benchbd.report.paper.sweeps import MODES, TEACHERS, Sweep, sweep
 from benchbd.report.probes import SCORED_EPOCH, SMALLER, Curve, Points, curves, points, without_clean_target
 from benchbd.report.published import scale_text
-from benchbd.report.wording import counted, joined
+from benchbd.report.wording import joined
 from benchbd.storage.record_schema import Record
 
 Kind = Literal["line", "bar", "dot", "scatter"]

@@ -7,12 +7,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from benchbd.errors import UsageError, one_line, shown
+from benchbd.errors import UsageError, counted, one_line, shown
 from benchbd.plan.cell import Cell, identity
 from benchbd.report.verification.finding import Finding, named, of_record
 from benchbd.report.verification.installation import Installation
 from benchbd.report.verification.plausibility import contradictions
-from benchbd.report.wording import counted
 from benchbd.storage import results_file
 from benchbd.storage.record_file import Unusable
 from benchbd.storage.record_schema import METRICS, Record
@@ -69,7 +68,7 @@ def read_submission(place: Path, root: str | None) -> Submission:
     findings += [*_duplicates(found), *_shared_models(records.values())]
     for record in found:
         findings += [of_record("number", record, text) for text in contradictions(record)]
-    here = Installation(root)
+    here = Installation(root, place)
     here.compare(records.values())
     reasons: dict[str, int] = defaultdict(int)
     cells = {}
