@@ -43,6 +43,7 @@ SEVERAL = {
     "len(array) entries",  # fewer or more than the images, or another number of them
     "len(images) training images",
     "len(simulate) times",
+    "len(self.columns) columns",  # of a defect of the program
     "len(measured) cells",  # two of which differ
     "len(probed) seeds",  # of which some have something
     "len(rows) rows",  # of which several fail

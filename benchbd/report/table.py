@@ -113,9 +113,7 @@ class Table:
         for row in self.rows:
             width = sum(cell.span for cell in row.cells)
             if width != len(self.columns):
-                raise ValueError(
-                    f"table {self.key}: row {row.label!r} fills {width} of {counted(len(self.columns), 'column')}"
-                )
+                raise ValueError(f"table {self.key}: row {row.label!r} fills {width} of {len(self.columns)} columns")
 
 
 def grid(row: Row) -> list[TableCell]:
