@@ -309,8 +309,12 @@ def usable_records(place: Path, *, strict: bool = False, early: bool = False) ->
             raise UsageError(f"{place}: none of its records can be used")
         if early and (place / "records").is_dir():
             return []
-        raise UsageError(f"no records in {place}; run a matrix first, or name its folder with --output")
+        raise _no_records(place)
     return found
+
+
+def _no_records(place: Path) -> UsageError:
+    return UsageError(f"no records in {place}; run a matrix first, or name its folder with --output")
 
 
 def record_ids(output: Path) -> list[str]:
@@ -335,7 +339,7 @@ def find_record(output: Path, wanted: str) -> dict[str, Any]:
     folder = output / "records"
     ids = record_ids(output)
     if not ids:
-        raise UsageError(f"no records in {folder}; run a matrix first, or name its folder with --output")
+        raise _no_records(output)
 
     def label(ident: str) -> str:
         record = read_record(output, ident)

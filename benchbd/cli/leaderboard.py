@@ -168,10 +168,6 @@ def read(args: argparse.Namespace) -> tuple[list[dict[str, Any]], float | None, 
     # Results are read where the images may not be: records hold what the tables need.
     absent = AbsentFiles()
     plan = None if args.matrix is None else load_plan(args, absent)
-    if not args.results and not (place / "records").is_dir():
-        raise UsageError(
-            f"no records in {place}; run a matrix first, or name the folder with --output or a file with --results"
-        )
     # A check must not pass because a record is left out.
     found = usable_records(place, strict=getattr(args, "check", False), early=True)
     if plan is None:
