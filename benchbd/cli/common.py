@@ -314,7 +314,10 @@ def usable_records(place: Path, *, strict: bool = False, early: bool = False) ->
 
 
 def _no_records(place: Path) -> UsageError:
-    return UsageError(f"no records in {place}; run a matrix first, or name its folder with --output")
+    from benchbd.storage.results_file import parent_of_records
+
+    advice = parent_of_records(place) or "; run a matrix first, or name its folder with --output"
+    return UsageError(f"no records in {place}{advice}")
 
 
 def record_ids(output: Path) -> list[str]:

@@ -8,7 +8,7 @@ import sys
 from typing import Any
 
 from benchbd.cli.common import add_output, output_folder, write
-from benchbd.errors import counted
+from benchbd.errors import UsageError, counted, shown
 
 NAMED = 5
 """Number of refused records that are named; the rest are counted."""
@@ -41,7 +41,11 @@ def run(args: argparse.Namespace) -> int:
     from benchbd.storage.merge import merge
 
     output = output_folder(args)
-    merged = merge([user_path(source, "merge") for source in args.sources], output)
+    try:
+        merged = merge([user_path(source, "merge") for source in args.sources], output)
+    except OSError as error:
+        line = f"--output {shown(args.output, 200)}: cannot be written ({error.strerror or error})"
+        raise UsageError(f"{line}; check its permissions and the disk, or name another folder") from error
     for line in merged.refused[:NAMED]:
         sys.stderr.write(f"refused: {line}\n")
     if len(merged.refused) > NAMED:

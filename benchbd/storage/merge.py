@@ -83,12 +83,14 @@ def merge(sources: Sequence[Path], output: Path) -> Merged:
     matrices of which it says nothing, so that merged cells can run again.
 
     Raises:
-        UsageError: a source holds no records.
+        UsageError: a source holds no records. Nothing is merged then.
         OSError: the output's folder of records cannot be written.
     """
     added = same = 0
     conflicts: list[Conflict] = []
     refused: list[str] = []
+    for source in sources:
+        checked.check(source)
     for source in sources:
         for record in checked.each(source, identity, lambda error: refused.append(one_line(error))):
             mine, problem = records.look_up(output, record["id"])

@@ -178,8 +178,22 @@ def test_merge_into_what_is_no_folder_ends_with_one_line(
 ) -> None:
     source = fill(tmp_path / "a", made(fakes, 1), made(fakes, 2))
     (tmp_path / "all").write_text("a file")
-    assert main(["merge", str(source), "--output", str(tmp_path / "all")]) != 0
-    assert capfd.readouterr().err.count("\n") == 1
+    for place in (tmp_path / "all", Path("/proc/nowhere")):
+        assert main(["merge", str(source), "--output", str(place)]) == 2
+        said = capfd.readouterr().err
+        assert said.count("\n") == 1
+        assert "--output" in said
+
+
+def test_nothing_is_merged_if_a_source_holds_no_records(
+    fakes: ModuleType, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    source = fill(tmp_path / "a", made(fakes, 1), made(fakes, 2))
+    (tmp_path / "notes.json").write_text('{\n"a": 1\n}\n')
+    for other in ("nowhere", "notes.json"):
+        assert main(["merge", str(source), str(tmp_path / other), "--output", str(tmp_path / "all")]) == 2
+        assert capfd.readouterr().err.startswith(f"benchbd: {tmp_path / other}: ")
+        assert not (tmp_path / "all").exists()
 
 
 def test_merge_reads_result_files_and_says_where_nothing_is(fakes: ModuleType, tmp_path: Path) -> None:

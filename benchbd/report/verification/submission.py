@@ -16,9 +16,6 @@ from benchbd.storage import results_file
 from benchbd.storage.record_file import Unusable
 from benchbd.storage.record_schema import METRICS, Record
 
-NO_LINE = ("not JSON", "cannot be read (not UTF-8 text)", "is not a record but")
-"""How the reason begins if a line does not come from a results file."""
-
 
 class Submission(NamedTuple):
     """The result of :func:`read_submission`.
@@ -55,12 +52,6 @@ def read_submission(place: Path, root: str | None) -> Submission:
     number = len(found) + len(unusable)
     if not number:
         raise UsageError(f"{shown(str(place), 200)}: has no records")
-    foreign = all(problem.reason.startswith(NO_LINE) for problem in unusable)
-    if not found and unusable[1:] and place.is_file() and foreign:
-        raise UsageError(
-            f"{shown(str(place), 200)}: is not a results file, which has a JSON record on each line "
-            f"({unusable[0].where.rpartition(', ')[2]}: {unusable[0].reason})"
-        )
     findings = [Finding("record", one_line(problem)) for problem in unusable]
     records: dict[str, Record] = {}
     for record in found:
