@@ -23,6 +23,14 @@ class UsageError(BenchbdError):
     exit_code = 2
 
 
+class UnknownPlugin(UsageError):
+    """A name that no plugin here has, with its kind in the singular."""
+
+    def __init__(self, line: str, kind: str, name: str) -> None:
+        super().__init__(line)
+        self.kind, self.name = kind, name
+
+
 class Misused(UsageError):
     """A plugin changed, or mixed up, what the harness had handed it. The harness adds the plugin's name."""
 
@@ -77,6 +85,16 @@ def with_article(name: str) -> str:
     else:
         an = re.match("[aeio]|u(?![ns][aeiou]|int)", word) is not None
     return f"{'an' if an else 'a'} {name}"
+
+
+def counted(count: int, noun: str, form: str = "") -> str:
+    """A number and its noun: ``1 attack``, ``9 attacks``; ``form`` may be a format of numbers, such as ``,``."""
+    return f"{count:{form}} {noun}{'' if count == 1 else 's'}"
+
+
+def agrees(count: int, one: str, several: str) -> str:
+    """The word that goes with a number of things: ``one``, such as ``is``, or ``several``, such as ``are``."""
+    return one if count == 1 else several
 
 
 def one_line(error: object) -> str:

@@ -6,7 +6,7 @@ import argparse
 from typing import TYPE_CHECKING, Any
 
 from benchbd.cli.common import add_plugin_files, add_plugins, refuse_empty, write
-from benchbd.errors import UsageError, shown
+from benchbd.errors import UsageError, counted, shown
 
 if TYPE_CHECKING:
     from benchbd.plugins.scan import PluginEntry
@@ -59,7 +59,8 @@ def run(args: argparse.Namespace) -> int:
         for line in faults:
             write(line)
         if not faults:
-            write(f"{entry.kind[:-1]} {entry.name!r} ({entry.origin}): passes all {len(CHECKS[entry.kind])} checks")
+            passed = counted(len(CHECKS[entry.kind]), "check")
+            write(f"{entry.kind[:-1]} {entry.name!r} ({entry.origin}): passes all {passed}")
         broken += bool(faults)
     return 1 if broken else 0
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from benchbd.cli.common import add_output, output_folder, record_ids, write
-from benchbd.errors import UsageError
+from benchbd.errors import UsageError, agrees, counted
 
 EPILOG = """\
 Without a flag, clean removes only the files that dead processes left behind. No flag removes the record of a finished
@@ -54,7 +54,10 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError(f"{output}: not a results folder")
     busy = running(output)
     if busy:
-        raise UsageError(f"{output}: {len(busy)} cells are running in this folder; wait for the run to end")
+        raise UsageError(
+            f"{output}: {counted(len(busy), 'cell')} {agrees(len(busy), 'is', 'are')} running in this folder; wait for "
+            "the run to end"
+        )
     statuses = {i: (read_record(output, i) or {}).get("status") for i in record_ids(output)}
     removals: list[tuple[str, list[Path]]] = []
     if args.artifacts:
@@ -63,12 +66,12 @@ def run(args: argparse.Namespace) -> int:
         failed = [i for i, status in statuses.items() if status not in ("done", "skipped", None)]
         files = [output / "records" / f"{i}.json" for i in failed] + [output / "logs" / f"{i}.log" for i in failed]
         files += _files(output / FAILED_RERUNS, "*.json")
-        removals.append((f"{len(failed)} records without a result", [f for f in files if f.is_file()]))
+        removals.append((f"{counted(len(failed), 'record')} without a result", [f for f in files if f.is_file()]))
     if args.logs:
         logs = [p for p in _files(output / "logs", "*.log") if statuses.get(p.stem) in ("done", "skipped")]
-        removals.append((f"{len(logs)} logs", logs))
+        removals.append((f"{counted(len(logs), 'log')}", logs))
     stale = remove_stale_files(output, older_than=0.0, remove=False)
-    write(f"left by dead processes: {stale.locks} lock files, {stale.temporary} temporary files")
+    write(f"left by dead processes: {counted(stale.locks, 'lock file')}, {counted(stale.temporary, 'temporary file')}")
     for name, paths in removals:
         write(f"{name}: {_size(paths) / 2**20:,.1f} MiB")
     if not any(paths for _, paths in removals) and not any(stale):

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from benchbd.cli.one_off import WHERE, add_one_off_arguments, one_off_matrix
 from benchbd.core.paths import look, user_path
-from benchbd.errors import UsageError, one_line, shown
+from benchbd.errors import UsageError, counted, one_line, shown
 
 if TYPE_CHECKING:
     from benchbd.plan.absent_files import AbsentFiles
@@ -113,7 +113,14 @@ def load_plan(args: argparse.Namespace, absent: AbsentFiles | None = None) -> Pl
     smoke = getattr(args, "smoke", False)
     more: dict[str, Any] = {"sets": args.set, "seeds": seeds, "smoke": smoke, "absent": absent, **numerics}
     named = one_off_matrix(args) if hasattr(args, "attacks") else None
-    plan = matrix.load(args.matrix, **more) if named is None else matrix.resolve(named, WHERE, **more)
+    try:
+        plan = matrix.load(args.matrix, **more) if named is None else matrix.resolve(named, WHERE, **more)
+    except UsageError as error:
+        from benchbd.cli.recorded_plugins import known_to_records
+
+        if line := known_to_records(error, args.output):
+            raise UsageError(line) from error
+        raise
     return matrix.narrow(plan, args.filter, args.exclude)
 
 
@@ -130,19 +137,6 @@ def add_plugin_files(args: argparse.Namespace) -> None:
 
         for file in args.plugin:
             registry.add_plugin_file(file)
-
-
-def add_plugins_of(output: Path, record: dict[str, Any]) -> None:
-    """Register the plugin files that the last run of the record's matrix had. Raises UsageError if one is gone."""
-    from benchbd.plugins import registry
-    from benchbd.storage.plugin_places import plugin_places
-
-    matrix = record.get("matrix") or ""
-    for file in plugin_places(output).get(matrix, []):
-        if not Path(file).is_file():
-            gone = f"the plugin {shown(file, 200)} of matrix {shown(matrix)} is gone"
-            raise UsageError(f"{gone}; name where it is now with --plugin FILE")
-        registry.add_plugin_file(file)
 
 
 def refuse_empty_places(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
@@ -298,7 +292,7 @@ class DamagedRecords:
         """Say how many more there are."""
         rest = len(self.found) - self.NAMED
         if rest > 0:
-            sys.stderr.write(f"benchbd: and {rest} more records that cannot be used\n")
+            sys.stderr.write(f"benchbd: and {counted(rest, 'more record')} that cannot be used\n")
 
 
 def usable_records(place: Path, *, strict: bool = False, early: bool = False) -> list[dict[str, Any]]:
@@ -323,9 +317,15 @@ def usable_records(place: Path, *, strict: bool = False, early: bool = False) ->
             raise UsageError(f"{place}: none of its records can be used")
         if early and (place / "records").is_dir():
             return []
-        inside = results_file.file_inside(place)
-        raise UsageError(f"no records in {place}; run a matrix first, or name its folder with --output{inside}")
+        raise _no_records(place)
     return found
+
+
+def _no_records(place: Path) -> UsageError:
+    from benchbd.storage.results_file import where_instead
+
+    advice = where_instead(place) or "; run a matrix first, or name its folder with --output"
+    return UsageError(f"no records in {place}{advice}")
 
 
 def record_ids(output: Path) -> list[str]:
@@ -346,13 +346,11 @@ def find_record(output: Path, wanted: str) -> dict[str, Any]:
         UsageError: no record or several records match.
     """
     from benchbd.storage.records import look_up, read_record
-    from benchbd.storage.results_file import file_inside
 
     folder = output / "records"
     ids = record_ids(output)
     if not ids:
-        text = f"no records in {folder}; run a matrix first, or name its folder with --output"
-        raise UsageError(f"{text}{file_inside(output)}")
+        raise _no_records(output)
 
     def label(ident: str) -> str:
         record = read_record(output, ident)
@@ -362,7 +360,8 @@ def find_record(output: Path, wanted: str) -> dict[str, Any]:
     if found is None:
         where = "" if output == Path(DEFAULT_OUTPUT) else f" --output {shlex.quote(str(output))}"
         raise UsageError(
-            f"no cell {shown(wanted)} among the {len(ids)} records in {folder}; benchbd show{where} lists them"
+            f"no cell {shown(wanted)} among the {counted(len(ids), 'record')} in {folder}; "
+            f"benchbd show{where} lists them"
         )
     record, problem = look_up(output, found)
     if problem is not None and problem.unreadable:
@@ -384,5 +383,5 @@ def only_match(wanted: str, ids: Sequence[str], label: Callable[[str], str]) -> 
         matches = [ident for ident in ids if wanted and label(ident) == wanted]
     if len(matches) > 1:
         some = ", ".join(matches[:4]) + (", ..." if len(matches) > 4 else "")
-        raise UsageError(f"{shown(wanted)} matches {len(matches)} cells ({some}); give more of the ID")
+        raise UsageError(f"{shown(wanted)} matches {counted(len(matches), 'cell')} ({some}); give more of the ID")
     return matches[0] if matches else None

@@ -69,7 +69,11 @@ def run(args: argparse.Namespace) -> int:
     if not found:
         pairs = [*((e.kind, e.name) for e in known), *(("presets", preset) for preset in PRESETS)]
         names = [f"{of}/{each}" for of, each in pairs] if kind else [*(each for _, each in pairs), RECIPE, *topics]
-        raise UsageError(f"nothing is called {shown(args.name)}{registry.did_you_mean_plugin(args.name, names)}")
+        bare = args.name.partition("(")[0].strip()
+        advice = f"; did you mean {bare!r}, without parameters?" if bare != args.name and bare in names else ""
+        raise UsageError(
+            f"nothing is called {shown(args.name)}{advice or registry.did_you_mean_plugin(args.name, names)}"
+        )
     if args.json:
         write_json(found if len(found) > 1 else found[0])
     else:

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from benchbd.cli.common import columns, output_folder, write, write_json
+from benchbd.errors import counted
 
 EPILOG = """\
 --check measures this machine for less than half a minute: matrix products and a training step in fp32 and bf16, whether
@@ -105,7 +106,7 @@ def _device_rows(found: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
         if "free_bytes" in facts:
             name += f", {_size(facts['free_bytes'])} of {_size(facts['total_bytes'])} free"
         elif "cores" in facts:
-            name += f", {facts['cores']} core{'' if facts['cores'] == 1 else 's'}"
+            name += f", {counted(facts['cores'], 'core')}"
         yield device, name, f"precision class {facts.get('class', 'unknown')}"
     torch = found["torch"]
     if torch is None:
@@ -156,7 +157,7 @@ def _time(run: Mapping[str, Any]) -> tuple[str, str]:
     ]
     sure = f"{within_text(run['within'])} ({', '.join(parts)})"
     if missing:
-        sure += f"; without {missing} training{'' if missing == 1 else 's'} of unknown cost"
+        sure += f"; without {counted(missing, 'training')} of unknown cost"
     return f"{'more than' if missing else 'about'} {duration_text(run['seconds'])}", sure
 
 

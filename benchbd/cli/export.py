@@ -6,7 +6,7 @@ import argparse
 from typing import Any
 
 from benchbd.cli.common import add_output, output_folder, usable_records, write
-from benchbd.errors import UsageError
+from benchbd.errors import UsageError, counted
 
 EPILOG = """\
 The suffix of FILE selects the format:
@@ -59,5 +59,5 @@ def run(args: argparse.Namespace) -> int:
         writer(results_file.ordered(records), target, output)
     except OSError as error:
         raise UsageError(f"export {args.file}: cannot be written ({error.strerror or error})") from error
-    write(f"{len(records)} records -> {target}")
+    write(f"{counted(len(records), 'record')} -> {target}")
     return 0

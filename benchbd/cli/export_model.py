@@ -5,17 +5,9 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from benchbd.cli.common import (
-    add_output,
-    add_plugin_files,
-    add_plugins,
-    add_plugins_of,
-    find_record,
-    output_folder,
-    refuse_empty,
-    write,
-)
-from benchbd.errors import UsageError, did_you_mean, shown
+from benchbd.cli.common import add_output, add_plugins, find_record, output_folder, refuse_empty, write
+from benchbd.cli.recorded_plugins import plugins_of
+from benchbd.errors import UsageError, counted, did_you_mean, shown
 
 if TYPE_CHECKING:
     from benchbd.exchange.model_program import ModelFacts
@@ -71,12 +63,10 @@ def run(args: argparse.Namespace) -> int:
         from benchbd.core.extras import require_extra
 
         require_extra("onnx", "--format onnx")
-    add_plugin_files(args)
     output = output_folder(args)
     record = find_record(output, args.cell)
-    if not args.plugin:
-        add_plugins_of(output, record)
-    cell, trained, spec = stored_model(record, Store(output / "store", write))
+    with plugins_of(args, output, record):
+        cell, trained, spec = stored_model(record, Store(output / "store", write))
     dataset = cell.components().dataset
     root = data_folder(args.data)
     if line := dataset.missing(root):
@@ -95,7 +85,7 @@ def run(args: argparse.Namespace) -> int:
     count = min(model_files.CHECKED_IMAGES, len(test.images))
     write(
         f"{target}: {spec.part.text} of {record['label']}, {len(body) / 2**20:.1f} MiB, images in [0, 1], {inside}; "
-        f"logits on {count} test images differ by up to {gap:.1e}"
+        f"logits on {counted(count, 'test image')} differ by up to {gap:.1e}"
     )
     if trained.test_transform is not None:
         where = "inside" if facts.program else "not in the weights: its metadata and benchbd evaluate have it"

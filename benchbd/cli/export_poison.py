@@ -8,7 +8,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from benchbd.cli.common import add_matrix_arguments, load_plan, output_folder, refuse_empty, write
-from benchbd.errors import UsageError, did_you_mean, shown
+from benchbd.errors import UsageError, counted, did_you_mean, shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -82,8 +82,9 @@ def run(args: argparse.Namespace) -> int:
     formats.write(given, folder, args.format)
     shown_count = 0 if given.triggered is None else len(given.triggered.images)
     write(
-        f"{folder}: {len(given.images)} training images, {int(given.poison.sum())} poisoned, {int(given.cover.sum())} "
-        f"covers, {shown_count} triggered test images, of {cell.attack.text} on {cell.dataset.text}, seed {cell.seed}"
+        f"{folder}: {counted(len(given.images), 'training image')}, {int(given.poison.sum())} poisoned, "
+        f"{counted(int(given.cover.sum()), 'cover')}, {counted(shown_count, 'triggered test image')}, "
+        f"of {cell.attack.text} on {cell.dataset.text}, seed {cell.seed}"
     )
     return 0
 

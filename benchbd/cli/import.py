@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchbd.cli.common import add_plugin_files, add_plugins, refuse_empty, refuse_to_overwrite, write
-from benchbd.errors import UsageError, shown
+from benchbd.errors import UsageError, counted, shown
 
 if TYPE_CHECKING:
     from benchbd.exchange.found_set import CleanData
@@ -77,8 +77,9 @@ def run(args: argparse.Namespace) -> int:
     given = formats.read(place, args.format, wishes)
     facts = write_set(given, target)
     write(
-        f"{target}: {facts.train} training images of {facts.size} pixels, {facts.poison} poisoned, {facts.cover} "
-        f"covers, {facts.triggered} triggered and {facts.test} clean test images; {facts.source['rounding']}"
+        f"{target}: {counted(facts.train, 'training image')} of {facts.size} pixels, {facts.poison} poisoned, "
+        f"{counted(facts.cover, 'cover')}, {facts.triggered} triggered and {counted(facts.test, 'clean test image')}; "
+        f"{facts.source['rounding']}"
     )
     if given.triggered is not None and (given.triggered.targets == given.triggered.true_labels).all():
         sys.stderr.write("warning: all triggered test images are of the target class, so cells have no ASR and no RA\n")

@@ -26,7 +26,7 @@ from benchbd.cli.common import (
     write,
 )
 from benchbd.core.paths import look, user_path
-from benchbd.errors import UsageError, one_line, shown, suggestion
+from benchbd.errors import UsageError, counted, one_line, shown, suggestion
 
 if TYPE_CHECKING:
     from benchbd.report import Board
@@ -163,18 +163,12 @@ def read(args: argparse.Namespace) -> tuple[list[dict[str, Any]], float | None, 
         UsageError: there are no records, or a record is invalid.
     """
     from benchbd.plan.absent_files import AbsentFiles
-    from benchbd.storage.results_file import file_inside
 
     read_folder(args)
     place = results_place(args)
     # Results are read where the images may not be: records hold what the tables need.
     absent = AbsentFiles()
     plan = None if args.matrix is None else load_plan(args, absent)
-    if not args.results and not (place / "records").is_dir():
-        raise UsageError(
-            f"no records in {place}; run a matrix first, or name the folder with --output or a file with --results"
-            f"{file_inside(place)}"
-        )
     # A check must not pass because a record is left out.
     found = usable_records(place, strict=getattr(args, "check", False), early=True)
     if plan is None:
@@ -191,8 +185,8 @@ def read(args: argparse.Namespace) -> tuple[list[dict[str, Any]], float | None, 
     mine = [record for record in found if record["id"] in wanted]
     if found and not mine:
         raise UsageError(
-            f"{place}: none of its {len(found)} records belongs to matrix {plan.name} (other parameters or versions?); "
-            "leave the matrix out to see them all, or run it first"
+            f"{place}: none of its {counted(len(found), 'record')} belongs to matrix {plan.name} "
+            "(other parameters or versions?); leave the matrix out to see them all, or run it first"
         )
     missing = skipped.keys() - {record["id"] for record in mine}
     if missing and not (args.filter or args.exclude):

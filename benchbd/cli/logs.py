@@ -11,7 +11,7 @@ from typing import Any
 
 from benchbd.cli.common import add_output, output_folder
 from benchbd.core.files import open_plain
-from benchbd.errors import UsageError
+from benchbd.errors import UsageError, counted
 
 POLL = 0.3
 """Seconds between two reads of a followed log."""
@@ -52,7 +52,9 @@ def find_log(output: Path, wanted: str) -> Path:
             f"no log of a cell {wanted[:80]!r} among the {len(logs)} in {folder}; benchbd status MATRIX lists the cells"
         )
     if len(matches) > 1:
-        raise UsageError(f"{wanted!r} matches {len(matches)} cells ({', '.join(matches[:4])}...); give more of the ID")
+        raise UsageError(
+            f"{wanted!r} matches {counted(len(matches), 'cell')} ({', '.join(matches[:4])}...); give more of the ID"
+        )
     return logs[matches[0]]
 
 

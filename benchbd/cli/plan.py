@@ -22,7 +22,7 @@ from benchbd.cli.common import (
     write,
     write_json,
 )
-from benchbd.errors import BenchbdError, UsageError, one_line, shown
+from benchbd.errors import BenchbdError, UsageError, counted, one_line, shown
 
 if TYPE_CHECKING:
     from benchbd.plan.cell import Cell
@@ -155,7 +155,7 @@ def run(args: argparse.Namespace) -> int:
         )
         return 0
     states = ", ".join(f"{n} {s}" for s, n in sorted(Counter(status.values()).items()))
-    write(f"{plan.name}: {len(plan.cells)} cells ({states})" if plan.cells else f"{plan.name}: no cells")
+    write(f"{plan.name}: {counted(len(plan.cells), 'cell')} ({states})" if plan.cells else f"{plan.name}: no cells")
     if plan.cells:
         write(columns([(c.id, status[c.id], c.label) for c in plan.cells], indent="  "))
     for skipped in plan.skipped:

@@ -7,7 +7,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from benchbd.cli.common import add_matrix_arguments, load_plan, output_folder, write
-from benchbd.errors import BenchbdError, one_line
+from benchbd.errors import BenchbdError, counted, one_line
 
 if TYPE_CHECKING:
     from benchbd.core.events import Event
@@ -72,7 +72,8 @@ def run(args: argparse.Namespace) -> int:
                 sys.stderr.write(f"benchbd: {row}: {line}\n")
             continue
         count = poison.facts.get("count")
-        write(f"{row}: {f'{count} of {len(clean)} images poisoned' if count else f'{len(clean)} clean images'}")
+        images = counted(len(clean), "image" if count else "clean image")
+        write(f"{row}: {count} of {images} poisoned" if count else f"{row}: {images}")
     if failed > 1:
         sys.stderr.write(f"benchbd: {failed} of {len(rows)} rows are not prepared\n")
     return code

@@ -12,18 +12,17 @@ from typing import Any
 from benchbd.cli.common import (
     add_numerics,
     add_output,
-    add_plugin_files,
     add_plugins,
-    add_plugins_of,
     find_record,
     output_folder,
     refuse_empty,
     write,
 )
+from benchbd.cli.recorded_plugins import plugins_of
 from benchbd.cli.run_arguments import add_run_arguments, display_of, run_settings
 
 EPILOG = """\
-Plugin files that the last run of the cell's matrix had are loaded again; --plugin replaces them. Files of the defense
+Plugin files that runs of the cell's matrix had are loaded again; --plugin replaces them. Files of the defense
 command are looked up where that run found them; BENCHBD_FILES replaces that folder.
 
   benchbd rerun 3f9a
@@ -64,6 +63,14 @@ def _find_files_of(output: Path, record: dict[str, Any]) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the cell described by the spec in its record."""
+    refuse_empty(args, "precision")
+    output = output_folder(args)
+    record = find_record(output, args.cell)
+    with plugins_of(args, output, record):
+        return _run(args, output, record)
+
+
+def _run(args: argparse.Namespace, output: Path, record: dict[str, Any]) -> int:
     from benchbd.core.numerics import Numerics
     from benchbd.plan.cell import Cell
     from benchbd.run import run_cells
@@ -72,13 +79,7 @@ def run(args: argparse.Namespace) -> int:
     from benchbd.run.summary import summary
     from benchbd.storage.staleness import InputFiles, changed_inputs_text
 
-    refuse_empty(args, "precision")
     asked = Numerics.parse({"precision": args.precision, "threads": args.threads}, "--")
-    add_plugin_files(args)
-    output = output_folder(args)
-    record = find_record(output, args.cell)
-    if not args.plugin:
-        add_plugins_of(output, record)
     _find_files_of(output, record)
     cell = Cell.from_json({"spec": record["spec"], "matrix": record.get("matrix") or ""})
     precision = cell.precision if args.precision is None else asked.precision

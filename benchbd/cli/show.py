@@ -18,7 +18,7 @@ from benchbd.cli.common import (
     write,
     write_json,
 )
-from benchbd.errors import UsageError, one_line, shown, suggestion
+from benchbd.errors import UsageError, agrees, counted, one_line, shown, suggestion
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -100,7 +100,7 @@ def find_record_in_file(file: Path, wanted: str) -> dict[str, Any]:
     if found is None:
         near = suggestion(wanted, (record["label"] for record in records.values()))
         more = near or f"; benchbd show --results {shlex.quote(str(file))} lists them"
-        raise UsageError(f"no cell {shown(wanted)} among the {len(records)} records in {file}{more}")
+        raise UsageError(f"no cell {shown(wanted)} among the {counted(len(records), 'record')} in {file}{more}")
     return records[found]
 
 
@@ -147,7 +147,8 @@ def _rows(record: dict[str, Any]) -> list[tuple[str, str]]:
         of_set, of_class = (_number(poison.get(f"share_of_{k}"), ".2%") for k in ("set", "target_class"))
         count = _number(poison.get("count"), ",.0f")
         same = f", {poison['unchanged']} unchanged" if poison.get("unchanged") else ""
-        rows.append(("poison", f"{count} images, {of_set} of the set, {of_class} of the target class{same}"))
+        images = agrees(poison.get("count"), "image", "images")
+        rows.append(("poison", f"{count} {images}, {of_set} of the set, {of_class} of the target class{same}"))
         if measured := poison.get("measured"):
             rows.append(("poison measured", ", ".join(f"{k} {_number(v, '.4g')}" for k, v in measured.items())))
     time = record["time"]
@@ -239,7 +240,7 @@ def _trigger_rows(record: dict[str, Any]) -> list[tuple[str, str]]:
     counts = record.get("triggered") or {}
     images, same = counts.get("images"), counts.get("unchanged")
     text = f"{_number(record['clean_asr'])} without the trigger, lift {lift:+.4f}"
-    text += f" on {images:,} images" if images is not None else ""
+    text += f" on {counted(images, 'image', ',')}" if images is not None else ""
     return [("clean ASR", f"{text}, {same:,} of them unchanged by the trigger" if same else text)]
 
 
@@ -254,7 +255,7 @@ def _definition_rows(record: dict[str, Any]) -> list[tuple[str, str]]:
 def _pool_text(pool: PoolCount) -> str:
     when = "" if pool.epoch is None else f"epoch {pool.epoch}: "
     purity = "" if pool.purity is None else f", purity {pool.purity:.2%}"
-    return f"{when}{pool.size:,} samples, {pool.poisoned:,} poisoned{purity}"
+    return f"{when}{counted(pool.size, 'sample', ',')}, {pool.poisoned:,} poisoned{purity}"
 
 
 _DETECTION = (("AUROC", "auroc"), ("precision", "precision"), ("TPR (recall)", "recall"), ("FPR", "fpr"), ("F1", "f1"))

@@ -7,7 +7,7 @@ import sys
 from typing import Any
 
 from benchbd.cli.common import add_matrix_arguments, load_plan, output_folder, say_notes, write
-from benchbd.errors import one_line
+from benchbd.errors import counted, one_line
 
 EPILOG = """\
 Files that attacks and data sets lack are listed if the check needs them; what depends on them is not checked.
@@ -44,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
     missing = list(missing_parts(plan.cells, folder, absent))
     refuse_unpackable(with_known_work(plan.cells, missing), lambda line: sys.stderr.write(f"benchbd: {line}\n"))
     impossible = f", {len(plan.skipped)} skipped" if plan.skipped else ""
-    write(f"{plan.source}: fine, {len(plan.cells)} cells{impossible}")
+    write(f"{plan.source}: fine, {counted(len(plan.cells), 'cell')}{impossible}")
     for skipped in plan.skipped:
         write(f"  skipped {skipped.cell.label}: {skipped.reason}")
     for line in lines:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from benchbd.cli.common import add_plugin_files, add_plugins, output_folder, write, write_json
 from benchbd.cli.run_arguments import add_run_arguments, run_settings
 from benchbd.core.paths import data_folder, look, user_path
-from benchbd.errors import UsageError, shown
+from benchbd.errors import UsageError, counted, shown
 
 if TYPE_CHECKING:
     from benchbd.report.verification.repetition import Repetition
@@ -99,7 +99,11 @@ def run(args: argparse.Namespace) -> int:
         for note in notes:
             write(f"note: {note}")
         same = sum(each.repeats for each in repeats)
-        again = f"; {same} of {len(repeats)} cells drawn with seed {seed} repeat" if args.sample else ""
+        again = (
+            f"; {same} of {counted(len(repeats), 'cell')} drawn with seed {seed} {'repeats' if same == 1 else 'repeat'}"
+            if args.sample
+            else ""
+        )
         write(f"{summary(submission, len(findings), len(notes))}{again}")
     return 130 if interrupted else 1 if findings else 0
 
@@ -149,9 +153,7 @@ def _not_drawn(sample: int, submission: Submission) -> list[str]:
     """Why fewer cells than wanted could be drawn."""
     if not sample:
         return []
-    notes = [
-        f"{number} cell{'' if number == 1 else 's'} not drawn: {why}" for why, number in submission.left_out.items()
-    ]
+    notes = [f"{counted(number, 'cell')} not drawn: {why}" for why, number in submission.left_out.items()]
     if len(submission.cells) < sample:
-        notes.append(f"only {len(submission.cells)} of the {sample} cells wanted can run here")
+        notes.append(f"only {len(submission.cells)} of the {counted(sample, 'cell')} wanted can run here")
     return notes

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from benchbd.errors import UsageError
+from benchbd.errors import UsageError, agrees, counted
 
 if TYPE_CHECKING:
     import numpy as np
@@ -136,9 +136,11 @@ class PoisonedSet:
         if len(self.targets) != self.classes or not all(target in range(self.classes) for target in self.targets):
             raise UsageError(f"there must be one target, 0..{self.classes - 1}, for each of the {self.classes} classes")
         if self.class_names and len(self.class_names) != self.classes:
-            raise UsageError(f"there are {len(self.class_names)} class names for {self.classes} classes")
+            raise UsageError(f"there are {counted(len(self.class_names), 'class name')} for {self.classes} classes")
         if not self.poison.any():
-            raise UsageError(f"none of the {count} training samples is marked as poison, so there is no attack")
+            raise UsageError(
+                f"none of the {counted(count, 'training sample')} is marked as poison, so there is no attack"
+            )
 
     def _check_places(self, test: CleanTest) -> None:
         """Check that triggered test images have the labels of the clean ones at their places."""
@@ -147,10 +149,11 @@ class PoisonedSet:
         places, true = self.triggered.places, self.triggered.true_labels
         other = (places != UNKNOWN) & (test.labels[places] != true)
         if other.any():
-            first = int(other.argmax())
+            first, number = int(other.argmax()), int(other.sum())
             raise UsageError(
-                f"{int(other.sum())} triggered test images have another true label than the clean test image at their "
-                f"place, the first at position {first} ({true[first]}, not {test.labels[places[first]]})"
+                f"{counted(number, 'triggered test image')} {agrees(number, 'has', 'have')} another true label than "
+                f"the clean test image at {agrees(number, 'its', 'their')} place, the first at position {first} "
+                f"({true[first]}, not {test.labels[places[first]]})"
             )
 
     def _check_training(self) -> tuple[int, int]:
@@ -170,11 +173,14 @@ class PoisonedSet:
             if mask.dtype != bool or mask.shape != (count,):
                 raise UsageError(f"{name} must be bool ({count},), not {mask.dtype} {mask.shape}")
         if both := int((self.poison & self.cover).sum()):
-            raise UsageError(f"{both} samples are marked as poison and as cover; a sample is one or the other")
+            marked = f"{counted(both, 'sample')} {agrees(both, 'is', 'are')} marked as poison and as cover"
+            raise UsageError(f"{marked}; a sample is one or the other")
         known = self.true_labels != UNKNOWN
         changed = known & ~self.poison & (self.labels != self.true_labels)
         if changed.any():
-            raise UsageError(f"{int(changed.sum())} samples that are not poison have a label other than their true one")
+            count_of = int(changed.sum())
+            them = f"{counted(count_of, 'sample')} that {agrees(count_of, 'is', 'are')} not poison"
+            raise UsageError(f"{them} {agrees(count_of, 'has', 'have')} a label other than the true one")
         return count, size
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from benchbd.core.archive import read_torch
-from benchbd.errors import UsageError, shown
+from benchbd.errors import UsageError, agrees, counted, shown
 from benchbd.exchange.found_set import CleanData, FoundSet, Wishes
 from benchbd.exchange.png import numbered, read_pngs
 
@@ -42,9 +42,11 @@ def read(folder: Path, wishes: Wishes) -> FoundSet:
     kept = touched & (labels == clean.labels)
     same = wishes.same_label or _same_label(info)
     if kept.any() and same is None:
+        number = int(kept.sum())
+        have = agrees(number, "has its", "have their")
         raise UsageError(
-            f"{folder}: {int(kept.sum())} changed samples have their true label and info.pickle does not name the "
-            "attack; say with --same-label whether they are poison or cover"
+            f"{folder}: {counted(number, 'changed sample')} {have} true label and info.pickle does not "
+            "name the attack; say with --same-label whether they are poison or cover"
         )
     cover = kept if same == "cover" else np.zeros(len(labels), bool)
     whole = clean.images.copy()
@@ -70,7 +72,7 @@ def _changed(folder: Path, labels: np.ndarray, size: int, dataset: str) -> tuple
             if number in found:
                 raise UsageError(f"{path} and {found[number]} have the same number")
             if number >= len(labels):
-                raise UsageError(f"{path}: {dataset} has {len(labels)} images only; name the right data set")
+                raise UsageError(f"{path}: {dataset} has {counted(len(labels), 'image')} only; name the right data set")
             if each.name != str(labels[number]):
                 raise UsageError(
                     f"{path}: image {number} of {dataset} has the label {labels[number]}, not {shown(each.name)}; name "
@@ -124,7 +126,9 @@ def _labels(
         raise UsageError(f"{path} has no {part} as BackdoorBench writes it") from None
     changed = {number: _pair(pair, f"{path}: other_info of image {number}", clean) for number, pair in pairs.items()}
     if sorted(changed) != where.tolist():
-        raise UsageError(f"{path} names {len(changed)} images of {part}, but there are {len(where)} other PNG files")
+        raise UsageError(
+            f"{path} names {counted(len(changed), 'image')} of {part}, but there are {len(where)} other PNG files"
+        )
     labels = clean.labels if part == "bd_train" else clean.test.labels
     if wrong := [number for number in changed if changed[number][1] != labels[number]]:
         raise UsageError(f"{path}: the original label of image {wrong[0]} is not that of {clean.name}")

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from benchbd.core.poisoned_set import MOST_CLASSES, UNKNOWN, CleanTest, PoisonedSet, TriggeredTest
-from benchbd.errors import UsageError
+from benchbd.errors import UsageError, agrees, counted
 from benchbd.exchange.pixels import EXACT
 
 
@@ -99,7 +99,7 @@ def complete(found: FoundSet, wishes: Wishes, source: dict[str, Any]) -> Poisone
     """
     clean, count = wishes.clean, len(found.images)
     if not found.poison.any():
-        raise UsageError(f"none of the {count} training samples is marked as poison, so there is no attack")
+        raise UsageError(f"none of the {counted(count, 'training sample')} is marked as poison, so there is no attack")
     cover = np.zeros(count, bool) if found.cover is None else found.cover
     if clean is not None and clean.images.shape != found.images.shape:
         raise UsageError(f"training images are {found.images.shape}, those of {clean.name} are {clean.images.shape}")
@@ -131,8 +131,10 @@ def complete(found: FoundSet, wishes: Wishes, source: dict[str, Any]) -> Poisone
     if clean is not None:
         other = (clean.images != found.images).reshape(count, -1).any(1) & ~touched
         if other.any():
+            number = int(other.sum())
+            them = f"{counted(number, 'image')} that {agrees(number, 'is', 'are')} not marked as poison"
             raise UsageError(
-                f"{int(other.sum())} images that are not marked as poison differ from those of {clean.name}, the first "
+                f"{them} {agrees(number, 'differs', 'differ')} from those of {clean.name}, the first "
                 f"at position {int(np.flatnonzero(other)[0])}; is it the data set that the set was made from?"
             )
     return made
@@ -144,10 +146,11 @@ def _true_labels(found: FoundSet, cover: np.ndarray, clean: CleanData | None) ->
         return np.asarray(known, np.int64)
     wrong = (known != UNKNOWN) & (known != clean.labels)
     if wrong.any():
-        first = int(np.flatnonzero(wrong)[0])
+        first, number = int(np.flatnonzero(wrong)[0]), int(wrong.sum())
         raise UsageError(
-            f"{int(wrong.sum())} labels differ from those of {clean.name}, the first at position {first} "
-            f"({known[first]}, not {clean.labels[first]}); is it the data set that the set was made from?"
+            f"{counted(number, 'label')} {agrees(number, 'differs', 'differ')} from those of {clean.name}, "
+            f"the first at position {first} ({known[first]}, not {clean.labels[first]}); "
+            "is it the data set that the set was made from?"
         )
     return clean.labels
 
@@ -170,7 +173,7 @@ def _targets(found: FoundSet, true: np.ndarray, classes: int, given: int | None)
         by_class = _by_class(before, after, classes)
         if by_class is None:
             count = len(set(after.tolist()))
-            raise UsageError(f"poison has {count} labels, so the target is not known; name it with --target")
+            raise UsageError(f"poison has {counted(count, 'label')}, so the target is not known; name it with --target")
         return by_class
     if given not in after:
         raise UsageError(f"--target {given}: poison has other labels only ({_listed(after.tolist())}); leave it out")

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from benchbd.errors import UsageError
+from benchbd.errors import UsageError, counted
 
 EXACT = "exact: every value is a whole number of 1/255"
 TOLERANCE = 1e-2
@@ -143,7 +143,7 @@ def to_labels(given: Any, count: int, where: str) -> np.ndarray:
         array = array.argmax(1)
     array = array.reshape(-1) if array.ndim == 2 and array.shape[1:] == (1,) else array
     if array.shape != (count,):
-        raise UsageError(f"{where}: there are labels {array.shape} for {count} images")
+        raise UsageError(f"{where}: there are labels {array.shape} for {counted(count, 'image')}")
     if array.dtype == bool:
         raise UsageError(f"{where}: labels must be whole numbers, not {array.dtype}")
     return whole_numbers(array, where)
@@ -160,7 +160,7 @@ def to_mask(given: Any, count: int, where: str) -> np.ndarray:
         raise UsageError(f"{where}: must be a mask or a list of positions, not {array.shape}")
     if array.dtype == bool:
         if len(array) != count:
-            raise UsageError(f"{where}: has {len(array)} entries for {count} images")
+            raise UsageError(f"{where}: has {len(array)} entries for {counted(count, 'image')}")
         own: np.ndarray = array.copy()
         return own
     mask = np.zeros(count, bool)

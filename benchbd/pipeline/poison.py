@@ -18,7 +18,7 @@ from benchbd.core.events import Event, Listener
 from benchbd.core.hashing import digest
 from benchbd.core.images import DatasetInfo, Images
 from benchbd.core.seeding import seed_for, surrogate_seed
-from benchbd.errors import Impossible, UsageError
+from benchbd.errors import Impossible, UsageError, counted
 from benchbd.lab.costs import CostLedger
 from benchbd.lab.keys import code_of, plugin_fingerprint
 from benchbd.pipeline.handed_out import blamed, no_change_in
@@ -252,7 +252,7 @@ class Poisoner:
         if not info.poisoned and (same := _same(found.arrays["images"][flags], clean, where[flags])):
             facts["unchanged"] = same
             if same == facts["count"]:
-                self._warn(f"attack {attack.name!r} changes no pixel of the {same} images that it poisons")
+                self._warn(f"attack {attack.name!r} changes no pixel of the {counted(same, 'image')} that it poisons")
         if numbers := measured_by(attack, trigger.arrays):
             facts["measured"] = numbers
         data_key = digest(["poisoned", clean.key, found.sha256])

@@ -10,7 +10,7 @@ import torch
 from benchbd.core.images import Images
 from benchbd.core.poisoned_set import UNKNOWN, PoisonedSet
 from benchbd.core.poisoned_set_file import PoisonedSetFile
-from benchbd.errors import UsageError
+from benchbd.errors import UsageError, agrees, counted
 from benchbd.plugins.train_set import TrainSet
 
 WITHOUT_TRIGGER = "the file of the poisoned set has no triggered test images"
@@ -67,16 +67,16 @@ def _agree(given: PoisonedSet, clean: TrainSet, path: str) -> None:
     if other.any():
         first = int(rest[np.flatnonzero(other)[0]])
         raise UsageError(
-            f"{path}: {int(other.sum())} of {len(rest)} clean training images differ from the data set's, the first at "
-            f"position {first}; name the data set that the set was made from, in the same size and order"
+            f"{path}: {int(other.sum())} of {counted(len(rest), 'clean training image')} differ from the data set's, "
+            f"the first at position {first}; name the data set that the set was made from, in the same size and order"
         )
     known = np.where(given.cover, given.labels, given.best_labels)
     wrong = (known != labels) & ((given.true_labels != UNKNOWN) | ~given.poison)
     if wrong.any():
-        first = int(np.flatnonzero(wrong)[0])
+        first, number = int(np.flatnonzero(wrong)[0]), int(wrong.sum())
         raise UsageError(
-            f"{path}: {int(wrong.sum())} true labels differ from the data set's, the first at position {first} "
-            f"({known[first]}, not {labels[first]})"
+            f"{path}: {counted(number, 'true label')} {agrees(number, 'differs', 'differ')} from the data set's, the "
+            f"first at position {first} ({known[first]}, not {labels[first]})"
         )
 
 
@@ -97,9 +97,13 @@ def ready_triggered(file: PoisonedSetFile, test: Images) -> TriggeredImages | No
     assert given is not None
     labels, known = test.labels.numpy(), given.places != UNKNOWN
     if known.any() and int(given.places.max()) >= len(labels):
-        raise UsageError(f"{file.path}: a triggered image is number {given.places.max()} of {len(labels)} test images")
+        raise UsageError(
+            f"{file.path}: a triggered image is number {given.places.max()} of {counted(len(labels), 'test image')}"
+        )
     if (wrong := labels[given.places[known]] != given.true_labels[known]).any():
-        raise UsageError(f"{file.path}: {int(wrong.sum())} true labels of triggered images differ from the test set's")
+        number = int(wrong.sum())
+        labels_of = f"{counted(number, 'true label')} of triggered images {agrees(number, 'differs', 'differ')}"
+        raise UsageError(f"{file.path}: {labels_of} from the test set's")
     others = given.true_labels != given.targets
     if not others.any():
         return None

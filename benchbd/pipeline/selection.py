@@ -6,7 +6,7 @@ import numpy as np
 
 from benchbd.core.images import DatasetInfo
 from benchbd.core.seeding import seed_for
-from benchbd.errors import Impossible, UsageError
+from benchbd.errors import Impossible, UsageError, counted
 from benchbd.plugins.contract import Attack
 from benchbd.plugins.part import Part
 
@@ -84,7 +84,7 @@ def select_cover(
     covers = attack.cover_count(info._replace(train=count))
     rest = np.setdiff1d(np.arange(count), indices)
     if covers > len(rest):
-        raise Impossible(f"{covers} cover images requested but only {len(rest)} of {count} are not poisoned")
+        raise Impossible(f"{counted(covers, 'cover image')} requested but only {len(rest)} of {count} are not poisoned")
     rng = np.random.default_rng(seed_for("cover", dataset.spec(), attack.name, seed))
     chosen = np.sort(rng.permutation(rest)[:covers]).astype(np.int64)
     return chosen, (chosen + rng.integers(1, max(2, count), len(chosen))) % count

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from benchbd.core import params
 from benchbd.core.numerics import NUMERICS, Numerics
 from benchbd.errors import UsageError, did_you_mean, shown
-from benchbd.plan.matrix_file import as_list, parse_yaml
+from benchbd.plan.matrix_file import BLOCK, TOP, as_list, parse_yaml
 from benchbd.plugins import registry
 
 MAX_SEEDS = 10_000
@@ -53,6 +53,24 @@ def parse_seeds(text: str) -> list[int]:
     return seeds_of(text.split(","), "--seeds")
 
 
+SETTABLE = ("dataset", "model", "recipe", *NUMERICS)
+"""Keys of a matrix that ``--set`` replaces."""
+INSTEAD = {
+    **{key: "change it in the matrix file" for key in (*TOP, *BLOCK) if key not in SETTABLE},
+    **{
+        name: f"--filter {kind}=GLOB chooses some of the matrix's, and --set NAME.parameter=VALUE changes one"
+        for kind in ("attack", "defense")
+        for name in (kind, f"{kind}s")
+    },
+    "exclude": "--exclude K=GLOB leaves out cells",
+    "gate": "change it in the matrix file, or give --gate to benchbd leaderboard",
+    "plugins": "--plugin FILE loads a plugin",
+    "probe": "name one entry, such as probe.losses=true",
+    "seeds": "--seeds LIST names seeds",
+}
+"""What to do instead of setting a key of a matrix as a whole."""
+
+
 class Override(NamedTuple):
     """One ``--set``: the owner of the parameter (a component kind, a name, or recipe), its key, and the value.
 
@@ -71,6 +89,8 @@ def parse_set(text: str) -> Override:
     owner, dot, key = left.rpartition(".")
     if not equals or not left or (dot and not (owner and key)):
         raise UsageError(f"--set {shown(text)}: write --set key=value, such as --set epochs=2 or --set lfd.alpha=0.2")
+    if not dot and left in INSTEAD:
+        raise UsageError(f"--set {shown(text)}: {left} is not a setting; {INSTEAD[left]}")
     try:
         value = right.strip() if _CALL.match(right) else parse_yaml(right)
     except UsageError as error:

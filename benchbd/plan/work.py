@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from benchbd.core.hashing import canonical
 from benchbd.core.images import DatasetInfo
 from benchbd.core.numerics import Numerics
-from benchbd.errors import UsageError, shown
+from benchbd.errors import UsageError, counted, shown
 from benchbd.plan.cell import Cell
 from benchbd.plan.shared_work import Key, made_first
 from benchbd.plan.trainings import attack_trainings, planned_trainings
@@ -157,7 +157,9 @@ def _checked(given: Any, trainings: Sequence[Training]) -> tuple[Work | None, ..
     """
     works = tuple(given)
     if len(works) != len(trainings):
-        raise TypeError(f"training_work() must return a Work for each of {len(trainings)} trainings, not {len(works)}")
+        raise TypeError(
+            f"training_work() must return a Work for each of {counted(len(trainings), 'training')}, not {len(works)}"
+        )
     for work in works:
         if work is None:
             continue

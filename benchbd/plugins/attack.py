@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple
 
 from benchbd.core.images import DatasetInfo
-from benchbd.errors import Impossible, UsageError
+from benchbd.errors import Impossible, UsageError, counted
 from benchbd.plugins.component import Component
 from benchbd.plugins.training import Training, Work, usual_work
 
@@ -177,7 +177,7 @@ class Attack(Component):
         if count > pool:
             share = pool / info.train
             raise Impossible(
-                f"{count} images to poison ({self.rate:.2%} of {info.train}) but only {pool} to choose from "
+                f"{counted(count, 'image')} to poison ({self.rate:.2%} of {info.train}) but only {pool} to choose from "
                 f"({share:.2%} of the set); lower rate or use rate_of=class"
             )
         return Budget(count, pool)

@@ -20,7 +20,17 @@ from typing import Any
 from benchbd.core import params
 from benchbd.core.paths import look, user_path
 from benchbd.core.user_variables import plugin_at_work
-from benchbd.errors import BenchbdError, RunStopped, UsageError, did_you_mean, shown, suggestion
+from benchbd.errors import (
+    BenchbdError,
+    RunStopped,
+    UnknownPlugin,
+    UsageError,
+    counted,
+    did_you_mean,
+    shown,
+    suggestion,
+    with_article,
+)
 from benchbd.plugins import own_module
 from benchbd.plugins.aliases import meanings
 from benchbd.plugins.contract import KINDS, Component, Dataset
@@ -81,8 +91,9 @@ def add_plugin_file(path: str, *, load: bool = True) -> None:
             The file is then not registered.
     """
     file = user_path(path, "plugin")
-    if look(file, "plugin") != "file":
-        raise UsageError(f"plugin {shown(path, 200)}: no such file")
+    if (kind := look(file, "plugin")) != "file":
+        what = {"nothing": "no such file", "folder": "is a folder; name a Python file"}.get(kind, "is not a plain file")
+        raise UsageError(f"plugin {shown(path, 200)}: {what}")
     file = file.resolve()
     known = str(file) in _plugin_files
     if known and own_module.module_name(file) in sys.modules:
@@ -177,11 +188,13 @@ def find(kind: str, name: str) -> PluginEntry:
     found = table.get((kind, name), [])
     if not found:
         unread = [e for (k, _), group in table.items() if not k for e in group]
-        files = f"{len(unread)} plugin file{'s' if len(unread) > 1 else ''}"
+        files = counted(len(unread), "plugin file")
         hint = f" ({files} cannot be read: {unread[0].origin}, {unread[0].error})" if unread else ""
         near = " or ".join(map(repr, named(kind, name)))
         advice = f"; did you mean {near}?" if near else did_you_mean_plugin(name, [n for k, n in table if k == kind])
-        raise UsageError(f"no {kind[:-1]} is called {shown(name)}{advice}{hint}")
+        if other := [of for of in KINDS if (of, name) in table and not near]:
+            advice = f"; {shown(name)} is {with_article(other[0][:-1])}"
+        raise UnknownPlugin(f"no {kind[:-1]} is called {shown(name)}{advice}{hint}", kind[:-1], name)
     if len(found) > 1:
         raise UsageError(f"{kind[:-1]} {name!r} is {found[0].error}")
     return found[0]

@@ -9,7 +9,7 @@ import torch
 
 from benchbd.core.checksum import checksum
 from benchbd.core.hashing import digest, sha_of
-from benchbd.errors import Misused, UsageError, one_line
+from benchbd.errors import Misused, UsageError, counted, one_line
 
 _MEND = "use replace(images=..., labels=...) instead"
 
@@ -67,7 +67,7 @@ def positions(given: Any, count: int, name: str, *, distinct: bool = False) -> n
     selected = selected.astype(np.int64)
     if selected.size and (selected.min() < 0 or selected.max() >= count):
         found = f"from {selected.min()} to {selected.max()}"
-        raise UsageError(f"{name}: positions range {found}, but there are only {count} items")
+        raise UsageError(f"{name}: positions range {found}, but there are only {counted(count, 'item')}")
     if repeated and distinct:
         raise UsageError(f"{name} names a position twice; a mask must be of type bool")
     return selected

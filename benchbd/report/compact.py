@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from benchbd.errors import counted
 from benchbd.report import wording
 from benchbd.report.fit import WIDTH, fit, wrapped
 from benchbd.report.footnotes import LOWERED
@@ -107,7 +108,7 @@ def _coverage(given: Overview) -> str:
     if not given.attacks:
         return f"No attack of {given.of} counts as implanted, so there are no means over attacks."
     return (
-        f"Means are over the {wording.counted(len(given.attacks), 'attack')} of {given.of} that "
+        f"Means are over the {counted(len(given.attacks), 'attack')} of {given.of} that "
         f"{'count' if len(given.attacks) > 1 else 'counts'} as implanted; those over different attacks are not "
         "comparable."
     )

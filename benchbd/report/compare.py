@@ -13,8 +13,10 @@ from benchbd.core.numerics import precision_class
 from benchbd.errors import UsageError, did_you_mean, shown
 from benchbd.report.der import ratings
 from benchbd.report.gate import lift_of
+from benchbd.report.groups import place_of, precedence
 from benchbd.report.labels import asked_numerics
 from benchbd.report.precision_classes import classes_of
+from benchbd.report.published import grouped
 from benchbd.report.stats import Mean, difference
 from benchbd.storage.data_version import all_differences, data_version
 from benchbd.storage.record_schema import METRICS, Record
@@ -111,7 +113,9 @@ def _label(record: Record) -> str:
 def _grouped(records: Iterable[Record]) -> dict[str, dict[int, Record]]:
     groups: dict[str, dict[int, Record]] = defaultdict(dict)
     for record in records:
-        groups[_configuration(record)][record["seed"]] = record
+        seeds = groups[_configuration(record)]
+        # Of two versions of a plugin in one set, the one that tables show.
+        seeds[record["seed"]] = max(seeds.get(record["seed"], record), record, key=precedence)
     return groups
 
 
@@ -145,18 +149,21 @@ def _differences(a: dict[int, Record], b: dict[int, Record]) -> tuple[str, tuple
 
 
 def compare(a: Iterable[Record], b: Iterable[Record]) -> Comparison:
-    """Compare two sets of checked records, seed by seed."""
+    """Compare two sets of checked records, seed by seed. Configurations are in the order of the tables."""
     a, b = list(a), list(b)
     left, right, rated = _grouped(a), _grouped(b), (ratings(a), ratings(b))
+    ranks = grouped([*a, *b]).ranks()
+    firsts = {key: next(iter(seeds.values())) for side in (left, right) for key, seeds in side.items()}
+    order = sorted(firsts, key=lambda key: (ranks[place_of(firsts[key])], key))
     lines = []
-    for key in (k for k in left if k in right):
+    for key in (k for k in order if k in left and k in right):
         lost = [s for s, r in left[key].items() if r["status"] == "done" and right[key].get(s, r)["status"] != "done"]
         changes = {metric: _change(left[key], right[key], metric, rated) for metric in COMPARED}
         label = _label(next(iter(left[key].values())))
         lines.append(Line(label, changes, sorted(lost), *_differences(left[key], right[key])))
 
     def only(here: dict[str, dict[int, Record]], there: dict[str, dict[int, Record]]) -> list[str]:
-        return [_label(next(iter(seeds.values()))) for key, seeds in here.items() if key not in there]
+        return [_label(next(iter(here[key].values()))) for key in order if key in here and key not in there]
 
     def classes(here: dict[str, dict[int, Record]], there: dict[str, dict[int, Record]]) -> Counter[str]:
         common = (record for key, seeds in here.items() if key in there for record in seeds.values())

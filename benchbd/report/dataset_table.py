@@ -6,6 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
+from benchbd.errors import counted
 from benchbd.report import stats, wording
 from benchbd.report.averages import average
 from benchbd.report.binomial import sampling_spread
@@ -208,7 +209,7 @@ class _Builder:
                     wording.duration(found[0]),
                     found[0],
                     n=found[1],
-                    note=f"mean of {found[1]} cells on {device}",
+                    note=f"mean of {counted(found[1], 'cell')} on {device}",
                     span=2,
                 )
                 if found

@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from benchbd.errors import counted
 from benchbd.report import stats, wording
 from benchbd.report.binomial import MANY
 from benchbd.report.groups import Group
@@ -160,7 +161,7 @@ def _untested_lift(paired: Sequence[Record]) -> str:
     if sign_test(more, less) <= ERROR:
         return ""
     images = max(_counts(paired, "images"), default=more + less)
-    return f"the lift may be chance on {wording.counted(images, 'test image')}"
+    return f"the lift may be chance on {counted(images, 'test image')}"
 
 
 def sign_test(more: int, less: int) -> float:

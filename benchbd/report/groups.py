@@ -9,10 +9,11 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeVar
 
 from benchbd.core.kinds import KINDS
+from benchbd.errors import counted
 from benchbd.report import stats
 from benchbd.report.definitions import USUAL, Definitions
 from benchbd.report.labels import Variant, asked_numerics, variant
-from benchbd.report.wording import counted, transform_text
+from benchbd.report.wording import transform_text
 from benchbd.storage.record_schema import Record
 
 T = TypeVar("T")
@@ -131,6 +132,11 @@ class Grouping(NamedTuple):
     groups: list[Group]
     left_out: list[str]
 
+    def ranks(self) -> dict[tuple[Scale, Variant, Variant], int]:
+        """The place of each cell of the tables, as :func:`place_of` names it, in reading order."""
+        places = ((g.scale, row, column) for g in self.groups for row in g.rows for column in g.columns)
+        return {place: rank for rank, place in enumerate(places)}
+
     def variants(self) -> set[Variant]:
         """Every component in the groups."""
         scales = {v for g in self.groups for v in (g.scale.dataset, g.scale.model)}
@@ -155,6 +161,19 @@ def precedence(record: Mapping[str, Any]) -> tuple[Any, ...]:
     return (_versions(record), record["status"] == "done", probed, record["id"])
 
 
+_recipes: dict[str, str] = {}
+
+
+def place_of(record: Mapping[str, Any]) -> tuple[Scale, Variant, Variant]:
+    """Where a record stands: its table, its row and its column."""
+    # Many records share few recipes, and repr is faster than JSON.
+    recipe = repr(record.get("recipe") or {})
+    if recipe not in _recipes:
+        _recipes[recipe] = json.dumps(record.get("recipe") or {}, sort_keys=True)
+    scale = Scale(variant(record, "dataset"), variant(record, "model"), _recipes[recipe], asked_numerics(record))
+    return scale, variant(record, "attack"), variant(record, "defense")
+
+
 def group_records(
     records: Iterable[Record],
     attack_order: Mapping[str, int],
@@ -176,15 +195,9 @@ def group_records(
         definitions: what CA and ASR are over.
     """
     groups: dict[Scale, Group] = {}
-    recipes: dict[str, str] = {}
     older = duplicates = 0
     for record in records:
-        dataset, model = variant(record, "dataset"), variant(record, "model")
-        attack, defense = variant(record, "attack"), variant(record, "defense")
-        recipe = repr(record.get("recipe") or {})
-        if recipe not in recipes:
-            recipes[recipe] = json.dumps(record.get("recipe") or {}, sort_keys=True)
-        scale = Scale(dataset, model, recipes[recipe], asked_numerics(record))
+        scale, attack, defense = place_of(record)
         group = groups.get(scale)
         if group is None:
             group = groups[scale] = Group(scale, definitions)

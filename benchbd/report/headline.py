@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from benchbd.errors import counted
 from benchbd.report.labels import Variant
 from benchbd.report.overview import Line, Overview
 from benchbd.report.ranking import Ranking
-from benchbd.report.wording import TIMES, counted, listed, percent
+from benchbd.report.wording import TIMES, listed, percent
 
 NAMED = 6
 """Defenses that a sentence lists; the rest are only counted."""

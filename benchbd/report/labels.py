@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from benchbd.core.numerics import numerics_text
 from benchbd.core.presets import PRESETS
 from benchbd.core.recipe import YOUNGER, preset_spec
-from benchbd.errors import BenchbdError
+from benchbd.errors import BenchbdError, counted
 from benchbd.report.earlier import completed
 
 Defaults = Callable[[str, str], Mapping[str, Any] | None]
@@ -138,7 +138,7 @@ def recipe_text(recipe: str) -> str:
     """
     given = json.loads(recipe)
     name, differences = min(((name, _differences(given, name)) for name in PRESETS), key=lambda found: len(found[1]))
-    parts = [f"{given['epochs']} epoch{'' if given['epochs'] == 1 else 's'}"] if "epochs" in given else []
+    parts = [f"{counted(given['epochs'], 'epoch')}"] if "epochs" in given else []
     parts += [f"{name} recipe"] if name != "paper" else []
     return ", ".join(parts + [f"{k}={value_text(v)}" for k, v in differences.items()])
 

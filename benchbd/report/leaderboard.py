@@ -10,7 +10,6 @@ from benchbd.report.board import GATE, LEGEND, Board
 from benchbd.report.dataset_table import dataset_table, usual_seeds
 from benchbd.report.definitions import USUAL, Definitions
 from benchbd.report.gate import lift_of, lines, rule
-from benchbd.report.groups import group_records
 from benchbd.report.labels import Defaults, Labels, registered
 from benchbd.report.overview import Tables
 from benchbd.report.summary import summary_table
@@ -22,7 +21,7 @@ from benchbd.storage.results_file import uncollected
 
 def not_implanted(records: Iterable[Record], gate: float) -> list[str]:
     """One line for each attack of the records that is not implanted, with the reason."""
-    grouping = group_records(records, published.order(1), published.order(2), published.order(0))
+    grouping = published.grouped(records)
     return lines(grouping.groups, Labels(grouping.variants()), gate)
 
 
@@ -56,7 +55,7 @@ def board(
         )
     found = list(records)
     with uncollected():
-        grouping = group_records(found, published.order(1), published.order(2), published.order(0), definitions)
+        grouping = published.grouped(found, definitions)
     labels = Labels(grouping.variants(), defaults)
     tables: list[Table] = []
     groups: list[Tables] = []

@@ -10,8 +10,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from benchbd.core.numerics import precision_class
+from benchbd.errors import counted
 from benchbd.report.groups import Group
-from benchbd.report.wording import counted
 
 NUMBERS = ("two", "three", "four", "five")
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import csv
 import functools
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from importlib import resources
 from typing import Any, NamedTuple
 
 from benchbd.core.recipe import YOUNGER, Recipe
-from benchbd.report.groups import UNDEFENDED, Group, Scale
+from benchbd.report.definitions import USUAL, Definitions
+from benchbd.report.groups import UNDEFENDED, Group, Grouping, Scale, group_records
 from benchbd.report.labels import Labels, Variant, recipe_text, value_text
+from benchbd.storage.record_schema import Record
 
 STUDENTS = {"cifar10": "resnet18", "gtsrb": "resnet18", "imagenet-subset": "resnet34"}
 """The paper's network for each data set (LfD section 5)."""
@@ -45,6 +47,11 @@ def table2() -> dict[tuple[str, str, str], Published]:
 def order(place: int) -> dict[str, int]:
     """The paper's order of data sets (0), attacks (1) or defenses (2)."""
     return {name: i for i, name in enumerate(dict.fromkeys(key[place] for key in table2()))}
+
+
+def grouped(records: Iterable[Record], definitions: Definitions = USUAL) -> Grouping:
+    """Checked records as tables in the paper's order; ``definitions`` says what CA and ASR are over."""
+    return group_records(records, order(1), order(2), order(0), definitions)
 
 
 def as_stated(column: Variant, dataset: str) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable
 
+from benchbd.errors import counted
 from benchbd.report import stats, wording
 from benchbd.report.averages import average
 from benchbd.report.definitions import Definitions
@@ -67,7 +68,7 @@ def _detection(found_by_attack: Iterable[Iterable[float | None]], without: str) 
     found = stats.mean_of(means)
     if found is None:
         return TableCell(wording.UNDEFINED, note=without)
-    return TableCell(f"{found.mean:.3f}", found.mean, n=found.n, note=f"mean over {found.n} attacks")
+    return TableCell(f"{found.mean:.3f}", found.mean, n=found.n, note=f"mean over {counted(found.n, 'attack')}")
 
 
 def _found_poison(group: Group, column: Variant) -> list[TableCell]:

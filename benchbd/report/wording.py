@@ -6,7 +6,7 @@ import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
-from benchbd.errors import with_article
+from benchbd.errors import counted, with_article
 from benchbd.report.stats import Mean, Spread, spread_of
 
 MINUS, TIMES, DASH = "\N{MINUS SIGN}", "\N{MULTIPLICATION SIGN}", "\N{EN DASH}"
@@ -89,11 +89,6 @@ def first_line(text: Any, limit: int = 110) -> str:
     """The first line of an error, cut to ``limit`` characters."""
     line = next((part.strip() for part in str(text or "").splitlines() if part.strip()), "")
     return line if len(line) <= limit else line[: limit - 1] + "…"
-
-
-def counted(count: int, noun: str) -> str:
-    """``1 attack``, ``9 attacks``."""
-    return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
 def listed(texts: Sequence[str], most: int, separator: str = ", ", last: str = " and ") -> str:

@@ -17,6 +17,17 @@ if TYPE_CHECKING:
 
 Key = tuple[Any, ...]
 
+STAGE = {"full": "train", "feature-model": "feature model", "teacher": "teacher"}
+"""Name of a training's stage in records, by kind of training."""
+
+
+class _Seen:
+    """Sums over the records of one kind: their number, seconds, and seconds of one training of each kind."""
+
+    def __init__(self) -> None:
+        self.number, self.seconds = 0, 0.0
+        self.training: dict[str, float] = defaultdict(float)
+
 
 def earlier_records(output: Path) -> Iterator[dict[str, Any]]:
     """Every usable record of a results folder, for expected times. IDs are not compared with specs."""
@@ -40,8 +51,7 @@ class Costs:
     """
 
     def __init__(self, records: Iterable[Mapping[str, Any]] = ()) -> None:
-        self._seen: dict[Key, list[float]] = defaultdict(lambda: [0.0, 0.0])
-        """Sum of seconds and number of records, by kind."""
+        self._seen: dict[Key, _Seen] = defaultdict(_Seen)
         for record in records:
             self.learn(record)
 
@@ -65,13 +75,36 @@ class Costs:
         time = record.get("time")
         total = time.get("total") if isinstance(time, Mapping) else None
         if record.get("status") == "done" and isinstance(total, (int, float)) and 0 <= total < 1e9:
+            trainings = _seconds_of_trainings(record)
             for kind in self.kinds(record):
-                self._seen[kind][0] += float(total)
-                self._seen[kind][1] += 1
+                seen = self._seen[kind]
+                seen.number += 1
+                seen.seconds += float(total)
+                for training, seconds in trainings.items():
+                    seen.training[training] += seconds
 
-    def expected(self, kinds: list[Key]) -> float | None:
-        """Expected seconds of a cell of these kinds, run alone; None if no record has one of them."""
+    def expected(self, kinds: list[Key], stored: Iterable[str] = ()) -> float | None:
+        """Expected seconds of a cell of these kinds; None if no record has one of them.
+
+        Args:
+            kinds: of the cell, the nearest first.
+            stored: the kind of each of its trainings that costs nothing any more. Without them, it is run alone.
+        """
         for kind in kinds:
-            if kind in self._seen:
-                return self._seen[kind][0] / self._seen[kind][1]
+            if (seen := self._seen.get(kind)) is not None:
+                spared = sum(seen.training.get(training, 0.0) for training in stored)
+                return max(0.0, seen.seconds - spared) / seen.number
         return None
+
+
+def _seconds_of_trainings(record: Mapping[str, Any]) -> dict[str, float]:
+    """Seconds of one training of each kind, as far as a finished record has them."""
+    stages, trainings = record["time"].get("stages"), record.get("trainings")
+    if not isinstance(stages, Mapping) or not isinstance(trainings, Mapping):
+        return {}
+    found = {}
+    for kind, stage in STAGE.items():
+        seconds, number = stages.get(stage), trainings.get(kind)
+        if isinstance(seconds, (int, float)) and isinstance(number, int) and 0 <= seconds < 1e9 and number > 0:
+            found[kind] = float(seconds) / number
+    return found

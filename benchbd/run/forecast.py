@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from benchbd.core.operations import Operations
+from benchbd.errors import counted
 from benchbd.plan.shared_work import Key
 from benchbd.plan.work import Network, Pace, work_of
 from benchbd.run import rates as rating
@@ -192,8 +193,7 @@ def simulation_as_lines(forecast: Forecast, what: Wish, runs: Sequence[Simulated
     for run in runs:
         below = "" if run.bound < 1 else f", no schedule below {amount(run.bound)}"
         lines.append(
-            f"  {run.gpus} {word}{'s' if run.gpus > 1 else ''}: {amount(run.makespan)}, {run.idle:.0%} idle "
-            f"(work {amount(run.work)}{below})"
+            f"  {counted(run.gpus, word)}: {amount(run.makespan)}, {run.idle:.0%} idle (work {amount(run.work)}{below})"
         )
     sure = [f"  {forecast.missing}"] if forecast.missing else _sureness(found)
     return [*lines, *sure, *_unknown(forecast)]
@@ -221,9 +221,9 @@ def _sureness(found: Estimate) -> list[str]:
 
 
 def _source(share: Share) -> str:
-    trainings = f"{share.samples} finished training{'' if share.samples == 1 else 's'}"
+    trainings = counted(share.samples, "finished training")
     texts: Mapping[str, str] = {
-        CELLS: f"{share.samples} finished cell{'' if share.samples == 1 else 's'} of this device, model and recipe",
+        CELLS: f"{counted(share.samples, 'finished cell')} of this device, model and recipe",
         "records": f"operations and the rate of {trainings} of this device and model",
         "measured": f"operations and each model's rate, measured here in {SECONDS:.0f} s",
         "scaled": "operations and the rate of another model of similar size",
@@ -236,10 +236,11 @@ def _source(share: Share) -> str:
 def _unknown(forecast: Forecast) -> list[str]:
     found, lines = forecast.estimate, []
     if forecast.left_out:
-        cells = "1 cell" if forecast.left_out == 1 else f"{forecast.left_out} cells"
-        lines.append(f"  not included: {cells}, whose work depends on files that are missing")
+        lines.append(
+            f"  not included: {counted(forecast.left_out, 'cell')}, whose work depends on files that are missing"
+        )
     if found.unknown:
         number = sum(found.unknown.values())
         listed = ", ".join(f"{count} x {label}" for label, count in sorted(found.unknown.items()))
-        lines.append(f"  not included: {number} training{'' if number == 1 else 's'} of unknown cost ({listed})")
+        lines.append(f"  not included: {counted(number, 'training')} of unknown cost ({listed})")
     return [*lines, f"  not counted: {LEFT_OUT}"] if found.groups else lines

@@ -63,6 +63,10 @@ class Sharing:
             light_only = light_only or cell
         return light_only or (waiting[0] if waiting else None)
 
+    def has(self, key: Key) -> bool:
+        """Whether a stage is in the store."""
+        return key in self._stored
+
     def started(self, cell: Any) -> None:
         """Record that a cell starts."""
         needed = self._shared_work(cell)

@@ -14,10 +14,9 @@ from benchbd.core.operations import Operations
 from benchbd.errors import BenchbdError, UsageError, shown
 from benchbd.plan.cell import Cell
 from benchbd.plan.work import Network, Pace, Piece, work_of
+from benchbd.run.costs import STAGE
 from benchbd.run.measurements import Machine
 
-STAGE = {"full": "train", "feature-model": "feature model", "teacher": "teacher"}
-"""Name of a training's stage in records, by kind of training."""
 SHORTEST = 0.2
 """Seconds of a stage below which starting it weighs too much."""
 FEW = 4

@@ -6,15 +6,15 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
 from benchbd.core import environment
 from benchbd.core.disk_space import disk_is_full
 from benchbd.core.events import Event
 from benchbd.core.files import RESULTS_DISK_FULL, is_disk_full
-from benchbd.errors import BenchbdError
-from benchbd.plan.shared_work import SharedWork, shared_work_of
+from benchbd.errors import BenchbdError, agrees, counted
+from benchbd.plan.shared_work import Key, SharedWork, shared_work_of
 from benchbd.run.costs import Costs, earlier_records, facts_of
 from benchbd.run.display.base import Display
 from benchbd.run.display.grid import Result
@@ -111,11 +111,12 @@ class Scheduler:
         """Number of cells by status so far."""
         return Outcome(self.statuses, {}, [], 0.0).counts
 
-    def expected(self, cell: Cell) -> float | None:
-        """Expected seconds of a cell; None if unknown."""
+    def expected(self, cell: Cell, ready: Collection[Key] = ()) -> float | None:
+        """Expected seconds of a cell, without its shared trainings that are stored or ``ready``; None if unknown."""
         if cell.id not in self._kinds:
             self._kinds[cell.id] = Costs.kinds(facts_of(cell))
-        return self.costs.expected(self._kinds[cell.id])
+        there = [key for key in self.shared_work(cell).heavy if key in ready or self.sharing.has(key)]
+        return self.costs.expected(self._kinds[cell.id], [key[2].kind for key in there if key[0] == "training"])
 
     def eta(self) -> float | None:
         """Expected seconds until the end of the run, with all places busy; None if unknown."""
@@ -123,10 +124,16 @@ class Scheduler:
         if not known or not self.left:
             return None
         typical, now = sum(known) / len(known), time.monotonic()
-        rest = sum(self.expected(cell) or typical for cell in self.waiting)
-        going = [
-            max(0.0, (self.expected(self.cells[i]) or typical) - (now - self._started_at[i])) for i in self.running
-        ]
+
+        def seconds(cell: Cell, ready: Collection[Key] = ()) -> float:
+            expected = self.expected(cell, ready)
+            return typical if expected is None else expected
+
+        going = [max(0.0, seconds(self.cells[i]) - (now - self._started_at[i])) for i in self.running]
+        rest, ready = 0.0, {key for i in self.running for key in self.shared_work(self.cells[i]).heavy}
+        for cell in self.waiting:  # what cells share is computed once
+            rest += seconds(cell, ready)
+            ready |= self.shared_work(cell).heavy
         return max((rest + sum(going)) / max(1, min(self.executor.places, self.left)), *going, 0.0)
 
     # The loop.
@@ -158,8 +165,10 @@ class Scheduler:
         missing = self._count_missing()
         outcome = Outcome(self.statuses, self.reasons, self.ran, time.monotonic() - self.began, self._why_interrupted())
         if missing:
-            gone = f"{missing} records are" if missing > 1 else "1 record is"
-            self.display.note(f"{gone} missing from {self.settings.output}: something removed what the run had written")
+            self.display.note(
+                f"{counted(missing, 'record')} {agrees(missing, 'is', 'are')} missing from {self.settings.output}: "
+                "something removed what the run had written"
+            )
         if self.total:
             self.display.end(outcome)
         if error:
@@ -182,7 +191,8 @@ class Scheduler:
     def _opening(self) -> str:
         kept = len(self.cells) - self.total
         shard = f" of shard {self.settings.shard.number}/{self.settings.shard.of}" if self.settings.shard else ""
-        text = f"{self.total} cells to run{shard}, {kept} kept; {self.executor.places} at once ({self.executor.name})"
+        at_once = f"{self.executor.places} at once ({self.executor.name})"
+        text = f"{counted(self.total, 'cell')} to run{shard}, {kept} kept; {at_once}"
         inline = "; all cells share this process, so what a plugin changes in it reaches later cells"
         return text + (inline if self.executor.name == "inline" else "")
 
@@ -203,7 +213,7 @@ class Scheduler:
         elif self.signals.count == 1 and not self.draining:
             self.interrupted, self.draining = "interrupted", True
             self.display.note(
-                f"finishing {len(self.running)} running cells, starting no more; Ctrl-C again stops at once"
+                f"finishing {counted(len(self.running), 'running cell')}, starting no more; Ctrl-C again stops at once"
             )
             self.executor.drain()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from benchbd.errors import agrees, counted
 from benchbd.run.outcome import Outcome
 from benchbd.run.settings import RunSettings, duration_text
 
@@ -52,7 +53,7 @@ def summary(
         lines.append(f"continue: {go_on}")
     if stale:
         lines.append(
-            f"{stale} kept results are stale: a plugin's source or data has changed since; "
-            "--rerun stale recomputes them"
+            f"{counted(stale, 'kept result')} {agrees(stale, 'is', 'are')} stale: a plugin's source or data has "
+            f"changed since; --rerun stale recomputes {agrees(stale, 'it', 'them')}"
         )
     return "\n".join(lines) + "\n"

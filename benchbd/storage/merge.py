@@ -16,6 +16,7 @@ from benchbd.errors import UsageError, one_line
 from benchbd.plan.cell import identity
 from benchbd.storage import records
 from benchbd.storage import results_file as checked
+from benchbd.storage.circumstances import differences
 from benchbd.storage.data_version import DataVersion, data_version, usual_version
 from benchbd.storage.plugin_places import merge_places
 from benchbd.storage.record_schema import METRICS, is_id
@@ -31,6 +32,7 @@ class Conflict(NamedTuple):
         kept: path of the second record.
         classes: precision classes of the two records, if they differ; else empty.
         data: what differs in data and initial weights, such as ``test set``; empty if nothing is known to differ.
+        other: what else is known to differ, such as ``code of defense lfd`` or ``torch 2.12.0 and 2.13.0``.
     """
 
     id: str
@@ -39,6 +41,7 @@ class Conflict(NamedTuple):
     kept: Path
     classes: tuple[str, ...] = ()
     data: str = ""
+    other: tuple[str, ...] = ()
 
 
 class Merged(NamedTuple):
@@ -80,12 +83,14 @@ def merge(sources: Sequence[Path], output: Path) -> Merged:
     matrices of which it says nothing, so that merged cells can run again.
 
     Raises:
-        UsageError: a source holds no records.
+        UsageError: a source holds no records. Nothing is merged then.
         OSError: the output's folder of records cannot be written.
     """
     added = same = 0
     conflicts: list[Conflict] = []
     refused: list[str] = []
+    for source in sources:
+        checked.check(source)
     for source in sources:
         for record in checked.each(source, identity, lambda error: refused.append(one_line(error))):
             mine, problem = records.look_up(output, record["id"])
@@ -156,4 +161,5 @@ def _keep_both(output: Path, mine: dict[str, Any], record: dict[str, Any]) -> Co
         path,
         classes=names if names[0] != names[1] else (),
         data=_other_data(mine, record),
+        other=tuple(differences(mine, record)),
     )

@@ -18,7 +18,7 @@ from typing import Any
 from benchbd.core.files import encoded, read_plain, write_named
 from benchbd.core.plain import json_text
 from benchbd.core.text_files import other_kind, without_mark
-from benchbd.errors import UsageError
+from benchbd.errors import UsageError, one_line, shown
 from benchbd.storage import record_file
 from benchbd.storage.record_file import Unusable, parse
 from benchbd.storage.record_schema import Identity, Record
@@ -62,16 +62,7 @@ def each(
     path: str | os.PathLike[str], identity: Identity | None = None, skip: Callable[[Unusable], None] | None = None
 ) -> Iterator[Record]:
     """Like :func:`load`, one record after the other."""
-    place = Path(path)
-    if place.is_file():
-        reads = _lines(place, identity)
-    elif (place / "records").is_dir():
-        reads = _files(place / "records", identity)
-    else:
-        raise UsageError(
-            f"{place}: no records found (neither a results file nor a folder with records/ in it){file_inside(place)}"
-        )
-    for read in reads:
+    for read in _reads(Path(path), identity):
         try:
             record = read()
         except FileNotFoundError:  # removed since the folder was listed
@@ -84,10 +75,39 @@ def each(
         yield record
 
 
-def file_inside(folder: Path) -> str:
-    """The end of a message: which file of a folder without ``records/`` may hold records, as in an unpacked export."""
-    inside = sorted(folder.glob("*.jsonl"), key=lambda file: (file.name != "results.jsonl", file.name))
+def check(path: str | os.PathLike[str]) -> None:
+    """Refuse what holds no records before anything is done with others. Raises UsageError, as :func:`load` does."""
+    next(_reads(Path(path), None), None)
+
+
+def where_instead(place: Path) -> str:
+    """Where records may be instead of in a place that has none, as the end of a message; '' if nothing suggests one.
+
+    For ``out/records`` that is ``out``; for the folder of an unpacked export, its results file.
+    """
+    if place.name == "records" and place.is_dir():
+        return f"; did you mean {shown(str(place.parent), 200)}?"
+    inside = sorted(place.glob("*.jsonl"), key=lambda file: (file.name != "results.jsonl", file.name))
     return f"; it holds {inside[0].name}, which can be read: {inside[0]}" if inside else ""
+
+
+def _reads(place: Path, identity: Identity | None) -> Iterator[Callable[[], Record]]:
+    if place.is_file():
+        return _lines(place, identity)
+    if (place / "records").is_dir():
+        return _files(place / "records", identity)
+    raise UsageError(
+        f"{place}: no records found (neither a results file nor a folder with records/ in it){where_instead(place)}"
+    )
+
+
+def _no_object(line: bytes) -> str:
+    """Why a line is not a JSON object; '' if it is one."""
+    try:
+        found = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        return f"not JSON ({one_line(error)})"
+    return "" if isinstance(found, dict) else f"is not a record but {shown(found)}"
 
 
 def _lines(file: Path, identity: Identity | None) -> Iterator[Callable[[], Record]]:
@@ -95,9 +115,13 @@ def _lines(file: Path, identity: Identity | None) -> Iterator[Callable[[], Recor
     given = [(number, line) for number, line in enumerate(_content(file).split(b"\n"), 1) if line.strip()]
     if not given:
         raise UsageError(f"{file}: has no records; benchbd export writes a file of records")
-    if not any(line.lstrip().startswith(b"{") for _, line in given):
+    # One damaged line may be a record; of several, one at least is whole.
+    begins = any(line.lstrip().startswith(b"{") for _, line in given)
+    if not begins or (len(given) > 1 and all(_no_object(line) for _, line in given)):
+        number, line = given[0]
         raise UsageError(
-            f"{file}: is not a results file, which has a JSON record on each line; benchbd export writes one"
+            f"{file}: is not a results file, which has a JSON record on each line (line {number}: "
+            f"{_no_object(line)}); benchbd export writes one"
         )
 
     def parsed(line: bytes, where: str) -> Record:

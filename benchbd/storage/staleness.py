@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from benchbd.core.kinds import KINDS
 from benchbd.core.paths import data_folder
-from benchbd.errors import BenchbdError, UsageError
+from benchbd.errors import BenchbdError, UsageError, agrees, counted
 from benchbd.plan.absent_files import AbsentFiles
 from benchbd.plugins import registry
 from benchbd.plugins.input_files import input_files_digest
@@ -92,7 +92,8 @@ class InputFiles:
     def unknown(self) -> list[str]:
         """One line for each input that could not be compared with the records of :meth:`changed`, with the reason."""
         return [
-            f"{text} cannot be compared with the record{_plural(number)} of {number} cell{_plural(number)}: {error}"
+            f"{text} cannot be compared with the {agrees(number, 'record', 'records')} of {counted(number, 'cell')}: "
+            f"{error}"
             for (text, error), number in sorted(self._unknown.items())
         ]
 
@@ -125,10 +126,6 @@ def changed_inputs_text(changed: Iterable[Iterable[str]], advice: str) -> list[s
     """
     counts = Counter(name for names in changed for name in names)
     return [
-        f"{name} changed since {number} cell{_plural(number)} {'was' if number == 1 else 'were'} measured; {advice}"
+        f"{name} changed since {counted(number, 'cell')} {agrees(number, 'was', 'were')} measured; {advice}"
         for name, number in sorted(counts.items())
     ]
-
-
-def _plural(number: int) -> str:
-    return "" if number == 1 else "s"

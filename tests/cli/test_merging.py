@@ -17,8 +17,10 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from benchbd.cli import main
+from benchbd.core.kinds import KINDS
 from benchbd.errors import UsageError
 from benchbd.plan.cell import identity
+from benchbd.report import published
 from benchbd.report.compare import Limit, compare, failures, parse_limit
 from benchbd.storage import records
 from benchbd.storage import results_file as checked
@@ -86,6 +88,33 @@ def test_a_conflict_names_precision_classes_that_differ(
     assert merge([same], tmp_path / "all").conflicts[0].classes == ()
 
 
+def test_a_conflict_says_what_differs_and_what_to_do(
+    fakes: ModuleType, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def measured(asr: float, digest: str, release: str, device: str, commit: str) -> dict[str, Any]:
+        sources = {kind: "code:" + digit * 64 for kind, digit in zip(KINDS, "1234", strict=True)}
+        env = {"precision": "cpu-fp32", "device": device, "versions": {"benchbd": release, "torch": "2.13.0"}}
+        sources["defense"] = "code:" + digest * 64
+        return made(fakes, asr=asr, sources=sources, env={**env, "git": {"commit": commit, "dirty": False}})
+
+    def said(other: dict[str, Any]) -> str:
+        fill(tmp_path / "b", other)
+        assert main(["merge", str(tmp_path / "b"), "--output", str(tmp_path / "a")]) == 1
+        return capfd.readouterr().out
+
+    first = measured(0.5, "a", "0.1.0", "A", "f" * 40)
+    fill(tmp_path / "a", first)
+    lines = said(measured(0.6, "b", "0.2.0", "B", "e" * 40)).splitlines()
+    assert lines[0].endswith(
+        "; different: code of defense act, benchbd 0.1.0 and 0.2.0, commit of benchbd ffffffffff and eeeeeeeeee, "
+        "device 'A' and 'B'"
+    )
+    assert lines[-1].endswith(f"to decide by measuring it here: benchbd rerun {first['id']} --output {tmp_path / 'a'}")
+    assert said(measured(0.6, "b", "0.1.0", "A", "f" * 40)).splitlines()[0].endswith("; different: code of defense act")
+    line = said(measured(0.6, "a", "0.1.0", "A", "f" * 40)).splitlines()[0]
+    assert line.endswith("; different: nothing recorded, so chance or the machine")
+
+
 def test_merge_tells_different_data_from_different_numbers(
     fakes: ModuleType, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -98,7 +127,7 @@ def test_merge_tells_different_data_from_different_numbers(
     said = capfd.readouterr().out
     assert "different data: another training set, initial weights: " in said
     assert "differs by up to 0.00 points" in said
-    assert "1 conflicts" in said
+    assert "1 conflict," in said
     assert contents(tmp_path / "all").keys() == contents(other).keys()
     (kept,) = (tmp_path / "all" / "conflicts").iterdir()
     assert json.loads(kept.read_text())["data"]["train"] == "b" * 64
@@ -149,8 +178,22 @@ def test_merge_into_what_is_no_folder_ends_with_one_line(
 ) -> None:
     source = fill(tmp_path / "a", made(fakes, 1), made(fakes, 2))
     (tmp_path / "all").write_text("a file")
-    assert main(["merge", str(source), "--output", str(tmp_path / "all")]) != 0
-    assert capfd.readouterr().err.count("\n") == 1
+    for place in (tmp_path / "all", Path("/proc/nowhere")):
+        assert main(["merge", str(source), "--output", str(place)]) == 2
+        said = capfd.readouterr().err
+        assert said.count("\n") == 1
+        assert "--output" in said
+
+
+def test_nothing_is_merged_if_a_source_holds_no_records(
+    fakes: ModuleType, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    source = fill(tmp_path / "a", made(fakes, 1), made(fakes, 2))
+    (tmp_path / "notes.json").write_text('{\n"a": 1\n}\n')
+    for other in ("nowhere", "notes.json"):
+        assert main(["merge", str(source), str(tmp_path / other), "--output", str(tmp_path / "all")]) == 2
+        assert capfd.readouterr().err.startswith(f"benchbd: {tmp_path / other}: ")
+        assert not (tmp_path / "all").exists()
 
 
 def test_merge_reads_result_files_and_says_where_nothing_is(fakes: ModuleType, tmp_path: Path) -> None:
@@ -260,6 +303,29 @@ def test_compare_sees_lost_results_and_what_only_one_side_has(fakes: ModuleType)
     assert failures(found, []) != []
 
 
+def test_compare_has_the_order_of_the_tables() -> None:
+    found = checked.load(Path(__file__).parents[2] / "leaderboard" / "results.jsonl", identity)
+    tables = published.grouped(found).groups
+    entries = [table.entry(row, column).by_seed for table in tables for row in table.rows for column in table.columns]
+    labels = [record["label"].rpartition("/s")[0] for entry in entries for record in list(entry.values())[:1]]
+    assert labels != sorted(labels)
+    for one in (found, found[::-1]):
+        lines = [line.label for line in compare(one, found).lines]
+        assert [label for label in lines if label in labels] == labels
+    only = compare(found[:1], found[:0:-1]).only_b
+    assert only == [line.label for line in compare(found, found).lines if line.label in only]
+
+
+def test_compare_takes_the_version_of_a_set_that_tables_show(fakes: ModuleType) -> None:
+    old, new = made(fakes, asr=0.9), made(fakes, asr=0.2)
+    new["spec"] = {**new["spec"], "defense": {**new["spec"]["defense"], "version": 2}}
+    new["id"] = identity(new["spec"])
+    for before in ([old, new], [new, old]):
+        (line,) = compare(before, [made(fakes, asr=0.3)]).lines
+        assert line.changes["asr"] is not None
+        assert line.changes["asr"].mean == pytest.approx(10.0)
+
+
 def test_compare_on_the_command_line(fakes: ModuleType, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     a, b = fill(tmp_path / "a", made(fakes)), fill(tmp_path / "b", made(fakes, asr=0.56))
     assert main(["compare", str(a), str(b)]) == 0
@@ -308,7 +374,7 @@ def test_clean_removes_litter_only(full: Path, capfd: pytest.CaptureFixture[str]
     kept = contents(full)
     del kept[".x.json.1.tmp"]
     assert main(["clean", "-y", "--output", str(full)]) == 0
-    assert "1 lock files, 2 temporary files" in capfd.readouterr().out
+    assert "1 lock file, 2 temporary files" in capfd.readouterr().out
     assert contents(full) == kept
     assert (full / "store" / "model" / "ab" / "abcd" / "arrays").exists()
     assert not list((full / "store" / "locks").iterdir())
@@ -345,5 +411,5 @@ def test_clean_keeps_off_a_folder_in_use(full: Path, capfd: pytest.CaptureFixtur
     claims.take("a" * 16)
     assert main(["clean", "-y", "--artifacts", "--output", str(full)]) == 2
     claims.close()
-    assert "are running in this folder" in capfd.readouterr().err
+    assert "1 cell is running in this folder" in capfd.readouterr().err
     assert main(["clean", "-y", "--output", str(full.parent / "nothing")]) == 2

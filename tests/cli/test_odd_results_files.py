@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bz2
 import gzip
+import json
 import lzma
 import shutil
 from collections.abc import Callable
@@ -68,6 +69,15 @@ def test_a_folder_without_records_is_refused_unless_a_run_may_have_begun(
     assert "# toys" in told("leaderboard", "toys.yaml", "--output", "out")
 
 
+def test_the_folder_of_records_is_no_results_folder(good: bytes, capsys: pytest.CaptureFixture[str]) -> None:
+    records.write_record(Path("there"), results_file.load("good.jsonl")[0])
+    for line in ("show", "show ab", "export all.csv", "rerun ab", "leaderboard", "plot scatter"):
+        said = refusal(capsys, f"{line} --output there/records")
+        assert said == "benchbd: no records in there/records; did you mean 'there'?\n", line
+    for line in ("compare there there/records", "merge there/records --output all", "verify there/records"):
+        assert refusal(capsys, line).endswith("a folder with records/ in it); did you mean 'there'?\n"), line
+
+
 @pytest.mark.parametrize("reader", READERS)
 def test_a_compressed_file_is_to_be_unpacked(good: bytes, capsys: pytest.CaptureFixture[str], reader: str) -> None:
     for ending, compress, name in (("gz", gzip, "gzip"), ("bz2", bz2, "bzip2"), ("xz", lzma, "xz")):
@@ -82,6 +92,16 @@ def test_text_of_another_kind_is_no_results_file(good: bytes, capsys: pytest.Cap
     Path("table.jsonl").write_text("id,ca\nab,0.5\n")
     said = refusal(capsys, reader.replace("FILE", "table.jsonl"))
     assert "table.jsonl: is not a results file, which has a JSON record on each line" in said
+    for text in (
+        json.dumps(json.loads(good.splitlines()[0]), indent=1),
+        '{\n "cells": [\n  "/my.py"\n ]\n}\n',
+        "{\n3\n",
+    ):
+        Path("table.jsonl").write_text(text)
+        said = refusal(capsys, reader.replace("FILE", "table.jsonl"))
+        assert said.startswith(
+            "benchbd: table.jsonl: is not a results file, which has a JSON record on each line (line 1:"
+        )
     Path("table.jsonl").write_bytes(good.decode().encode("utf-16"))
     said = refusal(capsys, reader.replace("FILE", "table.jsonl"))
     assert said == "benchbd: table.jsonl: is not UTF-8 text but UTF-16; save it as UTF-8\n"

@@ -42,7 +42,7 @@ def test_the_cells_are_those_of_the_yaml(told: Callable[..., str]) -> None:
 
 def test_defaults(told: Callable[..., str]) -> None:
     out = told("plan", "-a", "badnets-grid", "--dataset", "digits")
-    assert out.startswith("cells: 1 cells (1 missing)\n")
+    assert out.startswith("cells: 1 cell (1 missing)\n")
     assert "digits/resnet18/bn-g/none/s0" in out
     sets = ("--set", "epochs=2", "--recipe", "{batch_size: 64}")
     data = {"dataset": "digits", "model": "resnet18", "attacks": "bn-g", "defenses": "none"}

@@ -270,7 +270,7 @@ def test_missing_files_stop_no_verb_that_only_looks(
     assert (code, err) == (0, "")
     (listed,) = [text for text in out.splitlines() if text.startswith(("missing: ", "data: "))]
     assert line in listed
-    assert {"plan": "1 missing", "status": "1 missing", "validate": "fine, 1 cells"}[verb] in out.splitlines()[0]
+    assert {"plan": "1 missing", "status": "1 missing", "validate": "fine, 1 cell"}[verb] in out.splitlines()[0]
     if verb == "status":
         assert json.loads(plan("--json", **given, verb=verb)[1])["missing_files"] == [
             listed.removeprefix("missing: ").replace("a b\\x1b", "a\nb\x1b")

@@ -30,6 +30,7 @@ model: lenet-s
 attacks: [bn-g]
 defenses: [of-a-file]
 """
+ONE_OFF = ("-a", "bn-g", "-d", "of-a-file", "--dataset", "digits")
 HERE = ("--executor", "inline", "--device", "cpu", "--display", "none", "--output", "out")
 
 
@@ -107,3 +108,78 @@ def test_merged_places_never_replace_known_ones(tmp_path: Path) -> None:
     assert plugin_places(one) == {"a": ["/1.py"]}
     merge_places(two, one)
     assert plugin_places(one) == {"a": ["/1.py"], "b": ["/3.py"]}
+
+
+def _forgotten(folder: Path) -> None:
+    registry.forget_plugin_file(str((folder / "mine.py").resolve()))
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("rerun", "CELL", *HERE),
+        ("export-model", "CELL", "--to", "m.safetensors", "--output", "out"),
+        ("verify", "out"),
+        ("plan", *ONE_OFF, "--output", "out"),
+        ("status", *ONE_OFF, "--output", "out"),
+        ("run", *ONE_OFF, *HERE),
+    ],
+)
+def test_a_plugin_that_only_records_know(
+    folder: Path, capsys: pytest.CaptureFixture[str], words: tuple[str, ...]
+) -> None:
+    assert main(["run", "study.yaml", *HERE]) == 0
+    (record,) = (folder / "out" / "records").glob("*.json")
+    place, code = folder.resolve() / "mine.py", 1 if words[0] == "verify" else 2
+
+    def said(named: bool = True) -> str:
+        registry.forget_plugin_file(str(place))
+        capsys.readouterr()
+        assert main([record.stem if word == "CELL" else word for word in words]) == code
+        text = capsys.readouterr()
+        (line,) = [line for line in (text.out + text.err).splitlines() if "of-a-file" in line]
+        assert "did you mean" not in line
+        assert not named or "no defense is called 'of-a-file' here" in line
+        return line
+
+    (folder / "mine.py").rename(folder / "moved.py")
+    gone = f"the plugin '{place}' of matrix 'study' is gone; name where it is now with --plugin FILE"
+    assert gone in said()
+    (folder / "mine.py").write_text(PLUGIN.replace("of-a-file", "another"))
+    assert f"name its file with --plugin FILE (runs of matrix 'study' had '{place}')" in said()
+    if words[0] in ("rerun", "export-model", "verify"):
+        (folder / "mine.py").write_text("def (:")
+        assert words[0] == "verify" or f"plugin '{place}': SyntaxError" in said(named=False)
+        (folder / "out" / FILE).unlink()
+        assert "name its file with --plugin FILE if it is a plugin of its own" in said()
+
+
+def test_a_typo_is_not_a_plugin_that_records_know(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["run", "study.yaml", *HERE]) == 0
+    capsys.readouterr()
+    assert main(["plan", "-a", "bn-g", "-d", "lfdd", "--dataset", "digits", "--output", "out"]) == 2
+    assert capsys.readouterr().err.endswith("no defense is called 'lfdd'; did you mean 'lfd'?\n")
+
+
+def test_a_plugin_file_that_the_cell_does_not_need_may_be_gone(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "study.yaml").write_text(MATRIX.replace("[of-a-file]", "[none]"))
+    assert main(["run", "study.yaml", *HERE]) == 0
+    (record,) = (folder / "out" / "records").glob("*.json")
+    _forgotten(folder)
+    (folder / "mine.py").unlink()
+    assert main(["rerun", record.stem, *HERE]) == 0
+    (folder / "mine.py").write_text("def (:")
+    assert main(["rerun", record.stem, *HERE]) == 0
+
+
+def test_a_run_with_other_plugin_files_keeps_those_of_earlier_runs(tmp_path: Path) -> None:
+    files = [str(tmp_path / name) for name in ("a.py", "b.py", "gone.py")]
+    for file in files[:2]:
+        Path(file).touch()
+    keep_plugin_places(tmp_path, "cells", [files[0], files[2]])
+    keep_plugin_places(tmp_path, "cells", [])
+    assert plugin_places(tmp_path) == {"cells": [files[0], files[2]]}
+    keep_plugin_places(tmp_path, "cells", [files[1]])
+    assert plugin_places(tmp_path) == {"cells": [files[1], files[0]]}

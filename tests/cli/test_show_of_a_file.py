@@ -117,6 +117,9 @@ def test_the_list_has_each_cell_once_in_the_order_of_tables(cells: tuple[Cell, .
 def test_a_list_of_nothing_says_what_to_do(toy_matrix: Path, capsys: pytest.CaptureFixture[str]) -> None:
     line = "benchbd: no records in benchbd-out; run a matrix first, or name its folder with --output\n"
     assert refusal(capsys) == line
+    for words in (("show", "3f9a"), ("rerun", "3f9a"), ("leaderboard",), ("plot", "heatmap"), ("export", "all.csv")):
+        assert main(words) == 2
+        assert capsys.readouterr().err == line, words
 
 
 def test_a_damaged_line_is_named_and_costs_only_itself(

@@ -211,7 +211,7 @@ def test_a_cell_that_ends_for_a_reason_of_this_machine_refuses_nothing(
     code, out, _ = verify(measured, *words)
     assert code == 0
     assert "has no result on this machine (timeout: " in out
-    assert "0 findings, 1 note; 0 of 1 cells drawn with seed 1 repeat" in out
+    assert "0 findings, 1 note; 0 of 1 cell drawn with seed 1 repeat" in out
     _, out, _ = verify(measured, "--json", *words)
     assert [each["repeats"] for each in json.loads(out)["repeats"]] == [False]
 
@@ -233,7 +233,7 @@ def test_an_attack_whose_file_is_missing_here_is_not_drawn(
     assert "note: 1 cell not drawn: imported: give the folder of p.npz with --data or BENCHBD_DATA\n" in out
     code, out, _ = verify(records, "--sample", "1", "--data", "data", *HERE)
     assert code == 0
-    assert "1 of 1 cells drawn" in out
+    assert "1 of 1 cell drawn" in out
 
 
 def test_json_has_the_same_findings(measured: Records, verify: Callable[..., Any]) -> None:

@@ -311,7 +311,7 @@ def test_a_clash_names_both_files(plugin_file: Callable[..., Path]) -> None:
 
 def test_files_that_are_none(tmp_path: Path, plugin_file: Callable[..., Path]) -> None:
     assert "no such file" in refused(tmp_path / "missing.py")
-    assert "no such file" in refused(tmp_path)
+    assert "is a folder; name a Python file" in refused(tmp_path)
     binary = tmp_path / "binary.py"
     binary.write_bytes(os.urandom(64) + b"\0\xff")
     assert refused(binary).startswith(f"plugin '{binary}': ")

@@ -189,7 +189,7 @@ def test_stale_results_are_kept_said_and_made_again_on_request(
     records.write_record(tmp_path / "out", {**done, "sources": {"defense": "code:" + "0" * 64}})
     capfd.readouterr()
     assert cli("run", "--filter", "defense=act*n=1*") == 0
-    assert "1 kept results are stale" in capfd.readouterr().err
+    assert "1 kept result is stale" in capfd.readouterr().err
     assert cli("run", "--filter", "defense=act*n=1*", "--rerun", "stale") == 0
     assert "stale" not in capfd.readouterr().err
     assert only(tmp_path / "out", "done")[0].get("sources") != {"defense": "code:" + "0" * 64}

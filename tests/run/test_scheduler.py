@@ -281,7 +281,7 @@ def test_first_interrupt_drains(fakes: ModuleType, tmp_path: Path) -> None:
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=30)
     assert process.returncode == 130
-    assert "finishing 1 running cells, starting no more" in said
+    assert "finishing 1 running cell, starting no more" in said
     first = fakes.cell(n=1, seconds=1.5)
     assert started(fakes, tmp_path) == [first.id]
     assert records.read_record(tmp_path, first.id)["status"] == "done"

@@ -197,7 +197,7 @@ def test_a_record_is_found_by_id_by_its_start_and_by_label(cell: Cell, tmp_path:
     for wanted in (cell.id, cell.id[:4], cell.label):
         assert find_record(tmp_path, wanted)["id"] == cell.id
     for wanted in ("", "zz", "../records", "\0", "x" * 10_000):
-        with pytest.raises(UsageError, match=r"no cell .* among the 1 records") as caught:
+        with pytest.raises(UsageError, match=r"no cell .* among the 1 record ") as caught:
             find_record(tmp_path, wanted)
         assert len(str(caught.value)) < 300
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from benchbd.core.severity import BAD, FAIR
-from benchbd.errors import UsageError, shown
+from benchbd.errors import UsageError, counted, shown
 from benchbd.report import points, wording
 from benchbd.report.board import Board
 from benchbd.report.course import Course, epoch_course, loss_course, rate_course
@@ -91,7 +91,7 @@ def _attacks(found: Overview) -> str:
     """What means are over."""
     count = len(found.attacks)
     judged = f" that {'is' if count == 1 else 'are'} implanted" if found.judged else ""
-    return f"Means over {wording.counted(count, 'attack')}{judged}."
+    return f"Means over {counted(count, 'attack')}{judged}."
 
 
 def _scatter(found: Overview, metric: str | None, group: Group) -> Chart | str:
@@ -116,7 +116,7 @@ def _heatmap(found: Overview, metric: str | None, group: Group) -> Chart | str:
     lines = {line.defense: line for line in found.lines}
     body = Heat(heat, tuple(lines[d].name for d in heat.defenses), tuple(lines[d].control for d in heat.defenses))
     severity = f"Colours change at {100 * FAIR:.0f} and {100 * BAD:.0f} %." if heat.metric == "asr" else ""
-    seeds = wording.counted(found.usual_seeds, "seed")
+    seeds = counted(found.usual_seeds, "seed")
     gaps = any(cell.value is None and failed(cell.display) for cells in heat.cells for cell in cells)
     rules = (
         f"{heat.heading} in percent, mean over {seeds}{' in most cells' * found.seeds_differ(heat)}.",
@@ -208,7 +208,7 @@ def _curves(found: Overview, metric: str | None, group: Group) -> Chart | str:
     if not panels:
         return f"needs {NEEDED[str(metric)]}, but found none"
     names = [panel.title for panel in panels] + [series.name for panel in panels for series in panel.series]
-    rules = [f"{_ABOUT[str(metric)]}; mean of {'up to ' * (most > 1)}{wording.counted(most, 'seed')}."]
+    rules = [f"{_ABOUT[str(metric)]}; mean of {'up to ' * (most > 1)}{counted(most, 'seed')}."]
     if metric == "loss" and (lacking := without_clean_target(probed_curves([group]), found.short)):
         rules.append(f"{lacking[0].upper()}{lacking[1:]}.")
     body = Curves(tuple(panels), metric == "loss")

@@ -6,16 +6,16 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal, NamedTuple
 
-from benchbd.errors import UsageError, did_you_mean
+from benchbd.errors import UsageError, counted, did_you_mean
 from benchbd.report import published, stats
 from benchbd.report.averages import average
-from benchbd.report.groups import Group, Scale, group_records
+from benchbd.report.groups import Group, Scale
 from benchbd.report.labels import Defaults, Labels, Variant, recipe_text, registered, value_text
 from benchbd.report.mixed_data import Measured, measured, other_data_text
 from benchbd.report.paper.sweeps import MODES, TEACHERS, Sweep, sweep
 from benchbd.report.probes import SCORED_EPOCH, SMALLER, Curve, Points, curves, points, without_clean_target
 from benchbd.report.published import scale_text
-from benchbd.report.wording import counted, joined
+from benchbd.report.wording import joined
 from benchbd.storage.record_schema import Record
 
 Kind = Literal["line", "bar", "dot", "scatter"]
@@ -63,7 +63,7 @@ class Source(NamedTuple):
 
 def source(records: Iterable[Record], defaults: Defaults = registered) -> Source:
     """Group records for drawing."""
-    grouping = group_records(records, published.order(1), published.order(2), published.order(0))
+    grouping = published.grouped(records)
     return Source(grouping.groups, Labels(grouping.variants(), defaults))
 
 

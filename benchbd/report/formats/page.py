@@ -9,12 +9,12 @@ import re
 from importlib import resources
 from typing import TYPE_CHECKING
 
+from benchbd.errors import counted
 from benchbd.report.compact import BOUNDS
 from benchbd.report.formats.page_packing import LARGEST_PAGE, Lines, inert_json
 from benchbd.report.formats.page_records import PageRecords
 from benchbd.report.formats.page_scale import scale
 from benchbd.report.formats.page_tables import table_html, text
-from benchbd.report.wording import counted
 from benchbd.storage.results_file import ordered
 
 if TYPE_CHECKING:

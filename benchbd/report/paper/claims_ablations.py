@@ -6,6 +6,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+from benchbd.errors import counted
 from benchbd.report import wording
 from benchbd.report.averages import average
 from benchbd.report.labels import value_text
@@ -30,7 +31,7 @@ def _finding(found: Sweep, first: Any, second: Any, metric: str, rule: Rule) -> 
     both = pair(found.group, a, b, found.rows, metric) if a and b else None
     if both is None:
         return None
-    over = wording.counted(both.rows, "attack")
+    over = counted(both.rows, "attack")
     text = f"{metric.upper()} by {found.parameter} {_all_values(found, metric)} ({over}; {both.gap_text})"
     return Finding(rule(both), text, found.scale)
 

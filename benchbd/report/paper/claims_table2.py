@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 from functools import partial
 
+from benchbd.errors import counted
 from benchbd.report import wording
 from benchbd.report.averages import average
 from benchbd.report.groups import Group
@@ -38,7 +39,7 @@ def _at_published_level(dataset: str, evidence: Evidence) -> list[Finding]:
         column = evidence.columns(group).get("lfd")
         here = average(group, column, evidence.working_attacks(group), "asr") if column else None
         if here and column:
-            text = f"lfd {wording.percent(here.mean)} ({wording.counted(here.rows, 'attack')})"
+            text = f"lfd {wording.percent(here.mean)} ({counted(here.rows, 'attack')})"
             text = noted(text, measured(group, evidence.working_attacks(group), [column]))
             found.append(Finding(here.mean <= limit, text, group.scale))
     return found
@@ -98,7 +99,9 @@ def _by_attack(
 
 def _best_on_most(rows: list[tuple[str, dict[str, dict[str, float]]]]) -> tuple[bool, str]:
     wins = [name for name, means in rows if means["lfd"]["asr"] <= min(m["asr"] for m in means.values())]
-    return len(wins) > len(rows) / 2, f"lowest on {len(wins)} of {len(rows)} attacks ({', '.join(wins) or 'none'})"
+    return len(wins) > len(
+        rows
+    ) / 2, f"lowest on {len(wins)} of {counted(len(rows), 'attack')} ({', '.join(wins) or 'none'})"
 
 
 def _best_on_all(rows: list[tuple[str, dict[str, dict[str, float]]]]) -> tuple[bool, str]:
@@ -108,13 +111,17 @@ def _best_on_all(rows: list[tuple[str, dict[str, dict[str, float]]]]) -> tuple[b
         lfd = means["lfd"]
         if all(lfd["ca"] > m["ca"] and lfd["asr"] < m["asr"] for m in others):
             wins.append(name)
-    return len(wins) == len(rows), f"on {len(wins)} of {len(rows)} attacks ({', '.join(wins) or 'none'})"
+    return len(wins) == len(rows), f"on {len(wins)} of {counted(len(rows), 'attack')} ({', '.join(wins) or 'none'})"
 
 
 def _abl_better_somewhere(rows: list[tuple[str, dict[str, dict[str, float]]]]) -> tuple[bool, str] | None:
     both = [(name, m["lfd"]["asr"], m["abl"]["asr"]) for name, m in rows if "abl" in m]
     wins = [f"{name} abl {wording.percent(abl)} lfd {wording.percent(lfd)}" for name, lfd, abl in both if abl < lfd]
-    return (bool(wins), f"on {len(wins)} of {len(both)} attacks ({'; '.join(wins) or 'none'})") if both else None
+    return (
+        (bool(wins), f"on {len(wins)} of {counted(len(both), 'attack')} ({'; '.join(wins) or 'none'})")
+        if both
+        else None
+    )
 
 
 def _ac_ineffective(evidence: Evidence) -> list[Finding]:

@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
+from benchbd.errors import counted
 from benchbd.report import stats, wording
 from benchbd.report.averages import average
 from benchbd.report.gate import implanted
@@ -62,7 +63,7 @@ class Pair(NamedTuple):
         if self.gap is None:
             return "no common seed"
         if self.gap.half is None:
-            seeds = wording.counted(self.gap.n, "common seed")
+            seeds = counted(self.gap.n, "common seed")
             return f"difference {wording.signed(self.gap.mean)} over {seeds}, too few for a test"
         apart = abs(self.gap.mean) > max(self.gap.half, stats.RESOLUTION)
         text = f"difference {wording.signed(self.gap.mean)} ± {wording.percent(self.gap.half)}"
@@ -70,7 +71,7 @@ class Pair(NamedTuple):
 
     def text(self, name_a: str, name_b: str) -> str:
         """``lfd 0.77, abl 8.29 (9 attacks; difference -7.52 ± 0.40)``."""
-        attacks = wording.counted(self.rows, "attack")
+        attacks = counted(self.rows, "attack")
         return f"{name_a} {wording.percent(self.a)}, {name_b} {wording.percent(self.b)} ({attacks}; {self.gap_text})"
 
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal, NamedTuple
 
-from benchbd.errors import one_line
-from benchbd.report.wording import counted
+from benchbd.errors import counted, one_line
 
 Kind = Literal["record", "duplicate", "number", "plugin", "source", "data", "repeat"]
 

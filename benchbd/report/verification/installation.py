@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 from benchbd.core.kinds import KINDS
 from benchbd.core.paths import data_folder
-from benchbd.errors import BenchbdError, shown
+from benchbd.errors import BenchbdError, UnknownPlugin, counted, shown
 from benchbd.plan.cell import Cell
 from benchbd.plugins import registry
 from benchbd.plugins.contract import Attack
@@ -17,8 +18,8 @@ from benchbd.plugins.source_digest import CODE
 from benchbd.plugins.spec import parse_spec
 from benchbd.report.verification.finding import Finding, of_many, of_record
 from benchbd.report.verification.plausibility import beyond_the_data
-from benchbd.report.wording import counted
 from benchbd.storage.merge import mixed_data
+from benchbd.storage.plugin_places import absent_plugin
 from benchbd.storage.record_schema import Record
 from benchbd.storage.staleness import InputFiles, changed_sources
 
@@ -37,13 +38,13 @@ class Installation:
         notes: what cannot be compared.
     """
 
-    def __init__(self, root: str | None) -> None:
-        """Args: root: folder of the data sets as the user gave it."""
+    def __init__(self, root: str | None, place: Path) -> None:
+        """Args: root: folder of the data sets as the user gave it; place: the results folder or file."""
         self.cells: dict[str, Cell] = {}
         self.findings: list[Finding] = []
         self.notes: list[str] = []
-        self._root = root
-        self._problems: dict[tuple[str, str, str], str] = {}
+        self._root, self._place = root, place
+        self._problems: dict[tuple[str, ...], str] = {}
 
     def compare(self, records: Iterable[Record]) -> None:
         """Compare records with the plugins that are here, and finished ones with code and data, too."""
@@ -86,8 +87,8 @@ class Installation:
 
     def _cell(self, record: Record) -> tuple[Cell | None, list[str]]:
         """The cell of a record, or what keeps it from being built here."""
-        spec = record["spec"]
-        problems = [text for kind in KINDS if (text := self._problem(kind, spec[kind]))]
+        spec, matrix = record["spec"], str(record.get("matrix") or "")
+        problems = [text for kind in KINDS if (text := self._problem(kind, spec[kind], matrix))]
         if problems:
             return None, problems
         try:
@@ -96,25 +97,28 @@ class Installation:
             text = str(error).removesuffix("; plan again")
             return None, [f"a cell cannot be built here: {text}"]
 
-    def _problem(self, kind: str, part: Mapping[str, Any]) -> str:
-        """What keeps a component of a spec from being built here; empty if nothing does."""
+    def _problem(self, kind: str, part: Mapping[str, Any], matrix: str) -> str:
+        """What keeps a component of a matrix's spec from being built here; empty if nothing does."""
         name, version = str(part["name"]), part.get("version")
-        key = (kind, name, repr([version, part.get("params")]))
+        key = (kind, name, repr([version, part.get("params")]), matrix)
         if key not in self._problems:
-            self._problems[key] = self._built(kind, name, version, part)
+            try:
+                self._problems[key] = self._built(kind, name, version, part)
+            except UnknownPlugin as error:
+                text = absent_plugin(error, self._place, matrix)
+                whose = "" if (error.kind, error.name) == (kind, name) else f"{kind} {shown(name)}: "
+                self._problems[key] = whose + text
         return self._problems[key]
 
     def _built(self, kind: str, name: str, version: Any, part: Mapping[str, Any]) -> str:
-        try:
-            registry.find(f"{kind}s", name)
-        except BenchbdError as error:
-            text = str(error)
-            return text if registry.FILE_HINT in text else f"{text}; {registry.FILE_HINT}"
+        """As above. Raises UnknownPlugin if the component, or one that it names, is not here."""
         try:
             here = registry.load(f"{kind}s", name).version
             if here != version or isinstance(version, bool):
                 return f"{kind} {name} is version {here} here, but was measured in version {shown(version)}"
             registry.make(f"{kind}s", name, **part["params"])
+        except UnknownPlugin:
+            raise
         except (BenchbdError, TypeError, ValueError, RecursionError) as error:
             return f"{kind} {shown(name)} cannot be built here: {error}"
         return ""

@@ -9,10 +9,9 @@ from typing import Any
 
 from benchbd.core.images import DatasetInfo
 from benchbd.core.numerics import precision_class
-from benchbd.errors import shown
+from benchbd.errors import counted, shown
 from benchbd.plan.probe import wanted_epochs
 from benchbd.report.binomial import images_of
-from benchbd.report.wording import counted
 from benchbd.storage.record_schema import (
     CLEAN_TARGET_COUNT,
     METRICS,
@@ -73,11 +72,12 @@ def beyond_the_data(record: Mapping[str, Any], info: DatasetInfo, brings_images:
     if _whole(of_target) and poisoned is not None and of_target + poisoned > info.train:
         yield (
             f"has {counted(of_target, 'clean sample')} with the target's label in notes.probe and {poisoned} poisoned "
-            f"ones, but {name} has {info.train} training images"
+            f"ones, but {name} has {counted(info.train, 'training image')}"
         )
     confusion = (record.get("detection") or {}).get("confusion")
     if confusion is not None and (samples := sum(confusion.values())) != info.train:
-        yield f"detection.confusion counts {counted(samples, 'sample')}, but {name} has {info.train} training images"
+        has = f"{name} has {counted(info.train, 'training image')}"
+        yield f"detection.confusion counts {counted(samples, 'sample')}, but {has}"
 
 
 def _notes(record: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -129,7 +129,7 @@ def _triggered(record: Mapping[str, Any]) -> Iterator[str]:
         yield f"has {'ra' if asr is None else 'asr'} but no {'asr' if asr is None else 'ra'}"
     noted = notes.get("triggered_test_images")
     if counts.get("images") is not None and noted is not None and counts["images"] != noted:
-        yield f"names {counts['images']} triggered test images in triggered, but {shown(noted)} in notes"
+        yield f"names {counted(counts['images'], 'triggered test image')} in triggered, but {shown(noted)} in notes"
     if asr is None:
         if _whole(noted) and noted and notes.get("no_asr") is None:
             yield f"has {counted(noted, 'triggered test image')} but neither an asr nor a reason in notes.no_asr"
@@ -140,7 +140,7 @@ def _triggered(record: Mapping[str, Any]) -> Iterator[str]:
     for name, count in (("asr", counts.get("gained")), ("clean_asr", counts.get("lost"))):
         hits = _hits(record, name, images) if images else None
         if hits is not None and count is not None and count > hits:
-            yield f"counts {count} triggered images more than the {hits} behind its {name}"
+            yield f"counts {counted(count, 'triggered image')} more than the {hits} behind its {name}"
 
 
 def _by_epoch(record: Mapping[str, Any]) -> Iterator[str]:
@@ -191,7 +191,7 @@ def _losses(record: Mapping[str, Any]) -> Iterator[str]:
     for name, values in counts.items():
         known = [v for v in values if _whole(v)] if isinstance(values, list) else []
         if known and poison.get("count") is not None and max(known) > poison["count"]:
-            over = f"notes.probe.poison_over_{name} counts {max(known)} poisoned samples"
+            over = f"notes.probe.poison_over_{name} counts {counted(max(known), 'poisoned sample')}"
             yield f"{over}, but poison.count is {shown(poison['count'])}"
     if CLEAN_TARGET_COUNT in found and poison.get("target") is None:
         yield "notes.probe has losses of clean samples with the target's label, but poison.target names no target"
@@ -203,8 +203,8 @@ def _losses(record: Mapping[str, Any]) -> Iterator[str]:
             continue
         if (every - of_target) * (above_target - above) < 0:
             yield (
-                f"notes.probe counts {above} poisoned samples above {every:g} and {above_target} above {of_target:g} "
-                f"at epoch {epoch}"
+                f"notes.probe counts {counted(above, 'poisoned sample')} above {every:g} and {above_target} above "
+                f"{of_target:g} at epoch {epoch}"
             )
 
 
@@ -229,10 +229,12 @@ def _detection(record: Mapping[str, Any]) -> Iterator[str]:
         if found.get("flagged") is not None and found["flagged"] != flagged:
             yield f"detection.flagged is {shown(found['flagged'])}, but its counts give {flagged}"
         if poisoned is not None and poisoned != positives:
-            yield f"poison.count is {shown(poisoned)}, but detection.confusion counts {positives} poisoned samples"
+            found_there = counted(positives, "poisoned sample")
+            yield f"poison.count is {shown(poisoned)}, but detection.confusion counts {found_there}"
         share, samples = poison.get("share_of_set"), sum(confusion.values())
         if share is not None and poisoned is not None and abs(share * samples - poisoned) > ROUNDING * max(1, samples):
-            yield f"poison.share_of_set {share!r} is not {poisoned} of the {samples} samples in detection.confusion"
+            of_all = f"{poisoned} of the {counted(samples, 'sample')}"
+            yield f"poison.share_of_set {share!r} is not {of_all} in detection.confusion"
     for name, total, what in (
         ("flagged_per_class", found.get("flagged"), "detection.flagged"),
         ("poison_per_class", poisoned, "poison.count"),

@@ -7,18 +7,14 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from benchbd.errors import UsageError, one_line, shown
+from benchbd.errors import UsageError, counted, one_line, shown
 from benchbd.plan.cell import Cell, identity
 from benchbd.report.verification.finding import Finding, named, of_record
 from benchbd.report.verification.installation import Installation
 from benchbd.report.verification.plausibility import contradictions
-from benchbd.report.wording import counted
 from benchbd.storage import results_file
 from benchbd.storage.record_file import Unusable
 from benchbd.storage.record_schema import METRICS, Record
-
-NO_LINE = ("not JSON", "cannot be read (not UTF-8 text)", "is not a record but")
-"""How the reason begins if a line does not come from a results file."""
 
 
 class Submission(NamedTuple):
@@ -56,12 +52,6 @@ def read_submission(place: Path, root: str | None) -> Submission:
     number = len(found) + len(unusable)
     if not number:
         raise UsageError(f"{shown(str(place), 200)}: has no records")
-    foreign = all(problem.reason.startswith(NO_LINE) for problem in unusable)
-    if not found and unusable[1:] and place.is_file() and foreign:
-        raise UsageError(
-            f"{shown(str(place), 200)}: is not a results file, which has a JSON record on each line "
-            f"({unusable[0].where.rpartition(', ')[2]}: {unusable[0].reason})"
-        )
     findings = [Finding("record", one_line(problem)) for problem in unusable]
     records: dict[str, Record] = {}
     for record in found:
@@ -69,7 +59,7 @@ def read_submission(place: Path, root: str | None) -> Submission:
     findings += [*_duplicates(found), *_shared_models(records.values())]
     for record in found:
         findings += [of_record("number", record, text) for text in contradictions(record)]
-    here = Installation(root)
+    here = Installation(root, place)
     here.compare(records.values())
     reasons: dict[str, int] = defaultdict(int)
     cells = {}

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 from benchbd.core.files import atomic_write, open_plain, read_plain
 from benchbd.core.user_variables import only_user_variables
-from benchbd.errors import BenchbdError, UsageError, did_you_mean, one_line
+from benchbd.errors import BenchbdError, UsageError, counted, did_you_mean, one_line
 from benchbd.run.cluster.remote import order_of, run_file
 from benchbd.run.executor import Job, JobResult, Notify
 from benchbd.run.rerun_policy import INTERRUPTIONS
@@ -232,7 +232,9 @@ class SlurmExecutor:
             self._tasks[job.id] = _Task(job, str(handle.job_id), changed)
         self._write_jobs()
         array = str(submitted[0].job_id).partition("_")[0]
-        self._notify(jobs[0].id, {"event": "note", "text": f"{len(jobs)} cells submitted as Slurm job {array}"})
+        self._notify(
+            jobs[0].id, {"event": "note", "text": f"{counted(len(jobs), 'cell')} submitted as Slurm job {array}"}
+        )
         return array
 
     def _look(self) -> dict[str, str] | None:

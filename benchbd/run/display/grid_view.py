@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from benchbd.core.severity import BAD, COLOURS, FAIR, tone
+from benchbd.errors import counted
 from benchbd.run.display.grid import UNDEFENDED, Entry, Grid, Grids, State, SummaryRow
 from benchbd.run.display.names import Name, legend
 from benchbd.run.settings import duration_text
@@ -161,7 +162,7 @@ def grid_lines(
     if names:
         parts += [Text(line, style="dim") for line in legend(plan.rows) + legend(plan.columns)]
     if rows is not None and (hidden := len(grid.defenses) - len(rows)):
-        parts.append(Text(f"and {hidden} more defenses (benchbd status --grid shows all)", style="dim"))
+        parts.append(Text(f"and {counted(hidden, 'more defense')} (benchbd status --grid shows all)", style="dim"))
     return Group(*parts)
 
 
@@ -229,7 +230,7 @@ class GridView:
                     break
             hidden += not rows
         if hidden and height > len(foot):
-            text = f"and {hidden} more grids" if lines else "the grid needs a larger window"
+            text = f"and {counted(hidden, 'more grid')}" if lines else "the grid needs a larger window"
             lines += console.render_lines(Text(text, style="dim"), options, pad=False)
         return [*lines, *foot] if lines and height > len(foot) else []
 

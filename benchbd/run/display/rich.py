@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from benchbd.core.events import Event, remark, sound
+from benchbd.errors import counted
 from benchbd.run.display.base import Facts, numbers
 from benchbd.run.display.grid import Grids, Result
 from benchbd.run.display.grid_view import GridView
@@ -105,7 +106,9 @@ class RichDisplay:
         # Rich's own thread calls this while the scheduler's thread may change the rows, so copy them.
         rows = sorted(list(self._rows.values()), key=lambda row: row.where)
         shown = rows[: max(3, self._console.size.height // 3)]
-        foot = [Text(f"and {len(rows) - len(shown)} more slots", style="dim")] if len(rows) > len(shown) else []
+        foot = (
+            [Text(f"and {counted(len(rows) - len(shown), 'more slot')}", style="dim")] if len(rows) > len(shown) else []
+        )
         if self._view is None:
             return Group(self._slots(shown), *foot, self._foot())
         # The heading of the slots, the total, an empty line, and the line of the cursor.

@@ -12,7 +12,7 @@ from benchbd.core.allocator import KEEP_MEMORY
 from benchbd.core.environment import cores
 from benchbd.core.numerics import MOST_THREADS, THREAD_VARIABLES
 from benchbd.core.user_variables import user_variables
-from benchbd.errors import UsageError, shown
+from benchbd.errors import UsageError, counted, shown
 from benchbd.run.settings import RunSettings
 
 MOST_SLOTS, MOST_PER_CORE = 256, 16
@@ -143,7 +143,7 @@ def check_numbers(settings: RunSettings) -> None:
         ("--threads", settings.threads, MOST_THREADS),
     ):
         if value is not None and value > limit:
-            where = f" on a machine of {cores()} cores" if limit == most else ""
+            where = f" on a machine of {counted(cores(), 'core')}" if limit == most else ""
             raise UsageError(f"{flag} {shown(value)}: at most {limit:,} are allowed{where}")
 
 
