@@ -35,10 +35,10 @@ set -euo pipefail
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 python3 -m venv "$work/venv" || exit 2
-# The package pins 178 others of 2023, among them torch 2.0.0 with CUDA; the few that are used here come in current releases.
-"$work/venv/bin/pip" install --quiet --no-deps backdoormbti==0.2.2 || exit 2
 "$work/venv/bin/pip" install --quiet torch==2.13.0 torchvision==0.28.0 numpy==2.3.5 scipy==1.17.1 scikit-learn==1.8.0 \
-    pandas==3.0.6 lightning==2.6.6 tqdm==4.70.1 2> "$work/conflicts" || { cat "$work/conflicts" >&2; exit 2; }
+    pandas==3.0.6 lightning==2.6.6 tqdm==4.70.1 || exit 2
+# The package pins 181 others of 2023, among them torch 2.0.0 for CUDA; the few that are used here are installed above.
+"$work/venv/bin/pip" install --quiet --no-deps backdoormbti==0.2.2 || exit 2
 cat > "$work/marks.py" <<'PY'
 import contextlib
 import importlib.util
