@@ -3,16 +3,17 @@
 #
 # ActivationClustering lists which images of a training set are clean; BackdoorMBTI computes recall and precision from this
 # list and retrains on the images that it keeps. The class goes through a shuffled loader twice: the first pass clusters, the
-# second hands out the marks. Each pass has an order of its own, and the list is read in a third, that of the set. Fixing the
-# order does not help: each batch is clustered by itself and the clusters of all batches are joined by number, although 0 and 1
-# change places from batch to batch. And PCA never runs: only the first ten activations of the layer are clustered. The list
-# names as many poisoned images as clean ones, in percent, so the backdoor survives where activation clustering finds every
-# poisoned image. A comparison of defenses shows a weak method where it shows a draw of lots. There is no error and no warning.
+# second hands out the marks. Each pass has an order of its own, and the list is read in a third, that of the set. A fixed
+# order is not enough: each batch is clustered by itself and the clusters of all batches are joined by number, although 0 and 1
+# change places from batch to batch. And PCA never runs: only the first ten activations of the layer are clustered. So the
+# defense removes poisoned images at the rate at which it removes clean ones, and the backdoor stays where activation
+# clustering by hand finds every poisoned image. A table of defenses shows a weak method where it shows chance. There is no
+# error and no warning.
 #
 # Seen with backdoormbti 0.2.2, scikit-learn 1.8.0, torch 2.13.0, Python 3.11 (output of this script; digits of scikit-learn,
-# 70 of 1,400 images poisoned, the default settings, means over three seeds; accuracy and attack success rate of a network
-# retrained on what is kept; removing the smaller cluster of each class takes clean images in any case; other CPUs may differ
-# by some points):
+# 70 of 1,400 images poisoned, a small network, the default settings, means over three seeds; accuracy and attack success rate
+# of a network retrained on what is kept; removing the smaller cluster of each class takes clean images in any case; other
+# CPUs may differ by some points):
 #   backdoormbti 0.2.2, scikit-learn 1.8.0, torch 2.13.0+cpu
 #   activation clustering           found  clean removed  accuracy  attack
 #   none                                                     98.5%   99.7%
@@ -22,13 +23,14 @@
 #   one batch, fixed order          80.0%          36.9%     90.1%   81.6%
 #   the same, all 64 activations   100.0%          35.4%     89.9%    0.1%
 #   by hand                        100.0%          35.1%     88.7%    0.3%
-# Source: backdoormbti/defenses/base.py, InputFilteringBase.setup: poison_train_loader shuffles; backdoormbti/defenses/ac.py:
-# do_clustering goes through it twice and calls cluster_activations for each batch; there "nb_dims & n > nb_dims" is the bitwise
-# and, which is never above nb_dims, in the condition for PCA. InputFilteringBase.train and eval_def_acc in utils/eval.py take
-# the list as one over the set. The README lists the method with the paper of Chen et al. (2018), which clusters each class as
-# a whole. The repository has the same lines in defenses/ac_base.py, and no thread of its tracker was found (searched in
-# November 2026; https://github.com/SJTUHaiyangYu/BackdoorMBTI). Way out, as in the last line but one: after setup, a
-# poison_train_loader without shuffle whose one batch is the set, with args.batch_size and args.nb_dims to match.
+# Source: backdoormbti/defenses/base.py, InputFilteringBase.setup: poison_train_loader shuffles, under Fabric's ddp strategy,
+# too. backdoormbti/defenses/ac.py: do_clustering goes through it twice and calls cluster_activations for each batch, whose
+# condition for PCA is never true: it asks for a bitwise and of nb_dims with the number of images that is above nb_dims.
+# InputFilteringBase.train and eval_def_acc in utils/eval.py take the list as one over the set. The README lists the method
+# with the paper of Chen et al. (2018), which clusters each class as a whole. The repository has the same lines in
+# defenses/ac_base.py, and no thread of its tracker was found (searched in November 2026;
+# https://github.com/SJTUHaiyangYu/BackdoorMBTI). Way out, as in the last line but one: after setup, a poison_train_loader
+# without shuffle whose one batch is the set, with args.batch_size and args.nb_dims to match.
 #
 # Exit code 0: backdoormbti behaves as described. 1: it does not. 2: the packages could not be installed.
 set -euo pipefail
@@ -37,7 +39,7 @@ trap 'rm -rf "$work"' EXIT
 python3 -m venv "$work/venv" || exit 2
 "$work/venv/bin/pip" install --quiet torch==2.13.0 torchvision==0.28.0 numpy==2.3.5 scipy==1.17.1 scikit-learn==1.8.0 \
     pandas==3.0.6 lightning==2.6.6 tqdm==4.70.1 || exit 2
-# The package pins 181 others of 2023, among them torch 2.0.0 for CUDA; the few that are used here are installed above.
+# The package pins 181 others, among them torch 2.0.0 for CUDA; the few that are used here are installed above.
 "$work/venv/bin/pip" install --quiet --no-deps backdoormbti==0.2.2 || exit 2
 cat > "$work/marks.py" <<'PY'
 import contextlib

@@ -11,8 +11,8 @@
 # error and no warning; the lines on the progress are missing.
 #
 # Seen with opendataval 1.3.0, torch 2.13.0, Python 3.11 (output of this script; 40 sets of 30 digits of scikit-learn with 4
-# wrong labels each, 20 random orders; sets whose values equal those of an earlier set to the last bit, and the mean AUROC of low
-# values for wrong labels; the first two counts depend on the memory: five runs had 8 to 18 in the first line):
+# wrong labels each, 20 random orders; sets whose values equal those of an earlier set to the last bit, and the mean AUROC of
+# low values for wrong labels; the first two counts depend on the memory: five runs had 8 to 18 in the first line):
 OUTPUT
 # Source: opendataval/dataval/margcontrib/sampler.py: GrTMCSampler, TMCSampler and MonteCarloSampler have a CACHE of the class
 # and the key cache_name or id(self); compute_marginal_contribution looks there before all else. The docstring says that the
