@@ -148,9 +148,15 @@ def rates(net):
 
 def by_library(net, seed, batch, in_order=False, dims=10):
     """Marks of the package, by image of the set; its default settings are 2 clusters and 10 dimensions."""
-    args = SimpleNamespace(model="resnet18", num_classes=CLASSES, nb_dims=dims, nb_clusters=2, cluster_analysis="smaller")
+    args = SimpleNamespace(
+        model="resnet18", num_classes=CLASSES, nb_dims=dims, nb_clusters=2, cluster_analysis="smaller"
+    )
     args.batch_size, args.random_seed, args.device, args.num_devices, args.num_workers = batch, seed, "cpu", 1, 0
-    with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):
+    with (
+        warnings.catch_warnings(),
+        contextlib.redirect_stderr(io.StringIO()),
+        contextlib.redirect_stdout(io.StringIO()),
+    ):
         warnings.simplefilter("error")  # a warning of the package would end the script: there is none
         warnings.filterwarnings("ignore", message=".*pin_memory.*|.*srun.*")  # these are about this machine
         defense = ActivationClustering(args)
@@ -159,7 +165,8 @@ def by_library(net, seed, batch, in_order=False, dims=10):
             defense.poison_train_loader = DataLoader(poison_set, batch)
         clean = np.array(defense.get_sanitized_lst(poison_set))
         judged = eval_def_acc(clean, poison_set)
-    assert judged["tp"] == (bad & (clean == 0)).sum() and judged["fp"] == (~bad & (clean == 0)).sum()
+    assert judged["tp"] == (bad & (clean == 0)).sum()
+    assert judged["fp"] == (~bad & (clean == 0)).sum()
     return clean == 0
 
 

@@ -13,7 +13,7 @@
 # Seen with opendataval 1.3.0, torch 2.13.0, Python 3.11 (output of this script; 40 sets of 30 digits of scikit-learn with 4
 # wrong labels each, 20 random orders; sets whose values equal those of an earlier set to the last bit, and the mean AUROC of
 # low values for wrong labels; the first two counts depend on the memory: five runs had 8 to 18 in the first line):
-OUTPUT
+#   OUTPUT
 # Source: opendataval/dataval/margcontrib/sampler.py: GrTMCSampler, TMCSampler and MonteCarloSampler have a CACHE of the class
 # and the key cache_name or id(self); compute_marginal_contribution looks there before all else. The docstring says that the
 # default of cache_name is set to a unique value for an object, which an address is only while the object lives. The repository
@@ -44,11 +44,11 @@ from sklearn.datasets import load_digits
 from sklearn.metrics import roc_auc_score
 
 # opendataval imports these for text, pictures, downloads, plots and LAVA; nothing here calls them.
-for name in ("geomloss", "matplotlib", "matplotlib.axes", "mpl_toolkits", "mpl_toolkits.axes_grid1", "pandera", "requests"):
+for name in ("geomloss", "matplotlib", "matplotlib.axes", "mpl_toolkits", "mpl_toolkits.axes_grid1", "typer"):
     sys.modules[name] = MagicMock()
-for name in ("mpl_toolkits.axes_grid1.axes_divider", "torchvision", "torchvision.datasets", "torchvision.transforms"):
+for name in ("mpl_toolkits.axes_grid1.axes_divider", "pandera", "PIL", "requests", "transformers"):
     sys.modules[name] = MagicMock()
-for name in ("torchvision.transforms.functional", "transformers", "typer"):
+for name in ("torchvision", "torchvision.datasets", "torchvision.transforms", "torchvision.transforms.functional"):
     sys.modules[name] = MagicMock()
 from opendataval.dataval import DataShapley
 from opendataval.dataval.margcontrib import GrTMCSampler
@@ -92,7 +92,11 @@ def a_set(seed):
 
 def by_library(seed, **options):
     *data, wrong = a_set(seed)
-    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()), warnings.catch_warnings():
+    with (
+        contextlib.redirect_stdout(io.StringIO()),
+        contextlib.redirect_stderr(io.StringIO()),
+        warnings.catch_warnings(),
+    ):
         warnings.simplefilter("error")  # a warning would end the script: there is none
         evaluator = DataShapley(max_mc_epochs=1, models_per_epoch=ROUNDS, random_state=seed, **options)
         evaluator.input_model_metric(NearestCentre(), accuracy).input_data(*data)
