@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from benchbd.cli.near_misses import unknown_option, verb_hint
+from benchbd.core.lost_interrupts import no_interrupt_is_lost
 from benchbd.core.paths import data_given
 from benchbd.core.standard_streams import discard, lasting_stderr, open_standard_streams
 from benchbd.errors import BenchbdError, UsageError, one_line, shown
@@ -87,7 +88,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     open_standard_streams()
     # list() does not work here: importing the verb benchbd.cli.list gives this module an attribute of that name.
-    with lasting_stderr():
+    with lasting_stderr(), no_interrupt_is_lost():
         return _exit_code(sys.argv[1:] if argv is None else [*argv])
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from benchbd.errors import counted
+from benchbd.errors import agrees, counted
 from benchbd.report.labels import Variant
 from benchbd.report.overview import Line, Overview
 from benchbd.report.ranking import Ranking
@@ -51,7 +51,8 @@ def headline(given: Overview) -> Headline:
     if near:
         names = _enumerated([given.short(other) for other in near])
         leads = "leads by" if _has_best_mean((first, *near), ranking) else "has the most significant wins by"
-        sentence = f"{name} {leads} {ranking.measure.upper()}, and {names} cannot be told apart from it."
+        verb = agrees(len(near), "is", "are")
+        sentence = f"{name} {leads} {ranking.measure.upper()}; {names} {verb} not significantly different."
     elif all(ranking.duels[first, other].better == 1 for other in others):
         rivals = f"{'each of ' * (len(others) > 1)}{counted(len(others), 'other ranked defense')}"
         sentence = f"{name} is best: significantly better by {ranking.measure.upper()} than {rivals}."

@@ -97,6 +97,27 @@ def test_ctrl_c_is_one_line_and_130(monkeypatch: pytest.MonkeyPatch, capsys: pyt
     assert capsys.readouterr().err == "benchbd: interrupted\n"
 
 
+def test_ctrl_c_in_a_callback_of_python_is_not_lost(tmp_path: Path) -> None:
+    """The import system has callbacks of weak references, where Python prints exceptions instead of raising them."""
+    code = """
+import signal, sys, time, weakref
+from benchbd.cli import main
+from benchbd.plan import matrix
+class Module: pass
+def load(*_, **__):
+    module = Module()
+    kept = weakref.ref(module, lambda _: signal.raise_signal(signal.SIGINT))
+    del module
+    time.sleep(20)
+matrix.load = load
+sys.exit(main(["plan", "quickstart"]))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, check=False, timeout=60
+    )
+    assert (done.returncode, done.stderr) == (130, "benchbd: interrupted\n")
+
+
 def test_a_full_disk_is_one_line_and_1(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     def full(*_: Any, **__: Any) -> None:
         raise OSError(28, "No space left on device", "out/records/x.json")

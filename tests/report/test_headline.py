@@ -38,7 +38,7 @@ def test_defenses_that_cannot_be_told_apart_share_the_lead(make_record):
     )
     first, second = (line.name for line in found.leaders)
     assert {first, second} == {"lfd", "abl"}
-    assert found.sentence == f"{first} leads by DER, and {second} cannot be told apart from it."
+    assert found.sentence == f"{first} leads by DER; {second} is not significantly different."
 
 
 def test_an_attack_that_only_one_defense_met_does_not_decide_who_leads(make_record):
@@ -48,7 +48,7 @@ def test_an_attack_that_only_one_defense_met_does_not_decide_who_leads(make_reco
     records += [make_record(f"a{a}", "abl", 0, 0.9, 0.17 - 0.05 * (a % 2)) for a in range(10)]
     (even,) = board(records).overviews()
     (uneven,) = board([*records, make_record("a10", "lfd", 0, 0.9, 1.0)]).overviews()
-    assert headline(even).sentence == "lfd leads by DER, and abl cannot be told apart from it."
+    assert headline(even).sentence == "lfd leads by DER; abl is not significantly different."
     assert headline(uneven).sentence == headline(even).sentence
     assert headline(uneven).leaders[0].der.mean < headline(uneven).leaders[1].der.mean
 
@@ -120,7 +120,7 @@ def test_a_leader_by_wins_is_not_called_the_one_with_the_best_mean(make_record):
         attacks=8,
     )
     assert found.leaders[0].name == "abl"
-    assert found.sentence == "abl has the most significant wins by DER, and lfd cannot be told apart from it."
+    assert found.sentence == "abl has the most significant wins by DER; lfd is not significantly different."
 
 
 TRADE = {"lfd": (0.9, lambda a: 0.2 + a / 100), "abl": (0.6, lambda a: 0.01 + a / 100), "ac": (0.9, lambda a: 0.9)}
