@@ -145,6 +145,7 @@ def test_a_byte_order_mark_is_no_part_of_any_text(
         ("name: m".encode("utf-16"), "is not UTF-8 text but UTF-16; save it as UTF-8"),
         (b"name: \xff", "is not UTF-8 text; is it a matrix?"),
     ],
+    ids=["gzip", "utf-16", "latin-1"],  # a gzip file has the time in it: workers must collect tests of one name
 )
 def test_a_matrix_of_another_kind(
     content: bytes, line: str, toy_matrix: Path, capsys: pytest.CaptureFixture[str]
