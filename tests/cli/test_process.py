@@ -103,6 +103,7 @@ def test_ctrl_c_in_a_callback_of_python_is_not_lost(tmp_path: Path) -> None:
 import signal, sys, time, weakref
 from benchbd.cli import main
 from benchbd.plan import matrix
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell starts what ends in & with SIGINT ignored
 class Module: pass
 def load(*_, **__):
     module = Module()
