@@ -69,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
         removals.append((f"{counted(len(failed), 'record')} without a result", [f for f in files if f.is_file()]))
     if args.logs:
         logs = [p for p in _files(output / "logs", "*.log") if statuses.get(p.stem) in ("done", "skipped")]
-        removals.append((f"{counted(len(logs), 'log')}", logs))
+        removals.append((counted(len(logs), "log"), logs))
     stale = remove_stale_files(output, older_than=0.0, remove=False)
     write(f"left by dead processes: {counted(stale.locks, 'lock file')}, {counted(stale.temporary, 'temporary file')}")
     for name, paths in removals:

@@ -16,9 +16,8 @@ EPILOG = """\
 Records are matched by cell ID. If two finished records of one cell have different numbers, the first one stays, the
 other one goes to OUTPUT/conflicts/, and the line says how large the difference is and what else differs, such as a
 plugin's code, a version or the device (exit code 1). The same happens if they were measured on different data or
-initial weights. If different cells of one data set and model were, they are kept and
-counted (exit code 1). A record whose ID is not the hash of its spec is refused. Nothing is removed from the source
-folders.
+initial weights. If different cells of one data set and model were, they are kept and counted (exit code 1). A record
+whose ID is not the hash of its spec is refused. Nothing is removed from the source folders.
 
   benchbd merge part1 part2 part3 --output all
 """
@@ -54,11 +53,10 @@ def run(args: argparse.Namespace) -> int:
         difference = f"differs by up to {100 * conflict.difference:.2f} points"
         classes = f" (precision classes {' and '.join(map(one_line, conflict.classes))})" if conflict.classes else ""
         kind = f"different data: another {conflict.data}" if conflict.data else "conflict"
-        known = conflict.other or conflict.data or conflict.classes
-        why = ", ".join(map(one_line, conflict.other)) or (
-            "" if known else "nothing recorded, so chance or the machine"
-        )
-        why = f"; different: {why}" if why else ""
+        others = ", ".join(map(one_line, conflict.other))
+        if not (conflict.other or conflict.data or conflict.classes):
+            others = "nothing recorded, so chance or the machine"
+        why = f"; different: {others}" if others else ""
         write(f"{kind}: {conflict.label} [{conflict.id}]: {difference}{classes}; the other is {conflict.kept}{why}")
     for line in merged.mixed:
         write(f"different data: {line}; tables mark them")
