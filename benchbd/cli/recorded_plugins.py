@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from benchbd.cli.common import add_plugin_files
 from benchbd.errors import UnknownPlugin, UsageError, shown
 
 if TYPE_CHECKING:
@@ -25,8 +26,7 @@ def plugins_of(args: argparse.Namespace, output: Path, record: dict[str, Any]) -
     from benchbd.plugins import registry
     from benchbd.storage.plugin_places import absent_plugin, plugin_places
 
-    for file in args.plugin:
-        registry.add_plugin_file(file)
+    add_plugin_files(args)
     matrix = record.get("matrix") or ""
     problem: UsageError | None = None
     for file in [] if args.plugin else plugin_places(output).get(matrix, []):

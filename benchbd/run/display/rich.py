@@ -106,9 +106,8 @@ class RichDisplay:
         # Rich's own thread calls this while the scheduler's thread may change the rows, so copy them.
         rows = sorted(list(self._rows.values()), key=lambda row: row.where)
         shown = rows[: max(3, self._console.size.height // 3)]
-        foot = (
-            [Text(f"and {counted(len(rows) - len(shown), 'more slot')}", style="dim")] if len(rows) > len(shown) else []
-        )
+        hidden = len(rows) - len(shown)
+        foot = [Text(f"and {counted(hidden, 'more slot')}", style="dim")] if hidden else []
         if self._view is None:
             return Group(self._slots(shown), *foot, self._foot())
         # The heading of the slots, the total, an empty line, and the line of the cursor.
