@@ -5,7 +5,15 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from benchbd.cli.common import add_output, add_plugins, find_record, output_folder, refuse_empty, write
+from benchbd.cli.common import (
+    add_output,
+    add_plugin_files,
+    add_plugins,
+    find_record,
+    output_folder,
+    refuse_empty,
+    write,
+)
 from benchbd.cli.recorded_plugins import plugins_of
 from benchbd.errors import UsageError, counted, did_you_mean, shown
 
@@ -65,6 +73,7 @@ def run(args: argparse.Namespace) -> int:
         require_extra("onnx", "--format onnx")
     output = output_folder(args)
     record = find_record(output, args.cell)
+    add_plugin_files(args)
     with plugins_of(args, output, record):
         cell, trained, spec = stored_model(record, Store(output / "store", write))
     dataset = cell.components().dataset

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchbd.cli.common import add_plugin_files
 from benchbd.errors import UnknownPlugin, UsageError, shown
 
 if TYPE_CHECKING:
@@ -16,17 +15,16 @@ if TYPE_CHECKING:
 
 @contextlib.contextmanager
 def plugins_of(args: argparse.Namespace, output: Path, record: dict[str, Any]) -> Iterator[None]:
-    """Register the files of ``--plugin``, or else those that runs of the record's matrix had.
+    """Register the plugin files that runs of the record's matrix had, unless ``--plugin`` names others.
 
     A file that is gone or that cannot be loaded matters only if the cell needs it.
 
     Raises:
-        UsageError: what runs inside needs a plugin that is not here, or a file of ``--plugin`` cannot be loaded.
+        UsageError: what runs inside needs a plugin that is not here.
     """
     from benchbd.plugins import registry
     from benchbd.storage.plugin_places import absent_plugin, plugin_places
 
-    add_plugin_files(args)
     matrix = record.get("matrix") or ""
     problem: UsageError | None = None
     for file in [] if args.plugin else plugin_places(output).get(matrix, []):

@@ -12,6 +12,7 @@ from typing import Any
 from benchbd.cli.common import (
     add_numerics,
     add_output,
+    add_plugin_files,
     add_plugins,
     find_record,
     output_folder,
@@ -66,6 +67,7 @@ def run(args: argparse.Namespace) -> int:
     refuse_empty(args, "precision")
     output = output_folder(args)
     record = find_record(output, args.cell)
+    add_plugin_files(args)
     with plugins_of(args, output, record):
         return _run(args, output, record)
 
