@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import re
 import shlex
@@ -35,13 +36,19 @@ def finished(matrix: str) -> list[dict[str, Any]]:
 
 
 def records(matrix: str) -> Cells:
-    """The finished records of a matrix whose attacks have one setting each."""
+    """The finished records of a matrix whose attacks have one setting each, but for attacks that are not implanted."""
     found: Cells = {}
     for record in finished(matrix):
         seeds = found.setdefault((column(record), record["attack"]), {})
         assert record["seed"] not in seeds, f"{record['label']} would hide another record; give its column an option"
         seeds[record["seed"]] = record
-    return found
+    failed = {attack for _, attack in not_implanted(found)}
+    return {key: seeds for key, seeds in found.items() if key[1] not in failed}
+
+
+def not_implanted(found: Cells) -> set[tuple[str, str]]:
+    """The undefended cells of attacks whose mean ASR is under 50 %."""
+    return {key for key, seeds in found.items() if key[0] == "none" and key[1] != "none" and rate(seeds, "asr") < 0.5}
 
 
 def rate(seeds: dict[int, dict[str, Any]], metric: str) -> float:
@@ -124,7 +131,9 @@ def test_the_introduction_has_the_means_of_the_records():
         return 100 * statistics.mean(rate(found[defense, attack], metric) for attack in attacks)
 
     text = " ".join((ROOT / "README.md").read_text().split("## Two commands")[0].split())
-    count = {6: "six", 7: "seven", 8: "eight", 9: "nine", 10: "ten", 11: "eleven", 12: "twelve"}[len(attacks)]
+    count = {6: "six", 7: "seven", 8: "eight", 9: "nine", 10: "ten", 11: "eleven", 12: "twelve", 13: "thirteen"}[
+        len(attacks)
+    ]
     lost = f"{mean('none', 'ca') - mean('lfd', 'ca'):.1f}"
     fall = f"from {mean('none', 'asr'):.0f} to {mean('lfd', 'asr'):.0f} %"
     said = f"the mean ASR of {count} attacks {fall} for {lost} points of CA"
@@ -142,6 +151,20 @@ def der(found: Cells, defense: str, attacks: list[str]) -> str:
         )
 
     return DASH if defense == "none" else percent(statistics.mean(map(of_cell, attacks)))
+
+
+def test_the_program_that_writes_the_tables_has_nothing_to_change() -> None:
+    spec = importlib.util.spec_from_file_location("result_tables", ROOT / "tools" / "result_tables.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    assert module.main(["--check"]) == 0, "run tools/result_tables.py"
+    found = module.records()
+    table = [["all of GTSRB, ASR ↓", "sig"], ["---", "---"], ["`none`", "1.0"], ["`nonesuch`", "1.0"]]
+    header, first, *others = module.filled(table, found)
+    assert (header, first) == (["all of GTSRB, ASR ↓", "bn-g"], ["`none`", "100.0"])
+    assert {name for name, _ in others} == {"`abl`", "`fine-pruning`", "`lfd`"}
 
 
 def test_both_pages_show_results():
