@@ -31,10 +31,12 @@ EPILOG = """\
   benchbd evaluate --model lfd.onnx --dataset cifar10 --attack bn-g
   benchbd evaluate --model net.pth --arch resnet18 --normalise dataset --dataset cifar10 --attack 'blend(alpha=0.2)'
   benchbd evaluate --model net.safetensors --dataset digits --attack none --json
+  benchbd evaluate --model attack_result.pt --dataset cifar10 --attack "imported(file='run.npz')"
 
 FILE is ONNX, TorchScript, an exported program, safetensors, or a state dict of torch.save; nothing is unpickled. A
-program gets images RGB / 255. Weights without a program need --arch and --normalise, unless benchbd export-model wrote
-them. The trigger is that of seed S: the checkpoint must have been trained on the same one. See docs/models.md.
+program gets images RGB / 255. Weights without a program need --arch and --normalise, unless benchbd export-model or
+BackdoorBench (attack_result.pt, defense_result.pt) wrote them. The trigger is that of seed S: the checkpoint must have
+been trained on the same one. See docs/models.md.
 """
 
 
@@ -116,7 +118,7 @@ def run(args: argparse.Namespace) -> int:
             raise UsageError(line)
     arch = None if args.arch is None else components.model
     with cpu_threads(1, device):
-        model = read_model(path, dataset.info(), dataset.normalisation, arch, args.normalise)
+        model = read_model(path, dataset.info(), dataset.normalisation, arch, args.normalise, dataset.name)
         poisoner = Poisoner(cell, components, Store(output_folder(args) / "store", write), device, _warned, root)
         test = Images(*dataset.load("test", root))
         clean, info = poisoner.train_set()

@@ -10,12 +10,13 @@ import torch
 from torch import Tensor
 
 from benchbd.engine.network import Classifier
+from benchbd.engine.weight_names import own_names, without_pruning
 from benchbd.errors import Diverged, UsageError, shown
 
 HEADS = ("fc", "linear", "classifier", "last_linear")
 """Names that other code gives the last linear layer."""
-PREFIXES = ("module.", "_orig_mod.", "model.", "net.")
-"""What DataParallel, torch.compile, Lightning and benchbd put before every name."""
+PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "1.")
+"""What DataParallel, torch.compile, Lightning, benchbd and a Sequential (resize, network) put before every name."""
 COUNTER = "num_batches_tracked"
 """End of the names of batch norm's counters, which nothing computes with."""
 
@@ -24,17 +25,19 @@ def renamed_state(state: Mapping[str, Tensor], net: Classifier) -> dict[str, Ten
     """A state under the names of a classifier.
 
     Args:
-        state: tensors by the names of the classifier, of the network in it or of its library; its last layer may have
-            one of ``HEADS`` as its name.
+        state: tensors by the names of the classifier, of the network in it, of its library or of other code
+            (:mod:`benchbd.engine.weight_names`); its last layer may have one of ``HEADS`` as its name.
         net: the classifier.
     """
-    found, known = dict(state), net.state_dict()
+    found, known = without_pruning(state), net.state_dict()
     own = {name.removeprefix("net.") for name in known}
     while prefix := next((prefix for prefix in PREFIXES if _before_all(prefix, found, own)), ""):
         found = {name.removeprefix(prefix): value for name, value in found.items()}
     if (library := getattr(net.net, "library_names", None)) is not None:
         named = library()
         found = {named.get(name, name): value for name, value in found.items()}
+    else:
+        found = own_names(found, own)
     unused = getattr(net.net, "unused_names", ())
     found = {name: value for name, value in found.items() if not name.startswith(tuple(unused))}
     if not any(name.startswith("net.") for name in found):

@@ -31,6 +31,8 @@ from benchbd.engine.foreign import (
 from benchbd.engine.outside_state import load_outside_state, renamed_state
 from benchbd.engine.weights_file import is_safetensors, read_safetensors_file, state_dict_of
 from benchbd.errors import Diverged, UsageError, one_line, shown
+from benchbd.exchange.backdoorbench_model import BackdoorBenchModel, backdoorbench_model
+from benchbd.exchange.fitting_model import fitting_model
 from benchbd.exchange.foreign_program import FixedMode, ForeignProgram
 from benchbd.exchange.model_program import FORMAT, METADATA
 from benchbd.pipeline.stored_model import transform_of
@@ -62,8 +64,24 @@ class ForeignModel(NamedTuple):
         return self.net
 
 
+class _Weights(NamedTuple):
+    """Weights without a program.
+
+    Attributes:
+        state: tensors by name.
+        kind: as in :class:`ForeignModel`.
+        facts: what a file of ours says; empty for other files.
+        stated: what a file of BackdoorBench says.
+    """
+
+    state: dict[str, Tensor]
+    kind: str
+    facts: dict[str, Any]
+    stated: BackdoorBenchModel | None = None
+
+
 def read_model(
-    path: Path, info: DatasetInfo, own: Normalisation, arch: Model | None, normalise: str | None
+    path: Path, info: DatasetInfo, own: Normalisation, arch: Model | None, normalise: str | None, dataset: str = ""
 ) -> ForeignModel:
     """Read a checkpoint by what is in it, whatever its suffix.
 
@@ -74,6 +92,7 @@ def read_model(
         own: the data set's normalisation, for ``normalise="dataset"``.
         arch: the model that weights without a program belong to; None if the file names it.
         normalise: ``none``, ``dataset``, ``imagenet`` or three means and three deviations; None for what the file says.
+        dataset: name of the data set, for files of BackdoorBench that do not name theirs.
 
     Raises:
         UsageError: the file cannot be read, is of another kind, or does not fit the architecture or the data set.
@@ -90,18 +109,20 @@ def read_model(
             return _programs_only(arch, path, lambda: _exported(path, info, normalise, given))
         if any(name.startswith("code/") for name in tops):
             return _programs_only(arch, path, lambda: _torchscript(path, info, normalise, given))
-        return _state_dict(_torch_weights(path), path, info, arch, normalise, given)
+        return _loaded(_torch_weights(path), path, info, arch, normalise, given, dataset)
     if is_safetensors(head, path.stat().st_size):
-        return _safetensors(path, info, arch, normalise, given)
+        return _loaded(_safetensors(path), path, info, arch, normalise, given, dataset)
     if head[:1] == b"\x08":  # an ONNX model begins with its version; a pickle and a tar archive do not
         return _programs_only(arch, path, lambda: _onnx(path, info, normalise, given))
-    return _state_dict(_torch_weights(path), path, info, arch, normalise, given)
+    return _loaded(_torch_weights(path), path, info, arch, normalise, given, dataset)
 
 
-def _torch_weights(path: Path) -> dict[str, Tensor]:
-    """The tensors by name in a file of ``torch.save``. Raises UsageError for a pickled network, among others."""
+def _torch_weights(path: Path) -> _Weights:
+    """The weights in a file of ``torch.save``. Raises UsageError for a pickled network, among others."""
     try:
-        return state_dict_of(read_torch(path), path)
+        # An attack_result.pt of BackdoorBench has numpy arrays beside the weights, which torch 2.4 cannot allow alone.
+        found = read_torch(path, arrays=hasattr(torch.serialization, "safe_globals"))
+        return _Weights(state_dict_of(found, path), "state dict", {}, backdoorbench_model(found))
     except UsageError as error:
         raise UsageError(f"{error}; save net.state_dict(), or export the network as TorchScript or ONNX") from None
 
@@ -238,60 +259,79 @@ def _exported(path: Path, info: DatasetInfo, normalise: str | None, given: Norma
     return _checked(ForeignModel(net, "exported program", words), path, info)
 
 
-def _safetensors(
-    path: Path, info: DatasetInfo, arch: Model | None, normalise: str | None, given: Normalisation | None
-) -> ForeignModel:
+def _safetensors(path: Path) -> _Weights:
     state, metadata = read_safetensors_file(path)
-    facts = _facts(metadata.get(METADATA))
-    return _state_dict(state, path, info, arch, normalise, given, facts, "safetensors")
+    return _Weights(state, "safetensors", _facts(metadata.get(METADATA)))
 
 
-def _state_dict(
-    state: dict[str, Tensor],
+def _loaded(
+    weights: _Weights,
     path: Path,
     info: DatasetInfo,
     arch: Model | None,
     normalise: str | None,
     given: Normalisation | None,
-    facts: dict[str, Any] | None = None,
-    kind: str = "state dict",
+    dataset: str,
 ) -> ForeignModel:
-    facts = facts or {}
-    if arch is None and not facts:
-        raise UsageError(f"{path} holds weights without a program; name the architecture with --arch, such as resnet18")
-    stated = facts.get("model") or {}
-    model = arch
-    if model is None:
-        model = registry.make("models", str(stated.get("name")), **dict(stated.get("params") or {}))
+    """The network with the weights; the arguments are those of :func:`read_model`."""
+    if weights.stated is not None:
+        weights.stated.check(path, info)
+    model = arch or _stated_model(weights, path, info)
     spec = ModelSpec(model, part_of(model), info.classes, info.size, Normalisation((0.0,) * 3, (1.0,) * 3))
     net = spec.build_to_load()
-    state = renamed_state(state, net)
+    state = renamed_state(weights.state, net)
     own = {"mean", "std"} <= state.keys()
     if own and normalise is not None:
         raise UsageError(f"--normalise {shown(normalise)}: {path} has its own mean and std; leave --normalise out")
-    if not own and normalise is None and spec.own_normalisation is None:
-        raise UsageError(
-            f"{path} does not say how its network's images are normalised; say it with --normalise: none, dataset, "
-            "imagenet, or three means and three deviations"
-        )
-    given = spec.own_normalisation if normalise is None else given
+    whose = ""
+    if normalise is None and not own:
+        given = spec.own_normalisation
+        if given is None and weights.stated and (found := weights.stated.normalisation(dataset)):
+            given, whose = found[0], f" ({found[1]})"
+        elif given is None:
+            raise UsageError(
+                f"{path} does not say how its network's images are normalised; say it with --normalise: none, dataset, "
+                "imagenet, or three means and three deviations"
+            )
     net.set_normalisation(given or Normalisation((0.0,) * 3, (1.0,) * 3))
     try:
         load_outside_state(net, state, f"{path} does not fit {spec.part.text} for {info.classes} classes")
     except Diverged as error:
         raise UsageError(str(error)) from None
     except UsageError as error:
-        raise UsageError(f"{error}{_of_other_code(state, net)}") from None
-    net.test_transform = _transform(facts, info)
-    words = "in the file" if own else "none added" if given is None else _words(given)
-    return _checked(ForeignModel(net.eval(), kind, words, net.test_transform, spec.part.text), path, info)
+        raise UsageError(f"{error}{_advice(weights, state, net, info, spec.part.text)}") from None
+    net.test_transform = _transform(weights.facts, info)
+    words = "in the file" if own else ("none added" if given is None else _words(given)) + whose
+    return _checked(ForeignModel(net.eval(), weights.kind, words, net.test_transform, spec.part.text), path, info)
 
 
-def _of_other_code(state: dict[str, Tensor], net: Classifier) -> str:
-    """What to do about weights most of whose names the network does not have; '' if it has most of them."""
-    if 2 * len(state.keys() - net.state_dict().keys()) < len(state):
-        return ""
-    return "; if other code built the network, export it there as TorchScript or ONNX (docs/models.md)"
+def _stated_model(weights: _Weights, path: Path, info: DatasetInfo) -> Model:
+    """The model that a file names. Raises UsageError if it names none that benchbd has."""
+    if weights.facts:
+        named = weights.facts.get("model") or {}
+        ours: Model = registry.make("models", str(named.get("name")), **dict(named.get("params") or {}))
+        return ours
+    if weights.stated is not None and (model := weights.stated.model(path, info)) is not None:
+        return model
+    fit = fitting_model(weights.state, info)
+    which = f" {shown(fit)}, whose names and shapes it has" if fit else ", such as resnet18"
+    if weights.stated is None:
+        raise UsageError(f"{path} holds weights without a program; name the architecture with --arch{which}")
+    which = which if fit else ", or export the network as TorchScript or ONNX (docs/models.md)"
+    raise UsageError(
+        f"{path}: benchbd does not know the network {shown(weights.stated.network)} that the file names; name the "
+        f"architecture with --arch{which}"
+    )
+
+
+def _advice(weights: _Weights, state: dict[str, Tensor], net: Classifier, info: DatasetInfo, text: str) -> str:
+    """What to do about weights that do not fit a network, named ``text``; '' if nothing is known."""
+    stated = f"; the file says that its network is {shown(weights.stated.network)}" if weights.stated else ""
+    if (fit := fitting_model(weights.state, info)) not in (None, text):
+        return f"{stated}; it has the names and shapes of --arch {shown(fit)}"
+    if fit or 2 * len(state.keys() - net.state_dict().keys()) < len(state):
+        return stated
+    return f"{stated}; if other code built the network, export it there as TorchScript or ONNX (docs/models.md)"
 
 
 def _checked(model: ForeignModel, path: Path, info: DatasetInfo) -> ForeignModel:

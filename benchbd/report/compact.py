@@ -29,23 +29,25 @@ class Section(NamedTuple):
     folded: bool = False
 
 
-def sections(given: Overview, most: int = WIDTH, summary: int = 0) -> list[Section]:
+def sections(given: Overview, most: int = WIDTH, summary: int = 0, *, headed: bool = False) -> list[Section]:
     """All tables of an overview, the summary first. The last of the open ones carries the notes.
 
     Args:
         given: the overview.
         most: widest table, in characters.
         summary: the same of the summary, if it may be wider, since a medium breaks its words.
+        headed: whether the headline stands above, which says why no measure has a ranking.
     """
     heats = [*_heat_tables(given, given.asr, most), *_heat_tables(given, given.ca, most)]
-    shown = [*fit(_summary(given), max(most, summary), "columns"), *heats]
+    shown = [*fit(_summary(given, headed), max(most, summary), "columns"), *heats]
     for ranking in given.rankings.values():
         if duels := _duels(given, ranking):
             shown += fit(duels, most, "defenses")
     if given.sensitivities:
         shown += fit(_sensitivity(given), most, "columns")
-    refusals = dict.fromkeys(r.refusal for r in given.rankings.values() if r.refusal)
-    shown[-1].notes += [text for text in refusals if not any(text in note for note in shown[0].notes)]
+    said = (headed and not given.ranking.order) or any(given.refusal in note for note in shown[0].notes)
+    if given.refusal and not said:
+        shown[-1].notes.append(given.refusal)
     (heats or shown)[-1].notes += given.notes
     folded = [*fit(_costs(given), most, "columns"), *fit(_numbers(given), most, "columns", pinned=2)]
     return [*(Section(t) for t in shown), *(Section(t, folded=True) for t in folded if t.rows)]
@@ -58,7 +60,7 @@ def _number(found: Number | None) -> TableCell:
     return TableCell(text, found.mean, best=found.best, spread=found.spread)
 
 
-def _summary(given: Overview) -> Table:
+def _summary(given: Overview, headed: bool) -> Table:
     ca, asr = given.ca.heading, given.asr.heading
     columns = [
         Column("Group"), Column(ca, direction="up", unit="fraction"), Column(asr, direction="down", unit="fraction"),
@@ -91,7 +93,8 @@ def _summary(given: Overview) -> Table:
             f"tested against every other. {_unranked(given, ranking)}".rstrip(),
         )
     elif any(line.group == UNRANKED for line in given.lines):
-        notes.insert(0, f"{UNRANKED} is not ranked. {ranking.refusal}")
+        why = ", for the reason above." if headed else f". {given.refusal}"
+        notes.insert(0, f"{UNRANKED} is not ranked{why}")
     return Table("summary", "Summary", "Defense", columns, rows, notes=notes, level=3, tag=given.tag)
 
 

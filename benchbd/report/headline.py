@@ -42,7 +42,7 @@ def headline(given: Overview) -> Headline:
         if leaders:
             highest = given.short(leaders[0].defense)
             sentence = f"{highest} has the highest mean DER, but no defense can be called best."
-        return Headline(sentence, f"{ranking.refusal} {measured}".strip(), leaders, undefended)
+        return Headline(sentence, f"{given.refusal} {measured}".strip(), leaders, undefended)
     first, *others = ranking.order
     near = [other for other in others if set(ranking.groups[other]) & set(ranking.groups[first])]
     by_defense = {line.defense: line for line in given.lines}

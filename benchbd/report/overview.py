@@ -13,7 +13,7 @@ from benchbd.report.gate import implanted
 from benchbd.report.groups import TRANSFORMED, Group
 from benchbd.report.labels import Labels, Variant
 from benchbd.report.mixed_data import OTHER_DATA, mixed_data
-from benchbd.report.ranking import MEASURES, Ranking, Sensitivity, rank, sensitivities
+from benchbd.report.ranking import MEASURES, Ranking, Sensitivity, rank, refusals, sensitivities
 from benchbd.report.table import Table, TableCell
 from benchbd.report.timing import Clock
 from benchbd.report.titles import AT_CHANCE, chance_cells, competitors, titles
@@ -140,6 +140,11 @@ class Overview(NamedTuple):
     def ranking(self) -> Ranking:
         """The first ranking that there is, by DER before ASR."""
         return _first(self.rankings)
+
+    @property
+    def refusal(self) -> str:
+        """Why measures have no ranking, in a sentence for each reason; empty if all have one."""
+        return refusals(self.rankings.values())
 
 
 class Tables(NamedTuple):

@@ -24,6 +24,9 @@ model at chance is not ranked."""
 FEWEST_ATTACKS = 6
 """Smallest number of common attacks with a test: under six, no outcome of the test has a p-value below 0.05."""
 
+_BY = "No ranking by "
+"""Start of a refusal that names its measure."""
+
 Place = tuple[Variant, int]
 """An attack and a seed."""
 Pairs = set[frozenset[Variant]]
@@ -225,7 +228,7 @@ def _tested(
     most = max(duels[p].wins + duels[p].losses for p in family)
     if most and len(family) * 2.0 ** (1 - most) > 1 - LEVEL:
         refusal = (
-            f"No ranking by {measure.upper()}: with {len(family)} duel{'s' * (len(family) > 1)} over at most {most} "
+            f"{_BY}{measure.upper()}: with {len(family)} duel{'s' * (len(family) > 1)} over at most {most} "
             "attacks that differ, no outcome could be significant after Holm's correction, so nothing is tested."
         )
         return [], reasons | dict.fromkeys(enough, "no outcome could be significant"), refusal
@@ -278,9 +281,22 @@ def _refusal(
         return f"No ranking: {some}{'; defenses with a model at chance are not compared' * chance}."
     most = max((duels[pair].pairs for pair in _family(able, duels)), default=0)
     return (
-        f"No ranking by {measure.upper()}: a test needs {FEWEST_ATTACKS} attacks that two defenses share, since all "
+        f"{_BY}{measure.upper()}: a test needs {FEWEST_ATTACKS} attacks that two defenses share, since all "
         f"seeds and variants of an attack count once; here they share {f'at most {most}' if most else 'none'}."
     )
+
+
+def refusals(rankings: Iterable[Ranking]) -> str:
+    """Why rankings are missing, in a sentence for each reason, which names its measures; '' if none is.
+
+    Args:
+        rankings: those of one table, by measure.
+    """
+    measures: dict[str, list[str]] = {}
+    for ranking in rankings:
+        own = _BY + ranking.measure.upper()
+        measures.setdefault(ranking.refusal.replace(own, _BY, 1), []).append(ranking.measure.upper())
+    return " ".join(text.replace(_BY, _BY + " or ".join(names), 1) for text, names in measures.items() if text)
 
 
 def letters(order: Sequence[Variant], apart: Iterable[frozenset[Variant]]) -> dict[Variant, str]:

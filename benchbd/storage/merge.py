@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -62,6 +62,14 @@ class Merged(NamedTuple):
     mixed: list[str]
 
 
+class _Measured(NamedTuple):
+    """What tells whether a record was measured on the same data as others: data set and model, version, label."""
+
+    key: str
+    version: DataVersion
+    label: str
+
+
 def _difference(one: dict[str, Any], other: dict[str, Any]) -> float:
     """Largest absolute difference of the metrics; 1 if only one of the records has a metric."""
     found = [0.0]
@@ -89,6 +97,7 @@ def merge(sources: Sequence[Path], output: Path) -> Merged:
     added = same = 0
     conflicts: list[Conflict] = []
     refused: list[str] = []
+    standing: dict[str, _Measured | None] = {}
     for source in sources:
         checked.check(source)
     for source in sources:
@@ -101,17 +110,19 @@ def merge(sources: Sequence[Path], output: Path) -> Merged:
                 if mine is None or (mine["status"] != "done" and record["status"] == "done"):
                     records.write_record(output, record)
                     added += 1
+                    mine = record
                 elif record["status"] != "done" or not (_difference(mine, record) or _other_data(mine, record)):
                     same += 1
                 else:
                     conflicts.append(_keep_both(output, mine, record))
+                standing[record["id"]] = _measured(mine)
             except (OSError, UsageError) as error:
                 if not os.access(output / "records", os.W_OK):
                     raise
                 refused.append(one_line(f"{record['id']} is not merged: {error}"))
         if output.is_dir():
             merge_places(source, output)
-    return Merged(added, same, conflicts, refused, mixed_data(_results(output)))
+    return Merged(added, same, conflicts, refused, _mixed(_everything(output, standing)))
 
 
 def _other_data(one: dict[str, Any], other: dict[str, Any]) -> str:
@@ -120,29 +131,40 @@ def _other_data(one: dict[str, Any], other: dict[str, Any]) -> str:
     return here.difference(there) if here is not None and there is not None else ""
 
 
-def _results(output: Path) -> Iterator[dict[str, Any]]:
+def _everything(output: Path, standing: Mapping[str, _Measured | None]) -> Iterator[_Measured | None]:
+    """All records of a folder by ID; those in ``standing`` are not read again."""
     for path in sorted((output / "records").glob("*.json")):
-        record = records.read_record(output, path.stem) if is_id(path.stem) else None
-        if record:
-            yield record
+        if path.stem in standing:
+            yield standing[path.stem]
+        elif is_id(path.stem) and (record := records.read_record(output, path.stem)):
+            yield _measured(record)
+
+
+def _measured(record: dict[str, Any]) -> _Measured | None:
+    version = data_version(record)
+    if version is None:
+        return None
+    return _Measured(canonical([record["spec"]["dataset"], record["spec"]["model"]]), version, str(record["label"]))
 
 
 def mixed_data(results: Iterable[dict[str, Any]]) -> list[str]:
     """A line for each data set and model whose checked records were measured on different data."""
+    return _mixed(map(_measured, results))
+
+
+def _mixed(results: Iterable[_Measured | None]) -> list[str]:
     found: dict[str, list[tuple[DataVersion, str]]] = {}
-    for record in results:
-        version = data_version(record)
-        if version:
-            key = canonical([record["spec"]["dataset"], record["spec"]["model"]])
-            found.setdefault(key, []).append((version, str(record["label"])))
+    for measured in results:
+        if measured is not None:
+            found.setdefault(measured.key, []).append((measured.version, measured.label))
     lines = []
-    for measured in found.values():
-        usual = usual_version(version for version, _ in measured)
-        others = [(version, label) for version, label in measured if usual and version != usual]
+    for group in found.values():
+        usual = usual_version(version for version, _ in group)
+        others = [(version, label) for version, label in group if usual and version != usual]
         if usual and others:
             version, label = others[0]
             lines.append(
-                f"{len(others)} of {len(measured)} cells such as {label} were measured on another "
+                f"{len(others)} of {len(group)} cells such as {label} were measured on another "
                 f"{usual.difference(version)} than the rest"
             )
     return lines

@@ -138,6 +138,29 @@ def test_merge_tells_different_data_from_different_numbers(
     assert "different data" not in capfd.readouterr().out
 
 
+def test_merge_reads_only_those_records_again_that_no_source_has(
+    fakes: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It read every record of the output once more after writing it, to tell different data."""
+    here, there = ({"data": {"train": name * 64, "test": "c" * 64, "weights": None}} for name in "ab")
+    ids: list[str] = []
+    read = records.read_record
+
+    def watched(output: Path, cell_id: str) -> dict[str, Any] | None:
+        ids.append(cell_id)
+        return read(output, cell_id)
+
+    alone = made(fakes, 4, **here)
+    out = fill(tmp_path / "all", alone)
+    a, b = fill(tmp_path / "a", made(fakes, 1, **here)), fill(tmp_path / "b", made(fakes, 2, **there), made(fakes, 3))
+    monkeypatch.setattr(records, "read_record", watched)
+    merged = merge([a, b], out)
+    assert ids == [alone["id"]]
+    assert len(merged.mixed) == 1
+    assert merged.mixed[0].startswith("1 of 3 cells such as ")
+    assert merged.mixed[0].endswith(" were measured on another training set than the rest")
+
+
 def test_merge_refuses_what_is_no_record(fakes: ModuleType, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     good = made(fakes, 1)
     a = fill(tmp_path / "a", good)

@@ -5,6 +5,10 @@ from __future__ import annotations
 import pytest
 
 from benchbd.report import board
+from benchbd.report.formats.latex import render_latex
+from benchbd.report.formats.markdown import render_md
+from benchbd.report.formats.page import render_html
+from benchbd.report.formats.terminal import render_text
 from benchbd.report.headline import _enumerated as enumerated
 from benchbd.report.headline import facts, headline
 
@@ -73,8 +77,33 @@ def test_too_few_attacks_make_no_best(make_record, attacks):
     found = answer(make_record, {"lfd": lambda a: 0.0, "ac": lambda a: 0.9}, attacks=attacks)
     assert found.sentence == "lfd has the highest mean DER, but no defense can be called best."
     assert [line.name for line in found.leaders] == ["lfd"]
-    assert found.certainty.startswith("No ranking by DER: a test needs 6 attacks")
+    assert found.certainty.startswith("No ranking by DER or ASR: a test needs 6 attacks")
     assert found.certainty.endswith(" 2 seeds a cell.")
+
+
+@pytest.mark.parametrize("medium", ["md", "html", "text", "latex"])
+def test_the_reason_for_no_ranking_stands_once(medium, make_record):
+    """All media said it below the summary and below the last table, and those with a headline there too."""
+    render = {"md": render_md, "html": render_html, "text": render_text, "latex": render_latex}[medium]
+    asr = {"none": 0.95, "lfd": 0.0, "ac": 0.9}
+    given = board([make_record(a, d, s, 0.9, rate) for a in ("sig", "bn-g") for d, rate in asr.items() for s in (0, 1)])
+    said = " ".join(render(given).split())
+    assert said.count("a test needs 6 attacks that two defenses share") == 1
+    assert said.count("No ranking by DER or ASR") == 1
+    assert said.count("is not ranked") == 1
+    assert ("is not ranked, for the reason above." in said) == (medium != "latex")
+
+
+def test_a_measure_without_a_ranking_says_why_beside_one_with(make_record):
+    """DER ranks both; by ASR, no outcome could be significant, since the two are equal but for one attack."""
+    records = [make_record(f"a{a}", "none", 0, 0.9, 0.95) for a in range(8)]
+    records += [make_record(f"a{a}", "lfd", 0, 0.9, 0.5) for a in range(8)]
+    records += [make_record(f"a{a}", "ac", 0, 0.8 - a / 100, 0.5 + (a == 0) / 10) for a in range(8)]
+    made = board(records)
+    (found,) = made.overviews()
+    assert found.ranking.measure == "der"
+    assert found.refusal.startswith("No ranking by ASR: with 1 duel over at most 1 attacks that differ")
+    assert render_md(made).count("No ranking by ASR: with 1 duel") == 1
 
 
 def test_one_defense_alone_has_no_highest(make_record):

@@ -112,6 +112,30 @@ def test_the_live_table_shows_slots_and_the_whole(screen: Console) -> None:
     assert "of many" not in printed
 
 
+def test_the_time_left_is_computed_once_a_second_and_when_a_cell_ends(
+    screen: Console, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For thousands of cells it takes 13 ms, and the table is drawn four times a second."""
+    now, asked = [100.0], []
+
+    def eta() -> float:
+        asked.append(now[0])
+        return 60.0 * len(asked)
+
+    display = RichDisplay(screen)
+    display._facts = facts(eta=eta)
+    monkeypatch.setattr("benchbd.run.display.rich.time.monotonic", lambda: now[0])
+    for number in range(8):  # two seconds of frames
+        assert f"about {1 + number // 4}m00s left" in frame(display, screen)
+        now[0] += 0.25
+    assert asked == [100.0, 101.0]
+    display._facts.left -= 1
+    assert "about 3m00s left" in frame(display, screen)
+    now[0] += 0.25
+    assert "about 3m00s left" in frame(display, screen)
+    assert len(asked) == 3
+
+
 def test_a_new_stage_starts_from_nothing(screen: Console) -> None:
     display = RichDisplay(screen)
     play(display)

@@ -110,7 +110,7 @@ def overview_text(found: Overview) -> str:
     """Render an overview: its tables, the long ones folded away."""
     answer = headline(found)
     parts = [f"## {escape(found.title)}", f"**{escape(answer.sentence)}**", _items(facts(answer, found))]
-    for table, folded in sections(found, GITHUB, WIDTH):
+    for table, folded in sections(found, GITHUB, WIDTH, headed=True):
         if folded:
             summary = html.escape(table.title)
             table = dataclasses.replace(table, title="")

@@ -53,7 +53,7 @@ def scale(found: Overview, number: int, records: PageRecords, lines: Lines, plac
     """
     tables: dict[str, Table] = {}
     folded = set()
-    for section in sections(found, UNSPLIT):
+    for section in sections(found, UNSPLIT, headed=True):
         tables[section.table.key] = section.table
         if section.folded:
             folded.add(section.table.key)

@@ -56,7 +56,7 @@ def _parts(board: Board, width: int) -> Iterator[RenderableType]:
         yield Text(answer.sentence, "bold")
         for line in facts(answer, found):
             yield Text(f"  {line}")
-        for table, _ in sections(found, width):
+        for table, _ in sections(found, width, headed=True):
             yield from _with_words(table, width)
     for table in board.further_tables():
         yield from _with_words(table, width)
