@@ -320,7 +320,7 @@ def _other_architecture(trained: TrainedModel, lab: Lab) -> str | None:
 def _judge_findings(results: CellResults, poisoner: Poisoner, lab: Lab) -> tuple[DatasetInfo, Poison]:
     """Collect what attack and defense said of themselves, and judge the defense's suspicion by the truth.
 
-    Afterwards, neither the lab nor anything else here holds a training set.
+    Afterwards, neither the lab nor this module holds a training set: its memory is free for the test images.
     """
     results.defense_notes = DefenseNotes(lab.notes, lab.broken_off, tuple(lab.warnings))
     lab._forget_sets()
