@@ -45,6 +45,17 @@ def kept_if_little() -> Iterator[None]:
         _set(THRESHOLD)
 
 
+def give_back() -> None:
+    """Return freed memory that the allocator keeps to the kernel, in a worker; elsewhere do nothing.
+
+    A stage's freed activations otherwise stay resident beside the sets and the activations of the next stage, whose
+    tensors of other sizes fit badly into their holes. The next stage has 25,000 page faults for each 100 MB, 0.1 s.
+    """
+    if os.environ.get("MALLOC_MMAP_THRESHOLD_") == str(THRESHOLD):
+        with contextlib.suppress(OSError, AttributeError):
+            ctypes.CDLL(None).malloc_trim(0)
+
+
 def _set(threshold: int) -> bool:
     try:
         return bool(ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, threshold))

@@ -85,6 +85,11 @@ class Lab(Stages):
         """Raise Misused if a set that the defense got was changed in place."""
         self._intact(self.poisoned, *([] if self._clean is None else [self._clean]))
 
+    def _forget_sets(self) -> None:
+        """Let go of the sets, once the defense has returned: the evaluator needs their memory for the test images."""
+        vars(self).pop("poisoned", None)
+        self._clean = None
+
     def _around(self) -> str:
         self.check_handed_out()
         declared: list[Any] = []

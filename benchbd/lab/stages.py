@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from benchbd import engine
+from benchbd.core import allocator
 from benchbd.core.events import Listener, progress
 from benchbd.core.hashing import canonical, digest, sha_of
 from benchbd.core.numerics import USUAL, Numerics
@@ -152,7 +153,9 @@ class Stages(Guarded):
 
         self._on_event({"event": "stage", "stage": name})
         found, now = self._store.memo(kind, key, measured, wait)
-        if not now:
+        if now:
+            allocator.give_back()
+        else:
             clock.waited()
         clock.charge(name, key, found.meta, counted_as, now=now)
         return found

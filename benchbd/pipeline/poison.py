@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from benchbd import engine
+from benchbd.core import allocator
 from benchbd.core.events import Event, Listener
 from benchbd.core.hashing import digest
 from benchbd.core.images import DatasetInfo, Images
@@ -33,6 +34,7 @@ from benchbd.pipeline.selection import select_cover, select_poison, select_trigg
 from benchbd.pipeline.unchanged import unchanged
 from benchbd.pipeline.workshop import Workshop
 from benchbd.plan.cell import Cell, Components
+from benchbd.plugins import registry
 from benchbd.plugins.attack import poisoned_twice, trigger_seed_of
 from benchbd.plugins.contract import BUDGET, Attack, StampContext
 from benchbd.plugins.identity import part_of
@@ -41,7 +43,10 @@ from benchbd.plugins.train_set import TrainSet
 from benchbd.plugins.trained import ModelSpec
 from benchbd.storage.artifacts import Store
 
-__all__ = ["CODE_VERSION", "Poison", "Poisoner", "Trigger", "apply", "clean_set", "fingerprint", "stamp_seed"]
+__all__ = [
+    *("CODE_VERSION", "Poison", "Poisoner", "Trigger", "apply", "clean_set", "fingerprint", "poisoned_labels"),
+    "stamp_seed",
+]
 
 CODE_VERSION = 1
 """Part of every poison's key. Raise it when the selection of images or the stamping changes."""
@@ -140,9 +145,9 @@ def clean_set(part: Part, data: Images, sha256: str | None = None) -> TrainSet:
     return TrainSet.keyed(data.images, data.labels, digest(["clean", part.spec(), sha256 or fingerprint(data)]))
 
 
-def _same(images: np.ndarray, clean: TrainSet, where: np.ndarray) -> int:
-    """How many images (P, 3, H, W) are pixel-identical to the clean ones at ``where`` (P,)."""
-    return int(unchanged(torch.from_numpy(images), clean.images, where).sum())
+def _same(images: np.ndarray, clean: TrainSet, where: np.ndarray, flags: np.ndarray) -> int:
+    """How many of the images (P, 3, H, W) with flags are pixel-identical to the clean ones at ``where`` (P,)."""
+    return int(unchanged(torch.from_numpy(images), clean.images, where)[flags].sum())
 
 
 def _checked(attack: Attack, out: Any, shape: torch.Size) -> torch.Tensor:
@@ -193,6 +198,16 @@ class Poisoner:
     ledger: CostLedger = dataclasses.field(default_factory=CostLedger)
     _warned: set[str] = dataclasses.field(default_factory=set, init=False, compare=False)
     _prints: list[str] = dataclasses.field(default_factory=list, init=False, compare=False)
+
+    @property
+    def owns_images(self) -> bool:
+        """Whether nobody else can hold the images of :meth:`train_set`, so that :func:`apply` may overwrite them.
+
+        The built-in data sets read or map them from their files in every call, and no built-in attack keeps any. A
+        plugin of a user may keep them.
+        """
+        parts = (("datasets", self.cell.dataset), ("attacks", self.cell.attack))
+        return all(registry.find(kind, part.name).module.startswith(f"benchbd.{kind}.") for kind, part in parts)
 
     def train_set(self) -> tuple[TrainSet, DatasetInfo]:
         """Read the clean training set and the data set's sizes and classes.
@@ -249,7 +264,7 @@ class Poisoner:
             facts["cover"] = int((~flags).sum())
         if off_target := int((found.arrays["labels"] != wanted[labels[where]])[flags].sum()):
             facts["off_target"] = off_target
-        if not info.poisoned and (same := _same(found.arrays["images"][flags], clean, where[flags])):
+        if not info.poisoned and (same := _same(found.arrays["images"], clean, where, flags)):
             facts["unchanged"] = same
             if same == facts["count"]:
                 self._warn(f"attack {attack.name!r} changes no pixel of the {counted(same, 'image')} that it poisons")
@@ -306,11 +321,13 @@ class Poisoner:
             context = StampContext("train", cover, trigger, seed)
             with no_change_in({"indices": cover}), no_change_in(trigger):
                 images.append(_checked(attack, attack.cover(chosen, others, context), chosen.shape))
+        del chosen
         where = np.concatenate([indices, cover])
         order = np.argsort(where)
+        whole = images.pop() if len(images) == 1 else torch.cat(images)
         return {
             "indices": where[order],
-            "images": torch.cat(images).numpy()[order],
+            "images": whole.numpy() if np.array_equal(order, np.arange(len(order))) else whole.numpy()[order],
             "labels": np.concatenate([labels, clean.labels.numpy()[cover]])[order],
             "poison": (np.arange(len(where)) < len(indices))[order],
         }
@@ -380,6 +397,7 @@ class Poisoner:
             return arrays, {"warnings": warned}
 
         found, _ = self.store.memo("trigger", key, compute, self._wait("trigger"))
+        allocator.give_back()
         warnings = tuple(found.meta.get("warnings", ()))
         for line in warnings:
             self._warn(line)
@@ -436,12 +454,25 @@ class Poisoner:
         return torch.from_numpy(found.arrays["images"]), data.labels[index]
 
 
-def apply(clean: TrainSet, poison: Poison) -> TrainSet:
-    """The training set that the defender gets: the clean set with the poisoned images and labels written into it."""
+def apply(clean: TrainSet, poison: Poison, *, in_place: bool = False) -> TrainSet:
+    """The training set that the defender gets: the clean set with the poisoned images and labels written into it.
+
+    Args:
+        clean: the clean set.
+        poison: the changes.
+        in_place: write into the memory of the clean images, whose set cannot be used any more. Of images that are
+            mapped from a file, only the changed ones then take memory of this process's own; the file stays as it is.
+    """
     if not len(poison.indices):
         return clean
     where = torch.from_numpy(poison.indices)
-    images, labels = clean.images.clone(), clean.labels.clone()
+    images = clean.images if in_place else clean.images.clone()
     images[where] = torch.from_numpy(poison.images)
-    labels[where] = torch.from_numpy(poison.labels)
-    return TrainSet.keyed(images, labels, poison.data_key)
+    return TrainSet.keyed(images, poisoned_labels(clean, poison), poison.data_key)
+
+
+def poisoned_labels(clean: TrainSet, poison: Poison) -> torch.Tensor:
+    """The labels that the defender sees, int64 (N,), a copy."""
+    labels = clean.labels.clone()
+    labels[torch.from_numpy(poison.indices)] = torch.from_numpy(poison.labels)
+    return labels

@@ -50,6 +50,11 @@ class Watched(Stages):
         self._probe, self._data, self._whole, self._rates = probe, data, store, rates
         self.training = ""
 
+    @property
+    def count(self) -> int:
+        """Number of training samples."""
+        return len(self._data)
+
     def undefended(self) -> None:
         """Train as the undefended cell does, and watch.
 

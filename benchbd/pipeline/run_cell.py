@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchbd.core import environment
+from benchbd.core import allocator, environment
 from benchbd.core.devices import compute_device
 from benchbd.core.events import Listener
 from benchbd.core.forks import only_this_process
@@ -35,7 +35,7 @@ from benchbd.pipeline.failure import status_and_line
 from benchbd.pipeline.handed_out import blamed
 from benchbd.pipeline.inputs import InputPrints
 from benchbd.pipeline.peak_memory import peak_memory, reset_peak_memory
-from benchbd.pipeline.poison import Poison, Poisoner, apply, fingerprint
+from benchbd.pipeline.poison import Poison, Poisoner, apply, fingerprint, poisoned_labels
 from benchbd.pipeline.probe_training import Watched
 from benchbd.pipeline.ready_poison import why_no_asr
 from benchbd.pipeline.shown_images import ShownImages
@@ -168,6 +168,7 @@ def _run(
 
         # From here until the defense returns, neither truth nor test data is in memory (unless it declared the need).
         gc.collect()
+        allocator.give_back()
         began = time.perf_counter()
         try:
             trained = _defend(components, lab)
@@ -227,14 +228,16 @@ def _open_lab(
     _refuse_unpackable(components.defense, network)
     poison = poisoner.poison(clean, info)
     results.poisoned = Poisoned(poison.facts, poison.key, poison.prepared.key, poison.trigger_sha256, poison.sha256)
-    poisoned = apply(clean, poison)
     needs = components.defense.needs
     if results.inputs:
         results.inputs.train = poisoner.train_print
         results.inputs.weights = network.initial.fixed if network.initial else None
+    part = _clean_part(clean, poison, components, cell.seed, info.poisoned) if "clean" in needs else None
+    poisoned = apply(clean, poison, in_place=poisoner.owns_images and (part is None or part.images is not clean.images))
+    del clean
     return rates.open_lab(
         poisoned,
-        clean=_clean_part(clean, poison, components, cell.seed, info.poisoned) if "clean" in needs else None,
+        clean=part,
         truth=poison.truth(len(poisoned)) if "truth" in needs else None,
         store=stages,
         network=network,
@@ -315,8 +318,13 @@ def _other_architecture(trained: TrainedModel, lab: Lab) -> str | None:
 
 
 def _judge_findings(results: CellResults, poisoner: Poisoner, lab: Lab) -> tuple[DatasetInfo, Poison]:
-    """Collect what attack and defense said of themselves, and judge the defense's suspicion by the truth."""
+    """Collect what attack and defense said of themselves, and judge the defense's suspicion by the truth.
+
+    Afterwards, neither the lab nor this module holds a training set: its memory is free for the test images.
+    """
     results.defense_notes = DefenseNotes(lab.notes, lab.broken_off, tuple(lab.warnings))
+    lab._forget_sets()
+    allocator.give_back()
     clean, info = poisoner.train_set()
     poison = poisoner.poison(clean, info)
     results.trigger_facts = poison.prepared.facts()
@@ -324,7 +332,7 @@ def _judge_findings(results: CellResults, poisoner: Poisoner, lab: Lab) -> tuple
     if lab.pools:
         results.pools = evaluate.pools(lab.pools, poison.truth(len(clean)))
     if lab.suspicion is not None:
-        truth, labels = poison.truth(len(clean)), apply(clean, poison).labels.numpy()
+        truth, labels = poison.truth(len(clean)), poisoned_labels(clean, poison).numpy()
         results.detection = evaluate.detection(lab.suspicion, truth, labels, info.classes)
         results.suspicion = evaluate.histogram(lab.suspicion, truth)
     return info, poison
@@ -375,7 +383,7 @@ def _evaluate(
     no_asr = why_no_asr(attack.poisoned_set(poisoner.root)) if marked is None and attack.poisons else None
     results.measured = Measured(accuracy, trained.epoch_losses, len(shown.test.labels), count, no_asr)
     if watched is not None:
-        results.probe = watched.notes(poison.truth(len(lab.poisoned)), poison.facts)
+        results.probe = watched.notes(poison.truth(watched.count), poison.facts)
     results.rates = rates.notes(shown.accuracy(device), trained, accuracy)
     if lab.traced:
         results.curve = evaluate.curve(lab.traced, shown.test, shown.triggered, shown.target, device)

@@ -80,3 +80,38 @@ def test_kept_tensors_cost_no_page_faults() -> None:
     done = subprocess.run([sys.executable, "-c", FAULTS], env=environment, capture_output=True, text=True, check=True)
     before, kept = map(int, done.stdout.split())
     assert kept < 10_000 < 100_000 < before
+
+
+FREED = """
+import torch
+from benchbd.core import allocator
+def resident():
+    with open("/proc/self/status") as file:
+        return next(int(line.split()[1]) for line in file if line.startswith("VmRSS:")) // 1024
+held = [torch.ones(250_000) for _ in range(200)]
+last = held.pop()  # of the heap's end, so that a trim of the end alone does not help
+held.clear()
+before = resident()
+allocator.give_back()
+print(before - resident(), float(last.sum()))
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="needs glibc")
+def test_a_worker_gives_freed_tensors_back() -> None:
+    """199 tensors of 1 MB, which it would keep for the next step, leave its memory between two stages."""
+    environment = {**os.environ, **{name: str(value) for name, value in KEEP_MEMORY.items()}}
+    done = subprocess.run([sys.executable, "-c", FREED], env=environment, capture_output=True, text=True, check=True)
+    given_back, kept = done.stdout.split()
+    assert int(given_back) > 150
+    assert float(kept) == 250_000
+
+
+def test_only_a_worker_gives_memory_back(asked: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    called: list[None] = []
+    monkeypatch.setattr(allocator.ctypes, "CDLL", called.append)
+    allocator.give_back()
+    assert called == [None]
+    monkeypatch.delenv("MALLOC_MMAP_THRESHOLD_")
+    allocator.give_back()
+    assert called == [None]
