@@ -65,7 +65,7 @@ def odd_tensor(value: Tensor, own: Tensor, name: str) -> str | None:
         own: the network's.
         name: its name.
     """
-    if value.layout != torch.strided or value.is_quantized or value.device.type == "meta":
+    if value.is_nested or value.layout != torch.strided or value.is_quantized or value.device.type == "meta":
         return "is not a plain array of numbers"
     if own.is_floating_point() != value.is_floating_point() and not name.endswith(COUNTER):
         return f"is {value.dtype}, not {own.dtype}"
@@ -93,7 +93,7 @@ def load_outside_state(net: Classifier, state: Mapping[str, Tensor], misfit: str
         raise UsageError(f"{misfit}: it {' and '.join(parts)}")
     for name, value in state.items():
         short = name.removeprefix("net.")
-        if value.shape != wanted[name].shape:
+        if not value.is_nested and value.shape != wanted[name].shape:
             raise UsageError(f"{misfit}: {short} is {tuple(value.shape)}, not {tuple(wanted[name].shape)}")
         if odd := odd_tensor(value, wanted[name], name):
             raise UsageError(f"{misfit}: {short} {odd}")
