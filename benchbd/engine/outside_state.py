@@ -29,8 +29,9 @@ def renamed_state(state: Mapping[str, Tensor], net: Classifier) -> dict[str, Ten
             (:mod:`benchbd.engine.weight_names`); its last layer may have one of ``HEADS`` as its name.
         net: the classifier.
     """
-    found, known = without_pruning(state), net.state_dict()
+    known = net.state_dict()
     own = {name.removeprefix("net.") for name in known}
+    found = dict(state) if any(name.endswith("_orig") for name in own) else without_pruning(state)
     while prefix := next((prefix for prefix in PREFIXES if _before_all(prefix, found, own)), ""):
         found = {name.removeprefix(prefix): value for name, value in found.items()}
     if (library := getattr(net.net, "library_names", None)) is not None:

@@ -21,6 +21,8 @@ from benchbd.cli.one_off import component
 from benchbd.core.images import DatasetInfo, Normalisation
 from benchbd.core.recipe import Recipe
 from benchbd.core.torchvision_module import torchvision_module
+from benchbd.engine.network import Classifier
+from benchbd.engine.outside_state import renamed_state
 from benchbd.errors import UsageError
 from benchbd.exchange.backdoorbench_model import BackdoorBenchModel
 from benchbd.exchange.model_program import FORMAT, METADATA
@@ -214,6 +216,17 @@ def test_a_pruned_layer_of_torch_is_its_product(tmp_path):
     torch.save({**state, "linear.weight_mask": mask[:, :7]}, tmp_path / "odd.pt")
     with pytest.raises(UsageError, match=r"has unknown linear\.bias, linear\.weight_orig, linear\.weight_mask"):
         read_model(tmp_path / "odd.pt", info_of(), CIFAR, arch_of("preactresnet18"), "none")
+
+
+def test_a_network_that_is_pruned_itself_keeps_its_names():
+    from torch.nn.utils import prune
+
+    net = registry.make("models", "airbench(width=4)").build(10, 32)
+    prune.random_unstructured(net.head, "weight", 0.5)
+    classifier = Classifier(net, CIFAR)
+    state = classifier.state_dict()
+    assert {"net.head.weight_orig", "net.head.weight_mask"} <= state.keys()
+    assert renamed_state(state, classifier).keys() == state.keys()
 
 
 def test_torchvision_networks_of_backdoorbench(tmp_path):
