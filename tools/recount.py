@@ -13,6 +13,7 @@ python tools/recount.py benchbd-results --data ~/data --cell 3f9a --cell bn-g/lf
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import math
 import pickle
@@ -23,6 +24,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from safetensors.numpy import load_file
 from torch import Tensor
 from torch.nn import functional as F
@@ -33,9 +35,17 @@ GRID = np.array([[0, 0, 255], [0, 255, 0], [255, 0, 255]])
 TOLERANCE = 0.001
 """Share of the images whose class may differ."""
 
+URL = "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz"
+MD5 = "40351d587109b95175f43aff81a1287e"
+"""Of CIFAR-10's test_batch, so that nothing else is unpickled."""
+
 Arrays = dict[str, np.ndarray]
 Rule = Callable[[np.ndarray, dict[str, Any], Arrays], np.ndarray]
 """Triggered images, float64 (N, 3, H, W) before rounding, of clean ones, the attack's parameters and its arrays."""
+
+
+class Unusable(Exception):
+    """A folder or file that nothing can be counted with."""
 
 
 class Skipped(Exception):
@@ -138,10 +148,21 @@ TRIGGERS: dict[str, Rule] = {
 
 
 def test_images(data: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Images uint8 (10000, 3, 32, 32) and labels of CIFAR-10's own test file, which is a pickle of its authors."""
+    """Images uint8 (10000, 3, 32, 32) and labels of CIFAR-10's own test file, which is a pickle of its authors.
+
+    Raises:
+        Unusable: the file is missing, or is another one.
+    """
+    data = data.expanduser()
     folder = next((data / sub for sub in ("", "cifar10") if (data / sub / "cifar-10-batches-py").is_dir()), data)
-    with (folder / "cifar-10-batches-py" / "test_batch").open("rb") as stream:
-        found = pickle.load(stream, encoding="bytes")
+    path = folder / "cifar-10-batches-py" / "test_batch"
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise Unusable(f"--data {data}: {path} cannot be read ({error.strerror}); unpack {URL} there") from None
+    if hashlib.md5(content, usedforsecurity=False).hexdigest() != MD5:
+        raise Unusable(f"{path} is not CIFAR-10's (wrong md5); unpack {URL} again")
+    found = pickle.loads(content, encoding="bytes")
     return found[b"data"].reshape(-1, 3, 32, 32), np.array(found[b"labels"])
 
 
@@ -221,12 +242,26 @@ def recount(record: dict[str, Any], store: Path, images: np.ndarray, labels: np.
 
 
 def chosen(folder: Path, cells: list[str]) -> Iterator[dict[str, Any]]:
-    """The finished records of a results folder; of these, the cells that are named."""
-    for file in sorted((folder / "records").glob("*.json")):
-        record = json.loads(file.read_text(encoding="utf-8"))
-        named = not cells or any(record["id"].startswith(cell) or cell in record["label"] for cell in cells)
-        if record["status"] == "done" and named:
+    """The finished records of a results folder; of these, the cells that are named.
+
+    Raises:
+        Unusable: there are none, or one cannot be read.
+    """
+    files, any_chosen = sorted((folder / "records").glob("*.json")), False
+    if not files:
+        raise Unusable(f"{folder} has no records; name the folder that benchbd run --output wrote")
+    for file in files:
+        try:
+            record = json.loads(file.read_text(encoding="utf-8"))
+            named = not cells or any(record["id"].startswith(cell) or cell in record["label"] for cell in cells)
+            finished = record["status"] == "done"
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise Unusable(f"{file} is no record ({type(error).__name__}); take it out") from None
+        if finished and named:
+            any_chosen = True
             yield record
+    if not any_chosen:
+        raise Unusable(f"{folder} has no finished cell{' that --cell names' if cells else ''}")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -236,13 +271,27 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--data", type=Path, required=True, help="folder with cifar-10-batches-py")
     parser.add_argument("--cell", action="append", default=[], help="start of an ID or part of a label; repeatable")
     args = parser.parse_args(argv)
-    images, labels = test_images(args.data)
+    try:
+        return count_all(args.output, args.data, args.cell)
+    except Unusable as error:
+        sys.stderr.write(f"recount: {error}\n")
+        return 2
+
+
+def count_all(output: Path, data: Path, cells: list[str]) -> int:
+    """What :func:`main` does, but for bad input, which raises Unusable."""
+    records = list(chosen(output, cells))
+    images, labels = test_images(data)
     ends = dict.fromkeys(("equal", "nearly equal", "different", "skipped"), 0)
-    for record in chosen(args.output, args.cell):
+    for record in records:
         try:
-            found = recount(record, args.output / "store", images, labels)
-        except (Skipped, FileNotFoundError) as reason:
+            found = recount(record, output / "store", images, labels)
+        except Skipped as reason:
             end, text = "skipped", str(reason)
+        except FileNotFoundError as error:
+            end, text = "skipped", f"the store lacks {error.filename or error}"
+        except (KeyError, ValueError, TypeError, OSError, RuntimeError, SafetensorError) as error:
+            end, text = "skipped", f"record or artifact is damaged ({type(error).__name__}: {error})"
         else:
             off = [abs(count.here - count.recorded) / count.images for count in found.values()]
             end = "equal" if max(off) == 0 else "nearly equal" if max(off) <= TOLERANCE else "different"

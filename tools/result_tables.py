@@ -18,6 +18,7 @@ from typing import Any
 import pandas as pd
 
 from benchbd import load_results
+from benchbd.errors import BenchbdError, one_line
 from benchbd.plugins import registry
 
 ROOT = Path(__file__).parent.parent
@@ -198,21 +199,30 @@ def page(text: str, found: pd.DataFrame) -> str:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Write the pages, or say with exit code 1 that one is out of date."""
+    """Write the pages, or say with exit code 1 that one is out of date; 2 if records or a page cannot be read."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true", help="write nothing; 1 if a page would change")
     args = parser.parse_args(argv)
+    try:
+        return write(args.check)
+    except (BenchbdError, OSError) as error:
+        sys.stderr.write(f"result_tables: {one_line(error)}\n")
+        return 2
+
+
+def write(check: bool) -> int:
+    """Write the pages that differ; with ``check``, only name them. 1 if one was named so."""
     found, old = records(), 0
     for name in ("README.md", "docs/results.md"):
         path = ROOT / name
         before = path.read_text(encoding="utf-8")
         after = page(before, found)
         old += before != after
-        if before != after and not args.check:
+        if before != after and not check:
             path.write_text(after, encoding="utf-8")
         if before != after:
-            sys.stdout.write(f"{name} {'is out of date' if args.check else 'written'}\n")
-    return 1 if old and args.check else 0
+            sys.stdout.write(f"{name} {'is out of date' if check else 'written'}\n")
+    return 1 if old and check else 0
 
 
 if __name__ == "__main__":

@@ -29,8 +29,9 @@ def renamed_state(state: Mapping[str, Tensor], net: Classifier) -> dict[str, Ten
             (:mod:`benchbd.engine.weight_names`); its last layer may have one of ``HEADS`` as its name.
         net: the classifier.
     """
-    found, known = without_pruning(state), net.state_dict()
+    known = net.state_dict()
     own = {name.removeprefix("net.") for name in known}
+    found = dict(state) if any(name.endswith("_orig") for name in own) else without_pruning(state)
     while prefix := next((prefix for prefix in PREFIXES if _before_all(prefix, found, own)), ""):
         found = {name.removeprefix(prefix): value for name, value in found.items()}
     if (library := getattr(net.net, "library_names", None)) is not None:
@@ -65,7 +66,7 @@ def odd_tensor(value: Tensor, own: Tensor, name: str) -> str | None:
         own: the network's.
         name: its name.
     """
-    if value.layout != torch.strided or value.is_quantized or value.device.type == "meta":
+    if value.is_nested or value.layout != torch.strided or value.is_quantized or value.device.type == "meta":
         return "is not a plain array of numbers"
     if own.is_floating_point() != value.is_floating_point() and not name.endswith(COUNTER):
         return f"is {value.dtype}, not {own.dtype}"
@@ -93,7 +94,7 @@ def load_outside_state(net: Classifier, state: Mapping[str, Tensor], misfit: str
         raise UsageError(f"{misfit}: it {' and '.join(parts)}")
     for name, value in state.items():
         short = name.removeprefix("net.")
-        if value.shape != wanted[name].shape:
+        if not value.is_nested and value.shape != wanted[name].shape:
             raise UsageError(f"{misfit}: {short} is {tuple(value.shape)}, not {tuple(wanted[name].shape)}")
         if odd := odd_tensor(value, wanted[name], name):
             raise UsageError(f"{misfit}: {short} {odd}")

@@ -81,7 +81,9 @@ def without_pruning(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _multiply(value: Tensor, mask: Tensor) -> bool:
-    """Whether both are plain floats of one shape."""
+    """Whether both are plain floats of one shape that a file holds in full: a product of repeated ones may be huge."""
     both = (value, mask)
-    plain = all(t.is_floating_point() and t.layout == torch.strided and t.device.type == "cpu" for t in both)
-    return plain and value.shape == mask.shape
+    if any(t.is_nested or t.layout != torch.strided or t.device.type != "cpu" for t in both):
+        return False
+    full = all(t.is_floating_point() and t.numel() * t.element_size() <= t.untyped_storage().nbytes() for t in both)
+    return full and value.shape == mask.shape

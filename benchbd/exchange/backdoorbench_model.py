@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from benchbd.core.images import IMAGENET, DatasetInfo, Normalisation
-from benchbd.errors import Impossible, UsageError
+from benchbd.errors import Impossible, UsageError, shown
 from benchbd.plugins import registry
 from benchbd.plugins.contract import Model
 
@@ -80,8 +80,8 @@ class BackdoorBenchModel(NamedTuple):
         ):
             if stated is not None and stated != here:
                 raise UsageError(
-                    f"{path} is for {what.format(stated)}, but the data set has {what.format(here)}; name the data set "
-                    "that the network was trained on with --dataset"
+                    f"{path} is for {what.format(shown(stated))}, but the data set has {what.format(here)}; name the "
+                    "data set that the network was trained on with --dataset"
                 )
 
     def normalisation(self, dataset: str) -> tuple[Normalisation | None, str] | None:

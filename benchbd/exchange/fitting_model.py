@@ -54,7 +54,11 @@ def fitting_model(state: Mapping[str, Tensor], info: DatasetInfo) -> str | None:
 def _shapes(state: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
     """Shapes by name, without those that a file may lack and without the number of classes."""
     skipped = ("mean", "std", "channel_mask")
-    found = {name: tuple(value.shape) for name, value in state.items() if not name.endswith(COUNTER)}
+    found = {
+        name: () if value.is_nested else tuple(value.shape)  # a nested tensor has no shape
+        for name, value in state.items()
+        if not name.endswith(COUNTER)
+    }
     return {
         name: shape[1:] if name.startswith("net.head.") else shape
         for name, shape in found.items()

@@ -308,8 +308,11 @@ def _loaded(
 def _stated_model(weights: _Weights, path: Path, info: DatasetInfo) -> Model:
     """The model that a file names. Raises UsageError if it names none that benchbd has."""
     if weights.facts:
-        named = weights.facts.get("model") or {}
-        ours: Model = registry.make("models", str(named.get("name")), **dict(named.get("params") or {}))
+        named = weights.facts.get("model")
+        params = named.get("params") or {} if isinstance(named, dict) else None
+        if not isinstance(named, dict) or not isinstance(params, dict):
+            raise UsageError(f"{path} is damaged: its metadata names no model; write it again with export-model")
+        ours: Model = registry.make("models", str(named.get("name")), **params)
         return ours
     if weights.stated is not None and (model := weights.stated.model(path, info)) is not None:
         return model

@@ -36,6 +36,7 @@ from benchbd.pipeline.workshop import Workshop
 from benchbd.plan.cell import Cell, Components
 from benchbd.plugins import registry
 from benchbd.plugins.attack import poisoned_twice, trigger_seed_of
+from benchbd.plugins.component import Component
 from benchbd.plugins.contract import BUDGET, Attack, StampContext
 from benchbd.plugins.identity import part_of
 from benchbd.plugins.part import Part
@@ -170,6 +171,10 @@ def _relabelled(attack: Attack, labels: np.ndarray, info: DatasetInfo, context: 
     return out
 
 
+def _built_in(plugin: Component) -> bool:
+    return registry.find(plugin.kind, plugin.name).module.startswith(f"benchbd.{plugin.kind}.")
+
+
 def stamp_seed(attack: Attack, dataset: Part, seed: int) -> int:
     """Seed of the random numbers that an attack draws while stamping, in a cell with this seed."""
     return seed_for("stamp", dataset.name, attack.name, trigger_seed_of(attack, seed))
@@ -203,11 +208,11 @@ class Poisoner:
     def owns_images(self) -> bool:
         """Whether nobody else can hold the images of :meth:`train_set`, so that :func:`apply` may overwrite them.
 
-        The built-in data sets read or map them from their files in every call, and no built-in attack keeps any. A
-        plugin of a user may keep them.
+        The built-in data sets read or map them from their files in every call, and no built-in attack keeps any, nor
+        a built-in defense that it consults. A plugin of a user may keep them.
         """
-        parts = (("datasets", self.cell.dataset), ("attacks", self.cell.attack))
-        return all(registry.find(kind, part.name).module.startswith(f"benchbd.{kind}.") for kind, part in parts)
+        parts = (self.components.dataset, self.components.attack)
+        return all(map(_built_in, parts)) and all(map(_built_in, self.components.attack.consults()))
 
     def train_set(self) -> tuple[TrainSet, DatasetInfo]:
         """Read the clean training set and the data set's sizes and classes.

@@ -21,8 +21,11 @@ from benchbd.cli.one_off import component
 from benchbd.core.images import DatasetInfo, Normalisation
 from benchbd.core.recipe import Recipe
 from benchbd.core.torchvision_module import torchvision_module
+from benchbd.engine.network import Classifier
+from benchbd.engine.outside_state import renamed_state
 from benchbd.errors import UsageError
 from benchbd.exchange.backdoorbench_model import BackdoorBenchModel
+from benchbd.exchange.model_program import FORMAT, METADATA
 from benchbd.exchange.model_readers import read_model
 from benchbd.plugins import registry
 from benchbd.plugins.train_set import TrainSet
@@ -215,6 +218,17 @@ def test_a_pruned_layer_of_torch_is_its_product(tmp_path):
         read_model(tmp_path / "odd.pt", info_of(), CIFAR, arch_of("preactresnet18"), "none")
 
 
+def test_a_network_that_is_pruned_itself_keeps_its_names():
+    from torch.nn.utils import prune
+
+    net = registry.make("models", "airbench(width=4)").build(10, 32)
+    prune.random_unstructured(net.head, "weight", 0.5)
+    classifier = Classifier(net, CIFAR)
+    state = classifier.state_dict()
+    assert {"net.head.weight_orig", "net.head.weight_mask"} <= state.keys()
+    assert renamed_state(state, classifier).keys() == state.keys()
+
+
 def test_torchvision_networks_of_backdoorbench(tmp_path):
     names = torchvision_module().models
     net = lively(lambda: names.mobilenet_v2(num_classes=10))
@@ -268,7 +282,21 @@ FILES: dict[str, Callable[[], Any]] = {
     "hidden": lambda: record(PRE(), model={**PRE().state_dict(), "hook": Evil()}),
     "text": lambda: record(PRE(), model={**PRE().state_dict(), "note": "hello"}),
     "nameless": lambda: record(PRE(), model_name=3),
+    "many": lambda: record(PRE(), num_classes=10**600),
+    "nested": lambda: with_head(torch.nested.nested_tensor([torch.zeros(2), torch.zeros(3)])),
+    "ragged": lambda: with_pruned_head(torch.nested.nested_tensor([torch.zeros(2), torch.zeros(3)])),
+    "repeated": lambda: with_pruned_head(torch.zeros(1).expand(10**7, 10**6)),
 }
+
+
+def with_head(value: torch.Tensor) -> dict[str, Any]:
+    return record(PRE(), model={**PRE().state_dict(), "linear.weight": value})
+
+
+def with_pruned_head(value: torch.Tensor) -> dict[str, Any]:
+    found = with_head(value)["model"]
+    del found["linear.weight"]
+    return record(PRE(), model={**found, "linear.weight_orig": value, "linear.weight_mask": value})
 
 
 @pytest.mark.parametrize(
@@ -303,6 +331,10 @@ FILES: dict[str, Callable[[], Any]] = {
         ("evil", "", "evil.pt is refused: it is not a torch archive, is damaged, or holds objects"),
         ("hidden", "", "hidden.pt is refused: it is not a torch archive, is damaged, or holds objects"),
         ("text", "", "text.pt holds no state dict (tensors by name), alone or under state_dict"),
+        ("many", "", "000... classes, but the data set has 10 classes; name the data set"),
+        ("nested", "", "head.weight is not a plain array of numbers"),
+        ("ragged", "", "unknown linear.bias, linear.weight_orig, linear.weight_mask"),
+        ("repeated", "", "unknown linear.bias, linear.weight_orig, linear.weight_mask"),
     ],
 )
 def test_other_files_are_one_line_and_exit_code_2(name, flags, line, tmp_path, monkeypatch, capsys):
@@ -313,6 +345,16 @@ def test_other_files_are_one_line_and_exit_code_2(name, flags, line, tmp_path, m
     assert line in said
     assert said.count("\n") == 1
     assert not Path("ran").exists()
+
+
+@pytest.mark.parametrize(
+    "model", [None, ["resnet18"], {"name": "resnet18", "params": [1]}, {"name": "resnet18", "params": "x"}]
+)
+def test_odd_metadata_of_our_own_files_is_one_line(model, tmp_path):
+    path = tmp_path / "a.safetensors"
+    save_file(PreActResNet(width=8).state_dict(), path, {METADATA: json.dumps({"format": FORMAT, "model": model})})
+    with pytest.raises(UsageError, match=r"a\.safetensors is damaged: its metadata names no model; write it again"):
+        read_model(path, info_of(), CIFAR, None, "none")
 
 
 def test_a_cut_file_of_backdoorbench_is_one_line(tmp_path, monkeypatch, capsys):

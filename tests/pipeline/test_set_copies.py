@@ -104,6 +104,8 @@ def test_images_of_built_in_data_sets_and_attacks_are_overwritten_and_of_no_othe
     zoo("sets")
     for dataset, attack, own in (
         ("digits", "bn-g", True),
+        ("digits", "lfd-adaptive", True),
+        ("digits", "lfd-adaptive(of='heeded')", False),
         ("digits", "tiny-patch", False),
         ("tiny", "bn-g", False),
         ("kept", "tiny-patch", False),

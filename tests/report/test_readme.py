@@ -9,6 +9,7 @@ import shlex
 import statistics
 from collections import Counter
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -153,16 +154,31 @@ def der(found: Cells, defense: str, attacks: list[str]) -> str:
     return DASH if defense == "none" else percent(statistics.mean(map(of_cell, attacks)))
 
 
-def test_the_program_that_writes_the_tables_has_nothing_to_change() -> None:
+@pytest.fixture(scope="module")
+def program() -> ModuleType:
     spec = importlib.util.spec_from_file_location("result_tables", ROOT / "tools" / "result_tables.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    assert module.main(["--check"]) == 0, "run tools/result_tables.py"
-    found = module.records()
+    return module
+
+
+def test_the_program_that_writes_the_tables_says_in_one_line_what_is_missing(
+    program: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(program, "ROOT", tmp_path)
+    assert program.main([]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith(f"result_tables: {tmp_path}")
+    assert said.count("\n") == 1
+
+
+def test_the_program_that_writes_the_tables_has_nothing_to_change(program: ModuleType) -> None:
+    assert program.main(["--check"]) == 0, "run tools/result_tables.py"
+    found = program.records()
     table = [["all of GTSRB, ASR ↓", "sig"], ["---", "---"], ["`none`", "1.0"], ["`nonesuch`", "1.0"]]
-    header, first, *others = module.filled(table, found)
+    header, first, *others = program.filled(table, found)
     assert (header, first) == (["all of GTSRB, ASR ↓", "bn-g"], ["`none`", "100.0"])
     assert {name for name, _ in others} == {"`abl`", "`fine-pruning`", "`lfd`"}
 

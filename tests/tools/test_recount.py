@@ -95,6 +95,43 @@ def test_it_computes_the_network(recount: ModuleType) -> None:
     np.testing.assert_array_equal(recount.taken_for(weights, images.numpy()), wanted)
 
 
+@pytest.mark.parametrize(
+    ("records", "words", "line"),
+    [
+        (None, "out --data .", "out has no records; name the folder that benchbd run --output wrote"),
+        ("", "out --data .", "out has no records; name the folder that benchbd run --output wrote"),
+        ("[]", "out --data .", "a.json is no record (TypeError); take it out"),
+        ("{", "out --data .", "a.json is no record (JSONDecodeError); take it out"),
+        ('{"id": "a", "label": "b", "status": "failed"}', "out --data .", "out has no finished cell\n"),
+        ('{"id": "a", "label": "b", "status": "done"}', "out --data . --cell c", "no finished cell that --cell names"),
+        ('{"id": "a", "label": "b", "status": "done"}', "out --data gone", "--data gone: gone/cifar-10-batches-py/"),
+        ('{"id": "a", "label": "b", "status": "done"}', "out --data odd", "test_batch is not CIFAR-10's (wrong md5)"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(
+    recount: ModuleType,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    records: str | None,
+    words: str,
+    line: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for folder in ("odd/cifar-10-batches-py", *([] if records is None else ["out/records"])):
+        Path(folder).mkdir(parents=True)
+    Path("odd/cifar-10-batches-py/test_batch").write_bytes(b"cos\nsystem\n(S'touch ran'\ntR.")
+    if records:
+        Path("out/records/a.json").write_text(records, encoding="utf-8")
+    assert recount.main(words.split()) == 2
+    out, err = capsys.readouterr()
+    assert not out
+    assert err.startswith("recount: ")
+    assert line in err
+    assert err.count("\n") == 1
+    assert not Path("ran").exists()
+
+
 @pytest.mark.skipif(
     not DATA or not (Path(DATA) / "cifar-10-batches-py").is_dir(), reason="BENCHBD_DATA names no folder with CIFAR-10"
 )

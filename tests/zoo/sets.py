@@ -9,7 +9,7 @@ import numpy as np
 from benchbd import Dataset, DatasetInfo, Defense, Images, Normalisation, Training, dataset, defense
 
 if TYPE_CHECKING:
-    from benchbd import Attack, Lab, TrainedModel
+    from benchbd import Attack, Lab, TrainedModel, TrainSet, Workbench
 
 KEPT: dict[str, Images] = {}
 
@@ -33,6 +33,17 @@ class Kept(Dataset):
             images = np.random.default_rng(count).integers(0, 256, (count, 3, 16, 16), dtype=np.uint8)
             KEPT[split] = Images(torch.from_numpy(images), torch.arange(count) % 2)
         return KEPT[split]
+
+
+@defense("heeded", version=1)
+class Heeded(Defense):
+    """A defense that the attack lfd-adaptive can consult, and that could keep the set it is shown."""
+
+    def train(self, lab: Lab) -> TrainedModel:
+        return lab.train(lab.poisoned)
+
+    def teacher_losses(self, bench: Workbench, data: TrainSet, first: int = 0) -> np.ndarray | None:
+        return np.zeros(len(data))
 
 
 @defense("suspicious", version=1)
