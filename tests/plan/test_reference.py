@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 
 import pytest
 import yaml
+from developer_tools import tool
 
 from benchbd.plan import matrix, matrix_file, reference
 from benchbd.plan.reference import KEYS, MatrixKey
@@ -71,9 +71,5 @@ def test_the_whole_example_resolves(fresh_registry: None) -> None:
 
 
 def test_the_page_is_up_to_date() -> None:
-    spec = importlib.util.spec_from_file_location("matrix_page", ROOT / "tools" / "matrix_page.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module = tool("matrix_page")
     assert (ROOT / "docs" / "matrix.md").read_text(encoding="utf-8") == module.page(), "run tools/matrix_page.py"

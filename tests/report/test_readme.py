@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import re
 import shlex
@@ -13,6 +12,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from developer_tools import tool
 
 from benchbd.cli import main
 
@@ -156,11 +156,7 @@ def der(found: Cells, defense: str, attacks: list[str]) -> str:
 
 @pytest.fixture(scope="module")
 def program() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("result_tables", ROOT / "tools" / "result_tables.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module = tool("result_tables")
     return module
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import re
@@ -12,6 +11,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 import torch
+from developer_tools import tool
 
 from benchbd.cli import main
 from benchbd.core.images import Normalisation
@@ -26,12 +26,7 @@ SHAPES = ("corner", "corners", "disc", "grid", "square")
 
 @pytest.fixture(scope="module")
 def recount() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("recount", ROOT / "tools" / "recount.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return tool("recount")
 
 
 def drawn(rng: np.random.Generator) -> dict[str, np.ndarray]:
