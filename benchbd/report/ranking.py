@@ -8,6 +8,7 @@ from itertools import combinations
 from types import MappingProxyType
 from typing import NamedTuple
 
+from benchbd.errors import counted
 from benchbd.report.averages import average, values_of
 from benchbd.report.groups import Group
 from benchbd.report.labels import Variant
@@ -23,9 +24,6 @@ the undefended model of the same attack and seed. A model that has learnt nothin
 model at chance is not ranked."""
 FEWEST_ATTACKS = 6
 """Smallest number of common attacks with a test: under six, no outcome of the test has a p-value below 0.05."""
-
-_BY = "No ranking by "
-"""Start of a refusal that names its measure."""
 
 Place = tuple[Variant, int]
 """An attack and a seed."""
@@ -63,6 +61,18 @@ class Duel(NamedTuple):
         return Duel(self.losses, self.ties, self.wins, self.p, self.adjusted, better)
 
 
+class Missing(NamedTuple):
+    """Why there is no ranking.
+
+    Attributes:
+        reason: without a full stop.
+        of_measure: whether another measure may have a ranking.
+    """
+
+    reason: str
+    of_measure: bool = False
+
+
 class Ranking(NamedTuple):
     """The defenses of a table by one measure.
 
@@ -75,7 +85,7 @@ class Ranking(NamedTuple):
         duels: every duel with a common attack, in both directions.
         unranked: why each other defense is not ranked, in a few words.
         pairs: smallest and largest number of common attacks of the tested duels; None without a test.
-        refusal: why there is no ranking, in a sentence; empty if there is one.
+        missing: why there is no ranking; None if there is one.
     """
 
     measure: str
@@ -84,8 +94,13 @@ class Ranking(NamedTuple):
     duels: dict[tuple[Variant, Variant], Duel]
     unranked: dict[Variant, str]
     pairs: tuple[int, int] | None
-    refusal: str = ""
+    missing: Missing | None = None
     means: Mapping[Variant, float] = MappingProxyType({})
+
+    @property
+    def refusal(self) -> str:
+        """Why there is no ranking, in a sentence; empty if there is one."""
+        return refusals([self])
 
 
 class Sensitivity(NamedTuple):
@@ -169,7 +184,7 @@ def rank(group: Group, rows: Sequence[Variant], measure: str) -> Ranking:
         if common := _common((values[a], values[b]), (versions[a], versions[b])):
             found[a, b] = gains(values[a], values[b], common, sign)
     duels = {key: _duel(differences) for key, differences in found.items()}
-    ranked, unranked, refusal = _tested(group, rows, measure, duels)
+    ranked, unranked, missing = _tested(group, rows, duels)
     tested = [key for key in combinations(ranked, 2) if key in duels]
     results = [signed_rank(found[key]) for key in tested]
     for key, result, adjusted in zip(tested, results, holm([result.p for result in results]), strict=True):
@@ -187,7 +202,7 @@ def rank(group: Group, rows: Sequence[Variant], measure: str) -> Ranking:
     groups = letters(order, {frozenset(key) for key in tested if duels[key].better})
     pairs = [duels[key].pairs for key in tested]
     between = (min(pairs), max(pairs)) if pairs else None
-    return Ranking(measure, order, groups, both, unranked, between, refusal, means)
+    return Ranking(measure, order, groups, both, unranked, between, missing, means)
 
 
 def _means(
@@ -212,8 +227,8 @@ def _duel(differences: Sequence[float]) -> Duel:
 
 
 def _tested(
-    group: Group, rows: Sequence[Variant], measure: str, duels: Mapping[tuple[Variant, Variant], Duel]
-) -> tuple[list[Variant], dict[Variant, str], str]:
+    group: Group, rows: Sequence[Variant], duels: Mapping[tuple[Variant, Variant], Duel]
+) -> tuple[list[Variant], dict[Variant, str], Missing | None]:
     """The defenses to rank, why the others are not, and why there are none."""
     columns = competitors(group)
     reasons = {c: "a model at chance on clean images" for c in columns if chance_cells(group, rows, c)}
@@ -223,18 +238,20 @@ def _tested(
     )
     reasons |= {c: f"under {FEWEST_ATTACKS} attacks in common with another defense" for c in able if c not in enough}
     if not enough:
-        return [], reasons, _refusal(group, rows, measure, able, duels)
+        return [], reasons, _missing(group, rows, able, duels)
     family = _family(enough, duels)
     most = max(duels[p].wins + duels[p].losses for p in family)
     if most and len(family) * 2.0 ** (1 - most) > 1 - LEVEL:
-        refusal = (
-            f"{_BY}{measure.upper()}: with {len(family)} duel{'s' * (len(family) > 1)} over at most {most} "
-            "attacks that differ, no outcome could be significant after Holm's correction, so nothing is tested."
+        missing = Missing(
+            f"with {counted(len(family), 'duel')} over at most {counted(most, 'attack')} with a difference, no outcome "
+            "could be significant after Holm's correction, so nothing is tested",
+            of_measure=True,
         )
-        return [], reasons | dict.fromkeys(enough, "no outcome could be significant"), refusal
+        return [], reasons | dict.fromkeys(enough, "no outcome could be significant"), missing
     ranked = _all_paired(enough, lambda kept: _decidable(_family(kept, duels), duels))
     left = [c for c in enough if c not in ranked]
-    return ranked, reasons | dict.fromkeys(left, "no outcome could be significant for lack of attacks that differ"), ""
+    reasons |= dict.fromkeys(left, "no outcome could be significant for lack of attacks that differ")
+    return ranked, reasons, None
 
 
 def _family(kept: Sequence[Variant], duels: Mapping[tuple[Variant, Variant], Duel]) -> list[tuple[Variant, Variant]]:
@@ -263,40 +280,40 @@ def _all_paired(columns: Sequence[Variant], paired: Callable[[Sequence[Variant]]
     return []
 
 
-def _refusal(
-    group: Group,
-    rows: Sequence[Variant],
-    measure: str,
-    able: Sequence[Variant],
-    duels: Mapping[tuple[Variant, Variant], Duel],
-) -> str:
-    """Why no two defenses can be tested, in a sentence."""
+def _missing(
+    group: Group, rows: Sequence[Variant], able: Sequence[Variant], duels: Mapping[tuple[Variant, Variant], Duel]
+) -> Missing:
+    """Why no two defenses can be tested."""
     if not group.attacks():
-        return "No ranking: no record has an attack."
+        return Missing("no record has an attack")
     if not rows:
-        return "No ranking: no attack counts as implanted."
+        return Missing("no attack counts as implanted")
     if len(able) < 2:
         some = "a defense needs a rival" if able else "there is no defense to compare"
         chance = len(competitors(group)) > len(able)
-        return f"No ranking: {some}{'; defenses with a model at chance are not compared' * chance}."
+        return Missing(f"{some}{'; defenses with a model at chance are not compared' * chance}")
     most = max((duels[pair].pairs for pair in _family(able, duels)), default=0)
-    return (
-        f"{_BY}{measure.upper()}: a test needs {FEWEST_ATTACKS} attacks that two defenses share, since all "
-        f"seeds and variants of an attack count once; here they share {f'at most {most}' if most else 'none'}."
+    return Missing(
+        f"a test needs {FEWEST_ATTACKS} attacks that two defenses share, since all seeds and variants of an attack "
+        f"count once; here they share {f'at most {most}' if most else 'none'}",
+        of_measure=True,
     )
 
 
 def refusals(rankings: Iterable[Ranking]) -> str:
-    """Why rankings are missing, in a sentence for each reason, which names its measures; '' if none is.
+    """Why rankings are missing, in a sentence for each reason, with its measures; empty if none is.
 
     Args:
         rankings: those of one table, by measure.
     """
-    measures: dict[str, list[str]] = {}
+    measures: dict[Missing, list[str]] = {}
     for ranking in rankings:
-        own = _BY + ranking.measure.upper()
-        measures.setdefault(ranking.refusal.replace(own, _BY, 1), []).append(ranking.measure.upper())
-    return " ".join(text.replace(_BY, _BY + " or ".join(names), 1) for text, names in measures.items() if text)
+        if ranking.missing:
+            measures.setdefault(ranking.missing, []).append(ranking.measure.upper())
+    return " ".join(
+        f"No ranking by {' or '.join(names)}: {why.reason}." if why.of_measure else f"No ranking: {why.reason}."
+        for why, names in measures.items()
+    )
 
 
 def letters(order: Sequence[Variant], apart: Iterable[frozenset[Variant]]) -> dict[Variant, str]:

@@ -102,7 +102,7 @@ def test_a_measure_without_a_ranking_says_why_beside_one_with(make_record):
     made = board(records)
     (found,) = made.overviews()
     assert found.ranking.measure == "der"
-    assert found.refusal.startswith("No ranking by ASR: with 1 duel over at most 1 attacks that differ")
+    assert found.refusal.startswith("No ranking by ASR: with 1 duel over at most 1 attack with a difference")
     assert render_md(made).count("No ranking by ASR: with 1 duel") == 1
 
 
