@@ -44,7 +44,6 @@ SEVERAL = {
     "len(images) training images",
     "len(simulate) times",
     "len(self.columns) columns",  # of a defect of the program
-    "len(measured) cells",  # two of which differ
     "len(probed) seeds",  # of which some have something
     "len(rows) rows",  # of which several fail
     "len(same) records",

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from benchbd.core.files import write_text
 from benchbd.core.hashing import canonical
 from benchbd.core.numerics import precision_class
-from benchbd.errors import UsageError, one_line
+from benchbd.errors import UsageError, counted, one_line
 from benchbd.plan.cell import identity
 from benchbd.storage import records
 from benchbd.storage import results_file as checked
@@ -164,7 +164,7 @@ def _mixed(results: Iterable[_Measured | None]) -> list[str]:
         if usual and others:
             version, label = others[0]
             lines.append(
-                f"{len(others)} of {len(group)} cells such as {label} were measured on another "
+                f"{len(others)} of {counted(len(group), 'cell')} such as {label} were measured on another "
                 f"{usual.difference(version)} than the rest"
             )
     return lines

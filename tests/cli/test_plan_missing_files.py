@@ -207,6 +207,7 @@ def test_a_file_that_stops_the_run_of_other_cells_is_listed_too(plan: Callable[.
 
 
 def test_cells_of_unknown_size_are_listed_and_left_out_of_times(plan: Callable[..., tuple[int, str, str]]) -> None:
+    plan("--simulate", "gpus=1", "--rate", "40", dataset="digits")  # says that it counts operations, if nobody has yet
     code, out, err = plan("--simulate", "gpus=1", "--rate", "40", dataset="[sized, digits]")
     assert code == 0
     assert "data: sized: sizes.json is not there\n" in out

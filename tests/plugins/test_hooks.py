@@ -117,6 +117,8 @@ MAY_NAME = {
     "benchbd/report/paper/claims_ablations.py": PAPER,
     "benchbd/report/paper/claims_curves.py": PAPER,
     "benchbd/report/paper/claims_table2.py": PAPER,
+    "benchbd/exchange/backdoorbench_model.py": "the data sets and networks that files of BackdoorBench name",
+    "benchbd/exchange/fitting_model.py": "the networks that public checkpoints mostly are",
     "benchbd/report/paper/sweeps.py": PAPER,
     "benchbd/report/probes.py": PAPER,
     "benchbd/report/published.py": PAPER,
