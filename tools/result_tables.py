@@ -1,7 +1,7 @@
 """Writes the tables of results in README.md and docs/results.md from the committed records.
 
 A table keeps its rows and columns in their order. New defenses and attacks are added at the end. Attacks that are not
-implanted (ASR of no defense under 50 %) are left out. The text around the tables stays as it is.
+implanted (ASR of no defense under 50 %) are left out. The text around the tables does not change.
 
 python tools/result_tables.py
 python tools/result_tables.py --check

@@ -206,7 +206,7 @@ class Poisoner:
 
     @property
     def owns_images(self) -> bool:
-        """Whether nobody else can hold the images of :meth:`train_set`, so that :func:`apply` may overwrite them.
+        """Whether :func:`apply` may overwrite the images of :meth:`train_set`, because nothing else can hold them.
 
         The built-in data sets read or map them from their files in every call, and no built-in attack keeps any, nor
         a built-in defense that it consults. A plugin of a user may keep them.
@@ -465,8 +465,8 @@ def apply(clean: TrainSet, poison: Poison, *, in_place: bool = False) -> TrainSe
     Args:
         clean: the clean set.
         poison: the changes.
-        in_place: write into the memory of the clean images, whose set cannot be used any more. Of images that are
-            mapped from a file, only the changed ones then take memory of this process's own; the file stays as it is.
+        in_place: write into the memory of the clean images. The clean set must not be used afterwards. If the images
+            are mapped from a file, the process copies only the changed ones, and the file does not change.
     """
     if not len(poison.indices):
         return clean
