@@ -6,6 +6,10 @@ need torch, are imported when first asked for; ``run_matrix`` and ``load_results
 
 from __future__ import annotations
 
+# Comes first: the imports below take most of the start, and Ctrl-C during them is no error.
+import benchbd.core.early_interrupt  # noqa: F401
+
+# isort: split
 from typing import TYPE_CHECKING, Any
 
 from benchbd import deprecated

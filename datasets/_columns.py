@@ -1,38 +1,52 @@
-"""Columns of a CSV that look like misspelled names of columns that benchbd reads."""
+"""The columns of a CSV of images: their names, and what is wrong with a first row."""
 
 from __future__ import annotations
 
-import csv
 import difflib
+from collections.abc import Sequence
 from pathlib import Path
 
 from benchbd import UsageError
-from benchbd.datasets._labels import COLUMNS
 from benchbd.errors import shown
 
+COLUMNS = ("file", "label", "split", "true_label", "poisoned", "triggered")
 NEAR = 0.85
 """Likeness of two names, from 0 to 1 (difflib), from which one counts as the other misspelled."""
+SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "bars"}
+"""Separators other than the comma that programs write between columns."""
 
 
-def refuse_misspelled(path: Path) -> None:
+def check_head(path: Path, line: int, head: Sequence[str]) -> None:
+    """Check the names of a CSV's columns.
+
+    Args:
+        path: the CSV, for the message.
+        line: number of its first row's line, from 1.
+        head: the names in that row, in lower case.
+
+    Raises:
+        UsageError: a column is missing, misspelled or there twice, or commas do not separate the columns.
+    """
+    _refuse_misspelled(path, head)
+    known = ", ".join(COLUMNS)
+    for sign, name in SEPARATORS.items():
+        if len(head) == 1 and sign in head[0]:
+            raise UsageError(f"{path}, line {line}: separates the columns by {name}; save it with commas")
+    for name in ("file", "label"):
+        if head.count(name) != 1:
+            raise UsageError(f"{path}, line {line}: needs one column called {name} (known: {known}), not {shown(head)}")
+    for name in COLUMNS[2:]:
+        if head.count(name) > 1:
+            raise UsageError(f"{path}, line {line}: has the column {name} twice")
+
+
+def _refuse_misspelled(path: Path, head: Sequence[str]) -> None:
     """Refuse a CSV in which a column is missing and another has nearly its name; other columns may have any name.
 
     With ``split`` misspelled, another split would be drawn; with ``triggered`` misspelled, its images would be clean.
-    What is no CSV or cannot be read is left to the reader of its rows.
-
-    Raises:
-        UsageError: there is such a column.
     """
-    try:
-        if not path.is_file():
-            return
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            head = next((row for row in csv.reader(file, strict=True) if any(value.strip() for value in row)), [])
-    except (OSError, UnicodeDecodeError, csv.Error):
-        return
-    names = [name.strip().lower() for name in head]
-    absent = [name for name in COLUMNS[2:] if name not in names]  # the others are required, with a message of their own
-    for name in names:
+    absent = [name for name in COLUMNS[2:] if name not in head]  # the others are required, with a message of their own
+    for name in head:
         near = [] if name in COLUMNS else difflib.get_close_matches(name[:100], absent, n=1, cutoff=NEAR)
         if near:
             raise UsageError(

@@ -11,6 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, NamedTuple
 
 from benchbd import UsageError
+from benchbd.datasets._columns import check_head
 from benchbd.datasets._picture import not_a_file
 from benchbd.datasets._places import reason
 from benchbd.errors import shown
@@ -18,14 +19,10 @@ from benchbd.errors import shown
 if TYPE_CHECKING:
     from _csv import Reader
 
-COLUMNS = ("file", "label", "split", "true_label", "poisoned", "triggered")
 SPLITS = ("train", "test")
 MARKS = {"": "", "0": "", "false": "", "no": "", "1": "poison", "true": "poison", "yes": "poison", "cover": "cover"}
 """Values of the columns poisoned and triggered; only poisoned may be cover."""
 MOST_CLASSES = 10_000
-SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "bars"}
-"""Separators other than the comma that programs write between columns."""
-
 _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)(e[+-]?[0-9]+)?", re.IGNORECASE)
 
 
@@ -114,7 +111,7 @@ def _read(path: Path, changed: int, size: int, whole: bool) -> Table:
             lines = _lines(reader)
             line, values = next(lines, (1, []))
             head = [name.strip().lower() for name in values]
-            _check_head(path, line, head)
+            check_head(path, line, head)
             rows = tuple(_row(path, line, head, values) for line, values in lines)
     except UnicodeDecodeError:
         raise UsageError(f"{path}: is not UTF-8 text; save it as CSV in UTF-8") from None
@@ -132,19 +129,6 @@ def _lines(reader: Reader) -> Iterator[tuple[int, list[str]]]:
         if any(value.strip() for value in values):
             yield line, values
         line = reader.line_num + 1
-
-
-def _check_head(path: Path, line: int, head: list[str]) -> None:
-    known = ", ".join(COLUMNS)
-    for sign, name in SEPARATORS.items():
-        if len(head) == 1 and sign in head[0]:
-            raise UsageError(f"{path}, line {line}: separates the columns by {name}; save it with commas")
-    for name in ("file", "label"):
-        if head.count(name) != 1:
-            raise UsageError(f"{path}, line {line}: needs one column called {name} (known: {known}), not {shown(head)}")
-    for name in COLUMNS[2:]:
-        if head.count(name) > 1:
-            raise UsageError(f"{path}, line {line}: has the column {name} twice")
 
 
 def _row(path: Path, line: int, head: list[str], values: list[str]) -> Row:

@@ -7,7 +7,6 @@ from typing import ClassVar, Literal, NamedTuple
 
 from benchbd import Dataset, DatasetInfo, Images, UsageError, dataset
 from benchbd.core.paths import data_folder, name_in_data
-from benchbd.datasets._columns import refuse_misspelled
 from benchbd.datasets._labels import SPLITS, Table, faults, read_table
 from benchbd.datasets._marks import MarkedRows, marked_rows
 from benchbd.datasets._places import base
@@ -125,7 +124,6 @@ class CsvFolder(Dataset):
         return base(root) / self.folder / self.labels
 
     def _table(self, root: str | None, whole: bool = False) -> Table:
-        refuse_misspelled(self._csv(root))
         return read_table(self._csv(root), whole=whole)
 
     def _part(self, table: Table, split: str) -> _Part:

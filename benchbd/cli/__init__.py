@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from benchbd.cli.near_misses import unknown_option, verb_hint
+from benchbd.core import early_interrupt
 from benchbd.core.lost_interrupts import no_interrupt_is_lost
 from benchbd.core.paths import data_given
 from benchbd.core.standard_streams import discard, lasting_stderr, open_standard_streams
@@ -95,6 +96,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _exit_code(given: list[str]) -> int:
     code = 0
     try:
+        early_interrupt.hand_over()
         code = _main(given)
         sys.stdout.flush()
         return code
@@ -111,7 +113,7 @@ def _exit_code(given: list[str]) -> int:
         hint = "; check its permissions" if denied and error.filename else ""
         return _complain(f"{about}{error.strerror or error}{hint}", 2 if denied else 1)
     except KeyboardInterrupt:
-        return _complain("interrupted", 130)
+        return _complain(early_interrupt.INTERRUPTED, early_interrupt.EXIT_CODE)
     except Exception as error:
         # No input should lead here. A traceback would not tell a user more than one line does.
         text = f"{type(error).__name__}: {one_line(error)[:400]}".removesuffix(": ")

@@ -181,6 +181,27 @@ def test_a_changed_csv_is_read_anew(data):
     assert made().info().train == 2
 
 
+def test_a_csv_that_has_not_changed_is_opened_once(data, tmp_path, monkeypatch):
+    data()
+    opened, really = [], Path.open
+
+    def watched(path, *given, **named):
+        opened.append(path)
+        return really(path, *given, **named)
+
+    monkeypatch.setattr(Path, "open", watched)
+    assert made().info().train == 15
+    assert made().missing(root()) is None
+    made().load("train", root())
+    assert opened.count(tmp_path / "images" / "labels.csv") == 1
+
+
+def test_of_two_faults_the_misspelled_column_is_named(data):
+    data("file,splt\n0.png\n")
+    with pytest.raises(UsageError, match=r"labels.csv: the column 'splt' is not read; did you mean 'split'\?"):
+        made().info()
+
+
 WRONG = {
     "line 1: needs one column called label": "file,class\n0.png,a\n",
     "line 1: needs one column called file": "",

@@ -10,6 +10,8 @@ The numbers lie in CPU memory beside them: each operation also runs there. What 
 
 A captured graph is a list of operations. As on CUDA, capturing computes nothing, and a replay computes with whatever
 is at the same addresses by then. Only float32 is possible: torch's autocast does not know the tensors.
+
+A build for CPUs and one for CUDA behave alike here, with and without a driver: what would ask a real GPU is refused.
 """
 
 from __future__ import annotations
@@ -311,6 +313,15 @@ def _safe_forward(layer: SafeStridedConv1x1, x: torch.Tensor) -> torch.Tensor:
     return functional.conv2d(x[..., ::down, ::right], layer.weight, layer.bias, groups=layer.groups)
 
 
+def _refusal(name: str) -> Callable[..., Any]:
+    """In place of a function that a build for CPUs answers with None, and one for CUDA by asking the driver."""
+
+    def refuse(*args: Any, **kwargs: Any) -> Any:
+        raise AssertionError(f"torch._C.{name} would ask the driver; give what calls it a stand-in here")
+
+    return refuse
+
+
 @contextlib.contextmanager
 def pretended_gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[PretendedGpu]:
     """A context in which torch sees a GPU."""
@@ -329,6 +340,9 @@ def pretended_gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[PretendedGpu]:
 
         def synchronize(self) -> None:
             pass
+
+        def is_capturing(self) -> bool:
+            return numbers.capture is not None
 
     current = Stream()
     stands = {
@@ -360,6 +374,19 @@ def pretended_gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[PretendedGpu]:
     }
     for name, stand in stands.items():
         monkeypatch.setattr(torch.cuda, name, stand, raising=False)
+    accelerator = {
+        "current_accelerator": lambda check_available=False: torch.device("cuda"),
+        "set_device_index": lambda device: None,
+        "device_index": lambda device: contextlib.nullcontext(),
+        "current_device_index": stands["current_device"],
+        **{name: stands[name] for name in ("is_available", "device_count", "current_stream", "set_stream")},
+        **{name: stands[name] for name in ("synchronize", "empty_cache")},
+    }
+    if hasattr(torch, "accelerator"):  # torch 2.6
+        for name, stand in accelerator.items():
+            monkeypatch.setattr(torch.accelerator, name, stand, raising=False)
+    for name in (name for name in dir(torch._C) if name.startswith("_accelerator_")):
+        monkeypatch.setattr(torch._C, name, _refusal(name))
     # The numbers are computed on a CPU, whose kernel for these convolutions may crash.
     monkeypatch.setattr(SafeStridedConv1x1, "forward", _safe_forward)
     # These modes are torch's, and no plugin has entered them.

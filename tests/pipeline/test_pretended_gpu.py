@@ -99,3 +99,20 @@ def test_a_model_trains_on_a_gpu_as_on_a_cpu(monkeypatch, name):
         found = fit(other, images, labels, recipe, device=torch.device("cuda"), precision=precision, seed=1)
     assert found.epoch_losses == pytest.approx(expected.epoch_losses, rel=1e-2)
     assert [graph.replays for graph in gpu.graphs] == [4]
+
+
+def test_no_optimizer_asks_a_driver_that_a_build_for_cuda_would_miss(monkeypatch):
+    """Adam asks torch.accelerator for the stream, whose answer a build for CUDA has from the driver."""
+    with pretended_gpu(monkeypatch) as gpu:
+        weight = torch.nn.Parameter(torch.ones(2, device="cuda"))
+        adam = torch.optim.Adam([weight], lr=0.5)
+        weight.sum().backward()
+        adam.step()
+        assert gpu.numbers.host_view(weight.detach()).tolist() == pytest.approx([0.5, 0.5])
+        assert torch.accelerator.current_accelerator() == torch.device("cuda")
+        gpu.numbers.capture = []
+        with pytest.raises(RuntimeError, match="capturable is False"):
+            adam.step()
+        gpu.numbers.capture = None
+        with pytest.raises(AssertionError, match="_accelerator_getStream would ask the driver"):
+            torch._C._accelerator_getStream(0)
