@@ -30,19 +30,19 @@ def versions() -> dict[str, str]:
 @functools.cache
 def git_state() -> dict[str, Any]:
     """Commit and dirty flag of the checkout this code runs from; None for both in an installed package."""
-    here = Path(__file__).resolve().parents[1]
+    root = Path(__file__).resolve().parents[2]
 
     def git(*arguments: str) -> str | None:
         try:
             done = subprocess.run(
-                ["git", "-C", str(here), *arguments], capture_output=True, text=True, timeout=10, check=False
+                ["git", "-C", str(root), *arguments], capture_output=True, text=True, timeout=10, check=False
             )
         except (OSError, subprocess.SubprocessError):
             return None
         return done.stdout.strip() if done.returncode == 0 else None
 
     top = git("rev-parse", "--show-toplevel")
-    if top is None or Path(top).resolve() != here.parent:
+    if top is None or Path(top).resolve() != root:
         return {"commit": None, "dirty": None}
     # Records written into the checkout do not change the code that wrote them.
     code = ("benchbd", *(f"{kind}s" for kind in KINDS), "matrices")
