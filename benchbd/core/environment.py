@@ -27,9 +27,16 @@ def versions() -> dict[str, str]:
     return found
 
 
+CODE_FILES = (".py", ".yaml", ".yml")
+"""Endings of the files of a checkout that become plugins or matrices as soon as they are there."""
+
+
 @functools.cache
 def git_state() -> dict[str, Any]:
-    """Commit and dirty flag of the checkout this code runs from; None for both in an installed package."""
+    """Commit and dirty flag of the checkout this code runs from; None for both in an installed package.
+
+    It is dirty if code or a matrix is not as the commit has it, or not in the commit at all.
+    """
     root = Path(__file__).resolve().parents[2]
 
     def git(*arguments: str) -> str | None:
@@ -47,7 +54,12 @@ def git_state() -> dict[str, Any]:
     # Records written into the checkout do not change the code that wrote them.
     code = ("benchbd", *(f"{kind}s" for kind in KINDS), "matrices")
     changed = git("status", "--porcelain", "--untracked-files=no", "--", *code)
-    return {"commit": git("rev-parse", "HEAD"), "dirty": bool(changed) if changed is not None else None}
+    # A new plugin needs no entry anywhere, so files that git does not know, or shall ignore, may have been measured.
+    new = git("ls-files", "--others", "-z", "--", *code)
+    if changed is None or new is None:
+        return {"commit": git("rev-parse", "HEAD"), "dirty": None}
+    dirty = bool(changed) or any(name.endswith(CODE_FILES) for name in new.split("\0"))
+    return {"commit": git("rev-parse", "HEAD"), "dirty": dirty}
 
 
 @functools.cache

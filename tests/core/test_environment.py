@@ -57,9 +57,25 @@ def test_an_uncommitted_change_of_code_or_a_matrix_is_recorded(checkout, name):
     assert state()["dirty"] is False
 
 
+@pytest.mark.parametrize("name", ["defenses/cautious.py", "attacks/_helper.py", "matrices/new.yaml"])
+@pytest.mark.parametrize("ignored", [False, True])
+def test_a_plugin_or_matrix_that_no_commit_has_is_recorded(checkout, name, ignored):
+    path = checkout / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("1\n")
+    if ignored:
+        (checkout / ".git" / "info" / "exclude").write_text(f"{name}\n")
+    assert state()["dirty"] is True
+    git(checkout, "add", "-f", name)
+    git(checkout, "commit", "-q", "-m", "new")
+    assert state()["dirty"] is False
+
+
 def test_records_written_into_the_checkout_leave_it_clean(checkout):
     (checkout / "leaderboard" / "README.md").write_text("2\n")
     (checkout / "benchbd" / "notes.txt").write_text("not part of the checkout\n")
+    (checkout / "benchmarks").mkdir()
+    (checkout / "benchmarks" / "mine.py").write_text("no plugin\n")
     assert state()["dirty"] is False
 
 
