@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from benchbd.lab.costs import CostLedger
 from benchbd.pipeline.evaluate import Accuracy
 from benchbd.pipeline.inputs import InputPrints
+from benchbd.storage.record_schema import OTHER_SOURCES
 
 
 class Poisoned(NamedTuple):
@@ -87,6 +88,7 @@ class CellResults:
 
     Attributes:
         sources: digest of each component's code.
+        other_sources: digests of the code of other plugins that the components used, such as ``model resnet-s``.
         inputs: fingerprints of data and initial weights.
         ledger: costs of the defense's stages.
         poisoned: the poisoned set.
@@ -108,6 +110,7 @@ class CellResults:
     """
 
     sources: dict[str, str] | None = None
+    other_sources: dict[str, str] = dataclasses.field(default_factory=dict)
     inputs: InputPrints | None = None
     ledger: CostLedger | None = None
     poisoned: Poisoned | None = None
@@ -165,6 +168,7 @@ def record_of(
         "sources": results.sources or {},
         **({"data": results.inputs.as_json()} if results.inputs else {}),
         **({"test_transform": results.test_transform} if results.test_transform else {}),
+        **({OTHER_SOURCES: results.other_sources} if results.other_sources else {}),
     }
     return {**record, "trainings_computed": dict(defended.computed)} if defended else record
 

@@ -34,6 +34,7 @@ from benchbd.pipeline.cell_results import CellResults, Defended, DefenseNotes, M
 from benchbd.pipeline.failure import status_and_line
 from benchbd.pipeline.handed_out import blamed
 from benchbd.pipeline.inputs import InputPrints
+from benchbd.pipeline.other_sources import other_sources
 from benchbd.pipeline.peak_memory import peak_memory, reset_peak_memory
 from benchbd.pipeline.poison import Poison, Poisoner, apply, fingerprint, poisoned_labels
 from benchbd.pipeline.probe_training import Watched
@@ -170,14 +171,17 @@ def _run(
         gc.collect()
         allocator.give_back()
         began = time.perf_counter()
-        try:
-            trained = _defend(components, lab)
-        except (KeyboardInterrupt, RunStopped):
-            raise
-        except BaseException:
-            _judge_failed_defense(results, components, poisoner, lab, events, rates)
-            raise
+        with registry.noting_uses() as used:
+            try:
+                trained = _defend(components, lab)
+            except (KeyboardInterrupt, RunStopped):
+                raise
+            except BaseException:
+                results.other_sources = other_sources(cell, used)
+                _judge_failed_defense(results, components, poisoner, lab, events, rates)
+                raise
         own = max(0.0, time.perf_counter() - began - ledger.inside)
+        results.other_sources = other_sources(cell, used)
         rates.defended(trained)
     computed = Counter(ledger.computed) + Counter(attacker.computed) + Counter(unseen.computed)
     charged = sum(ledger.stages.values())

@@ -42,7 +42,7 @@ from benchbd.plugins.validate import check_declared, check_info
 __all__ = [
     *("DECORATORS", "PluginEntry", "add_plugin_file", "blame", "canonical_name"),
     *("did_you_mean_plugin", "entries", "find"),
-    *("forget_plugin_file", "load", "make", "named", "plugin_files", "source_digest"),
+    *("forget_plugin_file", "load", "make", "named", "noting_uses", "plugin_files", "source_digest"),
 ]
 
 FILE_HINT = "if a file of its own defines it, name that file with --plugin"
@@ -272,6 +272,20 @@ def load(kind: str, name: str) -> type[Any]:
     return _load(find(kind, name))
 
 
+_noted: dict[tuple[str, str], None] | None = None
+
+
+@contextlib.contextmanager
+def noting_uses() -> Iterator[dict[tuple[str, str], None]]:
+    """The kind and name of each plugin of which :func:`make` creates an instance inside the context, as keys."""
+    global _noted
+    before, _noted = _noted, {}
+    try:
+        yield _noted
+    finally:
+        _noted = before
+
+
 def make(kind: str, text: str, /, **given: Any) -> Any:
     """Create an instance from ``name`` or ``name(a=1)``, with further parameters as keywords.
 
@@ -282,6 +296,8 @@ def make(kind: str, text: str, /, **given: Any) -> Any:
     """
     name, inline = parse_spec(text, kind[:-1])
     cls = load(kind, name)
+    if _noted is not None:
+        _noted[kind, cls.name] = None
     values = params.resolve(cls, {**inline, **given}, f"{kind[:-1]} {name!r}")
     with blame(kind, name):
         component = cls(**values)

@@ -6,12 +6,11 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from benchbd.core.kinds import KINDS
 from benchbd.report.groups import Group
 from benchbd.report.labels import Labels, Variant
 from benchbd.report.wording import cell_seeds, listed
 from benchbd.storage.record_schema import Record
-from benchbd.storage.staleness import known_source
+from benchbd.storage.staleness import known_sources
 
 LISTED = 8
 """Cells that a note lists for a plugin; the rest are only counted."""
@@ -33,9 +32,8 @@ def mixed_code_notes(group: Group, labels: Labels) -> list[str]:
     """
     uses: dict[tuple[str, str], list[_Use]] = {}
     for row, column, record in _finished(group):
-        for kind in KINDS:
-            if digest := known_source(record, kind):
-                uses.setdefault((kind, record[kind]), []).append(_Use(digest, row, column, record["seed"]))
+        for plugin, digest in known_sources(record).items():
+            uses.setdefault(plugin, []).append(_Use(digest, row, column, record["seed"]))
     return [
         f"{'Data set' if kind == 'dataset' else kind.capitalize()} {name} had different code in some cells, which may "
         f"not be comparable with the rest: {listed(_others(found, labels), LISTED, '; ', '; and ')}. "

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from benchbd.core.kinds import KINDS
 from benchbd.errors import shown
 from benchbd.storage.record_schema import Record
-from benchbd.storage.staleness import known_source
+from benchbd.storage.staleness import known_sources
 
 
 def differences(one: Record, other: Record) -> list[str]:
@@ -16,11 +15,12 @@ def differences(one: Record, other: Record) -> list[str]:
 
     What a record does not say does not count. Data, initial weights and precision classes are compared elsewhere.
     """
-    found = []
-    for kind in KINDS:
-        codes = known_source(one, kind), known_source(other, kind)
-        if None not in codes and codes[0] != codes[1]:
-            found.append(f"code of {kind} {one[kind]}")
+    known = known_sources(other)
+    found = [
+        f"code of {kind} {name}"
+        for (kind, name), digest in known_sources(one).items()
+        if known.get((kind, name), digest) != digest
+    ]
     here, there = _mapping(one["env"], "versions"), _mapping(other["env"], "versions")
     for name in here:
         if name in there and here[name] != there[name]:

@@ -22,6 +22,10 @@ STATUSES = ("done", "skipped", "failed", "diverged", "oom", "timeout", "killed",
 METRICS = ("ca", "asr", "ra")
 """Clean accuracy, attack success rate and recovery accuracy: fractions in [0, 1], or null."""
 
+OTHER_SOURCES = "other_sources"
+"""The field with the digests of the code of plugins that the components used, such as ``model resnet-s``. Null
+if there are none."""
+
 _ID = re.compile(r"[0-9a-f]{16}")
 _LARGEST = 2**63
 
@@ -107,7 +111,7 @@ _FIELDS: dict[str, _Rule] = {
 
 _OPTIONAL: dict[str, _Rule] = {
     **dict.fromkeys(("clean_asr", "asr_all", "ca_non_target"), _FRACTION),
-    **dict.fromkeys(("triggered", "data", "test_transform"), _OBJECT_OR_NULL),
+    **dict.fromkeys(("triggered", "data", "test_transform", OTHER_SOURCES), _OBJECT_OR_NULL),
 }
 """Fields that older records lack; null and missing mean the same."""
 

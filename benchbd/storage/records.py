@@ -76,6 +76,7 @@ def blank(cell: Cell, status: str, error: str | None = None) -> Record:
         "control": defense.control,
         "spec": cell.spec(),
         "sources": {},
+        record_schema.OTHER_SOURCES: None,
     }
 
 

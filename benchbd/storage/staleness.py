@@ -17,6 +17,7 @@ from benchbd.plan.absent_files import AbsentFiles
 from benchbd.plugins import registry
 from benchbd.plugins.input_files import input_files_digest
 from benchbd.plugins.source_digest import CODE
+from benchbd.storage.record_schema import OTHER_SOURCES
 
 if TYPE_CHECKING:
     from benchbd.plan.cell import Cell
@@ -30,20 +31,30 @@ INPUTS = {
 """By kind of plugin: the entry of a record's ``data`` that holds the digest of its files, and what these are called."""
 
 
-def known_source(record: Mapping[str, Any], kind: str) -> str | None:
-    """The digest of the code of a record's dataset, model, attack or defense; None in records of earlier releases."""
-    sources = record.get("sources")
-    found = sources.get(kind) if isinstance(sources, Mapping) else None
-    return found if isinstance(found, str) and found.startswith(CODE) else None
+def known_sources(record: Mapping[str, Any]) -> dict[tuple[str, str], str]:
+    """The digests of the code of a record's plugins, by kind and name: its components, then the others that it used.
+
+    Those that a record of an earlier release does not name are missing.
+    """
+    found = {}
+    if isinstance(sources := record.get("sources"), Mapping):
+        found = {(kind, str(record[kind])): sources.get(kind) for kind in KINDS}
+    if isinstance(others := record.get(OTHER_SOURCES), Mapping):
+        for text, digest in others.items():
+            kind, _, name = str(text).partition(" ")
+            if kind in KINDS:
+                found.setdefault((kind, name), digest)
+    return {key: digest for key, digest in found.items() if isinstance(digest, str) and digest.startswith(CODE)}
 
 
 def changed_sources(cell: Cell, record: Mapping[str, Any]) -> list[str]:
-    """The components of a cell, such as ``defense lfd``, whose code has changed since its record was written."""
+    """The plugins of a cell, such as ``defense lfd``, whose code has changed since its record was written.
+
+    They are its components, and others that these used, such as the network of LfD's teacher.
+    """
     found = []
-    for kind in KINDS:
-        name, then = getattr(cell, kind).name, known_source(record, kind)
-        if then is None:
-            continue
+    components = {kind: getattr(cell, kind).name for kind in KINDS}
+    for (kind, name), then in known_sources({**record, **components}).items():
         try:
             now = registry.source_digest(f"{kind}s", name)
         except UsageError:

@@ -51,3 +51,12 @@ def test_variants_of_a_plugin_are_compared_too(make_record: Make) -> None:
     records += [make_record("bn-g", "lfd", s, **changed) for s in (0, 1)]
     (note,) = code(records)
     assert "seeds 0, 1." in note
+
+
+def test_plugins_that_others_use_are_compared_too(make_record: Make) -> None:
+    used = [{"model resnet-s": CODE + digest} for digest in "aab"]
+    records = [make_record("bn-g", "lfd", s, sources=sources(), other_sources=u) for s, u in enumerate(used)]
+    (note,) = code(records)
+    assert note.startswith("Model resnet-s ")
+    assert f": bn-g {TIMES} lfd seed 2. " in note
+    assert code([*records[:2], make_record("bn-g", "lfd", 2, sources=sources())]) == []

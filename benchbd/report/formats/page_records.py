@@ -18,7 +18,7 @@ from benchbd.report.isolation import rates_of
 from benchbd.report.labels import asked_numerics, variant
 from benchbd.report.probes import no_clean_target, probe_of
 from benchbd.report.wording import percent
-from benchbd.storage.record_schema import RATES_BY_EPOCH, TRAININGS, by_epoch, courses
+from benchbd.storage.record_schema import OTHER_SOURCES, RATES_BY_EPOCH, TRAININGS, by_epoch, courses
 
 if TYPE_CHECKING:
     from benchbd.report.board import Board
@@ -197,7 +197,8 @@ class PageRecords:
         asked = asked_numerics(record)
         recipe = {**(record.get("recipe") or {}), **({"numerics": asked} if asked else {})}
         prints = {f"sha256 of {k}": v for k, v in (record.get("data") or {}).items() if v}
-        sources = {**{f"source of {k}": v for k, v in (record.get("sources") or {}).items()}, **prints}
+        codes = {**(record.get("sources") or {}), **(record.get(OTHER_SOURCES) or {})}
+        sources = {**{f"source of {k}": v for k, v in codes.items()}, **prints}
         key = _rerun_key(record)
         rerun = self._reruns.get(key)
         if rerun is None:
