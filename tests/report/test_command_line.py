@@ -319,6 +319,19 @@ def test_show_lists_the_cells_of_a_results_file(ran, capsys):
         )
 
 
+def test_a_results_file_where_a_folder_is_needed_becomes_one_by_a_merge(ran, capsys):
+    (ran / "here").mkdir()
+    main(["export", "here/results.jsonl", "--output", "out"])
+    capsys.readouterr()
+    for place, file in (("here", "here/results.jsonl"), ("here/results.jsonl", "here/results.jsonl")):
+        for words in (("rerun", "x"), ("export", "x.csv")):
+            code, _, error = out(capsys, *words, "--output", place)
+            assert code == 2
+            assert error.endswith(f"; benchbd merge {file} --output FOLDER makes a results folder of it\n")
+    assert main(["merge", "here/results.jsonl", "--output", "again"]) == 0
+    assert main(["export", "x.csv", "--output", "again"]) == 0
+
+
 def test_check_notices_an_edited_end(ran, capsys):
     main(["leaderboard", "--output", "out", "--write", "b.md"])
     (ran / "b.md").write_text((ran / "b.md").read_text() + "\n")
