@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -44,7 +45,9 @@ def _refuse_others(path: Path) -> None:
         return  # missing, or a pipe that must not be waited for: the reader says so
     with opened(path) as file:
         start = file.read(len(_NUMPY))
-        names = zipfile.ZipFile(file).namelist() if zipfile.is_zipfile(file) else []
+        names: list[str] = []
+        with contextlib.suppress(zipfile.BadZipFile):  # damaged: the reader says so
+            names = zipfile.ZipFile(file).namelist()
     kind = None
     if any(name.endswith("data.pkl") for name in names):
         kind = "a file of torch.save"

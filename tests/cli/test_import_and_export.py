@@ -114,6 +114,7 @@ def test_an_import_overwrites_nothing_that_it_reads(place, capsys):
             "list.pt is a file of torch.save, not a .npz file; docs/importing.md",
         ),
         ("import one.npy --format npz --to x.npz", "one.npy is one .npy array, not a .npz file; docs/importing.md"),
+        ("import torn.npz --format npz --to x.npz", "torn.npz is refused: it is not a .npz file, is damaged, or holds"),
         ("import batch --format npz --to x.npz", "batch is a pickle, not a .npz file; docs/importing.md"),
         ("import . --format nab --to x.npz --same-label maybe", "must be poison or cover"),
         ("import . --format nab --to x.npz --same-label cover", "--same-label is for --format backdoorbench only"),
@@ -133,6 +134,8 @@ def test_an_import_overwrites_nothing_that_it_reads(place, capsys):
 def test_bad_input_is_one_line_and_exit_code_2(words, line, place, capsys):
     torch.save([1], place / "list.pt")
     np.save(place / "one.npy", np.zeros(3))
+    np.savez(place / "torn.npz", images=np.zeros(3))
+    (place / "torn.npz").write_bytes((place / "torn.npz").read_bytes().replace(b"PK\x01\x02", b"torn"))
     (place / "batch").write_bytes(pickle.dumps({"data": [1]}))
     (place / "disk").mkdir()
     (place / "disk" / "dataset_dict.json").write_text("{}")
