@@ -4,11 +4,11 @@
 # For a table with more than two normal columns of equal variance, autorank runs a repeated measures ANOVA and Tukey's HSD.
 # The report says which methods differ, and that they do if their confidence intervals do not overlap. Each interval reaches
 # half of the critical difference to both sides, so two of them part at the whole of it. The report compares the means with
-# the reach of one interval instead: every pair that is more than half the critical difference apart is called significant,
-# against the intervals of the same result and against its own text. Of tables with four equal defenses
-# and a better one, two in five get a significant difference between equal ones; the test has at most one in twenty. alpha
-# does not reach the intervals either: at 1 % they are those of 5 %. There is no error and no warning. The Nemenyi branch, for
-# columns that are not normal, has its critical distance from elsewhere.
+# the reach of one interval instead: pairs more than half the critical difference apart are called significant, against the
+# intervals of the same result and against its own text. Of tables with four equal defenses and a better one, two in five get
+# a significant difference between equal ones; the test has at most one in twenty. alpha does not reach the intervals either:
+# at 1 % they are those of 5 %. There is no error and no warning. The Nemenyi branch, for columns that are not normal, has its
+# critical distance from elsewhere.
 #
 # Seen with autorank 1.3.0, statsmodels 0.15.0, scipy 1.17.1, Python 3.11 (output of this script; 20 rows and five columns of
 # normal noise around the means; pairs of columns that differ significantly, by the printed report, by the intervals in the
