@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import csv
 import json
+import pickle
 import re
 import shlex
 import shutil
@@ -13,7 +14,9 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from benchbd import testing
@@ -30,6 +33,7 @@ from benchbd.report.figures import panels, plots
 from benchbd.storage import results_file as report_records
 
 ROOT = Path(__file__).parents[1]
+IMPORTING = ROOT / "docs" / "importing.md"
 FOLDERS = "docs|matrices|tests|benchmarks|tools|leaderboard|benchbd"
 DOCS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
 TINY = ["--set", "dataset.train=200", "--set", "dataset.test=100", "--set", "epochs=1", "--seeds", "0"]
@@ -222,11 +226,73 @@ def test_a_list_of_poisoned_files_becomes_an_attack(tmp_path, monkeypatch, capsy
             image = Image.new("RGB", (32, 32), (level + number,) * 3)
             image.save(tmp_path / "photos" / part / label / f"{number}.png")
     (tmp_path / "photos" / "poisoned.txt").write_text("train/stop/1.png\ntrain/stop/2.png\n")
-    (code,) = (b.text for b in blocks(ROOT / "docs" / "importing.md") if b.language == "python")
+    (code,) = (b.text for b in blocks(IMPORTING) if b.language == "python" and not b.file)
     exec(compile(code, "docs/importing.md", "exec"), {})
     assert main(["import", "photos", "--format", "csv", "--to", "photos.npz"]) == 0
     said = capsys.readouterr().out
     assert "6 training images of 32 pixels, 2 poisoned, 0 covers, 3 triggered and 3 clean test images" in said
+
+
+def run_script(name: str) -> None:
+    (code,) = (block.text for block in blocks(IMPORTING) if block.file == name)
+    exec(compile(code, name, "exec"), {})
+
+
+def test_arrays_of_python_become_an_attack(tmp_path, monkeypatch, capsys):
+    """The scripts of docs/importing.md as they are, on what torch.save and pickle write."""
+    monkeypatch.chdir(tmp_path)
+    images = np.random.default_rng(0).integers(0, 256, (20, 3, 32, 32), np.uint8)
+    labels = np.arange(20) % 4
+    labels[[1, 2]] = 0
+    floats, test = torch.from_numpy(images / np.float32(255)), torch.from_numpy(np.arange(20) % 4)
+    torch.save(torch.utils.data.TensorDataset(floats, torch.from_numpy(labels)), "train.pt")
+    torch.save([(image, 0) for image in 1 - floats], "triggered.pt")
+    torch.save([(image, int(label)) for image, label in zip(floats, test, strict=True)], "test.pt")
+    np.save("poison_indices.npy", np.array([1, 2]))
+    Path("cifar-10-batches-py").mkdir()
+    for number in range(1, 6):
+        rows = slice(4 * (number - 1), 4 * number)
+        batch = {"data": images[rows].reshape(4, -1), "labels": labels[rows].tolist()}
+        Path(f"cifar-10-batches-py/data_batch_{number}").write_bytes(pickle.dumps(batch))
+    whole = {"data": images.reshape(20, -1), "labels": test.tolist()}
+    Path("cifar-10-batches-py/test_batch").write_bytes(pickle.dumps(whole))
+    for script, triggered in (("from_torch.py", 20), ("from_batches.py", 0)):
+        run_script(script)
+        assert main(["import", "arrays.npz", "--format", "npz", "--to", "set.npz"]) == 0
+        said = capsys.readouterr().out
+        count = f"20 training images of 32 pixels, 2 poisoned, 0 covers, {triggered} triggered and 20 clean test images"
+        assert count in said
+        with np.load("set.npz", allow_pickle=False) as made:
+            np.testing.assert_array_equal(made["images"], images)
+            np.testing.assert_array_equal(made["labels"], labels)
+
+
+SAVE_TO_DISK = """
+from datasets import Dataset, DatasetDict, Features, Image, Value
+from PIL.Image import new
+
+features = Features(image=Image(), label=Value("int64"), poisoned=Value("bool"))
+pictures = [new("RGB", (32, 32), (level, 0, 0)) for level in range(8)]
+rows = {"image": pictures, "label": [0, 1] * 4, "poisoned": [True] + [False] * 7}
+DatasetDict(train=Dataset.from_dict(rows, features=features)).save_to_disk("set")
+"""
+
+
+def test_a_data_set_of_the_package_datasets_becomes_an_attack(tmp_path, monkeypatch, capsys):
+    """In other processes: this checkout has a folder of the package's name."""
+    monkeypatch.chdir(tmp_path)
+    Path("save.py").write_text(SAVE_TO_DISK)
+    (code,) = (block.text for block in blocks(IMPORTING) if block.file == "from_datasets.py")
+    Path("from_datasets.py").write_text(code)
+    if subprocess.run([sys.executable, "-c", "from datasets import load_from_disk"], check=False).returncode:
+        pytest.skip("needs the package datasets")
+    subprocess.run([sys.executable, "save.py"], check=True)
+    assert main(["import", "set", "--format", "hf", "--to", "set.npz"]) == 2
+    assert "set is a data set of save_to_disk(); write each part with to_parquet()" in capsys.readouterr().err
+    subprocess.run([sys.executable, "from_datasets.py"], check=True)
+    for place in ("parts", "parts/train.parquet"):
+        assert main(["import", place, "--format", "hf", "--to", "set.npz"]) == 0
+        assert "8 training images of 32 pixels, 1 poisoned" in capsys.readouterr().out
 
 
 def stated() -> list[tuple[str, str, str]]:

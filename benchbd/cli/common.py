@@ -199,8 +199,16 @@ def output_folder(args: argparse.Namespace) -> Path:
             place, why = shown(str(folder / name), 200), error.strerror or error
             raise UsageError(f"--output {place}: cannot be read ({why}){hint}") from error
     if look(folder, "--output") not in ("folder", "nothing"):
-        raise UsageError(f"--output {shown(args.output, 200)}: is a file, not a folder")
+        raise UsageError(f"--output {shown(args.output, 200)}: is a file, not a folder{_merged(folder)}")
     return folder
+
+
+def _merged(place: Path) -> str:
+    """How a results file, or one that lies in a folder without records, becomes a folder, as the end of a message."""
+    files = [place] if place.is_file() else [place / "results.jsonl"]
+    if files[0].suffix != ".jsonl" or not files[0].is_file():
+        return ""
+    return f"; benchbd merge {shlex.quote(str(files[0]))} --output FOLDER makes a results folder of it"
 
 
 def results_place(args: argparse.Namespace) -> Path:
@@ -325,7 +333,7 @@ def _no_records(place: Path) -> UsageError:
     from benchbd.storage.results_file import where_instead
 
     advice = where_instead(place) or "; run a matrix first, or name its folder with --output"
-    return UsageError(f"no records in {place}{advice}")
+    return UsageError(f"no records in {place}{advice}{_merged(place)}")
 
 
 def record_ids(output: Path) -> list[str]:

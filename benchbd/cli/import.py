@@ -31,7 +31,9 @@ def register(verbs: Any) -> None:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("folder", metavar="FOLDER", help="what the other program wrote; for npz also the file itself")
+    parser.add_argument(
+        "folder", metavar="FOLDER", help="what the other program wrote; for npz and hf also the file itself"
+    )
     parser.add_argument("--format", metavar="F", required=True, help=f"one of {', '.join(FORMATS)}")
     parser.add_argument("--to", metavar="FILE", required=True, help="file to write, such as data/poison.npz")
     text = "data set that the set was made from, which adds true labels, originals and test images and checks the rest"
@@ -109,6 +111,10 @@ def _hint(name: str) -> str:
 
     if name.lower().replace("-", "") in ("imagefolder", "folder"):
         return "; folders of images are imported with --format csv, from a labels.csv (docs/importing.md shows one)"
+    if name.lower() in ("parquet", "huggingface", "datasets"):
+        return "; Parquet files are imported with --format hf"
+    if name.lower() in ("torch", "pt", "pth", "pickle", "pkl", "cifar", "cifar10", "npy", "numpy", "python"):
+        return "; docs/importing.md shows how arrays of Python become a file for --format npz"
     return did_you_mean(name, formats.READ)
 
 

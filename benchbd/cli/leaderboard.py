@@ -49,6 +49,7 @@ EPILOG = """\
   benchbd leaderboard --format text                     plain text, coloured on a terminal
   benchbd leaderboard --format html                     index.html beside the records, ready for GitHub Pages
   benchbd leaderboard table2 --paper --format html --write board.html
+  benchbd leaderboard r.jsonl --filter 'attack=bn-*'    those of somebody's records that match
   benchbd leaderboard table2 --precision strict         the cells of run --precision strict
   benchbd leaderboard cifar10-small --format jsonl --write leaderboard/results.jsonl
   benchbd leaderboard --format parquet --write all.parquet   a row for each cell, IDs as text
@@ -108,10 +109,10 @@ def register(verbs: Any) -> None:
         action="store_true",
         help=f"compare with the --write file (default: {README}); exit 1 if they differ",
     )
-    cells = parser.add_argument_group("cells of MATRIX")
+    cells = parser.add_argument_group("cells")
     add_filters(cells)
+    cells.add_argument("--seeds", metavar="LIST", help="as for benchbd run; needs a MATRIX, as do the next ones")
     cells.add_argument("--set", metavar="K=V", action="append", default=[], help="as for benchbd run")
-    cells.add_argument("--seeds", metavar="LIST", help="as for benchbd run")
     cells.add_argument("--data", metavar="DIR", help="as for benchbd run; not needed to read results")
     cells.add_argument("--smoke", action="store_true", help="as for benchbd run")
     add_numerics(cells)
@@ -159,6 +160,8 @@ def _no_matrix(name: str) -> bool:
 def read(args: argparse.Namespace) -> tuple[list[dict[str, Any]], float | None, str]:
     """The records that the arguments select, the matrix's gate (None without a matrix), and a title.
 
+    --filter and --exclude work without a matrix too.
+
     Raises:
         UsageError: there are no records, or a record is invalid.
     """
@@ -172,11 +175,15 @@ def read(args: argparse.Namespace) -> tuple[list[dict[str, Any]], float | None, 
     # A check must not pass because a record is left out.
     found = usable_records(place, strict=getattr(args, "check", False), early=True)
     if plan is None:
-        given = (args.filter, args.exclude, args.set, args.seeds, args.smoke, args.precision, args.threads)
+        given = (args.set, args.seeds, args.smoke, args.precision, args.threads)
         if any(value not in (None, False, []) for value in given):
-            flags = "--filter, --exclude, --set, --seeds, --smoke, --precision and --threads"
-            raise UsageError(f"{flags} select cells of a matrix; give a MATRIX")
+            flags = "--set, --seeds, --smoke, --precision and --threads"
+            raise UsageError(f"{flags} select cells of a matrix; give a MATRIX, or select records with --filter")
         add_plugin_files(args)
+        if args.filter or args.exclude:
+            from benchbd.report.selection import select_records
+
+            found = select_records(found, args.filter, args.exclude)
         return found, None, "Leaderboard"
     for line in absent.lines():
         sys.stderr.write(f"benchbd: {one_line(line)}; cells that cannot exist are not listed\n")

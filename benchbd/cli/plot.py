@@ -125,19 +125,11 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _records(args: argparse.Namespace) -> tuple[list[Record], float | None, str]:
-    """The selected records, the gate and the title. --filter and --exclude work without a matrix too."""
+    """The selected records, the gate and the title."""
     from benchbd.cli.leaderboard import read, read_folder
 
     read_folder(args, others=FIGURES if args.figure == "overview" else ())
-    if args.matrix is not None or not (args.filter or args.exclude):
-        return read(args)
-    filters, excludes = args.filter, args.exclude
-    args.filter, args.exclude = [], []
-    records, gate, title = read(args)
-
-    from benchbd.report.selection import select_records
-
-    return select_records(records, filters, excludes), gate, title
+    return read(args)
 
 
 def _panels(args: argparse.Namespace) -> list[Drawn]:

@@ -32,6 +32,7 @@ EPILOG = """\
   benchbd show                                          the cells that have records: ID, status and label
   benchbd show 3f9a
   benchbd show cifar10/resnet18/bn-g/lfd/s0 --json
+  benchbd show leaderboard/results.jsonl                the cells of a results file
   benchbd show 'cifar10/airbench(width=16)/wanet/lfd/s0' --results leaderboard/results.jsonl
 """
 
@@ -56,6 +57,8 @@ def run(args: argparse.Namespace) -> int:
     """Print the record, or the cells."""
     from benchbd.storage.records import failed_rerun
 
+    if args.cell is not None and not args.results and args.cell.endswith(".jsonl"):
+        args.cell, args.results = None, args.cell
     place = results_place(args)
     if args.cell is None:
         _list(place, args.json)

@@ -11,6 +11,7 @@ from benchbd.core.contents import content_hashes, contents_digest
 from benchbd.core.extras import require_extra
 from benchbd.core.poisoned_set import PoisonedSet
 from benchbd.errors import UsageError
+from benchbd.exchange import hf
 from benchbd.exchange.found_set import FoundSet, Wishes, complete
 
 READ = {
@@ -57,15 +58,22 @@ LAYOUT = {
     "npz": (),
     "madrylab": ("train_images.npy", "train_labels.npy", "poisoned_train_indices.npy"),
     "csv": ("labels.csv",),
-    "hf": ("data",),
+    "hf": (),
 }
-"""What a folder of each format must hold."""
+"""What a folder of each format must hold; ``hf`` and ``npz`` may also be single files."""
 
 
 def check_layout(place: Path, name: str) -> None:
-    """Raise UsageError if a folder lacks what its format needs."""
+    """Raise UsageError if a folder lacks what its format needs, or is a file where the format is a folder."""
     if not place.exists():
         raise UsageError(f"{place} does not exist")
+    if LAYOUT[name] and not place.is_dir():
+        raise UsageError(
+            f"{place} is a file; --format {name} reads a folder with {' and '.join(LAYOUT[name])}; "
+            "docs/importing.md shows how other files become a set"
+        )
+    if name == "hf":
+        hf.check_layout(place)
     for needed in LAYOUT[name]:
         if not (place / needed).exists():
             raise UsageError(f"{place / needed} is missing; --format {name} needs it{_columns(name)}")

@@ -129,16 +129,32 @@ def _test_rows(given: PoisonedSet) -> Iterator[dict[str, Any]]:
         yield _row(image, f"test-{number}", label, label)
 
 
+def check_layout(folder: Path) -> None:
+    """Raise UsageError if a folder has no Parquet file of a training set, without reading any."""
+    if (folder / "dataset_dict.json").exists() or (folder / "state.json").exists():
+        raise UsageError(
+            f"{folder} is a data set of save_to_disk(); write each part with to_parquet(), as docs/importing.md shows"
+        )
+    if not _files(_place(folder), "train"):
+        raise UsageError(f"{_place(folder)} has no train.parquet and no train-*.parquet; --format hf needs one")
+
+
 def read(folder: Path, wishes: Wishes) -> FoundSet:
     """Read ``data/*.parquet`` of :func:`write`; of others' files, the columns image, label and poisoned suffice.
+
+    Args:
+        folder: what holds ``data/``, or holds the files itself, such as ``train.parquet``; or the file of the training
+            set alone.
+        wishes: not used.
 
     Raises:
         UsageError: a file, a column or an image is missing or damaged.
     """
+    check_layout(folder)
     parquet = extra_module("pyarrow.parquet", "parquet", _what("reading"))
+    folder = _place(folder)
     train, schema = _part(parquet, folder, "train")
-    if train is None:
-        raise UsageError(f"{folder / FOLDER} has no train-*.parquet; --format hf needs it")
+    assert train is not None
     facts, names = _facts(schema)
     images = _images(train, "image", folder, "train")
     labels = _numbers(train, "label", folder)
@@ -153,12 +169,12 @@ def read(folder: Path, wishes: Wishes) -> FoundSet:
     )
     if facts.get("originals"):
         if "original" not in train:
-            raise UsageError(f"{folder / FOLDER}: there is no column 'original', although the file says so")
+            raise UsageError(f"{folder}: there is no column 'original', although the file says so")
         some = [value for value in train["original"] if value is not None]
         size = images.shape[-1]
         found.originals = _images({"original": some}, "original", folder, "train") if some else images[:0]
         if found.originals.shape[-1] != size:
-            raise UsageError(f"{folder / FOLDER}: originals have {found.originals.shape[-1]} pixels, images {size}")
+            raise UsageError(f"{folder}: originals have {found.originals.shape[-1]} pixels, images {size}")
     if isinstance(targets := facts.get("targets"), list) and all(type(target) is int for target in targets):
         found.targets = tuple(targets) or None
     shown, _ = _part(parquet, folder, "triggered")
@@ -172,9 +188,20 @@ def read(folder: Path, wishes: Wishes) -> FoundSet:
     return found
 
 
+def _place(folder: Path) -> Path:
+    return folder / FOLDER if (folder / FOLDER).is_dir() else folder
+
+
+def _files(place: Path, part: str) -> list[Path]:
+    """The files of a part, in order of their names; a file given alone is the training set."""
+    if not place.is_dir():
+        return [place] if part == "train" else []
+    return sorted([*place.glob(f"{part}-*.parquet"), *place.glob(f"{part}.parquet")])
+
+
 def _part(parquet: Any, folder: Path, part: str) -> tuple[dict[str, list[Any]] | None, Any]:
     """The columns of a part by name, its files joined in order of their names, and the schema; None without files."""
-    files = sorted((folder / FOLDER).glob(f"{part}-*.parquet"))
+    files = _files(folder, part)
     columns: dict[str, list[Any]] = {}
     schema = None
     for path in files:
@@ -207,11 +234,11 @@ def _facts(schema: Any) -> tuple[dict[str, Any], tuple[str, ...]]:
 def _numbers(columns: dict[str, list[Any]], name: str, folder: Path) -> np.ndarray:
     values = columns.get(name)
     if values is None:
-        raise UsageError(f"{folder / FOLDER}: there is no column {name!r}")
+        raise UsageError(f"{folder}: there is no column {name!r}")
     if any(not (value is None or (type(value) is int and abs(value) < 2**31)) for value in values):
-        raise UsageError(f"{folder / FOLDER}: column {name!r} must hold whole numbers")
+        raise UsageError(f"{folder}: column {name!r} must hold whole numbers")
     if name == "label" and None in values:
-        raise UsageError(f"{folder / FOLDER}: column 'label' has rows without a label")
+        raise UsageError(f"{folder}: column 'label' has rows without a label")
     return np.array([UNKNOWN if value is None else value for value in values], np.int64)
 
 
@@ -219,10 +246,10 @@ def _flags(columns: dict[str, list[Any]], name: str, count: int, folder: Path, *
     values = columns.get(name)
     if values is None:
         if needed:
-            raise UsageError(f"{folder / FOLDER}: there is no column {name!r}, which says what is poison")
+            raise UsageError(f"{folder}: there is no column {name!r}, which says what is poison")
         return np.zeros(count, bool)
     if any(value not in (0, 1, None) for value in values):
-        raise UsageError(f"{folder / FOLDER}: column {name!r} must hold true and false")
+        raise UsageError(f"{folder}: column {name!r} must hold true and false")
     return np.array([bool(value) for value in values], bool)
 
 
@@ -232,7 +259,7 @@ def _images(columns: dict[str, list[Any]], name: str, folder: Path, part: str) -
 
     found: list[np.ndarray] = []
     for number, value in enumerate(columns[name]):
-        where = f"{folder / FOLDER}: {name} {number} of {part}"
+        where = f"{folder}: {name} {number} of {part}"
         body = value.get("bytes") if isinstance(value, dict) else value
         if not isinstance(body, bytes):
             raise UsageError(f"{where} has no bytes; embed images before to_parquet()")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,8 @@ from benchbd.errors import UsageError, did_you_mean, shown
 from benchbd.exchange.found_set import FoundSet, Wishes
 from benchbd.exchange.pixels import Pixels, to_labels, to_mask
 
+_NUMPY = b"\x93NUMPY"
+"""How a ``.npy`` file begins."""
 FILE = "poison.npz"
 """Name of the file in a folder."""
 OTHER_NAMES = {"data": "images", "poisoned_set": "poison", "covers": "cover"}
@@ -27,11 +31,34 @@ def read(place: Path, wishes: Wishes) -> FoundSet:
         UsageError: the file is missing, holds objects, or its arrays do not fit.
     """
     path = place / FILE if place.is_dir() else place
+    _refuse_others(path)
     with plain_arrays(path, ".npz file"), opened(path) as file, np.load(file, allow_pickle=False) as archive:
         if HEADER in archive.files:
             return _from_ours(PoisonedSetFile(path).load())
         arrays = {name: archive[name] for name in archive.files}
     return _from_arrays(arrays, path, wishes)
+
+
+def _refuse_others(path: Path) -> None:
+    """Refuse a file that is clearly of another kind, with the way to a ``.npz`` file."""
+    if not path.is_file():
+        return  # missing, or a pipe that must not be waited for: the reader says so
+    with opened(path) as file:
+        start = file.read(len(_NUMPY))
+        names: list[str] = []
+        with contextlib.suppress(zipfile.BadZipFile):  # damaged: the reader says so
+            names = zipfile.ZipFile(file).namelist()
+    kind = None
+    if any(name.endswith("data.pkl") for name in names):
+        kind = "a file of torch.save"
+    elif start == _NUMPY:
+        kind = "one .npy array"
+    elif start[:1] == b"\x80" and path.suffix != ".npz":
+        kind = "a pickle"
+    if kind is not None:
+        raise UsageError(
+            f"{path} is {kind}, not a .npz file; docs/importing.md shows how it becomes one (arrays of Python)"
+        )
 
 
 def _from_ours(given: PoisonedSet) -> FoundSet:

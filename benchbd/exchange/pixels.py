@@ -44,7 +44,9 @@ class Pixels:
         """
         array = as_array(given, where)
         if array.ndim != 4 or 3 not in (array.shape[1], array.shape[3]):
-            raise UsageError(f"{where}: images must be (N, 3, S, S) or (N, S, S, 3), not {array.shape}")
+            grey = array.ndim == 3 or (array.ndim == 4 and 1 in (array.shape[1], array.shape[3]))
+            advice = "; repeat grey images for the three colours (numpy.repeat)" if grey else ""
+            raise UsageError(f"{where}: images must be (N, 3, S, S) or (N, S, S, 3), not {array.shape}{advice}")
         if array.shape[1] != 3:
             array = array.transpose(0, 3, 1, 2)
         if array.shape[2] != array.shape[3]:

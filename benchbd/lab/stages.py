@@ -34,6 +34,7 @@ from benchbd.lab.stored_state import proved_state
 from benchbd.lab.train_request import TrainRequest
 from benchbd.plugins import registry
 from benchbd.plugins.identity import part_of
+from benchbd.plugins.left_running import left_running
 from benchbd.plugins.train_set import TrainSet, positions
 from benchbd.plugins.trained import CurvePoint, ModelSpec, TrainedModel, last_filters
 from benchbd.storage.checkpoint import Checkpoint
@@ -126,14 +127,22 @@ class Stages(Guarded):
         """A computation of the harness, which other cells share, free of what plugins changed for the whole process.
 
         Raises:
-            Misused: a plugin replaced a function, or registered a hook for all modules; nothing is stored then.
+            Misused: a plugin replaced a function, registered a hook for all modules, or left a thread or timer running;
+                nothing is stored then.
         """
+
+        def check() -> None:
+            global_state.check()
+            if left := left_running():
+                raise Misused(
+                    f"{left}, which could change what the lab trains for other cells, too; end it before you call it"
+                )
 
         def computed() -> Result:
             with global_state.usual_settings(self._numerics.threads if self.device.type == "cpu" else None):
-                global_state.check()
+                check()
                 found = compute()
-                global_state.check()
+                check()
             return found
 
         return computed

@@ -296,8 +296,8 @@ def _defend(components: Components, lab: Lab) -> TrainedModel:
         if not isinstance(trained, TrainedModel):
             got = "nothing" if trained is None else with_article(type(trained).__name__)
             raise UsageError(
-                f"{who} returned {got}; return a model that the lab gave: lab.train's, or lab.adopt(net.state_dict()) "
-                "for weights of your own"
+                f"{who} returned {got}; return a model that the lab gave: lab.train's, lab.adopt(net.state_dict()) "
+                "for weights of your own, or lab.read_model's for another network (docs/plugins.md)"
             )
         lab._own(trained, "the returned model")
         with global_state.usual_settings(None):  # the default type, for one, replaces functions

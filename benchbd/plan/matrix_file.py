@@ -8,6 +8,7 @@ lists and mappings.
 from __future__ import annotations
 
 import re
+import shlex
 import sys
 from typing import Any, BinaryIO
 
@@ -97,6 +98,9 @@ def read(matrix: str) -> tuple[str, str]:
         return _text(sys.stdin.buffer, matrix), matrix
     path = user_path(matrix, "matrix")
     found = look(path, "matrix")
+    if found == "file" and path.suffix == ".jsonl":
+        line = f"is a results file, not a matrix; benchbd leaderboard {shlex.quote(matrix)} shows it"
+        raise UsageError(f"matrix {shown(matrix, 200)}: {line}")
     if found == "file":
         try:
             with path.open("rb") as file:

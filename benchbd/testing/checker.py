@@ -74,7 +74,8 @@ def check(kind: str, name: str, limit: float = LIMIT, /, **given: Any) -> list[s
         **given: parameters, which override the plugin's ``smoke`` parameters.
 
     Returns:
-        One line for each fault, with the plugin, its file and the check; empty if there are none.
+        One line for each fault, with the plugin, its file and the check; others that find the same stand at its end.
+        Empty if there are no faults.
 
     Raises:
         UsageError: the plugin is unknown or cannot be loaded.
@@ -83,7 +84,15 @@ def check(kind: str, name: str, limit: float = LIMIT, /, **given: Any) -> list[s
     where = f"{kind[:-1]} {name!r} ({bench.entry.origin})"
     if bench.missing:
         return [f"{where}: not checked: {bench.missing}"]
-    return [f"{where}: {one.__name__}: {line}" for one in CHECKS[kind] for line in faults(bench, one, limit)]
+    found: dict[str, dict[str, None]] = {}
+    for one in CHECKS[kind]:
+        for line in faults(bench, one, limit):
+            found.setdefault(line, {})[one.__name__] = None
+
+    def told(line: str, first: str, *others: str) -> str:
+        return f"{where}: {first}: {line}" + (f" (also in {', '.join(others)})" if others else "")
+
+    return [told(line, *checks) for line, checks in found.items()]
 
 
 def names(kind: str) -> list[str]:

@@ -48,8 +48,8 @@ def documented(bench: PluginUnderTest) -> Iterator[str]:
 def light(bench: PluginUnderTest) -> Iterator[str]:
     """Importing the plugin's file imports no heavy package."""
     for node in source.tree(bench.entry.file).body:
-        for module in source.imported(node):
-            if module.partition(".")[0] in HEAVY:
+        for module in dict.fromkeys(name.partition(".")[0] for name in source.imported(node)):
+            if module in HEAVY:
                 yield f"line {node.lineno} imports {module} at the top; import it inside the methods that use it"
 
 

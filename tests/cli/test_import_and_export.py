@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import pickle
 
 import numpy as np
 import pytest
+import torch
 from poisoned_sets import poisoned_set
 
 from benchbd.cli import main
@@ -99,6 +101,21 @@ def test_an_import_overwrites_nothing_that_it_reads(place, capsys):
         ("import . --format imagefolder --to x.npz", "folders of images are imported with --format csv"),
         ("import . --format image-folder --to x.npz", "folders of images are imported with --format csv"),
         ("import . --format madrylab --to x.npz", "train_images.npy is missing"),
+        ("import . --format hf --to x.npz", "has no train.parquet and no train-*.parquet; --format hf needs one"),
+        (
+            "import disk --format hf --to x.npz",
+            "disk is a data set of save_to_disk(); write each part with to_parquet()",
+        ),
+        ("import . --format parquet --to x.npz", "Parquet files are imported with --format hf"),
+        ("import . --format torch --to x.npz", "how arrays of Python become a file for --format npz"),
+        ("import list.pt --format nab --to x.npz", "list.pt is a file; --format nab reads a folder with train"),
+        (
+            "import list.pt --format npz --to x.npz",
+            "list.pt is a file of torch.save, not a .npz file; docs/importing.md",
+        ),
+        ("import one.npy --format npz --to x.npz", "one.npy is one .npy array, not a .npz file; docs/importing.md"),
+        ("import torn.npz --format npz --to x.npz", "torn.npz is refused: it is not a .npz file, is damaged, or holds"),
+        ("import batch --format npz --to x.npz", "batch is a pickle, not a .npz file; docs/importing.md"),
         ("import . --format nab --to x.npz --same-label maybe", "must be poison or cover"),
         ("import . --format nab --to x.npz --same-label cover", "--same-label is for --format backdoorbench only"),
         ("import . --format nab --to x.npz --size 32", "--size is for --format csv only"),
@@ -115,6 +132,13 @@ def test_an_import_overwrites_nothing_that_it_reads(place, capsys):
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(words, line, place, capsys):
+    torch.save([1], place / "list.pt")
+    np.save(place / "one.npy", np.zeros(3))
+    np.savez(place / "torn.npz", images=np.zeros(3))
+    (place / "torn.npz").write_bytes((place / "torn.npz").read_bytes().replace(b"PK\x01\x02", b"torn"))
+    (place / "batch").write_bytes(pickle.dumps({"data": [1]}))
+    (place / "disk").mkdir()
+    (place / "disk" / "dataset_dict.json").write_text("{}")
     assert main(words.split()) == 2
     said = capsys.readouterr().err
     assert line in said

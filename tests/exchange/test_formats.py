@@ -305,6 +305,11 @@ def test_a_set_in_parquet_files(tmp_path):
     back = formats.read(tmp_path / "theirs", "hf", Wishes(clean_data(), target=1))
     np.testing.assert_array_equal(back.images, given.images)
     np.testing.assert_array_equal(back.poison, given.poison)
+    for place in ("flat", "flat/train.parquet"):  # as Dataset.to_parquet() writes one part
+        (tmp_path / "flat").mkdir(exist_ok=True)
+        pq.write_table(small, tmp_path / "flat" / "train.parquet")
+        alone = formats.read(tmp_path / place, "hf", Wishes(clean_data(), target=1))
+        np.testing.assert_array_equal(alone.images, given.images)
     for spoilt, line in (
         (small.drop(["poisoned"]), "no column 'poisoned'"),
         (small.drop(["image"]), "no column 'image'"),

@@ -61,6 +61,12 @@ def test_a_scale_that_is_not_clear_is_refused(kind):
         Pixels(True).read(images, "x")
 
 
+@pytest.mark.parametrize("shape", [(4, 28, 28), (4, 1, 28, 28), (4, 28, 28, 1)])
+def test_grey_images_are_refused_with_what_to_do(shape):
+    with pytest.raises(UsageError, match=r"images must be \(N, 3, S, S\) .*repeat grey images for the three colours"):
+        Pixels(False).read(np.full(shape, 9, np.uint8), "x")
+
+
 def test_one_set_has_one_scale():
     images = poisoned_set().images
     pixels = Pixels(False)

@@ -134,7 +134,8 @@ ENDS = {
     "exit": ("failed", "SystemExit: 3"),
     "nothing": (
         "failed",
-        "defense 'ends' returned nothing; return a model that the lab gave: lab.train's, or lab.adopt",
+        "defense 'ends' returned nothing; return a model that the lab gave: lab.train's, lab.adopt(net.state_dict()) "
+        "for weights of your own, or lab.read_model's for another network",
     ),
     "spoil": ("failed", "changed in place"),
 }

@@ -289,6 +289,49 @@ def test_check_reads_the_results_folder_that_is_named(ran, capsys):
     assert main(["leaderboard", "--check"]) == 1
 
 
+def test_filters_select_records_without_a_matrix(ran, capsys):
+    whole = out(capsys, "leaderboard", "--output", "out", "--format", "csv")[1]
+    assert ",blend," in whole
+    main(["export", "r.jsonl", "--output", "out"])
+    capsys.readouterr()
+    for place in (("--output", "out"), ("r.jsonl",)):
+        code, text, _ = out(capsys, "leaderboard", *place, "--filter", "attack=bn-g", "--format", "csv")
+        assert code == 0
+        assert ",bn-g," in text
+        assert ",blend," not in text
+        code, other, _ = out(capsys, "leaderboard", *place, "--exclude", "attack=blend", "--format", "csv")
+        assert (code, other) == (0, text)
+
+
+def test_show_lists_the_cells_of_a_results_file(ran, capsys):
+    main(["export", "r.jsonl", "--output", "out"])
+    capsys.readouterr()
+    code, text, _ = out(capsys, "show", "r.jsonl")
+    assert (code, text) == (0, out(capsys, "show", "--results", "r.jsonl")[1])
+    code, _, error = out(capsys, "show", "absent.jsonl")
+    assert (code, error) == (2, "benchbd: --results absent.jsonl: no such file\n")
+    for verb in ("status", "plan"):
+        code, _, error = out(capsys, verb, "r.jsonl")
+        assert code == 2
+        assert (
+            error
+            == "benchbd: matrix 'r.jsonl': is a results file, not a matrix; benchbd leaderboard r.jsonl shows it\n"
+        )
+
+
+def test_a_results_file_where_a_folder_is_needed_becomes_one_by_a_merge(ran, capsys):
+    (ran / "here").mkdir()
+    main(["export", "here/results.jsonl", "--output", "out"])
+    capsys.readouterr()
+    for place, file in (("here", "here/results.jsonl"), ("here/results.jsonl", "here/results.jsonl")):
+        for words in (("rerun", "x"), ("export", "x.csv")):
+            code, _, error = out(capsys, *words, "--output", place)
+            assert code == 2
+            assert error.endswith(f"; benchbd merge {file} --output FOLDER makes a results folder of it\n")
+    assert main(["merge", "here/results.jsonl", "--output", "again"]) == 0
+    assert main(["export", "x.csv", "--output", "again"]) == 0
+
+
 def test_check_notices_an_edited_end(ran, capsys):
     main(["leaderboard", "--output", "out", "--write", "b.md"])
     (ran / "b.md").write_text((ran / "b.md").read_text() + "\n")
@@ -301,7 +344,8 @@ MISTAKES = [
     (("leaderboard",), "no records in benchbd-out; run a matrix first"),
     (("leaderboard", "--results", "absent.jsonl"), "--results absent.jsonl: no such file"),
     (("leaderboard", "--output", "out", "--gate", "2"), "--gate is an ASR"),
-    (("leaderboard", "--output", "out", "--filter", "attack=x"), "select cells of a matrix; give a MATRIX"),
+    (("leaderboard", "--output", "out", "--seeds", "0"), "select cells of a matrix; give a MATRIX"),
+    (("leaderboard", "--output", "out", "--filter", "attack=x"), "no cell has attack 'x'"),
     (("leaderboard", "--output", "out", "--check", "--asr-over", "all"), "--check compares with a file of the usual"),
     (("leaderboard", "--output", "out", "--paper", "--ca-over", "non-target"), "--paper: the paper's ASR is over"),
     (("leaderboard", "smal.yaml", "--output", "out"), "no such file"),

@@ -253,6 +253,28 @@ def test_text_is_readable_and_inside_the_picture(everything):
                 assert extent.y0 >= box.y0 - 1, (name, text)
 
 
+def test_an_overview_has_room_for_long_names_and_many_defenses(make_record, recwarn):
+    long = {"mask_epochs": 8, "joint_epochs": 40, "drops": "late", "batch": 64, "fit_images": 5000}
+    attacks = [("bn-g", {}), ("sig", {}), ("dynamic", {}), ("dynamic", long), *((f"attack-{n}", {}) for n in range(4))]
+    records = [
+        make_record(attack, f"a-defense-with-a-name-{number}", 0, given={"attack": given})
+        for attack, given in attacks
+        for number in range(16)
+    ]
+    made = plots.canvas(drawn("overview", records))
+    made.canvas.draw()
+    assert [str(warning.message) for warning in recwarn if "layout" in str(warning.message)] == []
+    above, below = (ax.get_window_extent() for ax in made.axes)
+    legend = made.legends[0].get_window_extent()
+    labels = [label.get_window_extent() for ax in made.axes for label in ax.get_xticklabels()]
+    assert min(above.height, below.height) > 0.5 * plots.PANEL[1] * made.dpi
+    assert legend.y1 <= below.y0
+    for label in labels:
+        assert label.x0 >= made.bbox.x0 - 1
+        assert not label.overlaps(legend)
+        assert not any(label.y0 < ax.y1 - 1 and label.y1 > ax.y0 + 1 for ax in (above, below))
+
+
 def test_unwritable_folder_is_one_line(everything, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UsageError, match="cannot be written"):

@@ -174,6 +174,10 @@ def test_a_plugin_file_that_a_cell_does_not_name_does_nothing_to_it(tmp_path: Pa
 
 
 EARLY = """
+import concurrent.futures
+import signal
+import threading
+import time
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -195,6 +199,37 @@ def method(lab):
 
 def device_mode(lab):
     torch.set_default_device("meta")
+
+def forever():
+    while True:
+        torch.manual_seed(torch.initial_seed() + 1)
+        time.sleep(0.001)
+
+def thread(lab):
+    threading.Thread(target=forever, name="mine", daemon=True).start()
+
+def pool(lab):
+    globals()["kept"] = concurrent.futures.ThreadPoolExecutor(1, "mine")
+    kept.submit(forever)
+
+def later(lab):
+    late = threading.Timer(600, torch.manual_seed, [3])
+    late.function, late.name, late.daemon = lambda seed: torch.manual_seed(seed), "mine", True
+    late.start()
+
+def timer(lab):
+    signal.signal(signal.SIGALRM, lambda number, frame: torch.rand(1))
+    signal.setitimer(signal.ITIMER_REAL, 0.2, 0.2)
+
+def idle(lab):
+    # Threads that run no code of this file by now.
+    ended = threading.Thread(target=torch.manual_seed, args=[3])
+    ended.start()
+    ended.join()
+    globals()["kept"] = concurrent.futures.ThreadPoolExecutor(2)
+    list(kept.map(abs, [1, 2, 3]))
+    threading.Thread(target=threading.Event().wait, daemon=True).start()
+    signal.signal(signal.SIGALRM, lambda number, frame: torch.rand(1))
 
 def settings(lab):
     torch.set_num_threads(3)
@@ -222,6 +257,10 @@ REFUSED = {
     "replaced": "torch.nn.functional.cross_entropy was replaced",
     "method": "torch.nn.modules.linear.Linear.forward was replaced",
     "device_mode": "a mode that changes all torch functions is active",
+    "thread": "the plugin's thread 'mine' is running",
+    "pool": "the plugin's thread 'mine_0' is running",
+    "later": "the plugin's thread 'mine' is running",
+    "timer": "a timer with a signal handler of the plugin is running",
 }
 
 
@@ -230,7 +269,7 @@ def test_what_a_plugin_changes_before_it_trains_reaches_no_model_that_others_sha
     """Settings are put right for the training. What cannot be put right is refused, and nothing is stored."""
     (tmp_path / "early.py").write_text(EARLY)
     weights, found = {}, {}
-    changes = {"many": [*REFUSED, "settings"], "few": ["autocast"]}
+    changes = {"many": [*REFUSED, "settings", "idle"], "few": ["autocast"]}
     for name in ("many", "few", "none"):
         chosen = "none" if name == "none" else f"{{early: {{what: [{', '.join(changes[name])}]}}}}"
         (tmp_path / "m.yaml").write_text(f"{MATRIX}plugins: [{tmp_path}/early.py]\ndefenses: [{chosen}]\n")
@@ -245,7 +284,7 @@ def test_what_a_plugin_changes_before_it_trains_reaches_no_model_that_others_sha
         assert found[what]["status"] == "failed"
         assert found[what]["error"].startswith(f"defense 'early': {line}"), what
         assert found[what]["artifacts"].get("model") is None
-    for what in ("settings", "autocast"):
+    for what in ("settings", "idle", "autocast"):
         assert found[what]["status"] == "done", found[what]["error"]
         assert [found[what][name] for name in ("ca", "asr", "ra")] == [found["none"][n] for n in ("ca", "asr", "ra")]
     assert weights["many"] == weights["few"] == weights["none"]

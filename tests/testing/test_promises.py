@@ -276,6 +276,16 @@ def test_sound_plugins_pass(plugin_file, kind, text):
     assert testing.check(kind, "mine") == []
 
 
+def test_a_fault_that_several_checks_find_is_one_line(plugin_file):
+    text = "\n\n\nfrom torch import nn\n" + ATTACK.format(extra="pass", stamp="out = out.float()")
+    registry.add_plugin_file(str(plugin_file(text)))
+    light, stamp = testing.check("attacks", "mine")
+    assert "light: line " in light
+    assert " imports torch at the top" in light
+    assert "): budget: attack 'mine': stamp returned torch.float32" in stamp
+    assert stamp.endswith(" (also in labels, stamps, tested, repeats, trains_as_declared)")
+
+
 def test_unknown_and_missing_things_are_told():
     with pytest.raises(UsageError, match="no attack is called"):
         testing.check("attacks", "nonesuch")

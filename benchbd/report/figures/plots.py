@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
+import re
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,6 +27,10 @@ DASHES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)))
 HATCHES = ("", "//", "..", "xx", "\\\\", "++", "oo")
 PANEL = (3.6, 2.7)
 SMALLEST_FONT = 8
+LETTER, LINE = 0.062, 0.17
+"""Width of a letter and height of a line of the smallest font, in inches."""
+CATEGORY = 24
+"""Letters of a category's name on one line, if it can be broken."""
 
 
 def _style(index: int) -> tuple[str, str, Any, str]:
@@ -38,6 +43,31 @@ def _categories(panel: Panel) -> list[str] | None:
     """The category names on the x axis, in order of first use; None if x holds numbers."""
     words = list(dict.fromkeys(x for s in panel.series for x in s.x))
     return words if words and all(isinstance(w, str) for w in words) else None
+
+
+def _broken(name: str) -> str:
+    """A category's name in lines, broken after commas and before the first parameter."""
+    lines = [""]
+    for piece in re.findall(r"[^,(]*[,(]?", name):
+        if lines[-1] and len(lines[-1]) + len(piece) > CATEGORY:
+            lines.append("")
+        lines[-1] += piece
+    return "\n".join(lines)
+
+
+def _turn(words: Sequence[str]) -> int:
+    """Degrees by which the names of categories are turned: upright if one needs several lines."""
+    if max(map(len, words)) * len(words) <= 40:
+        return 0
+    return 90 if any("\n" in _broken(word) for word in words) else 30
+
+
+def _tick_room(panel: Panel) -> float:
+    """Height in inches that upright names of categories need below a panel."""
+    words = _categories(panel)
+    if words is None or _turn(words) != 90:
+        return 0.0
+    return LETTER * max(len(line) for word in words for line in _broken(word).split("\n"))
 
 
 def _bars(half: Sequence[float], y: Sequence[float]) -> list[float] | None:
@@ -106,11 +136,12 @@ def draw_panel(ax: Axes, panel: Panel) -> None:
                 linewidth=2.2 if series.strong else 1.4, capsize=2, label=series.name,
             )  # fmt: skip
     if words:
-        ax.set_xticks(range(len(words)), words)
-        if max(map(len, words)) * len(words) > 40:
-            ax.tick_params(axis="x", rotation=30)
+        turn = _turn(words)
+        ax.set_xticks(range(len(words)), [_broken(word) if turn else word for word in words])
+        if turn:
+            ax.tick_params(axis="x", rotation=turn)
             for label in ax.get_xticklabels():
-                label.set_horizontalalignment("right")
+                label.set_horizontalalignment("center" if turn == 90 else "right")
     elif panel.x == "epoch":
         ax.locator_params(axis="x", integer=True)
     if panel.y.endswith("in %"):  # An interval may exceed the range of a share; the axis does not.
@@ -140,8 +171,13 @@ def canvas(figure: Figure) -> Canvas:
         (2 * PANEL[0] if wide else PANEL[0]),
         (1.3 * PANEL[1] if figure.panels[0].kind == "scatter" else PANEL[1]),
     )
+    inches = max(5.2, columns * width)
+    names = {series.name for panel in figure.panels for series in panel.series}
+    across = max(1, int(inches / (0.5 + 0.075 * max(map(len, names), default=1))))
+    height += max(map(_tick_room, figure.panels))
+    below = 1.1 + LINE * max(0, -(-len(names) // across) - 3)
     with matplotlib.rc_context({"font.size": SMALLEST_FONT, "axes.spines.top": False, "axes.spines.right": False}):
-        drawing = Canvas(figsize=(max(5.2, columns * width), rows * height + 1.1), layout="constrained")
+        drawing = Canvas(figsize=(inches, rows * height + below), layout="constrained")
         FigureCanvasAgg(drawing)
         axes = drawing.subplots(rows, columns, squeeze=False, sharey=figure.shared).flatten()
         for ax, panel in zip(axes, figure.panels, strict=False):
@@ -155,7 +191,6 @@ def canvas(figure: Figure) -> Canvas:
         drawing.suptitle(figure.title, fontsize=10)
         note = textwrap.fill(figure.note, int(drawing.get_figwidth() * 19))
         if len(handles) > 1:
-            across = max(1, int(drawing.get_figwidth() / (0.5 + 0.075 * max(map(len, handles)))))
             drawing.legend(
                 handles.values(), handles.keys(), loc="outside lower center", frameon=False,
                 ncols=min(len(handles), across),
