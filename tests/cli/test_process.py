@@ -55,13 +55,15 @@ def test_nothing_heavy_is_imported(words: list[str], tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("words", [["--help"], ["list"]], ids=" ".join)
 def test_help_and_list_are_instant(words: list[str]) -> None:
-    """Processor time of the whole process, the best of five: what else the machine does takes none of it."""
+    """Processor time of the whole process, the best of up to twenty: others slow down a core that they share."""
     best = 9.0
-    for _ in range(5):
+    for _ in range(20):
         before = os.times()
         subprocess.run([sys.executable, "-m", "benchbd", *words], stdout=subprocess.DEVNULL, check=True)
         after = os.times()
         best = min(best, sum(after[2:4]) - sum(before[2:4]))
+        if best < 0.3:
+            break
     assert best < 0.3
 
 
