@@ -205,10 +205,10 @@ def output_folder(args: argparse.Namespace) -> Path:
 
 def _merged(place: Path) -> str:
     """How a results file, or one that lies in a folder without records, becomes a folder, as the end of a message."""
-    files = [place] if place.is_file() else [place / "results.jsonl"]
-    if files[0].suffix != ".jsonl" or not files[0].is_file():
+    file = place if place.is_file() else place / "results.jsonl"
+    if file.suffix != ".jsonl" or not file.is_file():
         return ""
-    return f"; benchbd merge {shlex.quote(str(files[0]))} --output FOLDER makes a results folder of it"
+    return f"; benchbd merge {shlex.quote(str(file))} --output FOLDER makes a results folder of it"
 
 
 def results_place(args: argparse.Namespace) -> Path:

@@ -54,11 +54,11 @@ def git_state() -> dict[str, Any]:
     # Records written into the checkout do not change the code that wrote them.
     code = ("benchbd", *(f"{kind}s" for kind in KINDS), "matrices")
     changed = git("status", "--porcelain", "--untracked-files=no", "--", *code)
-    # A new plugin needs no entry anywhere, so files that git does not know, or shall ignore, may have been measured.
+    # benchbd finds plugins and matrices by their place. A file that is untracked or ignored may have been measured.
     new = git("ls-files", "--others", "-z", "--", *code)
-    if changed is None or new is None:
-        return {"commit": git("rev-parse", "HEAD"), "dirty": None}
-    dirty = bool(changed) or any(name.endswith(CODE_FILES) for name in new.split("\0"))
+    dirty = None
+    if changed is not None and new is not None:
+        dirty = bool(changed) or any(name.endswith(CODE_FILES) for name in new.split("\0"))
     return {"commit": git("rev-parse", "HEAD"), "dirty": dirty}
 
 
