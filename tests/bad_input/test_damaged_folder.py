@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from benchbd.cli import main
 from benchbd.plan import matrix
 from benchbd.plan.cell import Cell
+from benchbd.run import measurements
 from benchbd.storage import records
 
 THREE_CELLS = "{seeds: 0-2, dataset: toy-images, model: toy-net, attacks: toy-attack, defenses: toy-defense}"
@@ -38,8 +39,9 @@ READING = [
 
 
 @pytest.fixture
-def cells(folder: Path, toys: Path) -> list[Cell]:
-    """Three cells, whose matrix is in the working folder."""
+def cells(folder: Path, toys: Path, monkeypatch: pytest.MonkeyPatch) -> list[Cell]:
+    """Three cells, whose matrix is in the working folder. No process is asked for the operations of the toy model."""
+    monkeypatch.setattr(measurements, "ask_process", lambda kind, requests: [measurements.UNBUILT] * len(requests))
     Path("m.yaml").write_text(THREE_CELLS)
     return list(matrix.load("m.yaml").cells)
 
@@ -93,7 +95,7 @@ def test_every_verb_names_a_damaged_record_and_goes_on(
     DAMAGE[kind](Path("out/records/notes.json"))
     for words in READING:
         code = main([good.id if word == "CELL" else word for word in words])
-        # plan --simulate also says that it counts operations, and that the toy model has no network.
+        # plan --simulate also says that it counts operations.
         err = [line for line in capsys.readouterr().err.splitlines() if "toy-net at 8 pixels" not in line]
         assert code == (1 if words[0] == "merge" else 0), (words, err)
         assert len(err) == {"status": 1, "plan": 1, "show": 0}.get(words[0], 2), (words, err)
