@@ -171,6 +171,8 @@ def test_an_impossible_attack_costs_itself_alone_on_a_sheet_of_all(tmp_path, mon
     lines = capsys.readouterr().err.splitlines()
     assert lines == [
         "bn-g(cell=20) skipped: a grid of 3x3 cells of 20 pixels does not fit into 32x32 images",
+        "cl, dynamic, l2, lfd-adaptive, tj-sq, tj-wm train their triggers first, unless stored "
+        "(surrogates: resnet18, 80 epochs; --model and --epochs choose smaller ones)",
         "dynamic skipped: mask network: loss is not finite in epoch 1 of 2",
         "sig skipped: the budget cannot be computed from this data",
     ]
@@ -208,6 +210,8 @@ def test_verb_tells_the_progress_of_what_is_trained(tmp_path, capsys):
     what = ["tj-sq(iterations=60)", "--dataset", "digits(train=100)", "--model", "resnet18(width=2)", "--epochs", "2"]
     assert main(["preview", *what, "-o", str(tmp_path / "x.png"), "--output", str(tmp_path / "out")]) == 0
     lines = capsys.readouterr().err.splitlines()
+    first = "tj-sq(iterations=60) trains its trigger first, unless stored (surrogates: resnet18(width=2), 2 epochs;"
+    assert lines[0].startswith(first)
     for wanted in (r"surrogate 1/2 loss \d+\.\d{3}", r"surrogate 2/2 loss .*", r"tj-sq inversion (50|60)/60 loss .*"):
         assert any(re.fullmatch(wanted, line) for line in lines), (wanted, lines)
     assert all(one != two for one, two in itertools.pairwise(lines))
