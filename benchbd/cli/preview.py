@@ -140,7 +140,9 @@ def run(args: argparse.Namespace) -> int:
     from benchbd.core.numerics import Numerics
     from benchbd.core.recipe import Recipe
     from benchbd.engine.threads import cpu_threads
-    from benchbd.pipeline.preview import Shown, draw_sheet, poisoner_for, show
+    from benchbd.pipeline.preview import Shown, check_picture, draw_sheet, poisoner_for, show
+
+    check_picture(path)
 
     recipe = Recipe() if args.epochs is None else Recipe(epochs=args.epochs)
     settings: dict[str, Any] = {

@@ -109,12 +109,26 @@ def test_sheet_shows_the_images(tmp_path):
         assert (drawn == colour).all(1).sum() > 3 * 40 * 40
 
 
-@pytest.mark.parametrize("name", ["sheet.nonsense", "file/sheet.png"])
-def test_sheet_that_cannot_be_written_is_a_usage_error(tmp_path, capsys, name):
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("sheet.nonsense", ".nonsense is not one of "),
+        ("file/sheet.png", "file is not a folder; name"),
+        ("shut/new/sheet.png", "shut cannot be written to; name"),
+    ],
+)
+def test_sheet_that_cannot_be_written_is_a_usage_error_before_anything_is_trained(
+    tmp_path, capsys, monkeypatch, name, why
+):
     (tmp_path / "file").write_text("")
+    (tmp_path / "shut").mkdir()
+    monkeypatch.setattr("os.access", lambda path, mode, **how: not str(path).endswith("shut"))
+    monkeypatch.setattr("benchbd.pipeline.preview.show", lambda made, count: pytest.fail("it was drawn"))
     args = ["preview", "bn-w", "-o", str(tmp_path / name), "--images", "1", "--output", str(tmp_path / "out")]
     assert main(args) == 2
-    assert "cannot write the picture" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert f"cannot write the picture {tmp_path / name}: " in said
+    assert why in said
 
 
 def test_verb_draws_one_attack(tmp_path, capsys):
