@@ -20,7 +20,7 @@ import torch
 from PIL import Image
 
 from benchbd import testing
-from benchbd.cli import VERBS, main, parser
+from benchbd.cli import VERBS, main, parser, verb_parser
 from benchbd.cli.common import load_plan
 from benchbd.cli.plot import FIGURES
 from benchbd.core import params
@@ -104,6 +104,15 @@ def test_every_command_is_one(path, line, fresh_registry):
         if shipped and not getattr(args, "plugin", None) and args.verb in ("run", "plan", "validate", "prepare"):
             args.data = None
             assert load_plan(args).cells
+
+
+def test_a_shell_passes_every_command_on_as_it_is():
+    """zsh refuses a pattern that matches no file; bash replaces one that does."""
+    helps = [line.strip() for verb in VERBS for line in verb_parser(parser(verb), verb).format_help().splitlines()]
+    shown = [line for path in DOCS for line in commands(path)] + [line for line in helps if line.startswith("benchbd ")]
+    bare = {line: re.sub(r"'[^']*'|\"[^\"]*\"", "", re.split(r"\s{2,}", line)[0]) for line in shown}
+    assert len(bare) > 100
+    assert [line for line, rest in bare.items() if re.search(r"[*?()]", rest)] == []
 
 
 @pytest.mark.parametrize("path", DOCS, ids=lambda path: path.name)

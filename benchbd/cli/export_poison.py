@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 
 FORMATS = ("backdoor-toolbox", "npz", "imagefolder", "hf")
 EPILOG = """\
-  benchbd export-poison quickstart --attack blend --to blend --format backdoor-toolbox
+  benchbd export-poison quickstart --attack blend --seed 0 --to blend --format backdoor-toolbox
   benchbd export-poison table2 --attack bn-g --dataset cifar10 --seed 0 --to bn-g --format imagefolder
-  benchbd export-poison quickstart --attack blend --to blend-hf --format hf      for datasets.load_dataset
+  benchbd export-poison quickstart --attack blend --seed 0 --to blend-hf --format hf      for datasets.load_dataset
 
 DIR gets the poisoned training set, the triggered and the clean test images, masks and true labels. docs/importing.md
 describes the formats. benchbd import reads them again.
@@ -74,7 +74,7 @@ def run(args: argparse.Namespace) -> int:
     folder = user_path(args.to, "--to")
     formats.check_new(folder)
     device = compute_device(args.device, "--device")
-    cell = _chosen(load_plan(args), args)
+    cell = chosen_cell(load_plan(args), args)
     store = Store(output_folder(args) / "store", write)
     poisoner = Poisoner(cell, cell.components(), store, device, _warned, data_folder(args.data))
     with cpu_threads(cell.threads, device):
@@ -106,8 +106,8 @@ def _meant(kind: str, wanted: str) -> Callable[[Part], bool]:
     return lambda part: wanted in (part.text, part.name) or spelled(part)
 
 
-def _chosen(plan: Plan, args: argparse.Namespace) -> Cell:
-    """A cell of the one row that the arguments leave."""
+def chosen_cell(plan: Plan, args: argparse.Namespace) -> Cell:
+    """A cell of the one row that the arguments leave. Raises UsageError if they leave none or several."""
     from benchbd.plugins import registry
 
     cells = list(plan.cells)

@@ -35,7 +35,7 @@ paper's (for fig1, run its cells first: benchbd run fig1). A MATRIX in their pla
 
   benchbd plot heatmap leaderboard/results.jsonl --write heatmap.pdf
   benchbd plot scatter cifar10-narrow --results leaderboard/results.jsonl --write scatter.svg --width 7
-  benchbd plot ranking --filter dataset=cifar10* --write ranking.png     of the records in benchbd-out
+  benchbd plot ranking --filter 'dataset=cifar10*' --write ranking.png   of the records in benchbd-out
   benchbd plot curves --metric loss --results leaderboard/figures.jsonl
   benchbd plot curves my-matrix --metric asr --write asr.pdf
   benchbd plot fig4b

@@ -43,6 +43,7 @@ def run(args: argparse.Namespace) -> int:
     Returns:
         0; 2 if data or other input of a row cannot be used; 1 if rows failed for other reasons alone.
     """
+    plan = load_plan(args)  # before torch is imported, so that a mistake in the matrix is found at once
     from benchbd.core.devices import compute_device
     from benchbd.core.paths import data_folder
     from benchbd.engine.threads import cpu_threads
@@ -51,7 +52,6 @@ def run(args: argparse.Namespace) -> int:
 
     root = data_folder(args.data)
     device = compute_device(args.device, "--device")
-    plan = load_plan(args)
     store = Store(output_folder(args) / "store", write)
     rows: dict[str, Cell] = {}
     for cell in plan.cells:

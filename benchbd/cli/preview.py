@@ -15,7 +15,7 @@ from benchbd.cli.common import (
     refuse_empty,
     write,
 )
-from benchbd.errors import Diverged, Impossible, UsageError, one_line
+from benchbd.errors import Diverged, Impossible, UsageError, agrees, counted, one_line
 
 if TYPE_CHECKING:
     from benchbd.core.events import Event, Listener
@@ -140,7 +140,9 @@ def run(args: argparse.Namespace) -> int:
     from benchbd.core.numerics import Numerics
     from benchbd.core.recipe import Recipe
     from benchbd.engine.threads import cpu_threads
-    from benchbd.pipeline.preview import Shown, draw_sheet, poisoner_for, show
+    from benchbd.pipeline.preview import Shown, check_picture, draw_sheet, poisoner_for, show
+
+    check_picture(path)
 
     recipe = Recipe() if args.epochs is None else Recipe(epochs=args.epochs)
     settings: dict[str, Any] = {
@@ -168,6 +170,13 @@ def run(args: argparse.Namespace) -> int:
             poisoners.append(poisoner_for(spec, args.dataset, args.model, recipe, **settings))
         except Impossible as error:
             skip(spec, error)
+    if slow := [made.cell.attack.text for made in poisoners if made.components.attack.trainings()]:
+        size = f"{args.model}, {counted(recipe.epochs, 'epoch')}"
+        sys.stderr.write(
+            f"{', '.join(slow)} {agrees(len(slow), 'trains its trigger', 'train their triggers')} first, unless stored "
+            f"(surrogates: {size}; --model and --epochs choose smaller ones)\n"
+        )
+        sys.stderr.flush()
     shown: list[Shown] = []
     for poisoner in poisoners:
         try:

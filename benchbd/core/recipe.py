@@ -212,7 +212,9 @@ class Recipe:
         return lines
 
     def doubtful_rates(self) -> list[str]:
-        """A line for each learning rate that is surely a mistake: one of 0 trains nothing, one above 100 diverges."""
+        """A line for each sure mistake: 0 epochs or a rate of 0 train nothing, a rate above 100 diverges."""
+        if self.epochs == 0:
+            return ["recipe: epochs is 0, so networks keep their initial weights unless a plugin names other epochs"]
         lines, unless = [], "unless its plugin names another rate"
         if self.lr == 0:
             lines.append(f"recipe: lr is 0, so a training changes no weight {unless}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import NamedTuple
 
@@ -210,4 +211,20 @@ def draw_sheet(shown: list[Shown], path: Path, *, gain: float, across: int, titl
         path.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(path)
     except (OSError, ValueError) as error:
-        raise UsageError(f"cannot write the picture {path}: {' '.join(str(error).split())[:160]}") from error
+        why = error.strerror if isinstance(error, OSError) and error.strerror else " ".join(str(error).split())[:160]
+        raise UsageError(f"cannot write the picture {path}: {why}") from error
+
+
+def check_picture(path: Path) -> None:
+    """Check that a picture can be written, before anything is trained. Raises UsageError if it cannot."""
+    from matplotlib.backend_bases import FigureCanvasBase
+
+    ending, known = path.suffix.removeprefix(".").lower(), FigureCanvasBase.get_supported_filetypes()
+    if ending and ending not in known:
+        raise UsageError(f"cannot write the picture {path}: .{ending} is not one of {', '.join(sorted(known))}")
+    folder = path.parent
+    while not folder.exists():
+        folder = folder.parent
+    if not folder.is_dir() or not os.access(folder, os.W_OK):
+        why = "cannot be written to" if folder.is_dir() else "is not a folder"
+        raise UsageError(f"cannot write the picture {path}: {folder} {why}; name another place with -o")

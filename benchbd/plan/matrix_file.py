@@ -7,9 +7,12 @@ lists and mappings.
 
 from __future__ import annotations
 
+import difflib
 import re
 import shlex
 import sys
+from itertools import islice
+from pathlib import Path
 from typing import Any, BinaryIO
 
 import yaml
@@ -114,7 +117,20 @@ def read(matrix: str) -> tuple[str, str]:
         problem = "is a folder; name the YAML file in it" if found == "folder" else "is not a regular file"
         raise UsageError(f"matrix {shown(matrix, 200)}: {problem}")
     problem = "no such file, and no shipped matrix has that name"
-    raise UsageError(f"matrix {shown(matrix, 200)}: {problem}{did_you_mean(matrix, known)}")
+    files = {Path(name).stem: name for name in _matrix_files_beside(path, matrix)}
+    close = difflib.get_close_matches(path.stem[:200], files, n=1, cutoff=0.7)
+    near = f"; did you mean {files[close[0]]!r}?" if close else did_you_mean(matrix, known)
+    raise UsageError(f"matrix {shown(matrix, 200)}: {problem}{near}")
+
+
+def _matrix_files_beside(path: Path, given: str) -> list[str]:
+    """The YAML files in the folder of a path, up to 1,000, written with the folder as ``given`` has it."""
+    folder = given[: len(given) - len(path.name)] if given.endswith(path.name) else ""
+    try:
+        files = sorted(file.name for file in islice(path.parent.iterdir(), 1000) if file.suffix in (".yaml", ".yml"))
+    except OSError:
+        return []
+    return [folder + name for name in files]
 
 
 def _text(file: BinaryIO, name: str) -> str:
@@ -136,9 +152,10 @@ def parse(text: str, where: str) -> dict[str, Any]:
     except UsageError as error:
         raise UsageError(f"matrix {where}: {error}") from error
     if data is None:
-        raise UsageError(f"matrix {where}: is empty; it needs blocks with dataset, model, attacks and defenses")
+        raise UsageError(f"matrix {where}: is empty; it needs dataset, model, attacks and defenses")
     if not isinstance(data, dict):
-        raise UsageError(f"matrix {where}: must be a mapping with blocks, not {type(data).__name__}")
+        kind = "a list" if isinstance(data, list) else "text" if isinstance(data, str) else shown(data)
+        raise UsageError(f"matrix {where}: must be a mapping with keys such as dataset and attacks, not {kind}")
     if "blocks" in data:
         for key in BLOCK:
             if key in data and key not in TOP:

@@ -11,6 +11,8 @@ from benchbd.errors import UsageError, shown
 
 _FORM = re.compile(r"\s*([A-Za-z0-9][A-Za-z0-9_.-]*)\s*(?:\((.*)\))?\s*", re.DOTALL)
 MAX_LENGTH = 2000
+HALVED = "blend(alpha=0.3, rate=0.05)"
+"""Example of a spec that YAML splits at its comma."""
 
 
 def parse_spec(given: Any, kind: str) -> tuple[str, dict[str, Any]]:
@@ -40,13 +42,23 @@ def parse_spec(given: Any, kind: str) -> tuple[str, dict[str, Any]]:
         raise UsageError(f"{kind}: a spec of {len(given):,} characters is too long (at most {MAX_LENGTH:,})")
     match = _FORM.fullmatch(given)
     if match is None:
-        raise UsageError(f"{kind}: {shown(given)} is neither NAME nor NAME(parameter=value)")
+        raise UsageError(f"{kind}: {shown(given)} is neither NAME nor NAME(parameter=value){_advice(given)}")
     name, arguments = match.group(1), match.group(2)
     in_brackets = _arguments(name, arguments, kind) if arguments else {}
     for key in inner:
         if key in in_brackets:
             raise UsageError(f"{kind} {shown(name)}: {key!r} is given twice")
     return name, {**in_brackets, **inner}
+
+
+def _advice(given: str) -> str:
+    """How to write what looks like half a spec, which YAML makes of an unquoted one with a comma, or like several."""
+    if given.count("(") > given.count(")"):
+        return f'; close the parenthesis, and in a YAML list quote a spec that has a comma, as in "{HALVED}"'
+    words = [word for word in re.split(r"[,\s]+", given) if word]
+    if len(words) > 1 and all(_FORM.fullmatch(word) for word in words):
+        return f"; several names are a list: [{', '.join(words)}]" if len(words) <= 5 else "; several names are a list"
+    return ""
 
 
 def _arguments(name: str, text: str, kind: str) -> dict[str, Any]:

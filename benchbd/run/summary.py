@@ -48,7 +48,8 @@ def summary(
     permanent = any(outcome.statuses[i] in ("failed", "diverged", "oom", "timeout") for i in failed)
     unreached = any(status in ("pending", "cancelled", "killed", "lost") for status in outcome.statuses.values())
     if permanent and again:
-        lines.append(f"run them again: {again}")
+        longer = ", with a longer --timeout" if any(outcome.statuses[i] == "timeout" for i in failed) else ""
+        lines.append(f"run them again{longer}: {again}")
     if unreached and go_on:
         lines.append(f"continue: {go_on}")
     if stale:

@@ -196,6 +196,21 @@ def test_values_are_shown_short_in_one_line_whatever_they_are() -> None:
     assert len(one_line("x" * 10_000)) == 1000
 
 
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [
+        ("good", "good.yaml"),
+        ("good.yml", "good.yaml"),
+        ("g.yaml", ""),
+        ("nowhere/good", ""),
+        ("godo.yaml", "good.yaml"),
+    ],
+)
+def test_a_matrix_file_beside_it_is_suggested(refused: Callable[..., str], given: str, meant: str) -> None:
+    line = refused("validate", given)
+    assert (f"did you mean {meant!r}?" in line) if meant else ("known: " in line)
+
+
 def test_suggestions() -> None:
     assert did_you_mean("epoch", ["epochs", "lr"]) == "; did you mean 'epochs'?"
     assert did_you_mean("zzz", ["lr", "epochs", "lr"]) == "; known: epochs, lr"

@@ -21,11 +21,11 @@ HUNDRED = list(range(100))
 
 
 TEXTS = {
-    "empty": ("", "is empty; it needs blocks"),
+    "empty": ("", "is empty; it needs dataset, model, attacks and defenses"),
     "only a comment": ("# nothing\n", "is empty"),
-    "text": ("just words", "must be a mapping with blocks, not str"),
-    "a list": ("- a\n- b\n", "must be a mapping with blocks, not list"),
-    "a number": ("3", "must be a mapping with blocks, not int"),
+    "text": ("just words", "must be a mapping with keys such as dataset and attacks, not text"),
+    "a list": ("- a\n- b\n", "must be a mapping with keys such as dataset and attacks, not a list"),
+    "a number": ("3", "must be a mapping with keys such as dataset and attacks, not 3"),
     "not YAML": ("attacks: [none\ndefenses: x", "line 2: not YAML"),
     "a tab": ("dataset:\n\t- digits", "line 2: not YAML (found character '\\t' that cannot start any token)"),
     "two documents": ("a: 1\n---\nb: 2\n", "not YAML"),
@@ -72,6 +72,12 @@ TEXTS = {
     "an unknown model": (block(model="resnet"), "no model is called 'resnet'; did you mean 'resnet"),
     "an unknown attack": (block(attacks=["blnd"]), "no attack is called 'blnd'; did you mean 'blend'?"),
     "an unknown defense": (block(defenses=["lfdd"]), "no defense is called 'lfdd'; did you mean 'lfd'?"),
+    "an unquoted spec": (
+        block(attacks=KeyError) + "attacks: [none, bn-g(rate=0.1, target=2)]",
+        "'bn-g(rate=0.1' is neither NAME nor NAME(parameter=value); close the parenthesis, and in a YAML list quote",
+    ),
+    "names with commas": (block(defenses="none, ac"), "several names are a list: [none, ac]"),
+    "names with spaces": (block(attacks="none bn-g  sig"), "several names are a list: [none, bn-g, sig]"),
     "a path as name": (block(attacks=["../../etc/passwd"]), "'../../etc/passwd' is neither NAME nor"),
     "an absolute path": (block(model="/etc/passwd"), "'/etc/passwd' is neither NAME nor"),
     "a NUL in a name": ('{attacks: "a\\0b", dataset: digits, model: lenet, defenses: none}', "'a\\x00b' is neither"),

@@ -5,13 +5,16 @@ from __future__ import annotations
 import dataclasses
 import json
 import pickle
+import shlex
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from poisoned_sets import poisoned_set
 
-from benchbd.cli import main
+from benchbd.cli import export_poison, main, parser
+from benchbd.cli.common import load_plan
 from benchbd.core.poisoned_set import TriggeredTest
 from benchbd.core.poisoned_set_file import write_set
 
@@ -29,6 +32,20 @@ def place(tmp_path, monkeypatch):
 def header(path):
     with np.load(path, allow_pickle=False) as file:
         return json.loads(file["header.json"])
+
+
+def examples() -> list[str]:
+    """The commands that the help and the documentation show, without the remark that follows on the line."""
+    text = export_poison.EPILOG + (Path(__file__).parents[2] / "docs" / "importing.md").read_text()
+    lines = (line.strip() for line in text.splitlines())
+    return [line.split("      ")[0] for line in lines if line.startswith("benchbd export-poison ")]
+
+
+@pytest.mark.parametrize("line", dict.fromkeys(examples()))
+def test_each_example_names_one_poisoned_set(line):
+    args = parser("export-poison").parse_args(shlex.split(line)[1:])
+    cell = export_poison.chosen_cell(load_plan(args), args)
+    assert cell.attack.name == args.attack
 
 
 def test_an_export_comes_back_with_the_same_hashes(place, capsys):

@@ -147,7 +147,7 @@ def test_show(toy_matrix: Path, told: Callable[..., str]) -> None:
         "time": {"total": 12.5, "own": 1.5, "stages": {"teacher": 3.0}},
         "poison": {"count": 10, "share_of_set": 0.1, "share_of_target_class": None},
         "detection": {"auroc": 0.75, "precision": None, "recall": 0.5},
-        "notes": {"hostile": "\x1b[2J\nsecond line"},
+        "notes": {"hostile": "\x1b[2J\nsecond line", "losses": {"model": [2.1914721754205226, 0.5]}, "count": 12345},
     }
     records.write_record(Path("benchbd-out"), record)
     rows = dict(line.split("  ", 1) for line in told("show", cell.id[:8]).splitlines())
@@ -159,6 +159,8 @@ def test_show(toy_matrix: Path, told: Callable[..., str]) -> None:
     assert shown["poison"] == "10 images, 10.00% of the set, - of the target class"
     assert shown["time"] == "12.5 s as if run alone, 1.5 s spent by this run"
     assert shown["note hostile"] == "\\x1b[2J second line"
+    assert shown["note losses"] == "{'model': [2.191, 0.5]}"
+    assert shown["note count"] == "12345"
     assert json.loads(told("show", cell.label, "--json"))["id"] == cell.id
 
 

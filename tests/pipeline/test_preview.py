@@ -109,12 +109,26 @@ def test_sheet_shows_the_images(tmp_path):
         assert (drawn == colour).all(1).sum() > 3 * 40 * 40
 
 
-@pytest.mark.parametrize("name", ["sheet.nonsense", "file/sheet.png"])
-def test_sheet_that_cannot_be_written_is_a_usage_error(tmp_path, capsys, name):
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("sheet.nonsense", ".nonsense is not one of "),
+        ("file/sheet.png", "file is not a folder; name"),
+        ("shut/new/sheet.png", "shut cannot be written to; name"),
+    ],
+)
+def test_sheet_that_cannot_be_written_is_a_usage_error_before_anything_is_trained(
+    tmp_path, capsys, monkeypatch, name, why
+):
     (tmp_path / "file").write_text("")
+    (tmp_path / "shut").mkdir()
+    monkeypatch.setattr("os.access", lambda path, mode, **how: not str(path).endswith("shut"))
+    monkeypatch.setattr("benchbd.pipeline.preview.show", lambda made, count: pytest.fail("it was drawn"))
     args = ["preview", "bn-w", "-o", str(tmp_path / name), "--images", "1", "--output", str(tmp_path / "out")]
     assert main(args) == 2
-    assert "cannot write the picture" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert f"cannot write the picture {tmp_path / name}: " in said
+    assert why in said
 
 
 def test_verb_draws_one_attack(tmp_path, capsys):
@@ -171,6 +185,8 @@ def test_an_impossible_attack_costs_itself_alone_on_a_sheet_of_all(tmp_path, mon
     lines = capsys.readouterr().err.splitlines()
     assert lines == [
         "bn-g(cell=20) skipped: a grid of 3x3 cells of 20 pixels does not fit into 32x32 images",
+        "cl, dynamic, l2, lfd-adaptive, tj-sq, tj-wm train their triggers first, unless stored "
+        "(surrogates: resnet18, 80 epochs; --model and --epochs choose smaller ones)",
         "dynamic skipped: mask network: loss is not finite in epoch 1 of 2",
         "sig skipped: the budget cannot be computed from this data",
     ]
@@ -208,6 +224,8 @@ def test_verb_tells_the_progress_of_what_is_trained(tmp_path, capsys):
     what = ["tj-sq(iterations=60)", "--dataset", "digits(train=100)", "--model", "resnet18(width=2)", "--epochs", "2"]
     assert main(["preview", *what, "-o", str(tmp_path / "x.png"), "--output", str(tmp_path / "out")]) == 0
     lines = capsys.readouterr().err.splitlines()
+    first = "tj-sq(iterations=60) trains its trigger first, unless stored (surrogates: resnet18(width=2), 2 epochs;"
+    assert lines[0].startswith(first)
     for wanted in (r"surrogate 1/2 loss \d+\.\d{3}", r"surrogate 2/2 loss .*", r"tj-sq inversion (50|60)/60 loss .*"):
         assert any(re.fullmatch(wanted, line) for line in lines), (wanted, lines)
     assert all(one != two for one, two in itertools.pairwise(lines))

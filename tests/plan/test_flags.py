@@ -353,6 +353,10 @@ def test_the_plan_notes_entries_of_a_recipe_without_effect(recipe: str, notes: l
     ("recipe", "notes"),
     [
         ("{lr: 0}", ["recipe: lr is 0, so a training changes no weight unless its plugin names another rate"]),
+        (
+            "{epochs: 0}",
+            ["recipe: epochs is 0, so networks keep their initial weights unless a plugin names other epochs"],
+        ),
         ("{preset: muon, lr: 0, muon_lr: 0}", ["recipe: lr is 0, so a training changes no weight unless its plugin"]),
         ("{preset: muon, muon_lr: 0}", ["recipe: muon_lr is 0, so a training changes no filter of a convolution"]),
         (

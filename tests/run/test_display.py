@@ -60,6 +60,20 @@ def test_plain_lines() -> None:
     ]
 
 
+def test_plain_lines_say_what_the_first_cells_wait_for_once() -> None:
+    lines: list[str] = []
+    display = PlainDisplay(lines.append, heartbeat=0.0)
+    for cell, slot in (("a", "cpu0"), ("b", "cpu1")):
+        display.event(cell, f"digits/net/bn-g/{cell}/s0", {"event": "starting", "where": slot})
+    display.event("a", "digits/net/bn-g/a/s0", {"event": "started", "where": "cpu0", "slot": 0})
+    display.tick()
+    assert [line[9:] for line in lines] == [
+        "note   the workers load PyTorch before the first cell starts",
+        "start  digits/net/bn-g/a/s0  [a] on cpu0",
+        "still  digits/net/bn-g/a/s0; digits/net/bn-g/b/s0: loading PyTorch",
+    ]
+
+
 def test_the_heartbeat_comes_only_after_a_silence() -> None:
     lines: list[str] = []
     display = PlainDisplay(lines.append, heartbeat=60.0)

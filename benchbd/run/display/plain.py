@@ -23,6 +23,7 @@ class PlainDisplay:
         self._last = time.monotonic()
         self._facts: Facts | None = None
         self._now: dict[str, str] = {}
+        self._loading = False
 
     @staticmethod
     def _to_stderr(line: str) -> None:
@@ -40,10 +41,15 @@ class PlainDisplay:
         self._line(text)
 
     def event(self, cell_id: str, label: str, event: Event) -> None:
-        """Write a line for a start; remember stages and epochs for the heartbeat."""
+        """Write a line for a start and for the first wait; remember stages and epochs for the heartbeat."""
         event = sound(event)
         kind = event.get("event")
-        if kind == "started":
+        if kind == "starting":
+            self._now[cell_id] = f"{label}: loading PyTorch"
+            if not self._loading:
+                self._loading = True
+                self._line("note   the workers load PyTorch before the first cell starts")
+        elif kind == "started":
             self._now[cell_id] = label
             self._line(f"start  {label}  [{cell_id}] on {event.get('where')}")
         elif kind == "progress":
