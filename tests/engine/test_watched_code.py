@@ -91,6 +91,15 @@ def test_what_torch_changes_itself_is_no_fault() -> None:
         global_state.check()
 
 
+def test_the_kernels_that_torch_registers_for_vmap_are_no_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    with global_state.watched():
+        monkeypatch.setattr(torch.library, "_impls", {*torch.library._impls, "aten/addr/FuncTorchBatched"})
+        global_state.check()
+        monkeypatch.setattr(torch.library, "_impls", {*torch.library._impls, "aten/addr/CPU"})
+        with pytest.raises(Misused, match="the kernel aten/addr/CPU of torch was replaced"):
+            global_state.check()
+
+
 def test_a_change_that_was_there_before_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(augment.PADS, "crop4", 2)
     with global_state.watched():
