@@ -2,27 +2,25 @@
 
 A training is stored under a key that names its data, model, recipe and seed. Other cells take it from there, so it must
 not depend on what a plugin has done to torch before. Settings (threads, autocast, grad mode, default type, oneDNN,
-deterministic kernels) are put right for the time of a training. A replaced function and a hook for all modules or
-optimizers cannot be put right without breaking the plugin: the training is refused.
+precision, deterministic kernels) are put right for the time of a training. Changed code
+(:mod:`benchbd.engine.watched_code`) and hooks for all modules, optimizers or saved tensors cannot be put right without
+breaking the plugin: the training is refused.
 """
 
 from __future__ import annotations
 
 import contextlib
-import math
-import operator
+import functools
 import sys
-from collections.abc import Iterator
-from pathlib import Path
-from types import ModuleType
+from collections.abc import Collection, Iterator
 from typing import Any
 
 import numpy as np
 import torch
 
+from benchbd.engine.watched_code import CodeTable
 from benchbd.errors import Misused
 
-_TORCH = str(Path(torch.__file__).parent)
 AUTOCAST = ("cpu", "cuda")
 """Devices whose autocast a plugin may leave switched on."""
 _HOOKS = (
@@ -35,60 +33,53 @@ _HOOKS = (
     "_global_parameter_registration_hooks",
 )
 _OPTIMIZER_HOOKS = ("_global_optimizer_pre_hooks", "_global_optimizer_post_hooks")
-_MODULES = ("torch", "torch.autograd", "torch.fft", "torch.linalg", "torch.random", "torch.special", "numpy.random")
-_PACKAGES = (
-    "torch.nn.",
-    "torch.optim",
-    "benchbd.core.",
-    "benchbd.engine.",
-    "benchbd.lab.",
-    "benchbd.models.",
-    "benchbd.pipeline.",
-    "benchbd.storage.",
-)
+_KERNELS = ("aten/", "_/")
+"""Start of the names of kernels in ``torch.library`` that replace torch's own."""
 
-Table = list[tuple[Any, tuple[str, ...], tuple[Any, ...]]]
-"""(module or class, names, functions and classes of these names) of everything that a plugin could replace."""
-
-_warm: Table | None = None
-_current: Table | None = None
+_warm: CodeTable | None = None
+_current: CodeTable | None = None
+_kernels: set[str] = set()
 
 
 def remember() -> None:
-    """Take the table that the cells forked from this process use. Only a worker, which runs no plugins, calls this."""
+    """Take the table that the cells forked from this process use, or add to it the modules that are new since.
+
+    Only a worker, which runs no plugins, calls this.
+    """
     global _warm
-    _warm = _take()
+    _warm = CodeTable() if _warm is None else _warm
+    _warm.add()
 
 
 @contextlib.contextmanager
 def watched() -> Iterator[None]:
-    """A context in which :func:`check` finds functions that were replaced since its beginning."""
-    global _current
-    before, _current = _current, _take() if _warm is None else _warm
+    """A context in which :func:`check` finds code that was replaced or changed since its beginning."""
+    global _current, _kernels
+    _settle_libraries()
+    before = _current, _kernels
+    _current, _kernels = CodeTable() if _warm is None else _warm.copy(), set(torch.library._impls)
+    _current.add()
     try:
         yield
     finally:
-        _current = before
+        _current, _kernels = before
 
 
-def _take() -> Table:
-    table: Table = []
-    for name, module in list(sys.modules.items()):
-        if not isinstance(module, ModuleType) or not (name in _MODULES or name.startswith(_PACKAGES)):
-            continue
-        table.append(_entries(module))
-        classes = (cls for cls in list(vars(module).values()) if isinstance(cls, type) and cls.__module__ == name)
-        table += map(_entries, classes)
-    return [*table, *map(_entries, (torch.Tensor, np, np.linalg, math))]
+@functools.cache
+def _settle_libraries() -> None:
+    """Have oneDNN and MKL read the variables that choose their kernels, such as MKL_CBWR, before a plugin sets one.
+
+    They read these once, at their first use. A worker does not call this, since it must not start threads.
+    """
+    ones = torch.ones(1, 1, 8, 8)
+    torch.conv2d(ones, ones)
+    torch.mm(ones[0, 0], ones[0, 0])
 
 
-def _entries(owner: Any) -> tuple[Any, tuple[str, ...], tuple[Any, ...]]:
-    found = {name: value for name, value in list(vars(owner).items()) if _counts(value)}
-    return owner, tuple(found), tuple(found.values())
-
-
-def _counts(value: Any) -> bool:
-    return callable(value) or isinstance(value, (staticmethod, classmethod, property))
+def watch_too(plugins: Collection[str]) -> None:
+    """Have :func:`check` find changes in these modules of users' plugins, too, and in built-in ones imported since."""
+    if _current is not None:
+        _current.add(plugins)
 
 
 def check() -> None:
@@ -98,16 +89,11 @@ def check() -> None:
     """
     if _current is None:
         return
-    for owner, names, values in _current:
-        now = vars(owner).get
-        if all(map(operator.is_, map(now, names), values)):
-            continue
-        for name, value in zip(names, values, strict=True):
-            if now(name) is not value and not _wrapped_by_torch(now(name), value):
-                raise Misused(
-                    f"{_name_of(owner)}.{name} was replaced for the whole process, so other trainings would differ "
-                    "too; change a copy of your own, or pass loss=, perturb= or training_loop= to lab.train"
-                )
+    if change := _current.changed():
+        raise Misused(
+            f"{change} for the whole process, so other trainings would differ too; change a copy of your own, or pass "
+            "it to lab.train as part of loss=, perturb= or training_loop="
+        )
     hooks = [(torch.nn.modules.module, name) for name in _HOOKS]
     hooks += [(sys.modules["torch.optim.optimizer"], name) for name in _OPTIMIZER_HOOKS]
     if found := next((name for owner, name in hooks if getattr(owner, name, None)), None):
@@ -115,16 +101,21 @@ def check() -> None:
         raise Misused(f"a hook for all {kind} is registered; remove it before trainings, or register it on one network")
     if torch._C._len_torch_function_stack() or torch._C._len_torch_dispatch_stack():
         raise Misused("a mode that changes all torch functions is active (such as torch.set_default_device); leave it")
+    if torch._C._autograd._top_saved_tensors_default_hooks(True) is not None:
+        raise Misused("hooks for all saved tensors are active (torch.autograd.graph.saved_tensors_hooks); leave them")
+    if new := sorted(filter(_is_of_torch, torch.library._impls - _kernels)):
+        raise Misused(
+            f"the kernel {new[0]} of torch was replaced by torch.library; give an operator of your own a name"
+        )
 
 
-def _wrapped_by_torch(now: Any, before: Any) -> bool:
-    """Whether torch itself has wrapped a function, as it does with an optimizer's step at its first use."""
-    code = getattr(now, "__code__", None)
-    return code is not None and code.co_filename.startswith(_TORCH) and getattr(now, "__wrapped__", None) is before
+def _is_of_torch(kernel: str) -> bool:
+    """Whether a kernel, such as ``aten/relu/CPU``, is one of those that compute torch's own operators.
 
-
-def _name_of(owner: Any) -> str:
-    return owner.__name__ if isinstance(owner, ModuleType) else f"{owner.__module__}.{owner.__qualname__}"
+    torch registers others when it needs them: those of ``torch.func.vmap``, for one.
+    """
+    device = kernel.rpartition("/")[2]
+    return kernel.startswith(_KERNELS) and device.startswith(("CPU", "CUDA", "Composite", "Autograd"))
 
 
 @contextlib.contextmanager
@@ -135,6 +126,7 @@ def usual_settings(threads: int | None) -> Iterator[None]:
         threads: number of CPU threads; None leaves it.
     """
     mkldnn: Any = torch.backends.mkldnn
+    products = _precise_products()
     before: dict[str, Any] = {
         "threads": torch.get_num_threads(),
         "dtype": torch.get_default_dtype(),
@@ -167,7 +159,20 @@ def usual_settings(threads: int | None) -> Iterator[None]:
             if mkldnn.enabled != before["mkldnn"]:
                 mkldnn.enabled = before["mkldnn"]
             torch.set_float32_matmul_precision(before["matmul"])
+            for backend, precision in products:
+                backend.fp32_precision = precision
             torch.use_deterministic_algorithms(before["deterministic"], warn_only=before["warn"])
             torch.set_default_dtype(before["dtype"])
             for kind, enabled in before["autocast"].items():
                 torch.set_autocast_enabled(kind, enabled)
+
+
+def _precise_products() -> list[tuple[Any, str]]:
+    """Have oneDNN compute in float32 again. Returns which backends had another precision (torch 2.9 or newer)."""
+    mkldnn: Any = torch.backends.mkldnn
+    backends = [torch.backends, mkldnn, *(getattr(mkldnn, name, mkldnn) for name in ("matmul", "conv", "rnn"))]
+    known = [(backend, getattr(backend, "fp32_precision", "none")) for backend in backends]
+    found = [(backend, precision) for backend, precision in known if precision not in ("none", "ieee")]
+    for backend, _ in found:
+        backend.fp32_precision = "ieee"
+    return found

@@ -23,7 +23,7 @@ from benchbd.core.recipe import Recipe
 from benchbd.core.seeding import seed_for
 from benchbd.core.transform import TestTransform
 from benchbd.deprecated import renamed_keywords
-from benchbd.engine import global_state, passes
+from benchbd.engine import passes
 from benchbd.engine.outside_state import load_outside_state, renamed_state, state_tensors
 from benchbd.errors import BenchbdError, Diverged, Misused, UsageError, one_line, shown
 from benchbd.lab import keys
@@ -32,9 +32,9 @@ from benchbd.lab.guarded import Guarded
 from benchbd.lab.packed_training import PackedRequest
 from benchbd.lab.stored_state import proved_state
 from benchbd.lab.train_request import TrainRequest
+from benchbd.lab.unaffected import unaffected
 from benchbd.plugins import registry
 from benchbd.plugins.identity import part_of
-from benchbd.plugins.left_running import left_running
 from benchbd.plugins.train_set import TrainSet, positions
 from benchbd.plugins.trained import CurvePoint, ModelSpec, TrainedModel, last_filters
 from benchbd.storage.checkpoint import Checkpoint
@@ -124,28 +124,8 @@ class Stages(Guarded):
         return base.changed(plain, f"{name}: the recipe") if plain else base
 
     def _unaffected(self, compute: Callable[[], Result]) -> Callable[[], Result]:
-        """A computation of the harness, which other cells share, free of what plugins changed for the whole process.
-
-        Raises:
-            Misused: a plugin replaced a function, registered a hook for all modules, or left a thread or timer running;
-                nothing is stored then.
-        """
-
-        def check() -> None:
-            global_state.check()
-            if left := left_running():
-                raise Misused(
-                    f"{left}, which could change what the lab trains for other cells, too; end it before you call it"
-                )
-
-        def computed() -> Result:
-            with global_state.usual_settings(self._numerics.threads if self.device.type == "cpu" else None):
-                check()
-                found = compute()
-                check()
-            return found
-
-        return computed
+        """A computation of the harness, which other cells share; see :func:`benchbd.lab.unaffected.unaffected`."""
+        return unaffected(compute, self._numerics.threads if self.device.type == "cpu" else None)
 
     def _memo(self, kind: str, name: str, key: str, counted_as: str, compute: Callable[[], Result]) -> Artifact:
         """Look a stage up or compute it, and charge it (:class:`benchbd.lab.costs.StageClock`)."""

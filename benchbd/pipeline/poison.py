@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ from benchbd.core.seeding import seed_for, surrogate_seed
 from benchbd.errors import Impossible, UsageError, counted
 from benchbd.lab.costs import CostLedger
 from benchbd.lab.keys import code_of, plugin_fingerprint
+from benchbd.lab.unaffected import unaffected
 from benchbd.pipeline.handed_out import blamed, no_change_in
 from benchbd.pipeline.poison_facts import facts_of, measured_by
 from benchbd.pipeline.ready_poison import (
@@ -49,6 +50,7 @@ __all__ = [
     "stamp_seed",
 ]
 
+Computed = TypeVar("Computed")
 CODE_VERSION = 1
 """Part of every poison's key. Raise it when the selection of images or the stamping changes."""
 
@@ -259,7 +261,7 @@ class Poisoner:
                 clean.check()
             return made, {}
 
-        found, _ = self.store.memo("poison", key, compute, self._wait("poison"))
+        found, _ = self.store.memo("poison", key, self._unaffected(compute), self._wait("poison"))
         where, flags = found.arrays["indices"], found.arrays["poison"]
         wanted = targets(attack, info)
         facts = facts_of(labels, where[flags], wanted)
@@ -305,6 +307,15 @@ class Poisoner:
     def _threads(self) -> list[str]:
         """The cell's threads in the keys of what an attack computes on the CPU: nothing for one thread."""
         return [f"t{self.cell.threads}"] if self.cell.threads > 1 else []
+
+    def _unaffected(self, compute: Callable[[], Computed]) -> Callable[[], Computed]:
+        """A computation of the attack, which cells with other models and defenses share.
+
+        Raises:
+            UsageError: a plugin of the cell has changed the process, as a file may do when it is imported.
+        """
+        computed = unaffected(compute, self.cell.threads if self.device.type == "cpu" else None)
+        return blamed("a plugin of the cell")(computed)
 
     def _wait(self, stage: str) -> Callable[[], None]:
         return lambda: self.on_event({"event": "waiting", "stage": stage})
@@ -401,7 +412,7 @@ class Poisoner:
                 raise UsageError(f"attack {attack.name!r}: prepare returned {got}, not a dict of arrays by name")
             return arrays, {"warnings": warned}
 
-        found, _ = self.store.memo("trigger", key, compute, self._wait("trigger"))
+        found, _ = self.store.memo("trigger", key, self._unaffected(compute), self._wait("trigger"))
         allocator.give_back()
         warnings = tuple(found.meta.get("warnings", ()))
         for line in warnings:

@@ -46,6 +46,7 @@ from benchbd.plan.probe import Probe
 from benchbd.plugins import registry
 from benchbd.plugins.contract import Defense
 from benchbd.plugins.identity import part_of
+from benchbd.plugins.left_running import PluginModules, note_audit_hooks
 from benchbd.plugins.packed_models import packed_models
 from benchbd.plugins.torchvision_ready import ready_torchvision
 from benchbd.plugins.train_set import TrainSet
@@ -87,6 +88,7 @@ def execute(
         UsageError: the cell or its plugins are not known here, so that there is nothing to write a record about.
         OSError: the record cannot be written (a full disk).
     """
+    note_audit_hooks()
     with only_this_process(), global_state.watched():  # from before the plugins are imported
         return _execute(cell_json, output, data_root, device, plugins or [], on_event)
 
@@ -146,6 +148,7 @@ def _run(
 ) -> None:
     """Run the phases one after the other until the cell is done or one of them fails."""
     components = cell.components()
+    global_state.watch_too(PluginModules().loaded())
     store = Store(output / "store", events.line)
     attacker, unseen = CostLedger(), CostLedger()
     poisoner = Poisoner(cell, components, store, device, events, data_folder(data_root), attacker)

@@ -175,13 +175,21 @@ def test_a_plugin_file_that_a_cell_does_not_name_does_nothing_to_it(tmp_path: Pa
 
 EARLY = """
 import concurrent.futures
+import dataclasses
+import functools
+import gc
+import os
 import signal
+import sys
 import threading
 import time
 import numpy as np
 import torch
 import torch.nn.functional as F
+from torch import nn
 from benchbd import Defense, defense
+
+TEMPERATURE = 1.0
 
 def hook(lab):
     torch.nn.modules.module.register_module_forward_hook(lambda m, given, out: out + 0.5 if out.ndim > 1 else None)
@@ -196,6 +204,62 @@ def replaced(lab):
 
 def method(lab):
     torch.nn.Linear.forward = lambda self, x: F.linear(x, self.weight)
+
+def body(lab):
+    F.cross_entropy.__code__ = (lambda input, target, weight=None, size_average=None, ignore_index=-100, reduce=None,
+        reduction="mean", label_smoothing=0.0: torch._C._nn.cross_entropy_loss(input * 1.1, target, None, 0)).__code__
+
+def defaults(lab):
+    torch.nn.init.kaiming_uniform_.__defaults__ = (0, "fan_out", "relu", None)
+
+def layer(lab):
+    nn.Linear = type("Linear", (nn.Linear,), {})
+
+def hidden(lab):
+    nn.Conv2d.__call__ = lambda self, x: self.forward(x) * 1.1
+
+def module(lab):
+    from benchbd.engine import step
+    step.F = type(sys)("F")
+
+def constant(lab):
+    from benchbd.engine import augment
+    augment.PADS["crop4"] = 2
+
+def seeds(lab):
+    torch.default_generator = torch.Generator()
+
+@dataclasses.dataclass(frozen=True)
+class Warmer:
+    def __call__(self, losses, weights):
+        return (losses * weights).mean() * TEMPERATURE
+
+def own_constant(lab):
+    global TEMPERATURE
+    TEMPERATURE = 0.1
+    return lab.train(lab.poisoned, loss=Warmer())
+
+def saved(lab):
+    torch.autograd.graph.saved_tensors_hooks(lambda t: t, lambda t: t * 0.9).__enter__()
+
+def kernel(lab):
+    globals()["kept"] = torch.library.Library("aten", "IMPL")
+    kept.impl("relu", lambda x: x.clamp(min=0) * 0.9, "CPU")
+
+def draw(*given):
+    torch.rand(1)
+
+def profiler(lab):
+    sys.setprofile(draw)
+
+def tracer(lab):
+    sys.settrace(functools.partial(draw, 1))
+
+def collector(lab):
+    gc.callbacks.append(draw)
+
+def auditor(lab):
+    sys.addaudithook(draw)
 
 def device_mode(lab):
     torch.set_default_device("meta")
@@ -240,6 +304,10 @@ def settings(lab):
     torch.set_flush_denormal(True)
     np.seterr(all="raise")
     torch.manual_seed(5)
+    os.environ["MKL_CBWR"] = "COMPATIBLE"
+    os.environ["ONEDNN_MAX_CPU_ISA"] = "SSE41"
+    if hasattr(torch.backends.mkldnn, "fp32_precision"):
+        torch.backends.mkldnn.matmul.fp32_precision = torch.backends.mkldnn.conv.fp32_precision = "bf16"
 
 @defense("early", version=1)
 class Early(Defense):
@@ -248,14 +316,27 @@ class Early(Defense):
         if self.what == "autocast":
             with torch.autocast("cpu", dtype=torch.bfloat16), torch.inference_mode():
                 return lab.train(lab.poisoned)
-        globals()[self.what](lab)
-        return lab.train(lab.poisoned)
+        return globals()[self.what](lab) or lab.train(lab.poisoned)
 """
 REFUSED = {
     "hook": "a hook for all modules is registered",
     "optimizers": "a hook for all optimizers is registered",
     "replaced": "torch.nn.functional.cross_entropy was replaced",
     "method": "torch.nn.modules.linear.Linear.forward was replaced",
+    "body": "torch.nn.functional.cross_entropy was changed",
+    "defaults": "torch.nn.init.kaiming_uniform_ was changed",
+    "layer": "torch.nn.Linear was replaced",
+    "hidden": "torch.nn.modules.conv.Conv2d.__call__ was replaced",
+    "module": "benchbd.engine.step.F was replaced",
+    "constant": "benchbd.engine.augment.PADS was changed",
+    "seeds": "torch.default_generator was replaced",
+    "own_constant": "early.TEMPERATURE was replaced",
+    "saved": "hooks for all saved tensors are active",
+    "kernel": "the kernel aten/relu/CPU of torch was replaced",
+    "profiler": "a profiler or tracer of the plugin is running",
+    "tracer": "a profiler or tracer of the plugin is running",
+    "collector": "a function of the plugin is in gc.callbacks",
+    "auditor": "an audit hook of the plugin is running",
     "device_mode": "a mode that changes all torch functions is active",
     "thread": "the plugin's thread 'mine' is running",
     "pool": "the plugin's thread 'mine_0' is running",
@@ -288,6 +369,42 @@ def test_what_a_plugin_changes_before_it_trains_reaches_no_model_that_others_sha
         assert found[what]["status"] == "done", found[what]["error"]
         assert [found[what][name] for name in ("ca", "asr", "ra")] == [found["none"][n] for n in ("ca", "asr", "ra")]
     assert weights["many"] == weights["few"] == weights["none"]
+
+
+IMPORTED = """
+import numpy as np
+from torch import nn
+from benchbd import Model, model
+
+old = np.random.default_rng
+np.random.default_rng = lambda seed=None: old(7)
+
+class Net(nn.Module):
+    def __init__(self, classes):
+        super().__init__()
+        self.head = nn.Linear(3, classes)
+    def features(self, x):
+        return x.mean((2, 3))
+    def forward(self, x):
+        return self.head(self.features(x))
+
+@model("imported", version=1)
+class Imported(Model):
+    def build(self, classes, size):
+        return Net(classes)
+"""
+
+
+def test_a_model_that_changes_the_process_does_not_change_the_poison_of_other_models(tmp_path: Path) -> None:
+    (tmp_path / "imported.py").write_text(IMPORTED)
+    text = MATRIX.replace("lenet-s", "imported") + f"plugins: [{tmp_path}/imported.py]\ndefenses: [none]\n"
+    (tmp_path / "m.yaml").write_text(text)
+    command = [sys.executable, "-m", "benchbd", "run", str(tmp_path / "m.yaml"), "--device", "cpu", "--jobs", "1"]
+    subprocess.run([*command, "--output", str(tmp_path / "out")], stdin=subprocess.DEVNULL, capture_output=True)
+    (record,) = [json.loads(path.read_text()) for path in (tmp_path / "out" / "records").glob("*.json")]
+    assert record["status"] == "failed"
+    assert record["error"].startswith("a plugin of the cell: numpy.random.default_rng was replaced")
+    assert not list((tmp_path / "out" / "store").rglob("meta.json"))
 
 
 def test_daemons_and_forked_copies_of_a_cell_end_with_it(fakes: ModuleType, go: Go, told: Told, tmp_path: Path) -> None:

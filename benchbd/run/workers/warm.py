@@ -61,6 +61,7 @@ def warm_for(cell: dict[str, Any]) -> None:
     with _no_cuda():
         fresh = [_load(f"{kind}s", str(parts.get(kind, {}).get("name"))) for kind in KINDS]
     if any(fresh):
+        importlib.import_module("benchbd.engine.global_state").remember()
         # The collector would touch, and the kernel then copy, every object of this process in each cell.
         gc.collect()
         gc.freeze()
