@@ -90,12 +90,13 @@ class CodeTable:
             classes = [cls for cls in list(vars(module).values()) if isinstance(cls, type) and cls.__module__ == name]
             classes += [torch.Tensor] if name == "torch" else []
             plain = [cls for cls in classes if not issubclass(cls, BaseException) and not _is_old_tensor(cls)]
-            # A user's module may keep objects, as a cache does, but a number of it decides something.
-            values = _is_decisive if name in plugins else _is_constant if ours else _is_code
+            values = _is_constant if ours else _is_code
             of_classes = _is_decisive if ours or name.startswith(_PACKAGES) else _is_code
             title = Path(str(module.__file__)).stem if name in plugins else name
-            self._spaces[name] = [_space(module, title, values, ours)]
-            self._spaces[name] += [_space(cls, f"{title}.{cls.__qualname__}", of_classes, ours) for cls in plain]
+            # A user's module may keep what it counts or caches: only its constants count, and none that can be filled.
+            filled = ours and name not in plugins
+            self._spaces[name] = [_space(module, title, values, filled)]
+            self._spaces[name] += [_space(cls, f"{title}.{cls.__qualname__}", of_classes, filled) for cls in plain]
             self._add_functions(self._spaces[name])
 
     def _add_functions(self, spaces: Iterable[Space]) -> None:
@@ -152,13 +153,13 @@ def _is_old_tensor(cls: type) -> bool:
     return cls.__module__ == "torch" and cls.__name__.endswith("Tensor") and cls is not torch.Tensor
 
 
-def _space(owner: Any, title: str, counts: Callable[[str, Any], bool], ours: bool) -> Space:
+def _space(owner: Any, title: str, counts: Callable[[str, Any], bool], filled: bool) -> Space:
     now = dict(vars(owner))
     found = {name: value for name, value in now.items() if counts(name, value)}
     held = tuple(
         (name, value, value.copy())
         for name, value in now.items()
-        if ours and name.isupper() and type(value) in _HOLDERS and value  # an empty one is there to be filled
+        if filled and name.isupper() and type(value) in _HOLDERS and value  # an empty one is there to be filled later
     )
     # The constant itself counts as well as its content.
     found |= {name: value for name, value, _ in held}

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from waiting import wait_for
 
+from benchbd.engine import global_state
 from benchbd.plan import matrix
 from benchbd.plan.cell import Cell
 from benchbd.plugins import registry
@@ -519,6 +520,7 @@ print(threads, asked, sorted(m for m in set(sys.modules) - before if not m.start
 def test_a_plugin_is_loaded_once_and_the_memory_is_frozen_only_then(monkeypatch: pytest.MonkeyPatch) -> None:
     frozen: list[bool] = []
     monkeypatch.setattr(warm, "_seen", set())
+    monkeypatch.setattr(global_state, "_warm", None)  # what a worker remembers is forgotten after the test
     monkeypatch.setattr(gc, "freeze", lambda: frozen.append(True))
     cell = {"spec": {kind: {"name": name} for kind, name in (("dataset", "digits"), ("defense", "none"))}}
     assert [warm.warm_for(cell) or len(frozen) for _ in range(3)] == [1, 1, 1]
