@@ -129,6 +129,7 @@ def _pairs(facts: dict[str, Any]) -> str:
 
 def _rows(record: dict[str, Any]) -> list[tuple[str, str]]:
     from benchbd.core.numerics import numerics_text
+    from benchbd.core.plain import with_floats
     from benchbd.report.isolation import rates_of
     from benchbd.report.pools import pools_of
     from benchbd.report.probes import probe_of
@@ -177,17 +178,10 @@ def _rows(record: dict[str, Any]) -> list[tuple[str, str]]:
     shown = {"pools"} if pools else set()
     shown |= {RATES_BY_EPOCH} if courses(record) else set()
     shown |= {"probe"} if probe_of(record) else set()
-    rows += [(f"note {k}", str(_rounded(v))[:100]) for k, v in notes.items() if k not in shown]
+    # ``--json`` has all digits.
+    short = with_floats(notes, lambda number: float(f"{number:.4g}"))
+    rows += [(f"note {k}", str(v)[:100]) for k, v in short.items() if k not in shown]
     return rows
-
-
-def _rounded(value: Any) -> Any:
-    """The value with numbers of four digits, also in lists and mappings; ``--json`` has all digits."""
-    if isinstance(value, float):
-        return float(f"{value:.4g}")
-    if isinstance(value, list):
-        return [_rounded(item) for item in value]
-    return {key: _rounded(item) for key, item in value.items()} if isinstance(value, dict) else value
 
 
 def _seven(epochs: Sequence[Any]) -> list[int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from benchbd.errors import shown
@@ -46,6 +47,15 @@ def printable(value: Any) -> Any:
     if isinstance(value, dict):
         return {printable(k): printable(v) for k, v in value.items()}
     return [printable(v) for v in value] if isinstance(value, list) else value
+
+
+def with_floats(value: Any, change: Callable[[float], float | None]) -> Any:
+    """A plain value with ``change`` applied to each float in it, also in lists and mappings; whole numbers stay."""
+    if isinstance(value, float):
+        return change(value)
+    if isinstance(value, Mapping):
+        return {key: with_floats(inner, change) for key, inner in value.items()}
+    return [with_floats(inner, change) for inner in value] if isinstance(value, (list, tuple)) else value
 
 
 def json_text(value: Any, **options: Any) -> str:

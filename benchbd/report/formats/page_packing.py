@@ -6,10 +6,10 @@ import base64
 import json
 import math
 import zlib
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Sequence
 from typing import Any
 
-from benchbd.core.plain import json_text
+from benchbd.core.plain import json_text, with_floats
 
 LARGEST_PAGE = 2_900_000
 """Bytes of a page from which it leaves out evidence beyond the numbers of its records."""
@@ -51,13 +51,7 @@ def rounded(value: Any) -> Any:
 
     Whole numbers stay whole.
     """
-    if isinstance(value, float):
-        return float(f"{value:.{DIGITS}g}") if math.isfinite(value) else None
-    if isinstance(value, Mapping):
-        return {key: rounded(inner) for key, inner in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [rounded(inner) for inner in value]
-    return value
+    return with_floats(value, lambda number: float(f"{number:.{DIGITS}g}") if math.isfinite(number) else None)
 
 
 class Pool:
