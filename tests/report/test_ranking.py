@@ -8,7 +8,7 @@ import pytest
 from benchbd.report import published
 from benchbd.report.groups import group_records
 from benchbd.report.labels import Variant
-from benchbd.report.ranking import gains, letters, rank, sensitivities
+from benchbd.report.ranking import gains, letters, rank, refusals, sensitivities
 from benchbd.report.signed_rank import holm, signed_rank
 
 
@@ -97,6 +97,14 @@ def test_letters_by_hand():
     assert letters([], []) == {}
 
 
+def test_letters_go_on_after_z():
+    order = variants([f"d{i}" for i in range(54)])
+    apart = [frozenset(p) for p in itertools.combinations(order, 2)]
+    found = list(letters(order, apart).values())
+    assert found[:3] == ["a", "b", "c"]
+    assert (found[25], found[26], found[51], found[52], found[53]) == ("z", "a2", "z2", "a3", "b3")
+
+
 @pytest.mark.parametrize("seed", range(20))
 def test_items_share_a_letter_unless_they_are_told_apart(seed):
     draw, order = random.Random(seed), variants("abcdefg")
@@ -132,6 +140,22 @@ def test_the_better_defense_wins(make_record):
     assert (duel.p, duel.adjusted) == (2 / 256, 3 * 2 / 256)
     assert found.duels[found.order[2], found.order[0]].better == -1
     assert (found.pairs, found.unranked, found.refusal) == ((8, 8), {}, "")
+
+
+def test_defenses_that_are_not_told_apart_stand_by_their_means(make_record):
+    """Eight attacks, four won by each: no duel is significant, and the size of the gains decides the order."""
+    asrs = {"ac": (0.02, 0.90), "abl": (0.10, 0.50), "fine-pruning": (0.05, 0.65)}
+    records = [make_record(a, "none", 0, 0.9, 1.0) for a in ATTACKS]
+    records += [
+        make_record(attack, defense, 0, 0.9, pair[i % 2] + i / 1000)
+        for defense, pair in asrs.items()
+        for i, attack in enumerate(ATTACKS)
+    ]
+    for measure in ("asr", "der"):
+        found = ranked(records, measure)
+        assert {duel.better for duel in found.duels.values()} == {0}
+        assert [v.name for v in found.order] == ["abl", "fine-pruning", "ac"]
+        assert set(found.groups.values()) == {"a"}
 
 
 def test_der_weighs_the_accuracy_that_a_defense_costs(make_record):
@@ -254,6 +278,13 @@ def test_refusals_name_what_is_missing(make_record):
     assert "here they share none" in why([make_record(), make_record("sig", "ac"), make_record(defense="abl")])
     group = only([make_record(defense=d) for d in ("none", "ac", "abl")])
     assert rank(group, [], "der").refusal == "No ranking: no attack counts as implanted."
+
+
+def test_a_refusal_says_which_measures_it_is_about(make_record):
+    group = only(lined_up(make_record, {"ac": 0.5, "lfd": 0.01}, 1, ATTACKS[:5]))
+    rankings = [rank(group, group.attacks(), measure) for measure in ("der", "asr")]
+    assert refusals(rankings).startswith("No ranking by DER or ASR: a test needs 6 attacks")
+    assert refusals(rankings[1:]).startswith("No ranking by ASR: ")
 
 
 def test_values_of_different_data_are_left_out(make_record):

@@ -57,6 +57,23 @@ def test_nobody_has_the_title_of_an_average_if_a_rival_lacks_a_seed(make_record)
     assert average_best(uneven) == set()
 
 
+@pytest.mark.parametrize(
+    ("ca", "asr", "shared"),
+    [
+        (0.8901, 0.01, {"ca", "asr", "der"}),
+        (0.8899, 0.01, {"asr", "der"}),  # more than a point of CA below
+        (0.90, 0.0299, {"ca", "asr", "der"}),
+        (0.90, 0.0301, {"ca"}),  # more than two points of ASR above, and so more than one of DER below
+    ],
+)
+def test_a_title_is_shared_within_a_point_of_ca_or_der_and_two_of_asr(make_record, ca, asr, shared):
+    records = [make_record("bn-g", "none", s, 0.95, 1.0) for s in range(2)]
+    records += [make_record("bn-g", "lfd", s, 0.90, 0.01) for s in range(2)]
+    records += [make_record("bn-g", "abl", s, ca, asr) for s in range(2)]
+    for metric in ("ca", "asr", "der"):
+        assert best(records, metric) == ({"lfd", "abl"} if metric in shared else {"lfd"}), metric
+
+
 def test_a_defense_with_failures_takes_no_title_and_blocks_none(make_record):
     records = [r for r in with_seeds(make_record, 3) if (r["attack"], r["defense"], r["seed"]) != ("sig", "lfd", 2)]
     records.append(make_record("sig", "lfd", 2, status="oom"))
