@@ -76,6 +76,44 @@ def test_the_class_accuracies_and_not_the_accuracy_show_a_collapse(make_record):
     assert judge([measured(make_record, 0.9, 0.0, per_class=[1.0])], 0.5).holds  # one class shows nothing
 
 
+@pytest.mark.parametrize(
+    ("classes", "images", "chance", "learnt"),
+    [
+        (10, 100, 0.149, 0.150),  # 1.645 standard deviations of a proportion: 0.1 + 1.645 x 0.03
+        (10, 10_000, 0.1049, 0.1050),
+        (2, 100, 0.582, 0.583),
+        (10, 2, 0.44, 0.45),  # 0.1 + 1.645 x 0.212
+        (10, 1, 0.54, 0.56),  # the bound is 0.593, but halfway to perfection is enough
+        (2, 1, 0.74, 0.76),
+        (10, 0, 0.10, 0.11),  # of an unknown number of images: chance itself
+    ],
+)
+def test_a_model_is_at_chance_where_guessing_would_reach_its_accuracy_in_one_of_twenty_tests(
+    make_record, classes, images, chance, learnt
+):
+    def why(accuracy):
+        record = measured(make_record, 0.9, 0.0, per_class=[accuracy] * classes)
+        return judge([record | {"notes": record["notes"] | {"test_images": images}}], 0.5).why
+
+    assert "at chance" in why(chance)
+    assert why(learnt) == ""
+
+
+def test_a_lift_over_seeds_is_rounded_against_the_attack(make_record):
+    """Five gained and none lost is evidence (1/32); a mean of 4.5 gained and 0.5 lost is not."""
+    seeds = [measured(make_record, 1.0, 0.0, seed=s, images=5) for s in range(2)]
+    assert judge(seeds, 0.5).holds
+    seeds[1]["triggered"] = {"images": 5, "unchanged": 0, "gained": 4, "lost": 0}
+    assert judge(seeds, 0.5).why == "the lift may be chance on 5 test images"
+    eight = [measured(make_record, 1.0, 0.0, seed=s, images=8) for s in range(2)]
+    eight[0]["triggered"] = {"images": 8, "unchanged": 0, "gained": 7, "lost": 1}  # (8 + 1) / 2**8 = 0.035
+    assert judge(eight[:1], 0.5).holds
+    eight[1]["triggered"] = {"images": 8, "unchanged": 0, "gained": 7, "lost": 0}
+    assert judge(eight, 0.5).holds  # 0.5 lost is taken for one
+    eight[1]["triggered"] = {"images": 8, "unchanged": 0, "gained": 7, "lost": 2}  # 1.5 lost for two: 46 / 2**9
+    assert judge(eight, 0.5).why == "the lift may be chance on 8 test images"
+
+
 def test_seeds_are_judged_together_and_one_collapsed_model_spoils_the_row(make_record):
     good = measured(make_record, 0.96, 0.02, seed=0)
     weak = measured(make_record, 0.2, 0.02, seed=1)
