@@ -10,7 +10,7 @@ from poison_steps import PLUGINS, make
 
 from benchbd.core.images import DatasetInfo
 from benchbd.errors import Impossible
-from benchbd.pipeline.selection import select_poison
+from benchbd.pipeline.selection import select_cover, select_poison
 from benchbd.plugins import registry
 from benchbd.plugins.contract import share_of
 from benchbd.plugins.identity import part_of
@@ -79,6 +79,26 @@ def test_budgets_are_met_within_their_pool_or_refused_with_the_numbers(rate, see
         assert (labels[found] == target).all()
     if kind == "non-target":
         assert (labels[found] != target).all()
+
+
+@pytest.mark.parametrize(
+    ("count", "poisoned", "covers"), [(2, 0, 2), (2, 1, 1), (5, 2, 3), (300, 40, 260), (300, 0, 90)]
+)
+def test_covers_come_from_the_rest_and_their_partners_are_any_other_image(count, poisoned, covers):
+    registry.add_plugin_file(str(PLUGINS))
+    attack = registry.make("attacks", "watch-cover", covers=covers)
+    info, dataset = DatasetInfo(4, 16, count, 10, None, 0), part_of(registry.make("datasets", "digits"))
+    apart = set()
+    for seed in range(60):
+        indices = np.arange(poisoned) * (count // max(poisoned, 1))
+        chosen, partners = select_cover(attack, info, indices, count, seed, dataset)
+        assert len(chosen) == len(partners) == covers
+        assert (np.diff(chosen) > 0).all()
+        assert not set(chosen) & set(indices)
+        assert (chosen != partners).all()
+        assert set(partners) <= set(range(count))
+        apart |= set((partners - chosen) % count)
+    assert apart == set(range(1, count))  # the nearest and the farthest image, too
 
 
 @pytest.mark.parametrize(("rate", "count", "want"), [(0.29, 50_000, 14_500), (0.57, 50_000, 28_500), (0.1, 5000, 500)])
