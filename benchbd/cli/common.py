@@ -186,9 +186,11 @@ def output_folder(args: argparse.Namespace) -> Path:
     """The results folder, ``--output``, as a path.
 
     Raises:
-        UsageError: it is a file, or cannot be read.
+        UsageError: it is a file, the root of all folders, or cannot be read.
     """
     folder = user_path(args.output, "--output")
+    if folder.resolve() == folder.resolve().parent:
+        raise UsageError(f"--output {shown(args.output, 200)}: is the root of all folders; name a folder below it")
     for name in FOLDERS:
         # List the folder: mode bits alone do not decide what can be read (access lists, network disks).
         try:
