@@ -17,7 +17,7 @@ from benchbd.storage import records
 MATRIX = """
 name: counts
 dataset: digits(train=200, test=60)
-model: resnet18(width=4)
+model: lenet-s
 recipe: {epochs: 1, batch_size: 50}
 attacks: ATTACKS
 defenses: DEFENSES

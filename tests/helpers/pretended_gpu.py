@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 from collections import Counter
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
@@ -76,6 +77,32 @@ def meta_for_cuda(thing: Any) -> Any:
     if isinstance(thing, torch.device) and thing.type == "cuda":
         return META
     return META if isinstance(thing, str) and thing.partition(":")[0] == "cuda" else thing
+
+
+def leaves_of(thing: Any) -> list[Any]:
+    """``tree_leaves`` of torch, in a third of the time for what operations take and give."""
+    kind = type(thing)
+    if kind is tuple or kind is list:
+        return [leaf for one in thing for leaf in leaves_of(one)]
+    if kind is dict:
+        return [leaf for one in thing.values() for leaf in leaves_of(one)]
+    return tree_leaves(thing) if isinstance(thing, (tuple, list, dict)) else [thing]
+
+
+def mapped(change: Callable[[Any], Any], thing: Any) -> Any:
+    """``tree_map`` of torch, in a third of the time for what operations take and give."""
+    kind = type(thing)
+    if kind is tuple or kind is list:
+        return kind([mapped(change, one) for one in thing])
+    if kind is dict:
+        return {name: mapped(change, one) for name, one in thing.items()}
+    return tree_map(change, thing) if isinstance(thing, (tuple, list, dict)) else change(thing)
+
+
+@functools.cache
+def divides(func: Any) -> bool:
+    """Whether torch divides an operation into its basic ones."""
+    return torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), "CompositeImplicitAutograd")
 
 
 class _Names(TorchFunctionMode):
@@ -175,12 +202,12 @@ class _Numbers(TorchDispatchMode):
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
-        leaves = tree_leaves((args, kwargs))
+        leaves = leaves_of((args, kwargs))
         gpu = [thing for thing in leaves if on_gpu(thing)]
         makes = kwargs.get("device") is not None and kwargs["device"].type == "meta"
         if not gpu and not makes:
             return func(*args, **kwargs)
-        if torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), "CompositeImplicitAutograd"):
+        if divides(func):
             # In inference mode, operations arrive here that torch has yet to divide into its basic ones.
             with self:
                 found = func.decompose(*args, **kwargs)
@@ -190,20 +217,20 @@ class _Numbers(TorchDispatchMode):
         self._refuse(func, name, leaves)
         if func.is_view or torch.Tag.inplace_view in func.tags or name == "set_":
             return func(*args, **kwargs)
-        views = tree_map(self.host_view, (args, kwargs))
+        views = mapped(self.host_view, (args, kwargs))
         if func in COPIES:
             return self._copy(func, name, args, kwargs, views)
         found = func(*views[0], **views[1])
         if func._schema.is_mutable:
             self._record(func, views, [])
             return self._same(args, kwargs, views, found)
-        taken = {thing.untyped_storage()._cdata for thing in tree_leaves(views) if isinstance(thing, torch.Tensor)}
-        if any(t.untyped_storage()._cdata in taken for t in tree_leaves(found) if isinstance(t, torch.Tensor)):
+        taken = {thing.untyped_storage()._cdata for thing in leaves_of(views) if isinstance(thing, torch.Tensor)}
+        if any(t.untyped_storage()._cdata in taken for t in leaves_of(found) if isinstance(t, torch.Tensor)):
             return func(*args, **kwargs)  # a view that is not called one
         if func in READS and not isinstance(found, (torch.Tensor, tuple)):
             return found
-        made = tree_map(lambda thing: self.bind(thing) if isinstance(thing, torch.Tensor) else thing, found)
-        self._record(func, views, tree_leaves(made))
+        made = mapped(lambda thing: self.bind(thing) if isinstance(thing, torch.Tensor) else thing, found)
+        self._record(func, views, leaves_of(made))
         return made
 
     def _refuse(self, func: Any, name: str, leaves: list[Any]) -> None:
@@ -257,7 +284,7 @@ class _Numbers(TorchDispatchMode):
 
     def _same(self, args: Any, kwargs: Any, views: Any, found: Any) -> Any:
         """Results of an operation in place: the tensors that it was given."""
-        given = list(zip(tree_leaves(views), tree_leaves((args, kwargs)), strict=True))
+        given = list(zip(leaves_of(views), leaves_of((args, kwargs)), strict=True))
 
         def original(thing: Any) -> Any:
             if not isinstance(thing, torch.Tensor):
@@ -265,7 +292,7 @@ class _Numbers(TorchDispatchMode):
             same = next((own for view, own in given if view is thing), None)
             return self.bind(thing) if same is None else same
 
-        return tree_map(original, found)
+        return mapped(original, found)
 
 
 class PretendedGraph:
@@ -289,7 +316,7 @@ class PretendedGraph:
         modes = torch.utils._python_dispatch._disable_current_modes
         with modes(), torch.no_grad():
             for operation in self._operations:
-                found = tree_leaves(operation.compute())
+                found = leaves_of(operation.compute())
                 for place, value in zip(operation.results, found, strict=False):
                     if place is not None:
                         place.copy_(value)
