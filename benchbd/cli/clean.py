@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from benchbd.cli.common import add_output, output_folder, record_ids, write
+from benchbd.cli.common import add_output, output_folder, write
 from benchbd.errors import UsageError, agrees, counted
 
 EPILOG = """\
@@ -48,6 +48,7 @@ def run(args: argparse.Namespace) -> int:
     from benchbd.storage.cell_locks import running
     from benchbd.storage.cleanup import remove_stale_files
     from benchbd.storage.records import FAILED_RERUNS, read_record
+    from benchbd.storage.results_folder import record_ids
 
     output = output_folder(args)
     if not any((output / name).is_dir() for name in ("records", "store", "logs")):

@@ -186,11 +186,11 @@ def output_folder(args: argparse.Namespace) -> Path:
     """The results folder, ``--output``, as a path.
 
     Raises:
-        UsageError: it is a file, the root of all folders, or cannot be read.
+        UsageError: it is a file, cannot be read, or holds everything else of the user's.
     """
+    from benchbd.storage.results_folder import refuse_shared_place
+
     folder = user_path(args.output, "--output")
-    if folder.resolve() == folder.resolve().parent:
-        raise UsageError(f"--output {shown(args.output, 200)}: is the root of all folders; name a folder below it")
     for name in FOLDERS:
         # List the folder: mode bits alone do not decide what can be read (access lists, network disks).
         try:
@@ -202,6 +202,7 @@ def output_folder(args: argparse.Namespace) -> Path:
             raise UsageError(f"--output {place}: cannot be read ({why}){hint}") from error
     if look(folder, "--output") not in ("folder", "nothing"):
         raise UsageError(f"--output {shown(args.output, 200)}: is a file, not a folder{_merged(folder)}")
+    refuse_shared_place(folder)
     return folder
 
 
@@ -334,19 +335,11 @@ def usable_records(place: Path, *, strict: bool = False, early: bool = False) ->
 def _no_records(place: Path) -> UsageError:
     from benchbd.storage.results_file import where_instead
 
+    if (place / "records").is_dir():
+        shows = shlex.join(["benchbd", "status", "MATRIX", "--output", str(place)])
+        return UsageError(f"no records in {place} yet; {shows} shows how far its run is")
     advice = where_instead(place) or "; run a matrix first, or name its folder with --output"
     return UsageError(f"no records in {place}{advice}{_merged(place)}")
-
-
-def record_ids(output: Path) -> list[str]:
-    """IDs of the records in a results folder, without reading the records."""
-    from benchbd.storage.record_schema import is_id
-
-    try:
-        names = [path.name for path in (output / "records").iterdir()]
-    except (FileNotFoundError, NotADirectoryError):
-        return []
-    return sorted(name[:-5] for name in names if name.endswith(".json") and is_id(name[:-5]))
 
 
 def find_record(output: Path, wanted: str) -> dict[str, Any]:
@@ -356,6 +349,7 @@ def find_record(output: Path, wanted: str) -> dict[str, Any]:
         UsageError: no record or several records match.
     """
     from benchbd.storage.records import look_up, read_record
+    from benchbd.storage.results_folder import record_ids
 
     folder = output / "records"
     ids = record_ids(output)

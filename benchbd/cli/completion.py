@@ -12,9 +12,10 @@ import itertools
 from collections.abc import Iterator
 from typing import Any
 
-from benchbd.cli.common import DEFAULT_OUTPUT, record_ids, write
+from benchbd.cli.common import DEFAULT_OUTPUT, write
 from benchbd.cli.matrix_reference import topics
 from benchbd.errors import BenchbdError
+from benchbd.storage.results_folder import record_ids
 
 SHELLS = ("bash", "zsh", "fish")
 FILES = ":files"

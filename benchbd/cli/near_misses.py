@@ -46,6 +46,10 @@ _RERUN = Answer("--rerun all runs finished cells again", ("--rerun",))
 _RESUME = Answer("every run resumes: give the same command again")
 _PRECISION = Answer("--precision bf16 sets the numbers of a training step", ("--precision",))
 _DISPLAY = Answer("--display plain or none sets what a run shows", ("--display",))
+_FILE = Answer(
+    "leaderboard, plot, show and status read a results file; benchbd merge FILE --output DIR makes a results folder of "
+    "it"
+)
 _DEBUG = Answer("BENCHBD_DEBUG=1 in the environment shows tracebacks")
 OPTIONS = {
     **dict.fromkeys(("--gpu", "--gpu-id", "--gpu-ids", "--cuda", "--devices", "--n-gpus", "--num-gpus"), _DEVICES),
@@ -63,6 +67,7 @@ OPTIONS = {
     **dict.fromkeys(("--amp", "--bf16", "--fp16", "--fp32"), _PRECISION),
     **dict.fromkeys(("--verbose", "--quiet", "--silent"), _DISPLAY),
     "--time-limit": Answer("--timeout 2h limits the time of a cell", ("--timeout",)),
+    "--results": _FILE,
     "--debug": _DEBUG,
 }
 """Options of other programs, with the answers."""

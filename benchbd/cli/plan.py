@@ -17,12 +17,12 @@ from benchbd.cli.common import (
     columns,
     load_plan,
     output_folder,
-    record_ids,
     say_notes,
     write,
     write_json,
 )
 from benchbd.errors import BenchbdError, UsageError, counted, one_line, shown
+from benchbd.storage.results_folder import record_ids
 
 if TYPE_CHECKING:
     from benchbd.plan.cell import Cell

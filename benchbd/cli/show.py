@@ -75,8 +75,12 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def cells_with_records(place: Path) -> dict[str, dict[str, Any]]:
+def cells_with_records(place: Path, *, early: bool = False) -> dict[str, dict[str, Any]]:
     """The cells of a results folder or file, by ID, each with the record that the leaderboard shows.
+
+    Args:
+        place: the folder or file.
+        early: allow a results folder that has no record yet.
 
     Raises:
         UsageError: as for :func:`usable_records`.
@@ -84,7 +88,7 @@ def cells_with_records(place: Path) -> dict[str, dict[str, Any]]:
     from benchbd.report.groups import precedence
 
     records: dict[str, dict[str, Any]] = {}
-    for record in usable_records(place):
+    for record in usable_records(place, early=early):
         ident = record["id"]
         records[ident] = max(records.get(ident, record), record, key=precedence)
     return records
@@ -112,11 +116,13 @@ def _list(place: Path, as_json: bool) -> None:
     from benchbd.storage.results_file import ordered
 
     names = ("id", "status", "label")
-    cells = [{name: record[name] for name in names} for record in ordered(cells_with_records(place).values())]
+    cells = [
+        {name: record[name] for name in names} for record in ordered(cells_with_records(place, early=True).values())
+    ]
     if as_json:
         write_json(cells)
     else:
-        write(columns([tuple(one_line(cell[name]) for name in names) for cell in cells]))
+        write(columns([tuple(one_line(cell[name]) for name in names) for cell in cells]) or "No records yet.")
 
 
 def _number(value: Any, form: str = ".4f") -> str:

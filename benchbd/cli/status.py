@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 from benchbd.cli.common import (
     DamagedRecords,
     add_matrix_arguments,
+    add_results,
     columns,
     load_plan,
-    output_folder,
+    results_place,
     write,
     write_json,
 )
@@ -28,6 +29,7 @@ EPILOG = """\
   benchbd status table2 --filter 'defense=lfd*' --all
   benchbd status -a bn-g -d lfd --dataset digits       of cells without a matrix
   benchbd status table2 --precision bf16               of the cells of run --precision bf16
+  benchbd status cifar10-fast --results leaderboard/results.jsonl   which cells somebody's file has
 """
 
 
@@ -40,6 +42,7 @@ def register(verbs: Any) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add_matrix_arguments(parser)
+    add_results(parser)
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="as JSON")
     text = "show CA/ASR as a grid of defenses and attacks; in a terminal by default"
@@ -50,6 +53,7 @@ def register(verbs: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print how many cells are in each state, the grid, and the cells that are not done."""
+    from benchbd.cli.show import cells_with_records
     from benchbd.core.standard_streams import on_terminal
     from benchbd.plan.absent_files import AbsentFiles
     from benchbd.report.leaderboard import not_implanted
@@ -60,14 +64,15 @@ def run(args: argparse.Namespace) -> int:
     absent = AbsentFiles(refuse_mistakes=True)
     plan = load_plan(args, absent)
     lacking = absent.lines()
-    output = output_folder(args)
-    busy = running(output)
+    output = results_place(args)
+    inside = cells_with_records(output) if args.results else None  # a file has records only: nothing runs in it
+    busy, failed = (set(), set()) if args.results else (running(output), failed_reruns(output))
     files, changed = InputFiles(args.data, absent), []
     rows: list[dict[str, Any]] = []
     done: list[dict[str, Any]] = []
-    damaged, failed = DamagedRecords("benchbd run runs its cell again"), failed_reruns(output)
+    damaged = DamagedRecords("benchbd run runs its cell again")
     for cell in plan.cells:
-        record, problem = look_up(output, cell.id)
+        record, problem = look_up(output, cell.id) if inside is None else (inside.get(cell.id), None)
         if problem is not None:
             damaged(problem)
         missing = "missing" if problem is None else "unreadable" if problem.unreadable else "damaged"

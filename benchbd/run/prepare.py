@@ -21,6 +21,7 @@ from benchbd.run.rerun_policy import run_works_on
 from benchbd.storage import records
 from benchbd.storage.plugin_places import keep_files_place, keep_plugin_places
 from benchbd.storage.record_file import Unusable
+from benchbd.storage.results_folder import refuse_shared_place
 from benchbd.storage.staleness import InputFiles, changed_inputs_text, changed_sources
 
 if TYPE_CHECKING:
@@ -107,6 +108,7 @@ def kept_on_other_data(plan: Plan, settings: RunSettings, output: Path) -> list[
 
 def writable(output: Path) -> None:
     """Create the results folder. Raises UsageError, with the reason in one line, if it cannot be written."""
+    refuse_shared_place(output)
     try:
         for folder in (output, output / "records", output / "logs"):
             folder.mkdir(parents=True, exist_ok=True)

@@ -284,6 +284,14 @@ def _summary_cells(row: SummaryRow, name: str, attacks: dict[Name, str], base: f
     ]
 
 
+class _PipedConsole(Console):
+    """A console of rich ends the program with exit code 1 when its reader (head, less) goes away; this one raises."""
+
+    def on_broken_pipe(self) -> None:
+        """Leave the BrokenPipeError that is being handled to the caller."""
+        raise
+
+
 def print_grids(grids: Grids, file: TextIO, *, summary: bool) -> None:
     """Print every grid in full, and the legend: coloured on a terminal, as plain text elsewhere.
 
@@ -291,8 +299,11 @@ def print_grids(grids: Grids, file: TextIO, *, summary: bool) -> None:
         grids: the grids.
         file: standard output or the like. Lines have the width of the terminal, or that in ``COLUMNS``, or 80.
         summary: print the summary of the defenses below each grid.
+
+    Raises:
+        BrokenPipeError: the reader of the file has gone.
     """
-    console = Console(file=file, highlight=False)
+    console = _PipedConsole(file=file, highlight=False)
     plain, colours = console.options.ascii_only, console.color_system is not None and not console.no_color
     for grid in grids.grids:
         console.print(grid_lines(grid, console.width, ascii_only=plain))
