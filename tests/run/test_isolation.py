@@ -80,7 +80,8 @@ class Worker:
 
     def models(self) -> dict[str, str]:
         """sha256 of the weights of every stored model, by the model's key."""
-        return weights_in(self.output)
+        found = (self.output / "store" / "model").rglob("meta.json")
+        return {path.parent.name: json.loads(path.read_text())["sha256"] for path in found}
 
 
 @pytest.fixture(scope="module")
@@ -149,47 +150,28 @@ class Looks(Defense):
 """
 
 
-def run_matrix(folder: Path, name: str, text: str) -> subprocess.CompletedProcess[bytes]:
-    """Run a matrix with one worker, whose results come in the folder's subfolder of that name."""
-    (folder / f"{name}.yaml").write_text(text)
-    command = [sys.executable, "-m", "benchbd", "run", str(folder / f"{name}.yaml"), "--device", "cpu"]
-    command += ["--jobs", "1", "--output", str(folder / name)]
-    variables = {k: v for k, v in os.environ.items() if k != "ATEN_CPU_CAPABILITY"}
-    return subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, env=variables)
-
-
-def records_in(output: Path) -> list[dict[str, Any]]:
-    return [json.loads(path.read_text()) for path in (output / "records").glob("*.json")]
-
-
-def weights_in(output: Path) -> dict[str, str]:
-    """sha256 of the weights of every stored model, by the model's key."""
-    found = (output / "store" / "model").rglob("meta.json")
-    return {path.parent.name: json.loads(path.read_text())["sha256"] for path in found}
-
-
-@pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The results of the cell without a defense, in a run without plugins."""
-    folder = tmp_path_factory.mktemp("undisturbed")
-    done = run_matrix(folder, "none", f"{MATRIX}defenses: [none]\n")
-    assert done.returncode == 0, done.stderr
-    return folder / "none"
-
-
 @pytest.mark.timeout(600)
-def test_a_plugin_file_that_a_cell_does_not_name_does_nothing_to_it(tmp_path: Path, undisturbed: Path) -> None:
+def test_a_plugin_file_that_a_cell_does_not_name_does_nothing_to_it(tmp_path: Path) -> None:
     """Both files are given; the run imports both, and so does only the cell that names the meddler."""
     for name, text in (("meddler", MEDDLER), ("looks", LOOKS)):
         (tmp_path / f"{name}.py").write_text(text)
     plugins = f"plugins: [{tmp_path}/meddler.py, {tmp_path}/looks.py]\n"
-    for name, names, code in (("both", "none, looks", 0), ("used", "meddles", 1)):
-        done = run_matrix(tmp_path, name, f"{MATRIX}{plugins}defenses: [{names}]\n")
-        assert done.returncode == code, done.stderr
-    assert weights_in(tmp_path / "both") == weights_in(undisturbed) != {}
-    assert weights_in(tmp_path / "used") == {}, "the meddler does meddle: its own training is refused"
-    seen = [record["notes"]["seen"] for record in records_in(tmp_path / "both") if "seen" in record["notes"]]
-    assert seen == [[None, None]]
+    runs = {"alone": ("", "none"), "both": (plugins, "none, looks"), "used": (plugins, "meddles")}
+    weights, seen = {}, None
+    for name, (files, names) in runs.items():
+        (tmp_path / f"{name}.yaml").write_text(f"{MATRIX}{files}defenses: [{names}]\n")
+        command = [sys.executable, "-m", "benchbd", "run", str(tmp_path / f"{name}.yaml"), "--device", "cpu"]
+        command += ["--jobs", "1", "--output", str(tmp_path / name)]
+        variables = {k: v for k, v in os.environ.items() if k != "ATEN_CPU_CAPABILITY"}
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, env=variables)
+        assert done.returncode == (name == "used"), done.stderr
+        found = (tmp_path / name / "store" / "model").rglob("meta.json")
+        weights[name] = {path.parent.name: json.loads(path.read_text())["sha256"] for path in found}
+        for path in (tmp_path / name / "records").glob("*.json"):
+            seen = json.loads(path.read_text())["notes"].get("seen", seen)
+    assert weights["both"] == weights["alone"]
+    assert weights["used"] == {}, "the meddler does meddle: its own training is refused"
+    assert seen == [None, None]
 
 
 EARLY = """
@@ -365,25 +347,29 @@ REFUSED = {
 
 
 @pytest.mark.timeout(600)
-def test_what_a_plugin_changes_before_it_trains_reaches_no_model_that_others_share(
-    tmp_path: Path, undisturbed: Path
-) -> None:
+def test_what_a_plugin_changes_before_it_trains_reaches_no_model_that_others_share(tmp_path: Path) -> None:
     """Settings are put right for the training. What cannot be put right is refused, and nothing is stored."""
     (tmp_path / "early.py").write_text(EARLY)
-    (usual,) = records_in(undisturbed)
-    found = {}
-    for name, changes in {"many": [*REFUSED, "settings", "idle"], "few": ["autocast"]}.items():
-        chosen = f"{{early: {{what: [{', '.join(changes)}]}}}}"
-        run_matrix(tmp_path, name, f"{MATRIX}plugins: [{tmp_path}/early.py]\ndefenses: [{chosen}]\n")
-        found.update({record["params"]["defense"]["what"]: record for record in records_in(tmp_path / name)})
+    weights, found = {}, {}
+    changes = {"many": [*REFUSED, "settings", "idle"], "few": ["autocast"]}
+    for name in ("many", "few", "none"):
+        chosen = "none" if name == "none" else f"{{early: {{what: [{', '.join(changes[name])}]}}}}"
+        (tmp_path / "m.yaml").write_text(f"{MATRIX}plugins: [{tmp_path}/early.py]\ndefenses: [{chosen}]\n")
+        command = [sys.executable, "-m", "benchbd", "run", str(tmp_path / "m.yaml"), "--device", "cpu", "--jobs", "1"]
+        subprocess.run([*command, "--output", str(tmp_path / name)], stdin=subprocess.DEVNULL, capture_output=True)
+        for path in (tmp_path / name / "records").glob("*.json"):
+            record = json.loads(path.read_text())
+            found[record["params"]["defense"].get("what", "none")] = record
+        metas = (tmp_path / name / "store" / "model").rglob("meta.json")
+        weights[name] = {path.parent.name: json.loads(path.read_text())["sha256"] for path in metas}
     for what, line in REFUSED.items():
         assert found[what]["status"] == "failed"
         assert found[what]["error"].startswith(f"defense 'early': {line}"), what
         assert found[what]["artifacts"].get("model") is None
     for what in ("settings", "idle", "autocast"):
         assert found[what]["status"] == "done", found[what]["error"]
-        assert [found[what][name] for name in ("ca", "asr", "ra")] == [usual[n] for n in ("ca", "asr", "ra")]
-    assert weights_in(tmp_path / "many") == weights_in(tmp_path / "few") == weights_in(undisturbed) != {}
+        assert [found[what][name] for name in ("ca", "asr", "ra")] == [found["none"][n] for n in ("ca", "asr", "ra")]
+    assert weights["many"] == weights["few"] == weights["none"]
 
 
 IMPORTED = """
