@@ -217,6 +217,8 @@ def draw_sheet(shown: list[Shown], path: Path, *, gain: float, across: int, titl
 
 def check_picture(path: Path) -> None:
     """Check that a picture can be written, before anything is trained. Raises UsageError if it cannot."""
+    if path.is_dir():
+        raise UsageError(f"cannot write the picture {path}: it is a folder; name a file in it with -o")
     from matplotlib.backend_bases import FigureCanvasBase
 
     ending, known = path.suffix.removeprefix(".").lower(), FigureCanvasBase.get_supported_filetypes()

@@ -58,6 +58,7 @@ from benchbd.plan import matrix
         (["plot", "asr", "--out", " "], "--out ' ': is empty"),
         (["plot", "asr", "--out", "~nobody-of-that-name/x"], "no such home folder"),
         (["preview", "blend", "-o", ""], "--out '': is empty"),
+        (["preview", "blend", "--dataset", "digits", "-o", "."], "it is a folder; name a file in it with -o"),
         (["preview", "blend", "-o", "~nobody-of-that-name/x"], "no such home folder"),
         (["env", "-o", ""], "--output '': is empty"),
         (["new", "attack", "x", "--into", ""], "--into '': is empty"),
