@@ -24,9 +24,9 @@
 # Source: datagnosis/plugins/core/plugin.py, _extract_datapoints_by_top_n: all four branches on hardness and hard_direction()
 # are np.argsort(extraction_scores)[:n] (lines 458 to 465), and _extract_datapoints_by_threshold uses np.max(...) - threshold
 # and np.max(...) + threshold. The docstring of extract_datapoints says that hardness chooses between hard and easy, and the
-# README gives the direction of each method. Commit 1da3f89 of its repository has the same lines. A search for an issue found none (November
-# 2026). Way out: sort hcm.scores by hand in the direction of hcm.hard_direction(), or use threshold_range, which is compared
-# with the scores.
+# README gives the direction of each method. Commit 1da3f89 of its repository has the same lines. A search for an issue
+# found none (November 2026). Way out: sort hcm.scores by hand in the direction of hcm.hard_direction(), or use
+# threshold_range, which is compared with the scores.
 #
 # Exit code 0: datagnosis behaves as described. 1: it does not. 2: the packages could not be installed.
 set -euo pipefail
