@@ -117,6 +117,7 @@ def test_what_was_cleaned_away_is_trained_again_where_it_is_wanted(folder: Folde
     [
         (f"[none, {TJ}]", 3, 3),  # the surrogate is not the none cell's model
         (f"[{CL}, {CL_STANDARD}, {TJ}]", 5, 5),  # two surrogates, and one model for each row
+        (f"[{CL_STANDARD}]", 2, 2),  # a surrogate that no other attack here shares
         (f"[{CL.replace('steps: 1,', 'steps: 1, trigger_seed: 0,')}]", 2, 1),  # its surrogate serves all seeds
         (f"[{DYNAMIC}]", 1, 1),
         (f"[none, {DYNAMIC}, {CL}]", 4, 4),
