@@ -58,12 +58,10 @@ def prose(path: Path) -> str:
 
 
 def written_out(text: str) -> list[str]:
-    """Lines of a shell block, continued ones joined, loops unrolled."""
+    """Lines of a shell block, continued ones joined, arrays that it sets put in, loops unrolled."""
     text = re.sub(r"\\\n\s*", " ", text)
     for loop, name, values, body in re.findall(r"^(for (\w+) in ([^;]+); do (.*); done)$", text, re.MULTILINE):
         text = text.replace(loop, "\n".join(body.replace(f"${name}", value) for value in values.split()))
-    for name, value in re.findall(r'^(\w+)="([^"]*)"$', text, re.MULTILINE):
-        text = text.replace(f"${name}", value)
     for name in re.findall(r"^(\w+)=\(.*\)$", text, re.MULTILINE):  # an array may hold earlier ones
         (value,) = re.findall(rf"^{name}=\((.*)\)$", text, re.MULTILINE)
         text = text.replace(f'"${{{name}[@]}}"', value)

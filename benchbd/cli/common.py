@@ -186,7 +186,7 @@ def output_folder(args: argparse.Namespace) -> Path:
     """The results folder, ``--output``, as a path.
 
     Raises:
-        UsageError: it is a file, cannot be read, or holds everything else of the user's.
+        UsageError: it is a file, cannot be read, or is the root of the file system or the home folder.
     """
     from benchbd.storage.results_folder import refuse_shared_place
 

@@ -15,7 +15,6 @@ from typing import Any
 from benchbd.cli.common import DEFAULT_OUTPUT, write
 from benchbd.cli.matrix_reference import topics
 from benchbd.errors import BenchbdError
-from benchbd.storage.results_folder import record_ids
 
 SHELLS = ("bash", "zsh", "fish")
 FILES = ":files"
@@ -148,6 +147,7 @@ def _cells(before: list[str]) -> list[tuple[str, str]]:
     """IDs of the cells of the results folder or file that the words name; of a file, with their labels."""
     from benchbd.core.paths import user_path
     from benchbd.storage import results_file
+    from benchbd.storage.results_folder import record_ids
 
     def given(flag: str) -> str | None:
         words = [word for typed in before for word in (typed.split("=", 1) if typed.startswith("--") else [typed])]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import re
 import statistics
 from pathlib import Path
 from typing import Any
@@ -52,6 +53,21 @@ def not_implanted(found: Cells) -> set[tuple[str, str]]:
 def rate(seeds: dict[int, dict[str, Any]], metric: str) -> float:
     """Mean over the seeds of a cell."""
     return statistics.mean(record[metric] for record in seeds.values())
+
+
+def text(page: str) -> str:
+    """A page on one line, without the signs of code and of bold and the targets of links."""
+    plain = re.sub(r"\[([^\]]+)\]\([^)]+\)", r"\1", (ROOT / page).read_text())
+    return " ".join(plain.replace("**", "").replace("`", "").split())
+
+
+def der(found: Cells, defense: str, attack: str) -> float:
+    """DER of a cell, over seeds that no defense has as well: (1 + fall of ASR - fall of CA) / 2."""
+    seeds, undefended = found[defense, attack], found["none", attack]
+    return statistics.mean(
+        (1 + max(0, undefended[seed]["asr"] - record["asr"]) - max(0, undefended[seed]["ca"] - record["ca"])) / 2
+        for seed, record in seeds.items()
+    )
 
 
 def column(record: dict[str, Any]) -> str:

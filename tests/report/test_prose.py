@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from committed_results import ROOT, Cells, committed, finished, percent, rate, records
+from committed_results import ROOT, Cells, committed, finished, percent, rate, records, text
 
 from benchbd.plugins import registry
 
@@ -18,11 +18,6 @@ WORDS += ["thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen",
 TITLES = {"bn-g": "BN-G", "wanet": "WaNet", "blend": "Blend", "sig": "SIG", "bn-a2a": "all-to-all", "cl": "CL"}
 TITLES |= {"dynamic": "Dynamic", "adap-blend": "Adap-Blend", "adap-patch": "Adap-Patch", "l2": "L2"}
 FAMILIAR = ("none", "fine-pruning", "abl", "lfd")
-
-
-def text(page: str) -> str:
-    """A page on one line, without the signs of code and of bold."""
-    return " ".join((ROOT / page).read_text().replace("**", "").replace("`", "").split())
 
 
 def narrow() -> Cells:

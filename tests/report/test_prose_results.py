@@ -9,17 +9,11 @@ import statistics
 from typing import Any
 
 import pytest
-from committed_results import ROOT, Cells, committed, finished, percent, rate, records
+from committed_results import ROOT, Cells, committed, der, finished, percent, rate, records, text
 
 from benchbd.cli import main
 
 THREE = ("lfd", "abl", "fine-pruning")
-
-
-def text(page: str) -> str:
-    """A page as one line, without bold and the targets of links."""
-    plain = (ROOT / page).read_text().replace("**", "")
-    return " ".join(re.sub(r"\[([^\]]+)\]\([^)]+\)", r"\1", plain).split())
 
 
 def says(page: str, *sentences: str) -> None:
@@ -53,14 +47,6 @@ def cost(found: Cells, defense: str) -> float:
     """Mean fall of CA against no defense."""
     names = attacks(found)
     return statistics.mean(rate(found["none", name], "ca") - rate(found[defense, name], "ca") for name in names)
-
-
-def der(found: Cells, defense: str, attack: str) -> float:
-    defended, undefended = found[defense, attack], found["none", attack]
-    return statistics.mean(
-        (1 + max(0, undefended[seed]["asr"] - r["asr"]) - max(0, undefended[seed]["ca"] - r["ca"])) / 2
-        for seed, r in defended.items()
-    )
 
 
 def significant(found: Cells, metric: str) -> set[frozenset[str]]:
@@ -130,12 +116,7 @@ def test_the_small_figures_have_the_verdicts_of_the_command(capsys: pytest.Captu
     verdicts = [row[3] for row in rows if len(row) > 4 and re.fullmatch("Figure [1-6][abc]?", row[2])]
     holds, fails = verdicts.count("holds"), verdicts.count("fails")
     assert (holds, fails) == (8, 8)
-    hours = sum(record["time"]["own"] for record in committed("figures")) / 3600
-    says(
-        "docs/figures.md",
-        "of the sixteen claims in Figures 1 to 6, eight hold and eight fail",
-        f"The {len(committed('figures'))} cells took {hours:.1f} core hours",
-    )
+    says("docs/figures.md", "of the sixteen claims in Figures 1 to 6, eight hold and eight fail")
 
 
 def row_of(page: str, start: str) -> list[str]:
